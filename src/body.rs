@@ -1,0 +1,248 @@
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use tower::BoxError;
+
+use crate::{budget::Charge, collect::Collected};
+
+/// The body of the request that the inner service gets.
+///
+/// Of a job it has been read to its end, so that the client may hang up; of a request that passes
+/// through it is the client's own stream.
+#[pin_project]
+pub struct RequestBody<B> {
+    /// What has been read of the body.
+    read: Option<Bytes>,
+    /// What has not.
+    #[pin]
+    rest: Option<B>,
+    trailers: Option<Box<HeaderMap>>,
+    /// The read bytes' place in the budget, held as long as the request is.
+    charge: Option<Charge>,
+}
+
+impl<B> RequestBody<B> {
+    pub(crate) fn streaming(body: B) -> Self {
+        Self {
+            read: None,
+            rest: Some(body),
+            trailers: None,
+            charge: None,
+        }
+    }
+
+    /// `rest` is what follows on the collected data, if that was not all.
+    pub(crate) fn read(collected: Collected, rest: Option<B>) -> Self {
+        Self {
+            read: Some(collected.bytes).filter(|bytes| !bytes.is_empty()),
+            rest,
+            trailers: collected.trailers,
+            charge: collected.charge,
+        }
+    }
+}
+
+impl<B: Body> Body for RequestBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if let Some(bytes) = this.read.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(rest) = this.rest.as_pin_mut() {
+            return poll_bytes(rest, cx);
+        }
+        let trailers = this.trailers.take();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_none()
+            && self.trailers.is_none()
+            && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let Some(rest) = &self.rest else {
+            return SizeHint::with_exact(read);
+        };
+        let mut hint = rest.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint.set_lower(hint.lower().saturating_add(read));
+        hint
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("read", &self.read.as_ref().map(Bytes::len))
+            .field("streaming", &self.rest.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of the response that the client gets: the inner service's own, as it comes, or one of
+/// this layer's.
+#[pin_project]
+pub struct ResponseBody<B> {
+    #[pin]
+    kind: Kind<B>,
+}
+
+#[pin_project(project = KindProj)]
+enum Kind<B> {
+    Inner(#[pin] B),
+    Replay(Replay),
+}
+
+impl<B> ResponseBody<B> {
+    pub(crate) fn inner(body: B) -> Self {
+        Self {
+            kind: Kind::Inner(body),
+        }
+    }
+
+    pub(crate) fn replay(body: Replay) -> Self {
+        Self {
+            kind: Kind::Replay(body),
+        }
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
+            KindProj::Inner(body) => {
+                poll_bytes(body, cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            KindProj::Replay(body) => Poll::Ready(body.next().map(Ok)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner(body) => body.is_end_stream(),
+            Kind::Replay(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner(body) => body.size_hint(),
+            Kind::Replay(body) => body.size_hint(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Inner(_) => f.write_str("ResponseBody::Inner"),
+            Kind::Replay(body) => f.debug_tuple("ResponseBody").field(body).finish(),
+        }
+    }
+}
+
+/// A body that is there already: a kept result, or a document of this layer.
+#[derive(Clone, Default)]
+pub struct Replay {
+    bytes: Bytes,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl Replay {
+    /// A body of `bytes`, then `trailers`.
+    pub fn new(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let trailers = trailers.map(Box::new);
+        Self { bytes, trailers }
+    }
+
+    /// The data that is left.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no data is left.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.trailers.is_some()
+    }
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        if !self.bytes.is_empty() {
+            return Some(Frame::data(std::mem::take(&mut self.bytes)));
+        }
+        self.trailers
+            .take()
+            .map(|trailers| Frame::trailers(*trailers))
+    }
+}
+
+impl Body for Replay {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(self.get_mut().next().map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.len() as u64)
+    }
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replay")
+            .field("len", &self.len())
+            .field("trailers", &self.has_trailers())
+            .finish()
+    }
+}
+
+/// The next frame, its data as `Bytes`, which costs nothing where it is `Bytes` already.
+fn poll_bytes<B: Body>(
+    body: Pin<&mut B>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    let frame = ready!(body.poll_frame(cx));
+    Poll::Ready(frame.map(|frame| {
+        frame.map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+    }))
+}

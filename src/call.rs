@@ -1,0 +1,102 @@
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use pin_project::pin_project;
+use tokio::time::Instant;
+use tower::Service;
+
+use crate::{
+    body::RequestBody,
+    job::{CallScope, JobId, Progress},
+};
+
+/// One call of the inner service: waits for it to be ready, calls it, and is its response.
+///
+/// Whatever polls it, it is one call from beginning to end: it may be started on the request's task
+/// and go on, boxed, on another.
+#[pin_project]
+pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
+    #[pin]
+    phase: Phase<S, Request<RequestBody<B>>, S::Future>,
+    scope: CallScope,
+    started: Option<Instant>,
+}
+
+#[pin_project(project = PhaseProj)]
+enum Phase<S, Rq, F> {
+    Queued(S, Option<Rq>),
+    Running(#[pin] F),
+    /// The service's future is dropped with its response, and with it what it holds: a place in a
+    /// concurrency limit, say.
+    Done,
+}
+
+impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
+    pub(crate) fn new(inner: S, request: Request<RequestBody<B>>) -> Self {
+        Self {
+            phase: Phase::Queued(inner, Some(request)),
+            scope: CallScope::default(),
+            started: None,
+        }
+    }
+
+    /// When the inner service was called, if it has been.
+    pub(crate) fn started(&self) -> Option<Instant> {
+        self.started
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.scope.progress()
+    }
+
+    pub(crate) fn take_change(self: Pin<&mut Self>, cx: &Context<'_>) -> Option<Progress> {
+        self.project().scope.take_change(cx)
+    }
+
+    pub(crate) fn accepted(self: Pin<&mut Self>, id: JobId) {
+        self.project().scope.accepted(id);
+    }
+
+    /// Tells the call that its response is not wanted any more. Returns whether that could be heard,
+    /// so that it is worth waiting for.
+    pub(crate) fn cancel(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        this.scope.cancel();
+        this.scope.is_heard()
+    }
+
+    /// Polls something that belongs to this call, its response's body.
+    pub(crate) fn enter<R>(self: Pin<&mut Self>, poll: impl FnOnce() -> R) -> R {
+        self.project().scope.enter(poll)
+    }
+
+    pub(crate) fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let mut this = self.project();
+        let (phase, started) = (&mut this.phase, &mut *this.started);
+        let response = this.scope.enter(|| {
+            loop {
+                match phase.as_mut().project() {
+                    PhaseProj::Queued(inner, request) => {
+                        ready!(inner.poll_ready(cx))?;
+                        let request = request.take().expect("a call is called once");
+                        *started = Some(Instant::now());
+                        let future = inner.call(request);
+                        phase.set(Phase::Running(future));
+                    }
+                    PhaseProj::Running(future) => return future.poll(cx),
+                    PhaseProj::Done => panic!("polled after its response"),
+                }
+            }
+        });
+        if response.is_ready() {
+            this.phase.set(Phase::Done);
+        }
+        response
+    }
+}

@@ -1,0 +1,359 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body::Body;
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower::{BoxError, Service, util::Oneshot};
+
+use crate::{
+    accept::{self, Arrival},
+    body::{Replay, RequestBody, ResponseBody},
+    call::Call,
+    collect::{Collect, CollectError, Collected},
+    gate::Slot,
+    jobs::Registry,
+    problem::Problem,
+    store::{MemoryStore, Store},
+    when::Plan,
+};
+
+/// The answer of [`Accepted`](crate::Accepted).
+///
+/// Dropped before it completes, as when the client hangs up, it takes the call along where that is
+/// answered inline; what has become a job goes on.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture<S, B, St = MemoryStore>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    #[pin]
+    state: State<S, B, St>,
+    /// The body's time-out, then the hand-over's delay; registered only where there is something to
+    /// wait for.
+    #[pin]
+    timer: Option<Sleep>,
+}
+
+#[pin_project(project = StateProj, project_replace = StateOwn)]
+enum State<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    /// The call alone, without a way to become a job.
+    Passing(#[pin] Oneshot<S, Request<RequestBody<B>>>),
+    Reading(Reading<S, B, St>),
+    Racing(Racing<S, B, St>),
+    HandingOver(BoxFuture<HandedOver<S, B>>),
+    Answering(BoxFuture<Response<Replay>>),
+    Refused(Problem),
+    Done,
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type HandedOver<S, B> = Result<Response<Replay>, Pin<Box<Call<S, B>>>>;
+
+/// The request's body is being read.
+struct Reading<S, B, St> {
+    registry: Arc<Registry<St>>,
+    slot: Slot,
+    plan: Plan,
+    inner: S,
+    head: Parts,
+    body: B,
+    collect: Collect,
+}
+
+/// The call runs inline, and becomes a job if it takes too long.
+struct Racing<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    call: Pin<Box<Call<S, B>>>,
+    /// `None` once a hand-over was refused: the call stays inline.
+    hand_over: Option<HandOver<St>>,
+}
+
+struct HandOver<St: Store> {
+    after: Duration,
+    registry: Arc<Registry<St>>,
+    slot: Slot,
+    arrival: Arrival,
+    record: St::Record,
+}
+
+impl<S, B, St> ResponseFuture<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    fn new(state: State<S, B, St>) -> Self {
+        Self { state, timer: None }
+    }
+
+    pub(crate) fn pass(inner: S, head: Parts, body: RequestBody<B>) -> Self {
+        let request = Request::from_parts(head, body);
+        Self::new(State::Passing(Oneshot::new(inner, request)))
+    }
+
+    pub(crate) fn refused(problem: Problem) -> Self {
+        Self::new(State::Refused(problem))
+    }
+
+    pub(crate) fn answering(
+        answer: impl Future<Output = Response<Replay>> + Send + 'static,
+    ) -> Self {
+        Self::new(State::Answering(Box::pin(answer)))
+    }
+
+    pub(crate) fn reading(
+        registry: Arc<Registry<St>>,
+        slot: Slot,
+        plan: Plan,
+        inner: S,
+        head: Parts,
+        body: B,
+    ) -> Self {
+        let collect = Collect::new(registry.config.body_limit);
+        Self::new(State::Reading(Reading {
+            registry,
+            slot,
+            plan,
+            inner,
+            head,
+            body,
+            collect,
+        }))
+    }
+}
+
+impl<S, B, R, St> Future for ResponseFuture<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    type Output = Result<Response<ResponseBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Passing(call) => {
+                    let response = ready!(call.poll(cx));
+                    return Poll::Ready(response.map(|response| response.map(ResponseBody::inner)));
+                }
+                StateProj::Reading(reading) => {
+                    let read = match reading.poll(cx) {
+                        Poll::Ready(read) => read,
+                        Poll::Pending => {
+                            let limit = reading.registry.config.body_timeout;
+                            ready!(poll_timer(this.timer.as_mut(), limit, cx));
+                            Err(ReadError::TimedOut)
+                        }
+                    };
+                    this.timer.set(None);
+                    match this.state.as_mut().project_replace(State::Done) {
+                        StateOwn::Reading(reading) => reading.next(read),
+                        _ => State::Done,
+                    }
+                }
+                StateProj::Racing(racing) => {
+                    if let Poll::Ready(response) = racing.call.as_mut().poll(cx) {
+                        this.state.set(State::Done);
+                        return Poll::Ready(
+                            response.map(|response| response.map(ResponseBody::inner)),
+                        );
+                    }
+                    let Some(hand_over) = &racing.hand_over else {
+                        return Poll::Pending;
+                    };
+                    if !hand_over.after.is_zero() {
+                        ready!(poll_timer(this.timer.as_mut(), hand_over.after, cx));
+                    }
+                    this.timer.set(None);
+                    match this.state.as_mut().project_replace(State::Done) {
+                        StateOwn::Racing(racing) => racing.hand_over(),
+                        _ => State::Done,
+                    }
+                }
+                StateProj::HandingOver(handed_over) => {
+                    match ready!(handed_over.as_mut().poll(cx)) {
+                        Ok(response) => return Poll::Ready(Ok(response.map(ResponseBody::replay))),
+                        Err(call) => State::Racing(Racing {
+                            call,
+                            hand_over: None,
+                        }),
+                    }
+                }
+                StateProj::Answering(answer) => {
+                    let response = ready!(answer.as_mut().poll(cx));
+                    return Poll::Ready(Ok(response.map(ResponseBody::replay)));
+                }
+                StateProj::Refused(problem) => {
+                    let response = problem.response();
+                    return Poll::Ready(Ok(response.map(ResponseBody::replay)));
+                }
+                StateProj::Done => panic!("`ResponseFuture` polled after completion"),
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+/// Why a request's body was not read to its end.
+enum ReadError {
+    TooLarge,
+    NoRoom,
+    TimedOut,
+    Broken,
+}
+
+impl<S, B, R, St> Reading<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        let store = &self.registry.store;
+        let read = self
+            .collect
+            .poll(Pin::new(&mut self.body), cx, |bytes| store.reserve(bytes));
+        read.map_err(|error| match error {
+            CollectError::TooLarge => ReadError::TooLarge,
+            CollectError::NoRoom => ReadError::NoRoom,
+            CollectError::Body(_) => ReadError::Broken,
+        })
+    }
+
+    fn next(mut self, read: Result<(), ReadError>) -> State<S, B, St> {
+        let collected = self.collect.finish();
+        let problem = match read {
+            Ok(()) => return self.call(collected),
+            Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
+            Err(ReadError::TooLarge) => Problem::BodyTooLarge,
+            Err(ReadError::NoRoom) => Problem::Full,
+            Err(ReadError::TimedOut) => Problem::BodyTimeout,
+        };
+        match self.plan {
+            Plan::Now => State::Refused(problem),
+            // No 202 is owed: the inner service gets what was read and the stream that follows.
+            _ => {
+                let body = RequestBody::read(collected, Some(self.body));
+                let request = Request::from_parts(self.head, body);
+                State::Passing(Oneshot::new(self.inner, request))
+            }
+        }
+    }
+
+    fn call(self, collected: Collected) -> State<S, B, St> {
+        let registry = self.registry;
+        let trailers = collected.trailers.as_deref();
+        let record = registry
+            .store
+            .record(&self.head, &collected.bytes, trailers);
+        let arrival = Arrival::new(&self.head);
+        let request = Request::from_parts(self.head, RequestBody::read(collected, None));
+        let call = Call::new(self.inner, request);
+        let slot = self.slot;
+        match self.plan {
+            Plan::Within(after) => State::Racing(Racing {
+                call: Box::pin(call),
+                hand_over: Some(HandOver {
+                    after,
+                    registry,
+                    slot,
+                    arrival,
+                    record,
+                }),
+            }),
+            _ => State::Answering(Box::pin(accept::at_once(
+                registry, slot, arrival, record, call,
+            ))),
+        }
+    }
+}
+
+impl<S, B, R, St> Racing<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    fn hand_over(self) -> State<S, B, St> {
+        let call = self.call;
+        match self.hand_over {
+            Some(HandOver {
+                registry,
+                slot,
+                arrival,
+                record,
+                ..
+            }) => State::HandingOver(Box::pin(accept::hand_over(
+                registry, slot, arrival, record, call,
+            ))),
+            None => State::Racing(Racing {
+                call,
+                hand_over: None,
+            }),
+        }
+    }
+}
+
+/// Starts the timer where it is not running, and polls it.
+fn poll_timer(
+    mut timer: Pin<&mut Option<Sleep>>,
+    duration: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if timer.is_none() {
+        timer.set(Some(sleep(duration)));
+    }
+    match timer.as_pin_mut() {
+        Some(timer) => timer.poll(cx),
+        None => Poll::Pending,
+    }
+}
+
+impl<S, B, St> fmt::Debug for ResponseFuture<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.state {
+            State::Passing(_) => "ResponseFuture::Passing",
+            State::Reading(_) => "ResponseFuture::Reading",
+            State::Racing(_) => "ResponseFuture::Racing",
+            State::HandingOver(_) => "ResponseFuture::HandingOver",
+            State::Answering(_) => "ResponseFuture::Answering",
+            State::Refused(_) => "ResponseFuture::Refused",
+            State::Done => "ResponseFuture::Done",
+        })
+    }
+}

@@ -1,0 +1,181 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Counts what this process has taken on and not finished, and closes for a shutdown.
+///
+/// A [`Slot`] is taken before a request's body is read and given back when the call's future is
+/// gone, so the gate sees a job from its first byte on, and a canceled call as long as it still runs.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// The number of slots out, and [`CLOSED`]. One word, so that "not closed and not full" is tested
+    /// and the slot taken in one step: no slot can slip out behind a drain that saw none.
+    /// `AcqRel` on the way down, so that what a call did is visible to who sees its slot come back.
+    state: AtomicUsize,
+    limit: usize,
+    emptied: Notify,
+    /// Ends the calls that a drain did not wait for.
+    shutdown: CancellationToken,
+}
+
+/// The bit of [`Shared::state`] that says no more slots are given.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// Why there is no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Full,
+    Draining,
+}
+
+impl Gate {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: AtomicUsize::new(0),
+                limit: limit.min(CLOSED - 1),
+                emptied: Notify::new(),
+                shutdown: CancellationToken::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn enter(&self) -> Result<Slot, Refused> {
+        let limit = self.shared.limit;
+        self.shared
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
+                (state < limit).then_some(state + 1)
+            })
+            .map_err(|state| match state & CLOSED {
+                0 => Refused::Full,
+                _ => Refused::Draining,
+            })?;
+        Ok(Slot { gate: self.clone() })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.state.load(Ordering::Relaxed) & CLOSED != 0
+    }
+
+    /// The number of slots out.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.shared.state.load(Ordering::Relaxed) & !CLOSED
+    }
+
+    /// Gives out no more slots, waits for those that are out, and after `timeout` ends their calls.
+    /// Returns how many it had to end.
+    pub(crate) async fn drain(&self, timeout: Duration) -> usize {
+        self.shared.state.fetch_or(CLOSED, Ordering::Relaxed);
+        if tokio::time::timeout(timeout, self.emptied()).await.is_ok() {
+            return 0;
+        }
+        let left = self.unfinished();
+        self.shared.shutdown.cancel();
+        self.emptied().await;
+        left
+    }
+
+    /// Completes when the calls are to end.
+    pub(crate) async fn shutdown(&self) {
+        self.shared.shutdown.cancelled().await;
+    }
+
+    async fn emptied(&self) {
+        // Registered before the count is read: the last slot either is seen gone or wakes this.
+        let emptied = self.shared.emptied.notified();
+        tokio::pin!(emptied);
+        loop {
+            emptied.as_mut().enable();
+            if self.shared.state.load(Ordering::Acquire) & !CLOSED == 0 {
+                return;
+            }
+            emptied.as_mut().await;
+            emptied.set(self.shared.emptied.notified());
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("unfinished", &self.unfinished())
+            .field("limit", &self.shared.limit)
+            .field("closed", &self.is_closed())
+            .finish()
+    }
+}
+
+/// The right to one unfinished job; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    gate: Gate,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let shared = &self.gate.shared;
+        if shared.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            shared.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_given_to_the_limit_and_given_back() {
+        let gate = Gate::new(2);
+        let one = gate.enter().expect("free");
+        let _two = gate.enter().expect("free");
+        assert_eq!(gate.enter().expect_err("full"), Refused::Full);
+        drop(one);
+        assert!(gate.enter().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_for_every_slot() {
+        let gate = Gate::new(2);
+        let slot = gate.enter().expect("free");
+        let drain = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.drain(Duration::from_secs(60)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert!(!drain.is_finished());
+        assert_eq!(gate.enter().expect_err("closed"), Refused::Draining);
+        drop(slot);
+        assert_eq!(drain.await.expect("no panic"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_what_outlasts_it_and_waits_for_that_too() {
+        let gate = Gate::new(2);
+        let slot = gate.enter().expect("free");
+        let call = tokio::spawn({
+            let gate = gate.clone();
+            async move {
+                gate.shutdown().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                drop(slot);
+            }
+        });
+        assert_eq!(gate.drain(Duration::from_secs(60)).await, 1);
+        assert_eq!(gate.unfinished(), 0);
+        call.await.expect("no panic");
+    }
+}

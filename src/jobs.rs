@@ -1,0 +1,319 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    budget::Budget,
+    gate::Gate,
+    job::{JobId, Snapshot},
+    layer::AcceptedLayer,
+    monitor::Monitor,
+    store::{Lookup, MemoryStore, Store},
+};
+
+/// The registry of accepted requests.
+///
+/// A cheap clone: all clones, and all layers and monitors made from them, share the same jobs.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_accepted::Jobs;
+///
+/// let jobs = Jobs::builder()
+///     .monitor_path("/reports/jobs")
+///     .retain(Duration::from_secs(24 * 3600))
+///     .max_unfinished(100)
+///     .build();
+/// let layer = jobs.layer();
+/// # let _ = layer;
+/// ```
+///
+/// # Shutting down
+///
+/// Jobs run on tasks of the runtime that served their requests. A registry that is dropped does not
+/// end them; [`drain`](Self::drain) waits for them, and a runtime that goes away ends them as
+/// [`shutdown`](crate::ErrorCode::Shutdown).
+pub struct Jobs<St = MemoryStore> {
+    pub(crate) registry: Arc<Registry<St>>,
+}
+
+/// What all clones of a [`Jobs`] share.
+#[derive(Debug)]
+pub(crate) struct Registry<St> {
+    pub(crate) store: St,
+    pub(crate) gate: Gate,
+    pub(crate) config: Config,
+}
+
+/// What a [`Builder`] sets.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) monitor_path: String,
+    pub(crate) max_unfinished: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) body_limit: usize,
+    pub(crate) body_timeout: Duration,
+    pub(crate) result_limit: usize,
+    pub(crate) job_timeout: Option<Duration>,
+    pub(crate) cancel_grace: Duration,
+    pub(crate) retain: Duration,
+    pub(crate) max_wait: Duration,
+    pub(crate) replay_cookies: bool,
+    pub(crate) sandbox_results: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            monitor_path: "/jobs".to_owned(),
+            max_unfinished: 10_000,
+            max_bytes: 256 << 20,
+            body_limit: 2 << 20,
+            body_timeout: Duration::from_secs(30),
+            result_limit: 16 << 20,
+            job_timeout: Some(Duration::from_secs(3600)),
+            cancel_grace: Duration::from_secs(5),
+            retain: Duration::from_secs(3600),
+            max_wait: Duration::from_secs(60),
+            replay_cookies: false,
+            sandbox_results: false,
+        }
+    }
+}
+
+impl Jobs {
+    /// A registry in memory, with every setting at its default.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A registry to be set up.
+    pub fn builder() -> Builder {
+        Builder {
+            config: Config::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The address of a job's monitor.
+    pub(crate) fn link(&self, id: &str) -> String {
+        format!("{}/{id}", self.monitor_path)
+    }
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<St: Store> Jobs<St> {
+    /// The layer that turns requests into jobs of this registry, and serves its monitor.
+    pub fn layer(&self) -> AcceptedLayer<crate::When, St> {
+        AcceptedLayer::of(self.clone())
+    }
+
+    /// The monitor alone, as a service to be mounted where the layer does not see its path.
+    ///
+    /// It takes its path with the registry's `monitor_path` before it, and without.
+    pub fn monitor(&self) -> Monitor<St> {
+        Monitor::new(self.clone())
+    }
+
+    /// Looks a job up; `None` if there is none of that id, or it has expired.
+    ///
+    /// # Errors
+    ///
+    /// The store's own; the one in memory has none.
+    pub async fn get(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
+        Ok(self.registry.store.get(id).await?.found())
+    }
+
+    /// Cancels a job that has not ended, and returns it as it is then; `None` as [`get`](Self::get).
+    ///
+    /// The job has ended as canceled when this returns. Its call is told
+    /// ([`JobHandle::canceled`](crate::JobHandle::canceled)) and, after a grace period, dropped.
+    ///
+    /// # Errors
+    ///
+    /// The store's own; the one in memory has none.
+    pub async fn cancel(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
+        Ok(self.registry.store.cancel(id).await?.found())
+    }
+
+    /// The number of requests taken on in this process and not done with: being read, waiting,
+    /// running, or canceled and still winding down.
+    pub fn unfinished(&self) -> usize {
+        self.registry.gate.unfinished()
+    }
+
+    /// Accepts nothing more, waits until every job has ended, and ends those that have not after
+    /// `timeout` as [`shutdown`](crate::ErrorCode::Shutdown). Returns how many those were.
+    ///
+    /// The monitor still answers during and after it, so keep the server running until it returns.
+    /// There is no way back: the registry accepts nothing from the first poll on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, nothing is ended; the registry stays closed. It may be called again.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        self.registry.gate.drain(timeout).await
+    }
+}
+
+impl<St> Clone for Jobs<St> {
+    fn clone(&self) -> Self {
+        Self {
+            registry: self.registry.clone(),
+        }
+    }
+}
+
+impl<St: fmt::Debug> fmt::Debug for Jobs<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs")
+            .field("store", &self.registry.store)
+            .field("gate", &self.registry.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lookup {
+    fn found(self) -> Option<Snapshot> {
+        match self {
+            Self::Found(snapshot) => Some(snapshot),
+            Self::Gone | Self::Unknown => None,
+        }
+    }
+}
+
+/// Sets a [`Jobs`] up.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    config: Config,
+}
+
+impl Builder {
+    /// Where the monitor is, as a path. Default: `/jobs`, so that a job is at `/jobs/{id}`.
+    ///
+    /// # Panics
+    ///
+    /// If the path does not begin with a slash, ends with one, or has other characters than a URI's
+    /// path may have.
+    pub fn monitor_path(mut self, path: impl Into<String>) -> Self {
+        let path = path.into();
+        let valid = path.len() > 1
+            && path.starts_with('/')
+            && !path.ends_with('/')
+            && path
+                .parse::<http::Uri>()
+                .is_ok_and(|uri| uri.path() == path);
+        assert!(valid, "not a path that jobs can be under: {path:?}");
+        self.config.monitor_path = path;
+        self
+    }
+
+    /// How many jobs may be unfinished at a time, those still being read included. Default: 10,000.
+    ///
+    /// One more is answered 503; where no 202 is owed ([`When::After`](crate::When::After)) it
+    /// passes through.
+    pub fn max_unfinished(mut self, jobs: usize) -> Self {
+        self.config.max_unfinished = jobs;
+        self
+    }
+
+    /// How many bytes there are for bodies being read, requests held, results being collected and
+    /// results kept, all together. Default: 256 MiB.
+    ///
+    /// A kept job counts with 320 bytes and its result. For room, ended jobs are let go, the one that
+    /// ended first before the others; unfinished ones never. No room when a request comes: 503. No
+    /// room for a result: the job fails as
+    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_bytes = bytes;
+        self
+    }
+
+    /// The largest request body that is accepted, in bytes. Default: 2 MiB.
+    ///
+    /// A larger one is answered 413; where no 202 is owed it passes through.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.config.body_limit = bytes;
+        self
+    }
+
+    /// How long a request's body may take to arrive. Default: 30 s.
+    ///
+    /// A slower one is answered 408; where no 202 is owed it passes through.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.config.body_timeout = timeout;
+        self
+    }
+
+    /// The largest response body that is kept, in bytes. Default: 16 MiB.
+    ///
+    /// A job with a larger one fails as
+    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    pub fn max_result(mut self, bytes: usize) -> Self {
+        self.config.result_limit = bytes;
+        self
+    }
+
+    /// How long a job may take from the request on, time in the queue included; `None` for ever.
+    /// Default: one hour.
+    ///
+    /// A job that takes longer fails as [`timeout`](crate::ErrorCode::Timeout).
+    pub fn job_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.config.job_timeout = timeout.into();
+        self
+    }
+
+    /// How long a call may go on after its job was canceled, deleted or timed out, where it has asked
+    /// for its [`JobHandle`](crate::JobHandle) and so can hear of it; one that has not is dropped at
+    /// once. Default: 5 s.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.config.cancel_grace = grace;
+        self
+    }
+
+    /// How long a job is kept after its end. Default: one hour.
+    pub fn retain(mut self, retain: Duration) -> Self {
+        self.config.retain = retain;
+        self
+    }
+
+    /// The longest that a client's `Prefer: wait` (RFC 7240 §4.3) is honored. Default: 60 s.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.config.max_wait = wait;
+        self
+    }
+
+    /// Whether results are handed out with their `Set-Cookie` and `Clear-Site-Data`. Default: no.
+    ///
+    /// A result is the answer to a GET that can be shared: with its cookies, a link to one could put
+    /// somebody else into the session of who submitted the job.
+    pub fn replay_cookies(mut self, replay: bool) -> Self {
+        self.config.replay_cookies = replay;
+        self
+    }
+
+    /// Whether results are handed out with `Content-Security-Policy: sandbox`, for results that are
+    /// made of what strangers sent. Default: no.
+    pub fn sandbox_results(mut self, sandbox: bool) -> Self {
+        self.config.sandbox_results = sandbox;
+        self
+    }
+
+    /// The registry, in memory.
+    pub fn build(self) -> Jobs {
+        let budget = Budget::new(self.config.max_bytes);
+        let store = MemoryStore::new(self.config.retain, budget);
+        Jobs {
+            registry: Arc::new(Registry {
+                store,
+                gate: Gate::new(self.config.max_unfinished),
+                config: self.config,
+            }),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower::Service;
+
+use super::{Question, answer, rest};
+use crate::{
+    body::Replay,
+    jobs::Jobs,
+    store::{MemoryStore, Store},
+};
+
+/// The status monitor alone: [`Jobs::monitor`].
+#[derive(Debug, Clone)]
+pub struct Monitor<St = MemoryStore> {
+    jobs: Jobs<St>,
+}
+
+impl<St> Monitor<St> {
+    pub(crate) fn new(jobs: Jobs<St>) -> Self {
+        Self { jobs }
+    }
+}
+
+impl<St: Store, B> Service<Request<B>> for Monitor<St> {
+    type Response = Response<Replay>;
+    type Error = Infallible;
+    type Future = MonitorFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> MonitorFuture {
+        let registry = &self.jobs.registry;
+        let path = request.uri().path();
+        let rest =
+            rest(&registry.config, path).unwrap_or_else(|| path.strip_prefix('/').unwrap_or(path));
+        let question = Question::new(rest, &request);
+        MonitorFuture {
+            answer: Box::pin(answer(registry.clone(), question)),
+        }
+    }
+}
+
+/// The answer of a [`Monitor`].
+#[must_use = "futures do nothing unless polled"]
+pub struct MonitorFuture {
+    answer: Pin<Box<dyn Future<Output = Response<Replay>> + Send>>,
+}
+
+impl Future for MonitorFuture {
+    type Output = Result<Response<Replay>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answer.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl fmt::Debug for MonitorFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MonitorFuture")
+    }
+}

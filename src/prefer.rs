@@ -1,0 +1,153 @@
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+
+/// The header in which a client says what it prefers (RFC 7240 §2).
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// The header in which a server says which of it was honored (RFC 7240 §3).
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// What a client prefers, as far as this layer has a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Prefer {
+    /// `respond-async` (RFC 7240 §4.1).
+    pub(crate) respond_async: bool,
+    /// `wait=N` in seconds (RFC 7240 §4.3).
+    pub(crate) wait: Option<Duration>,
+}
+
+impl Prefer {
+    /// Reads every `Prefer` line as one list. What is unknown or malformed is ignored, and of a
+    /// preference that is given twice the first counts (RFC 7240 §2).
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut prefer = Self::default();
+        let mut wait_seen = false;
+        for line in headers.get_all(PREFER) {
+            for preference in split(line.as_bytes(), b',') {
+                // Parameters follow a semicolon; none is defined for these two.
+                let Some(preference) = split(preference, b';').next() else {
+                    continue;
+                };
+                let (name, value) = match preference.iter().position(|&byte| byte == b'=') {
+                    Some(at) => (&preference[..at], preference[at + 1..].trim_ascii()),
+                    None => (preference, &b""[..]),
+                };
+                let name = name.trim_ascii();
+                if name.eq_ignore_ascii_case(b"respond-async") {
+                    // An empty value is the same as none (RFC 7240 §2).
+                    prefer.respond_async |= unquoted(value).is_empty();
+                } else if name.eq_ignore_ascii_case(b"wait") && !wait_seen {
+                    wait_seen = true;
+                    prefer.wait = seconds(unquoted(value));
+                }
+            }
+        }
+        prefer
+    }
+}
+
+/// The parts between separators, but for separators within a quoted string.
+fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |&byte| {
+        if escaped {
+            escaped = false;
+            return false;
+        }
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' if quoted => escaped = true,
+            _ => return byte == separator && !quoted,
+        }
+        false
+    })
+    .map(<[u8]>::trim_ascii)
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""))
+        .unwrap_or(value)
+}
+
+/// Delta-seconds (RFC 9111 §1.2.2); a number too large to represent is a very long time.
+fn seconds(digits: &[u8]) -> Option<Duration> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let seconds = digits.iter().fold(0_u64, |seconds, digit| {
+        seconds
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    });
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn prefer(lines: &[&[u8]]) -> Prefer {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(
+                PREFER,
+                HeaderValue::from_bytes(line).expect("a field value"),
+            );
+        }
+        Prefer::of(&headers)
+    }
+
+    #[test]
+    fn preferences_are_read_in_every_spelling() {
+        for (lines, respond_async, wait) in [
+            (&["respond-async"][..], true, None),
+            (&["Respond-Async, WAIT=10"], true, Some(10)),
+            (&["wait=10, respond-async"], true, Some(10)),
+            (&["respond-async", "wait=10"], true, Some(10)),
+            (&["wait = \"10\""], false, Some(10)),
+            (&["respond-async=\"\"; foo=bar, wait=3;x"], true, Some(3)),
+            (
+                &["foo; bar=\"a, respond-async, \\\" wait=1\", wait=2"],
+                false,
+                Some(2),
+            ),
+            (&["wait=4, wait=5", "wait=6"], false, Some(4)),
+            (&["wait=99999999999999999999999"], false, Some(u64::MAX)),
+            (&["wait=0"], false, Some(0)),
+            // Not what it looks like, or malformed.
+            (&["respond-async=yes"], false, None),
+            (&["respond-asynchronously, wait"], false, None),
+            (&["wait=-1", "wait=3"], false, None),
+            (&["wait=1.5, return=minimal, , ;;, =, \"", ""], false, None),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
+            let wait = wait.map(Duration::from_secs);
+            assert_eq!(
+                prefer(&lines),
+                Prefer {
+                    respond_async,
+                    wait
+                },
+                "{lines:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn junk_before_a_preference_does_not_hide_it(junk in "[a-z0-9=; -]{0,40}") {
+            prop_assert!(prefer(&[junk.as_bytes(), b"respond-async"]).respond_async);
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(line in vec(32_u8..=126, 0..80)) {
+            prefer(&[&line]);
+        }
+    }
+}

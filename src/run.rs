@@ -1,0 +1,350 @@
+use std::{
+    any::Any,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response, StatusCode, header, response};
+use http_body::Body;
+use pin_project::pin_project;
+use tokio::{
+    select,
+    time::{Instant, sleep_until, timeout},
+};
+use tower::{BoxError, Service};
+use tracing::{Span, field::display};
+
+use crate::{
+    body::RequestBody,
+    budget::Charge,
+    call::Call,
+    collect::{Collect, CollectError},
+    gate::Slot,
+    job::{ErrorCode, JobId, Progress},
+    jobs::Registry,
+    replay,
+    store::{Change, End, Outcome, Store},
+};
+
+/// A job that has been accepted and is to be run.
+pub(crate) struct Job<St: Store> {
+    pub(crate) id: JobId,
+    pub(crate) registry: Arc<Registry<St>>,
+    /// When the request was taken, from where its time-out counts.
+    pub(crate) created: Instant,
+    /// Whether the request was a HEAD, whose response has a length and no body.
+    pub(crate) is_head: bool,
+    pub(crate) claim: St::Claim,
+    /// Dropped last, after the claim: when the slot is back, the job has ended.
+    pub(crate) _slot: Slot,
+}
+
+/// Runs a call that has not begun.
+pub(crate) async fn run<S, B, R, St>(call: Call<S, B>, job: Job<St>)
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    // Declared first, dropped last: the slot outlives the call.
+    let job = job;
+    let call = pin!(call);
+    drive(call, &job).await;
+}
+
+/// Runs a call that has begun elsewhere.
+pub(crate) async fn run_on<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>)
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    let job = job;
+    let mut call = call;
+    drive(call.as_mut(), &job).await;
+}
+
+/// Drives one call to exactly one end: its own, or the first that is decided elsewhere.
+///
+/// Each way out of the loop finishes the job; where this future is dropped before, with its runtime,
+/// the claim's drop does.
+async fn drive<S, B, R, St>(mut call: Pin<&mut Call<S, B>>, job: &Job<St>)
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    let store = &job.registry.store;
+    call.as_mut().accepted(job.id);
+    let mut steps = pin!(Steps::new(call.started().is_some()));
+    let mut interrupted = pin!(interrupted(job));
+    let outcome = loop {
+        // Asked first, so that a call which is done at once costs neither a timer nor a waiter.
+        let step = select! {
+            biased;
+            step = poll_fn(|cx| steps.as_mut().poll(call.as_mut(), job, cx)) => step,
+            code = &mut interrupted => break Err(code),
+        };
+        let change = match step {
+            Step::Ended(outcome) => break Ok(outcome),
+            Step::Started(at) => Change::Started(at),
+            Step::Progress(progress) => Change::Progress(progress),
+        };
+        if let Err(error) = store.report(&job.claim, change).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "progress not stored"
+            );
+        }
+    };
+    let (outcome, interrupted) = match outcome {
+        Ok(outcome) => (outcome, None),
+        Err(code) => (Outcome::Broke(code), Some(code)),
+    };
+    Span::current().record("end", display(end_name(&outcome)));
+    let end = End {
+        started: call.started(),
+        progress: call.progress(),
+        outcome,
+    };
+    match store.finish(&job.claim, end).await {
+        Ok(_) => tracing::debug!("job ended"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the job's end is not stored"
+        ),
+    }
+    if let Some(code) = interrupted {
+        let heard = call.as_mut().cancel() && call.started().is_some();
+        // A drain has waited long enough already.
+        if heard && code != ErrorCode::Shutdown {
+            let grace = job.registry.config.cancel_grace;
+            let ended = poll_fn(|cx| steps.as_mut().poll_end(call.as_mut(), job, cx));
+            let _ = timeout(grace, ended).await;
+        }
+    }
+}
+
+/// Completes when the job is to end before its call does.
+async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
+    let registry = &job.registry;
+    let timed_out = async {
+        match registry.config.job_timeout {
+            Some(limit) => sleep_until(job.created + limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    select! {
+        biased;
+        () = registry.store.canceled(&job.claim) => ErrorCode::Canceled,
+        () = registry.gate.shutdown() => ErrorCode::Shutdown,
+        () = timed_out => ErrorCode::Timeout,
+    }
+}
+
+fn end_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Broke(code) => code.as_str(),
+        Outcome::Response(response) if response.status().as_u16() < 400 => "succeeded",
+        Outcome::Response(_) => ErrorCode::HttpError.as_str(),
+    }
+}
+
+enum Step {
+    Started(Instant),
+    Progress(Progress),
+    Ended(Outcome),
+}
+
+/// What a call goes through as a job.
+#[pin_project]
+struct Steps<R> {
+    start_told: bool,
+    /// The response's head and body, once it has come.
+    #[pin]
+    response: Option<Incoming<R>>,
+}
+
+/// A response on its way in.
+#[pin_project]
+struct Incoming<R> {
+    head: Option<response::Parts>,
+    #[pin]
+    body: R,
+    collect: Collect,
+    /// The head's place in the budget.
+    charge: Option<Charge>,
+}
+
+impl<R> Steps<R>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    fn new(start_told: bool) -> Self {
+        Self {
+            start_told,
+            response: None,
+        }
+    }
+
+    fn poll<S, B, St>(
+        mut self: Pin<&mut Self>,
+        mut call: Pin<&mut Call<S, B>>,
+        job: &Job<St>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Step>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        St: Store,
+    {
+        if let Poll::Ready(outcome) = self.as_mut().poll_end(call.as_mut(), job, cx) {
+            return Poll::Ready(Step::Ended(outcome));
+        }
+        if let (false, Some(at)) = (self.start_told, call.started()) {
+            *self.project().start_told = true;
+            return Poll::Ready(Step::Started(at));
+        }
+        match call.take_change(cx) {
+            Some(progress) => Poll::Ready(Step::Progress(progress)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Polls the call, then its response's body. A panic in either is an end like any other: what
+    /// panicked is not polled again, so that nothing sees it half done.
+    fn poll_end<S, B, St>(
+        mut self: Pin<&mut Self>,
+        mut call: Pin<&mut Call<S, B>>,
+        job: &Job<St>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Outcome>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        St: Store,
+    {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if self.response.is_none() {
+                match call.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => {
+                        log("the service failed", error.into());
+                        return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
+                    }
+                    Poll::Ready(Ok(response)) => {
+                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                            log("the service switched protocols", "in a job".into());
+                            return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
+                        }
+                        let incoming = Incoming::new(response, job);
+                        self.as_mut().project().response.set(Some(incoming));
+                    }
+                }
+            }
+            match self.as_mut().project().response.as_pin_mut() {
+                Some(incoming) => call.enter(|| incoming.poll(job, cx)),
+                None => Poll::Pending,
+            }
+        }));
+        polled.unwrap_or_else(|panic| {
+            tracing::error!(panic = panic_message(&*panic), "the service panicked");
+            Poll::Ready(Outcome::Broke(ErrorCode::Panic))
+        })
+    }
+}
+
+impl<R> Incoming<R>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    fn new<St: Store>(response: Response<R>, job: &Job<St>) -> Self {
+        let (head, body) = response.into_parts();
+        let fields = head.headers.iter();
+        let bytes: usize = fields
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        Self {
+            charge: job.registry.store.reserve(bytes),
+            head: Some(head),
+            body,
+            collect: Collect::new(job.registry.config.result_limit),
+        }
+    }
+
+    fn poll<St: Store>(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.project();
+        if this.charge.is_none() {
+            return Poll::Ready(Outcome::Broke(ErrorCode::ResultTooLarge));
+        }
+        let reserve = |bytes| job.registry.store.reserve(bytes);
+        let code = match ready!(this.collect.poll(this.body, cx, reserve)) {
+            Ok(()) => match this.head.take() {
+                Some(head) => {
+                    return Poll::Ready(kept(head, this.collect, this.charge.take(), job));
+                }
+                None => return Poll::Pending,
+            },
+            Err(CollectError::TooLarge | CollectError::NoRoom) => ErrorCode::ResultTooLarge,
+            Err(CollectError::Body(error)) => {
+                log("the response's body broke", error.into());
+                ErrorCode::BodyError
+            }
+        };
+        Poll::Ready(Outcome::Broke(code))
+    }
+}
+
+/// The outcome of a response that is there to its end.
+fn kept<St: Store>(
+    mut head: response::Parts,
+    collect: &mut Collect,
+    charge: Option<Charge>,
+    job: &Job<St>,
+) -> Outcome {
+    let mut collected = collect.finish();
+    let declared = head
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .filter(|_| !job.is_head && replay::has_length(head.status))
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|declared| declared != collected.bytes.len()) {
+        log(
+            "the response's body broke",
+            "not of its declared length".into(),
+        );
+        return Outcome::Broke(ErrorCode::BodyError);
+    }
+    collected.charge = match (charge, collected.charge.take()) {
+        (Some(mut all), Some(body)) => {
+            all.merge(body);
+            Some(all)
+        }
+        (one, other) => one.or(other),
+    };
+    replay::strip(&mut head, &job.registry.config);
+    Outcome::Response(Response::from_parts(head, collected))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("not a text")
+}
+
+fn log(what: &'static str, error: BoxError) {
+    tracing::error!(error = &*error as &dyn std::error::Error, "{what}");
+}

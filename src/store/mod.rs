@@ -1,0 +1,183 @@
+//! Where jobs live: the interface between the layer and what keeps its jobs.
+//!
+//! A store is the one place where a job's end is decided. The layer runs calls and writes HTTP; the
+//! store makes accepting atomic, lets the first end of a job win, keeps its result for as long as it
+//! should, and answers for it. [`MemoryStore`] does so on this machine.
+
+mod memory;
+mod order;
+mod packed;
+mod tombstones;
+
+use std::{error, future::Future, time::SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, request::Parts};
+use tokio::time::Instant;
+
+pub use self::memory::{MemoryClaim, MemoryStore};
+use crate::{
+    body::Replay,
+    job::{ErrorCode, JobId, Progress, Snapshot, Status},
+};
+pub use crate::{
+    budget::{Budget, Charge},
+    collect::Collected,
+};
+
+/// Keeps jobs.
+///
+/// Every method that returns a future may be dropped before its end; what it does is then done whole
+/// or not at all.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// What can go wrong with the store itself; the client is told 503, never 404.
+    type Error: error::Error + Send + Sync + 'static;
+
+    /// What the store keeps of a request from before its call: everything, where another process may
+    /// run it; nothing, where only this one can.
+    type Record: Send + 'static;
+
+    /// The right to end one job. Dropping it ends the job, as [`ErrorCode::Shutdown`] or by whatever
+    /// the store does for a process that is gone.
+    type Claim: Send + Sync + 'static;
+
+    /// Records a request whose body has been read.
+    fn record(&self, head: &Parts, body: &Bytes, trailers: Option<&HeaderMap>) -> Self::Record;
+
+    /// Takes bytes out of this process's budget, if they are free or finished jobs can go for them.
+    fn reserve(&self, bytes: usize) -> Option<Charge>;
+
+    /// Makes a job, in one step with the limits on jobs. Who is told that it is accepted can rely on
+    /// it: [`get`](Self::get) finds it from then on.
+    fn accept(
+        &self,
+        job: NewJob,
+        record: Self::Record,
+    ) -> impl Future<Output = Result<Acceptance<Self::Claim>, Self::Error>> + Send;
+
+    /// Looks a job up.
+    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+
+    /// The response a job ended with; `None` where there is none (any more).
+    fn result(
+        &self,
+        id: JobId,
+    ) -> impl Future<Output = Result<Option<Response<Replay>>, Self::Error>> + Send;
+
+    /// Writes down what has changed while the call runs. Without effect on an ended job.
+    fn report(
+        &self,
+        claim: &Self::Claim,
+        change: Change,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Ends a job. `false`: another end came first, and holds.
+    fn finish(
+        &self,
+        claim: &Self::Claim,
+        end: End,
+    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Completes when somebody else has ended the job, by [`cancel`](Self::cancel) or
+    /// [`forget`](Self::forget).
+    fn canceled(&self, claim: &Self::Claim) -> impl Future<Output = ()> + Send;
+
+    /// Ends a job as canceled, if it has not ended, and returns it as it is then.
+    fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+
+    /// Cancels a job if it has not ended, and forgets it: it is unknown from then on. Returns it as
+    /// it was.
+    fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+}
+
+/// A job to be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NewJob {
+    /// Its name.
+    pub id: JobId,
+    /// When the request was taken, by the monotonic clock.
+    pub created: Instant,
+    /// When the request was taken, by the clock on the wall.
+    pub created_at: SystemTime,
+    /// When the call began, where it runs already.
+    pub started: Option<Instant>,
+    /// What a call that runs already has told.
+    pub progress: Progress,
+}
+
+impl NewJob {
+    /// The job at its first revision.
+    pub fn snapshot(&self) -> Snapshot {
+        let started_at = self
+            .started
+            .map(|started| self.created_at + started.saturating_duration_since(self.created));
+        Snapshot {
+            id: self.id,
+            revision: 1,
+            status: match started_at {
+                None => Status::Queued,
+                Some(_) => Status::Running,
+            },
+            created_at: self.created_at,
+            started_at,
+            finished_at: None,
+            expires_at: None,
+            progress: self.progress.clone(),
+            response: None,
+            error: None,
+        }
+    }
+}
+
+/// What came of accepting a job.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Acceptance<C> {
+    /// It is there, and this process is to run it.
+    RunHere(C),
+    /// There is no room for it.
+    Full,
+}
+
+/// What is known of an id.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The job.
+    Found(Snapshot),
+    /// There was such a job; it has expired.
+    Gone,
+    /// No such job, as far as is remembered.
+    Unknown,
+}
+
+/// What changes while a call runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// The inner service was called.
+    Started(Instant),
+    /// The inner service told something new.
+    Progress(Progress),
+}
+
+/// The end of a job.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct End {
+    /// When the inner service was called; `None` if it never was.
+    pub started: Option<Instant>,
+    /// The last that it told.
+    pub progress: Progress,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a job ends.
+#[derive(Debug)]
+pub enum Outcome {
+    /// With a response, its head as it will be replayed. Its charge covers head and body.
+    Response(Response<Collected>),
+    /// Without one.
+    Broke(ErrorCode),
+}

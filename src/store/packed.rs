@@ -1,0 +1,224 @@
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+/// The largest body that is copied next to its head. A smaller one may be a slice of a connection's
+/// read buffer, and would keep all of it; a larger one is worth more than such a buffer.
+const MAX_COPIED: usize = 64 * 1024;
+
+/// A response in one allocation: an `http::Response` takes five times the room of a small one.
+///
+/// Lengths are in LEB128. The head is the status, the headers and the trailers, each group by its
+/// count (for the trailers one more, and 0 where there are none) and then names and values; the
+/// lowest bit of a value's length tells whether it is sensitive. A small body follows.
+#[derive(Debug)]
+pub(super) struct Packed {
+    bytes: Bytes,
+    large: Option<Box<Bytes>>,
+}
+
+/// What [`Packed::unpack`] gives back.
+#[derive(Debug)]
+pub(super) struct Unpacked {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) trailers: Option<HeaderMap>,
+    pub(super) body: Bytes,
+}
+
+impl Packed {
+    pub(super) fn new(
+        status: StatusCode,
+        headers: &HeaderMap,
+        trailers: Option<&HeaderMap>,
+        body: Bytes,
+    ) -> Self {
+        let copied = body.len() <= MAX_COPIED;
+        let fields = headers.iter().chain(trailers.into_iter().flatten());
+        let head: usize = fields
+            .map(|(name, value)| name.as_str().len() + value.len() + 6)
+            .sum();
+        let mut bytes = Vec::with_capacity(6 + head + if copied { body.len() } else { 0 });
+        put_length(&mut bytes, status.as_u16().into());
+        put_length(&mut bytes, headers.len());
+        put_fields(&mut bytes, headers);
+        put_length(
+            &mut bytes,
+            trailers.map_or(0, |trailers| trailers.len() + 1),
+        );
+        if let Some(trailers) = trailers {
+            put_fields(&mut bytes, trailers);
+        }
+        let large = if copied {
+            bytes.extend_from_slice(&body);
+            None
+        } else {
+            Some(Box::new(body))
+        };
+        Self {
+            bytes: bytes.into_boxed_slice().into(),
+            large,
+        }
+    }
+
+    /// Only what the status document shows: status, `Content-Type` and the body's length.
+    pub(super) fn glance(&self) -> (StatusCode, Option<HeaderValue>, u64) {
+        let mut reader = Reader(self.bytes.clone());
+        let status = reader.status();
+        let mut content_type = None;
+        for _ in 0..reader.length() {
+            let name = reader.text();
+            let value = reader.value();
+            if name == header::CONTENT_TYPE.as_str() && content_type.is_none() {
+                content_type = value;
+            }
+        }
+        for _ in 1..reader.length() {
+            reader.text();
+            reader.value();
+        }
+        let body = self
+            .large
+            .as_ref()
+            .map_or(reader.0.len(), |body| body.len());
+        (status, content_type, body as u64)
+    }
+
+    pub(super) fn unpack(&self) -> Unpacked {
+        let mut reader = Reader(self.bytes.clone());
+        let status = reader.status();
+        let count = reader.length();
+        let headers = reader.fields(count);
+        let trailers = reader
+            .length()
+            .checked_sub(1)
+            .map(|count| reader.fields(count));
+        let body = self.large.as_deref().cloned().unwrap_or(reader.0);
+        Unpacked {
+            status,
+            headers,
+            trailers,
+            body,
+        }
+    }
+}
+
+fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
+    while length >= 0x80 {
+        bytes.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+}
+
+fn put_fields(bytes: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        put_length(bytes, name.as_str().len());
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        put_length(bytes, value.len() << 1 | usize::from(value.is_sensitive()));
+        bytes.extend_from_slice(value.as_bytes());
+    }
+}
+
+/// Reads what this file wrote. The fallbacks stand for what was never written.
+struct Reader(Bytes);
+
+impl Reader {
+    fn length(&mut self) -> usize {
+        let (mut length, mut shift) = (0, 0);
+        while self.0.has_remaining() {
+            let byte = self.0.get_u8();
+            length |= usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            shift += 7;
+        }
+        length
+    }
+
+    fn status(&mut self) -> StatusCode {
+        u16::try_from(self.length())
+            .ok()
+            .and_then(|code| StatusCode::from_u16(code).ok())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn text(&mut self) -> Bytes {
+        let length = self.length();
+        self.0.split_to(length)
+    }
+
+    fn value(&mut self) -> Option<HeaderValue> {
+        let length = self.length();
+        let mut value = HeaderValue::from_maybe_shared(self.0.split_to(length >> 1)).ok()?;
+        value.set_sensitive(length & 1 == 1);
+        Some(value)
+    }
+
+    fn fields(&mut self, count: usize) -> HeaderMap {
+        let mut fields = HeaderMap::with_capacity(count);
+        for _ in 0..count {
+            let name = HeaderName::from_bytes(&self.text());
+            if let (Ok(name), Some(value)) = (name, self.value()) {
+                fields.append(name, value);
+            }
+        }
+        fields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn fields() -> impl Strategy<Value = HeaderMap> {
+        let name = "[a-zA-Z][a-z0-9-]{0,20}";
+        let value = "[ -~\u{80}-\u{ff}]{0,300}";
+        vec((name, value, any::<bool>()), 0..12).prop_map(|fields| {
+            let mut map = HeaderMap::new();
+            for (name, value, sensitive) in fields {
+                let mut value = HeaderValue::from_bytes(value.as_bytes()).expect("no controls");
+                value.set_sensitive(sensitive);
+                map.append(HeaderName::try_from(name).expect("a token"), value);
+            }
+            map
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_response_is_unpacked_as_it_was_packed(
+            code in 100_u16..1000,
+            headers in fields(),
+            trailers in proptest::option::of(fields()),
+            body in vec(any::<u8>(), 0..300),
+            large: bool,
+        ) {
+            let status = StatusCode::from_u16(code).expect("in range");
+            let body = Bytes::from(if large { body.repeat(400) } else { body });
+            let packed = Packed::new(status, &headers, trailers.as_ref(), body.clone());
+            let (shown, content_type, length) = packed.glance();
+            let all = packed.unpack();
+            prop_assert_eq!((shown, length), (status, body.len() as u64));
+            prop_assert_eq!(content_type.as_ref(), headers.get(header::CONTENT_TYPE));
+            prop_assert_eq!((all.status, &all.trailers, &all.body), (status, &trailers, &body));
+            let flat = |map: &HeaderMap| -> Vec<_> {
+                map.iter().map(|(n, v)| (n.clone(), v.clone(), v.is_sensitive())).collect()
+            };
+            prop_assert_eq!(flat(&all.headers), flat(&headers));
+        }
+    }
+
+    #[test]
+    fn a_large_body_is_moved_and_a_small_one_copied() {
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let large = Bytes::from(vec![7; MAX_COPIED + 1]);
+        let packed = Packed::new(status, &headers, None, large.clone());
+        assert_eq!(packed.unpack().body.as_ptr(), large.as_ptr());
+        let small = Bytes::from(vec![7; MAX_COPIED]);
+        let packed = Packed::new(status, &headers, None, small.clone());
+        assert_ne!(packed.unpack().body.as_ptr(), small.as_ptr());
+    }
+}

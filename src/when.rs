@@ -1,0 +1,152 @@
+use std::time::Duration;
+
+use http::{Method, request::Parts};
+
+use crate::prefer::Prefer;
+
+/// Which requests become jobs, and when.
+///
+/// What the client prefers (RFC 7240) is taken into account:
+///
+/// | | no `Prefer` | `respond-async` | `respond-async, wait=N` | `wait=N` |
+/// |---|---|---|---|---|
+/// | `Always` | 202 at once | 202 at once | inline if done in N s, else 202 | the same |
+/// | `After(d)` | inline if done in d, else 202 | 202 at once | inline if done in N s, else 202 | the same |
+/// | `Preferred` | inline, however long | 202 at once | inline if done in N s, else 202 | inline, however long |
+/// | `Never` | inline, however long | the same | the same | the same |
+///
+/// `CONNECT`, requests with `Upgrade` and gRPC calls always pass through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum When {
+    /// Answer 202 at once.
+    #[default]
+    Always,
+    /// Answer 202 if the inner service has not answered (its head; the body may take as long as it
+    /// likes) so long after the whole request is there.
+    ///
+    /// The call is the same before and after: it is moved, not started again. `After(ZERO)` asks it
+    /// once: what is ready at once, as a router's 404, 405, 415, 422 or 401 is, stays an ordinary
+    /// answer instead of a 202 for work that cannot succeed. It is the choice for a whole router.
+    After(Duration),
+    /// Answer 202 only where the client prefers `respond-async`.
+    Preferred,
+    /// Pass the request through, untouched and streaming.
+    Never,
+}
+
+/// Chooses a [`When`] for each request.
+///
+/// A [`When`] itself does, for the unsafe methods: `GET`, `HEAD`, `OPTIONS` and `TRACE` (RFC 9110
+/// §9.2.1) pass through. A closure over the request's head is taken at its word:
+///
+/// ```
+/// use http::request::Parts;
+/// use tower_accepted::{AcceptedLayer, When};
+///
+/// let layer = AcceptedLayer::new().when(|head: &Parts| match head.uri.path() {
+///     "/reports" => When::Always,
+///     _ => When::Never,
+/// });
+/// # let _ = layer;
+/// ```
+pub trait Policy {
+    /// When to answer 202 to this request.
+    fn when(&self, head: &Parts) -> When;
+}
+
+impl Policy for When {
+    fn when(&self, head: &Parts) -> When {
+        if head.method.is_safe() {
+            When::Never
+        } else {
+            *self
+        }
+    }
+}
+
+impl<F: Fn(&Parts) -> When> Policy for F {
+    fn when(&self, head: &Parts) -> When {
+        self(head)
+    }
+}
+
+/// What is to be done with one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Hand it to the inner service as it is.
+    Pass,
+    /// Answer 202, or refuse.
+    Now,
+    /// Answer inline within so long, else 202. A 202 is not owed: whatever stands in its way, the
+    /// call stays inline.
+    Within(Duration),
+}
+
+impl When {
+    pub(crate) fn plan(self, prefer: &Prefer, longest_wait: Duration) -> Plan {
+        let wait = prefer.wait.map(|wait| wait.min(longest_wait));
+        match (self, prefer.respond_async, wait) {
+            (Self::Never, _, _) | (Self::Preferred, false, _) => Plan::Pass,
+            (_, _, Some(wait)) => Plan::Within(wait),
+            (_, true, None) | (Self::Always, false, None) => Plan::Now,
+            (Self::After(delay), false, None) => Plan::Within(delay),
+        }
+    }
+}
+
+/// Requests that are not one message each way: no job can stand for them.
+pub(crate) fn is_dialogue(head: &Parts) -> bool {
+    head.method == Method::CONNECT
+        || head.headers.contains_key(http::header::UPGRADE)
+        || head
+            .headers
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_when_and_preference_holds() {
+        let (delay, wait) = (Duration::from_millis(300), Duration::from_secs(5));
+        let prefer = |respond_async, wait| Prefer {
+            respond_async,
+            wait,
+        };
+        let columns = [
+            prefer(false, None),
+            prefer(true, None),
+            prefer(true, Some(wait)),
+            prefer(false, Some(wait)),
+        ];
+        let (pass, now, waits) = (Plan::Pass, Plan::Now, Plan::Within(wait));
+        for (when, row) in [
+            (When::Always, [now, now, waits, waits]),
+            (When::After(delay), [Plan::Within(delay), now, waits, waits]),
+            (When::Preferred, [pass, now, waits, pass]),
+            (When::Never, [pass, pass, pass, pass]),
+        ] {
+            for (prefer, plan) in columns.iter().zip(row) {
+                assert_eq!(
+                    when.plan(prefer, Duration::MAX),
+                    plan,
+                    "{when:?}, {prefer:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_limit() {
+        let (respond_async, wait) = (true, Some(Duration::from_secs(3600)));
+        let prefer = Prefer {
+            respond_async,
+            wait,
+        };
+        let limit = Duration::from_secs(60);
+        assert_eq!(When::Always.plan(&prefer, limit), Plan::Within(limit));
+    }
+}

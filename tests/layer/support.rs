@@ -1,0 +1,135 @@
+//! A client that talks to a layered service in process.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use tokio::time::sleep;
+use tower::{BoxError, Service, ServiceExt};
+use tower_accepted::JobId;
+
+pub(crate) type Body = Full<Bytes>;
+
+/// An answer whose body has been read.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    pub(crate) async fn of<B>(response: Response<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = response.into_parts();
+        let body = body
+            .collect()
+            .await
+            .map_err(Into::into)
+            .expect("a whole body");
+        let trailers = body.trailers().cloned();
+        let (status, headers, body) = (head.status, head.headers, body.to_bytes());
+        Self {
+            status,
+            headers,
+            body,
+            trailers,
+        }
+    }
+
+    /// The one value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next().map(|value| value.to_str().expect("text"));
+        assert!(values.next().is_none(), "more than one {name}");
+        value
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    /// Where a 202 says that its job is.
+    pub(crate) fn location(&self) -> &str {
+        assert_eq!(self.status, StatusCode::ACCEPTED, "{self:?}");
+        self.header("location").expect("a 202 has a Location")
+    }
+
+    pub(crate) fn id(&self) -> JobId {
+        let (_, id) = self.location().rsplit_once('/').expect("a path");
+        id.parse().expect("an id")
+    }
+}
+
+pub(crate) fn get(path: &str) -> Request<Body> {
+    request("GET", path)
+}
+
+pub(crate) fn post(path: &str) -> Request<Body> {
+    request("POST", path)
+}
+
+pub(crate) fn request(method: &str, path: &str) -> Request<Body> {
+    let request = Request::builder().method(method).uri(path);
+    request.body(Body::default()).expect("a request")
+}
+
+pub(crate) async fn send<S, B, R>(service: &S, request: Request<B>) -> Answer
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: http_body::Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    let response = service.clone().oneshot(request).await;
+    Answer::of(response.map_err(Into::into).expect("a response")).await
+}
+
+/// Asks the monitor until the job has ended, as often as it says; in tests the clock is paused, and
+/// waiting takes no time.
+pub(crate) async fn ended<S, R>(service: &S, accepted: &Answer) -> Value
+where
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: http_body::Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    loop {
+        let answer = send(service, get(accepted.location())).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let document = answer.json();
+        match document["status"].as_str().expect("a status") {
+            "queued" | "running" => retry_after(&answer).await,
+            _ => return document,
+        }
+    }
+}
+
+async fn retry_after(answer: &Answer) {
+    let seconds = answer
+        .header("retry-after")
+        .expect("Retry-After while unfinished");
+    let seconds = seconds.parse().expect("whole seconds");
+    assert!(seconds >= 1, "at least a second");
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+pub(crate) async fn result<S, R>(service: &S, accepted: &Answer) -> Answer
+where
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: http_body::Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    send(service, get(&format!("{}/result", accepted.location()))).await
+}
