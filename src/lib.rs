@@ -113,31 +113,43 @@ mod body;
 mod budget;
 mod call;
 mod collect;
+mod dialect;
+mod digest;
 mod estimate;
 mod future;
 mod gate;
+mod idempotency;
 mod job;
 mod jobs;
 mod layer;
+mod links;
+mod list;
 mod monitor;
+mod owner;
 mod prefer;
 mod problem;
 mod replay;
 mod run;
 mod service;
 pub mod store;
+mod terms;
 mod when;
 
 pub use crate::{
     body::{Replay, RequestBody, ResponseBody},
+    dialect::Dialect,
     future::ResponseFuture,
+    idempotency::Idempotency,
     job::{
         ErrorCode, Event, Failure, JobHandle, JobId, ParseJobIdError, Progress, ResponseHead,
         Snapshot, Status,
     },
     jobs::{Builder, Jobs},
     layer::AcceptedLayer,
+    links::Links,
+    list::{Cursor, Filter, Page, ParseCursorError},
     monitor::{Monitor, MonitorFuture},
+    owner::Owner,
     service::Accepted,
     when::{Policy, When},
 };

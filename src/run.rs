@@ -37,6 +37,7 @@ pub(crate) struct Job<St: Store> {
     pub(crate) created: Instant,
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
+    pub(crate) is_owned: bool,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: when the slot is back, the job has ended.
     pub(crate) _slot: Slot,
@@ -333,7 +334,7 @@ fn kept<St: Store>(
         }
         (one, other) => one.or(other),
     };
-    replay::strip(&mut head, &job.registry.config);
+    replay::strip(&mut head, &job.registry.config, job.is_owned);
     Outcome::Response(Response::from_parts(head, collected))
 }
 
