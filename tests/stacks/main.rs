@@ -1,0 +1,9 @@
+//! The layer in the stacks it is made for: in axum and on bare hyper, over sockets, and among
+//! tower's own layers.
+
+mod support;
+
+mod mounting;
+mod readiness;
+mod sockets;
+mod streaming;
