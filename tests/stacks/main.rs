@@ -3,6 +3,7 @@
 
 mod support;
 
+mod layer_order;
 mod mounting;
 mod readiness;
 mod sockets;

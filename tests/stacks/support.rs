@@ -5,12 +5,13 @@ use std::{
     convert::Infallible,
     future::Future,
     net::{Shutdown, SocketAddr, TcpStream as Socket},
+    time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, routing::MethodRouter};
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, Response, Uri, header, uri::Authority};
+use http::{Request, Response, StatusCode, Uri, header, uri::Authority};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -24,6 +25,7 @@ use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
+    time::sleep,
 };
 use tower::{Layer, service_fn};
 use tower_accepted::{AcceptedLayer, Jobs, Policy, RequestBody};
@@ -33,6 +35,20 @@ use tower_accepted::{AcceptedLayer, Jobs, Policy, RequestBody};
 mod in_process;
 
 pub(crate) use in_process::*;
+
+pub(crate) const REPORT: &str =
+    "a report that is long enough to be worth compressing, and that was slow to make";
+
+/// A handler that takes two seconds.
+pub(crate) async fn render() -> (StatusCode, &'static str) {
+    sleep(Duration::from_secs(2)).await;
+    (StatusCode::CREATED, REPORT)
+}
+
+/// A route for it.
+pub(crate) fn slow() -> MethodRouter {
+    axum::routing::post(render)
+}
 
 /// What listens, and what is spoken with it.
 #[derive(Debug, Clone, Copy)]
@@ -232,7 +248,7 @@ impl Client {
     pub(crate) async fn ended(&mut self, accepted: &Answer) -> Value {
         loop {
             let answer = self.send(get(accepted.location())).await;
-            assert_eq!(answer.status, http::StatusCode::OK, "{answer:?}");
+            assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
             let document = answer.json();
             if !["queued", "running"].contains(&document["status"].as_str().unwrap()) {
                 return document;
