@@ -4,7 +4,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use http::{Request, Response, StatusCode, header, response};
@@ -92,7 +92,10 @@ where
         // Asked first, so that a call which is done at once costs neither a timer nor a waiter.
         let step = select! {
             biased;
-            step = poll_fn(|cx| steps.as_mut().poll(call.as_mut(), job, cx)) => step,
+            step = poll_fn(|cx| match call.started() {
+                None if is_canceled(job) => Poll::Pending,
+                _ => steps.as_mut().poll(call.as_mut(), job, cx),
+            }) => step,
             code = &mut interrupted => break Err(code),
         };
         let change = match step {
@@ -133,6 +136,14 @@ where
             let _ = timeout(grace, ended).await;
         }
     }
+}
+
+/// Whether the job was canceled while it was queued: its call is not to begin, ready or not.
+fn is_canceled<St: Store>(job: &Job<St>) -> bool {
+    let canceled = pin!(job.registry.store.canceled(&job.claim));
+    // Whoever is to be woken waits in `interrupted`.
+    let mut nobody = Context::from_waker(Waker::noop());
+    canceled.poll(&mut nobody).is_ready()
 }
 
 /// Completes when the job is to end before its call does.

@@ -46,15 +46,16 @@ pub(crate) async fn answer<St: Store>(
         Place::Job(id, resource) => job(&registry, id, resource, &head).await,
     };
     let mut response = answer.unwrap_or_else(|error| problem::store_failed(&error));
+    let is_head = head.method == Method::HEAD;
     let body = response.body();
-    // Trailers need a message that is not framed by its length.
-    if replay::has_length(response.status()) && !body.has_trailers() {
+    // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
+    if replay::has_length(response.status()) && (is_head || !body.has_trailers()) {
         let length = HeaderValue::from(body.len());
         response
             .headers_mut()
             .insert(header::CONTENT_LENGTH, length);
     }
-    if head.method == Method::HEAD {
+    if is_head {
         *response.body_mut() = Replay::default();
     }
     response

@@ -1,0 +1,12 @@
+//! The layer in the stacks it is made for: in axum and on bare hyper, over sockets, and among
+//! tower's own layers.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod layer_order;
+mod mounting;
+mod readiness;
+mod sockets;
+mod streaming;
