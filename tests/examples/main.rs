@@ -1,0 +1,12 @@
+//! The examples as programs: started, talked to over sockets, and ended with a signal.
+//!
+//! `cargo test` builds the examples before it runs this; `cargo test --test examples` alone takes
+//! those that are there.
+
+mod client;
+mod program;
+mod upstream;
+
+mod hostile;
+mod jobs;
+mod passing;
