@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -72,7 +72,11 @@ struct Reading<S, B, St> {
     inner: S,
     head: Parts,
     body: B,
+    /// How long the body says it is, where it does.
+    declared: Option<u64>,
     collect: Collect,
+    /// Whether the body has been read to its end.
+    ended: bool,
 }
 
 /// The call runs inline, and becomes a job if it takes too long.
@@ -125,7 +129,10 @@ where
         inner: S,
         head: Parts,
         body: B,
-    ) -> Self {
+    ) -> Self
+    where
+        B: Body,
+    {
         let collect = Collect::new(registry.config.body_limit);
         Self::new(State::Reading(Reading {
             registry,
@@ -133,8 +140,10 @@ where
             plan,
             inner,
             head,
+            declared: body.size_hint().exact(),
             body,
             collect,
+            ended: false,
         }))
     }
 }
@@ -162,6 +171,7 @@ where
                 StateProj::Reading(reading) => {
                     let read = match reading.poll(cx) {
                         Poll::Ready(read) => read,
+                        Poll::Pending if reading.ended => return Poll::Pending,
                         Poll::Pending => {
                             let limit = reading.registry.config.body_timeout;
                             ready!(poll_timer(this.timer.as_mut(), limit, cx));
@@ -236,22 +246,38 @@ where
     St: Store,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
-        let store = &self.registry.store;
-        let read = self
-            .collect
-            .poll(Pin::new(&mut self.body), cx, |bytes| store.reserve(bytes));
-        read.map_err(|error| match error {
-            CollectError::TooLarge => ReadError::TooLarge,
-            CollectError::NoRoom => ReadError::NoRoom,
-            CollectError::Body(_) => ReadError::Broken,
-        })
+        if !self.ended {
+            let store = &self.registry.store;
+            let body = Pin::new(&mut self.body);
+            let read = ready!(self.collect.poll(body, cx, |bytes| store.reserve(bytes)));
+            if let Err(error) = read {
+                return Poll::Ready(Err(match error {
+                    CollectError::TooLarge => ReadError::TooLarge,
+                    CollectError::NoRoom => ReadError::NoRoom,
+                    CollectError::Body(_) => ReadError::Broken,
+                }));
+            }
+            self.ended = true;
+            if self.may_have_been_cut() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the body's end may be that of its stream: an HTTP/2 stream reset as `NO_ERROR`, which
+    /// is how Envoy passes on that its client has hung up, ends hyper's body like any other. hyper
+    /// looks for a reset where the call is pending, and drops it: so it is pending once more.
+    fn may_have_been_cut(&self) -> bool {
+        self.head.version == Version::HTTP_2 && !self.body.is_end_stream()
     }
 
     fn next(mut self, read: Result<(), ReadError>) -> State<S, B, St> {
         let collected = self.collect.finish();
         let problem = match read {
-            Ok(()) => return self.call(collected),
-            Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
+            Ok(()) if self.is_whole(&collected) => return self.call(collected),
+            Ok(()) | Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
             Err(ReadError::TooLarge) => Problem::BodyTooLarge,
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
@@ -265,6 +291,11 @@ where
                 State::Passing(Oneshot::new(self.inner, request))
             }
         }
+    }
+
+    fn is_whole(&self, collected: &Collected) -> bool {
+        let read = collected.bytes.len() as u64;
+        self.declared.is_none_or(|declared| declared == read)
     }
 
     fn call(self, collected: Collected) -> State<S, B, St> {
