@@ -1,16 +1,9 @@
-//! What every request goes through before it can become a job.
-
 use http::{HeaderMap, Method, Request, Version, header, uri::Authority};
 
 use crate::problem::Problem;
 
-/// Refuses what no server behind this one should have to make sense of, and takes the offer of
-/// another protocol (RFC 9110 §7.8) out of the rest.
-///
-/// That offer is an option which a server may ignore; here it has to be, before the layer sees it:
-/// the layer makes no jobs of requests to be upgraded, and some clients (Java's, curl with `--http2`)
-/// offer HTTP/2 with every request.
-pub(crate) fn admit<B>(request: &mut Request<B>) -> Result<(), Problem> {
+/// Refuses, before it can become a job, what no server behind this one should have to make sense of.
+pub(crate) fn admit<B>(request: &Request<B>) -> Result<(), Problem> {
     if request.method() == Method::CONNECT {
         return Err(Problem::Tunnel);
     }
@@ -19,7 +12,6 @@ pub(crate) fn admit<B>(request: &mut Request<B>) -> Result<(), Problem> {
     if !has_path || !has_one_host(request.headers(), request.version()) {
         return Err(Problem::Ambiguous);
     }
-    request.headers_mut().remove(header::UPGRADE);
     Ok(())
 }
 

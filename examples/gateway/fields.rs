@@ -41,14 +41,17 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 pub(crate) fn inbound(head: &mut request::Parts, body: &impl Body) {
     let fields = &mut head.headers;
     let takes_trailers = lists(fields, &TE, "trailers");
+    let has_body = fields.contains_key(CONTENT_LENGTH) || fields.contains_key(TRANSFER_ENCODING);
     strip_hop_by_hop(fields);
     // The body is being read, or has been: the client was told to go on.
     fields.remove(EXPECT);
-    frame_request(fields, body);
+    frame_request(fields, body, has_body);
+    let mut connection = HeaderValue::from_static("close");
     if takes_trailers {
+        connection = HeaderValue::from_static("close, te");
         fields.insert(TE, HeaderValue::from_static("trailers"));
-        fields.insert(CONNECTION, HeaderValue::from_static("te"));
     }
+    fields.insert(CONNECTION, connection);
 
     // A list to which each hop adds what it saw: the last entry is this gateway's word.
     if let Some(Peer(client)) = head.extensions.get() {
@@ -89,13 +92,20 @@ pub(crate) fn is_loop(fields: &HeaderMap) -> bool {
         >= MAX_HOPS
 }
 
-/// How the body is to be sent. Its length is written where it is known; where it is not, or trailers
-/// follow, it has to be said that there is a body at all, whatever the method.
-fn frame_request(fields: &mut HeaderMap, body: &impl Body) {
+/// Says how the body is sent: by its length where that is known and no trailers follow. A request
+/// that came with a body, if an empty one, goes on with one, whatever the method.
+fn frame_request(fields: &mut HeaderMap, body: &impl Body, has_body: bool) {
     fields.remove(CONTENT_LENGTH);
-    let unknown = body.size_hint().exact().is_none();
-    if !body.is_end_stream() && (unknown || fields.contains_key(TRAILER)) {
-        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if !has_body {
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) if body.is_end_stream() || !fields.contains_key(TRAILER) => {
+            fields.insert(CONTENT_LENGTH, length.into());
+        }
+        _ => {
+            fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
 }
 

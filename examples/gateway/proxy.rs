@@ -9,7 +9,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::TokioExecutor,
 };
 use tower::{BoxError, Service, service_fn};
 
@@ -29,12 +29,11 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 #[derive(Debug)]
 pub(crate) struct Proxy<B> {
     upstream: Authority,
-    /// For safe methods, over connections that are used again.
-    reusing: Client<HttpConnector, B>,
-    /// For what may be a job, over a connection of its own each: one that was idle might be closed by
-    /// the server at the very moment the request is sent, and who can't know whether it was received
-    /// can't send it again.
-    once: Client<HttpConnector, B>,
+    /// Makes a connection for each request. One that was idle might be closed by the server at the
+    /// very moment a request is sent, and who can't know whether that was received can't send it
+    /// again: a job would be lost. Nor does one client's request ever share a connection with
+    /// another's.
+    client: Client<HttpConnector, B>,
 }
 
 impl<B> Proxy<B>
@@ -46,15 +45,10 @@ where
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_timer(TokioTimer::new());
-        let reusing = builder.build(connector.clone());
-        let once = builder.pool_max_idle_per_host(0).build(connector);
-        Self {
-            upstream,
-            reusing,
-            once,
-        }
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build(connector);
+        Self { upstream, client }
     }
 
     /// The proxy as the service that the layer is put around.
@@ -86,12 +80,8 @@ where
         let method = head.method.clone();
         head.uri = self.target(head.uri)?;
         fields::inbound(&mut head, &body);
-        let client = if method.is_safe() {
-            &self.reusing
-        } else {
-            &self.once
-        };
-        let response = match client.request(Request::from_parts(head, body)).await {
+        let request = Request::from_parts(head, body);
+        let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn Error, "no answer from the upstream");

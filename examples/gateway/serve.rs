@@ -140,7 +140,7 @@ where
         peer: Peer,
     ) -> impl Future<Output = Result<Response<Either<B, Full<Bytes>>>, Infallible>> + use<S, B>
     {
-        let admitted = entrance::admit(&mut request).and_then(|()| {
+        let admitted = entrance::admit(&request).and_then(|()| {
             if self.draining.is_cancelled() && !self.is_monitor(request.uri().path()) {
                 return Err(Problem::Draining);
             }

@@ -7,6 +7,11 @@ mod client;
 mod program;
 mod upstream;
 
+mod flags;
 mod hostile;
+mod hyper_bare;
 mod jobs;
+mod others;
 mod passing;
+mod shutdown;
+mod tour;

@@ -66,7 +66,7 @@ async fn the_program_sees_who_asked_and_through_what() {
         ("via", &["1.1 tower-accepted"]),
         ("user-agent", &["tester"]),
         ("accept", &["text/plain", "text/csv"]),
-        ("connection", &[]),
+        ("connection", &["close"]),
         ("content-length", &[]),
         ("transfer-encoding", &[]),
     ] {
