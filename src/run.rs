@@ -150,8 +150,10 @@ fn is_canceled<St: Store>(job: &Job<St>) -> bool {
 async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
     let registry = &job.registry;
     let timed_out = async {
-        match registry.config.job_timeout {
-            Some(limit) => sleep_until(job.created + limit).await,
+        let limit = registry.config.job_timeout;
+        // A limit beyond the clock's end is none.
+        match limit.and_then(|limit| job.created.checked_add(limit)) {
+            Some(end) => sleep_until(end).await,
             None => std::future::pending().await,
         }
     };
