@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use http::{Request, Response, StatusCode, header, response};
+use http::{Request, Response, header, response};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::{
@@ -257,8 +257,10 @@ where
                         return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                     }
                     Poll::Ready(Ok(response)) => {
-                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                            log("the service switched protocols", "in a job".into());
+                        // A switch of protocols, or nothing that could be handed out as a result.
+                        if response.status().is_informational() {
+                            let status = response.status().to_string();
+                            log("the service's response is none", status.into());
                             return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                         }
                         let incoming = Incoming::new(response, job);
