@@ -37,6 +37,7 @@ pub(crate) struct Job<St: Store> {
     pub(crate) created: Instant,
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
+    pub(crate) is_owned: bool,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: when the slot is back, the job has ended.
     pub(crate) _slot: Slot,
@@ -149,8 +150,10 @@ fn is_canceled<St: Store>(job: &Job<St>) -> bool {
 async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
     let registry = &job.registry;
     let timed_out = async {
-        match registry.config.job_timeout {
-            Some(limit) => sleep_until(job.created + limit).await,
+        let limit = registry.config.job_timeout;
+        // A limit beyond the clock's end is none.
+        match limit.and_then(|limit| job.created.checked_add(limit)) {
+            Some(end) => sleep_until(end).await,
             None => std::future::pending().await,
         }
     };
@@ -346,7 +349,7 @@ fn kept<St: Store>(
         }
         (one, other) => one.or(other),
     };
-    replay::strip(&mut head, &job.registry.config);
+    replay::strip(&mut head, &job.registry.config, job.is_owned);
     Outcome::Response(Response::from_parts(head, collected))
 }
 

@@ -1,7 +1,7 @@
 //! The layer in the stacks it is made for: in axum and on bare hyper, over sockets, and among
 //! tower's own layers.
 
-#![allow(clippy::unwrap_used, reason = "what goes wrong in a test is to end it")]
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

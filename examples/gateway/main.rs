@@ -1,0 +1,88 @@
+//! 202 (Accepted) in front of any HTTP server, without changing it.
+//!
+//! `cargo run --release --example gateway` starts with a slow server of its own and says what to
+//! try; `-- --help` tells the rest. The way of a request:
+//!
+//! ```text
+//! serve ─► entrance ─► the layer ─┬─► its monitor
+//!                                 └─► proxy (fields) ─► upstream
+//! ```
+
+mod demo;
+mod entrance;
+mod fields;
+mod options;
+mod problem;
+mod proxy;
+mod serve;
+mod signals;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::{BoxError, Layer};
+use tracing_subscriber::EnvFilter;
+
+use crate::{options::Options, proxy::Proxy, serve::Gateway, signals::Signals};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), BoxError> {
+    let signals = Signals::listen()?;
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let (upstream, tour) = match &options.upstream {
+        Some(upstream) => (upstream.clone(), None),
+        None => {
+            let tour = demo::tour(&address, &options.monitor);
+            (demo::start().await?, Some(tour))
+        }
+    };
+    say(&format!(
+        "Listening on {address}, in front of http://{upstream}{}.\n{}\n{}",
+        tour.as_ref()
+            .map_or("", |_| " (a demo; set yours with --upstream URL)"),
+        options.summary(),
+        tour.unwrap_or_default(),
+    ));
+    let jobs = options.jobs();
+    let layer = jobs.layer().when(options.when());
+    let gateway = Gateway {
+        jobs,
+        monitor: options.monitor.clone(),
+        service: layer.layer(Proxy::new(upstream).service()),
+        draining: CancellationToken::new(),
+    };
+    gateway.serve(listener, signals, options.drain()).await
+}
+
+/// Prints what is nice to know, and goes on where nobody listens.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use clap::Parser;
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
+use tower_accepted::{Jobs, When};
+
+/// Puts 202 (Accepted) in front of any HTTP server, without changing it.
+///
+/// A POST, PUT, PATCH or DELETE that takes longer than a moment is answered 202 with the address of
+/// its status monitor, and goes on; the server's own response is there when it is done. All else
+/// passes through, streaming.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", after_long_help = NOTES)]
+pub(crate) struct Options {
+    /// The server to stand in front of, as http://HOST[:PORT]
+    ///
+    /// Without it the gateway starts a slow server of its own, and says what to try with it.
+    #[arg(long, value_name = "URL", value_parser = upstream)]
+    pub(crate) upstream: Option<Authority>,
+
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: String,
+
+    /// The path that jobs are under; it hides the server's own resources there
+    #[arg(long, value_name = "PATH", default_value = "/jobs", value_parser = monitor_path)]
+    pub(crate) monitor: String,
+
+    /// Answer 202 to what the server has not answered in so many milliseconds
+    ///
+    /// This is the default, since it suits a server that nothing is known of: quick answers, refusals
+    /// among them, stay what they are, and only who would have had to wait has to know of 202. The
+    /// call is never started twice.
+    #[arg(long, value_name = "N", default_value_t = 300, conflicts_with_all = ["always", "preferred"])]
+    after_ms: u64,
+
+    /// Answer 202 at once, without asking the server first
+    #[arg(long, conflicts_with = "preferred")]
+    always: bool,
+
+    /// Answer 202 only to clients that ask for it with `Prefer: respond-async`
+    #[arg(long)]
+    preferred: bool,
+
+    /// How many jobs may be unfinished at a time; more are answered 503, or inline where they may be
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_unfinished: usize,
+
+    /// The largest response body that a job keeps; with a larger one it fails
+    ///
+    /// All bodies that are held at a time share 256 MiB, or room for 16 of these where that is more.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20)]
+    max_result: usize,
+
+    /// How long a job and its result are kept after its end, in memory
+    #[arg(long, value_name = "N", default_value_t = 3600)]
+    retain_secs: u64,
+
+    /// How long a job may take; 0 for as long as it likes
+    #[arg(long, value_name = "N", default_value_t = 3600)]
+    job_timeout_secs: u64,
+
+    /// How long jobs and open responses may go on after SIGTERM or Ctrl-C
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    drain_secs: u64,
+
+    /// Hand results out with their Set-Cookie and Clear-Site-Data
+    ///
+    /// Whoever opens a link to a result gets its cookies then, and with them the session of who
+    /// submitted the job.
+    #[arg(long)]
+    replay_cookies: bool,
+}
+
+const NOTES: &str = "\
+What the server sees: the request as it came, Host included, but for fields of the connection
+(RFC 9110 §7.6.1), with Via and X-Forwarded-For, -Host and -Proto. Where to connect is said by
+--upstream alone. HTTP/1.1 and no TLS on both sides. CONNECT is refused; Upgrade is dropped, so that
+a WebSocket's handshake arrives as a plain GET. Request bodies over 2 MiB pass through (with
+--always: 413). A server that cannot be reached is a 502.
+
+On SIGTERM or Ctrl-C nothing new is taken, and jobs are waited for while their monitor still answers;
+a second signal ends them. RUST_LOG sets what is logged: RUST_LOG=info,tower_accepted=debug tells of
+each job.";
+
+impl Options {
+    /// The registry that these options describe.
+    pub(crate) fn jobs(&self) -> Jobs {
+        const BUDGET: usize = 256 << 20;
+        let timeout = Some(self.job_timeout_secs).filter(|&seconds| seconds > 0);
+        Jobs::builder()
+            .monitor_path(&self.monitor)
+            .max_unfinished(self.max_unfinished)
+            .max_result(self.max_result)
+            .max_bytes(BUDGET.max(self.max_result.saturating_mul(16)))
+            .retain(Duration::from_secs(self.retain_secs))
+            .job_timeout(timeout.map(Duration::from_secs))
+            .replay_cookies(self.replay_cookies)
+            .build()
+    }
+
+    /// Which requests become jobs.
+    pub(crate) fn when(&self) -> When {
+        if self.always {
+            When::Always
+        } else if self.preferred {
+            When::Preferred
+        } else {
+            When::After(Duration::from_millis(self.after_ms))
+        }
+    }
+
+    /// In one line, what the gateway does.
+    pub(crate) fn summary(&self) -> String {
+        let which = match self.when() {
+            When::Always => "Any POST, PUT, PATCH or DELETE".to_owned(),
+            When::Preferred => "A POST, PUT, PATCH or DELETE that asks for it".to_owned(),
+            _ => format!("A POST, PUT, PATCH or DELETE of over {} ms", self.after_ms),
+        };
+        format!(
+            "{which} is answered 202, and is a job under {}.",
+            self.monitor
+        )
+    }
+
+    /// How long a shutdown may take.
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_secs)
+    }
+}
+
+/// Only an origin: what else a URL can have would be ignored, and that silently.
+fn upstream(text: &str) -> Result<Authority, String> {
+    let url: Option<Uri> = text.parse().ok();
+    let parts = url.map(Uri::into_parts).unwrap_or_default();
+    let refused = match (parts.scheme.as_ref().map(Scheme::as_str), parts.authority) {
+        (Some("https"), _) => "TLS is not spoken here, only http://",
+        (Some("http"), Some(authority)) => match parts.path_and_query {
+            _ if authority.as_str().contains('@') => "a user and a password cannot be given",
+            Some(path) if path != "/" => "a path cannot be given: requests keep theirs",
+            _ => return Ok(authority),
+        },
+        _ => "expected http://HOST[:PORT]",
+    };
+    Err(refused.to_owned())
+}
+
+fn monitor_path(text: &str) -> Result<String, String> {
+    let valid = text.len() > 1
+        && text.starts_with('/')
+        && !text.ends_with('/')
+        && text.parse::<Uri>().is_ok_and(|uri| uri.path() == text);
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path like /jobs, without a slash at its end".to_owned())
+    }
+}

@@ -1,0 +1,260 @@
+//! Each of the gateway's flags has the effect that its help tells of.
+
+use http::StatusCode;
+use tokio::spawn;
+
+use crate::{
+    client::{Answer, ended, get, post, request, result, send},
+    program::{Program, command},
+    upstream::Upstream,
+};
+
+async fn preferring(gateway: &Program, prefer: &str) -> Answer {
+    let request = request("POST", "/reports").header("prefer", prefer);
+    send(gateway.address, request.body("".into()).expect("a request")).await
+}
+
+#[tokio::test]
+async fn monitor_moves_the_jobs_and_leaves_their_usual_place_to_the_server() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--monitor", "/.well/done"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    assert!(job.starts_with("/.well/done/"), "{job}");
+    upstream.next().await.ok("report").await;
+    assert_eq!(result(gateway.address, &job).await.body, "report");
+    let answer = spawn(get_path(gateway.address, "/jobs/1"));
+    upstream.next().await.ok("the server's own").await;
+    assert_eq!(answer.await.expect("no panic").body, "the server's own");
+}
+
+async fn get_path(server: std::net::SocketAddr, path: &'static str) -> Answer {
+    get(server, path).await
+}
+
+#[tokio::test]
+async fn after_ms_is_how_long_the_server_has_for_an_ordinary_answer() {
+    let mut upstream = Upstream::start().await;
+    // Even what is asked at once has to be connected to first.
+    let gateway = Program::gateway(upstream.address, &["--after-ms", "0"]).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    upstream.next().await.ok("late").await;
+    assert_eq!(result(gateway.address, &job).await.body, "late");
+
+    let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
+    let answer = spawn(post(gateway.address, "/reports", ""));
+    upstream.next().await.ok("in time").await;
+    assert_eq!(answer.await.expect("no panic").body, "in time");
+}
+
+#[tokio::test]
+async fn always_promises_before_the_server_is_asked() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--always"]).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    let read = spawn(get_path(gateway.address, "/reports"));
+    let (mut submitted, mut passed) = (upstream.next().await, upstream.next().await);
+    if submitted.line.starts_with("GET") {
+        std::mem::swap(&mut submitted, &mut passed);
+    }
+    passed.ok("read").await;
+    assert_eq!(read.await.expect("no panic").body, "read");
+    submitted.ok("written").await;
+    assert_eq!(result(gateway.address, &job).await.body, "written");
+}
+
+#[tokio::test]
+async fn preferred_leaves_the_choice_to_the_client() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--preferred"]).await;
+    let answer = spawn(post(gateway.address, "/reports", ""));
+    upstream.next().await.ok("inline").await;
+    assert_eq!(answer.await.expect("no panic").body, "inline");
+
+    let accepted = preferring(&gateway, "respond-async").await;
+    let applied = accepted.header("preference-applied");
+    assert_eq!(applied, Some("respond-async"));
+    upstream.next().await.ok("later").await;
+    let result = result(gateway.address, &accepted.job()).await;
+    assert_eq!(result.body, "later");
+}
+
+#[tokio::test]
+async fn max_unfinished_is_how_many_jobs_there_are_at_a_time() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--max-unfinished", "2"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let one = post(gateway.address, "/reports", "").await.job();
+    post(gateway.address, "/reports", "").await.job();
+    let refused = post(gateway.address, "/reports", "").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.header("retry-after").is_some());
+    post(gateway.address, &format!("{one}/cancel"), "").await;
+    // There is room again as soon as the canceled call is gone.
+    loop {
+        let answer = post(gateway.address, "/reports", "").await;
+        if answer.status == StatusCode::ACCEPTED {
+            break;
+        }
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    upstream.next().await;
+}
+
+#[tokio::test]
+async fn max_result_is_the_largest_that_is_kept() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--max-result", "10"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    upstream.next().await.ok("0123456789").await;
+    assert_eq!(result(gateway.address, &job).await.body, "0123456789");
+
+    let job = post(gateway.address, "/reports", "").await.job();
+    upstream.next().await.ok("0123456789+").await;
+    let document = ended(gateway.address, &job).await;
+    assert_eq!(document["error"]["code"], "result_too_large");
+}
+
+#[tokio::test]
+async fn retain_secs_is_how_long_an_ended_job_is_kept() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--retain-secs", "0"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    assert_eq!(get(gateway.address, &job).await.json()["status"], "running");
+    received.ok("report").await;
+    loop {
+        let answer = get(gateway.address, &job).await;
+        if answer.status == StatusCode::GONE {
+            break;
+        }
+        assert_eq!(answer.json()["status"], "running");
+    }
+
+    let flags = ["--always", "--retain-secs", "7200"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    upstream.next().await.ok("report").await;
+    let document = ended(gateway.address, &job).await;
+    let time = |name: &str| -> jiff::Timestamp {
+        let text = document[name].as_str().expect("a time");
+        text.parse().expect("RFC 3339")
+    };
+    let kept = time("expiresAt").duration_since(time("finishedAt"));
+    assert_eq!(kept.as_secs(), 7200);
+}
+
+#[tokio::test]
+async fn job_timeout_secs_is_how_long_a_job_may_take() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--job-timeout-secs", "1"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    received.hung_up().await;
+    let document = ended(gateway.address, &job).await;
+    assert_eq!(document["error"]["code"], "timeout");
+    let result = result(gateway.address, &job).await;
+    assert_eq!(result.status, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_job_may_take_for_ever() {
+    let mut upstream = Upstream::start().await;
+    for seconds in ["0", "18446744073709551615"] {
+        let flags = ["--always", "--job-timeout-secs", seconds];
+        let gateway = Program::gateway(upstream.address, &flags).await;
+        let job = post(gateway.address, "/reports", "").await.job();
+        upstream.next().await.ok("report").await;
+        assert_eq!(
+            result(gateway.address, &job).await.body,
+            "report",
+            "{seconds}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn replay_cookies_hands_them_out_with_the_result() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--replay-cookies"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/login", "").await.job();
+    let cookies = "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\
+        Clear-Site-Data: \"cache\"\r\nContent-Length: 0\r\n\r\n";
+    upstream.next().await.answer(cookies).await;
+    let result = result(gateway.address, &job).await;
+    assert_eq!(result.all("set-cookie"), ["a=1", "b=2"]);
+    assert_eq!(result.header("clear-site-data"), Some("\"cache\""));
+}
+
+#[tokio::test]
+async fn help_tells_of_every_flag_and_its_default() {
+    let help = command("gateway")
+        .arg("--help")
+        .output()
+        .await
+        .expect("it runs");
+    assert!(help.status.success());
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    for (flag, default) in [
+        ("--upstream <URL>", None),
+        ("--listen <ADDR>", Some("127.0.0.1:8080")),
+        ("--monitor <PATH>", Some("/jobs")),
+        ("--after-ms <N>", Some("300")),
+        ("--always", None),
+        ("--preferred", None),
+        ("--max-unfinished <N>", Some("10000")),
+        ("--max-result <BYTES>", Some("16777216")),
+        ("--retain-secs <N>", Some("3600")),
+        ("--job-timeout-secs <N>", Some("3600")),
+        ("--drain-secs <N>", Some("30")),
+        ("--replay-cookies", None),
+    ] {
+        let (_, text) = help.split_once(&format!("      {flag}\n")).expect(flag);
+        let text = text.split("\n      --").next().unwrap_or_default();
+        match default {
+            Some(default) => assert!(text.contains(&format!("[default: {default}]")), "{flag}"),
+            None => assert!(!text.contains("[default"), "{flag}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_at_the_start() {
+    for (flags, reason) in [
+        (&["--upstream", "https://a"][..], "TLS is not spoken here"),
+        (&["--upstream", "http://a/b"], "a path cannot be given"),
+        (&["--upstream", "http://a?b"], "a path cannot be given"),
+        (
+            &["--upstream", "http://a:b@c"],
+            "a user and a password cannot be given",
+        ),
+        (
+            &["--upstream", "localhost:80"],
+            "expected http://HOST[:PORT]",
+        ),
+        (&["--monitor", "jobs"], "expected a path"),
+        (&["--monitor", "/jobs/"], "expected a path"),
+        (&["--monitor", "/jo?bs"], "expected a path"),
+        (&["--always", "--preferred"], "cannot be used with"),
+        (&["--always", "--after-ms", "1"], "cannot be used with"),
+        (&["--preferred", "--after-ms", "1"], "cannot be used with"),
+        (&["--drain-secs=-1"], "invalid value '-1'"),
+        (
+            &["--listen", "192.0.2.1:1"],
+            "cannot listen on 192.0.2.1:1: ",
+        ),
+    ] {
+        let output = command("gateway")
+            .args(flags)
+            .output()
+            .await
+            .expect("it runs");
+        let error = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(!output.status.success(), "{flags:?}");
+        assert!(error.contains(reason), "{flags:?}: {error}");
+    }
+}

@@ -1,0 +1,239 @@
+//! Clients and servers that mean the gateway harm.
+
+use crate::{
+    client::{get, raw, request, send},
+    program::Program,
+    upstream::Upstream,
+};
+
+/// Sends bytes that the upstream must not get to see; returns what came back.
+async fn refused(gateway: &Program, upstream: &mut Upstream, bytes: &[u8]) -> String {
+    let answer = raw(gateway.address, bytes).await;
+    is_next(gateway, upstream).await;
+    answer
+}
+
+/// Sees to it that the upstream is sent nothing before a request that is sent now. That is all that a
+/// connection led to which the gateway has closed.
+async fn is_next(gateway: &Program, upstream: &mut Upstream) {
+    let address = gateway.address;
+    let next = tokio::spawn(async move { get(address, "/next").await });
+    let received = upstream.next().await;
+    assert_eq!(received.line, "GET /next HTTP/1.1");
+    received.ok("").await;
+    next.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_target_with_an_authority_does_not_say_where_to_connect() {
+    let mut upstream = Upstream::start().await;
+    let elsewhere = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--always"]).await;
+    let ask = format!(
+        "GET http://user:password@{}/inside?a=b HTTP/1.1\r\nHost: shop.example\r\n\
+         Connection: close\r\n\r\n",
+        elsewhere.address
+    );
+    let address = gateway.address;
+    let client = tokio::spawn(async move { raw(address, ask.as_bytes()).await });
+    let received = upstream.next().await;
+    assert_eq!(received.line, "GET /inside?a=b HTTP/1.1");
+    assert_eq!(received.all("host"), ["shop.example"]);
+    assert_eq!(received.all("x-forwarded-host"), ["shop.example"]);
+    received.ok("ours").await;
+    assert!(client.await.expect("no panic").ends_with("ours"));
+}
+
+#[tokio::test]
+async fn connection_takes_away_what_is_for_this_hop_and_nothing_else() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
+    let address = gateway.address;
+    let ask = b"POST / HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer 1\r\n\
+        Content-Length: 4\r\nContent-Type: text/plain\r\nX-Forwarded-For: 192.0.2.1\r\n\
+        Connection: Host, Authorization , content-length,Content-Type,, not a name, close\r\n\
+        Connection: X-Hop, X-Forwarded-For, TE\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
+        Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nTE: gzip\r\n\
+        X-End: 1\r\n\r\nbody";
+    let client = tokio::spawn(async move { raw(address, ask).await });
+    let received = upstream.next().await;
+    for (name, values) in [
+        ("host", &["shop.example"][..]),
+        ("authorization", &["Bearer 1"]),
+        ("content-length", &["4"]),
+        ("content-type", &["text/plain"]),
+        ("x-forwarded-for", &["192.0.2.1, 127.0.0.1"]),
+        ("x-end", &["1"]),
+        ("x-hop", &[]),
+        ("connection", &["close"]),
+        ("keep-alive", &[]),
+        ("proxy-connection", &[]),
+        ("proxy-authorization", &[]),
+        ("te", &[]),
+    ] {
+        assert_eq!(received.all(name), values, "{name}");
+    }
+    assert_eq!(received.body, b"body");
+    let answer = "HTTP/1.1 200 OK\r\nConnection: Content-Type, X-Hop\r\nX-Hop: 1\r\n\
+        Content-Type: text/plain\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
+        Proxy-Authenticate: Basic\r\nX-End: 1\r\nContent-Length: 2\r\n\r\nhi";
+    received.answer(answer).await;
+    let answer = client.await.expect("no panic");
+    assert!(
+        answer.contains("\r\ncontent-type: text/plain\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nx-end: 1\r\n"), "{answer}");
+    for gone in ["x-hop", "keep-alive", "upgrade", "proxy-authenticate"] {
+        assert!(!answer.contains(gone), "{gone}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_claims_about_itself_does_not_stand_alone() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &[]).await;
+    let ask = request("GET", "/")
+        .header("host", "shop.example")
+        .header("x-forwarded-for", "192.0.2.1")
+        .header("x-forwarded-for", "192.0.2.2")
+        .header("x-forwarded-host", "bank.example")
+        .header("x-forwarded-proto", "https")
+        .header("x-forwarded-proto", "gopher")
+        .header("forwarded", "for=192.0.2.1;host=bank.example")
+        .header("via", "1.0 fred");
+    let ask = ask.body("".into()).expect("a request");
+    let client = tokio::spawn(send(gateway.address, ask));
+    let received = upstream.next().await;
+    for (name, values) in [
+        ("x-forwarded-for", &["192.0.2.1, 192.0.2.2, 127.0.0.1"][..]),
+        ("x-forwarded-host", &["shop.example"]),
+        ("x-forwarded-proto", &["http"]),
+        ("forwarded", &[]),
+        ("via", &["1.0 fred, 1.1 tower-accepted"]),
+    ] {
+        assert_eq!(received.all(name), values, "{name}");
+    }
+    received.ok("").await;
+    client.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_request_framed_twice_is_one_request_and_the_last_of_its_connection() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
+    let address = gateway.address;
+    for framing in [
+        "Content-Length: 44\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 44",
+    ] {
+        let ask = format!(
+            "POST /first HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n\
+             GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+        );
+        let client = tokio::spawn(async move { raw(address, ask.as_bytes()).await });
+        let received = upstream.next().await;
+        assert_eq!(received.line, "POST /first HTTP/1.1");
+        assert_eq!(received.body, b"");
+        assert_eq!(
+            received.all("transfer-encoding").len() + received.all("content-length").len(),
+            1
+        );
+        received.ok("first").await;
+        let answer = client.await.expect("no panic");
+        assert!(answer.ends_with("first"), "{answer}");
+        is_next(&gateway, &mut upstream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_can_be_read_in_two_ways_is_refused() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
+    for (line, fields) in [
+        (
+            "POST / HTTP/1.1",
+            "Host: a\r\nContent-Length: 1\r\nContent-Length: 2",
+        ),
+        ("POST / HTTP/1.1", "Host: a\r\nContent-Length: 1, 2"),
+        ("POST / HTTP/1.1", "Host: a\r\nContent-Length: +1"),
+        ("POST / HTTP/1.1", "Host: a\r\nContent-Length: 0x1"),
+        ("POST / HTTP/1.1", "Host: a\r\nContent-Length : 1"),
+        (
+            "POST / HTTP/1.1",
+            "Host: a\r\nTransfer-Encoding: chunked, identity",
+        ),
+        ("POST / HTTP/1.1", "Host: a\r\nTransfer-Encoding: xchunked"),
+        (
+            "POST / HTTP/1.1",
+            "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip",
+        ),
+        ("POST / HTTP/1.1", "Host: a\r\nTransfer-Encoding : chunked"),
+        ("POST / HTTP/1.0", "Host: a\r\nTransfer-Encoding: chunked"),
+        ("GET / HTTP/1.1", "Host: a\r\nX: 1\r\n folded"),
+        ("GET / HTTP/1.1", "Accept: */*"),
+        ("GET / HTTP/1.1", "Host: a\r\nHost: b"),
+        ("GET / HTTP/1.1", "Host: a, b"),
+        ("GET / HTTP/1.1", "Host: a/b"),
+        ("GET / HTTP/1.1", "Host: user@a"),
+        ("GET / HTTP/1.1", "Host:"),
+        ("GET a:80 HTTP/1.1", "Host: a"),
+        ("GET  / HTTP/1.1", "Host: a"),
+        ("GET / x HTTP/1.1", "Host: a"),
+    ] {
+        let ask = format!("{line}\r\n{fields}\r\n\r\n0\r\n\r\n");
+        let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") || answer.is_empty(),
+            "{ask:?}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_is_refused() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--always"]).await;
+    let target = upstream.address;
+    let ask = format!(
+        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n\
+         GET /through HTTP/1.1\r\nHost: a\r\n\r\n"
+    );
+    let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 501 Not Implemented\r\n"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+}
+
+#[tokio::test]
+async fn a_response_framed_twice_reaches_the_client_framed_once() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &[]).await;
+    let ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let client = tokio::spawn(async move { raw(gateway.address, ask).await });
+    let twice = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\
+        3\r\nabc\r\n0\r\n\r\n";
+    upstream.next().await.answer(twice).await;
+    let answer = client.await.expect("no panic");
+    assert!(
+        answer.contains("\r\ntransfer-encoding: chunked\r\n"),
+        "{answer}"
+    );
+    assert!(!answer.contains("content-length"), "{answer}");
+    assert!(answer.ends_with("\r\n3\r\nabc\r\n0\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_that_runs_in_a_circle_is_stopped() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &[]).await;
+    let hops = ["1.1 tower-accepted"; 8].join(", ");
+    let ask = format!("GET / HTTP/1.1\r\nHost: a\r\nVia: {hops}\r\nConnection: close\r\n\r\n");
+    let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 508 Loop Detected\r\n"),
+        "{answer}"
+    );
+}

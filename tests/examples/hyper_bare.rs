@@ -1,0 +1,62 @@
+//! The layer on bare hyper.
+
+use http::StatusCode;
+
+use crate::{
+    client::{ended, get, post, result},
+    program::Program,
+};
+
+/// More than are counted while a test runs.
+const MANY: &str = include_str!("../../LICENSE");
+
+#[tokio::test]
+async fn words_are_counted_in_a_job() {
+    let server = Program::start("hyper_bare", &["127.0.0.1:0"]).await;
+    let job = post(server.address, "/", "word").await.job();
+    assert_eq!(ended(server.address, &job).await["status"], "succeeded");
+    assert_eq!(result(server.address, &job).await.body, "1 words\n");
+}
+
+#[tokio::test]
+async fn the_monitor_tells_how_far_it_is() {
+    let server = Program::start("hyper_bare", &["127.0.0.1:0"]).await;
+    let job = post(server.address, "/", MANY).await.job();
+    let message = loop {
+        let document = get(server.address, &job).await.json();
+        assert_eq!(document["status"], "running", "{document}");
+        match document["message"].as_str() {
+            Some(message) if !message.starts_with("0 of") => break message.to_owned(),
+            _ => {}
+        }
+    };
+    let words = MANY.split_whitespace().count();
+    assert!(
+        message.ends_with(&format!(" of {words} words")),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn ctrl_c_waits_for_the_words_that_are_being_counted() {
+    let mut server = Program::start("hyper_bare", &["127.0.0.1:0"]).await;
+    let job = post(server.address, "/", MANY).await.job();
+    server.signal("INT").await;
+    assert_eq!(server.line().await.as_deref(), Some("waiting for 1 jobs"));
+    assert_eq!(get(server.address, &job).await.json()["status"], "running");
+    let refused = loop {
+        // The line is printed a moment before the registry closes.
+        let answer = post(server.address, "/", "").await;
+        if answer.status != StatusCode::ACCEPTED {
+            break answer;
+        }
+    };
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    post(server.address, &format!("{job}/cancel"), "").await;
+    let last = server.line().await;
+    assert_eq!(
+        last.as_deref(),
+        Some("0 jobs cut, connections closed: true")
+    );
+    assert_eq!(server.ended().await.code(), Some(0));
+}

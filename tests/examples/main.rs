@@ -1,0 +1,17 @@
+//! The examples as programs: started, talked to over sockets, and ended with a signal.
+//!
+//! `cargo test` builds the examples before it runs this; `cargo test --test examples` alone takes
+//! those that are there.
+
+mod client;
+mod program;
+mod upstream;
+
+mod flags;
+mod hostile;
+mod hyper_bare;
+mod jobs;
+mod others;
+mod passing;
+mod shutdown;
+mod tour;

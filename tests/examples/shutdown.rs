@@ -1,0 +1,124 @@
+//! How the gateway ends.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use tokio::{io::AsyncWriteExt, spawn};
+
+use crate::{
+    client::{get, open, post, read_until},
+    program::Program,
+    upstream::Upstream,
+};
+
+async fn ask(server: SocketAddr, path: String) -> crate::client::Answer {
+    get(server, &path).await
+}
+
+#[tokio::test]
+async fn sigterm_waits_for_the_jobs_while_their_monitor_answers() {
+    let mut upstream = Upstream::start().await;
+    let mut gateway = Program::gateway(upstream.address, &["--always"]).await;
+    let mut kept_open = open(gateway.address, b"GET /jobs/0 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    read_until(&mut kept_open, "}").await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    gateway.signal("TERM").await;
+    gateway.logged("shutting down").await;
+
+    // On connections old and new the monitor answers, and nothing else does.
+    let look = format!("GET {job} HTTP/1.1\r\nHost: a\r\n\r\n");
+    kept_open
+        .write_all(look.as_bytes())
+        .await
+        .expect("still open");
+    let answer = read_until(&mut kept_open, "}").await;
+    assert!(answer.contains(r#""status":"running""#), "{answer}");
+    assert_eq!(get(gateway.address, &job).await.json()["status"], "running");
+    for answer in [
+        get(gateway.address, "/").await,
+        post(gateway.address, "/", "").await,
+    ] {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(answer.header("retry-after").is_some());
+    }
+
+    received.ok("report").await;
+    gateway.logged("every job has ended").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_an_idle_gateway_at_once() {
+    let upstream = Upstream::start().await;
+    let flags = ["--drain-secs", "86400"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    // Neither a connection that has asked nothing yet nor an idle one holds it up.
+    let _silent = open(gateway.address, b"").await;
+    let mut idle = open(gateway.address, b"GET /jobs/0 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    read_until(&mut idle, "}").await;
+    gateway.signal("INT").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn drain_secs_is_how_long_jobs_are_waited_for() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--drain-secs", "1"];
+    let mut gateway = Program::gateway(upstream.address, &flags).await;
+    post(gateway.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    gateway.signal("TERM").await;
+    gateway.logged("jobs that took too long were cut").await;
+    received.hung_up().await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_open_response_is_sent_to_its_end() {
+    let mut upstream = Upstream::start().await;
+    let mut gateway = Program::gateway(upstream.address, &[]).await;
+    let answer = spawn(ask(gateway.address, "/slow".to_owned()));
+    let mut received = upstream.next().await;
+    received
+        .write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nha")
+        .await;
+    gateway.signal("TERM").await;
+    gateway.logged("every job has ended").await;
+    received.answer("lf+half").await;
+    assert_eq!(answer.await.expect("no panic").body, "half+hal");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_response_without_an_end_is_cut_when_time_is_up() {
+    let mut upstream = Upstream::start().await;
+    let mut gateway = Program::gateway(upstream.address, &["--drain-secs", "1"]).await;
+    let mut client = open(gateway.address, b"GET /clock HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut received = upstream.next().await;
+    received
+        .write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n0\r\n")
+        .await;
+    read_until(&mut client, "\r\n\r\n1\r\n0\r\n").await;
+    gateway.signal("TERM").await;
+    gateway
+        .logged("responses that took too long were cut")
+        .await;
+    received.hung_up().await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_waits_for_nothing() {
+    let mut upstream = Upstream::start().await;
+    let mut gateway = Program::gateway(upstream.address, &["--always"]).await;
+    post(gateway.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    gateway.signal("INT").await;
+    gateway.logged("shutting down").await;
+    gateway.signal("INT").await;
+    gateway.logged("ended by a second signal").await;
+    received.hung_up().await;
+    assert_eq!(gateway.ended().await.code(), Some(1));
+}
