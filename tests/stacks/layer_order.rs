@@ -343,6 +343,9 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<
 
 #[tokio::test(start_paused = true)]
 async fn a_jobs_span_follows_from_the_span_of_a_trace_outside() {
+    // While there is one subscriber only, tracing asks the thread that first comes to a span whether
+    // anybody wants it; that may be another test's, which has none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let followed = Followed::default();
     let subscriber = tracing_subscriber::registry().with(followed.clone());
     let _guard = tracing::subscriber::set_default(subscriber);

@@ -1,14 +1,16 @@
 //! Where the layer goes in axum: the advice of the `mounting` page, line by line, and what comes of
 //! not following it.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use axum::{
-    Router,
-    extract::State,
+    Extension, Json, Router,
+    extract::{MatchedPath, OriginalUri, Path, Query, State},
     routing::{get as on_get, post as on_post},
 };
 use http::StatusCode;
+use serde_json::Value;
+use tokio::time::sleep;
 use tower_accepted::{Jobs, When};
 
 use crate::support::*;
@@ -69,6 +71,37 @@ async fn a_router_with_state_is_layered_before_or_after_it_gets_its_state() {
         .with_state(REPORT)
         .layer(jobs.layer());
     is_followed(&after, "/").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_extracts_in_a_job_what_it_does_without() {
+    async fn handler(
+        Path(name): Path<String>,
+        Query(query): Query<HashMap<String, String>>,
+        Extension(extension): Extension<u32>,
+        path: MatchedPath,
+        OriginalUri(uri): OriginalUri,
+        Json(body): Json<Value>,
+    ) -> String {
+        sleep(Duration::from_secs(1)).await;
+        format!(
+            "{name} {} {extension} {} {uri} {body}",
+            query["q"],
+            path.as_str()
+        )
+    }
+    let api = Router::new().route("/reports/{name}", on_post(handler));
+    let app = Router::new().nest("/api", api);
+    let app = app.layer(Jobs::new().layer()).layer(Extension(7_u32));
+    let mut request = post("/api/reports/all?q=1").map(|_| Body::from("[true]"));
+    let json = "application/json".parse().unwrap();
+    request.headers_mut().insert("content-type", json);
+    let accepted = send(&app, request).await;
+    ended(&app, &accepted).await;
+    assert_eq!(
+        result(&app, &accepted).await.text(),
+        "all 1 7 /api/reports/{name} /api/reports/all?q=1 [true]"
+    );
 }
 
 #[tokio::test(start_paused = true)]

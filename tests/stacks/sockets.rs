@@ -1,10 +1,17 @@
 //! A job's life over real sockets, and what clients do to it.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,6 +19,7 @@ use tokio::{
     net::TcpStream,
     sync::Semaphore,
 };
+use tower::Layer;
 use tower_accepted::{AcceptedLayer, Jobs, When};
 
 use crate::support::*;
@@ -21,6 +29,8 @@ on_every_stack!(
     a_job_is_followed_to_its_result,
     trailers_are_replayed,
     a_response_without_content_is_replayed_as_one,
+    a_response_that_is_none_ends_the_job_without_one,
+    a_large_body_comes_and_goes_whole,
     a_job_outlives_the_connection_it_came_on,
     a_client_that_hangs_up_in_the_inline_phase_takes_the_call_along,
     a_client_that_gives_up_in_the_inline_phase_takes_the_call_along,
@@ -33,7 +43,7 @@ on_every_stack!(
 
 on_every_server!(
     a_chunked_body_that_is_no_such_thing_is_told_400,
-    a_body_shorter_than_declared_leaves_nothing,
+    a_body_cut_short_leaves_nothing,
     who_waits_for_100_continue_gets_it_where_the_body_is_wanted,
     requests_sent_in_one_go_are_each_accepted,
     a_client_of_http_1_0_is_served,
@@ -190,26 +200,64 @@ async fn a_response_without_content_is_replayed_as_one(stack: Stack) {
     }
 }
 
-async fn a_job_outlives_the_connection_it_came_on(stack: Stack) {
-    let gate = Arc::new(Semaphore::new(0));
-    let inner = {
-        let gate = gate.clone();
-        move |_| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                Response::new(Body::from("in the end"))
-            }
-        }
+async fn a_response_that_is_none_ends_the_job_without_one(stack: Stack) {
+    let inner = |request: Request<Body>| async move {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = request.uri().path()[1..].parse().unwrap();
+        response
     };
     let mut client = stack.start(AcceptedLayer::new(), inner).await;
-    let mut other = client.another().await;
-    let accepted = client.send(post("/")).await;
-    client.line().cut();
-    client.start(get("/")).await.expect_err("hung up");
-    gate.add_permits(1);
-    assert_eq!(other.ended(&accepted).await["status"], "succeeded");
-    assert_eq!(other.result(&accepted).await.text(), "in the end");
+    for status in ["100", "101", "103", "199"] {
+        let accepted = client.send(post(&format!("/{status}"))).await;
+        let document = client.ended(&accepted).await;
+        assert_eq!(document["error"]["code"], "inner_error", "{status}");
+        let result = client.result(&accepted).await;
+        assert_eq!(result.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}
+
+async fn a_large_body_comes_and_goes_whole(stack: Stack) {
+    let mut client = stack.start(AcceptedLayer::new(), echo).await;
+    let bytes: Vec<u8> = (0..1_000_003_u32).map(|at| (at % 251) as u8).collect();
+    let bytes = Bytes::from(bytes);
+    let (frames, body) = channel();
+    for at in (0..bytes.len()).step_by(10_007) {
+        let end = bytes.len().min(at + 10_007);
+        frames.send(Ok(bytes.slice(at..end))).unwrap();
+    }
+    drop(frames);
+    let accepted = client.send(post("/").map(|_| body)).await;
+    let document = client.ended(&accepted).await;
+    assert_eq!(document["response"]["contentLength"], bytes.len());
+    for _ in 0..2 {
+        let result = client.result(&accepted).await;
+        assert_eq!(result.header("content-length"), Some("1000003"));
+        assert!(result.body == bytes);
+    }
+}
+
+async fn a_job_outlives_the_connection_it_came_on(stack: Stack) {
+    for when in [When::Always, When::After(Duration::from_millis(5))] {
+        let gate = Arc::new(Semaphore::new(0));
+        let inner = {
+            let gate = gate.clone();
+            move |_| {
+                let gate = gate.clone();
+                async move {
+                    gate.acquire().await.unwrap().forget();
+                    Response::new(Body::from("in the end"))
+                }
+            }
+        };
+        let mut client = stack.start(AcceptedLayer::new().when(when), inner).await;
+        let mut other = client.another().await;
+        let accepted = client.send(post("/")).await;
+        client.line().cut();
+        client.start(get("/")).await.expect_err("hung up");
+        gate.add_permits(1);
+        assert_eq!(other.ended(&accepted).await["status"], "succeeded");
+        assert_eq!(other.result(&accepted).await.text(), "in the end");
+    }
 }
 
 /// An inner service that never answers, with the calls it got and those of them that were dropped.
@@ -229,7 +277,7 @@ fn silent() -> (impl Fn(Request<Body>) -> Silence + Clone, Counter, Counter) {
     (inner, calls, drops)
 }
 
-type Silence = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+type Silence = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 async fn a_client_that_hangs_up_in_the_inline_phase_takes_the_call_along(stack: Stack) {
     let jobs = Jobs::new();
@@ -408,7 +456,7 @@ async fn a_chunked_body_that_is_no_such_thing_is_told_400(server: Server) {
     nothing_is_left(&jobs).await;
 }
 
-async fn a_body_shorter_than_declared_leaves_nothing(server: Server) {
+async fn a_body_cut_short_leaves_nothing(server: Server) {
     let jobs = Jobs::new();
     let address = server.serve(jobs.layer(), echo).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -507,6 +555,35 @@ async fn an_offer_of_h2c_keeps_no_request_from_being_accepted(server: Server) {
     let accepted = client.send(request).await;
     client.ended(&accepted).await;
     assert_eq!(client.result(&accepted).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_as_long_as_it_says_is_told_400() {
+    let jobs = Jobs::new();
+    let service = jobs.layer().layer(inner(async |_| ok("")));
+    let body = Body::new(Declares(20, Body::from("14 bytes of 20")));
+    let answer = send(&service, post("/").map(|_| body)).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    nothing_is_left(&jobs).await;
+}
+
+/// A body that says that it is so long.
+struct Declares(u64, Body);
+
+impl http_body::Body for Declares {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.1).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0)
+    }
 }
 
 async fn an_upload_reset_without_an_error_leaves_nothing(server: Server) {
