@@ -15,10 +15,10 @@ use tokio::time::{Sleep, sleep};
 use tower::{BoxError, Service, util::Oneshot};
 
 use crate::{
-    accept::{self, Arrival},
+    accept::{self, Accepting, Arrival},
     body::{Replay, RequestBody, ResponseBody},
     call::Call,
-    collect::{Collect, CollectError, Collected},
+    collect::{Collect, CollectError},
     gate::Slot,
     jobs::Registry,
     problem::Problem,
@@ -55,23 +55,27 @@ where
     Passing(#[pin] Oneshot<S, Request<RequestBody<B>>>),
     Reading(Reading<S, B, St>),
     Racing(Racing<S, B, St>),
-    HandingOver(BoxFuture<HandedOver<S, B>>),
+    Accepting(BoxFuture<Accepting<S, B>>, Owed),
     Answering(BoxFuture<Response<Replay>>),
     Refused(Problem),
     Done,
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type HandedOver<S, B> = Result<Response<Replay>, Pin<Box<Call<S, B>>>>;
+
+/// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
+#[derive(Clone, Copy)]
+struct Owed(bool);
 
 /// The request's body is being read.
-struct Reading<S, B, St> {
+struct Reading<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+{
     registry: Arc<Registry<St>>,
     slot: Slot,
     plan: Plan,
-    inner: S,
-    head: Parts,
-    body: B,
+    call: Pin<Box<Call<S, B>>>,
     collect: Collect,
 }
 
@@ -82,16 +86,20 @@ where
     St: Store,
 {
     call: Pin<Box<Call<S, B>>>,
-    /// `None` once a hand-over was refused: the call stays inline.
-    hand_over: Option<HandOver<St>>,
+    /// After how long, and of what. `None` where the call stays inline.
+    hand_over: Option<(Duration, Arrival<St>)>,
 }
 
-struct HandOver<St: Store> {
-    after: Duration,
-    registry: Arc<Registry<St>>,
-    slot: Slot,
-    arrival: Arrival,
-    record: St::Record,
+impl<S, B, St> State<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    /// Without a way to become a job any more.
+    fn inline(call: Pin<Box<Call<S, B>>>) -> Self {
+        let hand_over = None;
+        Self::Racing(Racing { call, hand_over })
+    }
 }
 
 impl<S, B, St> ResponseFuture<S, B, St>
@@ -127,13 +135,12 @@ where
         body: B,
     ) -> Self {
         let collect = Collect::new(registry.config.body_limit);
+        let call = Box::pin(Call::new(inner, head, RequestBody::streaming(body)));
         Self::new(State::Reading(Reading {
             registry,
             slot,
             plan,
-            inner,
-            head,
-            body,
+            call,
             collect,
         }))
     }
@@ -181,25 +188,27 @@ where
                             response.map(|response| response.map(ResponseBody::inner)),
                         );
                     }
-                    let Some(hand_over) = &racing.hand_over else {
+                    let Some((after, _)) = racing.hand_over else {
                         return Poll::Pending;
                     };
-                    if !hand_over.after.is_zero() {
-                        ready!(poll_timer(this.timer.as_mut(), hand_over.after, cx));
+                    if !after.is_zero() {
+                        ready!(poll_timer(this.timer.as_mut(), after, cx));
                     }
                     this.timer.set(None);
                     match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Racing(racing) => racing.hand_over(),
+                        StateOwn::Racing(Racing {
+                            call,
+                            hand_over: Some((_, arrival)),
+                        }) => State::accepting(arrival, call, Owed(false)),
                         _ => State::Done,
                     }
                 }
-                StateProj::HandingOver(handed_over) => {
-                    match ready!(handed_over.as_mut().poll(cx)) {
-                        Ok(response) => return Poll::Ready(Ok(response.map(ResponseBody::replay))),
-                        Err(call) => State::Racing(Racing {
-                            call,
-                            hand_over: None,
-                        }),
+                StateProj::Accepting(accepting, Owed(owed)) => {
+                    match ready!(accepting.as_mut().poll(cx)) {
+                        Err((_, call)) if !*owed => State::inline(call),
+                        Ok(answer) | Err((answer, _)) => {
+                            return Poll::Ready(Ok(answer.map(ResponseBody::replay)));
+                        }
                     }
                 }
                 StateProj::Answering(answer) => {
@@ -236,10 +245,13 @@ where
     St: Store,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        let Some((_, body)) = self.call.as_mut().request() else {
+            return Poll::Ready(Ok(()));
+        };
         let store = &self.registry.store;
         let read = self
             .collect
-            .poll(Pin::new(&mut self.body), cx, |bytes| store.reserve(bytes));
+            .poll(Pin::new(body), cx, |bytes| store.reserve(bytes));
         read.map_err(|error| match error {
             CollectError::TooLarge => ReadError::TooLarge,
             CollectError::NoRoom => ReadError::NoRoom,
@@ -248,54 +260,45 @@ where
     }
 
     fn next(mut self, read: Result<(), ReadError>) -> State<S, B, St> {
-        let collected = self.collect.finish();
         let problem = match read {
-            Ok(()) => return self.call(collected),
+            Ok(()) => return self.start(),
             Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
             Err(ReadError::TooLarge) => Problem::BodyTooLarge,
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
         };
-        match self.plan {
-            Plan::Now => State::Refused(problem),
-            // No 202 is owed: the inner service gets what was read and the stream that follows.
-            _ => {
-                let body = RequestBody::read(collected, Some(self.body));
-                let request = Request::from_parts(self.head, body);
-                State::Passing(Oneshot::new(self.inner, request))
-            }
+        if self.plan == Plan::Now {
+            return State::Refused(problem);
         }
+        // No 202 is owed: the inner service gets what was read and the stream that follows.
+        if let Some((_, body)) = self.call.as_mut().request() {
+            body.put_back(self.collect.finish());
+        }
+        State::inline(self.call)
     }
 
-    fn call(self, collected: Collected) -> State<S, B, St> {
-        let registry = self.registry;
+    /// Goes on with the whole body.
+    fn start(mut self) -> State<S, B, St> {
+        let Some((head, body)) = self.call.as_mut().request() else {
+            return State::inline(self.call);
+        };
+        let collected = self.collect.finish();
         let trailers = collected.trailers.as_deref();
-        let record = registry
-            .store
-            .record(&self.head, &collected.bytes, trailers);
-        let arrival = Arrival::new(&self.head);
-        let request = Request::from_parts(self.head, RequestBody::read(collected, None));
-        let call = Call::new(self.inner, request);
-        let slot = self.slot;
+        let store = &self.registry.store;
+        let record = store.record(head, &collected.bytes, trailers);
+        let arrival = Arrival::new(self.registry, self.slot, head, record);
+        *body = RequestBody::read(collected);
         match self.plan {
             Plan::Within(after) => State::Racing(Racing {
-                call: Box::pin(call),
-                hand_over: Some(HandOver {
-                    after,
-                    registry,
-                    slot,
-                    arrival,
-                    record,
-                }),
+                call: self.call,
+                hand_over: Some((after, arrival)),
             }),
-            _ => State::Answering(Box::pin(accept::at_once(
-                registry, slot, arrival, record, call,
-            ))),
+            _ => State::accepting(arrival, self.call, Owed(true)),
         }
     }
 }
 
-impl<S, B, R, St> Racing<S, B, St>
+impl<S, B, R, St> State<S, B, St>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -305,23 +308,8 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    fn hand_over(self) -> State<S, B, St> {
-        let call = self.call;
-        match self.hand_over {
-            Some(HandOver {
-                registry,
-                slot,
-                arrival,
-                record,
-                ..
-            }) => State::HandingOver(Box::pin(accept::hand_over(
-                registry, slot, arrival, record, call,
-            ))),
-            None => State::Racing(Racing {
-                call,
-                hand_over: None,
-            }),
-        }
+    fn accepting(arrival: Arrival<St>, call: Pin<Box<Call<S, B>>>, owed: Owed) -> Self {
+        Self::Accepting(Box::pin(accept::accept(arrival, call)), owed)
     }
 }
 
@@ -350,7 +338,7 @@ where
             State::Passing(_) => "ResponseFuture::Passing",
             State::Reading(_) => "ResponseFuture::Reading",
             State::Racing(_) => "ResponseFuture::Racing",
-            State::HandingOver(_) => "ResponseFuture::HandingOver",
+            State::Accepting(..) => "ResponseFuture::Accepting",
             State::Answering(_) => "ResponseFuture::Answering",
             State::Refused(_) => "ResponseFuture::Refused",
             State::Done => "ResponseFuture::Done",

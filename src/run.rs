@@ -42,8 +42,8 @@ pub(crate) struct Job<St: Store> {
     pub(crate) _slot: Slot,
 }
 
-/// Runs a call that has not begun.
-pub(crate) async fn run<S, B, R, St>(call: Call<S, B>, job: Job<St>)
+/// Runs a call, which may have begun elsewhere.
+pub(crate) async fn run<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>)
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     S::Error: Into<BoxError>,
@@ -52,20 +52,6 @@ where
     St: Store,
 {
     // Declared first, dropped last: the slot outlives the call.
-    let job = job;
-    let call = pin!(call);
-    drive(call, &job).await;
-}
-
-/// Runs a call that has begun elsewhere.
-pub(crate) async fn run_on<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>)
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    R: Body,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
     let job = job;
     let mut call = call;
     drive(call.as_mut(), &job).await;
