@@ -1,6 +1,7 @@
 use std::time::SystemTime;
 
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use super::{ErrorCode, JobId, Progress, Status};
 
@@ -14,7 +15,9 @@ pub struct Snapshot {
     pub revision: u64,
     /// Where the job stands.
     pub status: Status,
-    /// When the request was taken.
+    /// When the request was taken, by the monotonic clock: what the job's age is told from.
+    pub created: Instant,
+    /// When the request was taken, by the clock on the wall.
     pub created_at: SystemTime,
     /// When the inner service was called.
     pub started_at: Option<SystemTime>,

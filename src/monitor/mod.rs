@@ -3,7 +3,7 @@
 mod document;
 mod service;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -183,10 +183,7 @@ fn status(job: &Snapshot, config: &Config) -> Response<Replay> {
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if !job.status.is_ended() {
-        let age = SystemTime::now()
-            .duration_since(job.created_at)
-            .unwrap_or_default();
-        let seconds = estimate::retry_after(age).into();
+        let seconds = estimate::retry_after(job.created.elapsed()).into();
         headers.insert(header::RETRY_AFTER, seconds);
     }
     response

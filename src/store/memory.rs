@@ -493,12 +493,14 @@ impl Unfinished {
 impl Job {
     fn snapshot(&self, id: JobId, shared: &Shared) -> Snapshot {
         let created_at = UNIX_EPOCH + Duration::from_millis(self.created_at);
+        let created = shared.epoch + Duration::from_millis(self.created);
         let shown = |at: u64| created_at + Duration::from_millis(at.saturating_sub(self.created));
         match &*self.phase.lock() {
             Phase::Unfinished(job) => Snapshot {
                 id,
                 revision: job.revision.into(),
                 status: job.status(),
+                created,
                 created_at,
                 started_at: job.started.map(shown),
                 finished_at: None,
@@ -513,6 +515,7 @@ impl Job {
                     id,
                     revision: job.revision.into(),
                     status: job.status,
+                    created,
                     created_at,
                     started_at: job.started.map(shown),
                     finished_at: Some(shown(job.finished)),

@@ -119,6 +119,7 @@ impl NewJob {
                 None => Status::Queued,
                 Some(_) => Status::Running,
             },
+            created: self.created,
             created_at: self.created_at,
             started_at,
             finished_at: None,

@@ -1,16 +1,25 @@
 //! A client that talks to a layered service in process.
 
-use std::time::Duration;
+use std::{
+    error, fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::sleep;
-use tower::{BoxError, Service, ServiceExt};
-use tower_accepted::JobId;
+use tower::{BoxError, Service, ServiceExt, service_fn};
+use tower_accepted::{JobId, RequestBody};
 
-pub(crate) type Body = Full<Bytes>;
+/// Any body, of one type.
+pub(crate) use axum::body::Body;
 
 /// An answer whose body has been read.
 #[derive(Debug, Clone)]
@@ -132,4 +141,57 @@ where
     R::Error: Into<BoxError>,
 {
     send(service, get(&format!("{}/result", accepted.location()))).await
+}
+
+/// An inner service made of an async function of the request.
+pub(crate) fn inner<F, Fut, R>(
+    function: F,
+) -> impl Service<Request<RequestBody<Body>>, Response = Response<R>, Error = Failed, Future = Fut>
++ Clone
++ Send
++ 'static
+where
+    F: Fn(Request<RequestBody<Body>>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<Response<R>, Failed>> + Send + 'static,
+{
+    service_fn(function)
+}
+
+/// The error of an inner service, with something in it that no client may see.
+#[derive(Debug)]
+pub(crate) struct Failed;
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the password of the database is 'sesame'")
+    }
+}
+
+impl error::Error for Failed {}
+
+pub(crate) fn ok(body: &'static str) -> Result<Response<Body>, Failed> {
+    Ok(Response::new(Body::from(body)))
+}
+
+/// Counts how often something happens, from wherever.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    pub(crate) fn up(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Counts when it is dropped.
+pub(crate) struct OnDrop(pub(crate) Counter);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0.up();
+    }
 }

@@ -1,0 +1,219 @@
+use std::{future::pending, time::Duration};
+
+use http::{Response, StatusCode};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
+use tower_accepted::{JobHandle, Jobs};
+
+use crate::support::*;
+
+fn cancel(accepted: &Answer) -> http::Request<Body> {
+    post(&format!("{}/cancel", accepted.location()))
+}
+
+fn delete(accepted: &Answer) -> http::Request<Body> {
+    request("DELETE", accepted.location())
+}
+
+/// A call that never ends, and counts when it begins and when it is dropped.
+fn hanging(
+    started: &Counter,
+    dropped: &Counter,
+) -> impl tower::Service<
+    http::Request<tower_accepted::RequestBody<Body>>,
+    Response = Response<Body>,
+    Error = Failed,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    let (started, dropped) = (started.clone(), dropped.clone());
+    inner(move |_| {
+        started.up();
+        let guard = OnDrop(dropped.clone());
+        async move {
+            let _guard = guard;
+            pending().await
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_call_is_dropped_and_its_job_canceled() {
+    let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
+    let service = jobs.layer().layer(hanging(&started, &dropped));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((started.count(), dropped.count()), (1, 0));
+
+    let canceled = send(&service, cancel(&accepted)).await;
+    assert_eq!(canceled.status, StatusCode::OK);
+    assert_eq!(canceled.json()["status"], "canceled");
+    assert_eq!(canceled.json()["error"]["code"], "canceled");
+    // Canceling again changes nothing.
+    let again = send(&service, cancel(&accepted)).await;
+    assert_eq!(
+        (again.status, again.json()),
+        (StatusCode::OK, canceled.json())
+    );
+
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((dropped.count(), jobs.unfinished()), (1, 0));
+    let result = result(&service, &accepted).await;
+    assert_eq!(result.status, StatusCode::CONFLICT);
+    assert_eq!(result.header("asyncresult"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queued_call_is_never_made() {
+    let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
+    let service = ServiceBuilder::new()
+        .layer(jobs.layer())
+        .layer(GlobalConcurrencyLimitLayer::new(1))
+        .service(hanging(&started, &dropped));
+    let first = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let second = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let status = async |accepted: &Answer| {
+        let document = send(&service, get(accepted.location())).await.json();
+        document["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(status(&first).await, "running");
+    assert_eq!(status(&second).await, "queued");
+    send(&service, cancel(&second)).await;
+    send(&service, cancel(&first)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(status(&second).await, "canceled");
+    assert_eq!((started.count(), jobs.unfinished()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_listens_has_a_grace_to_clean_up() {
+    let (cleaned, jobs) = (Counter::default(), Jobs::new());
+    let service = jobs.layer().layer(inner({
+        let cleaned = cleaned.clone();
+        move |_| {
+            let cleaned = cleaned.clone();
+            async move {
+                JobHandle::current().canceled().await;
+                sleep(Duration::from_secs(4)).await;
+                cleaned.up();
+                ok("too late")
+            }
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    send(&service, cancel(&accepted)).await;
+    // The job has ended; its call has not, and counts.
+    assert_eq!(ended(&service, &accepted).await["status"], "canceled");
+    assert_eq!((jobs.unfinished(), cleaned.count()), (1, 0));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((jobs.unfinished(), cleaned.count()), (0, 1));
+    assert_eq!(ended(&service, &accepted).await["status"], "canceled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_goes_on_after_its_grace_is_dropped() {
+    let (dropped, jobs) = (Counter::default(), Jobs::builder());
+    let jobs = jobs.cancel_grace(Duration::from_secs(2)).build();
+    let service = jobs.layer().layer(inner({
+        let dropped = dropped.clone();
+        move |_| {
+            let guard = OnDrop(dropped.clone());
+            async move {
+                let _all = (guard, JobHandle::current());
+                pending::<Result<Response<Body>, Failed>>().await
+            }
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let canceled = Instant::now();
+    send(&service, cancel(&accepted)).await;
+    while jobs.unfinished() > 0 {
+        assert_eq!(dropped.count(), 0);
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(dropped.count(), 1);
+    assert!(canceled.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timed_out_call_is_told_as_a_canceled_one_is() {
+    let (told, jobs) = (Counter::default(), Jobs::builder());
+    let jobs = jobs.job_timeout(Duration::from_secs(60)).build();
+    let service = jobs.layer().layer(inner({
+        let told = told.clone();
+        move |_| {
+            let told = told.clone();
+            async move {
+                JobHandle::current().canceled().await;
+                told.up();
+                pending::<Result<Response<Body>, Failed>>().await
+            }
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    assert_eq!(ended(&service, &accepted).await["error"]["code"], "timeout");
+    assert_eq!(told.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_job_is_canceled_and_forgotten() {
+    let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
+    let service = jobs.layer().layer(hanging(&started, &dropped));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let deleted = send(&service, delete(&accepted)).await;
+    assert_eq!(
+        (deleted.status, deleted.body.len()),
+        (StatusCode::NO_CONTENT, 0)
+    );
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!((dropped.count(), jobs.unfinished()), (1, 0));
+    for request in [
+        get(accepted.location()),
+        cancel(&accepted),
+        delete(&accepted),
+    ] {
+        assert_eq!(send(&service, request).await.status, StatusCode::NOT_FOUND);
+    }
+    assert!(jobs.get(accepted.id()).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_job_can_be_deleted_and_not_canceled() {
+    let jobs = Jobs::new();
+    let service = jobs.layer().layer(inner(async |_| ok("the result")));
+    let accepted = send(&service, post("/")).await;
+    let document = ended(&service, &accepted).await;
+    let canceled = send(&service, cancel(&accepted)).await;
+    assert_eq!(
+        (canceled.status, canceled.json()),
+        (StatusCode::OK, document)
+    );
+    assert_eq!(result(&service, &accepted).await.text(), "the result");
+    let deleted = send(&service, delete(&accepted)).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        result(&service, &accepted).await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_canceled_from_the_program_too() {
+    let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
+    let service = jobs.layer().layer(hanging(&started, &dropped));
+    let accepted = send(&service, post("/")).await;
+    let canceled = jobs.cancel(accepted.id()).await.unwrap().unwrap();
+    assert_eq!(canceled.status, tower_accepted::Status::Canceled);
+    assert!(
+        jobs.cancel(tower_accepted::JobId::random())
+            .await
+            .unwrap()
+            .is_none()
+    );
+}

@@ -1,0 +1,243 @@
+//! Which requests become jobs, and the hand-over of a running call.
+
+use std::{future::pending, time::Duration};
+
+use http::{Response, StatusCode, request::Parts};
+use tokio::time::{sleep, timeout};
+use tower::Layer;
+use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
+
+use crate::support::*;
+
+const DELAY: Duration = Duration::from_millis(300);
+
+#[tokio::test(start_paused = true)]
+async fn preferences_and_policy_decide_together() {
+    // What comes of a call of so many seconds: its own response, or a 202.
+    let cases = [
+        (When::Always, None, 0, 202),
+        (When::Always, Some("respond-async"), 0, 202),
+        (When::Always, Some("respond-async, wait=5"), 2, 200),
+        (When::Always, Some("respond-async, wait=5"), 20, 202),
+        (When::Always, Some("wait=5"), 2, 200),
+        (When::Always, Some("wait=5"), 20, 202),
+        (When::After(DELAY), None, 0, 200),
+        (When::After(DELAY), None, 2, 202),
+        (When::After(DELAY), Some("respond-async"), 0, 202),
+        (When::After(DELAY), Some("respond-async, wait=5"), 2, 200),
+        (When::After(DELAY), Some("wait=5"), 20, 202),
+        (When::After(Duration::ZERO), None, 0, 200),
+        (When::After(Duration::ZERO), None, 1, 202),
+        (When::Preferred, None, 20, 200),
+        (When::Preferred, Some("respond-async"), 0, 202),
+        (When::Preferred, Some("respond-async, wait=5"), 2, 200),
+        (When::Preferred, Some("respond-async, wait=5"), 20, 202),
+        (When::Preferred, Some("wait=5"), 20, 200),
+        (When::Never, Some("respond-async"), 20, 200),
+    ];
+    for (when, prefer, seconds, status) in cases {
+        let service = AcceptedLayer::new()
+            .when(when)
+            .layer(inner(move |_| async move {
+                if seconds > 0 {
+                    sleep(Duration::from_secs(seconds)).await;
+                }
+                ok("")
+            }));
+        let mut request = post("/");
+        if let Some(prefer) = prefer {
+            let prefer = prefer.parse().unwrap();
+            request.headers_mut().insert("prefer", prefer);
+        }
+        let answer = send(&service, request).await;
+        assert_eq!(answer.status, status, "{when:?}, {prefer:?}, {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_client_makes_an_answer_wait_longer_than_the_limit() {
+    let jobs = Jobs::builder().max_wait(Duration::from_secs(10)).build();
+    let service = jobs.layer().layer(inner(async |_| {
+        sleep(Duration::from_secs(30)).await;
+        ok("")
+    }));
+    let mut request = post("/");
+    let prefer = "wait=3600".parse().unwrap();
+    request.headers_mut().insert("prefer", prefer);
+    let answer = timeout(Duration::from_secs(11), send(&service, request)).await;
+    assert_eq!(answer.unwrap().status, StatusCode::ACCEPTED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn safe_methods_pass_through_unless_a_closure_says_otherwise() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("inline")));
+    for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+        let answer = send(&service, request(method, "/")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{method}");
+    }
+    for method in ["POST", "PUT", "PATCH", "DELETE", "PURGE"] {
+        let answer = send(&service, request(method, "/")).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{method}");
+    }
+    let by_path = |head: &Parts| match head.uri.path() {
+        "/slow" => When::Always,
+        _ => When::Never,
+    };
+    let service = AcceptedLayer::new()
+        .when(by_path)
+        .layer(inner(async |_| ok("inline")));
+    assert_eq!(
+        send(&service, get("/slow")).await.status,
+        StatusCode::ACCEPTED
+    );
+    assert_eq!(send(&service, post("/fast")).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialogue_is_never_a_job() {
+    let always = |_: &Parts| When::Always;
+    let service = AcceptedLayer::new()
+        .when(always)
+        .layer(inner(async |_| ok("")));
+    let mut upgrade = get("/socket");
+    upgrade
+        .headers_mut()
+        .insert("upgrade", "websocket".parse().unwrap());
+    let mut grpc = post("/package.Service/Method");
+    let content_type = "application/grpc+proto".parse().unwrap();
+    grpc.headers_mut().insert("content-type", content_type);
+    for request in [upgrade, grpc, request("CONNECT", "/")] {
+        assert_eq!(send(&service, request).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_running_call_is_handed_over_and_not_started_again() {
+    let (calls, jobs) = (Counter::default(), Jobs::new());
+    let service = jobs.layer().when(When::After(DELAY)).layer(inner({
+        let calls = calls.clone();
+        move |_| {
+            calls.up();
+            async {
+                sleep(Duration::from_secs(5)).await;
+                ok("the only one")
+            }
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    assert_eq!(accepted.json()["status"], "running");
+    assert!(accepted.json()["startedAt"].is_string());
+    assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
+    assert_eq!(result(&service, &accepted).await.text(), "the only one");
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inline_answer_leaves_no_job_behind() {
+    let (ids, jobs) = (Counter::default(), Jobs::new());
+    let service = jobs.layer().when(When::After(DELAY)).layer(inner({
+        let ids = ids.clone();
+        move |_| {
+            let ids = ids.clone();
+            async move {
+                sleep(DELAY / 2).await;
+                if JobHandle::current().id().is_some() {
+                    ids.up();
+                }
+                ok("inline")
+            }
+        }
+    }));
+    let answer = send(&service, post("/")).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "inline"));
+    assert_eq!((ids.count(), jobs.unfinished()), (0, 0));
+    assert!(format!("{jobs:?}").contains("jobs: 0"), "{jobs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_hand_over_a_hang_up_drops_the_call_and_after_it_does_not() {
+    for (hang_up_after, dropped_early) in [(DELAY / 2, 1), (DELAY * 2, 0)] {
+        let (dropped, jobs) = (Counter::default(), Jobs::new());
+        let service = jobs.layer().when(When::After(DELAY)).layer(inner({
+            let dropped = dropped.clone();
+            move |_| {
+                let guard = OnDrop(dropped.clone());
+                async move {
+                    let _guard = guard;
+                    sleep(Duration::from_secs(5)).await;
+                    ok("")
+                }
+            }
+        }));
+        let client = tokio::spawn(async move { send(&service, post("/")).await });
+        sleep(hang_up_after).await;
+        client.abort();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(dropped.count(), dropped_early);
+        assert_eq!(jobs.unfinished(), 1 - dropped_early);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!((dropped.count(), jobs.unfinished()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_hand_over_a_panic_propagates_and_after_it_does_not() {
+    let panics = |after| {
+        let jobs = Jobs::new();
+        jobs.layer()
+            .when(When::After(DELAY))
+            .layer(inner(move |_| async move {
+                sleep(after).await;
+                panic!("in the call");
+                #[expect(unreachable_code, reason = "names the type")]
+                ok("")
+            }))
+    };
+    let inline = panics(DELAY / 2);
+    let client = tokio::spawn(async move { send(&inline, post("/")).await });
+    assert!(client.await.unwrap_err().is_panic());
+    let handed_over = panics(DELAY * 2);
+    let accepted = send(&handed_over, post("/")).await;
+    let document = ended(&handed_over, &accepted).await;
+    assert_eq!(document["error"]["code"], "panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_error_inline_is_the_callers() {
+    let service = AcceptedLayer::new()
+        .when(When::After(DELAY))
+        .layer(inner(async |_| Err::<Response<Body>, _>(Failed)));
+    let error = tower::ServiceExt::oneshot(service, post("/")).await;
+    assert!(matches!(error, Err(Failed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inline_body_streams_however_long() {
+    let service = AcceptedLayer::new()
+        .when(When::After(DELAY))
+        .layer(inner(async |_| {
+            let frames = futures_util::stream::unfold(0, |frame| async move {
+                sleep(Duration::from_secs(1)).await;
+                (frame < 10).then(|| (Ok::<_, Failed>("frame "), frame + 1))
+            });
+            Ok(Response::new(Body::from_stream(frames)))
+        }));
+    let answer = send(&service, post("/")).await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_delay_counts_the_time_in_the_queue() {
+    let jobs = Jobs::new();
+    let service = tower::ServiceBuilder::new()
+        .layer(jobs.layer().when(When::After(DELAY)))
+        .layer(tower::limit::GlobalConcurrencyLimitLayer::new(1))
+        .service(inner(async |_| {
+            pending::<Result<Response<Body>, Failed>>().await
+        }));
+    let running = send(&service, post("/")).await;
+    assert_eq!(running.json()["status"], "running");
+    let queued = timeout(DELAY * 2, send(&service, post("/"))).await.unwrap();
+    assert_eq!(queued.json()["status"], "queued");
+    assert_eq!(queued.json()["startedAt"], serde_json::Value::Null);
+}

@@ -1,0 +1,123 @@
+use std::time::Duration;
+
+use tokio::{sync::oneshot, time::sleep};
+use tower::Layer;
+use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
+
+use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_the_service_reports_is_seen_while_it_runs_and_after() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        let job = JobHandle::current();
+        job.progress(0.4);
+        job.message("page 4 of 10");
+        sleep(Duration::from_secs(10)).await;
+        job.message("page 10 of 10");
+        job.progress(1.0);
+        ok("")
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let document = send(&service, get(accepted.location())).await.json();
+    assert_eq!(document["percentComplete"], 40);
+    assert_eq!(document["message"], "page 4 of 10");
+    let document = ended(&service, &accepted).await;
+    assert_eq!(document["percentComplete"], 100);
+    assert_eq!(document["message"], "page 10 of 10");
+}
+
+#[tokio::test]
+async fn a_blocking_thread_reports_and_hears_of_a_cancel() {
+    let (reported, seen) = oneshot::channel();
+    let (heard, is_heard) = oneshot::channel();
+    let threads = std::sync::Mutex::new(Some((reported, heard)));
+    let threads = std::sync::Arc::new(threads);
+    let service = AcceptedLayer::new().layer(inner(move |_| {
+        let (reported, heard) = threads.lock().unwrap().take().unwrap();
+        let job = JobHandle::current();
+        async {
+            tokio::task::spawn_blocking(move || {
+                job.progress(0.5);
+                reported.send(job.clone()).unwrap();
+                while !job.is_canceled() {
+                    std::thread::yield_now();
+                }
+                heard.send(()).unwrap();
+            })
+            .await
+            .unwrap();
+            ok("")
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    let job = seen.await.unwrap();
+    assert_eq!(job.id(), Some(accepted.id()));
+    loop {
+        let document = send(&service, get(accepted.location())).await.json();
+        if document["percentComplete"] == 50 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    send(&service, post(&format!("{}/cancel", accepted.location()))).await;
+    is_heard.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reported_before_the_hand_over_is_kept() {
+    let service = AcceptedLayer::new()
+        .when(When::After(Duration::from_secs(1)))
+        .layer(inner(async |_| {
+            let job = JobHandle::current();
+            assert_eq!(job.id(), None, "not accepted yet");
+            job.progress(0.1);
+            sleep(Duration::from_secs(2)).await;
+            assert!(job.id().is_some(), "accepted by now");
+            job.message(job.id().unwrap().to_string());
+            ok("")
+        }));
+    let accepted = send(&service, post("/")).await;
+    assert_eq!(accepted.json()["percentComplete"], 10);
+    let document = ended(&service, &accepted).await;
+    assert_eq!(document["message"], accepted.id().to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_end_a_handle_is_without_effect() {
+    let (sender, receiver) = oneshot::channel();
+    let sender = std::sync::Arc::new(std::sync::Mutex::new(Some(sender)));
+    let jobs = Jobs::new();
+    let service = jobs.layer().layer(inner(move |_| {
+        let sender = sender.lock().unwrap().take().unwrap();
+        async move {
+            sender.send(JobHandle::current()).unwrap();
+            ok("")
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    let job = receiver.await.unwrap();
+    let document = ended(&service, &accepted).await;
+    job.progress(0.9);
+    job.message("too late");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(ended(&service, &accepted).await, document);
+    assert!(!job.is_canceled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_body_reports_too() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        let frames = futures_util::stream::unfold(0_u8, |frame| async move {
+            sleep(Duration::from_secs(1)).await;
+            JobHandle::current().progress(f64::from(frame) / 4.0);
+            (frame < 4).then(|| (Ok::<_, Failed>("frame "), frame + 1))
+        });
+        Ok(http::Response::new(Body::from_stream(frames)))
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_millis(3_500)).await;
+    let document = send(&service, get(accepted.location())).await.json();
+    assert_eq!(document["percentComplete"], 50);
+    assert_eq!(ended(&service, &accepted).await["percentComplete"], 100);
+}

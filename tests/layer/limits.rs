@@ -1,0 +1,228 @@
+//! What is refused, and that nothing is left of it.
+
+use std::{future::pending, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::{sleep, timeout};
+use tower::Layer;
+use tower_accepted::{Jobs, When};
+
+use crate::support::*;
+
+/// Sends a request that is refused before the inner service is called.
+async fn refused(jobs: &Jobs, request: http::Request<Body>, status: StatusCode, problem: &str) {
+    let calls = Counter::default();
+    let service = jobs.layer().layer(inner({
+        let calls = calls.clone();
+        move |_| {
+            calls.up();
+            async { ok("") }
+        }
+    }));
+    let before = format!("{jobs:?}");
+    let answer = send(&service, request).await;
+    assert_eq!(answer.status, status);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let uri = format!("urn:problem-type:tower-accepted:{problem}");
+    assert_eq!(answer.json()["type"], uri);
+    assert_eq!(answer.json()["status"], status.as_u16());
+    assert_eq!(calls.count(), 0, "the inner service was called");
+    assert_eq!(format!("{jobs:?}"), before, "something was left behind");
+    let is_busy = status == StatusCode::SERVICE_UNAVAILABLE;
+    assert_eq!(answer.header("retry-after").is_some(), is_busy);
+}
+
+fn streamed(
+    frames: impl futures_util::Stream<Item = Result<Bytes, Failed>> + Send + 'static,
+) -> http::Request<Body> {
+    post("/").map(|_| Body::from_stream(frames))
+}
+
+const FRAME: Bytes = Bytes::from_static(b"a frame of 20 bytes.");
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_is_refused_declared_or_not() {
+    let jobs = Jobs::builder().max_body(50).build();
+    let declared = post("/").map(|_| Body::from(vec![0; 51]));
+    refused(
+        &jobs,
+        declared,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body-too-large",
+    )
+    .await;
+    let endless = streamed(stream::repeat_with(|| Ok(FRAME)));
+    refused(
+        &jobs,
+        endless,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body-too-large",
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_is_refused() {
+    let jobs = Jobs::builder()
+        .body_timeout(Duration::from_secs(10))
+        .build();
+    let stalls = streamed(stream::iter([Ok(FRAME)]).chain(stream::pending()));
+    refused(&jobs, stalls, StatusCode::REQUEST_TIMEOUT, "body-timeout").await;
+    let trickles = stream::unfold((), |()| async {
+        sleep(Duration::from_secs(1)).await;
+        Some((Ok(FRAME), ()))
+    });
+    refused(
+        &jobs,
+        streamed(trickles),
+        StatusCode::REQUEST_TIMEOUT,
+        "body-timeout",
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_is_refused() {
+    let breaks = streamed(stream::iter([Ok(FRAME), Err(Failed)]));
+    refused(&Jobs::new(), breaks, StatusCode::BAD_REQUEST, "body-broken").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_there_is_no_room_for_are_refused() {
+    let jobs = Jobs::builder().max_bytes(50).build();
+    let body = streamed(stream::iter([Ok(FRAME), Ok(FRAME), Ok(FRAME)]));
+    refused(&jobs, body, StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    // The job itself takes room.
+    refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_job_too_many_is_refused_until_another_has_ended() {
+    let jobs = Jobs::builder().max_unfinished(2).build();
+    let service = jobs.layer().layer(inner(async |_| {
+        sleep(Duration::from_secs(10)).await;
+        ok("")
+    }));
+    send(&service, post("/")).await;
+    send(&service, post("/")).await;
+    refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    sleep(Duration::from_secs(11)).await;
+    send(&service, post("/")).await.location();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_being_read_counts_as_unfinished() {
+    let jobs = Jobs::builder().max_unfinished(1).build();
+    let service = jobs.layer().layer(inner(async |_| ok("")));
+    let slow = tokio::spawn({
+        let service = service.clone();
+        async move { send(&service, streamed(stream::pending())).await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    // A client that hangs up while it sends leaves nothing behind.
+    slow.abort();
+    assert!(slow.await.unwrap_err().is_cancelled());
+    assert_eq!(jobs.unfinished(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_drain_all_is_refused() {
+    let jobs = Jobs::new();
+    assert_eq!(jobs.drain(Duration::ZERO).await, 0);
+    refused(
+        &jobs,
+        post("/"),
+        StatusCode::SERVICE_UNAVAILABLE,
+        "draining",
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_202_is_owed_nothing_is_refused() {
+    let echo = inner(async |request| {
+        let body = request.into_body().collect().await.map_err(|_| Failed)?;
+        Ok(Response::new(Body::from(body.to_bytes())))
+    });
+    let frames = || stream::iter([Ok(FRAME), Ok(FRAME), Ok(FRAME)]);
+    let slowly = frames().then(async |frame| {
+        sleep(Duration::from_secs(8)).await;
+        frame
+    });
+    let after = When::After(Duration::from_secs(1));
+    for (jobs, request) in [
+        (
+            Jobs::builder().max_body(50),
+            post("/").map(|_| Body::from(FRAME.repeat(3))),
+        ),
+        (Jobs::builder().max_body(50), streamed(frames())),
+        (Jobs::builder().max_bytes(50), streamed(frames())),
+        (
+            Jobs::builder().body_timeout(Duration::from_secs(10)),
+            streamed(slowly),
+        ),
+        (Jobs::builder().max_unfinished(0), streamed(frames())),
+    ] {
+        let jobs = jobs.build();
+        let service = jobs.layer().when(after).layer(echo.clone());
+        let answer = send(&service, request).await;
+        assert_eq!(
+            (answer.status, answer.body),
+            (StatusCode::OK, FRAME.repeat(3).into())
+        );
+        assert!(format!("{jobs:?}").contains("used: 0"), "{jobs:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_there_is_no_room_for_as_a_job_stays_inline() {
+    let jobs = Jobs::builder().max_bytes(50).build();
+    let after = When::After(Duration::from_secs(1));
+    let service = jobs.layer().when(after).layer(inner(async |_| {
+        sleep(Duration::from_secs(20)).await;
+        ok("inline")
+    }));
+    let answer = send(&service, post("/")).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "inline"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_requests_count_until_the_service_lets_go_of_them() {
+    let jobs = Jobs::builder().max_bytes(2_000).build();
+    let service = jobs.layer().layer(inner(async |request| {
+        match request.uri().path() {
+            "/holds" => pending().await,
+            _ => drop(request),
+        }
+        sleep(Duration::from_secs(10)).await;
+        ok("")
+    }));
+    let body = |path| post(path).map(|_| Body::from(vec![0; 1_000]));
+    send(&service, body("/lets-go")).await.location();
+    sleep(Duration::from_secs(1)).await;
+    send(&service, body("/holds")).await.location();
+    sleep(Duration::from_secs(1)).await;
+    let answer = send(&service, body("/holds")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unready_service_does_not_keep_a_request_from_being_accepted() {
+    let (service, mut handle) = tower_test::mock::pair::<(), ()>();
+    handle.allow(0);
+    let service = tower::ServiceBuilder::new()
+        .layer(Jobs::new().layer())
+        .map_request(|_: http::Request<tower_accepted::RequestBody<Body>>| ())
+        .map_response(|()| Response::new(Body::empty()))
+        .service(service);
+    let accepted = timeout(Duration::from_secs(1), send(&service, post("/"))).await;
+    assert_eq!(accepted.unwrap().json()["status"], "queued");
+}

@@ -1,0 +1,181 @@
+use std::{future::pending, time::Duration};
+
+use http::{Response, StatusCode};
+use tokio::time::sleep;
+use tower::Layer;
+use tower_accepted::{AcceptedLayer, JobId, Jobs};
+
+use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn unknown_and_malformed_ids_are_not_found_all_alike() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("the inner service's")));
+    let accepted = send(&service, post("/")).await;
+    let unknown = send(&service, get(&format!("/jobs/{}", JobId::random()))).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    for path in [
+        "/jobs/",
+        "/jobs/x",
+        "/jobs//result",
+        "/jobs/AAAAAAAAAAAAAAAAAAAAAB",
+        "/jobs/AAAAAAAAAAAAAAAAAAAAA%41",
+        "/jobs/../../etc/passwd",
+        &format!("{}/", accepted.location()),
+        &format!("{}/elsewhere", accepted.location()),
+        &format!("{}/result/", accepted.location()),
+        &format!("{}x", accepted.location()),
+        &format!("/jobs/{}/result", JobId::random()),
+    ] {
+        let answer = send(&service, get(path)).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(answer.body, unknown.body, "{path}");
+    }
+    for path in ["/jobs", "/jobsx", "/", "/JOBS/x"] {
+        let answer = send(&service, get(path)).await;
+        assert_eq!(answer.text(), "the inner service's", "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_resource_has_its_methods() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    for (resource, allow) in [
+        ("", "GET, HEAD, DELETE, OPTIONS"),
+        ("/result", "GET, HEAD, OPTIONS"),
+        ("/cancel", "POST, OPTIONS"),
+    ] {
+        let path = format!("{}{resource}", accepted.location());
+        for method in ["PUT", "PATCH", "POST", "GET", "DELETE", "TRACE", "PURGE"] {
+            if allow.contains(method) {
+                continue;
+            }
+            let answer = send(&service, request(method, &path)).await;
+            assert_eq!(
+                answer.status,
+                StatusCode::METHOD_NOT_ALLOWED,
+                "{method} {path}"
+            );
+            assert_eq!(answer.header("allow"), Some(allow));
+        }
+        let options = send(&service, request("OPTIONS", &path)).await;
+        assert_eq!(options.status, StatusCode::NO_CONTENT);
+        assert_eq!(options.header("allow"), Some(allow));
+    }
+    assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_is_as_get_without_the_body() {
+    let service = AcceptedLayer::new().layer(inner(async |request| {
+        sleep(Duration::from_secs(5)).await;
+        match request.uri().path() {
+            "/fails" => Err(Failed),
+            _ => ok("the result"),
+        }
+    }));
+    for path in ["/", "/fails"] {
+        let accepted = send(&service, post(path)).await;
+        for _ in ["running", "ended"] {
+            for resource in ["", "/result", "/unknown"] {
+                let path = format!("{}{resource}", accepted.location());
+                let get = send(&service, get(&path)).await;
+                let head = send(&service, request("HEAD", &path)).await;
+                assert_eq!((head.status, &head.headers), (get.status, &get.headers));
+                let length = get.body.len().to_string();
+                assert_eq!(get.header("content-length"), Some(&*length));
+                assert!(head.body.is_empty());
+            }
+            sleep(Duration::from_secs(10)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_site_may_look_and_not_touch() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    let accepted = send(&service, post("/")).await;
+    let from = |site: &str, mut request: http::Request<Body>| {
+        let site = site.parse().unwrap();
+        request.headers_mut().insert("sec-fetch-site", site);
+        request
+    };
+    let cancel = || post(&format!("{}/cancel", accepted.location()));
+    for request in [cancel(), request("DELETE", accepted.location())] {
+        let answer = send(&service, from("cross-site", request)).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    }
+    let looked = from("cross-site", get(accepted.location()));
+    assert_eq!(send(&service, looked).await.json()["status"], "queued");
+    let canceled = send(&service, from("same-origin", cancel())).await;
+    assert_eq!(canceled.json()["status"], "canceled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_older_a_job_the_longer_until_the_next_look() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    let accepted = send(&service, post("/")).await;
+    let seconds = async || {
+        let answer = send(&service, get(accepted.location())).await;
+        let seconds = answer.header("retry-after").unwrap();
+        seconds.parse::<u64>().unwrap()
+    };
+    let mut last = 1;
+    for _ in 0..10 {
+        let next = seconds().await;
+        assert!(next >= last && next <= 60, "{next} after {last}");
+        sleep(Duration::from_secs(next)).await;
+        last = next;
+    }
+    assert_eq!(last, 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_monitor_alone_takes_its_path_with_and_without_the_prefix() {
+    let jobs = Jobs::builder().monitor_path("/work/items").build();
+    let service = jobs.layer().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    assert!(accepted.location().starts_with("/work/items/"));
+    ended(&service, &accepted).await;
+    let monitor = jobs.monitor();
+    let id = accepted.id();
+    for path in [
+        format!("/work/items/{id}"),
+        format!("/{id}"),
+        format!("/{id}/result"),
+    ] {
+        assert_eq!(
+            send(&monitor, get(&path)).await.status,
+            StatusCode::OK,
+            "{path}"
+        );
+    }
+    for path in ["/", "/work/items", "/work/items/", "/elsewhere"] {
+        assert_eq!(
+            send(&monitor, get(path)).await.status,
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_path_that_no_job_can_be_under_is_refused_early() {
+    for path in [
+        "",
+        "/",
+        "jobs",
+        "/jobs/",
+        "/a?b",
+        "/a#b",
+        "/a b",
+        "http://host/jobs",
+    ] {
+        let built = std::panic::catch_unwind(|| Jobs::builder().monitor_path(path));
+        assert!(built.is_err(), "{path}");
+    }
+}

@@ -1,0 +1,204 @@
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::BodyExt;
+use proptest::{collection::vec, option, prelude::*};
+use tower::Layer;
+use tower_accepted::Jobs;
+
+use crate::support::*;
+
+/// Puts a response through a job, and returns what comes back.
+async fn replayed(jobs: &Jobs, response: Answer) -> Answer {
+    let service = jobs.layer().layer(inner(move |_| {
+        let Answer {
+            status,
+            headers,
+            body,
+            trailers,
+        } = response.clone();
+        async move {
+            let body = Body::from(body).with_trailers(async { trailers.map(Ok) });
+            let mut response = Response::new(Body::new(body));
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(response)
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let first = result(&service, &accepted).await;
+    let second = result(&service, &accepted).await;
+    assert_eq!(format!("{first:?}"), format!("{second:?}"));
+    first
+}
+
+fn response(headers: &[(&'static str, &'static str)]) -> Answer {
+    let fields = headers.iter().map(|&(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    });
+    let mut headers = HeaderMap::new();
+    fields.for_each(|(name, value)| {
+        headers.append(name, value);
+    });
+    Answer {
+        status: StatusCode::OK,
+        headers,
+        body: Bytes::from_static(b"body"),
+        trailers: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hop_by_hop_fields_are_not_replayed() {
+    let answer = replayed(
+        &Jobs::new(),
+        response(&[
+            ("connection", "keep-alive, x-hop"),
+            ("keep-alive", "timeout=5"),
+            ("x-hop", "1"),
+            ("x-end", "1"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+        ]),
+    )
+    .await;
+    for name in [
+        "connection",
+        "keep-alive",
+        "x-hop",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    assert_eq!(answer.header("x-end"), Some("1"));
+    assert_eq!(answer.header("content-length"), Some("4"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_is_private_and_is_what_it_says_unless_the_service_knows_better() {
+    let plain = replayed(&Jobs::new(), response(&[])).await;
+    assert_eq!(plain.header("cache-control"), Some("private, no-store"));
+    assert_eq!(plain.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(plain.header("content-security-policy"), None);
+    let set = &[
+        ("cache-control", "max-age=60"),
+        ("x-content-type-options", "sniff"),
+    ];
+    let set = replayed(&Jobs::new(), response(set)).await;
+    assert_eq!(set.header("cache-control"), Some("max-age=60"));
+    assert_eq!(set.header("x-content-type-options"), Some("sniff"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookies_are_replayed_only_where_that_is_wanted() {
+    let cookies = response(&[
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("clear-site-data", "\"*\""),
+    ]);
+    let without = replayed(&Jobs::new(), cookies.clone()).await;
+    assert!(!without.headers.contains_key("set-cookie"));
+    assert!(!without.headers.contains_key("clear-site-data"));
+    let jobs = Jobs::builder().replay_cookies(true).build();
+    let with = replayed(&jobs, cookies).await;
+    let cookies: Vec<_> = with.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1", "b=2"]);
+    assert_eq!(with.header("clear-site-data"), Some("\"*\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_can_be_put_into_a_sandbox() {
+    let jobs = Jobs::builder().sandbox_results(true).build();
+    let policy = response(&[("content-security-policy", "default-src 'none'")]);
+    let answer = replayed(&jobs, policy).await;
+    let policies: Vec<_> = answer
+        .headers
+        .get_all("content-security-policy")
+        .iter()
+        .collect();
+    assert_eq!(policies, ["default-src 'none'", "sandbox"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_without_a_body_is_replayed_without_a_length() {
+    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+        let mut response = response(&[]);
+        (response.status, response.body) = (status, Bytes::new());
+        let answer = replayed(&Jobs::new(), response).await;
+        assert_eq!(
+            (answer.status, answer.header("content-length")),
+            (status, None)
+        );
+    }
+}
+
+/// Fields that a replay is allowed to change.
+fn is_exception(name: &HeaderName) -> bool {
+    [
+        "asyncresult",
+        "cache-control",
+        "clear-site-data",
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "set-cookie",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "x-content-type-options",
+    ]
+    .contains(&name.as_str())
+}
+
+fn fields() -> impl Strategy<Value = HeaderMap> {
+    let name = prop_oneof![
+        "[a-z][a-z0-9-]{0,12}",
+        Just("x-same".to_owned()),
+        Just("content-type".to_owned())
+    ];
+    vec((name, "[ -~\u{80}-\u{ff}]{0,60}"), 0..10).prop_map(|fields| {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::try_from(name).unwrap();
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        map
+    })
+}
+
+fn flat(fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let fields = fields
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    fields.filter(|(name, _)| !is_exception(name)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn any_response_is_replayed_equal(
+        code in (200_u16..1000),
+        headers in fields(),
+        body in prop_oneof![vec(any::<u8>(), 0..200), vec(any::<u8>(), 66_000..67_000)],
+        trailers in option::of(fields()),
+    ) {
+        let status = StatusCode::from_u16(code).unwrap();
+        let mut response = Answer { status, headers, body: body.into(), trailers };
+        response.headers.remove("content-length");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let answer = runtime.block_on(replayed(&Jobs::new(), response.clone()));
+        prop_assert_eq!(answer.status, status);
+        prop_assert_eq!(answer.body, response.body);
+        prop_assert_eq!(flat(&answer.headers), flat(&response.headers));
+        prop_assert_eq!(answer.trailers, response.trailers);
+    }
+}

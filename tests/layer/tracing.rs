@@ -1,0 +1,97 @@
+//! What is logged, and what never is.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::Response;
+use tokio::time::sleep;
+use tower::Layer;
+use tower_accepted::AcceptedLayer;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::support::*;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Collects all that this thread logs while the guard lives.
+    fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_has_a_span_with_its_id_method_and_end() {
+    let (log, _guard) = Log::collect();
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        tracing::info!("from the inner service");
+        sleep(Duration::from_secs(1)).await;
+        ok("")
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let log = log.text();
+    let job = format!("job{{id={} method=POST", accepted.id());
+    let inside = log
+        .lines()
+        .find(|line| line.contains("from the inner service"));
+    assert!(inside.unwrap().contains(&job), "{log}");
+    assert!(log.contains("end=succeeded"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_service_fails_with_is_logged() {
+    let (log, _guard) = Log::collect();
+    let fails = inner(async |_| Err::<Response<Body>, _>(Failed));
+    let service = AcceptedLayer::new().layer(fails);
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let log = log.text();
+    assert!(
+        log.contains("sesame") && log.contains("end=inner_error"),
+        "{log}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_client_sent_is_not_logged() {
+    let (log, _guard) = Log::collect();
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("the secret result")));
+    let mut request = post("/path?token=secret").map(|_| Body::from("the secret body"));
+    let header = "secret header".parse().unwrap();
+    request.headers_mut().insert("authorization", header);
+    let accepted = send(&service, request).await;
+    ended(&service, &accepted).await;
+    result(&service, &accepted).await;
+    let log = log.text();
+    assert!(
+        log.contains("end=succeeded") && !log.contains("secret"),
+        "{log}"
+    );
+}
