@@ -86,7 +86,7 @@ impl<B: Body> Body for RequestBody<B> {
     fn size_hint(&self) -> SizeHint {
         let read = self.read.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let Some(rest) = &self.rest else {
-            return SizeHint::with_exact(read);
+            return read_hint(read, self.trailers.is_some());
         };
         let mut hint = rest.size_hint();
         if let Some(upper) = hint.upper() {
@@ -232,7 +232,12 @@ impl Body for Replay {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.len() as u64)
+        // None where there is nothing: axum writes a length from it, which a 204 must not have.
+        // Where an empty body has a length, the monitor has written it.
+        if self.is_empty() {
+            return SizeHint::default();
+        }
+        read_hint(self.len() as u64, self.has_trailers())
     }
 }
 
@@ -243,6 +248,18 @@ impl fmt::Debug for Replay {
             .field("trailers", &self.has_trailers())
             .finish()
     }
+}
+
+/// How large a body is that is there already.
+///
+/// HTTP/1 frames a body by its length where that is known, and then has no place for trailers.
+fn read_hint(bytes: u64, has_trailers: bool) -> SizeHint {
+    let mut hint = SizeHint::default();
+    hint.set_lower(bytes);
+    if !has_trailers {
+        hint.set_upper(bytes);
+    }
+    hint
 }
 
 /// The next frame, its data as `Bytes`, which costs nothing where it is `Bytes` already.

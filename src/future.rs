@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -76,7 +76,11 @@ where
     slot: Slot,
     plan: Plan,
     call: Pin<Box<Call<S, B>>>,
+    /// How long the body says it is, where it does.
+    declared: Option<u64>,
     collect: Collect,
+    /// Whether the body has been read to its end.
+    ended: bool,
 }
 
 /// The call runs inline, and becomes a job if it takes too long.
@@ -133,15 +137,21 @@ where
         inner: S,
         head: Parts,
         body: B,
-    ) -> Self {
+    ) -> Self
+    where
+        B: Body,
+    {
         let collect = Collect::new(registry.config.body_limit);
+        let declared = body.size_hint().exact();
         let call = Box::pin(Call::new(inner, head, RequestBody::streaming(body)));
         Self::new(State::Reading(Reading {
             registry,
             slot,
             plan,
             call,
+            declared,
             collect,
+            ended: false,
         }))
     }
 }
@@ -169,6 +179,7 @@ where
                 StateProj::Reading(reading) => {
                     let read = match reading.poll(cx) {
                         Poll::Ready(read) => read,
+                        Poll::Pending if reading.ended => return Poll::Pending,
                         Poll::Pending => {
                             let limit = reading.registry.config.body_timeout;
                             ready!(poll_timer(this.timer.as_mut(), limit, cx));
@@ -245,24 +256,34 @@ where
     St: Store,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
-        let Some((_, body)) = self.call.as_mut().request() else {
-            return Poll::Ready(Ok(()));
-        };
-        let store = &self.registry.store;
-        let read = self
-            .collect
-            .poll(Pin::new(body), cx, |bytes| store.reserve(bytes));
-        read.map_err(|error| match error {
-            CollectError::TooLarge => ReadError::TooLarge,
-            CollectError::NoRoom => ReadError::NoRoom,
-            CollectError::Body(_) => ReadError::Broken,
-        })
+        if !self.ended {
+            let Some((head, body)) = self.call.as_mut().request() else {
+                return Poll::Ready(Ok(()));
+            };
+            let store = &self.registry.store;
+            let read = self
+                .collect
+                .poll(Pin::new(&mut *body), cx, |bytes| store.reserve(bytes));
+            if let Err(error) = ready!(read) {
+                return Poll::Ready(Err(match error {
+                    CollectError::TooLarge => ReadError::TooLarge,
+                    CollectError::NoRoom => ReadError::NoRoom,
+                    CollectError::Body(_) => ReadError::Broken,
+                }));
+            }
+            self.ended = true;
+            if may_have_been_cut(head, body) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn next(mut self, read: Result<(), ReadError>) -> State<S, B, St> {
         let problem = match read {
-            Ok(()) => return self.start(),
-            Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
+            Ok(()) if self.is_whole() => return self.start(),
+            Ok(()) | Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
             Err(ReadError::TooLarge) => Problem::BodyTooLarge,
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
@@ -275,6 +296,11 @@ where
             body.put_back(self.collect.finish());
         }
         State::inline(self.call)
+    }
+
+    fn is_whole(&self) -> bool {
+        let read = self.collect.len() as u64;
+        self.declared.is_none_or(|declared| declared == read)
     }
 
     /// Goes on with the whole body.
@@ -311,6 +337,13 @@ where
     fn accepting(arrival: Arrival<St>, call: Pin<Box<Call<S, B>>>, owed: Owed) -> Self {
         Self::Accepting(Box::pin(accept::accept(arrival, call)), owed)
     }
+}
+
+/// Whether the body's end may be that of its stream: an HTTP/2 stream reset as `NO_ERROR`, which is how
+/// Envoy passes on that its client has hung up, ends hyper's body like any other. hyper looks for a
+/// reset where the call is pending, and drops it: so it is pending once more.
+fn may_have_been_cut(head: &Parts, body: &impl Body) -> bool {
+    head.version == Version::HTTP_2 && !body.is_end_stream()
 }
 
 /// Starts the timer where it is not running, and polls it.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use http::{Method, request::Parts};
+use http::{HeaderMap, Method, header::UPGRADE, request::Parts};
 
 use crate::prefer::Prefer;
 
@@ -15,7 +15,8 @@ use crate::prefer::Prefer;
 /// | `Preferred` | inline, however long | 202 at once | inline if done in N s, else 202 | inline, however long |
 /// | `Never` | inline, however long | the same | the same | the same |
 ///
-/// `CONNECT`, requests with `Upgrade` and gRPC calls always pass through.
+/// `CONNECT`, requests with `Upgrade` (to anything but HTTP/2 itself) and gRPC calls always pass
+/// through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum When {
@@ -98,11 +99,20 @@ impl When {
 /// Requests that are not one message each way: no job can stand for them.
 pub(crate) fn is_dialogue(head: &Parts) -> bool {
     head.method == Method::CONNECT
-        || head.headers.contains_key(http::header::UPGRADE)
+        || asks_for_another_protocol(&head.headers)
         || head
             .headers
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Java's client and `curl --http2` offer `h2c` with whatever they send first over plain TCP. That is
+/// the same request in another framing, deprecated (RFC 9113 §3.1) and ignored by most servers.
+fn asks_for_another_protocol(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(UPGRADE).iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .any(|protocol| !protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 #[cfg(test)]

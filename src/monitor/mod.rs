@@ -91,8 +91,8 @@ pub(crate) async fn answer<St: Store>(
         Err(error) => problem::store_failed(&error),
     };
     let body = response.body();
-    // Trailers need a message that is not framed by its length.
-    if replay::has_length(response.status()) && !body.has_trailers() {
+    // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
+    if replay::has_length(response.status()) && (is_head || !body.has_trailers()) {
         let length = HeaderValue::from(body.len());
         response
             .headers_mut()
