@@ -84,7 +84,8 @@ where
     let new = arrival.job(call.started(), call.progress());
     match promise(arrival, new).await {
         Ok((job, span, response)) => {
-            tokio::spawn(run::run(call, job).instrument(span));
+            // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
+            tokio::spawn(Box::pin(run::run(call, job)).instrument(span));
             Ok(response)
         }
         Err(refusal) => Err((refusal, call)),

@@ -95,8 +95,10 @@ impl Jobs {
 
 impl Config {
     /// The address of a job's monitor.
-    pub(crate) fn link(&self, id: &str) -> String {
-        format!("{}/{id}", self.monitor_path)
+    pub(crate) fn link(&self, id: JobId) -> String {
+        let id = id.encode();
+        let id = str::from_utf8(&id).unwrap_or_default();
+        [&self.monitor_path, "/", id].concat()
     }
 }
 

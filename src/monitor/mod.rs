@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
-use self::document::Document;
+use self::document::document;
 pub use self::service::{Monitor, MonitorFuture};
 use crate::{
     body::Replay,
@@ -157,11 +157,12 @@ async fn look<St: Store>(
 
 /// The answer to a request that has become a job (RFC 9110 §15.3.3).
 pub(crate) fn accepted(config: &Config, job: &Snapshot, prefers_async: bool) -> Response<Replay> {
-    let mut response = status(job, config);
+    let link = config.link(job.id);
+    let mut response = document_at(&link, job, 8);
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
-    let link = config.link(&job.id.to_string());
-    let monitor = HeaderValue::try_from(format!("<{link}>; rel=\"monitor\""));
+    let monitor = ["<", &link, ">; rel=\"monitor\""].concat();
+    let monitor = HeaderValue::try_from(monitor);
     if let (Ok(location), Ok(monitor)) = (HeaderValue::try_from(link), monitor) {
         headers.insert(header::LOCATION, location.clone());
         headers.insert(OPERATION_LOCATION, location);
@@ -175,11 +176,17 @@ pub(crate) fn accepted(config: &Config, job: &Snapshot, prefers_async: bool) -> 
     response
 }
 
-/// The status document, and when to ask again.
 fn status(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let json = Bytes::from(Document::json(job, config));
+    document_at(&config.link(job.id), job, 4)
+}
+
+/// The status document, and when to ask again. `fields` is how many there will be at the most, so that
+/// the map they are in does not grow.
+fn document_at(link: &str, job: &Snapshot, fields: usize) -> Response<Replay> {
+    let json = Bytes::from(document(job, link));
     let mut response = Response::new(Replay::new(json, None));
     let headers = response.headers_mut();
+    headers.reserve(fields);
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if !job.status.is_ended() {

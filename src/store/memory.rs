@@ -1,7 +1,7 @@
 use std::{
     convert::Infallible,
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn, ready},
     hash::{BuildHasherDefault, Hasher},
     sync::{Arc, Weak},
     task::{Poll, Waker},
@@ -151,33 +151,24 @@ impl Store for MemoryStore {
         self.shared.reserve(bytes)
     }
 
-    async fn accept(&self, new: NewJob, (): ()) -> Result<Acceptance<MemoryClaim>, Infallible> {
-        let shared = &self.shared;
-        match shared.reserve(JOB_BYTES) {
-            // Given back by `Shared::remove`.
-            Some(charge) => charge.keep(),
-            None => return Ok(Acceptance::Full),
-        };
-        let job = Arc::new(Job {
-            created: shared.millis(new.created),
-            created_at: since_unix_epoch(new.created_at),
-            phase: Mutex::new(Phase::Unfinished(Unfinished {
-                revision: 1,
-                started: new.started.map(|started| shared.millis(started)),
-                progress: new.progress,
-                canceler: None,
-            })),
-        });
-        shared.jobs.insert(new.id, job.clone());
-        Ok(Acceptance::RunHere(MemoryClaim {
-            shared: shared.clone(),
-            id: new.id,
-            job,
+    // What the way of every request takes is done when it is asked for, not when it is polled: a future
+    // that holds no more than its outcome is not copied about.
+
+    fn accept(
+        &self,
+        new: NewJob,
+        (): (),
+    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> {
+        ready(Ok(match self.shared.accept(new) {
+            Some(claim) => Acceptance::RunHere(claim),
+            None => Acceptance::Full,
         }))
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup, Infallible> {
-        Ok(self.shared.lookup(id, |job| job.snapshot(id, &self.shared)))
+    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Infallible>> {
+        ready(Ok(self
+            .shared
+            .lookup(id, |job| job.snapshot(id, &self.shared))))
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, Infallible> {
@@ -197,7 +188,11 @@ impl Store for MemoryStore {
         Ok(Some(response))
     }
 
-    async fn report(&self, claim: &MemoryClaim, change: Change) -> Result<(), Infallible> {
+    fn report(
+        &self,
+        claim: &MemoryClaim,
+        change: Change,
+    ) -> impl Future<Output = Result<(), Infallible>> {
         if let Phase::Unfinished(job) = &mut *claim.job.phase.lock() {
             job.revision += 1;
             match change {
@@ -205,16 +200,20 @@ impl Store for MemoryStore {
                 Change::Progress(progress) => job.progress = progress,
             }
         }
-        Ok(())
+        ready(Ok(()))
     }
 
-    async fn finish(&self, claim: &MemoryClaim, end: End) -> Result<bool, Infallible> {
+    fn finish(
+        &self,
+        claim: &MemoryClaim,
+        end: End,
+    ) -> impl Future<Output = Result<bool, Infallible>> {
         let ending = Ending {
             started: end.started.map(|at| self.shared.millis(at)),
             progress: Some(end.progress),
             ..Ending::new(end.outcome)
         };
-        Ok(self.shared.end(claim.id, &claim.job, ending))
+        ready(Ok(self.shared.end(claim.id, &claim.job, ending)))
     }
 
     async fn canceled(&self, claim: &MemoryClaim) {
@@ -287,6 +286,28 @@ impl fmt::Debug for MemoryClaim {
 impl Shared {
     fn millis(&self, at: Instant) -> u64 {
         whole_millis(at.saturating_duration_since(self.epoch))
+    }
+
+    /// Makes a job; `None` where there is no room for it.
+    fn accept(self: &Arc<Self>, new: NewJob) -> Option<MemoryClaim> {
+        // Given back by `remove`.
+        self.reserve(JOB_BYTES)?.keep();
+        let job = Arc::new(Job {
+            created: self.millis(new.created),
+            created_at: since_unix_epoch(new.created_at),
+            phase: Mutex::new(Phase::Unfinished(Unfinished {
+                revision: 1,
+                started: new.started.map(|started| self.millis(started)),
+                progress: new.progress,
+                canceler: None,
+            })),
+        });
+        self.jobs.insert(new.id, job.clone());
+        Some(MemoryClaim {
+            shared: self.clone(),
+            id: new.id,
+            job,
+        })
     }
 
     fn find(&self, id: JobId) -> Option<Arc<Job>> {
