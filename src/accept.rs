@@ -81,8 +81,7 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let new = arrival.job(call.started(), call.progress());
-    match promise(arrival, new).await {
+    match promise(arrival, call.started(), call.progress()).await {
         Ok((job, span, response)) => {
             // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
             tokio::spawn(Box::pin(run::run(call, job)).instrument(span));
@@ -95,15 +94,20 @@ where
 /// Makes the job; after this it is in the store, and the 202 may go out.
 async fn promise<St: Store>(
     arrival: Arrival<St>,
-    new: NewJob,
+    started: Option<Instant>,
+    progress: Progress,
 ) -> Result<(Job<St>, Span, Response<Replay>), Response<Replay>> {
     let registry = &arrival.registry;
     // The body may have taken its time: a drain that has begun since is not to wait for new work.
     if registry.gate.is_closed() {
         return Err(Problem::Draining.response());
     }
-    let snapshot = new.snapshot();
-    let claim = match registry.store.accept(new, arrival.record).await {
+    let (accepting, snapshot) = {
+        let new = arrival.job(started, progress);
+        let snapshot = new.snapshot();
+        (registry.store.accept(new, arrival.record), snapshot)
+    };
+    let claim = match accepting.await {
         Ok(Acceptance::RunHere(claim)) => claim,
         Ok(Acceptance::Full) => return Err(Problem::Full.response()),
         Err(error) => return Err(problem::store_failed(&error)),
