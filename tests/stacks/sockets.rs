@@ -55,11 +55,9 @@ on_every_server!(
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(3600);
 
-fn echo(request: Request<Body>) -> impl Future<Output = Response<Body>> + Send {
-    async {
-        let body = request.into_body().collect().await.expect("a whole body");
-        Response::new(Body::from(body.to_bytes()))
-    }
+async fn echo(request: Request<Body>) -> Response<Body> {
+    let body = request.into_body().collect().await.expect("a whole body");
+    Response::new(Body::from(body.to_bytes()))
 }
 
 async fn a_get_right_after_the_202_always_finds_the_job(stack: Stack) {
