@@ -1,8 +1,14 @@
 //! From a request to a job: the one place where a 202 is promised.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
-use http::{Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
@@ -11,43 +17,70 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 use crate::{
     body::{Replay, RequestBody},
     call::Call,
-    gate::Slot,
-    job::{JobId, Progress},
+    gate::{Refused, Slot},
+    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
+    job::{JobId, Progress, Snapshot},
     jobs::Registry,
+    links::Links,
     monitor,
+    owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
     run::{self, Job},
-    store::{Acceptance, NewJob, Store},
+    store::{Acceptance, Lookup, NewJob, Store},
 };
+
+/// A request that may become a job, and all that this takes but the call.
+pub(crate) struct Offer<St: Store> {
+    pub(crate) registry: Arc<Registry<St>>,
+    /// The place for it; without one it can only join a job that is there.
+    pub(crate) slot: Result<Slot, Refused>,
+    pub(crate) arrival: Arrival,
+    pub(crate) record: St::Record,
+}
 
 /// What is left to know of a request once it has become a call.
 pub(crate) struct Arrival {
     method: Method,
-    /// Whether the client asked for `respond-async`.
-    prefers_async: bool,
+    /// The path, where links depend on it.
+    path: Option<Box<str>>,
+    prefer: Prefer,
+    owner: Option<Owner>,
+    key: Option<(Key, Fingerprint)>,
     at: Instant,
     at_wall_clock: SystemTime,
 }
 
 impl Arrival {
     /// A request whose body has just been read.
-    pub(crate) fn new(head: &Parts) -> Self {
+    pub(crate) fn new(
+        head: &Parts,
+        links: &Links,
+        prefer: Prefer,
+        owner: Option<Owner>,
+        key: Option<(Key, Fingerprint)>,
+    ) -> Self {
         Self {
             method: head.method.clone(),
-            prefers_async: Prefer::of(&head.headers).respond_async,
+            path: (*links == Links::Relative).then(|| head.uri.path().into()),
+            prefer,
+            owner,
+            key,
             at: Instant::now(),
             at_wall_clock: SystemTime::now(),
         }
     }
 
-    fn job(&self, started: Option<Instant>, progress: Progress) -> NewJob {
+    fn job(&self, started: Option<Instant>, progress: Progress, join_only: bool) -> NewJob {
         NewJob {
             id: JobId::random(),
             created: self.at,
             created_at: self.at_wall_clock,
             started,
             progress,
+            owner: self.owner,
+            key: self.key,
+            join_only,
         }
     }
 
@@ -59,13 +92,15 @@ impl Arrival {
     }
 }
 
-/// Makes a call that has not begun a job, runs it in the background, and answers 202.
+/// Makes a call that has not begun a job, or joins the job of an earlier request with its key.
+///
+/// A call that could be answered inline `within` a time begins as a job all the same where it has a
+/// key, and its response is kept: that is what the key asks for.
 pub(crate) async fn at_once<S, B, R, St>(
-    registry: Arc<Registry<St>>,
-    slot: Slot,
-    arrival: Arrival,
-    record: St::Record,
+    offer: Offer<St>,
     call: Call<S, B>,
+    within: Option<Duration>,
+    strict: bool,
 ) -> Response<Replay>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
@@ -76,22 +111,42 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let new = arrival.job(None, Progress::default());
-    match promise(registry, slot, arrival, record, new).await {
-        Ok((job, span, response)) => {
-            tokio::spawn(run::run(call, job).instrument(span));
-            response
-        }
-        Err(refusal) => refusal,
+    let mut promised = match promise(offer, None, Progress::default()).await {
+        Ok(promised) => promised,
+        Err(refusal) => return refusal,
+    };
+    let is_joined = promised.run.is_none();
+    if is_joined && strict && !promised.snapshot.status.is_ended() {
+        return Problem::KeyInUse.response();
     }
+    match (promised.run.take(), within) {
+        (None, _) => {}
+        (Some((job, span)), None) => {
+            tokio::spawn(run::run(call, job).instrument(span));
+        }
+        (Some((job, span)), Some(_)) => {
+            // Asked once before it goes to the background: what is ready at once is answered inline.
+            let mut running = Box::pin(run::run(call, job).instrument(span));
+            let first = poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await;
+            if first.is_pending() {
+                tokio::spawn(running);
+            }
+        }
+    }
+    let mut response = match within {
+        None => promised.accepted(),
+        Some(limit) => promised.inline_or_accepted(limit).await,
+    };
+    if is_joined {
+        let replayed = HeaderValue::from_static("true");
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
+    }
+    response
 }
 
 /// Makes a call that runs a job, and answers 202; or gives it back, to go on inline.
 pub(crate) async fn hand_over<S, B, R, St>(
-    registry: Arc<Registry<St>>,
-    slot: Slot,
-    arrival: Arrival,
-    record: St::Record,
+    offer: Offer<St>,
     call: Pin<Box<Call<S, B>>>,
 ) -> Result<Response<Replay>, Pin<Box<Call<S, B>>>>
 where
@@ -103,43 +158,115 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let new = arrival.job(call.started(), call.progress());
-    match promise(registry, slot, arrival, record, new).await {
-        Ok((job, span, response)) => {
-            tokio::spawn(run::run_on(call, job).instrument(span));
-            Ok(response)
+    match promise(offer, call.started(), call.progress()).await {
+        Ok(mut promised) => {
+            if let Some((job, span)) = promised.run.take() {
+                tokio::spawn(run::run_on(call, job).instrument(span));
+            }
+            Ok(promised.accepted())
         }
         Err(_) => Err(call),
     }
 }
 
-/// Makes the job; after this it is in the store, and the 202 may go out.
-async fn promise<St: Store>(
+/// A job that is in the store, so that its 202 may go out.
+struct Promised<St: Store> {
     registry: Arc<Registry<St>>,
-    slot: Slot,
-    arrival: Arrival,
-    record: St::Record,
-    new: NewJob,
-) -> Result<(Job<St>, Span, Response<Replay>), Response<Replay>> {
+    snapshot: Snapshot,
+    path: Option<Box<str>>,
+    prefer: Prefer,
+    /// What is to run; nothing where an earlier request's job was joined.
+    run: Option<(Job<St>, Span)>,
+}
+
+/// Makes the job, or finds that of an earlier request.
+async fn promise<St: Store>(
+    offer: Offer<St>,
+    started: Option<Instant>,
+    progress: Progress,
+) -> Result<Promised<St>, Response<Replay>> {
+    let Offer {
+        registry,
+        slot,
+        arrival,
+        record,
+    } = offer;
     // The body may have taken its time: a drain that has begun since is not to wait for new work.
-    if registry.gate.is_closed() {
-        return Err(Problem::Draining.response());
-    }
-    let snapshot = new.snapshot();
-    let claim = match registry.store.accept(new, record).await {
-        Ok(Acceptance::RunHere(claim)) => claim,
-        Ok(Acceptance::Full) => return Err(Problem::Full.response()),
-        Err(error) => return Err(problem::store_failed(&error)),
+    let slot = match registry.gate.is_closed() {
+        true => Err(Refused::Draining),
+        false => slot,
     };
-    let response = monitor::accepted(&registry.config, &snapshot, arrival.prefers_async);
+    if let (Err(refused), None) = (&slot, &arrival.key) {
+        return Err(Problem::from(*refused).response());
+    }
+    let new = arrival.job(started, progress, slot.is_err());
+    let snapshot = new.snapshot();
+    let accepted = registry.store.accept(new, record).await;
+    let (claim, slot) = match accepted.map_err(|error| problem::store_failed(&error))? {
+        Acceptance::Joined(snapshot) => {
+            return Ok(Promised {
+                registry,
+                snapshot: *snapshot,
+                path: arrival.path,
+                prefer: arrival.prefer,
+                run: None,
+            });
+        }
+        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
+        Acceptance::Full => {
+            let refused = slot.err().unwrap_or(Refused::Full);
+            return Err(Problem::from(refused).response());
+        }
+        Acceptance::RunHere(claim) => match slot {
+            Ok(slot) => (claim, slot),
+            // A store that makes a job where it was only to join one; the claim's drop ends it.
+            Err(refused) => return Err(Problem::from(refused).response()),
+        },
+    };
     let span = arrival.span(snapshot.id);
     let job = Job {
         id: snapshot.id,
-        registry,
+        registry: registry.clone(),
         created: arrival.at,
         is_head: arrival.method == Method::HEAD,
+        is_owned: arrival.owner.is_some(),
         claim,
         _slot: slot,
     };
-    Ok((job, span, response))
+    Ok(Promised {
+        registry,
+        snapshot,
+        path: arrival.path,
+        prefer: arrival.prefer,
+        run: Some((job, span)),
+    })
+}
+
+impl<St: Store> Promised<St> {
+    fn accepted(&self) -> Response<Replay> {
+        let config = &self.registry.config;
+        let applied = self.prefer.applied(true, config.max_wait);
+        let path = self.path.as_deref().unwrap_or_default();
+        monitor::accepted(&self.snapshot, config, path, applied)
+    }
+
+    /// The job's response, if it ends within so long.
+    async fn inline_or_accepted(mut self, limit: Duration) -> Response<Replay> {
+        let store = &self.registry.store;
+        // As it is now: it has been run since it was made.
+        self.snapshot = match store.get(self.snapshot.id).await {
+            Ok(Lookup::Found(snapshot)) => snapshot,
+            _ => self.snapshot,
+        };
+        let ended = |job: &Snapshot| job.status.is_ended();
+        self.snapshot = monitor::wait(store, self.snapshot, limit, ended).await;
+        if !self.snapshot.status.is_ended() {
+            return self.accepted();
+        }
+        let outcome = monitor::outcome(&self.registry, &self.snapshot).await;
+        let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
+        self.prefer
+            .mark_inline(&mut response, self.registry.config.max_wait);
+        response
+    }
 }

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    ops::RangeInclusive,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -193,6 +194,11 @@ impl Replay {
         self.bytes.is_empty()
     }
 
+    /// Leaves only these bytes.
+    pub(crate) fn slice(&mut self, range: RangeInclusive<usize>) {
+        self.bytes = self.bytes.slice(range);
+    }
+
     pub(crate) fn has_trailers(&self) -> bool {
         self.trailers.is_some()
     }
@@ -204,6 +210,12 @@ impl Replay {
         self.trailers
             .take()
             .map(|trailers| Frame::trailers(*trailers))
+    }
+}
+
+impl From<Bytes> for Replay {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes, None)
     }
 }
 

@@ -15,14 +15,18 @@ use tokio::time::{Sleep, sleep};
 use tower::{BoxError, Service, util::Oneshot};
 
 use crate::{
-    accept::{self, Arrival},
+    accept::{self, Arrival, Offer},
     body::{Replay, RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
-    gate::Slot,
+    gate::{Refused, Slot},
+    idempotency::Key,
     jobs::Registry,
+    owner::Owner,
+    prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
+    terms::Terms,
     when::Plan,
 };
 
@@ -43,7 +47,12 @@ where
     /// wait for.
     #[pin]
     timer: Option<Sleep>,
+    /// What is told in an inline response, where preferences can change the answer.
+    mark: Option<Mark>,
 }
+
+/// A client's preferences, and the longest wait that is granted.
+type Mark = (Prefer, Duration);
 
 #[pin_project(project = StateProj, project_replace = StateOwn)]
 enum State<S, B, St>
@@ -64,11 +73,20 @@ where
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type HandedOver<S, B> = Result<Response<Replay>, Pin<Box<Call<S, B>>>>;
 
+/// What was found out from a request's head.
+pub(crate) struct Intake<St> {
+    pub(crate) registry: Arc<Registry<St>>,
+    pub(crate) terms: Arc<Terms>,
+    pub(crate) slot: Result<Slot, Refused>,
+    pub(crate) plan: Plan,
+    pub(crate) prefer: Prefer,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) key: Option<Key>,
+}
+
 /// The request's body is being read.
 struct Reading<S, B, St> {
-    registry: Arc<Registry<St>>,
-    slot: Slot,
-    plan: Plan,
+    intake: Intake<St>,
     inner: S,
     head: Parts,
     body: B,
@@ -87,15 +105,7 @@ where
 {
     call: Pin<Box<Call<S, B>>>,
     /// `None` once a hand-over was refused: the call stays inline.
-    hand_over: Option<HandOver<St>>,
-}
-
-struct HandOver<St: Store> {
-    after: Duration,
-    registry: Arc<Registry<St>>,
-    slot: Slot,
-    arrival: Arrival,
-    record: St::Record,
+    hand_over: Option<(Duration, Offer<St>)>,
 }
 
 impl<S, B, St> ResponseFuture<S, B, St>
@@ -104,7 +114,16 @@ where
     St: Store,
 {
     fn new(state: State<S, B, St>) -> Self {
-        Self { state, timer: None }
+        Self {
+            state,
+            timer: None,
+            mark: None,
+        }
+    }
+
+    pub(crate) fn marked(mut self, mark: Option<Mark>) -> Self {
+        self.mark = mark;
+        self
     }
 
     pub(crate) fn pass(inner: S, head: Parts, body: RequestBody<B>) -> Self {
@@ -122,22 +141,13 @@ where
         Self::new(State::Answering(Box::pin(answer)))
     }
 
-    pub(crate) fn reading(
-        registry: Arc<Registry<St>>,
-        slot: Slot,
-        plan: Plan,
-        inner: S,
-        head: Parts,
-        body: B,
-    ) -> Self
+    pub(crate) fn reading(intake: Intake<St>, inner: S, head: Parts, body: B) -> Self
     where
         B: Body,
     {
-        let collect = Collect::new(registry.config.body_limit);
+        let collect = Collect::new(intake.registry.config.body_limit);
         Self::new(State::Reading(Reading {
-            registry,
-            slot,
-            plan,
+            intake,
             inner,
             head,
             declared: body.size_hint().exact(),
@@ -166,14 +176,14 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::Passing(call) => {
                     let response = ready!(call.poll(cx));
-                    return Poll::Ready(response.map(|response| response.map(ResponseBody::inner)));
+                    return Poll::Ready(response.map(|response| inline(response, *this.mark)));
                 }
                 StateProj::Reading(reading) => {
                     let read = match reading.poll(cx) {
                         Poll::Ready(read) => read,
                         Poll::Pending if reading.ended => return Poll::Pending,
                         Poll::Pending => {
-                            let limit = reading.registry.config.body_timeout;
+                            let limit = reading.intake.registry.config.body_timeout;
                             ready!(poll_timer(this.timer.as_mut(), limit, cx));
                             Err(ReadError::TimedOut)
                         }
@@ -187,15 +197,13 @@ where
                 StateProj::Racing(racing) => {
                     if let Poll::Ready(response) = racing.call.as_mut().poll(cx) {
                         this.state.set(State::Done);
-                        return Poll::Ready(
-                            response.map(|response| response.map(ResponseBody::inner)),
-                        );
+                        return Poll::Ready(response.map(|response| inline(response, *this.mark)));
                     }
-                    let Some(hand_over) = &racing.hand_over else {
+                    let Some((after, _)) = racing.hand_over else {
                         return Poll::Pending;
                     };
-                    if !hand_over.after.is_zero() {
-                        ready!(poll_timer(this.timer.as_mut(), hand_over.after, cx));
+                    if !after.is_zero() {
+                        ready!(poll_timer(this.timer.as_mut(), after, cx));
                     }
                     this.timer.set(None);
                     match this.state.as_mut().project_replace(State::Done) {
@@ -227,6 +235,14 @@ where
     }
 }
 
+/// The inner service's response, as it is but for a mark.
+fn inline<R>(mut response: Response<R>, mark: Option<Mark>) -> Response<ResponseBody<R>> {
+    if let Some((prefer, longest_wait)) = mark {
+        prefer.mark_inline(&mut response, longest_wait);
+    }
+    response.map(ResponseBody::inner)
+}
+
 /// Why a request's body was not read to its end.
 enum ReadError {
     TooLarge,
@@ -247,7 +263,7 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
         if !self.ended {
-            let store = &self.registry.store;
+            let store = &self.intake.registry.store;
             let body = Pin::new(&mut self.body);
             let read = ready!(self.collect.poll(body, cx, |bytes| store.reserve(bytes)));
             if let Err(error) = read {
@@ -282,10 +298,11 @@ where
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
         };
-        match self.plan {
-            Plan::Now => State::Refused(problem),
+        let is_owed = self.intake.plan == Plan::Now || self.intake.key.is_some();
+        match is_owed {
+            true => State::Refused(problem),
             // No 202 is owed: the inner service gets what was read and the stream that follows.
-            _ => {
+            false => {
                 let body = RequestBody::read(collected, Some(self.body));
                 let request = Request::from_parts(self.head, body);
                 State::Passing(Oneshot::new(self.inner, request))
@@ -299,30 +316,39 @@ where
     }
 
     fn call(self, collected: Collected) -> State<S, B, St> {
-        let registry = self.registry;
+        let Intake {
+            registry,
+            terms,
+            slot,
+            plan,
+            prefer,
+            owner,
+            key,
+        } = self.intake;
+        let (head, bytes) = (&self.head, &collected.bytes);
         let trailers = collected.trailers.as_deref();
-        let record = registry
-            .store
-            .record(&self.head, &collected.bytes, trailers);
-        let arrival = Arrival::new(&self.head);
+        let record = registry.store.record(head, bytes, trailers);
+        let key = key.map(|key| (key, terms.idempotency.fingerprint(head, bytes)));
+        let offer = Offer {
+            arrival: Arrival::new(head, &registry.config.links, prefer, owner, key),
+            registry,
+            slot,
+            record,
+        };
         let request = Request::from_parts(self.head, RequestBody::read(collected, None));
         let call = Call::new(self.inner, request);
-        let slot = self.slot;
-        match self.plan {
-            Plan::Within(after) => State::Racing(Racing {
-                call: Box::pin(call),
-                hand_over: Some(HandOver {
-                    after,
-                    registry,
-                    slot,
-                    arrival,
-                    record,
-                }),
-            }),
-            _ => State::Answering(Box::pin(accept::at_once(
-                registry, slot, arrival, record, call,
-            ))),
-        }
+        let within = match plan {
+            Plan::Within(within) if key.is_none() => {
+                return State::Racing(Racing {
+                    call: Box::pin(call),
+                    hand_over: Some((within, offer)),
+                });
+            }
+            Plan::Within(within) => Some(within),
+            Plan::Now | Plan::Pass => None,
+        };
+        let strict = terms.idempotency.strict;
+        State::Answering(Box::pin(accept::at_once(offer, call, within, strict)))
     }
 }
 
@@ -339,15 +365,7 @@ where
     fn hand_over(self) -> State<S, B, St> {
         let call = self.call;
         match self.hand_over {
-            Some(HandOver {
-                registry,
-                slot,
-                arrival,
-                record,
-                ..
-            }) => State::HandingOver(Box::pin(accept::hand_over(
-                registry, slot, arrival, record, call,
-            ))),
+            Some((_, offer)) => State::HandingOver(Box::pin(accept::hand_over(offer, call))),
             None => State::Racing(Racing {
                 call,
                 hand_over: None,

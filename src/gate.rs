@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
+use dashmap::DashMap;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::owner::Owner;
 
 /// Counts what this process has taken on and not finished, and closes for a shutdown.
 ///
@@ -25,6 +28,10 @@ struct Shared {
     /// `AcqRel` on the way down, so that what a call did is visible to who sees its slot come back.
     state: AtomicUsize,
     limit: usize,
+    /// How many slots each owner has out, where that is limited; owners with none are not in it.
+    /// Guards are held for one count, while no other lock is.
+    owners: DashMap<Owner, usize>,
+    owner_limit: Option<usize>,
     emptied: Notify,
     /// Ends the calls that a drain did not wait for.
     shutdown: CancellationToken,
@@ -37,22 +44,26 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full,
+    OwnerFull,
     Draining,
 }
 
 impl Gate {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// A gate for `limit` slots, of which one owner may have `owner_limit`.
+    pub(crate) fn new(limit: usize, owner_limit: Option<usize>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 state: AtomicUsize::new(0),
                 limit: limit.min(CLOSED - 1),
+                owners: DashMap::new(),
+                owner_limit,
                 emptied: Notify::new(),
                 shutdown: CancellationToken::new(),
             }),
         }
     }
 
-    pub(crate) fn enter(&self) -> Result<Slot, Refused> {
+    pub(crate) fn enter(&self, owner: Option<Owner>) -> Result<Slot, Refused> {
         let limit = self.shared.limit;
         self.shared
             .state
@@ -63,7 +74,19 @@ impl Gate {
                 0 => Refused::Full,
                 _ => Refused::Draining,
             })?;
-        Ok(Slot { gate: self.clone() })
+        let mut slot = Slot {
+            gate: self.clone(),
+            owner: None,
+        };
+        if let (Some(limit), Some(owner)) = (self.shared.owner_limit, owner) {
+            let mut slots = self.shared.owners.entry(owner).or_insert(0);
+            if *slots >= limit {
+                return Err(Refused::OwnerFull);
+            }
+            *slots += 1;
+            slot.owner = Some(owner);
+        }
+        Ok(slot)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -122,11 +145,19 @@ impl fmt::Debug for Gate {
 #[derive(Debug)]
 pub(crate) struct Slot {
     gate: Gate,
+    /// Whose slot it is, where owners are counted.
+    owner: Option<Owner>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let shared = &self.gate.shared;
+        if let Some(owner) = self.owner {
+            if let Some(mut slots) = shared.owners.get_mut(&owner) {
+                *slots -= 1;
+            }
+            shared.owners.remove_if(&owner, |_, slots| *slots == 0);
+        }
         if shared.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
             shared.emptied.notify_waiters();
         }
@@ -139,33 +170,46 @@ mod tests {
 
     #[test]
     fn slots_are_given_to_the_limit_and_given_back() {
-        let gate = Gate::new(2);
-        let one = gate.enter().expect("free");
-        let _two = gate.enter().expect("free");
-        assert_eq!(gate.enter().expect_err("full"), Refused::Full);
+        let gate = Gate::new(2, None);
+        let one = gate.enter(None).expect("free");
+        let _two = gate.enter(None).expect("free");
+        assert_eq!(gate.enter(None).expect_err("full"), Refused::Full);
         drop(one);
-        assert!(gate.enter().is_ok());
+        assert!(gate.enter(None).is_ok());
+    }
+
+    #[test]
+    fn an_owner_has_a_limit_of_its_own() {
+        let gate = Gate::new(3, Some(1));
+        let [me, you] = ["me", "you"].map(|name| Some(Owner::new(name)));
+        let mine = gate.enter(me).expect("free");
+        assert_eq!(gate.enter(me).expect_err("full"), Refused::OwnerFull);
+        let _others = [gate.enter(you), gate.enter(None)];
+        assert_eq!(gate.enter(you).expect_err("full"), Refused::Full);
+        drop(mine);
+        assert_eq!(gate.shared.owners.len(), 1, "who has none is not counted");
+        assert!(gate.enter(me).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_waits_for_every_slot() {
-        let gate = Gate::new(2);
-        let slot = gate.enter().expect("free");
+        let gate = Gate::new(2, None);
+        let slot = gate.enter(None).expect("free");
         let drain = tokio::spawn({
             let gate = gate.clone();
             async move { gate.drain(Duration::from_secs(60)).await }
         });
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert!(!drain.is_finished());
-        assert_eq!(gate.enter().expect_err("closed"), Refused::Draining);
+        assert_eq!(gate.enter(None).expect_err("closed"), Refused::Draining);
         drop(slot);
         assert_eq!(drain.await.expect("no panic"), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_what_outlasts_it_and_waits_for_that_too() {
-        let gate = Gate::new(2);
-        let slot = gate.enter().expect("free");
+        let gate = Gate::new(2, None);
+        let slot = gate.enter(None).expect("free");
         let call = tokio::spawn({
             let gate = gate.clone();
             async move {

@@ -1,11 +1,17 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use http::request::Parts;
 
 use crate::{
     budget::Budget,
+    dialect::Dialect,
     gate::Gate,
     job::{JobId, Snapshot},
     layer::AcceptedLayer,
+    links::{At, Links},
+    list::{Filter, Page},
     monitor::Monitor,
+    owner::Owner,
     store::{Lookup, MemoryStore, Store},
 };
 
@@ -58,6 +64,22 @@ pub(crate) struct Config {
     pub(crate) max_wait: Duration,
     pub(crate) replay_cookies: bool,
     pub(crate) sandbox_results: bool,
+    pub(crate) owner: Option<OwnerOf>,
+    pub(crate) max_unfinished_per_owner: Option<usize>,
+    pub(crate) links: Links,
+    pub(crate) dialect: Dialect,
+}
+
+/// Tells whom a request comes from.
+#[derive(Clone)]
+pub(crate) struct OwnerOf(Arc<OwnerFn>);
+
+type OwnerFn = dyn Fn(&Parts) -> Option<Owner> + Send + Sync;
+
+impl fmt::Debug for OwnerOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnerOf")
+    }
 }
 
 impl Default for Config {
@@ -75,6 +97,10 @@ impl Default for Config {
             max_wait: Duration::from_secs(60),
             replay_cookies: false,
             sandbox_results: false,
+            owner: None,
+            max_unfinished_per_owner: None,
+            links: Links::default(),
+            dialect: Dialect::default(),
         }
     }
 }
@@ -94,9 +120,14 @@ impl Jobs {
 }
 
 impl Config {
-    /// The address of a job's monitor.
-    pub(crate) fn link(&self, id: &str) -> String {
-        format!("{}/{id}", self.monitor_path)
+    /// Whom a request comes from.
+    pub(crate) fn owner(&self, head: &Parts) -> Option<Owner> {
+        self.owner.as_ref().and_then(|owner| owner.0(head))
+    }
+
+    /// What comes before a job's id in a link written there.
+    pub(crate) fn link_prefix(&self, at: At<'_>) -> Cow<'_, str> {
+        self.links.prefix(&self.monitor_path, at)
     }
 }
 
@@ -140,6 +171,18 @@ impl<St: Store> Jobs<St> {
         Ok(self.registry.store.cancel(id).await?.found())
     }
 
+    /// The jobs there are, the newest first, a page at a time.
+    ///
+    /// With an owner, that owner's jobs are found by an index; without, every job is looked at: about a
+    /// tenth of a second for a million of them.
+    ///
+    /// # Errors
+    ///
+    /// The store's own; the one in memory has none.
+    pub async fn list(&self, filter: &Filter) -> Result<Page, St::Error> {
+        self.registry.store.list(filter).await
+    }
+
     /// The number of requests taken on in this process and not done with: being read, waiting,
     /// running, or canceled and still winding down.
     pub fn unfinished(&self) -> usize {
@@ -181,7 +224,7 @@ impl Lookup {
     fn found(self) -> Option<Snapshot> {
         match self {
             Self::Found(snapshot) => Some(snapshot),
-            Self::Gone | Self::Unknown => None,
+            Self::Gone(_) | Self::Unknown => None,
         }
     }
 }
@@ -304,6 +347,57 @@ impl Builder {
         self
     }
 
+    /// Binds each job to the principal that its request came from. Default: jobs belong to nobody.
+    ///
+    /// The closure is asked about every request that becomes a job, and about every request to the
+    /// monitor. To anyone but its owner a job is not there (404); idempotency keys are each owner's own;
+    /// and `GET` of the monitor's path lists the owner's jobs. A job of nobody can be seen by whoever
+    /// knows its id. To turn away requests of nobody, see [`AcceptedLayer::admit`].
+    ///
+    /// ```
+    /// use tower_accepted::{Jobs, Owner};
+    ///
+    /// #[derive(Clone)]
+    /// struct User(String); // put there by an authentication layer outside this one
+    ///
+    /// let jobs = Jobs::builder()
+    ///     .owner(|head| head.extensions.get::<User>().map(|user| Owner::new(&user.0)))
+    ///     .max_unfinished_per_owner(10)
+    ///     .build();
+    /// # let _ = jobs;
+    /// ```
+    pub fn owner<F>(mut self, owner: F) -> Self
+    where
+        F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static,
+    {
+        self.config.owner = Some(OwnerOf(Arc::new(owner)));
+        self
+    }
+
+    /// How many jobs of one owner may be unfinished at a time. Default: only the limit on all.
+    ///
+    /// One more is answered 429; where no 202 is owed it passes through.
+    pub fn max_unfinished_per_owner(mut self, jobs: usize) -> Self {
+        self.config.max_unfinished_per_owner = Some(jobs);
+        self
+    }
+
+    /// How links are written. Default: [`Links::Path`].
+    ///
+    /// # Panics
+    ///
+    /// If the base of [`Links::Base`] is no absolute `http` or `https` URL, or has a query.
+    pub fn links(mut self, links: Links) -> Self {
+        self.config.links = links.check();
+        self
+    }
+
+    /// How the monitor shows a job. Default: [`Dialect::Default`].
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.config.dialect = dialect;
+        self
+    }
+
     /// The registry, in memory.
     pub fn build(self) -> Jobs {
         let budget = Budget::new(self.config.max_bytes);
@@ -311,7 +405,10 @@ impl Builder {
         Jobs {
             registry: Arc::new(Registry {
                 store,
-                gate: Gate::new(self.config.max_unfinished),
+                gate: Gate::new(
+                    self.config.max_unfinished,
+                    self.config.max_unfinished_per_owner,
+                ),
                 config: self.config,
             }),
         }

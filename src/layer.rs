@@ -1,10 +1,16 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, request::Parts};
 use tower::Layer;
 
 use crate::{
+    idempotency::Idempotency,
     jobs::Jobs,
     service::Accepted,
     store::{MemoryStore, Store},
-    when::When,
+    terms::Terms,
+    when::{Policy, When},
 };
 
 /// Puts 202 (Accepted) in front of a service: see the [crate's page](crate).
@@ -13,6 +19,7 @@ use crate::{
 pub struct AcceptedLayer<P = When, St = MemoryStore> {
     jobs: Jobs<St>,
     policy: P,
+    terms: Arc<Terms>,
 }
 
 impl AcceptedLayer {
@@ -30,17 +37,42 @@ impl Default for AcceptedLayer {
 
 impl<St: Store> AcceptedLayer<When, St> {
     pub(crate) fn of(jobs: Jobs<St>) -> Self {
-        let policy = When::default();
-        Self { jobs, policy }
+        Self {
+            jobs,
+            policy: When::default(),
+            terms: Arc::default(),
+        }
     }
 }
 
 impl<P, St> AcceptedLayer<P, St> {
     /// Chooses which requests become jobs: a [`When`], or a closure over the request's head.
     /// Default: [`When::Always`].
-    pub fn when<Q: crate::Policy>(self, policy: Q) -> AcceptedLayer<Q, St> {
-        let jobs = self.jobs;
-        AcceptedLayer { jobs, policy }
+    pub fn when<Q: Policy>(self, policy: Q) -> AcceptedLayer<Q, St> {
+        AcceptedLayer {
+            jobs: self.jobs,
+            policy,
+            terms: self.terms,
+        }
+    }
+
+    /// Sets how requests with an `Idempotency-Key` are treated, or whether they need one. Default:
+    /// [`Idempotency::new`].
+    pub fn idempotency(mut self, idempotency: Idempotency) -> Self {
+        Arc::make_mut(&mut self.terms).idempotency = idempotency;
+        self
+    }
+
+    /// Refuses requests that would become jobs, before anything of them is read or stored: what the
+    /// closure returns as an error is the answer. Default: none is refused.
+    ///
+    /// Requests that pass through are not asked about.
+    pub fn admit<F>(mut self, admit: F) -> Self
+    where
+        F: Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync + 'static,
+    {
+        Arc::make_mut(&mut self.terms).admit = Some(Arc::new(admit));
+        self
     }
 }
 
@@ -48,6 +80,11 @@ impl<S, P: Clone, St> Layer<S> for AcceptedLayer<P, St> {
     type Service = Accepted<S, P, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Accepted::new(inner, self.policy.clone(), self.jobs.clone())
+        Accepted::new(
+            inner,
+            self.policy.clone(),
+            self.jobs.clone(),
+            self.terms.clone(),
+        )
     }
 }

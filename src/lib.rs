@@ -58,8 +58,9 @@
 //! - **Read your write.** The job is there before the 202 leaves: a GET right after it never finds 404.
 //! - **Byte-exact replay** of status, every header value, body and trailers, but for what would be
 //!   wrong or unsafe in an answer to another request: hop-by-hop fields ([RFC 9110 §7.6.1]) are not
-//!   kept, nor cookies ([`Builder::replay_cookies`]); `AsyncResult` is added, and where they are
-//!   missing `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff`.
+//!   kept, nor cookies of a job without an owner ([`Builder::replay_cookies`]); `AsyncResult`,
+//!   `Accept-Ranges` and `Vary` are added, and where they are missing `ETag`,
+//!   `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff`.
 //! - **Nothing is accepted that can't be kept.** Limits on unfinished jobs, bytes and body size are
 //!   answered 503 and 413 before a 202 ([`Builder`] has them with their defaults). For room, ended jobs
 //!   go, oldest first; unfinished ones never.
@@ -71,11 +72,14 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /jobs/{id}` | 200 and the status document, in every state; `Retry-After` while unfinished |
-//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`; unfinished: 202 and the document; ended without a response: a problem (500; timeout 504, canceled 409, lost 502) |
+//! | `GET /jobs/{id}` | 200 and the status document, in every state; `Retry-After` while unfinished; strong `ETag`, so `If-None-Match` → 304 |
+//! | … with `Prefer: wait=N` | held until the job ends, or with `If-None-Match` until the document differs; at most N s and [`Builder::max_wait`] |
+//! | `GET /jobs/{id}/status` | the same document in every [`Dialect`] |
+//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`; unfinished: 202 and the document; ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Conditional and range requests; `Prefer: wait` |
 //! | `POST /jobs/{id}/cancel` | 200 and the document; ended already: unchanged |
 //! | `DELETE /jobs/{id}` | 204: canceled if unfinished, and forgotten |
-//! | unknown, malformed | 404 |
+//! | `GET /jobs` | where jobs have owners: that owner's, newest first; `?status=`, `?limit=`, `?cursor=` |
+//! | unknown, malformed, somebody else's | 404 |
 //! | expired, still remembered | 410 |
 //! | another method | 405 with `Allow`; `OPTIONS` 204; `HEAD` as `GET` |
 //!
@@ -96,6 +100,12 @@
 //! canceled has an `error` with a `code` ([`ErrorCode`]) and a `message`. What is absent is absent, not
 //! null.
 //!
+//! Clients of other conventions (OData, FHIR, browsers, `curl -L`) are served by another [`Dialect`]; how
+//! addresses are written is a choice of [`Links`]; whom a job belongs to, of [`Builder::owner`].
+//!
+//! A request may carry an `Idempotency-Key`: repeated, it joins the job of the first, even while that
+//! runs, and the inner service is called once ([`Idempotency`]).
+//!
 //! # In the inner service
 //!
 //! Nothing needs to change. A service that wants to tell how far it is, or to hear that nobody waits
@@ -113,31 +123,43 @@ mod body;
 mod budget;
 mod call;
 mod collect;
+mod dialect;
+mod digest;
 mod estimate;
 mod future;
 mod gate;
+mod idempotency;
 mod job;
 mod jobs;
 mod layer;
+mod links;
+mod list;
 mod monitor;
+mod owner;
 mod prefer;
 mod problem;
 mod replay;
 mod run;
 mod service;
 pub mod store;
+mod terms;
 mod when;
 
 pub use crate::{
     body::{Replay, RequestBody, ResponseBody},
+    dialect::Dialect,
     future::ResponseFuture,
+    idempotency::Idempotency,
     job::{
         ErrorCode, Event, Failure, JobHandle, JobId, ParseJobIdError, Progress, ResponseHead,
         Snapshot, Status,
     },
     jobs::{Builder, Jobs},
     layer::AcceptedLayer,
+    links::Links,
+    list::{Cursor, Filter, Page, ParseCursorError},
     monitor::{Monitor, MonitorFuture},
+    owner::Owner,
     service::Accepted,
     when::{Policy, When},
 };

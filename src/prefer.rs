@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
 /// The header in which a client says what it prefers (RFC 7240 §2).
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -18,6 +18,26 @@ pub(crate) struct Prefer {
 }
 
 impl Prefer {
+    /// What was honored of this where the answer is inline, or 202.
+    pub(crate) fn applied(&self, is_accepted: bool, longest_wait: Duration) -> Option<HeaderValue> {
+        let wait = self.wait.map(|wait| wait.min(longest_wait).as_secs());
+        match (self.respond_async && is_accepted, wait) {
+            (false, None) => None,
+            (true, None) => Some(HeaderValue::from_static("respond-async")),
+            (false, Some(wait)) => HeaderValue::try_from(format!("wait={wait}")).ok(),
+            (true, Some(wait)) => HeaderValue::try_from(format!("respond-async, wait={wait}")).ok(),
+        }
+    }
+
+    /// Tells in the head of an inline response that preferences can change the answer, and which did.
+    pub(crate) fn mark_inline<R>(&self, response: &mut Response<R>, longest_wait: Duration) {
+        let headers = response.headers_mut();
+        headers.append(header::VARY, PREFER.into());
+        if let Some(applied) = self.applied(false, longest_wait) {
+            headers.append(PREFERENCE_APPLIED, applied);
+        }
+    }
+
     /// Reads every `Prefer` line as one list. What is unknown or malformed is ignored, and of a
     /// preference that is given twice the first counts (RFC 7240 §2).
     pub(crate) fn of(headers: &HeaderMap) -> Self {
@@ -87,7 +107,6 @@ fn seconds(digits: &[u8]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;

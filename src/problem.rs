@@ -16,6 +16,12 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(crate) enum Problem {
     /// `body-broken`
     BodyBroken,
+    /// `malformed-key`
+    MalformedKey,
+    /// `key-required`
+    KeyRequired,
+    /// `bad-query`
+    BadQuery,
     /// `cross-site`
     CrossSite,
     /// `not-found`
@@ -24,10 +30,16 @@ pub(crate) enum Problem {
     MethodNotAllowed(&'static str),
     /// `body-timeout`
     BodyTimeout,
+    /// `key-in-use`
+    KeyInUse,
     /// `gone`
     Gone,
     /// `body-too-large`
     BodyTooLarge,
+    /// `key-reused`
+    KeyReused,
+    /// `owner-full`
+    OwnerFull,
     /// `full`
     Full,
     /// `draining`
@@ -44,6 +56,24 @@ impl Problem {
                 "body-broken",
                 "The request's body broke off",
                 "Nothing was accepted. Send the request again.",
+            ),
+            Self::MalformedKey => (
+                StatusCode::BAD_REQUEST,
+                "malformed-key",
+                "Not an idempotency key",
+                "Send one Idempotency-Key of 1 to 255 printable ASCII characters, best a quoted string.",
+            ),
+            Self::KeyRequired => (
+                StatusCode::BAD_REQUEST,
+                "key-required",
+                "An idempotency key is required",
+                "Send an Idempotency-Key, a new one for each new request and the same when it is repeated.",
+            ),
+            Self::BadQuery => (
+                StatusCode::BAD_REQUEST,
+                "bad-query",
+                "Not a query of this resource",
+                "Use status, limit and cursor, each once, with values as they were given out.",
             ),
             Self::CrossSite => (
                 StatusCode::FORBIDDEN,
@@ -69,6 +99,12 @@ impl Problem {
                 "The request's body did not arrive in time",
                 "Nothing was accepted. Send the request again.",
             ),
+            Self::KeyInUse => (
+                StatusCode::CONFLICT,
+                "key-in-use",
+                "The first request with this key is still being worked on",
+                "Follow the job of the first request, or send the request again later.",
+            ),
             Self::Gone => (
                 StatusCode::GONE,
                 "gone",
@@ -80,6 +116,18 @@ impl Problem {
                 "body-too-large",
                 "The request's body is too large",
                 "Nothing was accepted. Send less.",
+            ),
+            Self::KeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "key-reused",
+                "The key was used for another request",
+                "Nothing was accepted. Use a new Idempotency-Key for a new request.",
+            ),
+            Self::OwnerFull => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "owner-full",
+                "Too many of your jobs are unfinished",
+                "Nothing was accepted. Send the request again after the time in Retry-After.",
             ),
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -110,7 +158,11 @@ impl Problem {
                 let allow = HeaderValue::from_static(allow);
                 response.headers_mut().insert(header::ALLOW, allow);
             }
-            Self::Full | Self::Draining | Self::StoreUnavailable => {
+            Self::OwnerFull
+            | Self::Full
+            | Self::Draining
+            | Self::StoreUnavailable
+            | Self::KeyInUse => {
                 let seconds = estimate::WHEN_FULL.into();
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
@@ -124,6 +176,7 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Full => Self::Full,
+            Refused::OwnerFull => Self::OwnerFull,
             Refused::Draining => Self::Draining,
         }
     }

@@ -1,6 +1,10 @@
 //! What of an inner response is kept, and what is added where it is handed out again.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{self, Entry},
+    response,
+};
 
 use crate::jobs::Config;
 
@@ -22,10 +26,11 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 /// Takes out of a response's head what must not be kept.
 ///
 /// `Content-Length` goes too: it is written again from the body that there is.
-pub(crate) fn strip(head: &mut response::Parts, config: &Config) {
+/// Cookies stay where only the one who submitted the job can get at them.
+pub(crate) fn strip(head: &mut response::Parts, config: &Config, is_owned: bool) {
     strip_hop_by_hop(&mut head.headers);
     head.headers.remove(header::CONTENT_LENGTH);
-    if !config.replay_cookies {
+    if !config.replay_cookies && !is_owned {
         head.headers.remove(header::SET_COOKIE);
         head.headers.remove(CLEAR_SITE_DATA);
     }
@@ -50,11 +55,17 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Adds to a kept response's head what makes it safe as the answer to a GET that can be shared.
-pub(crate) fn complete(status: StatusCode, headers: &mut HeaderMap, config: &Config) {
-    headers.insert(ASYNC_RESULT, status.as_u16().into());
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("private, no-store"));
+pub(crate) fn complete(headers: &mut HeaderMap, config: &Config, is_owned: bool) {
+    let private = HeaderValue::from_static("private, no-store");
+    match headers.entry(header::CACHE_CONTROL) {
+        Entry::Occupied(mut entry) if is_owned => {
+            entry.insert(private);
+        }
+        Entry::Occupied(_) => {}
+        Entry::Vacant(entry) => {
+            entry.insert(private);
+        }
+    }
     headers
         .entry(header::X_CONTENT_TYPE_OPTIONS)
         .or_insert(HeaderValue::from_static("nosniff"));
@@ -94,7 +105,7 @@ mod tests {
             .body(())
             .expect("a response")
             .into_parts();
-        strip(&mut head, &Config::default());
+        strip(&mut head, &Config::default(), false);
         let left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-kept", "trailer"]);
     }

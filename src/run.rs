@@ -4,10 +4,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
-use http::{Request, Response, StatusCode, header, response};
+use http::{Request, Response, header, response};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::{
@@ -37,6 +37,7 @@ pub(crate) struct Job<St: Store> {
     pub(crate) created: Instant,
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
+    pub(crate) is_owned: bool,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: when the slot is back, the job has ended.
     pub(crate) _slot: Slot,
@@ -91,7 +92,10 @@ where
         // Asked first, so that a call which is done at once costs neither a timer nor a waiter.
         let step = select! {
             biased;
-            step = poll_fn(|cx| steps.as_mut().poll(call.as_mut(), job, cx)) => step,
+            step = poll_fn(|cx| match call.started() {
+                None if is_canceled(job) => Poll::Pending,
+                _ => steps.as_mut().poll(call.as_mut(), job, cx),
+            }) => step,
             code = &mut interrupted => break Err(code),
         };
         let change = match step {
@@ -129,9 +133,20 @@ where
         if heard && code != ErrorCode::Shutdown {
             let grace = job.registry.config.cancel_grace;
             let ended = poll_fn(|cx| steps.as_mut().poll_end(call.as_mut(), job, cx));
-            let _ = timeout(grace, ended).await;
+            select! {
+                _ = timeout(grace, ended) => {}
+                () = job.registry.gate.shutdown() => {}
+            }
         }
     }
+}
+
+/// Whether the job was canceled while it was queued: its call is not to begin, ready or not.
+fn is_canceled<St: Store>(job: &Job<St>) -> bool {
+    let canceled = pin!(job.registry.store.canceled(&job.claim));
+    // Whoever is to be woken waits in `interrupted`.
+    let mut nobody = Context::from_waker(Waker::noop());
+    canceled.poll(&mut nobody).is_ready()
 }
 
 /// Completes when the job is to end before its call does.
@@ -245,8 +260,10 @@ where
                         return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                     }
                     Poll::Ready(Ok(response)) => {
-                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                            log("the service switched protocols", "in a job".into());
+                        // A switch of protocols, or nothing that could be handed out as a result.
+                        if response.status().is_informational() {
+                            let status = response.status().to_string();
+                            log("the service's response is none", status.into());
                             return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                         }
                         let incoming = Incoming::new(response, job);
@@ -335,7 +352,7 @@ fn kept<St: Store>(
         }
         (one, other) => one.or(other),
     };
-    replay::strip(&mut head, &job.registry.config);
+    replay::strip(&mut head, &job.registry.config, job.is_owned);
     Outcome::Response(Response::from_parts(head, collected))
 }
 

@@ -1,4 +1,8 @@
-use std::task::{Context, Poll};
+use std::{
+    future::ready,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -6,14 +10,16 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::{
-    body::{RequestBody, ResponseBody},
-    future::ResponseFuture,
+    body::{Replay, RequestBody, ResponseBody},
+    future::{Intake, ResponseFuture},
+    idempotency::{Key, Malformed},
     jobs::Jobs,
-    monitor,
+    monitor::{self, Place},
     prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
-    when::{Plan, Policy, When, is_dialogue},
+    terms::Terms,
+    when::{Plan, Policy, When, choose, is_dialogue},
 };
 
 /// A service behind [`AcceptedLayer`](crate::AcceptedLayer).
@@ -25,14 +31,16 @@ pub struct Accepted<S, P = When, St = MemoryStore> {
     inner: S,
     policy: P,
     jobs: Jobs<St>,
+    terms: Arc<Terms>,
 }
 
 impl<S, P, St> Accepted<S, P, St> {
-    pub(crate) fn new(inner: S, policy: P, jobs: Jobs<St>) -> Self {
+    pub(crate) fn new(inner: S, policy: P, jobs: Jobs<St>, terms: Arc<Terms>) -> Self {
         Self {
             inner,
             policy,
             jobs,
+            terms,
         }
     }
 
@@ -73,32 +81,60 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let registry = &self.jobs.registry;
-        if let Some(rest) = monitor::rest(&registry.config, request.uri().path()) {
-            let question = monitor::Question::new(rest, &request);
-            return ResponseFuture::answering(monitor::answer(registry.clone(), question));
-        }
+        let config = &registry.config;
+        let place = Place::of(request.uri().path(), config);
         let (head, body) = request.into_parts();
+        if let Some(place) = place {
+            return ResponseFuture::answering(monitor::answer(registry.clone(), place, head));
+        }
         let inner = self.inner.clone();
-        let plan = match self.policy.when(&head) {
-            When::Never => Plan::Pass,
-            _ if is_dialogue(&head) => Plan::Pass,
-            when => when.plan(&Prefer::of(&head.headers), registry.config.max_wait),
-        };
-        if plan == Plan::Pass {
+        let when = choose(&self.policy, config.dialect, &head);
+        if when == When::Never || is_dialogue(&head) {
             return ResponseFuture::pass(inner, head, RequestBody::streaming(body));
         }
-        let too_large = body.size_hint().lower() > registry.config.body_limit as u64;
-        let refused = match registry.gate.enter() {
-            Ok(slot) if !too_large => {
-                let registry = registry.clone();
-                return ResponseFuture::reading(registry, slot, plan, inner, head, body);
+        let prefer = Prefer::of(&head.headers);
+        let mark = Some((prefer, config.max_wait));
+        let plan = when.plan(&prefer, config.max_wait);
+        if plan == Plan::Pass {
+            return ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(mark);
+        }
+        let terms = &self.terms;
+        if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
+            return ResponseFuture::answering(ready(refusal.map(Replay::from)));
+        }
+        let owner = config.owner(&head);
+        let key = match Key::of(&head.headers, owner.as_ref()) {
+            Err(Malformed) => return ResponseFuture::refused(Problem::MalformedKey),
+            Ok(None) if terms.idempotency.required => {
+                return ResponseFuture::refused(Problem::KeyRequired);
             }
-            Ok(_) => Problem::BodyTooLarge,
-            Err(refused) => refused.into(),
+            Ok(key) => key,
         };
-        match plan {
-            Plan::Now => ResponseFuture::refused(refused),
-            _ => ResponseFuture::pass(inner, head, RequestBody::streaming(body)),
+        let slot = registry.gate.enter(owner);
+        let too_large = body.size_hint().lower() > config.body_limit as u64;
+        let refused = match &slot {
+            _ if too_large => Some(Problem::BodyTooLarge),
+            // With a key it may yet join a job that is there.
+            Err(refused) if key.is_none() => Some(Problem::from(*refused)),
+            _ => None,
+        };
+        // With a key, the call must not be made without an entry for it.
+        let is_owed = plan == Plan::Now || key.is_some();
+        match refused {
+            Some(problem) if is_owed => ResponseFuture::refused(problem),
+            Some(_) => ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(mark),
+            None => {
+                let intake = Intake {
+                    registry: registry.clone(),
+                    terms: terms.clone(),
+                    slot,
+                    plan,
+                    prefer,
+                    owner,
+                    key,
+                };
+                ResponseFuture::reading(intake, inner, head, body).marked(mark)
+            }
         }
     }
 }

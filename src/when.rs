@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, header::UPGRADE, request::Parts};
 
-use crate::prefer::Prefer;
+use crate::{dialect::Dialect, prefer::Prefer};
 
 /// Which requests become jobs, and when.
 ///
@@ -54,21 +54,41 @@ pub enum When {
 pub trait Policy {
     /// When to answer 202 to this request.
     fn when(&self, head: &Parts) -> When;
+
+    /// Whether this speaks for safe methods, too. Default: yes; `false` leaves them to the layer, which
+    /// passes them through, but for a `GET` with `respond-async` under
+    /// [`Dialect::Pending202`](crate::Dialect::Pending202).
+    fn is_for_safe_methods(&self) -> bool {
+        true
+    }
 }
 
 impl Policy for When {
-    fn when(&self, head: &Parts) -> When {
-        if head.method.is_safe() {
-            When::Never
-        } else {
-            *self
-        }
+    fn when(&self, _: &Parts) -> When {
+        *self
+    }
+
+    fn is_for_safe_methods(&self) -> bool {
+        false
     }
 }
 
 impl<F: Fn(&Parts) -> When> Policy for F {
     fn when(&self, head: &Parts) -> When {
         self(head)
+    }
+}
+
+/// What the policy says of this request, and where it says nothing, the dialect.
+pub(crate) fn choose<P: Policy>(policy: &P, dialect: Dialect, head: &Parts) -> When {
+    if !head.method.is_safe() || policy.is_for_safe_methods() {
+        return policy.when(head);
+    }
+    let may_be_asked_for = dialect == Dialect::Pending202 && head.method == Method::GET;
+    match policy.when(head) {
+        When::Never => When::Never,
+        _ if may_be_asked_for => When::Preferred,
+        _ => When::Never,
     }
 }
 

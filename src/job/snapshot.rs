@@ -4,6 +4,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::{ErrorCode, JobId, Progress, Status};
+use crate::owner::Owner;
 
 /// All that can be told about a job at one of its revisions.
 #[derive(Debug, Clone)]
@@ -11,6 +12,8 @@ use super::{ErrorCode, JobId, Progress, Status};
 pub struct Snapshot {
     /// The job's name.
     pub id: JobId,
+    /// Whom it belongs to.
+    pub owner: Option<Owner>,
     /// Counts the job's changes, from 1; two snapshots of one revision are equal.
     pub revision: u64,
     /// Where the job stands.

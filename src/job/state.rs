@@ -41,6 +41,18 @@ impl Status {
         }
     }
 
+    /// The status of this word.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        let all = [
+            Self::Queued,
+            Self::Running,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Canceled,
+        ];
+        all.into_iter().find(|status| status.as_str() == word)
+    }
+
     /// The state after `event`, or `None` where the event comes too late to change anything.
     ///
     /// This is the whole state machine; stores apply it, each in its own atomic step.

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     job::{ErrorCode, Failure, ResponseHead, Snapshot, Status},
     jobs::Config,
+    links::At,
 };
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
@@ -59,7 +60,7 @@ impl Document<'_> {
     pub(super) fn json(job: &Snapshot, config: &Config) -> Vec<u8> {
         let id = job.id.encode();
         let id = str::from_utf8(&id).unwrap_or_default();
-        let this = config.link(id);
+        let this = format!("{}{id}", config.link_prefix(At::Document));
         let document = Document {
             id,
             status: job.status,
@@ -105,7 +106,7 @@ impl Error {
 }
 
 /// Whole percents, rounded down: 100 is said only of what is all done.
-fn percent(fraction: f64) -> u8 {
+pub(super) fn percent(fraction: f64) -> u8 {
     // So that 0.29 is 29 and not 28: it is a little less than that in binary.
     (fraction * 100.0 + 1e-9).floor().clamp(0.0, 100.0) as u8
 }

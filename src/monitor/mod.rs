@@ -1,95 +1,52 @@
 //! The status monitor: the resources under the monitor's path.
 
+mod conditional;
 mod document;
+mod list;
+mod place;
 mod service;
+mod status;
+mod wait;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
-use self::document::Document;
+use self::place::Resource;
 pub use self::service::{Monitor, MonitorFuture};
+pub(crate) use self::{place::Place, status::accepted, wait::wait};
 use crate::{
     body::Replay,
-    estimate,
+    dialect::Dialect,
     job::{JobId, Snapshot},
     jobs::{Config, Registry},
-    prefer::{PREFER, PREFERENCE_APPLIED},
+    prefer::{PREFERENCE_APPLIED, Prefer},
     problem::{self, Problem},
     replay,
     store::{Lookup, Store},
 };
 
-/// Where clients of Azure's convention look for the monitor.
-const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// What can make another answer of the same address.
+const VARY: HeaderValue = HeaderValue::from_static("accept, prefer");
+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-
-/// What follows the monitor's path in `path`, without the slash between; `None` where the path is not
-/// the monitor's.
-pub(crate) fn rest<'a>(config: &Config, path: &'a str) -> Option<&'a str> {
-    path.strip_prefix(config.monitor_path.as_str())?
-        .strip_prefix('/')
-}
-
-/// What somebody asks of the monitor.
-#[derive(Debug)]
-pub(crate) struct Question {
-    method: Method,
-    /// Which job, and what of it; `None` for what can't be one.
-    resource: Option<(JobId, Resource)>,
-    cross_site: bool,
-}
-
-/// What there is of each job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Resource {
-    Status,
-    Result,
-    Cancel,
-}
-
-impl Question {
-    /// `rest` is what follows the monitor's path.
-    pub(crate) fn new<B>(rest: &str, request: &Request<B>) -> Self {
-        let (id, resource) = match rest.split_once('/') {
-            None => (rest, Some(Resource::Status)),
-            Some((id, "result")) => (id, Some(Resource::Result)),
-            Some((id, "cancel")) => (id, Some(Resource::Cancel)),
-            Some((id, _)) => (id, None),
-        };
-        let site = request.headers().get(SEC_FETCH_SITE);
-        Self {
-            method: request.method().clone(),
-            resource: id.parse().ok().zip(resource),
-            cross_site: site.is_some_and(|site| site == "cross-site"),
-        }
-    }
-}
-
-impl Resource {
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Status => "GET, HEAD, DELETE, OPTIONS",
-            Self::Result => "GET, HEAD, OPTIONS",
-            Self::Cancel => "POST, OPTIONS",
-        }
-    }
-}
 
 /// Answers for the monitor. It never waits for the inner service.
 pub(crate) async fn answer<St: Store>(
     registry: Arc<Registry<St>>,
-    question: Question,
+    place: Place,
+    head: Parts,
 ) -> Response<Replay> {
-    let is_head = question.method == Method::HEAD;
-    let mut response = match look(&registry, question).await {
-        Ok(response) => response,
-        Err(error) => problem::store_failed(&error),
+    let answer = match place {
+        _ if head.method == Method::OPTIONS => Ok(options(place)),
+        Place::Nowhere => Ok(Problem::NotFound.response()),
+        Place::List => list(&registry, &head).await,
+        Place::Job(id, resource) => job(&registry, id, resource, &head).await,
     };
+    let mut response = answer.unwrap_or_else(|error| problem::store_failed(&error));
+    let is_head = head.method == Method::HEAD;
     let body = response.body();
     // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
     if replay::has_length(response.status()) && (is_head || !body.has_trailers()) {
@@ -104,48 +61,138 @@ pub(crate) async fn answer<St: Store>(
     response
 }
 
-async fn look<St: Store>(
+async fn list<St: Store>(
     registry: &Registry<St>,
-    question: Question,
+    head: &Parts,
+) -> Result<Response<Replay>, St::Error> {
+    match (&head.method, registry.config.owner(head)) {
+        (&Method::GET | &Method::HEAD, Some(owner)) => list::list(registry, owner, head).await,
+        // Whoever is nobody has no jobs to list.
+        (&Method::GET | &Method::HEAD, None) => Ok(Problem::NotFound.response()),
+        _ => Ok(Problem::MethodNotAllowed(Place::List.allow()).response()),
+    }
+}
+
+async fn job<St: Store>(
+    registry: &Registry<St>,
+    id: JobId,
+    resource: Resource,
+    head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let (store, config) = (&registry.store, &registry.config);
-    let Some((id, resource)) = question.resource else {
-        return Ok(Problem::NotFound.response());
+    let lookup = store.get(id).await?;
+    // To anyone but its owner a job is not there, nor was it ever.
+    let owner = match &lookup {
+        Lookup::Found(job) => job.owner,
+        Lookup::Gone(owner) => *owner,
+        Lookup::Unknown => None,
     };
-    let unsafe_method = !question.method.is_safe();
-    let lookup = match (resource, question.method) {
-        (_, Method::OPTIONS) => return Ok(options(resource)),
-        (Resource::Status, Method::DELETE) | (Resource::Cancel, Method::POST)
-            if question.cross_site && unsafe_method =>
-        {
-            return Ok(Problem::CrossSite.response());
-        }
-        (Resource::Status, Method::DELETE) => {
-            return Ok(match store.forget(id).await? {
-                Lookup::Found(_) => no_content(),
-                Lookup::Gone => Problem::Gone.response(),
-                Lookup::Unknown => Problem::NotFound.response(),
-            });
-        }
-        (Resource::Cancel, Method::POST) => store.cancel(id).await?,
-        (Resource::Status | Resource::Result, Method::GET | Method::HEAD) => store.get(id).await?,
-        _ => return Ok(Problem::MethodNotAllowed(resource.allow()).response()),
-    };
+    let is_somebody_elses = owner.is_some() && owner != config.owner(head);
     let job = match lookup {
+        _ if is_somebody_elses => return Ok(Problem::NotFound.response()),
         Lookup::Found(job) => job,
-        Lookup::Gone => return Ok(Problem::Gone.response()),
+        Lookup::Gone(_) => return Ok(Problem::Gone.response()),
         Lookup::Unknown => return Ok(Problem::NotFound.response()),
     };
-    if resource != Resource::Result {
-        return Ok(status(&job, config));
+    let is_get = head.method == Method::GET || head.method == Method::HEAD;
+    match resource {
+        Resource::Monitor | Resource::Status | Resource::Result if is_get => {
+            show(registry, job, resource, head).await
+        }
+        Resource::Monitor if head.method == Method::DELETE => {
+            if is_cross_site(head) {
+                return Ok(Problem::CrossSite.response());
+            }
+            store.forget(id).await?;
+            Ok(deleted(config))
+        }
+        Resource::Cancel if head.method == Method::POST => {
+            if is_cross_site(head) {
+                return Ok(Problem::CrossSite.response());
+            }
+            Ok(match store.cancel(id).await? {
+                Lookup::Found(job) => status::document(&job, config),
+                Lookup::Gone(_) => Problem::Gone.response(),
+                Lookup::Unknown => Problem::NotFound.response(),
+            })
+        }
+        _ => {
+            let allow = Place::Job(id, resource).allow();
+            Ok(Problem::MethodNotAllowed(allow).response())
+        }
     }
-    if !job.status.is_ended() {
-        let mut response = status(&job, config);
-        *response.status_mut() = StatusCode::ACCEPTED;
+}
+
+/// Answers a GET, after the time that the client prefers to wait.
+async fn show<St: Store>(
+    registry: &Registry<St>,
+    job: Snapshot,
+    resource: Resource,
+    head: &Parts,
+) -> Result<Response<Replay>, St::Error> {
+    let config = &registry.config;
+    let shows_document = resource == Resource::Status
+        || (resource == Resource::Monitor && config.dialect == Dialect::Default);
+    let prefer = Prefer::of(&head.headers);
+    let job = match prefer.wait {
+        None => job,
+        // For a change where the client says what it has, else for the end.
+        Some(limit) => {
+            let limit = limit.min(config.max_wait);
+            let says = shows_document && head.headers.contains_key(header::IF_NONE_MATCH);
+            let has = |job: &Snapshot| conditional::has(&head.headers, &status::etag(job));
+            let wanted = |job: &Snapshot| job.status.is_ended() || (says && !has(job));
+            wait(&registry.store, job, limit, wanted).await
+        }
+    };
+    let mut response = if shows_document {
+        let etag = status::etag(&job);
+        let mut response = status::document(&job, config);
+        if let Ok(etag) = HeaderValue::try_from(&etag) {
+            response.headers_mut().insert(header::ETAG, etag);
+        }
+        match conditional::has(&head.headers, &etag) {
+            true => conditional::not_modified(response),
+            false => response,
+        }
+    } else if !job.status.is_ended() {
+        status::pending(&job, resource, config)
+    } else if resource == Resource::Monitor && config.dialect == Dialect::SeeOther {
+        status::see_result(&job, config)
+    } else {
+        result(registry, &job, head).await?
+    };
+    let headers = response.headers_mut();
+    headers.append(header::VARY, VARY);
+    if let Some(applied) = prefer.applied(false, config.max_wait) {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response)
+}
+
+/// The answer to a GET for the result of an ended job.
+async fn result<St: Store>(
+    registry: &Registry<St>,
+    job: &Snapshot,
+    head: &Parts,
+) -> Result<Response<Replay>, St::Error> {
+    let mut response = outcome(registry, job).await?;
+    if job.response.is_none() {
         return Ok(response);
     }
-    if let Some(mut response) = store.result(id).await? {
-        replay::complete(response.status(), response.headers_mut(), config);
+    let status = HeaderValue::from(response.status().as_u16());
+    response.headers_mut().insert(replay::ASYNC_RESULT, status);
+    Ok(conditional::apply(head, response))
+}
+
+/// The response that a job has ended with, or what stands for it.
+pub(crate) async fn outcome<St: Store>(
+    registry: &Registry<St>,
+    job: &Snapshot,
+) -> Result<Response<Replay>, St::Error> {
+    if let Some(mut response) = registry.store.result(job.id).await? {
+        let is_owned = job.owner.is_some();
+        replay::complete(response.headers_mut(), &registry.config, is_owned);
         return Ok(response);
     }
     Ok(match &job.error {
@@ -155,52 +202,30 @@ async fn look<St: Store>(
     })
 }
 
-/// The answer to a request that has become a job (RFC 9110 §15.3.3).
-pub(crate) fn accepted(config: &Config, job: &Snapshot, prefers_async: bool) -> Response<Replay> {
-    let mut response = status(job, config);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    let headers = response.headers_mut();
-    let link = config.link(&job.id.to_string());
-    let monitor = HeaderValue::try_from(format!("<{link}>; rel=\"monitor\""));
-    if let (Ok(location), Ok(monitor)) = (HeaderValue::try_from(link), monitor) {
-        headers.insert(header::LOCATION, location.clone());
-        headers.insert(OPERATION_LOCATION, location);
-        headers.insert(header::LINK, monitor);
-    }
-    headers.insert(header::VARY, PREFER.into());
-    if prefers_async {
-        let applied = HeaderValue::from_static("respond-async");
-        headers.insert(PREFERENCE_APPLIED, applied);
-    }
-    response
+/// Whether a browser says that a page of another site sends this.
+fn is_cross_site(head: &Parts) -> bool {
+    let site = head.headers.get(SEC_FETCH_SITE);
+    site.is_some_and(|site| site == "cross-site")
 }
 
-/// The status document, and when to ask again.
-fn status(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let json = Bytes::from(Document::json(job, config));
-    let mut response = Response::new(Replay::new(json, None));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, JSON);
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
-    if !job.status.is_ended() {
-        let seconds = estimate::retry_after(job.created.elapsed()).into();
-        headers.insert(header::RETRY_AFTER, seconds);
-    }
-    response
-}
-
-fn options(resource: Resource) -> Response<Replay> {
-    let mut response = no_content();
-    let allow = HeaderValue::from_static(resource.allow());
+fn options(place: Place) -> Response<Replay> {
+    let mut response = empty(StatusCode::NO_CONTENT);
+    let allow = HeaderValue::from_static(place.allow());
     response.headers_mut().insert(header::ALLOW, allow);
     response
 }
 
-fn no_content() -> Response<Replay> {
+fn deleted(config: &Config) -> Response<Replay> {
+    empty(match config.dialect {
+        Dialect::Pending202 => StatusCode::ACCEPTED,
+        Dialect::Default | Dialect::SeeOther => StatusCode::NO_CONTENT,
+    })
+}
+
+fn empty(status: StatusCode) -> Response<Replay> {
     let mut response = Response::new(Replay::default());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, NO_STORE);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     response
 }

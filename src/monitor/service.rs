@@ -9,7 +9,7 @@ use std::{
 use http::{Request, Response};
 use tower::Service;
 
-use super::{Question, answer, rest};
+use super::{Place, answer};
 use crate::{
     body::Replay,
     jobs::Jobs,
@@ -38,13 +38,11 @@ impl<St: Store, B> Service<Request<B>> for Monitor<St> {
     }
 
     fn call(&mut self, request: Request<B>) -> MonitorFuture {
-        let registry = &self.jobs.registry;
-        let path = request.uri().path();
-        let rest =
-            rest(&registry.config, path).unwrap_or_else(|| path.strip_prefix('/').unwrap_or(path));
-        let question = Question::new(rest, &request);
+        let registry = self.jobs.registry.clone();
+        let (head, _) = request.into_parts();
+        let place = Place::of_mounted(head.uri.path(), &registry.config);
         MonitorFuture {
-            answer: Box::pin(answer(registry.clone(), question)),
+            answer: Box::pin(answer(registry, place, head)),
         }
     }
 }

@@ -5,17 +5,15 @@
 //! should, and answers for it. [`MemoryStore`] does so on this machine.
 
 mod memory;
-mod order;
-mod packed;
-mod tombstones;
 
 use std::{error, future::Future, time::SystemTime};
 
 use bytes::Bytes;
+use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
-pub use self::memory::{MemoryClaim, MemoryStore};
+pub use self::memory::{MemoryChanges, MemoryClaim, MemoryStore};
 use crate::{
     body::Replay,
     job::{ErrorCode, JobId, Progress, Snapshot, Status},
@@ -23,6 +21,9 @@ use crate::{
 pub use crate::{
     budget::{Budget, Charge},
     collect::Collected,
+    idempotency::{Fingerprint, Key},
+    list::{Cursor, Filter, Page, ParseCursorError},
+    owner::Owner,
 };
 
 /// Keeps jobs.
@@ -37,6 +38,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// run it; nothing, where only this one can.
     type Record: Send + 'static;
 
+    /// A job's changes, from the present state on. Only the newest state is kept for a reader that is
+    /// slow; it ends with the job.
+    type Changes: Stream<Item = Snapshot> + Send;
+
     /// The right to end one job. Dropping it ends the job, as [`ErrorCode::Shutdown`] or by whatever
     /// the store does for a process that is gone.
     type Claim: Send + Sync + 'static;
@@ -47,7 +52,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Takes bytes out of this process's budget, if they are free or finished jobs can go for them.
     fn reserve(&self, bytes: usize) -> Option<Charge>;
 
-    /// Makes a job, in one step with the limits on jobs. Who is told that it is accepted can rely on
+    /// Makes a job, in one step with its key and the limits on jobs. Who is told that it is accepted can rely on
     /// it: [`get`](Self::get) finds it from then on.
     fn accept(
         &self,
@@ -57,6 +62,12 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Looks a job up.
     fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+
+    /// Follows a job that was found; empty where it is not there any more.
+    fn changes(&self, id: JobId) -> Self::Changes;
+
+    /// The jobs there are, the newest first.
+    fn list(&self, filter: &Filter) -> impl Future<Output = Result<Page, Self::Error>> + Send;
 
     /// The response a job ended with; `None` where there is none (any more).
     fn result(
@@ -104,6 +115,12 @@ pub struct NewJob {
     pub started: Option<Instant>,
     /// What a call that runs already has told.
     pub progress: Progress,
+    /// Whom it belongs to.
+    pub owner: Option<Owner>,
+    /// Its idempotency key, and what that was used for.
+    pub key: Option<(Key, Fingerprint)>,
+    /// Whether there is no place for it, so that it can only join a job that is there.
+    pub join_only: bool,
 }
 
 impl NewJob {
@@ -114,6 +131,7 @@ impl NewJob {
             .map(|started| self.created_at + started.saturating_duration_since(self.created));
         Snapshot {
             id: self.id,
+            owner: self.owner,
             revision: 1,
             status: match started_at {
                 None => Status::Queued,
@@ -137,6 +155,10 @@ impl NewJob {
 pub enum Acceptance<C> {
     /// It is there, and this process is to run it.
     RunHere(C),
+    /// The key is that of an earlier request like this one; this is its job.
+    Joined(Box<Snapshot>),
+    /// The key is that of an earlier request unlike this one.
+    KeyReused,
     /// There is no room for it.
     Full,
 }
@@ -146,8 +168,8 @@ pub enum Acceptance<C> {
 pub enum Lookup {
     /// The job.
     Found(Snapshot),
-    /// There was such a job; it has expired.
-    Gone,
+    /// There was such a job, of this owner; it has expired.
+    Gone(Option<Owner>),
     /// No such job, as far as is remembered.
     Unknown,
 }

@@ -1,15 +1,26 @@
 //! The layer as a client and an inner service see it, in process and with the clock paused.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 mod accepting;
 mod canceling;
 mod deciding;
+mod dialects;
 mod draining;
 mod ending;
+mod exchanges;
 mod expiring;
 mod handle;
+mod idempotency;
 mod limits;
+mod linking;
+mod listing;
 mod monitor;
+mod owning;
+mod preferring;
 mod replaying;
 mod tracing;
+mod validating;
+mod waiting;

@@ -93,6 +93,15 @@ pub(crate) fn request(method: &str, path: &str) -> Request<Body> {
     request.body(Body::default()).expect("a request")
 }
 
+/// A request with fields, each `name: value`.
+pub(crate) fn with(mut request: Request<Body>, fields: &[(&'static str, &str)]) -> Request<Body> {
+    for &(name, value) in fields {
+        let value = value.parse().expect("a field value");
+        request.headers_mut().append(name, value);
+    }
+    request
+}
+
 pub(crate) async fn send<S, B, R>(service: &S, request: Request<B>) -> Answer
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,

@@ -1,13 +1,14 @@
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use crate::job::JobId;
+use crate::{job::JobId, owner::Owner};
 
 /// How many gone jobs are remembered; the oldest are forgotten first.
 const LIMIT: usize = 65_536;
 
-/// Remembers which jobs have expired, so that a late reader is told 410 (Gone) and not 404.
+/// Remembers which jobs have expired, so that a late reader is told 410 (Gone) and not 404; and whose
+/// they were, so that nobody else is told.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones {
     /// Held for one look-up or one insert, never across an await. Only a reader of an unknown id and
@@ -17,25 +18,25 @@ pub(super) struct Tombstones {
 
 #[derive(Debug, Default)]
 struct Graves {
-    ids: HashSet<JobId>,
+    owners: HashMap<JobId, Option<Owner>>,
     order: VecDeque<JobId>,
 }
 
 impl Tombstones {
-    pub(super) fn insert(&self, id: JobId) {
+    pub(super) fn insert(&self, id: JobId, owner: Option<Owner>) {
         let mut graves = self.graves.lock();
         if graves.order.len() == LIMIT
             && let Some(oldest) = graves.order.pop_front()
         {
-            graves.ids.remove(&oldest);
+            graves.owners.remove(&oldest);
         }
-        if graves.ids.insert(id) {
+        if graves.owners.insert(id, owner).is_none() {
             graves.order.push_back(id);
         }
     }
 
-    pub(super) fn contains(&self, id: JobId) -> bool {
-        self.graves.lock().ids.contains(&id)
+    pub(super) fn get(&self, id: JobId) -> Option<Option<Owner>> {
+        self.graves.lock().owners.get(&id).copied()
     }
 }
 
@@ -47,9 +48,9 @@ mod tests {
     fn only_so_many_are_remembered_the_newest() {
         let tombstones = Tombstones::default();
         let ids: Vec<_> = (0..=LIMIT).map(|_| JobId::random()).collect();
-        ids.iter().for_each(|&id| tombstones.insert(id));
-        assert!(!tombstones.contains(ids[0]));
-        assert!(ids[1..].iter().all(|&id| tombstones.contains(id)));
-        assert_eq!(tombstones.graves.lock().ids.len(), LIMIT);
+        ids.iter().for_each(|&id| tombstones.insert(id, None));
+        assert!(tombstones.get(ids[0]).is_none());
+        assert!(ids[1..].iter().all(|&id| tombstones.get(id).is_some()));
+        assert_eq!(tombstones.graves.lock().owners.len(), LIMIT);
     }
 }

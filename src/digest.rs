@@ -1,0 +1,51 @@
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// The first 128 bits of a SHA-256: what is kept of a text that is only compared.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Digest([u8; 16]);
+
+impl Digest {
+    /// Each part goes in with its length before it, so that no two lists of parts are alike.
+    pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash.finalize()[..16]);
+        Self(digest)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Digest;
+
+    #[test]
+    fn where_one_part_ends_makes_a_difference() {
+        assert_ne!(
+            Digest::of([&b"ab"[..], b"c"]),
+            Digest::of([&b"a"[..], b"bc"])
+        );
+        assert_eq!(Digest::of([&b"ab"[..]]), Digest::of([&b"ab"[..]]));
+    }
+}

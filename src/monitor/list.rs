@@ -1,0 +1,88 @@
+//! An owner's jobs: `GET /jobs`.
+
+use http::{HeaderValue, Response, header, request::Parts};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{NO_STORE, document::Document};
+use crate::{
+    body::Replay,
+    job::Status,
+    jobs::{Config, Registry},
+    links::{At, Links},
+    list::{Filter, Page},
+    owner::Owner,
+    problem::Problem,
+    store::Store,
+};
+
+pub(super) async fn list<St: Store>(
+    registry: &Registry<St>,
+    owner: Owner,
+    head: &Parts,
+) -> Result<Response<Replay>, St::Error> {
+    let Some(filter) = filter(head.uri.query().unwrap_or_default()) else {
+        return Ok(Problem::BadQuery.response());
+    };
+    let filter = filter.owner(owner);
+    let page = registry.store.list(&filter).await?;
+    let list = List::new(&page, &filter, &registry.config);
+    let json = serde_json::to_vec(&list).expect("texts and documents");
+    let mut response = Response::new(Replay::new(json.into(), None));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    Ok(response)
+}
+
+/// What the query asks for; `None` where it is not one.
+fn filter(query: &str) -> Option<Filter> {
+    let mut filter = Filter::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        // What is given out needs no percent-encoding.
+        filter = match pair.split_once('=')? {
+            ("status", status) => filter.status(Status::of(status)?),
+            ("limit", limit) => filter.limit(limit.parse().ok()?),
+            ("cursor", cursor) => filter.after(cursor.parse().ok()?),
+            _ => return None,
+        };
+    }
+    Some(filter)
+}
+
+#[derive(Serialize)]
+struct List {
+    jobs: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl List {
+    fn new(page: &Page, filter: &Filter, config: &Config) -> Self {
+        let jobs = page.jobs.iter().map(|job| {
+            let json = String::from_utf8(Document::json(job, config));
+            let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
+            json.unwrap_or_default()
+        });
+        let next = page.next.map(|cursor| {
+            // Of a relative reference the query alone is needed.
+            let list = match config.links {
+                Links::Relative => String::new(),
+                _ => config
+                    .link_prefix(At::Document)
+                    .trim_end_matches('/')
+                    .to_owned(),
+            };
+            let status = filter.status.map(|status| format!("&status={status}"));
+            let status = status.unwrap_or_default();
+            format!("{list}?limit={}{status}&cursor={cursor}", filter.limit)
+        });
+        Self {
+            jobs: jobs.collect(),
+            next,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The status document as an answer, as each dialect has it.
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+use super::{NO_STORE, document::Document, place::Resource};
+use crate::{
+    body::Replay,
+    dialect::Dialect,
+    estimate,
+    job::Snapshot,
+    jobs::Config,
+    links::At,
+    prefer::{PREFER, PREFERENCE_APPLIED},
+};
+
+/// Where clients of Azure's convention look for the document.
+const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
+
+/// Where clients of FHIR's convention look for progress.
+const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The longest progress that FHIR's bulk clients are to show.
+const MAX_PROGRESS: usize = 100;
+
+/// The status document, and when to ask again.
+pub(super) fn document(job: &Snapshot, config: &Config) -> Response<Replay> {
+    let json = Document::json(job, config);
+    let mut response = Response::new(Replay::new(json.into(), None));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    if !job.status.is_ended() {
+        let seconds = estimate::retry_after(job.created.elapsed());
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// What the document's `ETag` is: it changes just when the job does.
+pub(super) fn etag(job: &Snapshot) -> String {
+    format!("\"{}\"", job.revision)
+}
+
+/// The monitor or the result of an unfinished job, as 202.
+pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response<Replay> {
+    let mut response = document(job, config);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if config.dialect == Dialect::Pending202 {
+        let headers = response.headers_mut();
+        headers.insert(X_PROGRESS, progress(job));
+        let at = At::Monitor(at.depth());
+        let monitor = format!("{}{}", config.link_prefix(at), job.id);
+        if let Ok(monitor) = HeaderValue::try_from(monitor) {
+            headers.insert(header::CONTENT_LOCATION, monitor);
+        }
+    }
+    response
+}
+
+/// The monitor of an ended job, where the dialect has it lead to the result.
+pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
+    let mut response = document(job, config);
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let result = format!("{}{}/result", config.link_prefix(At::Monitor(0)), job.id);
+    if let Ok(result) = HeaderValue::try_from(result) {
+        response.headers_mut().insert(header::LOCATION, result);
+    }
+    response
+}
+
+/// The answer to a request for `path` that has become a job (RFC 9110 §15.3.3).
+pub(crate) fn accepted(
+    job: &Snapshot,
+    config: &Config,
+    path: &str,
+    applied: Option<HeaderValue>,
+) -> Response<Replay> {
+    let mut response = document(job, config);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    let monitor = format!("{}{}", config.link_prefix(At::Request(path)), job.id);
+    let link = HeaderValue::try_from(format!("<{monitor}>; rel=\"monitor\""));
+    let status = HeaderValue::try_from(format!("{monitor}/status"));
+    if let (Ok(monitor), Ok(link), Ok(status)) = (HeaderValue::try_from(monitor), link, status) {
+        let operation = match config.dialect {
+            Dialect::Default => monitor.clone(),
+            Dialect::Pending202 | Dialect::SeeOther => status,
+        };
+        headers.insert(OPERATION_LOCATION, operation);
+        if config.dialect == Dialect::Pending202 {
+            headers.insert(header::CONTENT_LOCATION, monitor.clone());
+        }
+        headers.insert(header::LOCATION, monitor);
+        headers.insert(header::LINK, link);
+    }
+    headers.insert(header::VARY, PREFER.into());
+    if let Some(applied) = applied {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    response
+}
+
+/// `40% page 4 of 10`, as far as there is any of it.
+fn progress(job: &Snapshot) -> HeaderValue {
+    let percent = job.progress.fraction.map(super::document::percent);
+    let percent = percent.map(|percent| format!("{percent}%"));
+    // What a field can't hold is left out of it.
+    let message = job.progress.message.as_deref().unwrap_or_default();
+    let message: String = message
+        .chars()
+        .filter(|char| (' '..='~').contains(char))
+        .collect();
+    let words = percent.as_deref().into_iter().chain([message.as_str()]);
+    let mut text: String = words.collect::<Vec<_>>().join(" ");
+    if text.trim().is_empty() {
+        text = job.status.to_string();
+    }
+    text.truncate(MAX_PROGRESS);
+    HeaderValue::try_from(text.trim()).unwrap_or(HeaderValue::from_static("running"))
+}

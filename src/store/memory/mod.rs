@@ -1,0 +1,420 @@
+mod changes;
+mod job;
+#[cfg(test)]
+mod model;
+mod order;
+mod packed;
+mod reaper;
+mod tombstones;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    fmt,
+    future::poll_fn,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dashmap::{DashMap, Entry};
+use http::{HeaderMap, Response, request::Parts};
+use parking_lot::Mutex;
+use tokio::task::yield_now;
+
+pub use self::changes::MemoryChanges;
+use self::{
+    job::{Clock, Ending, Job},
+    order::{Order, Place},
+    reaper::EndedJobs,
+    tombstones::Tombstones,
+};
+use super::{Acceptance, Change, End, Lookup, NewJob, Store};
+use crate::{
+    body::Replay,
+    budget::{Budget, Charge},
+    idempotency::{Fingerprint, Key},
+    job::{ErrorCode, JobId, Snapshot},
+    list::{Cursor, Filter, Page},
+    owner::Owner,
+};
+
+/// Keeps jobs in this process's memory, in a [`DashMap`].
+///
+/// What it keeps is bounded by the registry's byte budget; each job counts with its result and 320
+/// bytes besides, 512 where it has an owner or an idempotency key. Where room is needed, the jobs that
+/// ended first are let go. It is lost with the process: [drain](crate::Jobs::drain) before a shutdown.
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+/// More shards than there are threads to keep apart: a shard grows by moving all its jobs, and so
+/// small a shard moves in well under a millisecond at a million jobs.
+const SHARDS: usize = 1024;
+
+/// How many of an owner's jobs are looked at before others are let run.
+const LIST_AT_ONCE: usize = 256;
+
+/// Guards of the maps are held for one look-up, insert or removal, and never leave this file: what is
+/// found is cloned out. Where two are held, that of `keys` was taken before that of `jobs`.
+struct Shared {
+    jobs: DashMap<JobId, Arc<Job>, BuildHasherDefault<IdHasher>>,
+    keys: DashMap<Key, Keyed>,
+    owned: DashMap<Owner, BTreeSet<Cursor>>,
+    /// Held for one push or pop, while no other lock is.
+    ended: Mutex<EndedJobs>,
+    tombstones: Tombstones,
+    budget: Budget,
+    clock: Clock,
+}
+
+/// The job that a key stands for.
+#[derive(Clone, Copy)]
+struct Keyed {
+    id: JobId,
+    fingerprint: Fingerprint,
+}
+
+impl MemoryStore {
+    /// A store that keeps ended jobs for `retain`, and no more than `budget` in all.
+    pub fn new(retain: Duration, budget: Budget) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                jobs: DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS),
+                keys: DashMap::new(),
+                owned: DashMap::new(),
+                ended: Mutex::default(),
+                tombstones: Tombstones::default(),
+                budget,
+                clock: Clock::new(retain),
+            }),
+        }
+    }
+
+    /// The number of jobs kept, unfinished ones included.
+    pub fn len(&self) -> usize {
+        self.shared.jobs.len()
+    }
+
+    /// Whether no job is kept.
+    pub fn is_empty(&self) -> bool {
+        self.shared.jobs.is_empty()
+    }
+}
+
+impl Store for MemoryStore {
+    type Error = Infallible;
+    type Record = ();
+    type Changes = MemoryChanges;
+    type Claim = MemoryClaim;
+
+    fn record(&self, _: &Parts, _: &Bytes, _: Option<&HeaderMap>) {}
+
+    fn reserve(&self, bytes: usize) -> Option<Charge> {
+        self.shared.reserve(bytes)
+    }
+
+    async fn accept(&self, new: NewJob, (): ()) -> Result<Acceptance<MemoryClaim>, Infallible> {
+        let shared = &self.shared;
+        // Before any guard is taken: for room, other jobs and their keys may have to go.
+        let charge = match new.join_only {
+            true => None,
+            false => shared.reserve(Job::cost(&new)),
+        };
+        let Some((key, fingerprint)) = new.key else {
+            return Ok(shared.insert(new, charge));
+        };
+        let keyed = Keyed {
+            id: new.id,
+            fingerprint,
+        };
+        // The entry's guard is held until the job is in the map: who finds the key finds the job.
+        Ok(match shared.keys.entry(key) {
+            Entry::Occupied(mut entry) => match shared.find(entry.get().id) {
+                Some(job) if entry.get().fingerprint == fingerprint => {
+                    let job = job.snapshot(entry.get().id, &shared.clock);
+                    Acceptance::Joined(Box::new(job))
+                }
+                Some(_) => Acceptance::KeyReused,
+                // Its job is about to be removed, and the key with it if it is still that job's.
+                None => {
+                    let accepted = shared.insert(new, charge);
+                    if let Acceptance::RunHere(_) = accepted {
+                        entry.insert(keyed);
+                    }
+                    accepted
+                }
+            },
+            Entry::Vacant(entry) => {
+                let accepted = shared.insert(new, charge);
+                if let Acceptance::RunHere(_) = accepted {
+                    entry.insert(keyed);
+                }
+                accepted
+            }
+        })
+    }
+
+    async fn get(&self, id: JobId) -> Result<Lookup, Infallible> {
+        Ok(self.shared.lookup(id, |_| {}))
+    }
+
+    fn changes(&self, id: JobId) -> MemoryChanges {
+        MemoryChanges::new(id, &self.shared)
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
+        let mut jobs = match filter.owner {
+            Some(owner) => self.shared.list_owned(owner, filter).await,
+            None => self.shared.list_all(filter),
+        };
+        let more = jobs.len() > filter.limit;
+        jobs.truncate(filter.limit);
+        let next = jobs.last().filter(|_| more).map(|(cursor, _)| *cursor);
+        let jobs = jobs.into_iter().map(|(_, job)| job).collect();
+        Ok(Page { jobs, next })
+    }
+
+    async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, Infallible> {
+        let Some(unpacked) = self.shared.find(id).and_then(|job| job.result()) else {
+            return Ok(None);
+        };
+        let mut response = Response::new(Replay::new(unpacked.body, unpacked.trailers));
+        *response.status_mut() = unpacked.status;
+        *response.headers_mut() = unpacked.headers;
+        Ok(Some(response))
+    }
+
+    async fn report(&self, claim: &MemoryClaim, change: Change) -> Result<(), Infallible> {
+        claim.job.report(change, &self.shared.clock);
+        Ok(())
+    }
+
+    async fn finish(&self, claim: &MemoryClaim, end: End) -> Result<bool, Infallible> {
+        let ending = Ending::new(end, &self.shared.clock);
+        Ok(self.shared.end(claim.id, &claim.job, ending))
+    }
+
+    async fn canceled(&self, claim: &MemoryClaim) {
+        poll_fn(|cx| claim.job.poll_ended(cx)).await;
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+        let canceled = Ending::early(ErrorCode::Canceled);
+        Ok(self.shared.lookup(id, |job| {
+            self.shared.end(id, job, canceled);
+        }))
+    }
+
+    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+        let found = self.cancel(id).await?;
+        if let Lookup::Found(_) = found {
+            self.shared.remove(id);
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("jobs", &self.len())
+            .field("budget", &self.shared.budget)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to end a job in memory. Dropped before the job has ended, as it is when its task goes
+/// away with its runtime, it ends the job as [`ErrorCode::Shutdown`].
+pub struct MemoryClaim {
+    shared: Arc<Shared>,
+    id: JobId,
+    job: Arc<Job>,
+}
+
+impl Drop for MemoryClaim {
+    fn drop(&mut self) {
+        let shutdown = Ending::early(ErrorCode::Shutdown);
+        self.shared.end(self.id, &self.job, shutdown);
+    }
+}
+
+impl fmt::Debug for MemoryClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryClaim").field(&self.id).finish()
+    }
+}
+
+impl Shared {
+    /// A job that has not expired.
+    fn find(&self, id: JobId) -> Option<Arc<Job>> {
+        let job = self.jobs.get(&id)?.clone();
+        (!job.is_expired(&self.clock)).then_some(job)
+    }
+
+    /// What is known of an id, after `act` where there is such a job.
+    fn lookup(self: &Arc<Self>, id: JobId, act: impl FnOnce(&Job)) -> Lookup {
+        if let Some(job) = self.find(id) {
+            act(&job);
+            return Lookup::Found(job.snapshot(id, &self.clock));
+        }
+        // Expired and not yet reaped, or reaped and remembered.
+        let expired = self.jobs.get(&id).map(|job| job.owner());
+        match expired.or_else(|| self.tombstones.get(id)) {
+            Some(owner) => Lookup::Gone(owner),
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// Puts a job in, if it is paid for.
+    fn insert(self: &Arc<Self>, new: NewJob, charge: Option<Charge>) -> Acceptance<MemoryClaim> {
+        let Some(charge) = charge else {
+            return Acceptance::Full;
+        };
+        // Given back by `remove`.
+        charge.keep();
+        let id = new.id;
+        let job = Arc::new(Job::new(new, &self.clock));
+        self.jobs.insert(id, job.clone());
+        if let Some(owner) = job.owner() {
+            let mut owned = self.owned.entry(owner).or_default();
+            owned.insert(job.cursor(id));
+        }
+        Acceptance::RunHere(MemoryClaim {
+            shared: self.clone(),
+            id,
+            job,
+        })
+    }
+
+    /// Takes bytes, if need be by letting go of the jobs that ended first.
+    fn reserve(&self, bytes: usize) -> Option<Charge> {
+        loop {
+            if let Some(charge) = self.budget.reserve(bytes) {
+                return Some(charge);
+            }
+            if bytes > self.budget.limit() {
+                return None;
+            }
+            let first = self.ended.lock().order.pop()?;
+            self.retire(first);
+        }
+    }
+
+    /// Ends a job; `false` if it had ended before.
+    fn end(self: &Arc<Self>, id: JobId, job: &Job, ending: Ending) -> bool {
+        let Some(expires) = job.end(ending, &self.clock) else {
+            return false;
+        };
+        self.ended.lock().push(Place { id, expires }, self);
+        true
+    }
+
+    /// Lets a job go that has left the order, and remembers that it was there.
+    fn retire(&self, place: Place) {
+        self.budget.release(Order::PLACE_BYTES);
+        let owner = self.jobs.get(&place.id).map(|job| job.owner());
+        if let Some(owner) = owner {
+            // First remembered, then removed: at no time is it unknown.
+            self.tombstones.insert(place.id, owner);
+            self.remove(place.id);
+        }
+    }
+
+    /// Removes an ended job from the maps. Only one caller gets it out, and that one gives back what
+    /// it was charged, but for its place in the order, which [`retire`](Self::retire) gives back.
+    fn remove(&self, id: JobId) {
+        let Some((_, job)) = self.jobs.remove(&id) else {
+            return;
+        };
+        if let Some(key) = job.key() {
+            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
+        }
+        if let Some(owner) = job.owner() {
+            if let Some(mut owned) = self.owned.get_mut(&owner) {
+                owned.remove(&job.cursor(id));
+            }
+            self.owned.remove_if(&owner, |_, owned| owned.is_empty());
+        }
+        if let Some(charged) = job.charged() {
+            self.budget.release(charged - Order::PLACE_BYTES);
+        }
+    }
+
+    /// One job more than the filter's limit, to tell whether there are more.
+    async fn list_owned(&self, owner: Owner, filter: &Filter) -> Vec<(Cursor, Snapshot)> {
+        let mut found = Vec::new();
+        let mut before = filter.after;
+        loop {
+            let chunk: Vec<Cursor> = match (self.owned.get(&owner), before) {
+                (None, _) => return found,
+                (Some(owned), None) => owned.iter().rev().take(LIST_AT_ONCE).copied().collect(),
+                (Some(owned), Some(before)) => {
+                    let older = owned.range(..before).rev();
+                    older.take(LIST_AT_ONCE).copied().collect()
+                }
+            };
+            for &cursor in &chunk {
+                let job = self.find(cursor.id);
+                let job = job.map(|job| job.snapshot(cursor.id, &self.clock));
+                if let Some(job) = job.filter(|job| filter.admits(job)) {
+                    found.push((cursor, job));
+                    if found.len() > filter.limit {
+                        return found;
+                    }
+                }
+            }
+            if chunk.len() < LIST_AT_ONCE {
+                return found;
+            }
+            before = chunk.last().copied();
+            yield_now().await;
+        }
+    }
+
+    /// The same over all jobs, which are in no order: while all are looked at, the newest so far are
+    /// kept.
+    fn list_all(&self, filter: &Filter) -> Vec<(Cursor, Snapshot)> {
+        let mut newest = BTreeMap::new();
+        for entry in &self.jobs {
+            let (&id, job) = entry.pair();
+            let cursor = job.cursor(id);
+            let is_behind = filter.after.is_none_or(|after| cursor < after);
+            let is_full = newest.len() > filter.limit;
+            let oldest = newest.first_key_value().map(|(&oldest, _)| oldest);
+            if !is_behind || (is_full && oldest.is_some_and(|oldest| cursor < oldest)) {
+                continue;
+            }
+            let snapshot = job.snapshot(id, &self.clock);
+            if filter.admits(&snapshot) && !job.is_expired(&self.clock) {
+                newest.insert(cursor, snapshot);
+                if is_full {
+                    newest.pop_first();
+                }
+            }
+        }
+        newest.into_iter().rev().collect()
+    }
+}
+
+/// A job's id is random already.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = bits;
+    }
+}

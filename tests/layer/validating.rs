@@ -1,0 +1,190 @@
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use tokio::time::sleep;
+use tower::Layer;
+use tower_accepted::{AcceptedLayer, JobHandle};
+
+use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_etag_changes_just_when_the_document_does() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        sleep(Duration::from_secs(10)).await;
+        JobHandle::current().progress(0.5);
+        sleep(Duration::from_secs(10)).await;
+        ok("")
+    }));
+    let accepted = send(&service, post("/")).await;
+    let mut seen = std::collections::HashMap::new();
+    for _ in 0..30 {
+        let answer = send(&service, get(accepted.location())).await;
+        let etag = answer.header("etag").unwrap().to_owned();
+        assert!(etag.starts_with('"'), "strong");
+        assert_eq!(answer.header("vary"), Some("accept, prefer"));
+        let body = seen.entry(etag).or_insert_with(|| answer.body.clone());
+        assert_eq!(*body, answer.body);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let bodies: std::collections::HashSet<_> = seen.values().collect();
+    assert_eq!(
+        (seen.len(), bodies.len()),
+        (4, 4),
+        "queued, running, half done, ended"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_client_has_is_not_sent_again() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let whole = send(&service, get(accepted.location())).await;
+    let etag = whole.header("etag").unwrap();
+    for condition in [etag, "*", &format!("\"x\", W/{etag}")] {
+        for method in ["GET", "HEAD"] {
+            let request = request(method, accepted.location());
+            let request = with(request, &[("if-none-match", condition)]);
+            let answer = send(&service, request).await;
+            assert_eq!(answer.status, StatusCode::NOT_MODIFIED, "{condition}");
+            assert_eq!(answer.header("etag"), Some(etag));
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            assert_eq!(answer.header("content-length"), None);
+            assert!(answer.body.is_empty());
+        }
+    }
+    let other = with(get(accepted.location()), &[("if-none-match", "\"x\"")]);
+    assert_eq!(send(&service, other).await.status, StatusCode::OK);
+}
+
+/// A job that has ended with these fields and a body of ten digits.
+async fn digits(
+    fields: &'static [(&'static str, &'static str)],
+) -> impl AsyncFn(&str, &[(&'static str, &str)]) -> Answer {
+    let service = AcceptedLayer::new().layer(inner(move |request| async move {
+        let mut response = Response::builder();
+        for &(name, value) in fields {
+            response = response.header(name, value);
+        }
+        let status = request.uri().path().trim_start_matches('/').parse::<u16>();
+        let response = response.status(status.unwrap_or(200));
+        Ok(response.body(Body::from("0123456789")).unwrap())
+    }));
+    let accepted = send(&service, post("/200")).await;
+    ended(&service, &accepted).await;
+    let result = format!("{}/result", accepted.location());
+    async move |method: &str, fields: &[(&'static str, &str)]| {
+        send(&service, with(request(method, &result), fields)).await
+    }
+}
+
+const MODIFIED: &str = "Mon, 23 Nov 2026 13:40:01 GMT";
+
+#[tokio::test(start_paused = true)]
+async fn a_result_has_the_services_own_validators_else_ours() {
+    let send = digits(&[]).await;
+    let first = send("GET", &[]).await;
+    let ours = first.header("etag").unwrap();
+    let answer = send("GET", &[("if-none-match", ours)]).await;
+    assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
+
+    let own = &[("etag", "W/\"v7\""), ("last-modified", MODIFIED)];
+    let send = digits(own).await;
+    assert_eq!(send("GET", &[]).await.header("etag"), Some("W/\"v7\""));
+    for (fields, status) in [
+        (&[("if-none-match", "\"v7\"")][..], StatusCode::NOT_MODIFIED),
+        (&[("if-none-match", "\"v8\"")], StatusCode::OK),
+        (&[("if-modified-since", MODIFIED)], StatusCode::NOT_MODIFIED),
+        (
+            &[("if-modified-since", "Mon, 23 Nov 2026 13:40:00 GMT")],
+            StatusCode::OK,
+        ),
+        (
+            &[("if-none-match", "\"v8\""), ("if-modified-since", MODIFIED)],
+            StatusCode::OK,
+        ),
+        (&[("if-modified-since", "yesterday")], StatusCode::OK),
+    ] {
+        assert_eq!(send("GET", fields).await.status, status, "{fields:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_range_of_a_result_is_sent_alone() {
+    let send = digits(&[]).await;
+    assert_eq!(
+        send("GET", &[]).await.header("accept-ranges"),
+        Some("bytes")
+    );
+    for (range, part, content_range) in [
+        ("bytes=0-3", "0123", "bytes 0-3/10"),
+        ("bytes=8-", "89", "bytes 8-9/10"),
+        ("bytes=-3", "789", "bytes 7-9/10"),
+        ("bytes=-30", "0123456789", "bytes 0-9/10"),
+        ("bytes=5-500", "56789", "bytes 5-9/10"),
+    ] {
+        let answer = send("GET", &[("range", range)]).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT, "{range}");
+        assert_eq!(answer.header("content-range"), Some(content_range));
+        assert_eq!(answer.text(), part);
+        let length = part.len().to_string();
+        assert_eq!(answer.header("content-length"), Some(&*length));
+    }
+    for range in ["bytes=10-", "bytes=10-20", "bytes=-0"] {
+        let answer = send("GET", &[("range", range)]).await;
+        assert_eq!(answer.status, StatusCode::RANGE_NOT_SATISFIABLE, "{range}");
+        assert_eq!(answer.header("content-range"), Some("bytes */10"));
+        assert!(answer.body.is_empty());
+    }
+    for range in [
+        "bytes=3-1",
+        "bytes=0-1,3-4",
+        "lines=1-2",
+        "bytes",
+        "bytes=x-y",
+    ] {
+        let answer = send("GET", &[("range", range)]).await;
+        assert_eq!(
+            (answer.status, answer.text()),
+            (StatusCode::OK, "0123456789"),
+            "{range}"
+        );
+    }
+    let head = send("HEAD", &[("range", "bytes=0-3")]).await;
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (StatusCode::OK, Some("10"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_is_sent_only_of_what_the_client_has_the_rest_of() {
+    let send = digits(&[("etag", "\"v7\""), ("last-modified", MODIFIED)]).await;
+    for (if_range, status) in [
+        ("\"v7\"", StatusCode::PARTIAL_CONTENT),
+        ("\"v8\"", StatusCode::OK),
+        ("W/\"v7\"", StatusCode::OK),
+        (MODIFIED, StatusCode::PARTIAL_CONTENT),
+    ] {
+        let fields = [("range", "bytes=0-3"), ("if-range", if_range)];
+        let answer = send("GET", &fields).await;
+        assert_eq!(answer.status, status, "{if_range}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_neither_fresh_nor_taken_apart() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        let response = Response::builder().status(404).header("etag", "\"v7\"");
+        Ok(response.body(Body::from("not found")).unwrap())
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let path = format!("{}/result", accepted.location());
+    let fields = [("if-none-match", "\"v7\""), ("range", "bytes=0-2")];
+    let answer = send(&service, with(get(&path), &fields)).await;
+    assert_eq!(
+        (answer.status, answer.text()),
+        (StatusCode::NOT_FOUND, "not found")
+    );
+}

@@ -1,0 +1,267 @@
+//! Where the layer goes in axum: the advice of the `mounting` page, line by line, and what comes of
+//! not following it.
+
+use std::{collections::HashMap, time::Duration};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{MatchedPath, OriginalUri, Path, Query, State},
+    routing::{get as on_get, post as on_post},
+};
+use http::StatusCode;
+use serde_json::Value;
+use tokio::time::sleep;
+use tower_accepted::{Jobs, When};
+
+use crate::support::*;
+
+/// A request to `path` becomes a job, and its links lead to it.
+async fn is_followed(app: &Router, path: &str) {
+    let accepted = send(app, post(path)).await;
+    let document = ended(app, &accepted).await;
+    assert_eq!(document["status"], "succeeded", "{document}");
+    let at = document["resourceLocation"].as_str().unwrap();
+    let result = send(app, get(at)).await;
+    assert_eq!(
+        (result.status, result.text()),
+        (StatusCode::CREATED, REPORT)
+    );
+}
+
+/// A request to `path` becomes a job that nobody can follow.
+async fn is_lost(app: &Router, path: &str) {
+    let accepted = send(app, post(path)).await;
+    let answer = send(app, get(accepted.location())).await;
+    assert_ne!(answer.header("content-type"), Some("application/json"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_router_is_layered_last_after_merge_and_fallback() {
+    let jobs = Jobs::new();
+    let app = Router::new()
+        .route("/reports", slow())
+        .merge(Router::new().route("/merged", slow()))
+        .nest("/nested", Router::new().route("/reports", slow()))
+        .fallback(render)
+        .layer(jobs.layer());
+    for path in ["/reports", "/merged", "/nested/reports", "/anything"] {
+        is_followed(&app, path).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_router_without_a_fallback_has_its_monitor_too() {
+    let app = Router::new()
+        .route("/reports", slow())
+        .layer(Jobs::new().layer());
+    is_followed(&app, "/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_with_state_is_layered_before_or_after_it_gets_its_state() {
+    let greet = async |State(name): State<&'static str>| (StatusCode::CREATED, name);
+    let jobs = Jobs::new();
+    let before = Router::new()
+        .route("/", on_post(greet))
+        .layer(jobs.layer())
+        .with_state(REPORT);
+    is_followed(&before, "/").await;
+    let after = Router::new()
+        .route("/", on_post(greet))
+        .with_state(REPORT)
+        .layer(jobs.layer());
+    is_followed(&after, "/").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_extracts_in_a_job_what_it_does_without() {
+    async fn handler(
+        Path(name): Path<String>,
+        Query(query): Query<HashMap<String, String>>,
+        Extension(extension): Extension<u32>,
+        path: MatchedPath,
+        OriginalUri(uri): OriginalUri,
+        Json(body): Json<Value>,
+    ) -> String {
+        sleep(Duration::from_secs(1)).await;
+        format!(
+            "{name} {} {extension} {} {uri} {body}",
+            query["q"],
+            path.as_str()
+        )
+    }
+    let api = Router::new().route("/reports/{name}", on_post(handler));
+    let app = Router::new().nest("/api", api);
+    let app = app.layer(Jobs::new().layer()).layer(Extension(7_u32));
+    let mut request = post("/api/reports/all?q=1").map(|_| Body::from("[true]"));
+    let json = "application/json".parse().unwrap();
+    request.headers_mut().insert("content-type", json);
+    let accepted = send(&app, request).await;
+    ended(&app, &accepted).await;
+    assert_eq!(
+        result(&app, &accepted).await.text(),
+        "all 1 7 /api/reports/{name} /api/reports/all?q=1 [true]"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_whole_router_after_zero_answers_at_once_what_cannot_be_a_job() {
+    let jobs = Jobs::new();
+    let router = || Router::new().route("/reports", slow());
+    let app = router().layer(jobs.layer().when(When::After(Duration::ZERO)));
+    is_followed(&app, "/reports").await;
+    let unknown = send(&app, post("/report")).await;
+    let wrong = send(&app, request("PUT", "/reports")).await;
+    assert_eq!(
+        (unknown.status, wrong.status),
+        (StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED)
+    );
+    assert_eq!(wrong.header("allow"), Some("POST"));
+
+    // Without, the router's refusal is the job's result.
+    let app = router().layer(jobs.layer());
+    let accepted = send(&app, post("/report")).await;
+    assert_eq!(ended(&app, &accepted).await["error"]["code"], "http_error");
+    assert_eq!(result(&app, &accepted).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_monitor_hides_what_a_router_has_under_its_path() {
+    let app = Router::new()
+        .route("/jobs", on_get(async || "all jobs"))
+        .route("/jobs/{name}", on_get(async || "one job"))
+        .layer(Jobs::new().layer());
+    assert_eq!(send(&app, get("/jobs")).await.text(), "all jobs");
+    assert_eq!(
+        send(&app, get("/jobs/1")).await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_on_one_route_needs_the_monitor_mounted_apart() {
+    let jobs = Jobs::new();
+    let app = Router::new()
+        .route("/reports", slow().layer(jobs.layer()))
+        .route("/", on_get(async || "home"));
+    is_lost(&app, "/reports").await;
+
+    let nested = app.clone().nest_service("/jobs", jobs.monitor());
+    is_followed(&nested, "/reports").await;
+    let routed = app.route_service("/jobs/{*rest}", jobs.monitor());
+    is_followed(&routed, "/reports").await;
+    assert_eq!(send(&routed, get("/")).await.text(), "home");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_mounted_apart_answers_in_full() {
+    let jobs = Jobs::new();
+    let app = Router::new()
+        .route("/reports", slow().layer(jobs.layer()))
+        .nest_service("/jobs", jobs.monitor());
+    let accepted = send(&app, post("/reports")).await;
+    ended(&app, &accepted).await;
+    let at = accepted.location();
+    let result = format!("{at}/result");
+    let head = send(&app, request("HEAD", &result)).await;
+    assert_eq!(
+        head.header("content-length"),
+        Some(&*REPORT.len().to_string())
+    );
+    for (method, path, status) in [
+        ("OPTIONS", at, 204),
+        ("PUT", at, 405),
+        ("GET", "/jobs/x", 404),
+        ("GET", "/jobs", 404),
+        ("DELETE", at, 204),
+        ("GET", at, 404),
+    ] {
+        let answer = send(&app, request(method, path)).await;
+        assert_eq!(answer.status, status, "{method} {path}");
+        let has_length = answer.headers.contains_key("content-length");
+        assert_eq!(has_length, status != 204, "{method} {path}: {answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_nest_the_monitor_is_mounted_at_the_top() {
+    let jobs = Jobs::new();
+    let api = Router::new().route("/reports", slow()).layer(jobs.layer());
+    let app = Router::new().nest("/api", api);
+    is_lost(&app, "/api/reports").await;
+    let app = app.nest_service("/jobs", jobs.monitor());
+    is_followed(&app, "/api/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_nest_the_monitor_can_stay_under_the_prefix() {
+    let jobs = Jobs::builder().monitor_path("/api/jobs").build();
+    let api = Router::new().route("/reports", slow()).layer(jobs.layer());
+    let app = Router::new()
+        .nest("/api", api)
+        .nest_service("/api/jobs", jobs.monitor());
+    is_followed(&app, "/api/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_layered_around_its_nests_needs_no_mount() {
+    let api = Router::new().route("/reports", slow());
+    let app = Router::new().nest("/api", api).layer(Jobs::new().layer());
+    is_followed(&app, "/api/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nested_as_a_service_the_links_lack_the_prefix() {
+    let jobs = Jobs::new();
+    let api = Router::new().route("/reports", slow()).layer(jobs.layer());
+    let app = Router::new().nest_service("/api", api);
+    is_lost(&app, "/api/reports").await;
+    // It is there, a prefix away.
+    let accepted = send(&app, post("/api/reports")).await;
+    let there = send(&app, get(&format!("/api{}", accepted.location()))).await;
+    assert_eq!(there.status, StatusCode::OK);
+    let app = app.nest_service("/jobs", jobs.monitor());
+    is_followed(&app, "/api/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn route_layer_needs_the_monitor_mounted_apart() {
+    let jobs = Jobs::new();
+    let app = Router::new()
+        .route("/reports", slow())
+        .route_layer(jobs.layer());
+    is_lost(&app, "/reports").await;
+    let app = app.nest_service("/jobs", jobs.monitor());
+    is_followed(&app, "/reports").await;
+    // What it is good for: what has no route is no job.
+    let unknown = send(&app, post("/report")).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_set_after_the_layer_takes_the_monitors_place() {
+    let jobs = Jobs::new();
+    let layered = Router::new().route("/reports", slow()).layer(jobs.layer());
+    let app = layered.clone().fallback(async || "the fallback");
+    let accepted = send(&app, post("/reports")).await;
+    let answer = send(&app, get(accepted.location())).await;
+    assert_eq!(answer.text(), "the fallback");
+    let app = app.nest_service("/jobs", jobs.monitor());
+    is_followed(&app, "/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn merging_into_a_layered_router_takes_its_monitor() {
+    let jobs = Jobs::new();
+    let layered = || Router::new().route("/reports", slow()).layer(jobs.layer());
+    let other = || Router::new().route("/", on_get(async || "home"));
+    let app = layered().merge(other());
+    is_lost(&app, "/reports").await;
+    is_followed(&app.nest_service("/jobs", jobs.monitor()), "/reports").await;
+    // A layered router that is merged into another one brings its monitor along, as one does that
+    // had a fallback of its own before.
+    is_followed(&other().merge(layered()), "/reports").await;
+    let routes = Router::new().route("/reports", slow()).fallback(render);
+    let app = routes.layer(jobs.layer()).merge(other());
+    is_followed(&app, "/reports").await;
+}
