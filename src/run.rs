@@ -133,7 +133,10 @@ where
         if heard && code != ErrorCode::Shutdown {
             let grace = job.registry.config.cancel_grace;
             let ended = poll_fn(|cx| steps.as_mut().poll_end(call.as_mut(), job, cx));
-            let _ = timeout(grace, ended).await;
+            select! {
+                _ = timeout(grace, ended) => {}
+                () = job.registry.gate.shutdown() => {}
+            }
         }
     }
 }

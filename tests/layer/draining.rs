@@ -114,3 +114,22 @@ async fn while_draining_a_call_that_need_not_be_a_job_is_answered_inline() {
     assert_eq!(before.await.unwrap().text(), "inline");
     assert_eq!(drain.await.unwrap(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_over_grants_no_more_grace() {
+    let jobs = Jobs::builder()
+        .cancel_grace(Duration::from_secs(3600))
+        .build();
+    let service = jobs.layer().layer(inner(async |_| {
+        let _listens = JobHandle::current();
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    jobs.cancel(accepted.id()).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(jobs.unfinished(), 1);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(jobs.drain(Duration::from_secs(10)).await, 1);
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}

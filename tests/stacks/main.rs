@@ -7,6 +7,7 @@ mod support;
 
 mod layer_order;
 mod mounting;
+mod proxied;
 mod readiness;
 mod sockets;
 mod streaming;

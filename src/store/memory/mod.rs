@@ -1,5 +1,7 @@
 mod changes;
 mod job;
+#[cfg(test)]
+mod model;
 mod order;
 mod packed;
 mod reaper;
