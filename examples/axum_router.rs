@@ -149,8 +149,7 @@ curl -i -X POST http://{address}/jobs/ID/cancel   # enough of it
 curl -i -d pages=many http://{address}/reports    # 422 at once: no job
 curl -i -d pages=0 http://{address}/quotes        # 201 at once: done within 300 ms
 curl -i -d pages=10 http://{address}/api/reports  # the same under a nest
-for page in posters banners posters; do curl -d pages=5 http://{address}/$page; done
-                                                           # one runs, two are queued
+for page in posters banners posters; do curl -d pages=5 http://{address}/$page; done   # two wait
 "
     )
 }
