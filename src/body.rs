@@ -135,6 +135,13 @@ impl<B> ResponseBody<B> {
     }
 }
 
+/// An empty body; layers that answer for a service, as CORS does to a preflight, make one.
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::replay(Replay::default())
+    }
+}
+
 impl<B> Body for ResponseBody<B>
 where
     B: Body,

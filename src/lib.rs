@@ -106,6 +106,11 @@
 //! A request may carry an `Idempotency-Key`: repeated, it joins the job of the first, even while that
 //! runs, and the inner service is called once ([`Idempotency`]).
 //!
+//! # Where it goes
+//!
+//! Around a whole axum router, last, it needs nothing more. On one route, under `nest` and among other
+//! layers there is something to know: see [`mounting`].
+//!
 //! # In the inner service
 //!
 //! Nothing needs to change. A service that wants to tell how far it is, or to hear that nobody waits
@@ -163,6 +168,9 @@ pub use crate::{
     service::Accepted,
     when::{Policy, When},
 };
+
+#[doc = include_str!("docs/mounting.md")]
+pub mod mounting {}
 
 /// The README's examples, compiled.
 #[cfg(doctest)]

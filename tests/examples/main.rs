@@ -7,6 +7,7 @@ mod client;
 mod program;
 mod upstream;
 
+mod axum_router;
 mod flags;
 mod hostile;
 mod hyper_bare;

@@ -288,6 +288,35 @@ async fn a_timeout_outside_cuts_the_inline_phase_and_no_job() {
     assert_eq!(result.status, StatusCode::GATEWAY_TIMEOUT);
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_of_them_fit_together_in_one_builder() {
+    let timeout = Duration::from_secs(1);
+    let service = ServiceBuilder::new()
+        .layer(TraceLayer::new_for_http())
+        .layer(CorsLayer::permissive())
+        .layer(CompressionLayer::new())
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            timeout,
+        ))
+        .layer(AcceptedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(1))
+        .service(inner(async |_| {
+            sleep(Duration::from_secs(2)).await;
+            ok(REPORT)
+        }));
+    let accepted = send(&service, from_elsewhere(gzip(post("/")))).await;
+    assert_eq!(accepted.header("access-control-allow-origin"), Some("*"));
+    ended(&service, &accepted).await;
+    assert_eq!(result(&service, &accepted).await.text(), REPORT);
+    let preflight = request("OPTIONS", accepted.location());
+    let preflight = send(&service, from_elsewhere(preflight)).await;
+    assert_eq!(
+        (preflight.status, &*preflight.body),
+        (StatusCode::OK, &b""[..])
+    );
+}
+
 /// Lets pass who has any credentials.
 async fn authorize(request: Request, next: Next) -> Response {
     match request.headers().contains_key("authorization") {

@@ -258,10 +258,27 @@ async fn merging_into_a_layered_router_takes_its_monitor() {
     let app = layered().merge(other());
     is_lost(&app, "/reports").await;
     is_followed(&app.nest_service("/jobs", jobs.monitor()), "/reports").await;
-    // A layered router that is merged into another one brings its monitor along, as one does that
-    // had a fallback of its own before.
-    is_followed(&other().merge(layered()), "/reports").await;
+    // One that had a fallback of its own before keeps it.
     let routes = Router::new().route("/reports", slow()).fallback(render);
     let app = routes.layer(jobs.layer()).merge(other());
     is_followed(&app, "/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layered_router_that_is_merged_brings_its_monitor_and_its_404_along() {
+    let jobs = Jobs::new();
+    let routes = || Router::new().route("/reports", slow());
+    let other = || Router::new().route("/", on_get(async || "home"));
+    let app = other().merge(routes().layer(jobs.layer()));
+    is_followed(&app, "/reports").await;
+    // What no route of either has is a job now.
+    let unknown = send(&app, post("/unknown")).await;
+    ended(&app, &unknown).await;
+    assert_eq!(result(&app, &unknown).await.status, StatusCode::NOT_FOUND);
+
+    let app = other().merge(routes().route_layer(jobs.layer()));
+    let app = app.nest_service("/jobs", jobs.monitor());
+    is_followed(&app, "/reports").await;
+    let unknown = send(&app, post("/unknown")).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
 }
