@@ -120,6 +120,7 @@ mod job;
 mod jobs;
 mod layer;
 mod monitor;
+mod passing;
 mod prefer;
 mod problem;
 mod replay;
