@@ -1,6 +1,10 @@
 //! From a request to a job: the one place where a 202 is promised.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{Method, Request, Response, request::Parts};
 use http_body::Body;
@@ -15,7 +19,6 @@ use crate::{
     job::{JobId, Progress},
     jobs::Registry,
     monitor,
-    prefer::Prefer,
     problem::{self, Problem},
     run::{self, Job},
     store::{Acceptance, NewJob, Store},
@@ -38,6 +41,7 @@ impl<St: Store> Arrival<St> {
         registry: Arc<Registry<St>>,
         slot: Slot,
         head: &Parts,
+        prefers_async: bool,
         record: St::Record,
     ) -> Self {
         Self {
@@ -45,17 +49,17 @@ impl<St: Store> Arrival<St> {
             slot,
             record,
             method: head.method.clone(),
-            prefers_async: Prefer::of(&head.headers).respond_async,
+            prefers_async,
             at: Instant::now(),
         }
     }
 
-    fn job(&self, started: Option<Instant>, progress: Progress) -> NewJob {
+    fn job(&self, age: Duration, started: Option<Instant>, progress: Progress) -> NewJob {
         let now = SystemTime::now();
         NewJob {
             id: JobId::random(),
             created: self.at,
-            created_at: now.checked_sub(self.at.elapsed()).unwrap_or(now),
+            created_at: now.checked_sub(age).unwrap_or(now),
             started,
             progress,
         }
@@ -102,8 +106,9 @@ async fn promise<St: Store>(
     if registry.gate.is_closed() {
         return Err(Problem::Draining.response());
     }
+    let age = arrival.at.elapsed();
     let (accepting, snapshot) = {
-        let new = arrival.job(started, progress);
+        let new = arrival.job(age, started, progress);
         let snapshot = new.snapshot();
         (registry.store.accept(new, arrival.record), snapshot)
     };
@@ -112,7 +117,7 @@ async fn promise<St: Store>(
         Ok(Acceptance::Full) => return Err(Problem::Full.response()),
         Err(error) => return Err(problem::store_failed(&error)),
     };
-    let response = monitor::accepted(&registry.config, &snapshot, arrival.prefers_async);
+    let response = monitor::accepted(&registry.config, &snapshot, age, arrival.prefers_async);
     let span = span(snapshot.id, &arrival.method);
     let job = Job {
         id: snapshot.id,

@@ -22,6 +22,7 @@ use crate::{
     gate::Slot,
     jobs::Registry,
     passing::Passing,
+    prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
     when::Plan,
@@ -76,6 +77,7 @@ where
     registry: Arc<Registry<St>>,
     slot: Slot,
     plan: Plan,
+    prefers_async: bool,
     call: Pin<Box<Call<S, B>>>,
     /// How long the body says it is, where it does.
     declared: Option<u64>,
@@ -135,20 +137,22 @@ where
         registry: Arc<Registry<St>>,
         slot: Slot,
         plan: Plan,
-        inner: S,
-        head: Parts,
-        body: B,
+        prefer: Prefer,
+        mut call: Pin<Box<Call<S, B>>>,
     ) -> Self
     where
-        B: Body,
+        B: Body<Data = Bytes>,
     {
+        let declared = call
+            .as_mut()
+            .request()
+            .and_then(|(_, body)| body.size_hint().exact());
         let collect = Collect::new(registry.config.body_limit);
-        let declared = body.size_hint().exact();
-        let call = Box::pin(Call::new(inner, head, RequestBody::streaming(body)));
         Self::new(State::Reading(Reading {
             registry,
             slot,
             plan,
+            prefers_async: prefer.respond_async,
             call,
             declared,
             collect,
@@ -313,7 +317,7 @@ where
         let trailers = collected.trailers.as_deref();
         let store = &self.registry.store;
         let record = store.record(head, &collected.bytes, trailers);
-        let arrival = Arrival::new(self.registry, self.slot, head, record);
+        let arrival = Arrival::new(self.registry, self.slot, head, self.prefers_async, record);
         *body = RequestBody::read(collected);
         match self.plan {
             Plan::Within(after) => State::Racing(Racing {

@@ -7,6 +7,7 @@ use tower::{BoxError, Service};
 
 use crate::{
     body::{RequestBody, ResponseBody},
+    call::Call,
     future::ResponseFuture,
     jobs::Jobs,
     monitor,
@@ -79,10 +80,13 @@ where
         }
         let (head, body) = request.into_parts();
         let inner = self.inner.clone();
-        let plan = match self.policy.when(&head) {
-            When::Never => Plan::Pass,
-            _ if is_dialogue(&head) => Plan::Pass,
-            when => when.plan(&Prefer::of(&head.headers), registry.config.max_wait),
+        let (plan, prefer) = match self.policy.when(&head) {
+            When::Never => (Plan::Pass, Prefer::default()),
+            _ if is_dialogue(&head) => (Plan::Pass, Prefer::default()),
+            when => {
+                let prefer = Prefer::of(&head.headers);
+                (when.plan(&prefer, registry.config.max_wait), prefer)
+            }
         };
         if plan == Plan::Pass {
             return ResponseFuture::pass(inner, head, RequestBody::streaming(body));
@@ -91,7 +95,8 @@ where
         let refused = match registry.gate.enter() {
             Ok(slot) if !too_large => {
                 let registry = registry.clone();
-                return ResponseFuture::reading(registry, slot, plan, inner, head, body);
+                let call = Box::pin(Call::new(inner, head, RequestBody::streaming(body)));
+                return ResponseFuture::reading(registry, slot, plan, prefer, call);
             }
             Ok(_) => Problem::BodyTooLarge,
             Err(refused) => refused.into(),
