@@ -48,26 +48,26 @@ where
 }
 
 async fn run(kind: &str, calls: usize, residents: usize) {
-    let posts = || (0..calls).map(|_| submission()).collect();
-    let gets = || (0..calls).map(|_| request("GET", "/reports")).collect();
+    let post = submission;
+    let get = || request("GET", "/reports");
     let layer = registry().layer();
     match kind {
         "bare" => {
             let mut bare = Subject::new(service_fn(bare::<subjects::RequestBody>));
-            bare.time(gets()).await;
+            bare.serve_all(calls, get).await;
         }
         "pass-through" => {
             let mut passing = Subject::new(layer.layer(service_fn(bare::<RequestBody<_>>)));
-            passing.time(gets()).await;
+            passing.serve_all(calls, get).await;
         }
         "bare-post" => {
             let mut bare = Subject::new(service_fn(bare::<subjects::RequestBody>));
-            bare.time(posts()).await;
+            bare.serve_all(calls, post).await;
         }
         "inline" => {
             let layer = layer.when(When::After(std::time::Duration::from_secs(1)));
             let mut inline = Subject::new(layer.layer(service_fn(bare::<RequestBody<_>>)));
-            inline.time(posts()).await;
+            inline.serve_all(calls, post).await;
         }
         _ => match kind.split_once('/') {
             Some(("layer", kind)) => {
@@ -94,20 +94,18 @@ where
     match kind {
         // Their jobs never get to run.
         "accept" => {
-            for _ in 0..calls {
-                subject.serve(submission()).await;
-            }
+            subject.serve_all(calls, submission).await;
         }
         "accept-to-end" => {
             for _ in 0..calls.div_ceil(BATCH) {
-                for _ in 0..BATCH {
-                    subject.serve(submission()).await;
-                }
+                subject.serve_all(BATCH, submission).await;
                 yield_now().await;
             }
         }
         "status" => {
-            subject.status(calls).await;
+            for read in subject.reads(calls) {
+                subject.serve(read).await;
+            }
         }
         _ => panic!("no such kind: {kind}"),
     }

@@ -12,7 +12,7 @@ use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep};
-use tower::{BoxError, Service, util::Oneshot};
+use tower::{BoxError, Service};
 
 use crate::{
     accept::{self, Accepting, Arrival},
@@ -23,6 +23,7 @@ use crate::{
     idempotency::Key,
     jobs::Registry,
     owner::Owner,
+    passing::Passing,
     prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
@@ -61,7 +62,7 @@ where
     St: Store,
 {
     /// The call alone, without a way to become a job.
-    Passing(#[pin] Oneshot<S, Request<RequestBody<B>>>),
+    Passing(#[pin] Passing<S, Request<RequestBody<B>>>),
     Reading(Reading<S, B, St>),
     Racing(Racing<S, B, St>),
     Accepting(BoxFuture<Accepting<S, B>>, Owed),
@@ -144,7 +145,7 @@ where
 
     pub(crate) fn pass(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         let request = Request::from_parts(head, body);
-        Self::new(State::Passing(Oneshot::new(inner, request)))
+        Self::new(State::Passing(Passing::new(inner, request)))
     }
 
     pub(crate) fn refused(problem: Problem) -> Self {

@@ -2,14 +2,20 @@
 
 #![allow(dead_code)] // each benchmark has use for a part of it
 
-use std::{convert::Infallible, hint::black_box, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    hint::black_box,
+    time::Duration,
+};
 
 use axum::{Router, response::IntoResponse, routing::post};
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tokio::{task::yield_now, time::Instant};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::task::yield_now;
 use tower::{BoxError, Service};
 use tower_accepted::Jobs;
 
@@ -50,10 +56,11 @@ pub(crate) async fn without_router<B: Body<Error = Infallible>>(
     Ok(render(body).await.into_response())
 }
 
-/// A service without a framework: what a layer adds shows best around as little as can be.
-pub(crate) async fn bare<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// A service without a framework, that has answered when its call returns: what a layer adds shows best
+/// around as little as can be.
+pub(crate) fn bare<B>(request: Request<B>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
     black_box(request);
-    Ok(Response::new(Full::new(Bytes::from_static(&REPORT))))
+    ready(Ok(Response::new(Full::new(Bytes::from_static(&REPORT)))))
 }
 
 /// A registry in which a million jobs stay for as long as a benchmark takes.
@@ -115,50 +122,66 @@ where
         Response::from_parts(head, ())
     }
 
-    /// The time that these requests take, one after the other.
+    /// Makes so many calls, one after the other.
+    pub(crate) async fn serve_all(
+        &mut self,
+        calls: usize,
+        request: impl Fn() -> Request<RequestBody>,
+    ) {
+        for _ in 0..calls {
+            black_box(self.serve(request()).await);
+        }
+    }
+
+    /// The processor time that these requests take, one after the other.
     pub(crate) async fn time(&mut self, requests: Vec<Request<RequestBody>>) -> Duration {
-        let start = Instant::now();
+        let start = processor_time();
         for request in requests {
             black_box(self.serve(request).await);
         }
-        start.elapsed()
+        processor_time() - start
     }
 
-    /// The time of `calls` requests for work to their 202.
+    /// The processor time of `calls` requests for work to their 202.
     pub(crate) async fn accept(&mut self, calls: usize) -> Duration {
         let (requests, mut answers) = submissions(calls);
-        let start = Instant::now();
+        let start = processor_time();
         for request in requests {
             answers.push(self.serve(request).await);
         }
-        let time = start.elapsed();
+        let time = processor_time() - start;
         yield_now().await;
         self.forget(answers).await;
         time
     }
 
-    /// The time of `calls` requests for work until their jobs have ended.
+    /// The processor time of `calls` requests for work until their jobs have ended.
     pub(crate) async fn accept_to_end(&mut self, calls: usize) -> Duration {
         let (requests, mut answers) = submissions(calls);
-        let start = Instant::now();
+        let start = processor_time();
         for request in requests {
             answers.push(self.serve(request).await);
         }
         yield_now().await;
-        let time = start.elapsed();
+        let time = processor_time() - start;
         self.forget(answers).await;
         time
     }
 
-    /// The time of `calls` reads of the status of residents, all over the map.
+    /// The processor time of reads of the status of residents, all over the map.
     pub(crate) async fn status(&mut self, calls: usize) -> Duration {
-        let requests = (0..calls).map(|_| {
-            // A prime, so that every resident comes in its turn, and none next to the last.
+        let reads = self.reads(calls);
+        self.time(reads).await
+    }
+
+    /// Requests for the status of residents, none next to the last.
+    pub(crate) fn reads(&mut self, calls: usize) -> Vec<Request<RequestBody>> {
+        let reads = (0..calls).map(|_| {
+            // A prime, so that every resident comes in its turn.
             self.next = (self.next + 514_229) % self.residents.len();
             request("GET", &self.residents[self.next])
         });
-        let requests = requests.collect();
-        self.time(requests).await
+        reads.collect()
     }
 
     /// Sees to it that this many ended jobs are kept.
@@ -192,6 +215,13 @@ where
         assert_eq!(result.status(), StatusCode::OK, "{path} has not ended");
         assert!(result.headers().contains_key("x-request-id"));
     }
+}
+
+/// What this thread has had of a processor. Of a machine that others use too this is the better clock:
+/// it stands still while they have their turn.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.try_into().expect("not before its start")
 }
 
 fn submissions(calls: usize) -> (Vec<Request<RequestBody>>, Vec<Response<()>>) {
