@@ -28,22 +28,26 @@ pub(crate) async fn start() -> io::Result<Authority> {
 }
 
 /// What to try, ready to be pasted: commands are indented, and words are not.
-pub(crate) fn tour(gateway: &str, monitor: &str) -> String {
+pub(crate) fn tour(gateway: &str, monitor: &str, needs_key: bool) -> String {
+    let post = match needs_key {
+        true => "-X POST -H \"Idempotency-Key: $(date +%s%N)\"",
+        false => "-X POST",
+    };
     format!(
         "
 A report takes 5 seconds. Ask for one, and see the 202:
 
-    curl -i -X POST {gateway}/report
+    curl -i {post} {gateway}/report
 
 Or keep the address of its monitor, look until it is done, and fetch the report:
 
-    job={gateway}$(curl -s -X POST {gateway}/report | grep -o '{monitor}/[^\"]*')
+    job={gateway}{monitor}/$(curl -s {post} {gateway}/report | grep -o '\"id\":\"[^\"]*' | cut -c7-)
     while curl -s $job | grep -E 'queued|running'; do sleep 1; done
     curl -i $job/result
 
 Or ask for another and cancel it:
 
-    job={gateway}$(curl -s -X POST {gateway}/report | grep -o '{monitor}/[^\"]*')
+    job={gateway}{monitor}/$(curl -s {post} {gateway}/report | grep -o '\"id\":\"[^\"]*' | cut -c7-)
     curl -i -X POST $job/cancel
 
 What is quick is answered as ever; what fails is a result too (use /broken for /report above); and

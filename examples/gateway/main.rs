@@ -59,7 +59,7 @@ async fn run(options: Options) -> Result<(), BoxError> {
     let (upstream, tour) = match &options.upstream {
         Some(upstream) => (upstream.clone(), None),
         None => {
-            let tour = demo::tour(&address, &options.monitor);
+            let tour = demo::tour(&address, &options.monitor, options.require_key);
             (demo::start().await?, Some(tour))
         }
     };
@@ -71,7 +71,10 @@ async fn run(options: Options) -> Result<(), BoxError> {
         tour.unwrap_or_default(),
     ));
     let jobs = options.jobs();
-    let layer = jobs.layer().when(options.when());
+    let layer = jobs
+        .layer()
+        .when(options.when())
+        .idempotency(options.idempotency());
     let gateway = Gateway {
         jobs,
         monitor: options.monitor.clone(),

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use http::{
-    Uri,
+    HeaderName, Uri,
     uri::{Authority, Scheme},
 };
-use tower_accepted::{Jobs, When};
+use tower_accepted::{Dialect, Idempotency, Jobs, Links, Owner, When};
 
 /// Puts 202 (Accepted) in front of any HTTP server, without changing it.
 ///
@@ -73,6 +73,50 @@ pub(crate) struct Options {
     /// submitted the job.
     #[arg(long)]
     replay_cookies: bool,
+
+    /// How the monitor shows a job: for Azure's clients and one's own, for OData's and FHIR's, or for
+    /// browsers and `curl -L`
+    #[arg(long, value_enum, value_name = "NAME", default_value = "default")]
+    dialect: DialectName,
+
+    /// How addresses are written: from the root, or relative to the request, which holds behind a proxy
+    /// that strips a prefix
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        default_value = "path",
+        conflicts_with = "public_base"
+    )]
+    links: LinksForm,
+
+    /// Write addresses as URLs that begin with this one, which every client understands
+    #[arg(long, value_name = "URL", value_parser = public_base)]
+    public_base: Option<String>,
+
+    /// Refuse a request that may become a job and has no Idempotency-Key
+    #[arg(long)]
+    pub(crate) require_key: bool,
+
+    /// Bind each job to the value of this field of its request, as a proxy outside has set it
+    ///
+    /// With another value the job is not there. Whoever can reach the gateway without that proxy can
+    /// say what it likes.
+    #[arg(long, value_name = "NAME")]
+    owner_header: Option<HeaderName>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DialectName {
+    Default,
+    Pending202,
+    SeeOther,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LinksForm {
+    Path,
+    Relative,
 }
 
 const NOTES: &str = "\
@@ -91,7 +135,21 @@ impl Options {
     pub(crate) fn jobs(&self) -> Jobs {
         const BUDGET: usize = 256 << 20;
         let timeout = Some(self.job_timeout_secs).filter(|&seconds| seconds > 0);
-        Jobs::builder()
+        let mut builder = Jobs::builder();
+        if let Some(name) = self.owner_header.clone() {
+            builder = builder.owner(move |head| head.headers.get(&name).map(Owner::new));
+        }
+        builder
+            .dialect(match self.dialect {
+                DialectName::Default => Dialect::Default,
+                DialectName::Pending202 => Dialect::Pending202,
+                DialectName::SeeOther => Dialect::SeeOther,
+            })
+            .links(match (&self.public_base, self.links) {
+                (Some(base), _) => Links::Base(base.clone()),
+                (None, LinksForm::Path) => Links::Path,
+                (None, LinksForm::Relative) => Links::Relative,
+            })
             .monitor_path(&self.monitor)
             .max_unfinished(self.max_unfinished)
             .max_result(self.max_result)
@@ -100,6 +158,11 @@ impl Options {
             .job_timeout(timeout.map(Duration::from_secs))
             .replay_cookies(self.replay_cookies)
             .build()
+    }
+
+    /// Whether a key is needed.
+    pub(crate) fn idempotency(&self) -> Idempotency {
+        Idempotency::new().required(self.require_key)
     }
 
     /// Which requests become jobs.
@@ -146,6 +209,20 @@ fn upstream(text: &str) -> Result<Authority, String> {
         _ => "expected http://HOST[:PORT]",
     };
     Err(refused.to_owned())
+}
+
+/// As [`Links::Base`] takes it.
+fn public_base(text: &str) -> Result<String, String> {
+    let url: Option<Uri> = text.parse().ok();
+    let valid = url.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.authority().is_some()
+            && url.query().is_none()
+    });
+    match valid {
+        true => Ok(text.to_owned()),
+        false => Err("expected http(s)://HOST[:PORT][/PATH]".to_owned()),
+    }
 }
 
 fn monitor_path(text: &str) -> Result<String, String> {

@@ -191,6 +191,79 @@ async fn replay_cookies_hands_them_out_with_the_result() {
 }
 
 #[tokio::test]
+async fn dialect_is_how_the_monitor_shows_a_job() {
+    for (dialect, status) in [("default", 200), ("pending202", 418), ("see-other", 303)] {
+        let mut upstream = Upstream::start().await;
+        let flags = ["--always", "--dialect", dialect];
+        let gateway = Program::gateway(upstream.address, &flags).await;
+        let job = post(gateway.address, "/reports", "").await.job();
+        let teapot = "HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n";
+        upstream.next().await.answer(teapot).await;
+        let waiting = request("GET", &job).header("prefer", "wait=30");
+        let waiting = waiting
+            .body(http_body_util::Full::default())
+            .expect("a request");
+        let answer = send(gateway.address, waiting).await;
+        assert_eq!(answer.status, status, "{dialect}");
+    }
+}
+
+#[tokio::test]
+async fn links_and_public_base_are_how_addresses_are_written() {
+    for (flags, prefix) in [
+        (&["--always"][..], "/jobs/"),
+        (&["--always", "--links", "relative"], "../jobs/"),
+        (
+            &["--always", "--public-base", "https://host.example/v1"],
+            "https://host.example/v1/jobs/",
+        ),
+    ] {
+        let upstream = Upstream::start().await;
+        let gateway = Program::gateway(upstream.address, flags).await;
+        let location = post(gateway.address, "/a/reports", "").await.job();
+        let (start, _) = location.rsplit_once('/').expect("a path");
+        assert_eq!(format!("{start}/"), prefix);
+    }
+}
+
+#[tokio::test]
+async fn require_key_refuses_what_cannot_be_repeated() {
+    let upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--always", "--require-key"]).await;
+    let refused = post(gateway.address, "/reports", "").await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let keyed = async || {
+        let request = request("POST", "/reports").header("idempotency-key", "key");
+        let request = request.body(http_body_util::Full::default());
+        send(gateway.address, request.expect("a request"))
+            .await
+            .job()
+    };
+    assert_eq!(keyed().await, keyed().await);
+}
+
+#[tokio::test]
+async fn owner_header_binds_a_job_to_who_is_named_in_it() {
+    let upstream = Upstream::start().await;
+    let flags = ["--always", "--owner-header", "X-User"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let ask = async |method: &str, path: &str, user: &str| {
+        let request = request(method, path).header("x-user", user);
+        let request = request.body(http_body_util::Full::default());
+        send(gateway.address, request.expect("a request")).await
+    };
+    let job = ask("POST", "/reports", "me").await.job();
+    assert_eq!(ask("GET", &job, "me").await.status, StatusCode::OK);
+    assert_eq!(ask("GET", &job, "you").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        get(gateway.address, &job).await.status,
+        StatusCode::NOT_FOUND
+    );
+    let list = ask("GET", "/jobs", "me").await.json();
+    assert_eq!(list["jobs"][0]["self"], job);
+}
+
+#[tokio::test]
 async fn help_tells_of_every_flag_and_its_default() {
     let help = command("gateway")
         .arg("--help")
@@ -212,6 +285,11 @@ async fn help_tells_of_every_flag_and_its_default() {
         ("--job-timeout-secs <N>", Some("3600")),
         ("--drain-secs <N>", Some("30")),
         ("--replay-cookies", None),
+        ("--dialect <NAME>", Some("default")),
+        ("--links <FORM>", Some("path")),
+        ("--public-base <URL>", None),
+        ("--require-key", None),
+        ("--owner-header <NAME>", None),
     ] {
         let (_, text) = help.split_once(&format!("      {flag}\n")).expect(flag);
         let text = text.split("\n      --").next().unwrap_or_default();
@@ -242,6 +320,13 @@ async fn what_cannot_be_done_is_refused_at_the_start() {
         (&["--always", "--preferred"], "cannot be used with"),
         (&["--always", "--after-ms", "1"], "cannot be used with"),
         (&["--preferred", "--after-ms", "1"], "cannot be used with"),
+        (&["--dialect", "klingon"], "invalid value 'klingon'"),
+        (&["--public-base", "host"], "expected http(s)://HOST"),
+        (
+            &["--public-base", "http://a", "--links", "relative"],
+            "cannot be used with",
+        ),
+        (&["--owner-header", "a b"], "invalid value 'a b'"),
         (&["--drain-secs=-1"], "invalid value '-1'"),
         (
             &["--listen", "192.0.2.1:1"],
