@@ -24,8 +24,8 @@ use tower_accepted::{JobHandle, Jobs, RequestBody};
 /// How long a shutdown waits for jobs, and then for open connections.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Counts words, one each half second. It is an ordinary service: that it tells how far it is shows
-/// in the monitor, and would be without effect elsewhere.
+/// Counts words, one each half second. It is an ordinary service: what it tells its job, and hears
+/// from it, is without effect where there is none.
 async fn count_words(
     request: Request<RequestBody<Incoming>>,
 ) -> Result<Response<Full<Bytes>>, BoxError> {
@@ -36,7 +36,11 @@ async fn count_words(
     for counted in 0..words.len() {
         job.message(format!("{counted} of {} words", words.len()));
         job.progress(counted as f64 / words.len() as f64);
-        sleep(Duration::from_millis(500)).await;
+        tokio::select! {
+            () = sleep(Duration::from_millis(500)) => {}
+            // Nobody will fetch the number.
+            () = job.canceled() => break,
+        }
     }
     Ok(Response::new(format!("{} words\n", words.len()).into()))
 }

@@ -17,6 +17,8 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 use crate::{
     body::{Replay, RequestBody},
     call::Call,
+    collect::Collected,
+    future::Intake,
     gate::{Refused, Slot},
     idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
     job::{JobId, Progress, Snapshot},
@@ -28,19 +30,16 @@ use crate::{
     problem::{self, Problem},
     run::{self, Job},
     store::{Acceptance, Lookup, NewJob, Store},
+    terms::Terms,
 };
 
-/// A request that may become a job, and all that this takes but the call.
-pub(crate) struct Offer<St: Store> {
-    pub(crate) registry: Arc<Registry<St>>,
+/// A request whose body has been read, with what it takes to make it a job.
+pub(crate) struct Arrival<St: Store> {
+    registry: Arc<Registry<St>>,
+    terms: Arc<Terms>,
     /// The place for it; without one it can only join a job that is there.
-    pub(crate) slot: Result<Slot, Refused>,
-    pub(crate) arrival: Arrival,
-    pub(crate) record: St::Record,
-}
-
-/// What is left to know of a request once it has become a call.
-pub(crate) struct Arrival {
+    slot: Result<Slot, Refused>,
+    record: St::Record,
     method: Method,
     /// The path, where links depend on it.
     path: Option<Box<str>>,
@@ -48,34 +47,45 @@ pub(crate) struct Arrival {
     owner: Option<Owner>,
     key: Option<(Key, Fingerprint)>,
     at: Instant,
-    at_wall_clock: SystemTime,
 }
 
-impl Arrival {
+impl<St: Store> Arrival<St> {
     /// A request whose body has just been read.
-    pub(crate) fn new(
-        head: &Parts,
-        links: &Links,
-        prefer: Prefer,
-        owner: Option<Owner>,
-        key: Option<(Key, Fingerprint)>,
-    ) -> Self {
+    pub(crate) fn new(intake: Intake<St>, head: &Parts, body: &Collected) -> Self {
+        let (registry, terms) = (intake.registry, intake.terms);
+        let record = registry
+            .store
+            .record(head, &body.bytes, body.trailers.as_deref());
+        let key = intake.key.map(|key| {
+            let fingerprint = terms.idempotency.fingerprint(head, &body.bytes);
+            (key, fingerprint)
+        });
+        let is_relative = registry.config.links == Links::Relative;
         Self {
+            registry,
+            terms,
+            slot: intake.slot,
+            record,
             method: head.method.clone(),
-            path: (*links == Links::Relative).then(|| head.uri.path().into()),
-            prefer,
-            owner,
+            path: is_relative.then(|| head.uri.path().into()),
+            prefer: intake.prefer,
+            owner: intake.owner,
             key,
             at: Instant::now(),
-            at_wall_clock: SystemTime::now(),
         }
     }
 
+    /// Whether the call must not be made without an entry for it.
+    pub(crate) fn is_keyed(&self) -> bool {
+        self.key.is_some()
+    }
+
     fn job(&self, started: Option<Instant>, progress: Progress, join_only: bool) -> NewJob {
+        let now = SystemTime::now();
         NewJob {
             id: JobId::random(),
             created: self.at,
-            created_at: self.at_wall_clock,
+            created_at: now.checked_sub(self.at.elapsed()).unwrap_or(now),
             started,
             progress,
             owner: self.owner,
@@ -83,24 +93,46 @@ impl Arrival {
             join_only,
         }
     }
+}
 
-    /// The job's span: it follows from the request's, and outlives it.
-    fn span(&self, id: JobId) -> Span {
-        let span = info_span!(parent: None, "job", %id, method = %self.method, end = Empty);
-        span.follows_from(Span::current());
-        span
+/// The 202, or a refusal and the call.
+pub(crate) type Accepting<S, B> =
+    Result<Response<Replay>, (Response<Replay>, Pin<Box<Call<S, B>>>)>;
+
+/// Makes a call a job, runs it in the background, and answers 202; or gives the call back, with what
+/// there is to say against it.
+pub(crate) async fn accept<S, B, R, St>(
+    arrival: Arrival<St>,
+    call: Pin<Box<Call<S, B>>>,
+) -> Accepting<S, B>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    match promise(arrival, call.started(), call.progress()).await {
+        Ok(mut promised) => {
+            if let Some((job, span)) = promised.run.take() {
+                spawn(call, job, span);
+            }
+            Ok(promised.accepted())
+        }
+        Err(refusal) => Err((refusal, call)),
     }
 }
 
-/// Makes a call that has not begun a job, or joins the job of an earlier request with its key.
+/// Makes a call with a key a job before it begins, or joins the job of an earlier request.
 ///
-/// A call that could be answered inline `within` a time begins as a job all the same where it has a
-/// key, and its response is kept: that is what the key asks for.
-pub(crate) async fn at_once<S, B, R, St>(
-    offer: Offer<St>,
-    call: Call<S, B>,
+/// Where it could be answered inline `within` a time it is a job all the same, and its response is
+/// kept: that is what the key asks for.
+pub(crate) async fn accept_keyed<S, B, R, St>(
+    arrival: Arrival<St>,
+    call: Pin<Box<Call<S, B>>>,
     within: Option<Duration>,
-    strict: bool,
 ) -> Response<Replay>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
@@ -111,7 +143,8 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let mut promised = match promise(offer, None, Progress::default()).await {
+    let strict = arrival.terms.idempotency.strict;
+    let mut promised = match promise(arrival, None, Progress::default()).await {
         Ok(promised) => promised,
         Err(refusal) => return refusal,
     };
@@ -121,13 +154,11 @@ where
     }
     match (promised.run.take(), within) {
         (None, _) => {}
-        (Some((job, span)), None) => {
-            tokio::spawn(run::run(call, job).instrument(span));
-        }
+        (Some((job, span)), None) => spawn(call, job, span),
         (Some((job, span)), Some(_)) => {
             // Asked once before it goes to the background: what is ready at once is answered inline.
-            let mut running = Box::pin(run::run(call, job).instrument(span));
-            let first = poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await;
+            let mut running = Box::pin(run::run(call, job)).instrument(span);
+            let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
             if first.is_pending() {
                 tokio::spawn(running);
             }
@@ -144,11 +175,7 @@ where
     response
 }
 
-/// Makes a call that runs a job, and answers 202; or gives it back, to go on inline.
-pub(crate) async fn hand_over<S, B, R, St>(
-    offer: Offer<St>,
-    call: Pin<Box<Call<S, B>>>,
-) -> Result<Response<Replay>, Pin<Box<Call<S, B>>>>
+fn spawn<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>, span: Span)
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -158,15 +185,8 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    match promise(offer, call.started(), call.progress()).await {
-        Ok(mut promised) => {
-            if let Some((job, span)) = promised.run.take() {
-                tokio::spawn(run::run_on(call, job).instrument(span));
-            }
-            Ok(promised.accepted())
-        }
-        Err(_) => Err(call),
-    }
+    // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
+    tokio::spawn(Box::pin(run::run(call, job)).instrument(span));
 }
 
 /// A job that is in the store, so that its 202 may go out.
@@ -181,65 +201,61 @@ struct Promised<St: Store> {
 
 /// Makes the job, or finds that of an earlier request.
 async fn promise<St: Store>(
-    offer: Offer<St>,
+    arrival: Arrival<St>,
     started: Option<Instant>,
     progress: Progress,
 ) -> Result<Promised<St>, Response<Replay>> {
-    let Offer {
-        registry,
-        slot,
-        arrival,
-        record,
-    } = offer;
     // The body may have taken its time: a drain that has begun since is not to wait for new work.
-    let slot = match registry.gate.is_closed() {
-        true => Err(Refused::Draining),
-        false => slot,
+    let slot = match &arrival.slot {
+        Ok(_) if arrival.registry.gate.is_closed() => Some(Refused::Draining),
+        Ok(_) => None,
+        Err(refused) => Some(*refused),
     };
-    if let (Err(refused), None) = (&slot, &arrival.key) {
-        return Err(Problem::from(*refused).response());
+    if let (Some(refused), None) = (slot, &arrival.key) {
+        return Err(Problem::from(refused).response());
     }
-    let new = arrival.job(started, progress, slot.is_err());
-    let snapshot = new.snapshot();
-    let accepted = registry.store.accept(new, record).await;
-    let (claim, slot) = match accepted.map_err(|error| problem::store_failed(&error))? {
-        Acceptance::Joined(snapshot) => {
-            return Ok(Promised {
-                registry,
-                snapshot: *snapshot,
-                path: arrival.path,
-                prefer: arrival.prefer,
-                run: None,
-            });
-        }
-        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
-        Acceptance::Full => {
-            let refused = slot.err().unwrap_or(Refused::Full);
-            return Err(Problem::from(refused).response());
-        }
-        Acceptance::RunHere(claim) => match slot {
-            Ok(slot) => (claim, slot),
-            // A store that makes a job where it was only to join one; the claim's drop ends it.
-            Err(refused) => return Err(Problem::from(refused).response()),
-        },
+    let (accepting, snapshot) = {
+        let new = arrival.job(started, progress, slot.is_some());
+        let snapshot = new.snapshot();
+        let store = &arrival.registry.store;
+        (store.accept(new, arrival.record), snapshot)
     };
-    let span = arrival.span(snapshot.id);
-    let job = Job {
-        id: snapshot.id,
-        registry: registry.clone(),
-        created: arrival.at,
-        is_head: arrival.method == Method::HEAD,
-        is_owned: arrival.owner.is_some(),
-        claim,
-        _slot: slot,
-    };
-    Ok(Promised {
-        registry,
+    let accepted = accepting.await;
+    let mut promised = Promised {
+        registry: arrival.registry,
         snapshot,
         path: arrival.path,
         prefer: arrival.prefer,
-        run: Some((job, span)),
-    })
+        run: None,
+    };
+    match accepted.map_err(|error| problem::store_failed(&error))? {
+        Acceptance::Joined(snapshot) => promised.snapshot = *snapshot,
+        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
+        Acceptance::Full => {
+            return Err(Problem::from(slot.unwrap_or(Refused::Full)).response());
+        }
+        Acceptance::RunHere(claim) => {
+            let id = promised.snapshot.id;
+            let job = Job {
+                id,
+                registry: promised.registry.clone(),
+                created: arrival.at,
+                is_head: arrival.method == Method::HEAD,
+                is_owned: arrival.owner.is_some(),
+                claim,
+                _slot: arrival.slot.ok(),
+            };
+            promised.run = Some((job, span(id, &arrival.method)));
+        }
+    }
+    Ok(promised)
+}
+
+/// The job's span: it follows from the request's, and outlives it.
+fn span(id: JobId, method: &Method) -> Span {
+    let span = info_span!(parent: None, "job", %id, %method, end = Empty);
+    span.follows_from(Span::current());
+    span
 }
 
 impl<St: Store> Promised<St> {

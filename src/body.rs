@@ -39,14 +39,23 @@ impl<B> RequestBody<B> {
         }
     }
 
-    /// `rest` is what follows on the collected data, if that was not all.
-    pub(crate) fn read(collected: Collected, rest: Option<B>) -> Self {
-        Self {
-            read: Some(collected.bytes).filter(|bytes| !bytes.is_empty()),
-            rest,
-            trailers: collected.trailers,
-            charge: collected.charge,
-        }
+    /// A body that has been read to its end.
+    pub(crate) fn read(collected: Collected) -> Self {
+        let mut body = Self {
+            read: None,
+            rest: None,
+            trailers: None,
+            charge: None,
+        };
+        body.put_back(collected);
+        body
+    }
+
+    /// Puts what was read of it in front of what follows.
+    pub(crate) fn put_back(&mut self, collected: Collected) {
+        self.read = Some(collected.bytes).filter(|bytes| !bytes.is_empty());
+        self.trailers = collected.trailers;
+        self.charge = collected.charge;
     }
 }
 

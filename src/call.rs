@@ -3,7 +3,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Request;
+use http::{Request, request::Parts};
 use pin_project::pin_project;
 use tokio::time::Instant;
 use tower::Service;
@@ -16,18 +16,20 @@ use crate::{
 /// One call of the inner service: waits for it to be ready, calls it, and is its response.
 ///
 /// Whatever polls it, it is one call from beginning to end: it may be started on the request's task
-/// and go on, boxed, on another.
+/// and go on on another. It is boxed before its request's body is read, so that of all that follows
+/// nothing moves it.
 #[pin_project]
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     #[pin]
-    phase: Phase<S, Request<RequestBody<B>>, S::Future>,
+    phase: Phase<S, RequestBody<B>, S::Future>,
     scope: CallScope,
     started: Option<Instant>,
 }
 
 #[pin_project(project = PhaseProj)]
-enum Phase<S, Rq, F> {
-    Queued(S, Option<Rq>),
+#[expect(clippy::large_enum_variant, reason = "the call is boxed as a whole")]
+enum Phase<S, B, F> {
+    Queued(S, Option<(Parts, B)>),
     Running(#[pin] F),
     /// The service's future is dropped with its response, and with it what it holds: a place in a
     /// concurrency limit, say.
@@ -35,11 +37,19 @@ enum Phase<S, Rq, F> {
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
-    pub(crate) fn new(inner: S, request: Request<RequestBody<B>>) -> Self {
+    pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         Self {
-            phase: Phase::Queued(inner, Some(request)),
+            phase: Phase::Queued(inner, Some((head, body))),
             scope: CallScope::default(),
             started: None,
+        }
+    }
+
+    /// The request, as long as the call has not begun.
+    pub(crate) fn request(self: Pin<&mut Self>) -> Option<&mut (Parts, RequestBody<B>)> {
+        match self.project().phase.project() {
+            PhaseProj::Queued(_, request) => request.as_mut(),
+            PhaseProj::Running(_) | PhaseProj::Done => None,
         }
     }
 
@@ -84,9 +94,9 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                 match phase.as_mut().project() {
                     PhaseProj::Queued(inner, request) => {
                         ready!(inner.poll_ready(cx))?;
-                        let request = request.take().expect("a call is called once");
+                        let (head, body) = request.take().expect("a call is called once");
                         *started = Some(Instant::now());
-                        let future = inner.call(request);
+                        let future = inner.call(Request::from_parts(head, body));
                         phase.set(Phase::Running(future));
                     }
                     PhaseProj::Running(future) => return future.poll(cx),

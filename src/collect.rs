@@ -108,7 +108,8 @@ impl Collect {
         }
     }
 
-    fn len(&self) -> usize {
+    /// How much has been read, in bytes.
+    pub(crate) fn len(&self) -> usize {
         self.first.len() + self.rest.len()
     }
 

@@ -12,10 +12,10 @@ use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::time::{Sleep, sleep};
-use tower::{BoxError, Service, util::Oneshot};
+use tower::{BoxError, Service};
 
 use crate::{
-    accept::{self, Arrival, Offer},
+    accept::{self, Accepting, Arrival},
     body::{Replay, RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
@@ -23,6 +23,7 @@ use crate::{
     idempotency::Key,
     jobs::Registry,
     owner::Owner,
+    passing::Passing,
     prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
@@ -61,17 +62,20 @@ where
     St: Store,
 {
     /// The call alone, without a way to become a job.
-    Passing(#[pin] Oneshot<S, Request<RequestBody<B>>>),
+    Passing(#[pin] Passing<S, Request<RequestBody<B>>>),
     Reading(Reading<S, B, St>),
     Racing(Racing<S, B, St>),
-    HandingOver(BoxFuture<HandedOver<S, B>>),
+    Accepting(BoxFuture<Accepting<S, B>>, Owed),
     Answering(BoxFuture<Response<Replay>>),
     Refused(Problem),
     Done,
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type HandedOver<S, B> = Result<Response<Replay>, Pin<Box<Call<S, B>>>>;
+
+/// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
+#[derive(Clone, Copy)]
+struct Owed(bool);
 
 /// What was found out from a request's head.
 pub(crate) struct Intake<St> {
@@ -85,11 +89,12 @@ pub(crate) struct Intake<St> {
 }
 
 /// The request's body is being read.
-struct Reading<S, B, St> {
+struct Reading<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+{
     intake: Intake<St>,
-    inner: S,
-    head: Parts,
-    body: B,
+    call: Pin<Box<Call<S, B>>>,
     /// How long the body says it is, where it does.
     declared: Option<u64>,
     collect: Collect,
@@ -104,8 +109,20 @@ where
     St: Store,
 {
     call: Pin<Box<Call<S, B>>>,
-    /// `None` once a hand-over was refused: the call stays inline.
-    hand_over: Option<(Duration, Offer<St>)>,
+    /// After how long, and of what. `None` where the call stays inline.
+    hand_over: Option<(Duration, Arrival<St>)>,
+}
+
+impl<S, B, St> State<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    /// Without a way to become a job any more.
+    fn inline(call: Pin<Box<Call<S, B>>>) -> Self {
+        let hand_over = None;
+        Self::Racing(Racing { call, hand_over })
+    }
 }
 
 impl<S, B, St> ResponseFuture<S, B, St>
@@ -128,7 +145,7 @@ where
 
     pub(crate) fn pass(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         let request = Request::from_parts(head, body);
-        Self::new(State::Passing(Oneshot::new(inner, request)))
+        Self::new(State::Passing(Passing::new(inner, request)))
     }
 
     pub(crate) fn refused(problem: Problem) -> Self {
@@ -145,13 +162,13 @@ where
     where
         B: Body,
     {
+        let declared = body.size_hint().exact();
         let collect = Collect::new(intake.registry.config.body_limit);
+        let call = Box::pin(Call::new(inner, head, RequestBody::streaming(body)));
         Self::new(State::Reading(Reading {
             intake,
-            inner,
-            head,
-            declared: body.size_hint().exact(),
-            body,
+            call,
+            declared,
             collect,
             ended: false,
         }))
@@ -199,25 +216,27 @@ where
                         this.state.set(State::Done);
                         return Poll::Ready(response.map(|response| inline(response, *this.mark)));
                     }
-                    let Some((after, _)) = racing.hand_over else {
+                    let Some((after, _)) = &racing.hand_over else {
                         return Poll::Pending;
                     };
                     if !after.is_zero() {
-                        ready!(poll_timer(this.timer.as_mut(), after, cx));
+                        ready!(poll_timer(this.timer.as_mut(), *after, cx));
                     }
                     this.timer.set(None);
                     match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Racing(racing) => racing.hand_over(),
+                        StateOwn::Racing(Racing {
+                            call,
+                            hand_over: Some((_, arrival)),
+                        }) => State::accepting(arrival, call, Owed(false)),
                         _ => State::Done,
                     }
                 }
-                StateProj::HandingOver(handed_over) => {
-                    match ready!(handed_over.as_mut().poll(cx)) {
-                        Ok(response) => return Poll::Ready(Ok(response.map(ResponseBody::replay))),
-                        Err(call) => State::Racing(Racing {
-                            call,
-                            hand_over: None,
-                        }),
+                StateProj::Accepting(accepting, Owed(owed)) => {
+                    match ready!(accepting.as_mut().poll(cx)) {
+                        Err((_, call)) if !*owed => State::inline(call),
+                        Ok(answer) | Err((answer, _)) => {
+                            return Poll::Ready(Ok(answer.map(ResponseBody::replay)));
+                        }
                     }
                 }
                 StateProj::Answering(answer) => {
@@ -262,19 +281,21 @@ where
     St: Store,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        let Some((head, body)) = self.call.as_mut().request() else {
+            return Poll::Ready(Ok(()));
+        };
         if !self.ended {
             let store = &self.intake.registry.store;
-            let body = Pin::new(&mut self.body);
-            let read = ready!(self.collect.poll(body, cx, |bytes| store.reserve(bytes)));
-            if let Err(error) = read {
-                return Poll::Ready(Err(match error {
+            let reserve = |bytes| store.reserve(bytes);
+            ready!(self.collect.poll(Pin::new(&mut *body), cx, reserve)).map_err(|error| {
+                match error {
                     CollectError::TooLarge => ReadError::TooLarge,
                     CollectError::NoRoom => ReadError::NoRoom,
                     CollectError::Body(_) => ReadError::Broken,
-                }));
-            }
+                }
+            })?;
             self.ended = true;
-            if self.may_have_been_cut() {
+            if may_have_been_cut(head, body) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -282,77 +303,60 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the body's end may be that of its stream: an HTTP/2 stream reset as `NO_ERROR`, which
-    /// is how Envoy passes on that its client has hung up, ends hyper's body like any other. hyper
-    /// looks for a reset where the call is pending, and drops it: so it is pending once more.
-    fn may_have_been_cut(&self) -> bool {
-        self.head.version == Version::HTTP_2 && !self.body.is_end_stream()
-    }
-
     fn next(mut self, read: Result<(), ReadError>) -> State<S, B, St> {
         let collected = self.collect.finish();
+        let read_bytes = collected.bytes.len() as u64;
+        let is_whole = self.declared.is_none_or(|declared| declared == read_bytes);
         let problem = match read {
-            Ok(()) if self.is_whole(&collected) => return self.call(collected),
+            Ok(()) if is_whole => return self.start(collected),
             Ok(()) | Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
             Err(ReadError::TooLarge) => Problem::BodyTooLarge,
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
         };
-        let is_owed = self.intake.plan == Plan::Now || self.intake.key.is_some();
-        match is_owed {
-            true => State::Refused(problem),
-            // No 202 is owed: the inner service gets what was read and the stream that follows.
-            false => {
-                let body = RequestBody::read(collected, Some(self.body));
-                let request = Request::from_parts(self.head, body);
-                State::Passing(Oneshot::new(self.inner, request))
-            }
+        if self.intake.plan == Plan::Now || self.intake.key.is_some() {
+            return State::Refused(problem);
         }
+        // No 202 is owed: the inner service gets what was read and the stream that follows.
+        if let Some((_, body)) = self.call.as_mut().request() {
+            body.put_back(collected);
+        }
+        State::inline(self.call)
     }
 
-    fn is_whole(&self, collected: &Collected) -> bool {
-        let read = collected.bytes.len() as u64;
-        self.declared.is_none_or(|declared| declared == read)
-    }
-
-    fn call(self, collected: Collected) -> State<S, B, St> {
-        let Intake {
-            registry,
-            terms,
-            slot,
-            plan,
-            prefer,
-            owner,
-            key,
-        } = self.intake;
-        let (head, bytes) = (&self.head, &collected.bytes);
-        let trailers = collected.trailers.as_deref();
-        let record = registry.store.record(head, bytes, trailers);
-        let key = key.map(|key| (key, terms.idempotency.fingerprint(head, bytes)));
-        let offer = Offer {
-            arrival: Arrival::new(head, &registry.config.links, prefer, owner, key),
-            registry,
-            slot,
-            record,
+    /// Goes on with the whole body.
+    fn start(mut self, collected: Collected) -> State<S, B, St> {
+        let Some((head, body)) = self.call.as_mut().request() else {
+            return State::inline(self.call);
         };
-        let request = Request::from_parts(self.head, RequestBody::read(collected, None));
-        let call = Call::new(self.inner, request);
-        let within = match plan {
-            Plan::Within(within) if key.is_none() => {
-                return State::Racing(Racing {
-                    call: Box::pin(call),
-                    hand_over: Some((within, offer)),
-                });
-            }
+        let within = match self.intake.plan {
             Plan::Within(within) => Some(within),
             Plan::Now | Plan::Pass => None,
         };
-        let strict = terms.idempotency.strict;
-        State::Answering(Box::pin(accept::at_once(offer, call, within, strict)))
+        let arrival = Arrival::new(self.intake, head, &collected);
+        *body = RequestBody::read(collected);
+        let call = self.call;
+        match within {
+            within if arrival.is_keyed() => {
+                State::Answering(Box::pin(accept::accept_keyed(arrival, call, within)))
+            }
+            Some(within) => State::Racing(Racing {
+                call,
+                hand_over: Some((within, arrival)),
+            }),
+            None => State::accepting(arrival, call, Owed(true)),
+        }
     }
 }
 
-impl<S, B, R, St> Racing<S, B, St>
+/// Whether the body's end may be that of its stream: an HTTP/2 stream reset as `NO_ERROR`, which is how
+/// Envoy passes on that its client has hung up, ends hyper's body like any other. hyper looks for a
+/// reset where the call is pending, and drops it: so it is pending once more.
+fn may_have_been_cut<B: Body>(head: &Parts, body: &B) -> bool {
+    head.version == Version::HTTP_2 && !body.is_end_stream()
+}
+
+impl<S, B, R, St> State<S, B, St>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -362,15 +366,8 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    fn hand_over(self) -> State<S, B, St> {
-        let call = self.call;
-        match self.hand_over {
-            Some((_, offer)) => State::HandingOver(Box::pin(accept::hand_over(offer, call))),
-            None => State::Racing(Racing {
-                call,
-                hand_over: None,
-            }),
-        }
+    fn accepting(arrival: Arrival<St>, call: Pin<Box<Call<S, B>>>, owed: Owed) -> Self {
+        Self::Accepting(Box::pin(accept::accept(arrival, call)), owed)
     }
 }
 
@@ -399,7 +396,7 @@ where
             State::Passing(_) => "ResponseFuture::Passing",
             State::Reading(_) => "ResponseFuture::Reading",
             State::Racing(_) => "ResponseFuture::Racing",
-            State::HandingOver(_) => "ResponseFuture::HandingOver",
+            State::Accepting(..) => "ResponseFuture::Accepting",
             State::Answering(_) => "ResponseFuture::Answering",
             State::Refused(_) => "ResponseFuture::Refused",
             State::Done => "ResponseFuture::Done",

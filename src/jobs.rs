@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
 
@@ -125,9 +125,17 @@ impl Config {
         self.owner.as_ref().and_then(|owner| owner.0(head))
     }
 
-    /// What comes before a job's id in a link written there.
-    pub(crate) fn link_prefix(&self, at: At<'_>) -> Cow<'_, str> {
-        self.links.prefix(&self.monitor_path, at)
+    /// The address of a job's monitor, as it is written there.
+    pub(crate) fn link(&self, at: At<'_>, id: JobId) -> String {
+        let id = id.encode();
+        let id = str::from_utf8(&id).unwrap_or_default();
+        [&self.links.prefix(&self.monitor_path, at), id].concat()
+    }
+
+    /// The address of an owner's list.
+    pub(crate) fn list_link(&self) -> String {
+        let prefix = self.links.prefix(&self.monitor_path, At::Document);
+        prefix.trim_end_matches('/').to_owned()
     }
 }
 

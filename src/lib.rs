@@ -141,6 +141,7 @@ mod links;
 mod list;
 mod monitor;
 mod owner;
+mod passing;
 mod prefer;
 mod problem;
 mod replay;

@@ -61,7 +61,7 @@ impl Links {
     /// What comes before a job's id.
     pub(crate) fn prefix<'a>(&self, monitor_path: &'a str, at: At<'_>) -> Cow<'a, str> {
         match (self, at) {
-            (Self::Path, _) => Cow::Owned(format!("{monitor_path}/")),
+            (Self::Path, _) => Cow::Owned([monitor_path, "/"].concat()),
             (Self::Base(base), _) => {
                 let base = base.trim_end_matches('/');
                 Cow::Owned(format!("{base}{monitor_path}/"))

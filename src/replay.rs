@@ -14,7 +14,7 @@ pub(crate) const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Fields that are about one connection, besides those that `Connection` names (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] = [
+static HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -28,28 +28,27 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 /// `Content-Length` goes too: it is written again from the body that there is.
 /// Cookies stay where only the one who submitted the job can get at them.
 pub(crate) fn strip(head: &mut response::Parts, config: &Config, is_owned: bool) {
-    strip_hop_by_hop(&mut head.headers);
-    head.headers.remove(header::CONTENT_LENGTH);
+    let headers = &mut head.headers;
+    headers.remove(header::CONTENT_LENGTH);
     if !config.replay_cookies && !is_owned {
-        head.headers.remove(header::SET_COOKIE);
-        head.headers.remove(CLEAR_SITE_DATA);
+        headers.remove(header::SET_COOKIE);
+        headers.remove(CLEAR_SITE_DATA);
+    }
+    // Most have none, and to see that costs less than to look each of them up.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        strip_hop_by_hop(headers);
     }
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in &HOP_BY_HOP {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }

@@ -40,11 +40,11 @@ pub(crate) struct Job<St: Store> {
     pub(crate) is_owned: bool,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: when the slot is back, the job has ended.
-    pub(crate) _slot: Slot,
+    pub(crate) _slot: Option<Slot>,
 }
 
-/// Runs a call that has not begun.
-pub(crate) async fn run<S, B, R, St>(call: Call<S, B>, job: Job<St>)
+/// Runs a call, which may have begun elsewhere.
+pub(crate) async fn run<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>)
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     S::Error: Into<BoxError>,
@@ -53,20 +53,6 @@ where
     St: Store,
 {
     // Declared first, dropped last: the slot outlives the call.
-    let job = job;
-    let call = pin!(call);
-    drive(call, &job).await;
-}
-
-/// Runs a call that has begun elsewhere.
-pub(crate) async fn run_on<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>)
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    R: Body,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
     let job = job;
     let mut call = call;
     drive(call.as_mut(), &job).await;
@@ -88,39 +74,39 @@ where
     call.as_mut().accepted(job.id);
     let mut steps = pin!(Steps::new(call.started().is_some()));
     let mut interrupted = pin!(interrupted(job));
-    let outcome = loop {
-        // Asked first, so that a call which is done at once costs neither a timer nor a waiter.
-        let step = select! {
-            biased;
-            step = poll_fn(|cx| match call.started() {
-                None if is_canceled(job) => Poll::Pending,
-                _ => steps.as_mut().poll(call.as_mut(), job, cx),
-            }) => step,
-            code = &mut interrupted => break Err(code),
+    // A scope of its own, so that the response does not take room in this future once it is stored.
+    let (finished, interrupted) = {
+        let (outcome, interrupted) = loop {
+            // The call is asked first, so that one which is done at once costs neither a timer nor a
+            // waiter.
+            let change = match select! {
+                biased;
+                step = poll_fn(|cx| match call.started() {
+                    None if is_canceled(job) => Poll::Pending,
+                    _ => steps.as_mut().poll(call.as_mut(), job, cx),
+                }) => step,
+                code = &mut interrupted => break (Outcome::Broke(code), Some(code)),
+            } {
+                Step::Ended(outcome) => break (outcome, None),
+                Step::Started(at) => Change::Started(at),
+                Step::Progress(progress) => Change::Progress(progress),
+            };
+            if let Err(error) = store.report(&job.claim, change).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "progress not stored"
+                );
+            }
         };
-        let change = match step {
-            Step::Ended(outcome) => break Ok(outcome),
-            Step::Started(at) => Change::Started(at),
-            Step::Progress(progress) => Change::Progress(progress),
+        Span::current().record("end", display(end_name(&outcome)));
+        let end = End {
+            started: call.started(),
+            progress: call.progress(),
+            outcome,
         };
-        if let Err(error) = store.report(&job.claim, change).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "progress not stored"
-            );
-        }
+        (store.finish(&job.claim, end), interrupted)
     };
-    let (outcome, interrupted) = match outcome {
-        Ok(outcome) => (outcome, None),
-        Err(code) => (Outcome::Broke(code), Some(code)),
-    };
-    Span::current().record("end", display(end_name(&outcome)));
-    let end = End {
-        started: call.started(),
-        progress: call.progress(),
-        outcome,
-    };
-    match store.finish(&job.claim, end).await {
+    match finished.await {
         Ok(_) => tracing::debug!("job ended"),
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,

@@ -1,11 +1,15 @@
 use http::{HeaderMap, Method, Request, Version, header, uri::Authority};
 
-use crate::problem::Problem;
+use crate::{fields, problem::Problem};
 
 /// Refuses, before it can become a job, what no server behind this one should have to make sense of.
 pub(crate) fn admit<B>(request: &Request<B>) -> Result<(), Problem> {
     if request.method() == Method::CONNECT {
         return Err(Problem::Tunnel);
+    }
+    // Taken for a plain body, one that is encoded otherwise would arrive as something else.
+    if !fields::is_at_most_chunked(request.headers()) {
+        return Err(Problem::TransferCoding);
     }
     // Only CONNECT has a target that is an authority alone (RFC 9112 §3.2.3).
     let has_path = request.uri().path_and_query().is_some();

@@ -4,7 +4,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     request, response,
 };
@@ -83,30 +83,31 @@ pub(crate) fn outbound(head: &mut response::Parts, method: &Method) {
 
 /// Whether a request has been here so often that it runs in a circle.
 pub(crate) fn is_loop(fields: &HeaderMap) -> bool {
-    let hops = fields
-        .get_all(VIA)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&b| b == b','));
-    hops.filter(|hop| hop.ends_with(PSEUDONYM.as_bytes()))
-        .count()
-        >= MAX_HOPS
+    let lines = fields.get_all(VIA).iter().map(HeaderValue::as_bytes);
+    let hops = lines.flat_map(|line| line.split(|&byte| byte == b','));
+    let ours = hops.filter(|hop| hop.trim_ascii_end().ends_with(PSEUDONYM.as_bytes()));
+    ours.count() >= MAX_HOPS
 }
 
-/// Says how the body is sent: by its length where that is known and no trailers follow. A request
-/// that came with a body, if an empty one, goes on with one, whatever the method.
+/// Whether a message's body needs no other decoding than the one that HTTP/1.1 demands of everyone
+/// (RFC 9112 §7.1).
+pub(crate) fn is_at_most_chunked(fields: &HeaderMap) -> bool {
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_none_or(chunked) && codings.next().is_none()
+}
+
+/// Says how the body is sent: by its length where that is known, and then no trailers follow. A
+/// request that came with a body, if an empty one, goes on with one, whatever the method.
 fn frame_request(fields: &mut HeaderMap, body: &impl Body, has_body: bool) {
     fields.remove(CONTENT_LENGTH);
     if !has_body {
         return;
     }
     match body.size_hint().exact() {
-        Some(length) if body.is_end_stream() || !fields.contains_key(TRAILER) => {
-            fields.insert(CONTENT_LENGTH, length.into());
-        }
-        _ => {
-            fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-    }
+        Some(length) => fields.insert(CONTENT_LENGTH, length.into()),
+        None => fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+    };
 }
 
 fn strip_hop_by_hop(fields: &mut HeaderMap) {
@@ -133,10 +134,9 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 }
 
 fn append_via(fields: &mut HeaderMap, received: Version) {
-    let version = if received == Version::HTTP_10 {
-        "1.0"
-    } else {
-        "1.1"
+    let version = match received {
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
     };
     append(fields, VIA, &format!("{version} {PSEUDONYM}"));
 }
@@ -152,13 +152,9 @@ fn append(fields: &mut HeaderMap, name: HeaderName, entry: &str) {
 }
 
 fn lists(fields: &HeaderMap, name: &HeaderName, entry: &str) -> bool {
-    let lines = fields
-        .get_all(name)
-        .iter()
-        .filter_map(|line| line.to_str().ok());
-    lines
-        .flat_map(|line| line.split(','))
-        .any(|one| one.trim().eq_ignore_ascii_case(entry))
+    let lines = fields.get_all(name).iter().map(HeaderValue::as_bytes);
+    let mut entries = lines.flat_map(|line| line.split(|&byte| byte == b','));
+    entries.any(|one| one.trim_ascii().eq_ignore_ascii_case(entry.as_bytes()))
 }
 
 fn is_length(value: &HeaderValue) -> bool {

@@ -9,6 +9,8 @@ pub(crate) enum Problem {
     Ambiguous,
     /// A tunnel is asked for.
     Tunnel,
+    /// The body is encoded for the way in a manner that is not known here.
+    TransferCoding,
     /// The upstream cannot be reached, or does not answer in HTTP.
     NoAnswer,
     /// The upstream is this gateway.
@@ -27,6 +29,10 @@ impl Problem {
             Self::Tunnel => (
                 StatusCode::NOT_IMPLEMENTED,
                 "This gateway makes no tunnels.",
+            ),
+            Self::TransferCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "The only transfer coding known here is chunked.",
             ),
             Self::NoAnswer => (
                 StatusCode::BAD_GATEWAY,
@@ -54,7 +60,7 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // Whatever follows on the connection may not be what it looks like.
-            Self::Ambiguous | Self::Tunnel => {
+            Self::Ambiguous | Self::Tunnel | Self::TransferCoding => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Draining => {

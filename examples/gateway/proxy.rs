@@ -88,8 +88,9 @@ where
                 return Err(Problem::NoAnswer);
             }
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            tracing::warn!("the upstream switched protocols unasked");
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switched || !fields::is_at_most_chunked(response.headers()) {
+            tracing::warn!("the upstream's answer is in a form that was not asked for");
             return Err(Problem::NoAnswer);
         }
         let (mut head, body) = response.into_parts();

@@ -4,12 +4,12 @@ use http::{HeaderValue, Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{NO_STORE, document::Document};
+use super::{NO_STORE, document::document};
 use crate::{
     body::Replay,
     job::Status,
     jobs::{Config, Registry},
-    links::{At, Links},
+    links::Links,
     list::{Filter, Page},
     owner::Owner,
     problem::Problem,
@@ -63,7 +63,7 @@ struct List {
 impl List {
     fn new(page: &Page, filter: &Filter, config: &Config) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(Document::json(job, config));
+            let json = String::from_utf8(document(job, config));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });
@@ -71,10 +71,7 @@ impl List {
             // Of a relative reference the query alone is needed.
             let list = match config.links {
                 Links::Relative => String::new(),
-                _ => config
-                    .link_prefix(At::Document)
-                    .trim_end_matches('/')
-                    .to_owned(),
+                _ => config.list_link(),
             };
             let status = filter.status.map(|status| format!("&status={status}"));
             let status = status.unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::{NO_STORE, document::Document, place::Resource};
+use super::{NO_STORE, place::Resource};
 use crate::{
     body::Replay,
     dialect::Dialect,
@@ -26,9 +26,11 @@ const MAX_PROGRESS: usize = 100;
 
 /// The status document, and when to ask again.
 pub(super) fn document(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let json = Document::json(job, config);
+    let json = super::document::document(job, config);
     let mut response = Response::new(Replay::new(json.into(), None));
     let headers = response.headers_mut();
+    // As many as any dialect has, so that the map they are in does not grow.
+    headers.reserve(12);
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if !job.status.is_ended() {
@@ -51,7 +53,7 @@ pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response
         let headers = response.headers_mut();
         headers.insert(X_PROGRESS, progress(job));
         let at = At::Monitor(at.depth());
-        let monitor = format!("{}{}", config.link_prefix(at), job.id);
+        let monitor = config.link(at, job.id);
         if let Ok(monitor) = HeaderValue::try_from(monitor) {
             headers.insert(header::CONTENT_LOCATION, monitor);
         }
@@ -63,7 +65,7 @@ pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response
 pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
     let mut response = document(job, config);
     *response.status_mut() = StatusCode::SEE_OTHER;
-    let result = format!("{}{}/result", config.link_prefix(At::Monitor(0)), job.id);
+    let result = [&config.link(At::Monitor(0), job.id), "/result"].concat();
     if let Ok(result) = HeaderValue::try_from(result) {
         response.headers_mut().insert(header::LOCATION, result);
     }
@@ -80,14 +82,15 @@ pub(crate) fn accepted(
     let mut response = document(job, config);
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
-    let monitor = format!("{}{}", config.link_prefix(At::Request(path)), job.id);
-    let link = HeaderValue::try_from(format!("<{monitor}>; rel=\"monitor\""));
-    let status = HeaderValue::try_from(format!("{monitor}/status"));
-    if let (Ok(monitor), Ok(link), Ok(status)) = (HeaderValue::try_from(monitor), link, status) {
-        let operation = match config.dialect {
-            Dialect::Default => monitor.clone(),
-            Dialect::Pending202 | Dialect::SeeOther => status,
-        };
+    let monitor = config.link(At::Request(path), job.id);
+    let link = HeaderValue::try_from(["<", &monitor, ">; rel=\"monitor\""].concat());
+    let operation = match config.dialect {
+        Dialect::Default => None,
+        Dialect::Pending202 | Dialect::SeeOther => Some([&monitor, "/status"].concat()),
+    };
+    if let (Ok(monitor), Ok(link)) = (HeaderValue::try_from(monitor), link) {
+        let operation = operation.and_then(|operation| HeaderValue::try_from(operation).ok());
+        let operation = operation.unwrap_or_else(|| monitor.clone());
         headers.insert(OPERATION_LOCATION, operation);
         if config.dialect == Dialect::Pending202 {
             headers.insert(header::CONTENT_LOCATION, monitor.clone());

@@ -40,6 +40,12 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
+    /// Whether this is the document of a job that has not ended. One that was accepted this moment may
+    /// not have begun.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        matches!(self.json()["status"].as_str(), Some("queued" | "running"))
+    }
+
     /// The path of the job that a 202 tells of.
     pub(crate) fn job(&self) -> String {
         assert_eq!(self.status, StatusCode::ACCEPTED, "{self:?}");
@@ -96,10 +102,8 @@ pub(crate) async fn ended(server: SocketAddr, job: &str) -> Value {
     loop {
         let answer = get(server, job).await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-        let document = answer.json();
-        match document["status"].as_str() {
-            Some("queued" | "running") => {}
-            _ => return document,
+        if !answer.is_unfinished() {
+            return answer.json();
         }
     }
 }

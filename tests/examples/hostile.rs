@@ -191,6 +191,25 @@ async fn a_message_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_encoded_for_the_way_is_refused_where_that_is_not_known() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--always"]).await;
+    for coding in [
+        "gzip, chunked",
+        "chunked, chunked",
+        "gzip\r\nTransfer-Encoding: chunked",
+    ] {
+        let ask =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n");
+        let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 501 Not Implemented\r\n"),
+            "{coding}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_is_refused() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;

@@ -141,6 +141,7 @@ async fn what_is_no_http_is_a_502() {
         "",
         "220 mail.example ESMTP\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
     ] {
         let answered = tokio::spawn(post(gateway.address, "/", ""));

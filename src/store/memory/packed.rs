@@ -1,4 +1,4 @@
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 /// The largest body that is copied next to its head. A smaller one may be a slice of a connection's
@@ -33,18 +33,18 @@ impl Packed {
         body: Bytes,
     ) -> Self {
         let copied = body.len() <= MAX_COPIED;
-        let fields = headers.iter().chain(trailers.into_iter().flatten());
-        let head: usize = fields
-            .map(|(name, value)| name.as_str().len() + value.len() + 6)
-            .sum();
-        let mut bytes = Vec::with_capacity(6 + head + if copied { body.len() } else { 0 });
-        put_length(&mut bytes, status.as_u16().into());
+        let code = status.as_u16().into();
+        let after = trailers.map_or(0, |trailers| trailers.len() + 1);
+        let head = [code, headers.len(), after].map(length_of_length);
+        let size = head.iter().sum::<usize>()
+            + fields_size(headers)
+            + trailers.map_or(0, fields_size)
+            + if copied { body.len() } else { 0 };
+        let mut bytes = Vec::with_capacity(size);
+        put_length(&mut bytes, code);
         put_length(&mut bytes, headers.len());
         put_fields(&mut bytes, headers);
-        put_length(
-            &mut bytes,
-            trailers.map_or(0, |trailers| trailers.len() + 1),
-        );
+        put_length(&mut bytes, after);
         if let Some(trailers) = trailers {
             put_fields(&mut bytes, trailers);
         }
@@ -54,6 +54,7 @@ impl Packed {
         } else {
             Some(Box::new(body))
         };
+        debug_assert_eq!(bytes.len(), size, "not of the size that was allocated");
         Self {
             bytes: bytes.into_boxed_slice().into(),
             large,
@@ -62,19 +63,18 @@ impl Packed {
 
     /// Only what the status document shows: status, `Content-Type` and the body's length.
     pub(super) fn glance(&self) -> (StatusCode, Option<HeaderValue>, u64) {
-        let mut reader = Reader(self.bytes.clone());
+        let mut reader = Reader(&self.bytes);
         let status = reader.status();
         let mut content_type = None;
         for _ in 0..reader.length() {
-            let name = reader.text();
-            let value = reader.value();
-            if name == header::CONTENT_TYPE.as_str() && content_type.is_none() {
-                content_type = value;
+            let (name, value, _) = reader.field();
+            if name == header::CONTENT_TYPE.as_str().as_bytes() && content_type.is_none() {
+                // Copied: a share of the bytes takes memory for as long as they are kept.
+                content_type = HeaderValue::from_bytes(value).ok();
             }
         }
         for _ in 1..reader.length() {
-            reader.text();
-            reader.value();
+            reader.field();
         }
         let body = self
             .large
@@ -84,15 +84,18 @@ impl Packed {
     }
 
     pub(super) fn unpack(&self) -> Unpacked {
-        let mut reader = Reader(self.bytes.clone());
+        let mut reader = Reader(&self.bytes);
         let status = reader.status();
         let count = reader.length();
-        let headers = reader.fields(count);
+        let headers = reader.fields(count, &self.bytes);
         let trailers = reader
             .length()
             .checked_sub(1)
-            .map(|count| reader.fields(count));
-        let body = self.large.as_deref().cloned().unwrap_or(reader.0);
+            .map(|count| reader.fields(count, &self.bytes));
+        let body = match &self.large {
+            Some(body) => (**body).clone(),
+            None => self.bytes.slice_ref(reader.0),
+        };
         Unpacked {
             status,
             headers,
@@ -119,14 +122,30 @@ fn put_fields(bytes: &mut Vec<u8>, fields: &HeaderMap) {
     }
 }
 
-/// Reads what this file wrote. The fallbacks stand for what was never written.
-struct Reader(Bytes);
+/// The number of bytes that [`put_length`] writes: seven bits to each.
+fn length_of_length(length: usize) -> usize {
+    (length.checked_ilog2().unwrap_or(0) / 7 + 1) as usize
+}
 
-impl Reader {
+/// The number of bytes that [`put_fields`] writes.
+fn fields_size(fields: &HeaderMap) -> usize {
+    fields
+        .iter()
+        .map(|(name, value)| {
+            let (name, value) = (name.as_str().len(), value.len());
+            length_of_length(name) + name + length_of_length(value << 1) + value
+        })
+        .sum()
+}
+
+/// Reads what this file wrote. The fallbacks stand for what was never written.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
     fn length(&mut self) -> usize {
         let (mut length, mut shift) = (0, 0);
-        while self.0.has_remaining() {
-            let byte = self.0.get_u8();
+        while let Some((&byte, rest)) = self.0.split_first() {
+            self.0 = rest;
             length |= usize::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 break;
@@ -143,23 +162,29 @@ impl Reader {
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    fn text(&mut self) -> Bytes {
-        let length = self.length();
-        self.0.split_to(length)
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at_checked(length).unwrap_or_default();
+        self.0 = rest;
+        taken
     }
 
-    fn value(&mut self) -> Option<HeaderValue> {
+    /// A name, its value, and whether that is sensitive.
+    fn field(&mut self) -> (&'a [u8], &'a [u8], bool) {
         let length = self.length();
-        let mut value = HeaderValue::from_maybe_shared(self.0.split_to(length >> 1)).ok()?;
-        value.set_sensitive(length & 1 == 1);
-        Some(value)
+        let name = self.take(length);
+        let length = self.length();
+        (name, self.take(length >> 1), length & 1 == 1)
     }
 
-    fn fields(&mut self, count: usize) -> HeaderMap {
+    /// Fields whose values are shares of `bytes`, which this reads.
+    fn fields(&mut self, count: usize, bytes: &Bytes) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(count);
         for _ in 0..count {
-            let name = HeaderName::from_bytes(&self.text());
-            if let (Ok(name), Some(value)) = (name, self.value()) {
+            let (name, value, is_sensitive) = self.field();
+            let name = HeaderName::from_bytes(name);
+            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(value));
+            if let (Ok(name), Ok(mut value)) = (name, value) {
+                value.set_sensitive(is_sensitive);
                 fields.append(name, value);
             }
         }

@@ -1,0 +1,138 @@
+//! What the layer takes of the heap, counted for each test's thread apart.
+
+use std::{convert::Infallible, time::Duration};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response, header};
+use http_body_util::Full;
+use tokio::{runtime::Runtime, task::yield_now};
+use tower::{Layer, Service, service_fn};
+use tower_accepted::{Jobs, RequestBody, When};
+
+type Body = Full<Bytes>;
+
+#[test]
+fn a_request_that_passes_through_costs_no_allocation() {
+    let mut bare = service_fn(answer::<Body>);
+    for (when, method) in [(When::Always, "GET"), (When::Preferred, "POST")] {
+        let mut layered = Jobs::new().layer().when(when).layer(service_fn(answer));
+        let alone = allocations(&mut bare, request(method, "{}"));
+        let layered = allocations(&mut layered, request(method, "{}"));
+        assert_eq!(layered, alone, "{when:?}");
+    }
+}
+
+#[test]
+fn a_call_that_is_ready_at_its_first_poll_costs_one_allocation() {
+    let mut bare = service_fn(answer::<Body>);
+    for after in [Duration::ZERO, Duration::from_secs(1)] {
+        let layer = Jobs::new().layer().when(When::After(after));
+        let mut layered = layer.layer(service_fn(answer));
+        for body in ["", "{\"month\":\"2026-11\"}"] {
+            let alone = allocations(&mut bare, request("POST", body));
+            let layered = allocations(&mut layered, request("POST", body));
+            assert_eq!(
+                layered,
+                alone + 1,
+                "after {after:?}, with a body of {body:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_job_that_has_ended_takes_450_bytes() {
+    let small = Bytes::from_static(&[b'7'; 100]);
+    let taken = bytes_a_job(move || small.clone());
+    assert!(taken <= 450, "{taken} bytes");
+}
+
+#[test]
+fn a_small_result_does_not_keep_the_buffer_it_was_read_into() {
+    let taken = bytes_a_job(|| Bytes::from(vec![b'7'; 8192]).slice(1000..1100));
+    assert!(taken <= 450, "{taken} bytes");
+}
+
+#[test]
+fn reading_a_status_leaves_nothing_behind() {
+    let runtime = runtime();
+    let mut service = Jobs::new().layer().layer(service_fn(answer));
+    let accepted = runtime.block_on(async {
+        let accepted = service.call(request("POST", "")).await;
+        yield_now().await;
+        accepted.expect("an answer")
+    });
+    let location = accepted.headers()[header::LOCATION].as_bytes();
+    let mut read = || {
+        let status = Request::get(location).body(Body::default());
+        let answer = service.call(status.expect("a request")).now_or_never();
+        assert_eq!(
+            answer.expect("ready at once").expect("an answer").status(),
+            200
+        );
+    };
+    read();
+    let left = measure(read);
+    assert!(left.count_total > 0, "nothing was counted");
+    assert_eq!((left.count_current, left.bytes_current), (0, 0));
+}
+
+/// Three headers and 100 bytes.
+async fn answer<B>(_: Request<B>) -> Result<Response<Body>, Infallible> {
+    Ok(report(Bytes::from_static(&[b'7'; 100])))
+}
+
+fn report(body: Bytes) -> Response<Body> {
+    let report = Response::builder()
+        .header(header::CONTENT_TYPE, "text/csv; charset=utf-8")
+        .header(header::ETAG, "\"6a1f9c52e0b84d37\"")
+        .header("x-request-id", "9f1c4e7a2b8d4056a3e1c07d5b92f864");
+    report.body(Full::new(body)).expect("a response")
+}
+
+fn request(method: &str, body: &'static str) -> Request<Body> {
+    let request = Request::builder().method(method).uri("/reports");
+    request.body(Full::from(body)).expect("a request")
+}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.expect("a runtime")
+}
+
+/// How often one call allocates, its answer being there at the first poll.
+fn allocations<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) -> u64 {
+    // Whatever is made once, as a thread's random generator, is made by now.
+    let mut call = |request| drop(service.call(request).now_or_never().expect("ready at once"));
+    call(self::request(request.method().as_str(), ""));
+    measure(|| call(request)).count_total
+}
+
+/// What each of many jobs takes of the heap that have ended with such a body.
+fn bytes_a_job(body: impl Fn() -> Bytes + Clone + Send + 'static) -> i64 {
+    const JOBS: usize = 20_000;
+    let runtime = runtime();
+    let jobs = Jobs::builder().max_bytes(usize::MAX).build();
+    let inner = move |_: Request<RequestBody<Body>>| {
+        let report = report(body());
+        async { Ok::<_, Infallible>(report) }
+    };
+    let mut service = jobs.layer().layer(service_fn(inner));
+    let taken = measure(|| {
+        runtime.block_on(async {
+            for job in 1..=JOBS {
+                let accepted = service.call(request("POST", "")).await;
+                assert_eq!(accepted.expect("an answer").status(), 202);
+                while jobs.unfinished() > 0 && job % 50 == 0 {
+                    yield_now().await;
+                }
+            }
+        });
+    });
+    assert_eq!(jobs.unfinished(), 0);
+    taken.bytes_current / JOBS as i64
+}
