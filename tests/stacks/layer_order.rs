@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    future::{Ready, ready},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,13 +15,16 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{HeaderName, StatusCode, header};
+use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::{
     BoxError, Layer, ServiceBuilder,
     limit::{ConcurrencyLimitLayer, GlobalConcurrencyLimitLayer},
+    retry,
 };
-use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
+use tower_accepted::{AcceptedLayer, JobHandle, Jobs, RequestBody, When};
 use tower_http::{
     compression::CompressionLayer,
     cors::{Any, CorsLayer},
@@ -173,6 +177,58 @@ async fn load_shed_outside_fails_no_job_and_the_registry_refuses_what_is_too_muc
     }
 }
 
+/// Tries again what has failed, so many times.
+#[derive(Clone)]
+struct Tries(usize);
+
+impl<Rq: Clone, B, E> retry::Policy<Rq, http::Response<B>, E> for Tries {
+    type Future = Ready<()>;
+
+    fn retry(
+        &mut self,
+        _: &mut Rq,
+        result: &mut Result<http::Response<B>, E>,
+    ) -> Option<Ready<()>> {
+        let failed = !matches!(result, Ok(response) if response.status().is_success());
+        self.0 = self.0.checked_sub(usize::from(failed))?;
+        failed.then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Rq) -> Option<Rq> {
+        Some(request.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_inside_and_the_job_ends_with_the_last_try() {
+    // The body has been read, so this waits for nothing; what it makes can be cloned.
+    let whole = async |request: http::Request<RequestBody<Body>>| {
+        let (head, body) = request.into_parts();
+        let body = Full::new(body.collect().await?.to_bytes());
+        Ok::<_, axum::Error>(http::Request::from_parts(head, body))
+    };
+    let calls = Counter::default();
+    let service = ServiceBuilder::new()
+        .layer(AcceptedLayer::new())
+        .filter_async(whole)
+        .retry(Tries(4))
+        .service_fn({
+            let calls = calls.clone();
+            move |request: http::Request<Full<Bytes>>| {
+                calls.up();
+                let mut response = http::Response::new(request.into_body());
+                if calls.count() < 3 {
+                    *response.status_mut() = StatusCode::BAD_GATEWAY;
+                }
+                async { Ok::<_, BoxError>(response) }
+            }
+        });
+    let accepted = send(&service, post("/").map(|_| Body::from("again"))).await;
+    assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
+    assert_eq!(result(&service, &accepted).await.text(), "again");
+    assert_eq!(calls.count(), 3);
+}
+
 /// What a page of another origin needs to read of this layer's answers.
 const EXPOSED: [HeaderName; 7] = [
     header::LOCATION,
@@ -265,7 +321,7 @@ async fn compression_goes_outside_for_each_reader_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_outside_cuts_the_inline_phase_and_no_job() {
+async fn a_timeout_outside_cuts_the_inline_phase_and_a_wait_and_no_job() {
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(1));
     let jobs = Jobs::new();
@@ -278,6 +334,11 @@ async fn a_timeout_outside_cuts_the_inline_phase_and_no_job() {
 
     let app = routes().layer(jobs.layer()).layer(timeout);
     let accepted = send(&app, post("/a")).await;
+    let mut wait = get(accepted.location());
+    wait.headers_mut()
+        .insert("prefer", "wait=30".parse().unwrap());
+    let cut = send(&app, wait).await;
+    assert_eq!(cut.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(ended(&app, &accepted).await["status"], "succeeded");
 
     // Inside it is the job's, and its answer the result.

@@ -8,10 +8,11 @@ use axum::{
     extract::{MatchedPath, OriginalUri, Path, Query, State},
     routing::{get as on_get, post as on_post},
 };
-use http::StatusCode;
+use http::{StatusCode, request::Parts};
 use serde_json::Value;
 use tokio::time::sleep;
-use tower_accepted::{Jobs, When};
+use tower_accepted::{Jobs, Links, Owner, When};
+use url::Url;
 
 use crate::support::*;
 
@@ -201,6 +202,42 @@ async fn under_nest_the_monitor_can_stay_under_the_prefix() {
         .nest("/api", api)
         .nest_service("/api/jobs", jobs.monitor());
     is_followed(&app, "/api/reports").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_nest_relative_links_lead_to_a_monitor_inside() {
+    let jobs = Jobs::builder().links(Links::Relative).build();
+    let routes = Router::new().route("/reports", slow());
+    let layered = routes.clone().layer(jobs.layer());
+    let mounted = routes
+        .route_layer(jobs.layer())
+        .nest_service("/jobs", jobs.monitor());
+    for app in [
+        Router::new().nest_service("/api", layered),
+        Router::new().nest("/api", mounted),
+    ] {
+        let accepted = send(&app, post("/api/reports")).await;
+        let from = Url::parse("http://host/api/reports").unwrap();
+        let monitor = from.join(accepted.location()).unwrap();
+        sleep(Duration::from_secs(3)).await;
+        let document = send(&app, get(monitor.path())).await.json();
+        let at = document["resourceLocation"].as_str().unwrap();
+        let result = send(&app, get(monitor.join(at).unwrap().path())).await;
+        assert_eq!(result.text(), REPORT);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owners_list_is_where_the_monitor_is_mounted() {
+    let one = |_: &Parts| Some(Owner::new("one"));
+    let jobs = Jobs::builder().owner(one).build();
+    let app = Router::new().route("/reports", slow().layer(jobs.layer()));
+    let nested = app.clone().nest_service("/jobs", jobs.monitor());
+    assert_eq!(send(&nested, get("/jobs")).await.status, StatusCode::OK);
+    let routed = app.route_service("/jobs/{*rest}", jobs.monitor());
+    let none = send(&routed, get("/jobs")).await;
+    assert_eq!(none.status, StatusCode::NOT_FOUND);
+    is_followed(&routed, "/reports").await;
 }
 
 #[tokio::test(start_paused = true)]

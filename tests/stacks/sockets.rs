@@ -18,6 +18,7 @@ use tokio::{
     join,
     net::TcpStream,
     sync::Semaphore,
+    task::yield_now,
 };
 use tower::Layer;
 use tower_accepted::{AcceptedLayer, Jobs, When};
@@ -32,6 +33,7 @@ on_every_stack!(
     a_response_that_is_none_ends_the_job_without_one,
     a_large_body_comes_and_goes_whole,
     a_job_outlives_the_connection_it_came_on,
+    who_waits_on_the_monitor_may_hang_up,
     a_client_that_hangs_up_in_the_inline_phase_takes_the_call_along,
     a_client_that_gives_up_in_the_inline_phase_takes_the_call_along,
     a_client_that_hangs_up_while_it_sends_leaves_nothing,
@@ -256,6 +258,50 @@ async fn a_job_outlives_the_connection_it_came_on(stack: Stack) {
         assert_eq!(other.ended(&accepted).await["status"], "succeeded");
         assert_eq!(other.result(&accepted).await.text(), "in the end");
     }
+}
+
+async fn who_waits_on_the_monitor_may_hang_up(stack: Stack) {
+    let gate = Arc::new(Semaphore::new(0));
+    let inner = {
+        let gate = gate.clone();
+        move |_| {
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Response::new(Body::from("in the end"))
+            }
+        }
+    };
+    let mut client = stack.start(AcceptedLayer::new(), inner).await;
+    let mut patient = client.another().await;
+    let accepted = client.send(post("/")).await;
+    let wait = |path: &str| {
+        let mut request = get(path);
+        let forever = "wait=3600".parse().unwrap();
+        request.headers_mut().insert("prefer", forever);
+        request
+    };
+    let at = format!("{}/result", accepted.location());
+    let line = client.line();
+    let (cut, result, ()) = join!(
+        client.start(wait(accepted.location())),
+        patient.send(wait(&at)),
+        async {
+            // Long enough for both to wait; where it is not, the answer is the same.
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            line.cut();
+            gate.add_permits(1);
+        }
+    );
+    if let Ok(response) = cut {
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(
+        (result.status, result.text()),
+        (StatusCode::OK, "in the end")
+    );
 }
 
 /// An inner service that never answers, with the calls it got and those of them that were dropped.
