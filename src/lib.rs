@@ -6,6 +6,8 @@ mod budget;
 mod call;
 mod collect;
 mod estimate;
+#[cfg(feature = "follow")]
+pub mod follow;
 mod future;
 mod gate;
 mod job;
