@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
@@ -30,6 +31,8 @@ enum Rest<R> {
     Begun(Pin<Box<R>>),
     Ended,
 }
+
+pub(super) type FollowResponse<R> = Response<FollowBody<R>>;
 
 /// How far a body has been read.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,11 +90,6 @@ impl<R: Body> FollowBody<R> {
             }
         };
         Filled::Whole(whole)
-    }
-
-    /// The error that ended the reading.
-    pub(super) fn take_error(&mut self) -> Option<R::Error> {
-        self.broken.take()
     }
 }
 

@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::{
-    FollowBody, FollowError, Followed, NotFollowed, Observer, Reason, StatusDocument, Update,
+    FollowBody, FollowError, Followed, NotFollowed, Observer, Reason, StatusDocument, Stopped,
+    Update,
     answer::{Asked, Manner, Verdict, async_result, reads_preferences, verdict_on_result},
-    body::Filled,
+    body::{Filled, FollowResponse},
     cancel::CancelOnDrop,
     carried::Carried,
     document::{Stand, is_json},
@@ -18,114 +19,9 @@ use super::{
     options::Options,
     origin::{Rules, Target},
     retry_after::retry_after,
+    start::Start,
 };
 use crate::prefer::PREFER;
-
-/// What is kept of a request until its response shows whether it is to be followed.
-pub(super) struct Start {
-    options: Arc<Options>,
-    original: Request<()>,
-}
-
-impl Start {
-    pub(super) fn new<B>(request: &Request<B>, options: &Arc<Options>) -> Self {
-        let mut original = Request::new(());
-        *original.method_mut() = request.method().clone();
-        *original.uri_mut() = request.uri().clone();
-        *original.version_mut() = request.version();
-        *original.headers_mut() = request.headers().clone();
-        *original.extensions_mut() = request.extensions().clone();
-        Self {
-            options: options.clone(),
-            original,
-        }
-    }
-
-    /// Whether a response of this status is worth a look.
-    pub(super) fn concerns(&self, status: StatusCode) -> bool {
-        // A HEAD wants no content, and there is no following without.
-        status == StatusCode::ACCEPTED && self.original.method() != Method::HEAD
-    }
-
-    /// Looks for a monitor in a 202. The response comes back as it is where there is none.
-    pub(super) fn look<S, B, R: Body>(
-        self,
-        mut accepted: Response<FollowBody<R>>,
-        service: S,
-    ) -> Result<Chase<S, B, R>, Box<Response<FollowBody<R>>>> {
-        let Self { options, original } = self;
-        let rules = Rules::new(original.uri(), &options.origins);
-        let home = Target {
-            uri: original.uri().clone(),
-            is_home: true,
-        };
-        let headers = accepted.headers();
-        let mut refused = None;
-        let named = links::monitors(headers).find_map(|(named, reference)| {
-            match rules.admit(&home, reference) {
-                // The address of what an unsafe request has made, not of how far it is: its own
-                // (RFC 9110 §8.7).
-                Ok(target)
-                    if named == Named::ContentLocation
-                        && !original.method().is_safe()
-                        && target.uri == home.uri =>
-                {
-                    None
-                }
-                Ok(target) => Some((named, target)),
-                Err(reason) => {
-                    refused.get_or_insert(reason);
-                    None
-                }
-            }
-        });
-        let Some((named, monitor)) = named else {
-            let reason = match refused {
-                Some(Reason::OtherOrigin(uri)) => NotFollowed::OtherOrigin(uri),
-                _ => NotFollowed::NoMonitor,
-            };
-            accepted.extensions_mut().insert(reason);
-            return Err(Box::new(accepted));
-        };
-        let admitted = |reference| rules.admit(&home, reference).ok();
-        let is_monitor = |reference| admitted(reference).is_some_and(|at| at.uri == monitor.uri);
-        Ok(Chase {
-            location: location(headers)
-                .filter(|&reference| !is_monitor(reference))
-                .map(str::to_owned),
-            link: links::linked(headers, "monitor").and_then(admitted),
-            asked: Asked {
-                named,
-                manner: Manner::Unknown,
-                location_is_monitor: options.location_is_monitor,
-            },
-            waits: monitor.is_home && reads_preferences(headers),
-            observer: original
-                .extensions()
-                .get()
-                .or(options.observer.as_ref())
-                .cloned(),
-            deadline: options
-                .timeout
-                .and_then(|timeout| Instant::now().checked_add(timeout)),
-            carried: Carried::of(&original, &options.shared_headers),
-            method: original.method().clone(),
-            original: home,
-            monitor,
-            rules,
-            options,
-            service,
-            accepted: Some(accepted),
-            document: None,
-            entity_tag: None,
-            polls: 0,
-            failures: 0,
-            unsaid: 0,
-            cancel: CancelOnDrop::default(),
-            _body: PhantomData,
-        })
-    }
-}
 
 /// One 202 on the way to its end.
 pub(super) struct Chase<S, B, R: Body> {
@@ -138,7 +34,7 @@ pub(super) struct Chase<S, B, R: Body> {
     observer: Option<Observer>,
     deadline: Option<Instant>,
     /// The 202, as long as it may have to be handed out.
-    accepted: Option<Response<FollowBody<R>>>,
+    accepted: Option<FollowResponse<R>>,
     asked: Asked,
     monitor: Target,
     /// The 202's `Location`, where that is not the monitor.
@@ -190,18 +86,98 @@ impl From<Reason> for Failure {
     }
 }
 
+impl<S, B, R: Body> Chase<S, B, R> {
+    /// Looks for a monitor in a 202. The response comes back as it is where there is none.
+    pub(super) fn new(
+        start: Start,
+        service: S,
+        mut accepted: FollowResponse<R>,
+    ) -> Result<Self, Box<FollowResponse<R>>> {
+        let Start { options, original } = start;
+        let rules = Rules::new(original.uri(), &options.origins);
+        let home = Target {
+            uri: original.uri().clone(),
+            is_home: true,
+        };
+        let headers = accepted.headers();
+        let mut refused = None;
+        let named = links::monitors(headers).find_map(|(named, reference)| {
+            match rules.admit(&home, reference) {
+                // The address of what an unsafe request has made, not of how far it is: its own
+                // (RFC 9110 §8.7).
+                Ok(target)
+                    if named == Named::ContentLocation
+                        && !original.method().is_safe()
+                        && target.uri == home.uri =>
+                {
+                    None
+                }
+                Ok(target) => Some((named, target)),
+                Err(reason) => {
+                    refused.get_or_insert(reason);
+                    None
+                }
+            }
+        });
+        let Some((named, monitor)) = named else {
+            let reason = match refused {
+                Some(Reason::OtherOrigin(uri)) => NotFollowed::OtherOrigin(uri),
+                _ => NotFollowed::NoMonitor,
+            };
+            accepted.extensions_mut().insert(reason);
+            return Err(Box::new(accepted));
+        };
+        let admitted = |reference| rules.admit(&home, reference).ok();
+        let is_monitor = |reference| admitted(reference).is_some_and(|at| at.uri == monitor.uri);
+        Ok(Self {
+            location: location(headers)
+                .filter(|&reference| !is_monitor(reference))
+                .map(str::to_owned),
+            link: links::linked(headers, "monitor").and_then(admitted),
+            asked: Asked {
+                named,
+                manner: Manner::Unknown,
+                location_is_monitor: options.location_is_monitor,
+            },
+            waits: monitor.is_home && reads_preferences(headers),
+            observer: original
+                .extensions()
+                .get()
+                .or(options.observer.as_ref())
+                .cloned(),
+            deadline: options
+                .timeout
+                .and_then(|timeout| Instant::now().checked_add(timeout)),
+            carried: Carried::of(&original, &options.shared_headers),
+            method: original.method().clone(),
+            original: home,
+            monitor,
+            rules,
+            options,
+            service,
+            accepted: Some(accepted),
+            document: None,
+            entity_tag: None,
+            polls: 0,
+            failures: 0,
+            unsaid: 0,
+            cancel: CancelOnDrop::default(),
+            _body: PhantomData,
+        })
+    }
+}
+
 impl<S, B, R> Chase<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
-    S::Error: From<FollowError> + Into<BoxError> + Send,
+    S::Error: Into<BoxError> + Send,
     B: Default + Send + 'static,
     R: Body + Send,
-    R::Error: Into<BoxError>,
 {
     /// Asks until there is a response to hand out.
-    pub(super) async fn follow(mut self) -> Result<Response<FollowBody<R>>, S::Error> {
-        let followed = self.to_the_end().await;
+    pub(super) async fn follow(mut self) -> Result<FollowResponse<R>, FollowError> {
+        let followed = self.pursue().await;
         self.cancel.disarm();
         match (followed, self.accepted.take()) {
             (Ok(response), _) => Ok(response),
@@ -212,13 +188,13 @@ where
                 Ok(accepted)
             }
             (Err(reason), None) => {
-                let error = FollowError::new(self.monitor.uri, reason, self.document);
-                Err(error.into())
+                let stopped = Stopped::new(self.monitor.uri, reason, self.document);
+                Err(FollowError::Stopped(Box::new(stopped)))
             }
         }
     }
 
-    async fn to_the_end(&mut self) -> Result<Response<FollowBody<R>>, Reason> {
+    async fn pursue(&mut self) -> Result<FollowResponse<R>, Reason> {
         let mut pause = self.begin().await;
         let (mut goal, mut place) = (Goal::Monitor, self.monitor.clone());
         let (mut at, mut redirects) = (place.clone(), 0);
@@ -386,10 +362,7 @@ where
                 Err(Reason::DocumentTooLarge(limit).into())
             }
             Ok(Filled::TooLarge) => Ok(None),
-            Ok(Filled::Broken) => Err(Failure::Transport(match body.take_error() {
-                Some(error) => error.into(),
-                None => "the body broke off".into(),
-            })),
+            Ok(Filled::Broken) => Err(Failure::Transport("the document broke off".into())),
             Err(late) => Err(Failure::Transport(late.into())),
         }
     }
@@ -502,7 +475,7 @@ where
     }
 
     /// The response that the original request was to have.
-    fn hand_out(&self, at: &Target, answer: Answer<R>) -> Response<FollowBody<R>> {
+    fn hand_out(&self, at: &Target, answer: Answer<R>) -> FollowResponse<R> {
         let mut response = Response::from_parts(answer.head, answer.body);
         if response.status() == StatusCode::OK
             && let Some(status) = async_result(response.headers())

@@ -5,23 +5,32 @@ use tower::BoxError;
 
 use super::StatusDocument;
 
+/// Why there is no response.
+#[derive(Debug)]
+pub enum FollowError {
+    /// The original request failed. This is the service's own error, and all that is displayed.
+    Service(BoxError),
+    /// It was accepted, and could not be followed to a response.
+    Stopped(Box<Stopped>),
+}
+
 /// Why a job that was accepted could not be followed to a response.
 ///
 /// The original request was sent, once, and answered 202: what it asked for may have been done, or
 /// may still be. Whoever sends it again may have it done twice. [`monitor`](Self::monitor) is where
 /// to look.
 #[derive(Debug)]
-pub struct FollowError {
+pub struct Stopped {
     monitor: Uri,
     reason: Reason,
-    document: Option<Box<StatusDocument>>,
+    document: Option<StatusDocument>,
 }
 
 /// What stood in the way.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The job failed and left no response: [`FollowError::document`] says why.
+    /// The job failed and left no response: [`Stopped::document`] says why.
     Failed,
     /// The job was canceled.
     Canceled,
@@ -46,11 +55,43 @@ pub enum Reason {
 }
 
 impl FollowError {
+    pub(super) fn service(error: impl Into<BoxError>) -> Self {
+        Self::Service(error.into())
+    }
+
+    /// Why a job could not be followed; `None` where the original request failed.
+    pub fn stopped(&self) -> Option<&Stopped> {
+        match self {
+            Self::Service(_) => None,
+            Self::Stopped(stopped) => Some(stopped),
+        }
+    }
+}
+
+impl fmt::Display for FollowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(error) => error.fmt(f),
+            Self::Stopped(stopped) => stopped.fmt(f),
+        }
+    }
+}
+
+impl Error for FollowError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Service(error) => error.source(),
+            Self::Stopped(stopped) => stopped.source(),
+        }
+    }
+}
+
+impl Stopped {
     pub(super) fn new(monitor: Uri, reason: Reason, document: Option<StatusDocument>) -> Self {
         Self {
             monitor,
             reason,
-            document: document.map(Box::new),
+            document,
         }
     }
 
@@ -68,11 +109,11 @@ impl FollowError {
     /// The last status document, where there was one: of a job that [failed](Reason::Failed) or was
     /// [canceled](Reason::Canceled) always.
     pub fn document(&self) -> Option<&StatusDocument> {
-        self.document.as_deref()
+        self.document.as_ref()
     }
 }
 
-impl fmt::Display for FollowError {
+impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Reason::Failed => {
@@ -109,7 +150,7 @@ impl fmt::Display for FollowError {
     }
 }
 
-impl Error for FollowError {
+impl Error for Stopped {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.reason {
             Reason::Unreachable(source) => Some(&**source),

@@ -10,7 +10,7 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower::{BoxError, Service};
 
-use super::{FollowBody, FollowError, chase::Start};
+use super::{FollowBody, FollowError, body::FollowResponse, chase::Chase, start::Start};
 
 /// The response of a [`FollowAccepted`](super::FollowAccepted).
 ///
@@ -26,22 +26,20 @@ where
     R: Body,
 {
     #[pin]
-    state: State<S, S::Future, Followed<R, S::Error>>,
+    state: State<S::Future, Following<R>>,
+    /// What it takes to follow a 202, until there is a response. It is not boxed, so that any other
+    /// response costs no allocation.
+    follow_up: Option<(Start, S)>,
 }
-
-type Followed<R, E> = Pin<Box<dyn Future<Output = Result<Response<FollowBody<R>>, E>> + Send>>;
 
 #[pin_project(project = StateProj)]
-enum State<S, F, G> {
-    /// The original request is under way. What any response but a 202 needs is not boxed.
-    Calling {
-        #[pin]
-        future: F,
-        service: Option<S>,
-        start: Option<Start>,
-    },
+enum State<F, G> {
+    /// The original request is under way.
+    Calling(#[pin] F),
     Following(G),
 }
+
+type Following<R> = Pin<Box<dyn Future<Output = Result<FollowResponse<R>, FollowError>> + Send>>;
 
 impl<S, B, R> ResponseFuture<S, B, R>
 where
@@ -50,11 +48,8 @@ where
 {
     pub(super) fn new(future: S::Future, service: S, start: Start) -> Self {
         Self {
-            state: State::Calling {
-                future,
-                service: Some(service),
-                start: Some(start),
-            },
+            state: State::Calling(future),
+            follow_up: Some((start, service)),
         }
     }
 }
@@ -63,38 +58,34 @@ impl<S, B, R> Future for ResponseFuture<S, B, R>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: From<FollowError> + Into<BoxError> + Send + 'static,
+    S::Error: Into<BoxError> + Send,
     B: Default + Send + 'static,
     R: Body + Send + 'static,
-    R::Data: Send,
-    R::Error: Into<BoxError> + Send,
+    R::Error: Send,
 {
-    type Output = Result<Response<FollowBody<R>>, S::Error>;
+    type Output = Result<Response<FollowBody<R>>, FollowError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let mut this = self.project();
         loop {
-            let following = match state.as_mut().project() {
-                StateProj::Calling {
-                    future,
-                    service,
-                    start,
-                } => {
-                    let response = ready!(future.poll(cx))?.map(FollowBody::new);
-                    let (Some(start), Some(service)) = (start.take(), service.take()) else {
+            let following = match this.state.as_mut().project() {
+                StateProj::Calling(future) => {
+                    let response = ready!(future.poll(cx)).map_err(FollowError::service)?;
+                    let response = response.map(FollowBody::new);
+                    let Some((start, service)) = this.follow_up.take() else {
                         panic!("polled after its response");
                     };
                     if !start.concerns(response.status()) {
                         return Poll::Ready(Ok(response));
                     }
-                    match start.look(response, service) {
+                    match Chase::new(start, service, response) {
                         Ok(chase) => chase.follow(),
-                        Err(response) => return Poll::Ready(Ok(*response)),
+                        Err(accepted) => return Poll::Ready(Ok(*accepted)),
                     }
                 }
                 StateProj::Following(future) => return future.as_mut().poll(cx),
             };
-            state.set(State::Following(Box::pin(following)));
+            this.state.set(State::Following(Box::pin(following)));
         }
     }
 }
@@ -106,7 +97,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.state {
-            State::Calling { .. } => "ResponseFuture::Calling",
+            State::Calling(_) => "ResponseFuture::Calling",
             State::Following(_) => "ResponseFuture::Following",
         })
     }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use super::{FollowBody, FollowError, ResponseFuture, chase::Start, options::Options};
+use super::{FollowBody, FollowError, ResponseFuture, options::Options, start::Start};
 
 /// A client behind [`FollowAcceptedLayer`](super::FollowAcceptedLayer).
 #[derive(Debug, Clone)]
@@ -47,18 +47,17 @@ impl<S, B, R> Service<Request<B>> for FollowAccepted<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: From<FollowError> + Into<BoxError> + Send + 'static,
+    S::Error: Into<BoxError> + Send,
     B: Default + Send + 'static,
     R: Body + Send + 'static,
-    R::Data: Send,
-    R::Error: Into<BoxError> + Send,
+    R::Error: Send,
 {
     type Response = Response<FollowBody<R>>;
-    type Error = S::Error;
+    type Error = FollowError;
     type Future = ResponseFuture<S, B, R>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FollowError>> {
+        self.inner.poll_ready(cx).map_err(FollowError::service)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
