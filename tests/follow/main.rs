@@ -6,6 +6,7 @@ mod support;
 mod azure;
 mod bare_location;
 mod cancel;
+mod command;
 mod default_dialect;
 mod dialects;
 mod failures;
