@@ -43,6 +43,8 @@ pub(super) struct Chase<S, B, R: Body> {
     link: Option<Target>,
     /// Whether the server reads `Prefer`.
     waits: bool,
+    /// How long it is asked to wait, at the most.
+    longest_wait: Duration,
     /// Of the document seen last, so that the server can wait for another one.
     entity_tag: Option<HeaderValue>,
     /// The status document seen last.
@@ -140,6 +142,7 @@ impl<S, B, R: Body> Chase<S, B, R> {
                 location_is_monitor: options.location_is_monitor,
             },
             waits: monitor.is_home && reads_preferences(headers),
+            longest_wait: options.wait,
             observer: original
                 .extensions()
                 .get()
@@ -373,7 +376,7 @@ where
             deadline.saturating_duration_since(Instant::now())
         });
         let wait = if self.waits {
-            self.options.wait.min(left)
+            self.longest_wait.min(left)
         } else {
             Duration::ZERO
         };
@@ -493,6 +496,8 @@ where
     /// The pause after an answer that was of no use; `None` after one too many.
     fn failed(&mut self, said: Option<Duration>) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
+        // It may be that something on the way does not bear the wait.
+        self.longest_wait /= 2;
         if self.failures > self.options.max_failures {
             return None;
         }

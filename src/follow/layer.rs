@@ -82,7 +82,8 @@ impl FollowAcceptedLayer {
     /// §4.3), in whole seconds. Default: 30 s. Zero: not asked.
     ///
     /// Only a server that has shown that it reads `Prefer` is asked, by `Vary: Prefer` or
-    /// `Preference-Applied` in the 202 or in any answer since.
+    /// `Preference-Applied` in the 202 or in any answer since; and after each failure for half as
+    /// long, since a proxy in between may cut off what takes too long for it.
     pub fn wait(self, wait: Duration) -> Self {
         self.with(|options| options.wait = wait)
     }

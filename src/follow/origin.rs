@@ -106,7 +106,11 @@ mod tests {
             let refused = rules.admit(&from, other);
             assert!(matches!(refused, Err(Reason::OtherOrigin(_))), "{other}");
         }
-        for none in ["ftp://example.com/b", "http://user@example.com/b", "%"] {
+        for none in [
+            "ftp://example.com/b",
+            "http://user@example.com/b",
+            "http://%",
+        ] {
             let refused = rules.admit(&from, none);
             assert!(matches!(refused, Err(Reason::NoAddress)), "{none}");
         }

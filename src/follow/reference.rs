@@ -1,36 +1,42 @@
+use std::fmt::Write;
+
 use http::Uri;
 use iri_string::{
     format::ToDedicatedString,
-    types::{IriAbsoluteStr, IriReferenceStr},
+    types::{UriAbsoluteStr, UriReferenceStr},
 };
 
 /// Stands for the origin of a request that names none, as a service called in process may get.
 const NAMELESS: &str = "http://nameless.invalid";
 
-/// The address that `reference` means in a response from `base` (RFC 3986 §5, RFC 3987).
+/// The address that `reference` means in a response from `base` (RFC 3986 §5).
 ///
 /// Its fragment is left out, as in any request. `None` for what is no reference, and for what can't
 /// be asked for over HTTP.
 pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
-    let reference = IriReferenceStr::new(reference.trim_ascii()).ok()?;
-    let nameless = base.authority().is_none();
-    let path = base.path_and_query().map_or("/", |path| path.as_str());
-    let base = match (nameless, base.scheme_str(), base.authority()) {
-        (false, Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path}"),
-        // `//host/path` needs a scheme to be taken from somewhere.
-        (true, ..) if reference.scheme_str().is_none() && reference.authority_str().is_some() => {
-            return None;
+    let reference = encoded(reference.trim_ascii());
+    let reference = UriReferenceStr::new(&reference).ok()?;
+    let (scheme, path) = (base.scheme_str(), base.path_and_query());
+    let path = encoded(path.map_or("/", |path| path.as_str()));
+    let base = match (scheme, base.authority()) {
+        (Some(scheme), Some(authority)) => {
+            // A user is no part of what an address leads to.
+            let (_, host) = authority
+                .as_str()
+                .rsplit_once('@')
+                .unwrap_or(("", authority.as_str()));
+            format!("{scheme}://{host}{path}")
         }
-        (true, ..) => format!("{NAMELESS}{path}"),
+        // `//host/path` needs a scheme to be taken from somewhere.
+        (None, None) if reference.scheme_str().is_some() || reference.authority_str().is_none() => {
+            format!("{NAMELESS}{path}")
+        }
         _ => return None,
     };
-    let base = IriAbsoluteStr::new(&base).ok()?;
-    let mut resolved = reference.resolve_against(base).to_dedicated_string();
-    resolved.set_fragment(None);
-    let resolved = resolved.encode_to_uri().to_dedicated_string();
-    let relative = nameless && reference.scheme_str().is_none();
+    let base = UriAbsoluteStr::new(&base).ok()?;
+    let resolved = reference.resolve_against(base).to_dedicated_string();
     let resolved = match resolved.as_str().strip_prefix(NAMELESS) {
-        Some(path) if relative => path,
+        Some(path) if scheme.is_none() && reference.scheme_str().is_none() => path,
         _ => resolved.as_str(),
     };
     let resolved: Uri = resolved.parse().ok()?;
@@ -40,6 +46,36 @@ pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
         .is_some_and(|authority| authority.as_str().contains('@'));
     let is_http = matches!(resolved.scheme_str(), None | Some("http" | "https"));
     (is_http && !has_user && resolved.path().starts_with('/')).then_some(resolved)
+}
+
+/// The reference without its fragment, and percent-encoded where servers forget to: `/a b?c[]={d}`.
+/// The host is left as it is.
+fn encoded(reference: &str) -> String {
+    let reference = reference.split('#').next().unwrap_or_default();
+    let host = match reference.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => {
+            scheme.len() + 2 + rest.find(['/', '?']).unwrap_or(rest.len())
+        }
+        _ => 0,
+    };
+    let (host, rest) = reference.split_at(host);
+    let mut encoded = host.to_owned();
+    for (at, byte) in rest.bytes().enumerate() {
+        let is_code = || {
+            let code = rest.as_bytes().get(at + 1..at + 3);
+            code.is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
+        };
+        let is_valid = match byte {
+            b'%' => is_code(),
+            byte => byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=".contains(&byte),
+        };
+        if is_valid {
+            encoded.push(byte.into());
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
@@ -81,11 +117,42 @@ mod tests {
             ("https://b/x?y", "https://b/x?y"),
             (" /g ", "http://a/g"),
             ("/caf\u{e9}", "http://a/caf%C3%A9"),
+            ("/a b|c", "http://a/a%20b%7Cc"),
+            (
+                "?x[y]={z}&100%&%7e",
+                "http://a/b/c/d;p?x%5By%5D=%7Bz%7D&100%25&%7e",
+            ),
+            ("/x#/y#z", "http://a/x"),
+            // Only a browser takes these for `//`.
+            ("/\\b/x", "http://a/%5Cb/x"),
+            ("\\\\b/x", "http://a/b/c/%5C%5Cb/x"),
+            ("http://[::1]:8/x", "http://[::1]:8/x"),
         ] {
             assert_eq!(
                 resolved("http://a/b/c/d;p?q", reference).as_deref(),
                 Some(expected),
                 "{reference}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_base_however_it_is_written() {
+        for base in [
+            "http://user:password@a/b?x={y}",
+            "http://a/b?x[]=1",
+            "http://a/{b}",
+            "http://a/b|c",
+        ] {
+            assert_eq!(
+                resolved(base, "/jobs/1").as_deref(),
+                Some("http://a/jobs/1"),
+                "{base}"
+            );
+            assert_eq!(
+                resolved(base, "jobs/1").as_deref(),
+                Some("http://a/jobs/1"),
+                "{base}"
             );
         }
     }
@@ -118,9 +185,9 @@ mod tests {
             "http:g",
             "http://user@a/x",
             "http://user:password@a/x",
-            "/a b",
+            "http://a b/x",
+            "http://caf\u{e9}/x",
             "http://[::1/x",
-            "\u{7}",
         ] {
             assert_eq!(resolved("http://a/b", reference), None, "{reference}");
         }

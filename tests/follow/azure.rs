@@ -100,6 +100,22 @@ async fn the_result_of_a_post_or_a_patch_is_at_the_other_location() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_location_that_is_the_monitor_is_not_asked_for_the_result() {
+    let (server, log) = script([
+        reply(202)
+            .with("operation-location", OPERATION)
+            .with("location", OPERATION),
+        document(json!({ "status": "Succeeded", "result": 7 })),
+    ]);
+    let layer = FollowAcceptedLayer::new();
+    let answer = follow(&layer, server, request("POST", WIDGET))
+        .await
+        .expect("a response");
+    assert_eq!(answer.json()["result"], 7);
+    assert_eq!(log.all().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_deleted_is_not_looked_for() {
     let (server, log) = service(json!({ "status": "Succeeded" }), asynchronous_operation);
     let layer = FollowAcceptedLayer::new();

@@ -156,7 +156,7 @@ async fn a_202_without_a_monitor_is_returned_as_it_is() {
         reply(202).with("retry-after", "5").body("thank you"),
         reply(202).with("location", "").body("thank you"),
         reply(202)
-            .with("location", "not an address")
+            .with("location", "http://no address")
             .body("thank you"),
         reply(202)
             .with("link", "</next>; rel=next")

@@ -231,8 +231,27 @@ async fn redirects_are_followed_and_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_result_that_has_moved_for_good_is_asked_for_again_where_it_is() {
+    for (status, again) in [
+        (301, "/store/1"),
+        (308, "/store/1"),
+        (302, "/jobs/1/result"),
+    ] {
+        let (server, log) = script([
+            accepted(),
+            succeeded(),
+            reply(status).with("location", "/store/1"),
+            reply(503),
+            reply(200),
+        ]);
+        post(server).await.expect("a response");
+        assert_eq!(log.last().uri.path(), again);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_redirect_to_nowhere_is_an_error() {
-    let (server, _) = script([accepted(), reply(307).with("location", "not an address")]);
+    let (server, _) = script([accepted(), reply(307).with("location", "http://no address")]);
     let error = failure(post(server).await);
     assert!(matches!(error.reason(), Reason::NoAddress), "{error:?}");
     let end = json!({ "status": "succeeded", "resourceLocation": "mailto:a@b" });

@@ -127,6 +127,38 @@ async fn no_server_is_asked_to_wait_past_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cuts_waiting_answers_off_does_not_cut_off_the_job() {
+    let begun = Instant::now();
+    let (server, _) = serve(
+        move |seen| match (seen.method.as_str(), seen.header("prefer")) {
+            ("POST", _) => accepted().with("vary", "Prefer"),
+            // A gateway with a patience of ten seconds.
+            (_, Some("wait=30" | "wait=15")) => reply(504).after(seconds(10)),
+            (_, Some("wait=7")) if begun.elapsed() < seconds(300) => running().after(seconds(7)),
+            (_, Some("wait=7")) => succeeded(),
+            (_, prefer) => panic!("{prefer:?}"),
+        },
+    );
+    let layer = FollowAcceptedLayer::new().max_failures(2);
+    follow(&layer, server, request("POST", REPORTS))
+        .await
+        .expect("a response");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_server_is_asked_to_wait_is_not_held_against_it() {
+    let (server, log) = script([
+        accepted().with("vary", "Prefer"),
+        succeeded().after(seconds(29)),
+    ]);
+    let layer = FollowAcceptedLayer::new().answer_timeout(seconds(2));
+    follow(&layer, server, request("POST", REPORTS))
+        .await
+        .expect("a response");
+    assert_eq!(log.all().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn time_that_an_answer_was_held_counts_as_pause() {
     let (server, log) = script([
         accepted().with("vary", "Prefer").with("retry-after", "4"),
@@ -196,6 +228,26 @@ async fn whoever_watches_is_told_of_each_change_while_the_server_waits() {
         heard.push(percent);
     }
     assert_eq!(heard, [None, Some(10.0), Some(20.0), Some(30.0), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tag_of_one_monitor_is_not_shown_to_another() {
+    let (server, log) = script([
+        accepted().with("vary", "Prefer"),
+        running()
+            .with("etag", "\"1\"")
+            .with("operation-location", "/jobs/2"),
+        running().with("etag", "\"1\""),
+        reply(308).with("location", "/jobs/3"),
+        succeeded(),
+    ]);
+    let layer = FollowAcceptedLayer::new().on_update(drop);
+    follow(&layer, server, request("POST", REPORTS))
+        .await
+        .expect("a response");
+    let shown = |seen: &Seen| seen.header("if-none-match").is_some();
+    let shown: Vec<_> = log.all().iter().map(shown).collect();
+    assert_eq!(shown, [false, false, false, true, false]);
 }
 
 #[tokio::test(start_paused = true)]
