@@ -282,7 +282,7 @@ fn read_hint(bytes: u64, has_trailers: bool) -> SizeHint {
 }
 
 /// The next frame, its data as `Bytes`, which costs nothing where it is `Bytes` already.
-fn poll_bytes<B: Body>(
+pub(crate) fn poll_bytes<B: Body>(
     body: Pin<&mut B>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {

@@ -131,6 +131,8 @@ mod collect;
 mod dialect;
 mod digest;
 mod estimate;
+#[cfg(feature = "follow")]
+pub mod follow;
 mod future;
 mod gate;
 mod idempotency;

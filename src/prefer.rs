@@ -68,7 +68,7 @@ impl Prefer {
 }
 
 /// The parts between separators, but for separators within a quoted string.
-fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |&byte| {
         if escaped {

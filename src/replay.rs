@@ -40,7 +40,7 @@ pub(crate) fn strip(head: &mut response::Parts, config: &Config, is_owned: bool)
     }
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -1,0 +1,210 @@
+use std::fmt::Write;
+
+use http::Uri;
+use iri_string::{
+    format::ToDedicatedString,
+    types::{UriAbsoluteStr, UriReferenceStr},
+};
+
+/// Stands for the origin of a request that names none, as a service called in process may get.
+const NAMELESS: &str = "http://nameless.invalid";
+
+/// The address that `reference` means in a response from `base` (RFC 3986 §5).
+///
+/// Its fragment is left out, as in any request. `None` for what is no reference, and for what can't
+/// be asked for over HTTP.
+pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+    let reference = encoded(reference.trim_ascii());
+    let reference = UriReferenceStr::new(&reference).ok()?;
+    let (scheme, path) = (base.scheme_str(), base.path_and_query());
+    let path = encoded(path.map_or("/", |path| path.as_str()));
+    let base = match (scheme, base.authority()) {
+        (Some(scheme), Some(authority)) => {
+            // A user is no part of what an address leads to.
+            let (_, host) = authority
+                .as_str()
+                .rsplit_once('@')
+                .unwrap_or(("", authority.as_str()));
+            format!("{scheme}://{host}{path}")
+        }
+        // `//host/path` needs a scheme to be taken from somewhere.
+        (None, None) if reference.scheme_str().is_some() || reference.authority_str().is_none() => {
+            format!("{NAMELESS}{path}")
+        }
+        _ => return None,
+    };
+    let base = UriAbsoluteStr::new(&base).ok()?;
+    let resolved = reference.resolve_against(base).to_dedicated_string();
+    let resolved = match resolved.as_str().strip_prefix(NAMELESS) {
+        Some(path) if scheme.is_none() && reference.scheme_str().is_none() => path,
+        _ => resolved.as_str(),
+    };
+    let resolved: Uri = resolved.parse().ok()?;
+    // What is before an `@` reads like a host to people, and would be sent to nobody.
+    let has_user = resolved
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'));
+    let is_http = matches!(resolved.scheme_str(), None | Some("http" | "https"));
+    (is_http && !has_user && resolved.path().starts_with('/')).then_some(resolved)
+}
+
+/// The reference without its fragment, and percent-encoded where servers forget to: `/a b?c[]={d}`.
+/// The host is left as it is.
+fn encoded(reference: &str) -> String {
+    let reference = reference.split('#').next().unwrap_or_default();
+    let host = match reference.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => {
+            scheme.len() + 2 + rest.find(['/', '?']).unwrap_or(rest.len())
+        }
+        _ => 0,
+    };
+    let (host, rest) = reference.split_at(host);
+    let mut encoded = host.to_owned();
+    for (at, byte) in rest.bytes().enumerate() {
+        let is_code = || {
+            let code = rest.as_bytes().get(at + 1..at + 3);
+            code.is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
+        };
+        let is_valid = match byte {
+            b'%' => is_code(),
+            byte => byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=".contains(&byte),
+        };
+        if is_valid {
+            encoded.push(byte.into());
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resolved(base: &str, reference: &str) -> Option<String> {
+        let base: Uri = base.parse().expect("a URI");
+        resolve(&base, reference).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn references_resolve_as_in_rfc_3986() {
+        // The examples of §5.4 whose results are HTTP addresses, without their fragments.
+        for (reference, expected) in [
+            ("g", "http://a/b/c/g"),
+            ("./g", "http://a/b/c/g"),
+            ("g/", "http://a/b/c/g/"),
+            ("/g", "http://a/g"),
+            ("//g", "http://g/"),
+            ("?y", "http://a/b/c/d;p?y"),
+            ("g?y", "http://a/b/c/g?y"),
+            ("#s", "http://a/b/c/d;p?q"),
+            ("g?y#s", "http://a/b/c/g?y"),
+            (";x", "http://a/b/c/;x"),
+            ("", "http://a/b/c/d;p?q"),
+            (".", "http://a/b/c/"),
+            ("..", "http://a/b/"),
+            ("../g", "http://a/b/g"),
+            ("../..", "http://a/"),
+            ("../../../../g", "http://a/g"),
+            ("/./g", "http://a/g"),
+            ("g.", "http://a/b/c/g."),
+            ("./g/.", "http://a/b/c/g/"),
+            ("g;x=1/../y", "http://a/b/c/y"),
+            ("g?y/../x", "http://a/b/c/g?y/../x"),
+            ("https://b/x?y", "https://b/x?y"),
+            (" /g ", "http://a/g"),
+            ("/caf\u{e9}", "http://a/caf%C3%A9"),
+            ("/a b|c", "http://a/a%20b%7Cc"),
+            (
+                "?x[y]={z}&100%&%7e",
+                "http://a/b/c/d;p?x%5By%5D=%7Bz%7D&100%25&%7e",
+            ),
+            ("/x#/y#z", "http://a/x"),
+            // Only a browser takes these for `//`.
+            ("/\\b/x", "http://a/%5Cb/x"),
+            ("\\\\b/x", "http://a/b/c/%5C%5Cb/x"),
+            ("http://[::1]:8/x", "http://[::1]:8/x"),
+        ] {
+            assert_eq!(
+                resolved("http://a/b/c/d;p?q", reference).as_deref(),
+                Some(expected),
+                "{reference}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_base_however_it_is_written() {
+        for base in [
+            "http://user:password@a/b?x={y}",
+            "http://a/b?x[]=1",
+            "http://a/{b}",
+            "http://a/b|c",
+        ] {
+            assert_eq!(
+                resolved(base, "/jobs/1").as_deref(),
+                Some("http://a/jobs/1"),
+                "{base}"
+            );
+            assert_eq!(
+                resolved(base, "jobs/1").as_deref(),
+                Some("http://a/jobs/1"),
+                "{base}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_without_an_origin_leads_to_paths_or_to_full_addresses() {
+        for (reference, expected) in [
+            ("/jobs/1", Some("/jobs/1")),
+            ("jobs/1?x", Some("/a/jobs/1?x")),
+            ("https://b/x", Some("https://b/x")),
+            ("//b/x", None),
+            // Said in full, it is a host like any other.
+            (
+                "http://nameless.invalid/x",
+                Some("http://nameless.invalid/x"),
+            ),
+        ] {
+            assert_eq!(resolved("/a/b", reference).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_over_http_is_no_address() {
+        for reference in [
+            "ftp://a/x",
+            "file:///etc/passwd",
+            "javascript:alert(1)",
+            "data:text/plain,x",
+            "mailto:a@b",
+            "http:g",
+            "http://user@a/x",
+            "http://user:password@a/x",
+            "http://a b/x",
+            "http://caf\u{e9}/x",
+            "http://[::1/x",
+        ] {
+            assert_eq!(resolved("http://a/b", reference), None, "{reference}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(base in "(http://[a-z]{1,3})?/[a-z/]{0,8}", reference in "\\PC{0,40}") {
+            resolved(&base, &reference);
+        }
+
+        #[test]
+        fn a_path_never_leaves_its_origin(reference in "/?[a-z.][a-z./%0-9]{0,20}") {
+            let uri = resolve(&Uri::from_static("https://a:1/b/c"), &reference);
+            if let Some(uri) = uri {
+                prop_assert_eq!(uri.authority().map(|authority| authority.as_str()), Some("a:1"));
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The layer as a tower service.
+
+use std::task::{Context, Poll};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::json;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_accepted::follow::{
+    FollowAccepted, FollowAcceptedLayer, FollowError, Followed, NotFollowed,
+};
+use tower_test::mock;
+
+use crate::support::*;
+
+/// Panics where it is called without having been ready, and clones itself unready, as services with
+/// limits do.
+struct Strict {
+    inner: Server,
+    is_ready: bool,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        let inner = self.inner.clone();
+        Self {
+            inner,
+            is_ready: false,
+        }
+    }
+}
+
+impl Service<Request<Body>> for Strict {
+    type Response = Response<Content>;
+    type Error = Broken;
+    type Future = <Server as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.is_ready = true;
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        assert!(
+            std::mem::take(&mut self.is_ready),
+            "called without having been ready"
+        );
+        self.inner.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_of_the_inner_service_is_one_that_was_ready() {
+    let (inner, log) = script([
+        reply(202).with("operation-location", "/jobs/1"),
+        document(json!({ "status": "running" })),
+        document(json!({ "status": "succeeded", "resourceLocation": "/r" })),
+        reply(200),
+        reply(200),
+    ]);
+    let is_ready = false;
+    let mut client = FollowAccepted::new(Strict { inner, is_ready });
+    for _ in 0..2 {
+        let ready = client.ready().await.expect("ready");
+        ready
+            .call(request("POST", REPORTS))
+            .await
+            .expect("a response");
+    }
+    assert_eq!(log.all().len(), 5);
+}
+
+#[tokio::test]
+async fn it_is_ready_when_the_inner_service_is() {
+    let (inner, mut handle) = mock::pair::<Request<Body>, Response<Content>>();
+    handle.allow(0);
+    let mut client = mock::Spawn::new(FollowAcceptedLayer::new().layer(inner));
+    assert!(client.poll_ready().is_pending());
+    handle.allow(1);
+    assert!(client.poll_ready().is_ready());
+    handle.send_error("gone");
+    assert!(matches!(client.poll_ready(), Poll::Ready(Err(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_no_202_passes_through_as_it_is() {
+    for status in [200, 201, 204, 303, 404, 500] {
+        let (server, log) = script([reply(status)
+            .with("operation-location", "/x")
+            .body("as it is")]);
+        let answer = post(server).await.expect("a response");
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (status, "as it is")
+        );
+        assert!(answer.extension::<Followed>().is_none());
+        assert!(answer.extension::<NotFollowed>().is_none());
+        assert_eq!(log.all().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_202_to_a_head_is_left_alone() {
+    let (server, log) = script([reply(202).with("operation-location", "/jobs/1")]);
+    let answer = follow(
+        &FollowAcceptedLayer::new(),
+        server,
+        request("HEAD", REPORTS),
+    )
+    .await;
+    assert_eq!(answer.expect("a response").status, StatusCode::ACCEPTED);
+    assert_eq!(log.all().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_goes_out_as_it_was() {
+    let (server, log) = script([reply(200)]);
+    let mut request = request("POST", REPORTS);
+    for name in ["prefer", "if-match", "content-type", "x-any"] {
+        let value = "as it was".parse().expect("a value");
+        request.headers_mut().insert(name, value);
+    }
+    let headers = request.headers().clone();
+    follow(&FollowAcceptedLayer::new(), server, request)
+        .await
+        .expect("a response");
+    let seen = log.last();
+    assert_eq!(seen.headers, headers);
+    assert_eq!(seen.body, "what to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stands_among_other_layers() {
+    let (server, _) = script([
+        reply(202).with("operation-location", "/jobs/1"),
+        document(json!({ "status": "running" })),
+        document(json!({ "status": "succeeded", "resourceLocation": "/r" })),
+        reply(200).body("the report"),
+    ]);
+    let client = ServiceBuilder::new()
+        .buffer(8)
+        .concurrency_limit(1)
+        .layer(FollowAcceptedLayer::new())
+        .timeout(seconds(60))
+        .concurrency_limit(1)
+        .service(server);
+    let answer = client
+        .oneshot(request("POST", REPORTS))
+        .await
+        .expect("a response");
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    assert_eq!(body, "the report");
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_future_can_be_spawned() {
+    let (server, _) = script([reply(200).body("the report")]);
+    let client = ServiceBuilder::new()
+        .layer(FollowAcceptedLayer::new())
+        .timeout(seconds(5))
+        .service(server);
+    let answer = tokio::spawn(async move { client.oneshot(request("POST", REPORTS)).await });
+    answer.await.expect("no panic").expect("a response");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_errors_of_the_service_and_of_the_layer_are_told_apart() {
+    let (server, _) = script([
+        broken("refused"),
+        reply(202).with("operation-location", "/jobs/1"),
+        document(json!({ "status": "failed" })),
+    ]);
+    let client = FollowAccepted::new(server);
+    let error = client
+        .clone()
+        .oneshot(request("POST", REPORTS))
+        .await
+        .expect_err("refused");
+    assert!(
+        matches!(&error, FollowError::Service(error) if error.is::<Broken>()),
+        "{error:?}"
+    );
+    let error = client
+        .oneshot(request("POST", REPORTS))
+        .await
+        .expect_err("failed");
+    assert!(matches!(error, FollowError::Stopped(_)), "{error:?}");
+}
