@@ -375,7 +375,10 @@ where
         let left = self.deadline.map_or(Duration::MAX, |deadline| {
             deadline.saturating_duration_since(Instant::now())
         });
-        let wait = if self.waits {
+        // Who listens is to hear of each change: the first look is for the entity tag, without which a
+        // wait is for the end alone.
+        let is_first_look = self.observer.is_some() && self.asked.manner == Manner::Unknown;
+        let wait = if self.waits && !is_first_look {
             self.longest_wait.min(left)
         } else {
             Duration::ZERO

@@ -35,6 +35,31 @@
 //! # }
 //! ```
 //!
+//! hyper-util's client is such a service as it is. reqwest's takes requests of its own:
+//!
+//! ```no_run
+//! use http::{Request, Response};
+//! use reqwest::{Body, Client, redirect::Policy};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_accepted::follow::FollowAcceptedLayer;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Redirects are for the layer, which knows where it may go.
+//! let client = Client::builder().redirect(Policy::none()).build()?;
+//! let client = FollowAcceptedLayer::new().layer(service_fn(move |request: Request<Body>| {
+//!     let client = client.clone();
+//!     async move {
+//!         let response = client.execute(request.try_into()?).await?;
+//!         Ok::<_, reqwest::Error>(Response::<Body>::from(response))
+//!     }
+//! }));
+//! let request = Request::post("http://example.com/reports").body(Body::from("all of March"))?;
+//! let response = client.oneshot(request).await?;
+//! # drop(response);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is followed
 //!
 //! A 202 names its monitor in one of these fields. The first one counts that leads where the layer
@@ -99,7 +124,8 @@
 //! [origin](https://www.rfc-editor.org/rfc/rfc6454), or of one that is
 //! [allowed](FollowAcceptedLayer::allow_origin); and nothing leads from `https` to `http`. A 202 whose monitor is
 //! elsewhere is handed out as it is, and not an error, since what it answers for has been accepted. A later
-//! step elsewhere is an [error](Reason::OtherOrigin).
+//! step elsewhere is an [error](Reason::OtherOrigin). A request without an origin, a path alone as a router
+//! takes it in a test, leads to paths.
 //!
 //! The headers and extensions of the original request go along within its origin, but for those that are about
 //! that one request: its content and its conditions, `Prefer`, `Expect`, `Range`, `Idempotency-Key` and
@@ -109,8 +135,8 @@
 //!
 //! <div class="warning">
 //!
-//! A client that follows redirects by itself, as reqwest's does unless told not to
-//! (`redirect(Policy::none())`), has gone where they lead before this layer sees them.
+//! A client that follows redirects by itself, as reqwest's does unless told not to, has gone where they lead
+//! before this layer sees them.
 //!
 //! </div>
 //!

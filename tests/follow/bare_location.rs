@@ -150,6 +150,15 @@ async fn a_content_location_of_the_request_itself_is_no_monitor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_content_location_of_the_monitor_itself_is_one() {
+    let (server, log) = script([reply(202).with("content-location", REPORTS), reply(200)]);
+    let layer = FollowAcceptedLayer::new();
+    let answer = follow(&layer, server, request("GET", REPORTS)).await;
+    assert_eq!(answer.expect("a response").status, StatusCode::OK);
+    assert_eq!(log.all().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_202_without_a_monitor_is_returned_as_it_is() {
     for accepted in [
         reply(202).body("thank you"),

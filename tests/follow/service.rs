@@ -2,10 +2,12 @@
 
 use std::task::{Context, Poll};
 
+use axum::{Json, Router, routing};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tokio::net::TcpListener;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_accepted::follow::{
     FollowAccepted, FollowAcceptedLayer, FollowError, Followed, NotFollowed,
 };
@@ -190,4 +192,47 @@ async fn the_errors_of_the_service_and_of_the_layer_are_told_apart() {
         .await
         .expect_err("failed");
     assert!(matches!(error, FollowError::Stopped(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn reqwest_is_a_client_too() {
+    let accepted = [("operation-location", "/jobs/1"), ("retry-after", "0")];
+    let ended = json!({ "status": "succeeded", "resourceLocation": "/reports/1" });
+    let app = Router::new()
+        .route(
+            "/reports",
+            routing::post(move || async move { (StatusCode::ACCEPTED, accepted) }),
+        )
+        .route("/jobs/1", routing::get(move || async move { Json(ended) }))
+        .route("/reports/1", routing::get(|| async { "the report" }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!(
+        "http://{}/reports",
+        listener.local_addr().expect("an address")
+    );
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let redirects = reqwest::redirect::Policy::none();
+    let client = reqwest::Client::builder()
+        .redirect(redirects)
+        .build()
+        .expect("a client");
+    let client = FollowAccepted::new(service_fn(move |request: Request<reqwest::Body>| {
+        let client = client.clone();
+        async move {
+            let response = client.execute(request.try_into()?).await?;
+            Ok::<_, reqwest::Error>(Response::<reqwest::Body>::from(response))
+        }
+    }));
+    let request = Request::post(url)
+        .body("all of March".into())
+        .expect("a request");
+    let response = client.oneshot(request).await.expect("a response");
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    assert_eq!(body, "the report");
 }
