@@ -23,6 +23,7 @@ use crate::{
     jobs::Registry,
     links::Links,
     monitor,
+    negotiate::Format,
     owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
@@ -45,6 +46,7 @@ pub(crate) struct Arrival {
     /// The path, where links depend on it.
     path: Option<Box<str>>,
     prefer: Prefer,
+    format: Format,
     owner: Option<Owner>,
     key: Option<(Key, Fingerprint)>,
     at: Instant,
@@ -64,6 +66,7 @@ impl Arrival {
             method: head.method.clone(),
             path: (*links == Links::Relative).then(|| head.uri.path().into()),
             prefer,
+            format: Format::preferred(&head.headers),
             owner,
             key,
             at: Instant::now(),
@@ -175,6 +178,7 @@ struct Promised<St: Store> {
     snapshot: Snapshot,
     path: Option<Box<str>>,
     prefer: Prefer,
+    format: Format,
     /// What is to run; nothing where an earlier request's job was joined.
     run: Option<(Job<St>, Span)>,
 }
@@ -209,6 +213,7 @@ async fn promise<St: Store>(
                 snapshot: *snapshot,
                 path: arrival.path,
                 prefer: arrival.prefer,
+                format: arrival.format,
                 run: None,
             });
         }
@@ -238,6 +243,7 @@ async fn promise<St: Store>(
         snapshot,
         path: arrival.path,
         prefer: arrival.prefer,
+        format: arrival.format,
         run: Some((job, span)),
     })
 }
@@ -247,7 +253,12 @@ impl<St: Store> Promised<St> {
         let config = &self.registry.config;
         let applied = self.prefer.applied(true, config.max_wait);
         let path = self.path.as_deref().unwrap_or_default();
-        monitor::accepted(&self.snapshot, config, path, applied)
+        match self.format {
+            Format::Page => monitor::see_page(&self.snapshot, config, path, applied),
+            Format::Json | Format::Events => {
+                monitor::accepted(&self.snapshot, config, path, applied)
+            }
+        }
     }
 
     /// The job's response, if it ends within so long.

@@ -16,7 +16,7 @@ use tower::{BoxError, Service, util::Oneshot};
 
 use crate::{
     accept::{self, Arrival, Offer},
-    body::{Replay, RequestBody, ResponseBody},
+    body::{MonitorBody, Replay, RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
     gate::{Refused, Slot},
@@ -66,6 +66,7 @@ where
     Racing(Racing<S, B, St>),
     HandingOver(BoxFuture<HandedOver<S, B>>),
     Answering(BoxFuture<Response<Replay>>),
+    Monitoring(BoxFuture<Response<MonitorBody>>),
     Refused(Problem),
     Done,
 }
@@ -141,6 +142,12 @@ where
         Self::new(State::Answering(Box::pin(answer)))
     }
 
+    pub(crate) fn monitoring(
+        answer: impl Future<Output = Response<MonitorBody>> + Send + 'static,
+    ) -> Self {
+        Self::new(State::Monitoring(Box::pin(answer)))
+    }
+
     pub(crate) fn reading(intake: Intake<St>, inner: S, head: Parts, body: B) -> Self
     where
         B: Body,
@@ -213,7 +220,9 @@ where
                 }
                 StateProj::HandingOver(handed_over) => {
                     match ready!(handed_over.as_mut().poll(cx)) {
-                        Ok(response) => return Poll::Ready(Ok(response.map(ResponseBody::replay))),
+                        Ok(response) => {
+                            return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
+                        }
                         Err(call) => State::Racing(Racing {
                             call,
                             hand_over: None,
@@ -222,11 +231,15 @@ where
                 }
                 StateProj::Answering(answer) => {
                     let response = ready!(answer.as_mut().poll(cx));
-                    return Poll::Ready(Ok(response.map(ResponseBody::replay)));
+                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
+                }
+                StateProj::Monitoring(answer) => {
+                    let response = ready!(answer.as_mut().poll(cx));
+                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                 }
                 StateProj::Refused(problem) => {
                     let response = problem.response();
-                    return Poll::Ready(Ok(response.map(ResponseBody::replay)));
+                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                 }
                 StateProj::Done => panic!("`ResponseFuture` polled after completion"),
             };
@@ -401,6 +414,7 @@ where
             State::Racing(_) => "ResponseFuture::Racing",
             State::HandingOver(_) => "ResponseFuture::HandingOver",
             State::Answering(_) => "ResponseFuture::Answering",
+            State::Monitoring(_) => "ResponseFuture::Monitoring",
             State::Refused(_) => "ResponseFuture::Refused",
             State::Done => "ResponseFuture::Done",
         })

@@ -94,13 +94,19 @@ impl<'a> Response<'a> {
 
 impl Error {
     fn of(failure: &Failure) -> Self {
-        let code = failure.code;
         Self {
-            code: code.as_str(),
-            message: match (code, failure.status) {
-                (ErrorCode::HttpError, Some(status)) => format!("The service answered {status}."),
-                _ => code.message().to_owned(),
-            },
+            code: failure.code.as_str(),
+            message: failure.message(),
+        }
+    }
+}
+
+impl Failure {
+    /// What people are told.
+    pub(super) fn message(&self) -> String {
+        match (self.code, self.status) {
+            (ErrorCode::HttpError, Some(status)) => format!("The service answered {status}."),
+            _ => self.code.message().to_owned(),
         }
     }
 }
