@@ -178,7 +178,11 @@ impl Browser {
         });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics)
             .await;
-        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        let media = json!({ "features": [
+            { "name": "prefers-color-scheme", "value": scheme },
+            // A screenshot is of where the bar is, not of its way there.
+            { "name": "prefers-reduced-motion", "value": "reduce" },
+        ] });
         self.devtools("Emulation.setEmulatedMedia", media).await;
     }
 

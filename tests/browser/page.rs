@@ -21,6 +21,7 @@ async fn a_form_ends_on_the_page_and_then_on_the_result() {
     browse(Setup::default(), async |browser| {
         submit(browser, &site).await;
         browser.script("window.mark = 'the same page'").await;
+        browser.screenshot("without-progress").await;
         let bar = "[role=progressbar]";
         site.say(0.4, "page 4 of 10");
         browser.attribute_is(bar, "aria-valuenow", "40").await;
@@ -30,7 +31,7 @@ async fn a_form_ends_on_the_page_and_then_on_the_result() {
         assert_eq!(browser.script("return window.mark").await, "the same page");
         assert_eq!(browser.client.title().await.unwrap(), "70 % · In progress");
         for scheme in ["light", "dark"] {
-            browser.screen(800, 480, scheme).await;
+            browser.screen(640, 360, scheme).await;
             browser.screenshot(&format!("running-{scheme}")).await;
         }
         site.answer(200, RESULT);
@@ -61,6 +62,24 @@ async fn without_script_it_is_the_same_way() {
         browser.is_at("/result").await;
         browser.shows("h1", "The report").await;
         assert_eq!((site.posts(), site.streams()), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_is_told_and_then_goes_on() {
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        browser.goto(&site.url()).await;
+        browser.click("button").await;
+        browser.shows("h1", "Waiting for its turn").await;
+        browser.screenshot("queued").await;
+        site.answer(200, "the first");
+        browser.shows("h1", "In progress").await;
+        site.answer(200, RESULT);
+        browser.is_at("/result").await;
+        browser.shows("h1", "The report").await;
     })
     .await;
 }

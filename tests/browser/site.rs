@@ -1,4 +1,4 @@
-//! A site with one slow form, as slow as the test wants it.
+//! A site with one slow form, as slow as the test wants it, and one worker.
 
 use std::{
     net::SocketAddr,
@@ -20,6 +20,7 @@ use tokio::{
     net::TcpListener,
     sync::{Mutex, mpsc},
 };
+use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 use tower_accepted::{JobHandle, Jobs};
 
 pub(crate) struct Site {
@@ -52,7 +53,11 @@ impl Site {
             .route("/", get(async || Html(FORM)))
             .route("/reports", post(work))
             .with_state(ordered)
-            .layer(Jobs::new().layer())
+            .layer(
+                ServiceBuilder::new()
+                    .layer(Jobs::new().layer())
+                    .layer(GlobalConcurrencyLimitLayer::new(1)),
+            )
             .layer(middleware::from_fn_with_state(counts.clone(), count));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
