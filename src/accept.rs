@@ -25,6 +25,7 @@ use crate::{
     jobs::Registry,
     links::Links,
     monitor,
+    negotiate::Format,
     owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
@@ -44,6 +45,7 @@ pub(crate) struct Arrival<St: Store> {
     /// The path, where links depend on it.
     path: Option<Box<str>>,
     prefer: Prefer,
+    format: Format,
     owner: Option<Owner>,
     key: Option<(Key, Fingerprint)>,
     at: Instant,
@@ -69,6 +71,7 @@ impl<St: Store> Arrival<St> {
             method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
             prefer: intake.prefer,
+            format: Format::preferred(&head.headers),
             owner: intake.owner,
             key,
             at: Instant::now(),
@@ -195,6 +198,7 @@ struct Promised<St: Store> {
     snapshot: Snapshot,
     path: Option<Box<str>>,
     prefer: Prefer,
+    format: Format,
     /// What is to run; nothing where an earlier request's job was joined.
     run: Option<(Job<St>, Span)>,
 }
@@ -226,6 +230,7 @@ async fn promise<St: Store>(
         snapshot,
         path: arrival.path,
         prefer: arrival.prefer,
+        format: arrival.format,
         run: None,
     };
     match accepted.map_err(|error| problem::store_failed(&error))? {
@@ -263,7 +268,12 @@ impl<St: Store> Promised<St> {
         let config = &self.registry.config;
         let applied = self.prefer.applied(true, config.max_wait);
         let path = self.path.as_deref().unwrap_or_default();
-        monitor::accepted(&self.snapshot, config, path, applied)
+        match self.format {
+            Format::Page => monitor::see_page(&self.snapshot, config, path, applied),
+            Format::Json | Format::Events => {
+                monitor::accepted(&self.snapshot, config, path, applied)
+            }
+        }
     }
 
     /// The job's response, if it ends within so long.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use futures_core::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
@@ -118,7 +119,7 @@ pub struct ResponseBody<B> {
 #[pin_project(project = KindProj)]
 enum Kind<B> {
     Inner(#[pin] B),
-    Replay(Replay),
+    Monitor(MonitorBody),
 }
 
 impl<B> ResponseBody<B> {
@@ -128,9 +129,9 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    pub(crate) fn replay(body: Replay) -> Self {
+    pub(crate) fn monitor(body: impl Into<MonitorBody>) -> Self {
         Self {
-            kind: Kind::Replay(body),
+            kind: Kind::Monitor(body.into()),
         }
     }
 }
@@ -138,7 +139,7 @@ impl<B> ResponseBody<B> {
 /// An empty body; layers that answer for a service, as CORS does to a preflight, make one.
 impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
-        Self::replay(Replay::default())
+        Self::monitor(Replay::default())
     }
 }
 
@@ -158,21 +159,21 @@ where
             KindProj::Inner(body) => {
                 poll_bytes(body, cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
-            KindProj::Replay(body) => Poll::Ready(body.next().map(Ok)),
+            KindProj::Monitor(body) => body.poll_next(cx).map(|frame| frame.map(Ok)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner(body) => body.is_end_stream(),
-            Kind::Replay(body) => body.is_end_stream(),
+            Kind::Monitor(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Inner(body) => body.size_hint(),
-            Kind::Replay(body) => body.size_hint(),
+            Kind::Monitor(body) => body.size_hint(),
         }
     }
 }
@@ -181,7 +182,7 @@ impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Inner(_) => f.write_str("ResponseBody::Inner"),
-            Kind::Replay(body) => f.debug_tuple("ResponseBody").field(body).finish(),
+            Kind::Monitor(body) => f.debug_tuple("ResponseBody").field(body).finish(),
         }
     }
 }
@@ -266,6 +267,81 @@ impl fmt::Debug for Replay {
             .field("len", &self.len())
             .field("trailers", &self.has_trailers())
             .finish()
+    }
+}
+
+/// The body of an answer of the monitor: bytes that are there already, or events as they come.
+pub struct MonitorBody {
+    kind: MonitorKind,
+}
+
+enum MonitorKind {
+    Replay(Replay),
+    /// Boxed: an answer that takes minutes may cost an allocation, and the others stay small.
+    Events(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl MonitorBody {
+    pub(crate) fn events(events: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self {
+            kind: MonitorKind::Events(Box::pin(events)),
+        }
+    }
+
+    /// The bytes, where they are there already.
+    pub(crate) fn as_replay(&self) -> Option<&Replay> {
+        match &self.kind {
+            MonitorKind::Replay(replay) => Some(replay),
+            MonitorKind::Events(_) => None,
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+        match &mut self.kind {
+            MonitorKind::Replay(replay) => Poll::Ready(replay.next()),
+            MonitorKind::Events(events) => events
+                .as_mut()
+                .poll_next(cx)
+                .map(|event| event.map(Frame::data)),
+        }
+    }
+}
+
+impl From<Replay> for MonitorBody {
+    fn from(replay: Replay) -> Self {
+        Self {
+            kind: MonitorKind::Replay(replay),
+        }
+    }
+}
+
+impl Body for MonitorBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = self.get_mut().poll_next(cx);
+        frame.map(|frame| frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.as_replay().is_some_and(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.as_replay().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for MonitorBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            MonitorKind::Replay(replay) => f.debug_tuple("MonitorBody").field(replay).finish(),
+            MonitorKind::Events(_) => f.write_str("MonitorBody::Events"),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tower::{BoxError, Service};
 
 use crate::{
     accept::{self, Accepting, Arrival},
-    body::{Replay, RequestBody, ResponseBody},
+    body::{MonitorBody, Replay, RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
     gate::{Refused, Slot},
@@ -67,6 +67,7 @@ where
     Racing(Racing<S, B, St>),
     Accepting(BoxFuture<Accepting<S, B>>, Owed),
     Answering(BoxFuture<Response<Replay>>),
+    Monitoring(BoxFuture<Response<MonitorBody>>),
     Refused(Problem),
     Done,
 }
@@ -158,6 +159,12 @@ where
         Self::new(State::Answering(Box::pin(answer)))
     }
 
+    pub(crate) fn monitoring(
+        answer: impl Future<Output = Response<MonitorBody>> + Send + 'static,
+    ) -> Self {
+        Self::new(State::Monitoring(Box::pin(answer)))
+    }
+
     pub(crate) fn reading(intake: Intake<St>, inner: S, head: Parts, body: B) -> Self
     where
         B: Body,
@@ -235,17 +242,21 @@ where
                     match ready!(accepting.as_mut().poll(cx)) {
                         Err((_, call)) if !*owed => State::inline(call),
                         Ok(answer) | Err((answer, _)) => {
-                            return Poll::Ready(Ok(answer.map(ResponseBody::replay)));
+                            return Poll::Ready(Ok(answer.map(ResponseBody::monitor)));
                         }
                     }
                 }
                 StateProj::Answering(answer) => {
                     let response = ready!(answer.as_mut().poll(cx));
-                    return Poll::Ready(Ok(response.map(ResponseBody::replay)));
+                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
+                }
+                StateProj::Monitoring(answer) => {
+                    let response = ready!(answer.as_mut().poll(cx));
+                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                 }
                 StateProj::Refused(problem) => {
                     let response = problem.response();
-                    return Poll::Ready(Ok(response.map(ResponseBody::replay)));
+                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                 }
                 StateProj::Done => panic!("`ResponseFuture` polled after completion"),
             };
@@ -398,6 +409,7 @@ where
             State::Racing(_) => "ResponseFuture::Racing",
             State::Accepting(..) => "ResponseFuture::Accepting",
             State::Answering(_) => "ResponseFuture::Answering",
+            State::Monitoring(_) => "ResponseFuture::Monitoring",
             State::Refused(_) => "ResponseFuture::Refused",
             State::Done => "ResponseFuture::Done",
         })

@@ -74,6 +74,8 @@
 //! |---|---|
 //! | `GET /jobs/{id}` | 200 and the status document, in every state; `Retry-After` while unfinished; strong `ETag`, so `If-None-Match` → 304 |
 //! | … with `Prefer: wait=N` | held until the job ends, or with `If-None-Match` until the document differs; at most N s and [`Builder::max_wait`] |
+//! | … with `Accept: text/event-stream`, and `GET /jobs/{id}/events` | Server-Sent Events named `status`: the document at once, and each time it has changed; `id` is its revision, so `Last-Event-ID` resumes. They end with the job, and 204 tells an `EventSource` not to come back |
+//! | … with `Accept` that prefers HTML to JSON, as browsers' do | a page for people: state, progress, a button to cancel; it goes to the result when that is there. A form that was posted is led there by a 303 instead of the 202 |
 //! | `GET /jobs/{id}/status` | the same document in every [`Dialect`] |
 //! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`; unfinished: 202 and the document; ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Conditional and range requests; `Prefer: wait` |
 //! | `POST /jobs/{id}/cancel` | 200 and the document; ended already: unchanged |
@@ -142,6 +144,7 @@ mod layer;
 mod links;
 mod list;
 mod monitor;
+mod negotiate;
 mod owner;
 mod passing;
 mod prefer;
@@ -154,7 +157,7 @@ mod terms;
 mod when;
 
 pub use crate::{
-    body::{Replay, RequestBody, ResponseBody},
+    body::{MonitorBody, Replay, RequestBody, ResponseBody},
     dialect::Dialect,
     future::ResponseFuture,
     idempotency::Idempotency,

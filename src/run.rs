@@ -5,6 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use http::{Request, Response, header, response};
@@ -12,7 +13,7 @@ use http_body::Body;
 use pin_project::pin_project;
 use tokio::{
     select,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tower::{BoxError, Service};
 use tracing::{Span, field::display};
@@ -28,6 +29,10 @@ use crate::{
     replay,
     store::{Change, End, Outcome, Store},
 };
+
+/// How long nothing new is told of a job's progress after something was: whoever watches is woken
+/// that often, however often the call reports.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A job that has been accepted and is to be run.
 pub(crate) struct Job<St: Store> {
@@ -172,6 +177,8 @@ enum Step {
 #[pin_project]
 struct Steps<R> {
     start_told: bool,
+    /// Runs after a report of progress; made for the first, since most calls report nothing.
+    pause: Option<Pin<Box<Sleep>>>,
     /// The response's head and body, once it has come.
     #[pin]
     response: Option<Incoming<R>>,
@@ -196,6 +203,7 @@ where
     fn new(start_told: bool) -> Self {
         Self {
             start_told,
+            pause: None,
             response: None,
         }
     }
@@ -218,10 +226,20 @@ where
             *self.project().start_told = true;
             return Poll::Ready(Step::Started(at));
         }
-        match call.take_change(cx) {
-            Some(progress) => Poll::Ready(Step::Progress(progress)),
-            None => Poll::Pending,
+        let this = self.project();
+        // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
+        // end looks for what came, and the job's end brings the last of it in any case.
+        if let Some(pause) = this.pause {
+            ready!(pause.as_mut().poll(cx));
         }
+        let Some(progress) = call.take_change(cx) else {
+            return Poll::Pending;
+        };
+        match this.pause {
+            Some(pause) => pause.as_mut().reset(Instant::now() + PAUSE),
+            none => *none = Some(Box::pin(sleep(PAUSE))),
+        }
+        Poll::Ready(Step::Progress(progress))
     }
 
     /// Polls the call, then its response's body. A panic in either is an end like any other: what

@@ -85,7 +85,7 @@ where
         let place = Place::of(request.uri().path(), config);
         let (head, body) = request.into_parts();
         if let Some(place) = place {
-            return ResponseFuture::answering(monitor::answer(registry.clone(), place, head));
+            return ResponseFuture::monitoring(monitor::answer(registry.clone(), place, head));
         }
         let inner = self.inner.clone();
         let when = choose(&self.policy, config.dialect, &head);

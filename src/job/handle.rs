@@ -75,6 +75,9 @@ impl JobHandle {
     }
 
     /// Reports how much is done, from 0 to 1; values outside are brought inside, NaN is ignored.
+    ///
+    /// It may be called as often as there is something to tell: what is told within 50 ms reaches those
+    /// who watch at once, as the last of it, and the last before the job's end always does.
     pub fn progress(&self, fraction: f64) {
         if !fraction.is_nan() {
             let fraction = fraction.clamp(0.0, 1.0);
@@ -117,7 +120,8 @@ impl JobHandle {
             reported.changed = true;
             reported.waker.take()
         };
-        // Woken outside the lock, and once for all that is reported until the task looks again.
+        // Woken outside the lock, and once for all that is reported until the task looks again, which it
+        // does at most every 50 ms.
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -14,8 +14,19 @@ pub(super) fn has(head: &HeaderMap, etag: &str) -> bool {
     }
 }
 
+/// An answer to a GET with its `ETag`, or 304 where the client has it already.
+pub(super) fn tagged(mut response: Response<Replay>, etag: &str, head: &Parts) -> Response<Replay> {
+    if let Ok(etag) = HeaderValue::try_from(etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    match has(&head.headers, etag) {
+        true => not_modified(response),
+        false => response,
+    }
+}
+
 /// Turns an answer with an `ETag` to a GET into 304 where the client has it already.
-pub(super) fn not_modified(mut response: Response<Replay>) -> Response<Replay> {
+fn not_modified(mut response: Response<Replay>) -> Response<Replay> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     *response.body_mut() = Replay::default();
     response.headers_mut().remove(header::CONTENT_TYPE);

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 use serde::Serialize;
@@ -59,13 +59,19 @@ fn response(object: &mut Object, head: &ResponseHead) {
 }
 
 fn error(object: &mut Object, failure: &Failure) {
-    let code = failure.code;
-    object.own("code", code.as_str().as_bytes());
-    match (code, failure.status) {
-        (ErrorCode::HttpError, Some(status)) => {
-            object.value("message", &format!("The service answered {status}."));
+    object.own("code", failure.code.as_str().as_bytes());
+    object.value("message", &failure.message());
+}
+
+impl Failure {
+    /// What people are told.
+    pub(super) fn message(&self) -> Cow<'static, str> {
+        match (self.code, self.status) {
+            (ErrorCode::HttpError, Some(status)) => {
+                Cow::Owned(format!("The service answered {status}."))
+            }
+            _ => Cow::Borrowed(self.code.message()),
         }
-        _ => object.value("message", code.message()),
     }
 }
 

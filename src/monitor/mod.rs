@@ -2,7 +2,9 @@
 
 mod conditional;
 mod document;
+mod events;
 mod list;
+mod page;
 mod place;
 mod service;
 mod status;
@@ -14,12 +16,17 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, reques
 
 use self::place::Resource;
 pub use self::service::{Monitor, MonitorFuture};
-pub(crate) use self::{place::Place, status::accepted, wait::wait};
+pub(crate) use self::{
+    place::Place,
+    status::{accepted, see_page},
+    wait::wait,
+};
 use crate::{
-    body::Replay,
+    body::{MonitorBody, Replay},
     dialect::Dialect,
     job::{JobId, Snapshot},
     jobs::{Config, Registry},
+    negotiate::Format,
     prefer::{PREFERENCE_APPLIED, Prefer},
     problem::{self, Problem},
     replay,
@@ -38,25 +45,28 @@ pub(crate) async fn answer<St: Store>(
     registry: Arc<Registry<St>>,
     place: Place,
     head: Parts,
-) -> Response<Replay> {
+) -> Response<MonitorBody> {
     let answer = match place {
-        _ if head.method == Method::OPTIONS => Ok(options(place)),
-        Place::Nowhere => Ok(Problem::NotFound.response()),
-        Place::List => list(&registry, &head).await,
+        _ if head.method == Method::OPTIONS => Ok(options(place).map(Into::into)),
+        Place::Nowhere => Ok(Problem::NotFound.response().map(Into::into)),
+        Place::List => list(&registry, &head)
+            .await
+            .map(|list| list.map(Into::into)),
         Place::Job(id, resource) => job(&registry, id, resource, &head).await,
     };
-    let mut response = answer.unwrap_or_else(|error| problem::store_failed(&error));
+    let mut response = answer.unwrap_or_else(|error| problem::store_failed(&error).map(Into::into));
     let is_head = head.method == Method::HEAD;
-    let body = response.body();
     // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
-    if replay::has_length(response.status()) && (is_head || !body.has_trailers()) {
-        let length = HeaderValue::from(body.len());
+    let has_length = replay::has_length(response.status());
+    let body = response.body().as_replay().filter(|_| has_length);
+    let body = body.filter(|body| is_head || !body.has_trailers());
+    if let Some(length) = body.map(Replay::len) {
         response
             .headers_mut()
-            .insert(header::CONTENT_LENGTH, length);
+            .insert(header::CONTENT_LENGTH, length.into());
     }
     if is_head {
-        *response.body_mut() = Replay::default();
+        *response.body_mut() = Replay::default().into();
     }
     response
 }
@@ -74,11 +84,11 @@ async fn list<St: Store>(
 }
 
 async fn job<St: Store>(
-    registry: &Registry<St>,
+    registry: &Arc<Registry<St>>,
     id: JobId,
     resource: Resource,
     head: &Parts,
-) -> Result<Response<Replay>, St::Error> {
+) -> Result<Response<MonitorBody>, St::Error> {
     let (store, config) = (&registry.store, &registry.config);
     let lookup = store.get(id).await?;
     // To anyone but its owner a job is not there, nor was it ever.
@@ -89,38 +99,50 @@ async fn job<St: Store>(
     };
     let is_somebody_elses = owner.is_some() && owner != config.owner(head);
     let job = match lookup {
-        _ if is_somebody_elses => return Ok(Problem::NotFound.response()),
+        _ if is_somebody_elses => return Ok(Problem::NotFound.response().map(Into::into)),
         Lookup::Found(job) => job,
-        Lookup::Gone(_) => return Ok(Problem::Gone.response()),
-        Lookup::Unknown => return Ok(Problem::NotFound.response()),
+        Lookup::Gone(_) => return Ok(Problem::Gone.response().map(Into::into)),
+        Lookup::Unknown => return Ok(Problem::NotFound.response().map(Into::into)),
     };
     let is_get = head.method == Method::GET || head.method == Method::HEAD;
-    match resource {
+    let format = Format::preferred(&head.headers);
+    let response = match resource {
+        Resource::Events if is_get => return Ok(events::follow(registry, &job, head)),
+        Resource::Monitor if is_get && format == Format::Events => {
+            return Ok(events::follow(registry, &job, head));
+        }
         Resource::Monitor | Resource::Status | Resource::Result if is_get => {
-            show(registry, job, resource, head).await
+            let is_page = resource == Resource::Monitor && format == Format::Page;
+            show(registry, job, resource, is_page, head).await?
         }
         Resource::Monitor if head.method == Method::DELETE => {
             if is_cross_site(head) {
-                return Ok(Problem::CrossSite.response());
+                Problem::CrossSite.response()
+            } else {
+                store.forget(id).await?;
+                deleted(config)
             }
-            store.forget(id).await?;
-            Ok(deleted(config))
         }
         Resource::Cancel if head.method == Method::POST => {
             if is_cross_site(head) {
-                return Ok(Problem::CrossSite.response());
+                Problem::CrossSite.response()
+            } else {
+                match store.cancel(id).await? {
+                    Lookup::Found(job) if format == Format::Page => {
+                        status::back_to_page(&job, resource, config)
+                    }
+                    Lookup::Found(job) => status::document(&job, config),
+                    Lookup::Gone(_) => Problem::Gone.response(),
+                    Lookup::Unknown => Problem::NotFound.response(),
+                }
             }
-            Ok(match store.cancel(id).await? {
-                Lookup::Found(job) => status::document(&job, config),
-                Lookup::Gone(_) => Problem::Gone.response(),
-                Lookup::Unknown => Problem::NotFound.response(),
-            })
         }
         _ => {
             let allow = Place::Job(id, resource).allow();
-            Ok(Problem::MethodNotAllowed(allow).response())
+            Problem::MethodNotAllowed(allow).response()
         }
-    }
+    };
+    Ok(response.map(Into::into))
 }
 
 /// Answers a GET, after the time that the client prefers to wait.
@@ -128,11 +150,13 @@ async fn show<St: Store>(
     registry: &Registry<St>,
     job: Snapshot,
     resource: Resource,
+    is_page: bool,
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let config = &registry.config;
-    let shows_document = resource == Resource::Status
-        || (resource == Resource::Monitor && config.dialect == Dialect::Default);
+    let shows_document = !is_page
+        && (resource == Resource::Status
+            || (resource == Resource::Monitor && config.dialect == Dialect::Default));
     let prefer = Prefer::of(&head.headers);
     let job = match prefer.wait {
         None => job,
@@ -145,16 +169,11 @@ async fn show<St: Store>(
             wait(&registry.store, job, limit, wanted).await
         }
     };
-    let mut response = if shows_document {
-        let etag = status::etag(&job);
-        let mut response = status::document(&job, config);
-        if let Ok(etag) = HeaderValue::try_from(&etag) {
-            response.headers_mut().insert(header::ETAG, etag);
-        }
-        match conditional::has(&head.headers, &etag) {
-            true => conditional::not_modified(response),
-            false => response,
-        }
+    let mut response = if is_page {
+        let (page, etag) = page::page(&job, config);
+        conditional::tagged(page, &etag, head)
+    } else if shows_document {
+        conditional::tagged(status::document(&job, config), &status::etag(&job), head)
     } else if !job.status.is_ended() {
         status::pending(&job, resource, config)
     } else if resource == Resource::Monitor && config.dialect == Dialect::SeeOther {

@@ -18,6 +18,8 @@ pub(crate) enum Resource {
     Monitor,
     /// `/jobs/{id}/status`: the document in every state and dialect.
     Status,
+    /// `/jobs/{id}/events`: the documents as they come.
+    Events,
     /// `/jobs/{id}/result`
     Result,
     /// `/jobs/{id}/cancel`
@@ -48,6 +50,7 @@ impl Place {
         let (id, resource) = match rest.split_once('/') {
             None => (rest, Resource::Monitor),
             Some((id, "status")) => (id, Resource::Status),
+            Some((id, "events")) => (id, Resource::Events),
             Some((id, "result")) => (id, Resource::Result),
             Some((id, "cancel")) => (id, Resource::Cancel),
             Some(_) => return Self::Nowhere,
@@ -73,7 +76,7 @@ impl Resource {
     pub(super) fn depth(self) -> usize {
         match self {
             Self::Monitor => 0,
-            Self::Status | Self::Result | Self::Cancel => 1,
+            Self::Status | Self::Events | Self::Result | Self::Cancel => 1,
         }
     }
 }

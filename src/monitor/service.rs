@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::{Place, answer};
 use crate::{
-    body::Replay,
+    body::MonitorBody,
     jobs::Jobs,
     store::{MemoryStore, Store},
 };
@@ -29,7 +29,7 @@ impl<St> Monitor<St> {
 }
 
 impl<St: Store, B> Service<Request<B>> for Monitor<St> {
-    type Response = Response<Replay>;
+    type Response = Response<MonitorBody>;
     type Error = Infallible;
     type Future = MonitorFuture;
 
@@ -50,11 +50,11 @@ impl<St: Store, B> Service<Request<B>> for Monitor<St> {
 /// The answer of a [`Monitor`].
 #[must_use = "futures do nothing unless polled"]
 pub struct MonitorFuture {
-    answer: Pin<Box<dyn Future<Output = Response<Replay>> + Send>>,
+    answer: Pin<Box<dyn Future<Output = Response<MonitorBody>> + Send>>,
 }
 
 impl Future for MonitorFuture {
-    type Output = Result<Response<Replay>, Infallible>;
+    type Output = Result<Response<MonitorBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.answer.as_mut().poll(cx).map(Ok)

@@ -105,6 +105,36 @@ pub(crate) fn accepted(
     response
 }
 
+/// The same for a client that prefers a page: a browser shows what it is led to, under an address of
+/// its own, and a reload posts nothing again.
+pub(crate) fn see_page(
+    job: &Snapshot,
+    config: &Config,
+    path: &str,
+    applied: Option<HeaderValue>,
+) -> Response<Replay> {
+    let mut response = accepted(job, config, path, applied);
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    // With a 303 it would tell when to follow (RFC 9110 §10.2.3), and that is at once.
+    headers.remove(header::RETRY_AFTER);
+    headers.append(header::VARY, header::ACCEPT.into());
+    response
+}
+
+/// Where a client that prefers a page is led after it has changed something at `from`.
+pub(super) fn back_to_page(job: &Snapshot, from: Resource, config: &Config) -> Response<Replay> {
+    let mut response = document(job, config);
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    let headers = response.headers_mut();
+    headers.remove(header::RETRY_AFTER);
+    let page = config.link(At::Monitor(from.depth()), job.id);
+    if let Ok(page) = HeaderValue::try_from(page) {
+        headers.insert(header::LOCATION, page);
+    }
+    response
+}
+
 /// `40% page 4 of 10`, as far as there is any of it.
 fn progress(job: &Snapshot) -> HeaderValue {
     let percent = job.progress.fraction.map(super::document::percent);

@@ -1,10 +1,69 @@
 use std::time::Duration;
 
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tower::Layer;
 use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
 
 use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn however_often_it_is_told_watchers_are_woken_every_fifty_milliseconds() {
+    let jobs = Jobs::new();
+    let service = jobs.layer().layer(inner(async |_| {
+        let job = JobHandle::current();
+        for step in 1..=1_000 {
+            job.progress(f64::from(step) / 2_000.0);
+            job.message(format!("step {step}"));
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        // Within one pause, and so the first of these is never seen.
+        job.message("first");
+        sleep(Duration::from_millis(10)).await;
+        job.message("second");
+        sleep(Duration::from_millis(10)).await;
+        job.message("last");
+        ok("")
+    }));
+    let accepted = send(&service, post("/")).await;
+    let mut seen = Vec::new();
+    let path = accepted.location().to_owned();
+    let mut etag = String::from("\"none\"");
+    loop {
+        let request = with(
+            get(&path),
+            &[("prefer", "wait=60"), ("if-none-match", &etag)],
+        );
+        let answer = send(&service, request).await;
+        etag = answer.header("etag").unwrap().to_owned();
+        let document = answer.json();
+        let message = document["message"].as_str().unwrap_or_default().to_owned();
+        seen.push((Instant::now(), message));
+        if document["status"] == "succeeded" {
+            break;
+        }
+    }
+    let told = seen
+        .iter()
+        .filter(|(_, message)| message.starts_with("step"));
+    let told: Vec<_> = told.collect();
+    // A second of reports, each 50 ms, and the start.
+    assert!((20..=22).contains(&told.len()), "{told:?}");
+    for pair in told.windows(2) {
+        let apart = pair[1].0 - pair[0].0;
+        assert!(apart >= Duration::from_millis(50), "{apart:?}");
+    }
+    let (_, quiet) = told.last().unwrap();
+    assert_eq!(
+        quiet, "step 1000",
+        "the last is told though nothing follows"
+    );
+    let rest: Vec<_> = seen.iter().map(|(_, message)| &**message).collect();
+    assert_eq!(rest[rest.len() - 2..], ["first", "last"]);
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_the_service_reports_is_seen_while_it_runs_and_after() {

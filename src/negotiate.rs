@@ -1,0 +1,186 @@
+//! In which form a client wants to see a job (RFC 9110 §12.5.1).
+
+use http::{HeaderMap, header};
+use mediatype::{MediaType, MediaTypeList, Name, ReadParams, names};
+
+/// A form that a job can be shown in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The status document. It is what everybody gets who has no other preference.
+    Json,
+    /// The page, for people.
+    Page,
+    /// The status documents as they come, as events.
+    Events,
+}
+
+/// A quality of 1, in thousandths.
+const FULL: u16 = 1_000;
+
+impl Format {
+    /// What a request prefers. Where two forms are equally welcome, the document wins, then the page;
+    /// where none is, the document is sent all the same, as it is to a request that says nothing.
+    pub(crate) fn preferred(headers: &HeaderMap) -> Self {
+        let (mut json, mut page, mut events) = (Best::NONE, Best::NONE, Best::NONE);
+        for line in headers.get_all(header::ACCEPT) {
+            let Ok(line) = line.to_str() else { continue };
+            if line == "*/*" {
+                json.offer(0, FULL);
+                page.offer(0, FULL);
+                events.offer(0, FULL);
+                continue;
+            }
+            for range in MediaTypeList::new(line).flatten() {
+                let Some(quality) = quality(&range) else {
+                    continue;
+                };
+                let is_json = range.subty == names::JSON || range.suffix == Some(names::JSON);
+                match is_json {
+                    true => json.offer(2, quality),
+                    false => json.range(&range, names::APPLICATION, names::JSON, quality),
+                }
+                page.range(&range, names::TEXT, names::HTML, quality);
+                events.range(&range, names::TEXT, names::EVENT_STREAM, quality);
+            }
+        }
+        if events.quality > page.quality.max(json.quality) {
+            Self::Events
+        } else if page.quality > json.quality {
+            Self::Page
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// The quality of one type so far: that of the most specific range that covers it.
+#[derive(Clone, Copy)]
+struct Best {
+    specificity: u8,
+    quality: u16,
+}
+
+impl Best {
+    const NONE: Self = Self {
+        specificity: 0,
+        quality: 0,
+    };
+
+    fn range(&mut self, range: &MediaType<'_>, ty: Name<'_>, subty: Name<'_>, quality: u16) {
+        let specificity = match (range.ty == ty, range.subty.as_str()) {
+            (true, _) if range.subty == subty && range.suffix.is_none() => 2,
+            (true, "*") => 1,
+            (false, "*") if range.ty.as_str() == "*" => 0,
+            _ => return,
+        };
+        self.offer(specificity, quality);
+    }
+
+    fn offer(&mut self, specificity: u8, quality: u16) {
+        if specificity > self.specificity {
+            *self = Self {
+                specificity,
+                quality,
+            };
+        } else if specificity == self.specificity {
+            self.quality = self.quality.max(quality);
+        }
+    }
+}
+
+/// The weight of a range in thousandths (RFC 9110 §12.4.2); `None` where it is not one. Other
+/// parameters are not looked at: of each form there is but one.
+fn quality(range: &MediaType<'_>) -> Option<u16> {
+    let Some(value) = range.get_param(names::Q) else {
+        return Some(FULL);
+    };
+    let value = value.unquoted_str();
+    let (whole, decimals) = value.split_once('.').unwrap_or((&value, ""));
+    if decimals.len() > 3 || !decimals.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths: u16 = format!("{decimals:0<3}").parse().ok()?;
+    match whole {
+        "0" => Some(thousandths),
+        "1" if thousandths == 0 => Some(FULL),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn preferred(lines: &[&str]) -> Format {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let line = HeaderValue::from_str(line).expect("a field value");
+            headers.append(header::ACCEPT, line);
+        }
+        Format::preferred(&headers)
+    }
+
+    #[test]
+    fn the_better_liked_form_wins_and_in_doubt_the_document() {
+        const CHROMIUM: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,\
+            image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7";
+        for (lines, format) in [
+            (&[][..], Format::Json),
+            (&["*/*"], Format::Json),
+            (&[""], Format::Json),
+            (&["application/json"], Format::Json),
+            (&[CHROMIUM], Format::Page),
+            (&["text/html"], Format::Page),
+            (&["TEXT/HTML; Q=0.5 , application/json;q=0.4"], Format::Page),
+            (&["text/html;q=0.5, application/json"], Format::Json),
+            (&["text/html, application/json"], Format::Json),
+            (&["application/json;q=0.9", "text/html"], Format::Page),
+            (&["text/html, */*"], Format::Json),
+            (&["text/html, */*;q=0.999"], Format::Page),
+            (&["text/*, application/json;q=0.2"], Format::Page),
+            (
+                &["text/*, text/html;q=0, application/json;q=0.2"],
+                Format::Events,
+            ),
+            (&["text/html;q=0.5, application/fhir+json"], Format::Json),
+            (&["text/html;q=0.5, application/*"], Format::Json),
+            (&["application/xhtml+xml"], Format::Json),
+            (&["text/event-stream"], Format::Events),
+            (
+                &["text/event-stream, text/html;q=0.9, */*;q=0.1"],
+                Format::Events,
+            ),
+            (&["text/event-stream, */*"], Format::Json),
+            (&["text/html;q=0"], Format::Json),
+            // A comma in a quoted string separates nothing, and what is no weight is no wish.
+            (&["text/plain;a=\", text/html\""], Format::Json),
+            (
+                &["text/html;q=2, text/html;q=x, text/html;q=0.1234"],
+                Format::Json,
+            ),
+            (&["nonsense, text/html"], Format::Page),
+        ] {
+            assert_eq!(preferred(lines), format, "{lines:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_field_makes_the_parser_panic(line in "[ -~\t]{0,60}") {
+            preferred(&[&line]);
+        }
+
+        #[test]
+        fn any_weight_below_that_of_html_yields_the_page(html in 1_u16..1_000, json in 0_u16..1_000) {
+            let line = format!("application/json;q=0.{json:03}, text/html;q=0.{html:03}");
+            let format = match html > json {
+                true => Format::Page,
+                false => Format::Json,
+            };
+            prop_assert_eq!(preferred(&[&line]), format);
+        }
+    }
+}

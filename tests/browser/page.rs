@@ -1,0 +1,227 @@
+use std::path::Path;
+
+use crate::{
+    driver::{Browser, Setup, browse},
+    site::Site,
+};
+
+const RESULT: &str =
+    "<!doctype html><html lang=en><title>Report</title><h1>The report</h1><p>It took a while.";
+
+/// Sends the form, and waits for the page.
+async fn submit(browser: &Browser, site: &Site) {
+    browser.goto(&site.url()).await;
+    browser.click("button").await;
+    browser.shows("h1", "In progress").await;
+}
+
+#[tokio::test]
+async fn a_form_ends_on_the_page_and_then_on_the_result() {
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        browser.script("window.mark = 'the same page'").await;
+        browser.screenshot("without-progress").await;
+        let bar = "[role=progressbar]";
+        site.say(0.4, "page 4 of 10");
+        browser.attribute_is(bar, "aria-valuenow", "40").await;
+        browser.shows("#message", "page 4 of 10").await;
+        site.say(0.7, "page 7 of 10");
+        browser.attribute_is(bar, "aria-valuenow", "70").await;
+        assert_eq!(browser.script("return window.mark").await, "the same page");
+        assert_eq!(browser.client.title().await.unwrap(), "70 % · In progress");
+        for scheme in ["light", "dark"] {
+            browser.screen(640, 360, scheme).await;
+            browser.screenshot(&format!("running-{scheme}")).await;
+        }
+        site.answer(200, RESULT);
+        browser.is_at("/result").await;
+        browser.shows("h1", "The report").await;
+        // A reload is of the result: nothing is posted again.
+        browser.client.refresh().await.unwrap();
+        browser.shows("h1", "The report").await;
+        assert_eq!(site.posts(), 1);
+        // And the page is not between it and the form.
+        browser.client.back().await.unwrap();
+        browser.shows("button", "Send").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_script_it_is_the_same_way() {
+    let site = Site::start().await;
+    let no_script = Setup { no_script: true };
+    browse(no_script, async |browser| {
+        submit(browser, &site).await;
+        site.say(0.4, "page 4 of 10");
+        let bar = "[role=progressbar]";
+        browser.attribute_is(bar, "aria-valuenow", "40").await;
+        browser.screenshot("no-script").await;
+        site.answer(200, RESULT);
+        browser.is_at("/result").await;
+        browser.shows("h1", "The report").await;
+        assert_eq!((site.posts(), site.streams()), (1, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_is_told_and_then_goes_on() {
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        browser.goto(&site.url()).await;
+        browser.click("button").await;
+        browser.shows("h1", "Waiting for its turn").await;
+        browser.screenshot("queued").await;
+        site.answer(200, "the first");
+        browser.shows("h1", "In progress").await;
+        site.answer(200, RESULT);
+        browser.is_at("/result").await;
+        browser.shows("h1", "The report").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_button_cancels() {
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        browser.click("form button").await;
+        browser.shows("h1", "Canceled").await;
+        browser.shows("#problem", "The job was canceled.").await;
+        browser.screenshot("canceled").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_is_shown_with_a_way_to_the_answer() {
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        site.answer(422, "<!doctype html><h1>Not like this");
+        browser.shows("h1", "Failed").await;
+        let problem = "The service answered 422 Unprocessable Entity.";
+        browser.shows("#problem", problem).await;
+        browser.screenshot("failed-with-an-answer").await;
+        browser.click("a").await;
+        browser.shows("h1", "Not like this").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hostile_message_stays_text_also_on_a_small_screen() {
+    const HOSTILE: &str = "<script>window.hacked = 1</script><img src=x onerror='hacked = 1'>\
+        {{id}} Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft";
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        browser.screen(320, 640, "light").await;
+        submit(browser, &site).await;
+        site.say(0.5, HOSTILE);
+        // First as the script puts it there, then as it is in the page.
+        for _ in ["by script", "by the server"] {
+            browser.shows("#message", HOSTILE).await;
+            let harmless = "return window.hacked === undefined && !document.querySelector('img')";
+            assert_eq!(browser.script(harmless).await, true);
+            let width = "return document.documentElement.scrollWidth";
+            assert_eq!(browser.script(width).await, 320);
+            browser.client.refresh().await.unwrap();
+        }
+        browser.screenshot("small").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_source_hears_it_all_and_does_not_come_back() {
+    const LISTEN: &str = "
+        window.heard = [];
+        const source = new EventSource(arguments[0]);
+        source.addEventListener('status', (event) => heard.push([event.lastEventId, event.data]));
+        source.onerror = () => { if (source.readyState === EventSource.CLOSED) window.closed_for_good = true; };
+    ";
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        let page = browser.client.current_url().await.unwrap();
+        // From a page of the same site that does not listen itself.
+        browser.goto(&site.url()).await;
+        let before = site.streams();
+        let events = format!("{}/events", page.path());
+        let heard = || async {
+            let heard = browser.script("return heard").await;
+            serde_json::from_value::<Vec<(String, String)>>(heard).unwrap()
+        };
+        browser
+            .client
+            .execute(LISTEN, vec![events.into()])
+            .await
+            .unwrap();
+        let count = async |count| {
+            browser
+                .until("events", async || {
+                    (heard().await.len() == count).then_some(())
+                })
+                .await;
+        };
+        count(1).await;
+        site.say(0.5, "half");
+        browser
+            .until("half", async || {
+                heard().await.last()?.1.contains("half").then_some(())
+            })
+            .await;
+        site.answer(200, RESULT);
+        browser
+            .until("the end", async || {
+                let closed = browser
+                    .script("return window.closed_for_good === true")
+                    .await;
+                closed.as_bool().filter(|closed| *closed)
+            })
+            .await;
+        let (id, last) = heard().await.pop().unwrap();
+        assert!(last.contains("\"succeeded\""), "{last}");
+        assert!(id.parse::<u64>().unwrap() >= 3);
+        // The stream, and the one return that was answered 204.
+        assert_eq!(site.streams() - before, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn axe_finds_nothing_to_complain_about() {
+    let axe = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("axe")
+        .join("node_modules/axe-core/axe.min.js");
+    let Ok(axe) = std::fs::read_to_string(&axe) else {
+        println!("skipped: no axe. `npm install --prefix target/axe axe-core`, or run `./test`");
+        return;
+    };
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        let check = async |state: &str| {
+            for scheme in ["light", "dark"] {
+                browser.screen(800, 600, scheme).await;
+                browser.script(&axe).await;
+                let run =
+                    "const done = arguments[0]; axe.run().then((found) => done(found.violations))";
+                let violations = browser.client.execute_async(run, Vec::new()).await.unwrap();
+                assert_eq!(violations, serde_json::json!([]), "{state}, {scheme}");
+            }
+        };
+        submit(browser, &site).await;
+        check("without progress").await;
+        site.say(0.5, "half");
+        browser.shows("#message", "half").await;
+        check("running").await;
+        site.answer(500, "<!doctype html><h1>No");
+        browser.shows("h1", "Failed").await;
+        check("failed").await;
+    })
+    .await;
+}

@@ -1,0 +1,86 @@
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use fantoccini::Locator;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::driver::{Setup, browse};
+
+/// Starts the example on a free port.
+async fn start() -> (Child, String) {
+    // Cargo builds examples before it runs tests, and puts them beside the tests' own folder.
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let name = format!("thumbnails{}", std::env::consts::EXE_SUFFIX);
+    let mut example = Command::new(profile.join("examples").join(name))
+        .arg("127.0.0.1:0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the example is built: `cargo build --examples`");
+    let output = example.stdout.take().unwrap();
+    let line = BufReader::new(output).lines().next_line().await.unwrap();
+    let url = line
+        .unwrap()
+        .strip_prefix("Listening on ")
+        .unwrap()
+        .to_owned();
+    (example, url)
+}
+
+/// A photo of nothing in particular.
+fn photo() -> PathBuf {
+    let picture = image::RgbImage::from_fn(900, 600, |x, y| {
+        let wave = (f64::from(x) / 40.0).sin() + (f64::from(y) / 30.0).cos();
+        image::Rgb([(x / 4) as u8, (y / 3) as u8, (128.0 + wave * 60.0) as u8])
+    });
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("photo.jpg");
+    picture.save(&path).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn photos_are_uploaded_watched_and_seen() {
+    browse(Setup::default(), async |browser| {
+        let (_example, url) = start().await;
+        let photo = photo().display().to_string();
+        browser.goto(&url).await;
+        let files = browser.client.find(Locator::Css("input")).await.unwrap();
+        for _ in 0..3 {
+            files.send_keys(&photo).await.unwrap();
+        }
+        browser.screenshot("thumbnails-form").await;
+        browser.click("button").await;
+        // Debug builds take long enough to be seen at it.
+        let seen = browser
+            .until("progress", async || {
+                let url = browser.client.current_url().await.ok()?;
+                if url.path().ends_with("/result") || url.path() == "/photos" {
+                    return Some(None);
+                }
+                let bar = browser
+                    .client
+                    .find(Locator::Css("[role=progressbar]"))
+                    .await
+                    .ok()?;
+                let now = bar.attr("aria-valuenow").await.ok()??;
+                now.parse::<u8>().ok().filter(|now| *now > 0).map(Some)
+            })
+            .await;
+        if seen.is_some() {
+            browser.screenshot("thumbnails-progress").await;
+        }
+        browser.shows("h1", "Your thumbnails").await;
+        let seen =
+            "return [...document.images].filter((image) => image.naturalWidth === 480).length";
+        assert_eq!(browser.script(seen).await, 24);
+        browser.screenshot("thumbnails-result").await;
+    })
+    .await;
+}

@@ -1,0 +1,276 @@
+use std::{future::pending, pin::pin, time::Duration};
+
+use futures_util::{FutureExt, Stream, StreamExt, poll};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+use serde_json::Value;
+use sse_stream::{Sse, SseStream};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service, ServiceExt};
+use tower_accepted::{AcceptedLayer, Dialect, JobHandle, Jobs, Owner, RequestBody};
+
+use crate::support::*;
+
+/// An inner service that reports a step each second, then answers.
+fn steps(
+    steps: u32,
+) -> impl Service<Request<RequestBody<Body>>, Response = Response<Body>, Error = Failed, Future: Send>
++ Clone
++ Send
++ 'static {
+    inner(move |_| async move {
+        for step in 1..=steps {
+            sleep(Duration::from_secs(1)).await;
+            JobHandle::current().progress(f64::from(step) / f64::from(steps));
+        }
+        sleep(Duration::from_secs(1)).await;
+        ok("the result")
+    })
+}
+
+/// The events at a path, as a reader of the standard's grammar has them; blocks without data, which no
+/// `EventSource` dispatches, are left out.
+async fn events<S, R>(
+    service: &S,
+    request: Request<Body>,
+) -> (http::HeaderMap, impl Stream<Item = Sse>)
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Failed> + Clone,
+    R: http_body::Body<Data = bytes::Bytes, Error = tower::BoxError>,
+{
+    let response = service.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let (head, body) = response.into_parts();
+    assert_eq!(head.headers["content-type"], "text/event-stream");
+    let body = body.map_err(|error| std::io::Error::other(error.to_string()));
+    let events = SseStream::new(body).filter_map(async |event| {
+        let event = event.unwrap();
+        event.data.is_some().then_some(event)
+    });
+    (head.headers, events)
+}
+
+fn document(event: &Sse) -> Value {
+    serde_json::from_str(event.data.as_deref().unwrap()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_document_comes_at_once_and_then_each_change_until_the_end() {
+    for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
+        let jobs = Jobs::builder().dialect(dialect).build();
+        let service = jobs.layer().layer(steps(2));
+        let accepted = send(&service, post("/")).await;
+        let path = format!("{}/events", accepted.location());
+        for request in [
+            with(get(accepted.location()), &[("accept", "text/event-stream")]),
+            get(&path),
+        ] {
+            let (headers, events) = events(&service, request).await;
+            assert_eq!(headers["cache-control"], "no-store");
+            assert_eq!(headers["x-accel-buffering"], "no");
+            assert_eq!(headers["vary"], "accept, prefer");
+            assert!(!headers.contains_key("content-length"));
+            let events: Vec<_> = events.collect().await;
+            let mut last = 0;
+            for event in &events {
+                assert_eq!(event.event.as_deref(), Some("status"));
+                let id: u64 = event.id.as_deref().unwrap().parse().unwrap();
+                assert!(id > last);
+                last = id;
+            }
+            let documents: Vec<_> = events.iter().map(document).collect();
+            let end = documents.last().unwrap();
+            let status = send(&service, get(&format!("{}/status", accepted.location()))).await;
+            assert_eq!(end, &status.json());
+            assert_eq!(status.header("etag"), Some(&*format!("\"{last}\"")));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_is_one_event() {
+    let service = AcceptedLayer::new().layer(steps(2));
+    let accepted = send(&service, post("/")).await;
+    let (_, events) = events(&service, get(&format!("{}/events", accepted.location()))).await;
+    let documents: Vec<_> = events.map(|event| document(&event)).collect().await;
+    let seen: Vec<_> = documents
+        .iter()
+        .map(|document| {
+            let status = document["status"].as_str().unwrap();
+            (status, document["percentComplete"].as_u64())
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("queued", None),
+            ("running", None),
+            ("running", Some(50)),
+            ("running", Some(100)),
+            ("succeeded", Some(100)),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_gets_what_is_new_and_after_the_end_nothing() {
+    let service = AcceptedLayer::new().layer(steps(2));
+    let accepted = send(&service, post("/")).await;
+    let path = format!("{}/events", accepted.location());
+    let from = |id: &str| with(get(&path), &[("last-event-id", id)]);
+    sleep(Duration::from_millis(1_500)).await;
+    let (_, all) = events(&service, get(&path)).await;
+    let mut all = pin!(all);
+    let first = all.next().await.unwrap();
+    assert_eq!(document(&first)["percentComplete"], 50);
+    let (_, rest) = events(&service, from(first.id.as_deref().unwrap())).await;
+    let rest: Vec<_> = rest.collect().await;
+    assert_eq!(document(&rest[0])["percentComplete"], 100);
+    // Who was read meanwhile is slow, and skips to the newest.
+    assert_eq!(rest[1..], all.collect::<Vec<_>>().await);
+    // An id that is none, or of what was long ago, is as good as none.
+    for id in ["1", "x", "99"] {
+        let (_, events) = events(&service, from(id)).await;
+        assert_eq!(events.collect::<Vec<_>>().await, rest[1..]);
+    }
+    for path in [&path, accepted.location()] {
+        let last = rest[1].id.as_deref().unwrap();
+        let again = with(
+            get(path),
+            &[("accept", "text/event-stream"), ("last-event-id", last)],
+        );
+        let answer = send(&service, again).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert_eq!(answer.header("content-length"), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_job_is_heard_every_fifteen_seconds() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        sleep(Duration::from_secs(40)).await;
+        ok("")
+    }));
+    let begun = Instant::now();
+    let accepted = send(&service, post("/")).await;
+    let path = format!("{}/events", accepted.location());
+    let response = service.clone().oneshot(get(&path)).await.unwrap();
+    let mut body = response.into_body();
+    let mut heard = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let bytes = frame.unwrap().into_data().unwrap();
+        heard.push((begun.elapsed().as_secs(), bytes));
+    }
+    assert_eq!(&heard[0].1[..], b"retry: 2000\n\n");
+    let comments = heard.iter().filter(|(_, bytes)| bytes.starts_with(b":"));
+    assert_eq!(comments.map(|(at, _)| *at).collect::<Vec<_>>(), [15, 30]);
+    assert_eq!(heard.last().unwrap().0, 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_gets_the_newest_document_alone() {
+    let service = AcceptedLayer::new().layer(steps(1_000));
+    let accepted = send(&service, post("/")).await;
+    let (_, events) = events(&service, get(&format!("{}/events", accepted.location()))).await;
+    let mut events = pin!(events);
+    events.next().await.unwrap();
+    sleep(Duration::from_millis(500_500)).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(document(&event)["percentComplete"], 50);
+    // Nothing is kept for it in between.
+    assert!(poll!(events.next()).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canceled_or_deleted_job_ends_its_events() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    for method in ["POST", "DELETE"] {
+        let accepted = send(&service, post("/")).await;
+        let path = format!("{}/events", accepted.location());
+        let (_, events) = events(&service, get(&path)).await;
+        let mut events = pin!(events);
+        events.next().await.unwrap();
+        let touched = match method {
+            "POST" => format!("{}/cancel", accepted.location()),
+            _ => accepted.location().to_owned(),
+        };
+        send(&service, request(method, &touched)).await;
+        let last = events.next().await.unwrap();
+        assert_eq!(document(&last)["status"], "canceled");
+        assert!(events.next().now_or_never().unwrap().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_for_the_owner_alone() {
+    let jobs = Jobs::builder()
+        .owner(|head| head.headers.get("user").map(Owner::new))
+        .build();
+    let service = jobs.layer().layer(steps(1));
+    let accepted = send(&service, with(post("/"), &[("user", "ada")])).await;
+    let path = format!("{}/events", accepted.location());
+    for fields in [&[][..], &[("user", "eve")]] {
+        let answer = send(&service, with(get(&path), fields)).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    }
+    let (_, events) = events(&service, with(get(&path), &[("user", "ada")])).await;
+    assert_eq!(events.count().await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_for_events_is_answered_at_once() {
+    let service = AcceptedLayer::new().layer(steps(10));
+    let accepted = send(&service, post("/")).await;
+    let path = format!("{}/events", accepted.location());
+    let answer = send(&service, request("HEAD", &path)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    assert_eq!(answer.header("content-length"), None);
+    let answer = send(&service, post(&path)).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, OPTIONS"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_a_service_says_arrives_as_one_event(
+        messages in proptest::collection::vec("(\\PC|[\r\n\0\u{85}\u{2028}\u{feff}: ]){0,40}", 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let said = messages.clone();
+        let heard = runtime.block_on(async {
+            let service = AcceptedLayer::new().layer(inner(move |_| {
+                let said = said.clone();
+                async move {
+                    for message in said {
+                        sleep(Duration::from_secs(1)).await;
+                        JobHandle::current().message(message);
+                    }
+                    sleep(Duration::from_secs(1)).await;
+                    ok("")
+                }
+            }));
+            let accepted = send(&service, post("/")).await;
+            let path = format!("{}/events", accepted.location());
+            let (_, events) = events(&service, get(&path)).await;
+            events.map(|event| document(&event)).collect::<Vec<_>>().await
+        });
+        // Accepted, begun, and the end, which repeats the last.
+        prop_assert_eq!(heard.len(), messages.len() + 3);
+        let heard: Vec<_> = heard[2..heard.len() - 1]
+            .iter()
+            .map(|document| document["message"].as_str().unwrap().to_owned())
+            .collect();
+        prop_assert_eq!(heard, messages);
+    }
+}

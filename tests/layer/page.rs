@@ -1,0 +1,219 @@
+use std::{future::pending, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{Request, Response, StatusCode};
+use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+use tower::Layer;
+use tower_accepted::{AcceptedLayer, Dialect, JobHandle, Jobs, Links, When};
+
+use crate::support::*;
+
+/// What Chromium says that it wants to see.
+const BROWSER: [(&str, &str); 1] = [(
+    "accept",
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+)];
+
+fn as_browser(request: Request<Body>) -> Request<Body> {
+    with(request, &BROWSER)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_is_led_to_the_page_and_the_page_to_the_result() {
+    for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
+        let jobs = Jobs::builder().dialect(dialect).build();
+        let service = jobs.layer().layer(inner(async |_| {
+            JobHandle::current().progress(0.4);
+            JobHandle::current().message("page 4 of 10");
+            sleep(Duration::from_secs(90)).await;
+            ok("the result")
+        }));
+        let accepted = send(&service, as_browser(post("/reports"))).await;
+        assert_eq!(accepted.status, StatusCode::SEE_OTHER);
+        // With a 303 it would tell the browser to wait before it follows.
+        assert_eq!(accepted.header("retry-after"), None);
+        let page_path = accepted.header("location").unwrap();
+        sleep(Duration::from_secs(65)).await;
+        let page = send(&service, as_browser(get(page_path))).await;
+        assert_eq!(page.status, StatusCode::OK);
+        assert_eq!(
+            page.header("content-type"),
+            Some("text/html; charset=utf-8")
+        );
+        let id = page_path.strip_prefix("/jobs/").unwrap();
+        for part in [
+            "<h1>In progress</h1>",
+            "page 4 of 10",
+            r#"aria-valuenow="40""#,
+            r#"<rect width="40%""#,
+            "1 min 5 s",
+            r#"<noscript><meta http-equiv="refresh" content="5"></noscript>"#,
+            &format!(r#"<form method="post" action="{id}/cancel">"#),
+            &format!(r#"<a href="{id}/result" hidden>"#),
+        ] {
+            assert!(page.text().contains(part), "{part} in {}", page.text());
+        }
+        sleep(Duration::from_secs(30)).await;
+        let page = send(&service, as_browser(get(page_path))).await;
+        for part in [
+            "<h1>Done</h1>",
+            &format!(r#"<meta http-equiv="refresh" content="0; url={id}/result">"#),
+            &format!(r#"<a href="{id}/result">Open the result</a>"#),
+            "1 min 30 s",
+        ] {
+            assert!(page.text().contains(part), "{part} in {}", page.text());
+        }
+        let result = send(&service, as_browser(get(&format!("{page_path}/result")))).await;
+        assert_eq!(result.text(), "the result");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_anything_is_answered_202_and_the_document() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    for accept in ["*/*", "application/json", "text/html;q=0.5, */*"] {
+        let accepted = send(&service, with(post("/"), &[("accept", accept)])).await;
+        let request = with(get(accepted.location()), &[("accept", accept)]);
+        let document = send(&service, request).await;
+        assert_eq!(document.header("content-type"), Some("application/json"));
+        assert_eq!(document.header("vary"), Some("accept, prefer"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_accepted_is_led_away_and_a_handed_over_call_is_too() {
+    let service = AcceptedLayer::new()
+        .when(When::After(Duration::from_secs(1)))
+        .layer(inner(async |request: Request<_>| {
+            if request.uri().path() == "/slow" {
+                sleep(Duration::from_secs(5)).await;
+            }
+            ok("the answer")
+        }));
+    let answer = send(&service, as_browser(post("/quick"))).await;
+    assert_eq!(
+        (answer.status, answer.text()),
+        (StatusCode::OK, "the answer")
+    );
+    let answer = send(&service, as_browser(post("/slow"))).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_leads_back_to_the_page() {
+    let relative = Jobs::builder().links(Links::Relative).build();
+    for (jobs, back) in [(Jobs::new(), "/jobs/"), (relative, "../")] {
+        let service = jobs.layer().layer(inner(async |_| {
+            pending::<Result<Response<Body>, Failed>>().await
+        }));
+        let accepted = send(&service, post("/")).await;
+        let id = accepted.id();
+        let path = format!("/jobs/{id}/cancel");
+        let canceled = send(&service, as_browser(post(&path))).await;
+        assert_eq!(canceled.status, StatusCode::SEE_OTHER);
+        let location = canceled.header("location");
+        assert_eq!(location, Some(&*format!("{back}{id}")));
+        let page = send(&service, as_browser(get(&format!("/jobs/{id}")))).await;
+        assert!(page.text().contains("<h1>Canceled</h1>"));
+        assert!(!page.text().contains("http-equiv"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_told_and_its_answer_linked_where_there_is_one() {
+    let service = AcceptedLayer::new().layer(inner(async |request: Request<_>| {
+        match request.uri().path() {
+            "/refused" => Ok(Response::builder()
+                .status(StatusCode::UNPROCESSABLE_ENTITY)
+                .body(Body::from("no"))
+                .unwrap()),
+            "/panic" => panic!("with the password 'sesame'"),
+            _ => Err(Failed),
+        }
+    }));
+    for (path, problem, link) in [
+        (
+            "/refused",
+            "The service answered 422",
+            "\">Open the answer</a>",
+        ),
+        (
+            "/panic",
+            "stopped unexpectedly",
+            "\" hidden>Open the answer</a>",
+        ),
+        (
+            "/error",
+            "could not be reached",
+            "\" hidden>Open the answer</a>",
+        ),
+    ] {
+        let accepted = send(&service, post(path)).await;
+        sleep(Duration::from_secs(1)).await;
+        let page = send(&service, as_browser(get(accepted.location()))).await;
+        let text = page.text();
+        assert!(text.contains("<h1>Failed</h1>"), "{text}");
+        assert!(text.contains(problem) && text.contains(link), "{text}");
+        assert!(!text.contains("sesame"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_in_a_message_is_more_than_text() {
+    const HOSTILE: &str = "</p><script>alert(1)</script>{{id}}\" onload='x' &amp;";
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        JobHandle::current().message(HOSTILE);
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let page = send(&service, as_browser(get(accepted.location()))).await;
+    let shown = "<p id=\"message\">&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{id}}&quot; \
+                 onload=&#39;x&#39; &amp;amp;</p>";
+    assert!(page.text().contains(shown), "{}", page.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_runs_its_own_script_and_nothing_else() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    let page = send(&service, as_browser(get(accepted.location()))).await;
+    let policy = page.header("content-security-policy").unwrap();
+    for tag in ["style", "script"] {
+        let (_, rest) = page.text().split_once(&format!("<{tag}>")).unwrap();
+        let (text, _) = rest.split_once(&format!("</{tag}>")).unwrap();
+        let hash = STANDARD.encode(Sha256::digest(text));
+        assert!(policy.contains(&format!("{tag}-src 'sha256-{hash}'")));
+    }
+    for directive in [
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ] {
+        assert!(policy.contains(directive), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"));
+    assert_eq!(page.header("referrer-policy"), Some("same-origin"));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    assert_eq!(page.header("vary"), Some("accept, prefer"));
+    assert!(!page.text().contains("http://") && !page.text().contains("https://"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn page_and_document_have_each_their_own_validator() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let page = send(&service, as_browser(get(accepted.location()))).await;
+    let document = send(&service, get(accepted.location())).await;
+    let (page, document) = (page.header("etag"), document.header("etag"));
+    assert_ne!(page, document);
+    let again = |etag: Option<&str>| {
+        let request = as_browser(get(accepted.location()));
+        send(&service, with(request, &[("if-none-match", etag.unwrap())]))
+    };
+    assert_eq!(again(page).await.status, StatusCode::NOT_MODIFIED);
+    assert_eq!(again(document).await.status, StatusCode::OK);
+}
