@@ -282,7 +282,8 @@ impl<St: Store> Promised<St> {
         // As it is now: it has been run since it was made.
         self.snapshot = match store.get(self.snapshot.id).await {
             Ok(Lookup::Found(snapshot)) => snapshot,
-            _ => self.snapshot,
+            Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
+            Err(error) => return problem::store_failed(&error),
         };
         let ended = |job: &Snapshot| job.status.is_ended();
         self.snapshot = monitor::wait(store, self.snapshot, limit, ended).await;

@@ -94,13 +94,6 @@ impl Charge {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Gives back all above `bytes`.
-    pub fn shrink_to(&mut self, bytes: usize) {
-        let surplus = self.bytes.saturating_sub(bytes);
-        self.pool.release(surplus);
-        self.bytes -= surplus;
-    }
-
     /// Leaves the bytes taken, for [`Budget::release`] to give back: who keeps a million of them
     /// need not keep a million charges.
     pub(crate) fn keep(mut self) -> usize {
@@ -131,8 +124,6 @@ mod tests {
         assert!(budget.reserve(41).is_none());
         some.merge(budget.reserve(40).expect("free"));
         assert_eq!((some.bytes(), budget.used()), (100, 100));
-        some.shrink_to(10);
-        assert_eq!((some.bytes(), budget.used()), (10, 10));
         drop(some);
         assert_eq!(budget.used(), 0);
         assert!(budget.reserve(usize::MAX).is_none());

@@ -84,6 +84,8 @@ pub(crate) struct Intake<St> {
     pub(crate) terms: Arc<Terms>,
     pub(crate) slot: Result<Slot, Refused>,
     pub(crate) plan: Plan,
+    /// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
+    pub(crate) is_owed: bool,
     pub(crate) prefer: Prefer,
     pub(crate) owner: Option<Owner>,
     pub(crate) key: Option<Key>,
@@ -240,7 +242,13 @@ where
                 }
                 StateProj::Accepting(accepting, Owed(owed)) => {
                     match ready!(accepting.as_mut().poll(cx)) {
-                        Err((_, call)) if !*owed => State::inline(call),
+                        Err((_, call)) if !*owed => {
+                            // Answered however late: no wait is honored.
+                            if let Some((prefer, _)) = this.mark {
+                                prefer.wait = None;
+                            }
+                            State::inline(call)
+                        }
                         Ok(answer) | Err((answer, _)) => {
                             return Poll::Ready(Ok(answer.map(ResponseBody::monitor)));
                         }
@@ -325,7 +333,7 @@ where
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
         };
-        if self.intake.plan == Plan::Now || self.intake.key.is_some() {
+        if self.intake.is_owed {
             return State::Refused(problem);
         }
         // No 202 is owed: the inner service gets what was read and the stream that follows.

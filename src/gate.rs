@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,9 @@ struct Shared {
 
 /// The bit of [`Shared::state`] that says no more slots are given.
 const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// How long a drain waits for the calls that it has ended to be gone.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +82,13 @@ impl Gate {
             owner: None,
         };
         if let (Some(limit), Some(owner)) = (self.shared.owner_limit, owner) {
-            let mut slots = self.shared.owners.entry(owner).or_insert(0);
-            if *slots >= limit {
-                return Err(Refused::OwnerFull);
+            match self.shared.owners.entry(owner) {
+                Entry::Occupied(mut slots) if *slots.get() < limit => *slots.get_mut() += 1,
+                Entry::Vacant(none) if limit > 0 => {
+                    none.insert(1);
+                }
+                _ => return Err(Refused::OwnerFull),
             }
-            *slots += 1;
             slot.owner = Some(owner);
         }
         Ok(slot)
@@ -98,8 +103,11 @@ impl Gate {
         self.shared.state.load(Ordering::Relaxed) & !CLOSED
     }
 
-    /// Gives out no more slots, waits for those that are out, and after `timeout` ends their calls.
-    /// Returns how many it had to end.
+    /// Gives out no more slots, waits for those that are out, and after `timeout` ends the jobs among
+    /// them. Returns how many slots were still out.
+    ///
+    /// Who ends is waited for, but not for long: what is not a job yet, a request that is being read or
+    /// answered inline, is the server's to end.
     pub(crate) async fn drain(&self, timeout: Duration) -> usize {
         self.shared.state.fetch_or(CLOSED, Ordering::Relaxed);
         if tokio::time::timeout(timeout, self.emptied()).await.is_ok() {
@@ -107,7 +115,7 @@ impl Gate {
         }
         let left = self.unfinished();
         self.shared.shutdown.cancel();
-        self.emptied().await;
+        let _ = tokio::time::timeout(LAST_WAIT, self.emptied()).await;
         left
     }
 
@@ -214,7 +222,7 @@ mod tests {
             let gate = gate.clone();
             async move {
                 gate.shutdown().await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(LAST_WAIT / 2).await;
                 drop(slot);
             }
         });

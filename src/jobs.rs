@@ -198,7 +198,9 @@ impl<St: Store> Jobs<St> {
     }
 
     /// Accepts nothing more, waits until every job has ended, and ends those that have not after
-    /// `timeout` as [`shutdown`](crate::ErrorCode::Shutdown). Returns how many those were.
+    /// `timeout` as [`shutdown`](crate::ErrorCode::Shutdown). Returns how many requests were not done
+    /// with by then: those jobs, and what was still being read or answered inline, which is the server's
+    /// to end.
     ///
     /// The monitor still answers during and after it, so keep the server running until it returns.
     /// There is no way back: the registry accepts nothing from the first poll on.

@@ -32,6 +32,8 @@ pub enum Links {
 pub(crate) enum At<'a> {
     /// In a document, to be read at the monitor of its job.
     Document,
+    /// In the list of an owner's jobs.
+    List,
     /// In the head of an answer from so many levels below the monitor of a job.
     Monitor(usize),
     /// In the head of an answer to a request for this path.
@@ -67,6 +69,10 @@ impl Links {
                 Cow::Owned(format!("{base}{monitor_path}/"))
             }
             (Self::Relative, At::Document | At::Monitor(0)) => Cow::Borrowed(""),
+            (Self::Relative, At::List) => {
+                let last = monitor_path.rsplit('/').next().unwrap_or_default();
+                Cow::Owned([last, "/"].concat())
+            }
             (Self::Relative, At::Monitor(levels)) => Cow::Owned("../".repeat(levels)),
             (Self::Relative, At::Request(path)) => {
                 // Up from the last slash to the root, whatever a proxy has put there.
@@ -95,6 +101,7 @@ mod tests {
             assert_eq!(Links::Relative.prefix("/jobs", at), prefix, "{path}");
         }
         assert_eq!(Links::Relative.prefix("/jobs", At::Document), "");
+        assert_eq!(Links::Relative.prefix("/a/jobs", At::List), "jobs/");
         assert_eq!(Links::Relative.prefix("/jobs", At::Monitor(1)), "../");
     }
 

@@ -73,7 +73,7 @@ impl Problem {
                 StatusCode::BAD_REQUEST,
                 "bad-query",
                 "Not a query of this resource",
-                "Use status, limit and cursor, each once, with values as they were given out.",
+                "Use status, limit and cursor, with values as they were given out.",
             ),
             Self::CrossSite => (
                 StatusCode::FORBIDDEN,

@@ -94,9 +94,11 @@ where
         }
         let prefer = Prefer::of(&head.headers);
         let mark = Some((prefer, config.max_wait));
+        // What passes through is answered however late: no wait is honored.
+        let passed = Some((Prefer::default(), config.max_wait));
         let plan = when.plan(&prefer, config.max_wait);
         if plan == Plan::Pass {
-            return ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(mark);
+            return ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(passed);
         }
         let terms = &self.terms;
         if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
@@ -118,17 +120,21 @@ where
             Err(refused) if key.is_none() => Some(Problem::from(*refused)),
             _ => None,
         };
-        // With a key, the call must not be made without an entry for it.
-        let is_owed = plan == Plan::Now || key.is_some();
+        // Under `Always` a client's wait is no way around the limits; and with a key, the call must not
+        // be made without an entry for it.
+        let is_owed = plan == Plan::Now || when == When::Always || key.is_some();
         match refused {
             Some(problem) if is_owed => ResponseFuture::refused(problem),
-            Some(_) => ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(mark),
+            Some(_) => {
+                ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(passed)
+            }
             None => {
                 let intake = Intake {
                     registry: registry.clone(),
                     terms: terms.clone(),
                     slot,
                     plan,
+                    is_owed,
                     prefer,
                     owner,
                     key,

@@ -98,8 +98,8 @@ impl JobHandle {
         self.report(|progress| progress.message = Some(text.into()));
     }
 
-    /// Waits until the job is no longer wanted: canceled, deleted, timed out, or the process is
-    /// shutting down. The call is dropped a grace period after that.
+    /// Waits until the job is no longer wanted: canceled, deleted or timed out. The call is dropped a
+    /// grace period after that; when the process shuts down, at once.
     ///
     /// # Cancel safety
     ///

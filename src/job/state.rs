@@ -148,7 +148,9 @@ impl ErrorCode {
             Self::BodyError => "The service's response broke off before its end.",
             Self::ResultTooLarge => "The result is larger than can be kept here.",
             Self::Canceled => "The job was canceled.",
-            Self::Shutdown => "The server shut down before the work was done. Submit it again.",
+            Self::Shutdown => {
+                "The server shut down before the work was done. Find out what was done before submitting it again."
+            }
             Self::Lost => {
                 "The server working on this was lost. Find out what was done before submitting it again."
             }

@@ -1,6 +1,6 @@
 //! Conditional and range requests (RFC 9110 §13 and §14).
 
-use headers::{ETag, HeaderMapExt, IfModifiedSince, IfNoneMatch, IfRange, LastModified};
+use headers::{ETag, Header, HeaderMapExt, IfModifiedSince, IfNoneMatch, IfRange, LastModified};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use http_range_header::{ParsedRanges, RangeUnsatisfiableError, parse_range_header};
 
@@ -8,7 +8,7 @@ use crate::body::Replay;
 
 /// Whether the client has the representation with this `ETag`.
 pub(super) fn has(head: &HeaderMap, etag: &str) -> bool {
-    match (head.typed_get::<IfNoneMatch>(), etag.parse::<ETag>()) {
+    match (field::<IfNoneMatch>(head), etag.parse::<ETag>()) {
         (Some(condition), Ok(etag)) => !condition.precondition_passes(&etag),
         _ => false,
     }
@@ -33,12 +33,26 @@ fn not_modified(mut response: Response<Replay>) -> Response<Replay> {
     response
 }
 
-/// Answers a conditional or range request for a kept result, in the order of RFC 9110 §13.2.2.
+/// A field of entity tags, where all of them are what RFC 9110 §8.8.3 calls one. The library that reads
+/// them takes that for granted.
+fn field<H: Header>(headers: &HeaderMap) -> Option<H> {
+    let is_tag = |byte: u8| (b'!'..=b'~').contains(&byte);
+    let is_valid = headers.get_all(H::name()).iter().all(|value| {
+        // Every other part is between quotes; a date has none.
+        let mut parts = value.as_bytes().split(|&byte| byte == b'"').skip(1);
+        let mut quoted = parts.by_ref().step_by(2);
+        quoted.all(|tag| tag.iter().copied().all(is_tag))
+    });
+    is_valid.then(|| headers.typed_get()).flatten()
+}
+
+/// Answers a conditional or range request for a kept result: `If-None-Match`, `If-Modified-Since` and
+/// `If-Range`, in the order of RFC 9110 §13.2.2.
 pub(super) fn apply(head: &Parts, mut response: Response<Replay>) -> Response<Replay> {
     if !response.status().is_success() {
         return response;
     }
-    let etag = match response.headers().typed_get::<ETag>() {
+    let etag = match field::<ETag>(response.headers()) {
         Some(etag) => etag,
         // A result never changes; under its address there is no other.
         None => {
@@ -48,7 +62,7 @@ pub(super) fn apply(head: &Parts, mut response: Response<Replay>) -> Response<Re
         }
     };
     let modified = response.headers().typed_get::<LastModified>();
-    let is_fresh = match head.headers.typed_get::<IfNoneMatch>() {
+    let is_fresh = match field::<IfNoneMatch>(&head.headers) {
         Some(condition) => !condition.precondition_passes(&etag),
         None => match (head.headers.typed_get::<IfModifiedSince>(), modified) {
             (Some(condition), Some(modified)) => !condition.is_modified(modified.into()),
@@ -68,8 +82,11 @@ pub(super) fn apply(head: &Parts, mut response: Response<Replay>) -> Response<Re
     if head.method != Method::GET {
         return response;
     }
-    let if_range = head.headers.typed_get::<IfRange>();
-    let is_same = if_range.is_none_or(|range| !range.is_modified(Some(&etag), modified.as_ref()));
+    // What is there and can't be read is not what the client has: the whole is sent.
+    let is_same = match field::<IfRange>(&head.headers) {
+        Some(range) => !range.is_modified(Some(&etag), modified.as_ref()),
+        None => !head.headers.contains_key(header::IF_RANGE),
+    };
     let range = head.headers.get(header::RANGE).filter(|_| is_same);
     let range = range.and_then(|range| parse_range_header(range.to_str().ok()?).ok());
     match range {
@@ -91,6 +108,10 @@ fn part(range: &ParsedRanges, mut response: Response<Replay>) -> Response<Replay
         Err(RangeUnsatisfiableError::Unsatisfiable) => {
             *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
             *response.body_mut() = Replay::default();
+            // What they are about is not sent.
+            for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG] {
+                response.headers_mut().remove(name);
+            }
             format!("bytes */{whole}")
         }
         _ => return response,

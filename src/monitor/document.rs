@@ -18,7 +18,12 @@ const USUAL_BYTES: usize = 512;
 ///
 /// It is a function of the job's revision alone. What is absent is absent, not null.
 pub(super) fn document(job: &Snapshot, config: &Config) -> Vec<u8> {
-    let link = config.link(At::Document, job.id);
+    document_at(At::Document, job, config)
+}
+
+/// The same with links to be read elsewhere.
+pub(super) fn document_at(at: At<'_>, job: &Snapshot, config: &Config) -> Vec<u8> {
+    let link = config.link(at, job.id);
     let mut document = Object::open(Vec::with_capacity(USUAL_BYTES));
     document.own("id", &job.id.encode());
     document.value("self", &*link);

@@ -4,12 +4,12 @@ use http::{HeaderValue, Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{NO_STORE, document::document};
+use super::{NO_STORE, document::document_at};
 use crate::{
     body::Replay,
     job::Status,
     jobs::{Config, Registry},
-    links::Links,
+    links::{At, Links},
     list::{Filter, Page},
     owner::Owner,
     problem::Problem,
@@ -63,7 +63,7 @@ struct List {
 impl List {
     fn new(page: &Page, filter: &Filter, config: &Config) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(document(job, config));
+            let json = String::from_utf8(document_at(At::List, job, config));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });

@@ -195,10 +195,9 @@ async fn result<St: Store>(
     job: &Snapshot,
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
-    let mut response = outcome(registry, job).await?;
-    if job.response.is_none() {
-        return Ok(response);
-    }
+    let Some(mut response) = kept(registry, job).await? else {
+        return Ok(no_outcome(job));
+    };
     let status = HeaderValue::from(response.status().as_u16());
     response.headers_mut().insert(replay::ASYNC_RESULT, status);
     Ok(conditional::apply(head, response))
@@ -209,16 +208,28 @@ pub(crate) async fn outcome<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
 ) -> Result<Response<Replay>, St::Error> {
-    if let Some(mut response) = registry.store.result(job.id).await? {
+    let response = kept(registry, job).await?;
+    Ok(response.unwrap_or_else(|| no_outcome(job)))
+}
+
+async fn kept<St: Store>(
+    registry: &Registry<St>,
+    job: &Snapshot,
+) -> Result<Option<Response<Replay>>, St::Error> {
+    let mut response = registry.store.result(job.id).await?;
+    if let Some(response) = &mut response {
         let is_owned = job.owner.is_some();
         replay::complete(response.headers_mut(), &registry.config, is_owned);
-        return Ok(response);
     }
-    Ok(match &job.error {
+    Ok(response)
+}
+
+fn no_outcome(job: &Snapshot) -> Response<Replay> {
+    match &job.error {
         Some(failure) if job.response.is_none() => problem::no_result(failure),
         // It was there a moment ago.
         _ => Problem::Gone.response(),
-    })
+    }
 }
 
 /// Whether a browser says that a page of another site sends this.

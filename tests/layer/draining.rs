@@ -116,6 +116,28 @@ async fn while_draining_a_call_that_need_not_be_a_job_is_answered_inline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_is_not_held_by_what_is_no_job() {
+    let jobs = Jobs::builder().body_timeout(Duration::MAX).build();
+    let hangs = inner(async |_| pending::<Result<Response<Body>, Failed>>().await);
+    let always = jobs.layer().layer(hangs.clone());
+    let after = jobs
+        .layer()
+        .when(When::After(Duration::from_secs(600)))
+        .layer(hangs);
+    let stalls = post("/")
+        .map(|_| Body::from_stream(futures_util::stream::pending::<Result<&str, Failed>>()));
+    let clients = [
+        tokio::spawn(async move { send(&always, stalls).await }),
+        tokio::spawn(async move { send(&after, post("/")).await }),
+    ];
+    sleep(Duration::from_secs(1)).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(jobs.drain(Duration::from_secs(10)).await, 2);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_that_is_over_grants_no_more_grace() {
     let jobs = Jobs::builder()
         .cancel_grace(Duration::from_secs(3600))

@@ -278,6 +278,18 @@ async fn without_room_a_repeated_request_joins_and_a_new_one_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_is_joined_does_not_go_for_room() {
+    let calls = Counter::default();
+    // Room for one job with a key and its result, and no more.
+    let jobs = Jobs::builder().max_bytes(600).build();
+    let service = jobs.layer().layer(slow(&calls));
+    let first = send(&service, keyed("/", "key")).await;
+    ended(&service, &first).await;
+    let joined = send(&service, keyed("/", "key")).await;
+    assert_eq!((joined.id(), calls.count()), (first.id(), 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_is_its_owners() {
     let calls = Counter::default();
     let by_name = |head: &http::request::Parts| head.headers.get("user").map(Owner::new);

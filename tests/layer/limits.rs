@@ -183,6 +183,16 @@ async fn where_no_202_is_owed_nothing_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clients_wait_is_no_way_around_the_limits() {
+    let jobs = Jobs::builder().max_unfinished(0).max_body(10).build();
+    for request in [post("/"), post("/").map(|_| Body::from(vec![0; 11]))] {
+        let waits = with(request, &[("prefer", "wait=0")]);
+        let service = jobs.layer().layer(inner(async |_| ok("inline")));
+        assert!(send(&service, waits).await.status.as_u16() >= 400);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_there_is_no_room_for_as_a_job_stays_inline() {
     let jobs = Jobs::builder().max_bytes(50).build();
     let after = When::After(Duration::from_secs(1));

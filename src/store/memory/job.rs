@@ -187,7 +187,11 @@ impl Job {
             Phase::Unfinished(job) => {
                 job.revision += 1;
                 match change {
-                    Change::Started(at) => job.started = Some(clock.millis(at)),
+                    Change::Started(at) => {
+                        if job.status().next(Event::Started).is_some() {
+                            job.started = Some(clock.millis(at));
+                        }
+                    }
                     Change::Progress(progress) => job.progress = progress,
                 }
                 job.watchers.clone()

@@ -58,7 +58,7 @@ const SHARDS: usize = 1024;
 const LIST_AT_ONCE: usize = 256;
 
 /// Guards of the maps are held for one look-up, insert or removal, and never leave this file: what is
-/// found is cloned out. Where two are held, that of `keys` was taken before that of `jobs`.
+/// found is cloned out. Where two are held, that of `keys` was taken before that of `jobs` or `owned`.
 struct Shared {
     jobs: DashMap<JobId, Arc<Job>, BuildHasherDefault<IdHasher>>,
     keys: DashMap<Key, Keyed>,
@@ -118,6 +118,12 @@ impl Store for MemoryStore {
 
     async fn accept(&self, new: NewJob, (): ()) -> Result<Acceptance<MemoryClaim>, Infallible> {
         let shared = &self.shared;
+        // A job that can be joined takes no room, and is not to go for room.
+        if let Some((key, fingerprint)) = &new.key
+            && let Some(joined) = shared.join(key, *fingerprint)
+        {
+            return Ok(joined);
+        }
         // Before any guard is taken: for room, other jobs and their keys may have to go.
         let charge = match new.join_only {
             true => None,
@@ -132,12 +138,8 @@ impl Store for MemoryStore {
         };
         // The entry's guard is held until the job is in the map: who finds the key finds the job.
         Ok(match shared.keys.entry(key) {
-            Entry::Occupied(mut entry) => match shared.find(entry.get().id) {
-                Some(job) if entry.get().fingerprint == fingerprint => {
-                    let job = job.snapshot(entry.get().id, &shared.clock);
-                    Acceptance::Joined(Box::new(job))
-                }
-                Some(_) => Acceptance::KeyReused,
+            Entry::Occupied(mut entry) => match shared.join_as(*entry.get(), fingerprint) {
+                Some(joined) => joined,
                 // Its job is about to be removed, and the key with it if it is still that job's.
                 None => {
                     let accepted = shared.insert(new, charge);
@@ -266,6 +268,21 @@ impl Shared {
             Some(owner) => Lookup::Gone(owner),
             None => Lookup::Unknown,
         }
+    }
+
+    /// What comes of a key that is known already.
+    fn join<C>(&self, key: &Key, fingerprint: Fingerprint) -> Option<Acceptance<C>> {
+        let keyed = *self.keys.get(key)?;
+        self.join_as(keyed, fingerprint)
+    }
+
+    /// The same of what the key stands for; `None` where that job is gone.
+    fn join_as<C>(&self, keyed: Keyed, fingerprint: Fingerprint) -> Option<Acceptance<C>> {
+        let job = self.find(keyed.id)?;
+        Some(match keyed.fingerprint == fingerprint {
+            true => Acceptance::Joined(Box::new(job.snapshot(keyed.id, &self.clock))),
+            false => Acceptance::KeyReused,
+        })
     }
 
     /// Puts a job in, if it is paid for.
