@@ -39,7 +39,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let jobs = Jobs::builder().max_body(UPLOAD_LIMIT).build();
     let app = Router::new()
-        .route("/", get(async || Html(include_str!("form.html"))))
         .route("/photos", post(photos))
         .layer(DefaultBodyLimit::max(UPLOAD_LIMIT))
         .layer(
@@ -47,7 +46,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 // What is answered at once, a wrong form say, is answered at once.
                 .layer(jobs.layer().when(When::After(Duration::from_millis(100))))
                 .layer(GlobalConcurrencyLimitLayer::new(AT_A_TIME)),
-        );
+        )
+        // Outside, or the form itself would wait for its turn.
+        .route("/", get(async || Html(include_str!("form.html"))));
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             let _ = signal::ctrl_c().await;

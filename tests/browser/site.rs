@@ -50,7 +50,6 @@ impl Site {
         let ordered = Arc::new(Mutex::new(ordered));
         let counts = Arc::new(Counts::default());
         let app = Router::new()
-            .route("/", get(async || Html(FORM)))
             .route("/reports", post(work))
             .with_state(ordered)
             .layer(
@@ -58,6 +57,8 @@ impl Site {
                     .layer(Jobs::new().layer())
                     .layer(GlobalConcurrencyLimitLayer::new(1)),
             )
+            // Outside, or the form itself would wait for its turn.
+            .route("/", get(async || Html(FORM)))
             .layer(middleware::from_fn_with_state(counts.clone(), count));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
