@@ -9,6 +9,8 @@ mod upstream;
 
 mod axum_router;
 mod flags;
+#[cfg(feature = "follow")]
+mod follow;
 mod hostile;
 mod hyper_bare;
 mod jobs;

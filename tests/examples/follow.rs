@@ -1,0 +1,24 @@
+//! The client's half against the gateway: one command that waits for the real response.
+
+use tokio::spawn;
+
+use crate::{
+    program::{Program, command},
+    upstream::Upstream,
+};
+
+#[tokio::test]
+async fn follow_waits_for_what_stands_behind_the_gateway() {
+    for dialect in ["default", "pending202", "see-other"] {
+        let mut upstream = Upstream::start().await;
+        let flags = ["--always", "--dialect", dialect];
+        let gateway = Program::gateway(upstream.address, &flags).await;
+        let url = format!("http://{}/reports", gateway.address);
+        let follow = spawn(async move { command("follow").args(["POST", &url]).output().await });
+        upstream.next().await.ok("the report").await;
+        let output = follow.await.expect("no panic").expect("it runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{dialect}: {error}");
+        assert_eq!(output.stdout, b"the report", "{dialect}: {error}");
+    }
+}
