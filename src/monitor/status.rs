@@ -126,8 +126,14 @@ pub(super) fn tagged(job: &Snapshot, config: &Config, head: &Parts) -> Response<
     let sheet = sheet.finish();
     let mut response = Response::new(sheet.body());
     let mut headers = TAGGED.clone();
-    headers.insert(header::ETAG, sheet.value(etag));
-    headers.insert(header::CONTENT_LENGTH, sheet.value(length));
+    for (name, value) in &mut headers {
+        let text = match name {
+            _ if name == header::ETAG => &etag,
+            _ if name == header::CONTENT_LENGTH => &length,
+            _ => continue,
+        };
+        *value = sheet.value(text.clone());
+    }
     if let Some(retry_after) = retry_after {
         headers.insert(header::RETRY_AFTER, sheet.value(retry_after));
     }
