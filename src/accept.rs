@@ -298,7 +298,7 @@ impl<St: Store> Promised<St> {
         let store = &self.registry.store;
         // As it is now: it has been run since it was made.
         self.snapshot = match store.get(self.snapshot.id).await {
-            Ok(Lookup::Found(snapshot)) => snapshot,
+            Ok(Lookup::Found(snapshot)) => *snapshot,
             Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
             Err(error) => return problem::store_failed(&error),
         };

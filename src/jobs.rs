@@ -235,7 +235,7 @@ impl<St: fmt::Debug> fmt::Debug for Jobs<St> {
 impl Lookup {
     fn found(self) -> Option<Snapshot> {
         match self {
-            Self::Found(snapshot) => Some(snapshot),
+            Self::Found(snapshot) => Some(*snapshot),
             Self::Gone(_) | Self::Unknown => None,
         }
     }

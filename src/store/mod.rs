@@ -166,8 +166,8 @@ pub enum Acceptance<C> {
 /// What is known of an id.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The job.
-    Found(Snapshot),
+    /// The job; boxed, since a look-up is handed on from one to the other.
+    Found(Box<Snapshot>),
     /// There was such a job, of this owner; it has expired.
     Gone(Option<Owner>),
     /// No such job, as far as is remembered.
