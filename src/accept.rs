@@ -18,6 +18,7 @@ use crate::{
     body::{Replay, RequestBody},
     call::Call,
     collect::Collected,
+    estimate::{Kind, PathStart},
     future::Intake,
     gate::{Refused, Slot},
     idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
@@ -48,6 +49,8 @@ pub(crate) struct Arrival<St: Store> {
     format: Format,
     owner: Option<Owner>,
     key: Option<(Key, Fingerprint)>,
+    /// What kind of request it is, where the layer was told how to tell.
+    kind: Option<Kind>,
     at: Instant,
 }
 
@@ -62,6 +65,8 @@ impl<St: Store> Arrival<St> {
             let fingerprint = terms.idempotency.fingerprint(head, &body.bytes);
             (key, fingerprint)
         });
+        let kind = terms.kind.as_ref().and_then(|kind| kind(head));
+        let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.config.links == Links::Relative;
         Self {
             registry,
@@ -74,6 +79,7 @@ impl<St: Store> Arrival<St> {
             format: Format::preferred(&head.headers),
             owner: intake.owner,
             key,
+            kind,
             at: Instant::now(),
         }
     }
@@ -83,8 +89,18 @@ impl<St: Store> Arrival<St> {
         self.key.is_some()
     }
 
-    fn job(&self, started: Option<Instant>, progress: Progress, join_only: bool) -> NewJob {
+    fn job(&self, begun: Begun<'_>, join_only: bool) -> NewJob {
+        let Begun {
+            path,
+            started,
+            progress,
+        } = begun;
         let now = SystemTime::now();
+        let estimates = &self.registry.estimates;
+        let kind = self.kind.clone();
+        let kind = kind.unwrap_or_else(|| estimates.kind_of(&self.method, path));
+        let ran = started.map(|started| started.elapsed());
+        let left = ran.and_then(|ran| estimates.left(&kind, ran, progress.fraction));
         NewJob {
             id: JobId::random(),
             created: self.at,
@@ -93,7 +109,27 @@ impl<St: Store> Arrival<St> {
             progress,
             owner: self.owner,
             key: self.key,
+            kind,
+            estimated_finish: left.and_then(|left| now.checked_add(left)),
             join_only,
+        }
+    }
+}
+
+/// What is to be known of the call that becomes a job.
+struct Begun<'a> {
+    path: &'a PathStart,
+    /// Since when it runs, where it has begun.
+    started: Option<Instant>,
+    progress: Progress,
+}
+
+impl<'a> Begun<'a> {
+    fn of<S: Service<Request<RequestBody<B>>>, B>(call: &'a Call<S, B>) -> Self {
+        Self {
+            path: call.path(),
+            started: call.started(),
+            progress: call.progress(),
         }
     }
 }
@@ -117,7 +153,7 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    match promise(arrival, call.started(), call.progress()).await {
+    match promise(arrival, Begun::of(&call)).await {
         Ok(mut promised) => {
             if let Some((job, span)) = promised.run.take() {
                 spawn(call, job, span);
@@ -147,7 +183,7 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let mut promised = match promise(arrival, None, Progress::default()).await {
+    let mut promised = match promise(arrival, Begun::of(&call)).await {
         Ok(promised) => promised,
         Err(refusal) => return refusal,
     };
@@ -206,8 +242,7 @@ struct Promised<St: Store> {
 /// Makes the job, or finds that of an earlier request.
 async fn promise<St: Store>(
     arrival: Arrival<St>,
-    started: Option<Instant>,
-    progress: Progress,
+    begun: Begun<'_>,
 ) -> Result<Promised<St>, Response<Replay>> {
     // The body may have taken its time: a drain that has begun since is not to wait for new work.
     let slot = match &arrival.slot {
@@ -218,11 +253,11 @@ async fn promise<St: Store>(
     if let (Some(refused), None) = (slot, &arrival.key) {
         return Err(Problem::from(refused).response());
     }
-    let (accepting, snapshot) = {
-        let new = arrival.job(started, progress, slot.is_some());
-        let snapshot = new.snapshot();
+    let (accepting, snapshot, kind) = {
+        let new = arrival.job(begun, slot.is_some());
+        let (snapshot, kind) = (new.snapshot(), new.kind.clone());
         let store = &arrival.registry.store;
-        (store.accept(new, arrival.record), snapshot)
+        (store.accept(new, arrival.record), snapshot, kind)
     };
     let accepted = accepting.await;
     let mut promised = Promised {
@@ -247,6 +282,7 @@ async fn promise<St: Store>(
                 created: arrival.at,
                 is_head: arrival.method == Method::HEAD,
                 is_owned: arrival.owner.is_some(),
+                kind,
                 claim,
                 _slot: arrival.slot.ok(),
             };
@@ -265,13 +301,13 @@ fn span(id: JobId, method: &Method) -> Span {
 
 impl<St: Store> Promised<St> {
     fn accepted(&self) -> Response<Replay> {
-        let config = &self.registry.config;
-        let applied = self.prefer.applied(true, config.max_wait);
+        let registry = &self.registry;
+        let applied = self.prefer.applied(true, registry.config.max_wait);
         let path = self.path.as_deref().unwrap_or_default();
         match self.format {
-            Format::Page => monitor::see_page(&self.snapshot, config, path, applied),
+            Format::Page => monitor::see_page(&self.snapshot, registry, path, applied),
             Format::Json | Format::Events => {
-                monitor::accepted(&self.snapshot, config, path, applied)
+                monitor::accepted(&self.snapshot, registry, path, applied)
             }
         }
     }

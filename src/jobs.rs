@@ -5,6 +5,7 @@ use http::request::Parts;
 use crate::{
     budget::Budget,
     dialect::Dialect,
+    estimate::Estimates,
     gate::Gate,
     job::{JobId, Snapshot},
     layer::AcceptedLayer,
@@ -46,6 +47,7 @@ pub struct Jobs<St = MemoryStore> {
 pub(crate) struct Registry<St> {
     pub(crate) store: St,
     pub(crate) gate: Gate,
+    pub(crate) estimates: Estimates,
     pub(crate) config: Config,
 }
 
@@ -419,6 +421,7 @@ impl Builder {
                     self.config.max_unfinished,
                     self.config.max_unfinished_per_owner,
                 ),
+                estimates: Estimates::default(),
                 config: self.config,
             }),
         }

@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response, header, response};
@@ -23,11 +23,12 @@ use crate::{
     budget::Charge,
     call::Call,
     collect::{Collect, CollectError},
+    estimate::Kind,
     gate::Slot,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
     replay,
-    store::{Change, End, Outcome, Store},
+    store::{Change, End, Outcome, Store, What},
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -43,6 +44,7 @@ pub(crate) struct Job<St: Store> {
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,
+    pub(crate) kind: Kind,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: when the slot is back, the job has ended.
     pub(crate) _slot: Option<Slot>,
@@ -84,7 +86,7 @@ where
         let (outcome, interrupted) = loop {
             // The call is asked first, so that one which is done at once costs neither a timer nor a
             // waiter.
-            let change = match select! {
+            let what = match select! {
                 biased;
                 step = poll_fn(|cx| match call.started() {
                     None if is_canceled(job) => Poll::Pending,
@@ -93,8 +95,12 @@ where
                 code = &mut interrupted => break (Outcome::Broke(code), Some(code)),
             } {
                 Step::Ended(outcome) => break (outcome, None),
-                Step::Started(at) => Change::Started(at),
-                Step::Progress(progress) => Change::Progress(progress),
+                Step::Started(at) => What::Started(at),
+                Step::Progress(progress) => What::Progress(progress),
+            };
+            let change = Change {
+                estimated_finish: estimated_finish(job, call.started(), &what),
+                what,
             };
             if let Err(error) = store.report(&job.claim, change).await {
                 tracing::warn!(
@@ -130,6 +136,21 @@ where
             }
         }
     }
+}
+
+/// When the job may be done, as it looks with this change.
+fn estimated_finish<St: Store>(
+    job: &Job<St>,
+    started: Option<Instant>,
+    what: &What,
+) -> Option<SystemTime> {
+    let fraction = match what {
+        What::Started(_) => None,
+        What::Progress(progress) => progress.fraction,
+    };
+    let ran = started?.elapsed();
+    let left = job.registry.estimates.left(&job.kind, ran, fraction)?;
+    SystemTime::now().checked_add(left)
 }
 
 /// Whether the job was canceled while it was queued: its call is not to begin, ready or not.

@@ -32,6 +32,9 @@ pub(super) fn document_at(at: At<'_>, job: &Snapshot, config: &Config) -> Vec<u8
     if let Some(at) = job.started_at {
         document.time("startedAt", at);
     }
+    if let Some(at) = job.estimated_finish_at {
+        document.time("estimatedFinishAt", at);
+    }
     if let Some(at) = job.finished_at {
         document.time("finishedAt", at);
     }

@@ -129,9 +129,9 @@ async fn job<St: Store>(
             } else {
                 match store.cancel(id).await? {
                     Lookup::Found(job) if format == Format::Page => {
-                        status::back_to_page(&job, resource, config)
+                        status::back_to_page(&job, resource, registry)
                     }
-                    Lookup::Found(job) => status::document(&job, config),
+                    Lookup::Found(job) => status::document(&job, registry),
                     Lookup::Gone(_) => Problem::Gone.response(),
                     Lookup::Unknown => Problem::NotFound.response(),
                 }
@@ -170,14 +170,14 @@ async fn show<St: Store>(
         }
     };
     let mut response = if is_page {
-        let (page, etag) = page::page(&job, config);
+        let (page, etag) = page::page(&job, registry);
         conditional::tagged(page, &etag, head)
     } else if shows_document {
-        conditional::tagged(status::document(&job, config), &status::etag(&job), head)
+        conditional::tagged(status::document(&job, registry), &status::etag(&job), head)
     } else if !job.status.is_ended() {
-        status::pending(&job, resource, config)
+        status::pending(&job, resource, registry)
     } else if resource == Resource::Monitor && config.dialect == Dialect::SeeOther {
-        status::see_result(&job, config)
+        status::see_result(&job, registry)
     } else {
         result(registry, &job, head).await?
     };

@@ -6,9 +6,8 @@ use super::{NO_STORE, place::Resource};
 use crate::{
     body::Replay,
     dialect::Dialect,
-    estimate,
     job::Snapshot,
-    jobs::Config,
+    jobs::Registry,
     links::At,
     prefer::{PREFER, PREFERENCE_APPLIED},
 };
@@ -25,8 +24,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const MAX_PROGRESS: usize = 100;
 
 /// The status document, and when to ask again.
-pub(super) fn document(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let json = super::document::document(job, config);
+pub(super) fn document<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Replay> {
+    let json = super::document::document(job, &registry.config);
     let mut response = Response::new(Replay::new(json.into(), None));
     let headers = response.headers_mut();
     // As many as any dialect has, so that the map they are in does not grow.
@@ -34,7 +33,7 @@ pub(super) fn document(job: &Snapshot, config: &Config) -> Response<Replay> {
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if !job.status.is_ended() {
-        let seconds = estimate::retry_after(job.created.elapsed());
+        let seconds = registry.estimates.retry_after(job);
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response
@@ -46,14 +45,18 @@ pub(super) fn etag(job: &Snapshot) -> String {
 }
 
 /// The monitor or the result of an unfinished job, as 202.
-pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response<Replay> {
-    let mut response = document(job, config);
+pub(super) fn pending<St>(
+    job: &Snapshot,
+    at: Resource,
+    registry: &Registry<St>,
+) -> Response<Replay> {
+    let mut response = document(job, registry);
     *response.status_mut() = StatusCode::ACCEPTED;
-    if config.dialect == Dialect::Pending202 {
+    if registry.config.dialect == Dialect::Pending202 {
         let headers = response.headers_mut();
         headers.insert(X_PROGRESS, progress(job));
         let at = At::Monitor(at.depth());
-        let monitor = config.link(at, job.id);
+        let monitor = registry.config.link(at, job.id);
         if let Ok(monitor) = HeaderValue::try_from(monitor) {
             headers.insert(header::CONTENT_LOCATION, monitor);
         }
@@ -62,10 +65,10 @@ pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response
 }
 
 /// The monitor of an ended job, where the dialect has it lead to the result.
-pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let mut response = document(job, config);
+pub(super) fn see_result<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Replay> {
+    let mut response = document(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;
-    let result = [&config.link(At::Monitor(0), job.id), "/result"].concat();
+    let result = [&registry.config.link(At::Monitor(0), job.id), "/result"].concat();
     if let Ok(result) = HeaderValue::try_from(result) {
         response.headers_mut().insert(header::LOCATION, result);
     }
@@ -73,18 +76,18 @@ pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
 }
 
 /// The answer to a request for `path` that has become a job (RFC 9110 §15.3.3).
-pub(crate) fn accepted(
+pub(crate) fn accepted<St>(
     job: &Snapshot,
-    config: &Config,
+    registry: &Registry<St>,
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
-    let mut response = document(job, config);
+    let mut response = document(job, registry);
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
-    let monitor = config.link(At::Request(path), job.id);
+    let monitor = registry.config.link(At::Request(path), job.id);
     let link = HeaderValue::try_from(["<", &monitor, ">; rel=\"monitor\""].concat());
-    let operation = match config.dialect {
+    let operation = match registry.config.dialect {
         Dialect::Default => None,
         Dialect::Pending202 | Dialect::SeeOther => Some([&monitor, "/status"].concat()),
     };
@@ -92,7 +95,7 @@ pub(crate) fn accepted(
         let operation = operation.and_then(|operation| HeaderValue::try_from(operation).ok());
         let operation = operation.unwrap_or_else(|| monitor.clone());
         headers.insert(OPERATION_LOCATION, operation);
-        if config.dialect == Dialect::Pending202 {
+        if registry.config.dialect == Dialect::Pending202 {
             headers.insert(header::CONTENT_LOCATION, monitor.clone());
         }
         headers.insert(header::LOCATION, monitor);
@@ -107,13 +110,13 @@ pub(crate) fn accepted(
 
 /// The same for a client that prefers a page: a browser shows what it is led to, under an address of
 /// its own, and a reload posts nothing again.
-pub(crate) fn see_page(
+pub(crate) fn see_page<St>(
     job: &Snapshot,
-    config: &Config,
+    registry: &Registry<St>,
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
-    let mut response = accepted(job, config, path, applied);
+    let mut response = accepted(job, registry, path, applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     // With a 303 it would tell when to follow (RFC 9110 §10.2.3), and that is at once.
@@ -123,12 +126,16 @@ pub(crate) fn see_page(
 }
 
 /// Where a client that prefers a page is led after it has changed something at `from`.
-pub(super) fn back_to_page(job: &Snapshot, from: Resource, config: &Config) -> Response<Replay> {
-    let mut response = document(job, config);
+pub(super) fn back_to_page<St>(
+    job: &Snapshot,
+    from: Resource,
+    registry: &Registry<St>,
+) -> Response<Replay> {
+    let mut response = document(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     headers.remove(header::RETRY_AFTER);
-    let page = config.link(At::Monitor(from.depth()), job.id);
+    let page = registry.config.link(At::Monitor(from.depth()), job.id);
     if let Ok(page) = HeaderValue::try_from(page) {
         headers.insert(header::LOCATION, page);
     }
