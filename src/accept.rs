@@ -99,8 +99,7 @@ impl<St: Store> Arrival<St> {
         let estimates = &self.registry.estimates;
         let kind = self.kind.clone();
         let kind = kind.unwrap_or_else(|| estimates.kind_of(&self.method, path));
-        let ran = started.map(|started| started.elapsed());
-        let left = ran.and_then(|ran| estimates.left(&kind, ran, progress.fraction));
+        let estimated_finish = estimates.finish(&kind, started, progress.fraction);
         NewJob {
             id: JobId::random(),
             created: self.at,
@@ -110,7 +109,7 @@ impl<St: Store> Arrival<St> {
             owner: self.owner,
             key: self.key,
             kind,
-            estimated_finish: left.and_then(|left| now.checked_add(left)),
+            estimated_finish,
             join_only,
         }
     }

@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use http::{Request, Response, header, response};
@@ -23,7 +23,7 @@ use crate::{
     budget::Charge,
     call::Call,
     collect::{Collect, CollectError},
-    estimate::Kind,
+    estimate::{Halfway, Kind},
     gate::Slot,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
@@ -81,8 +81,9 @@ where
     call.as_mut().accepted(job.id);
     let mut steps = pin!(Steps::new(call.started().is_some()));
     let mut interrupted = pin!(interrupted(job));
+    let mut halfway = Halfway::default();
     // A scope of its own, so that the response does not take room in this future once it is stored.
-    let (finished, interrupted) = {
+    let (finished, took, interrupted) = {
         let (outcome, interrupted) = loop {
             // The call is asked first, so that one which is done at once costs neither a timer nor a
             // waiter.
@@ -98,8 +99,16 @@ where
                 Step::Started(at) => What::Started(at),
                 Step::Progress(progress) => What::Progress(progress),
             };
+            let fraction = match &what {
+                What::Started(_) => None,
+                What::Progress(progress) => progress.fraction,
+            };
+            if let (Some(started), Some(fraction)) = (call.started(), fraction) {
+                halfway.see(fraction, started.elapsed());
+            }
+            let estimates = &job.registry.estimates;
             let change = Change {
-                estimated_finish: estimated_finish(job, call.started(), &what),
+                estimated_finish: estimates.finish(&job.kind, call.started(), fraction),
                 what,
             };
             if let Err(error) = store.report(&job.claim, change).await {
@@ -110,15 +119,22 @@ where
             }
         };
         Span::current().record("end", display(end_name(&outcome)));
+        let took = took(&outcome, job, call.started());
         let end = End {
             started: call.started(),
             progress: call.progress(),
             outcome,
         };
-        (store.finish(&job.claim, end), interrupted)
+        (store.finish(&job.claim, end), took, interrupted)
     };
     match finished.await {
-        Ok(_) => tracing::debug!("job ended"),
+        Ok(is_first) => {
+            tracing::debug!("job ended");
+            if let Some((queued, ran)) = took.filter(|_| is_first) {
+                let estimates = &job.registry.estimates;
+                estimates.learn(&job.kind, queued, ran, &halfway);
+            }
+        }
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,
             "the job's end is not stored"
@@ -136,21 +152,6 @@ where
             }
         }
     }
-}
-
-/// When the job may be done, as it looks with this change.
-fn estimated_finish<St: Store>(
-    job: &Job<St>,
-    started: Option<Instant>,
-    what: &What,
-) -> Option<SystemTime> {
-    let fraction = match what {
-        What::Started(_) => None,
-        What::Progress(progress) => progress.fraction,
-    };
-    let ran = started?.elapsed();
-    let left = job.registry.estimates.left(&job.kind, ran, fraction)?;
-    SystemTime::now().checked_add(left)
 }
 
 /// Whether the job was canceled while it was queued: its call is not to begin, ready or not.
@@ -178,6 +179,22 @@ async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
         () = registry.gate.shutdown() => ErrorCode::Shutdown,
         () = timed_out => ErrorCode::Timeout,
     }
+}
+
+/// How long a job that has succeeded was queued and how long it ran. Of how long such jobs take, one that
+/// failed says nothing.
+fn took<St: Store>(
+    outcome: &Outcome,
+    job: &Job<St>,
+    started: Option<Instant>,
+) -> Option<(Duration, Duration)> {
+    let started = started?;
+    let succeeded =
+        matches!(outcome, Outcome::Response(response) if response.status().as_u16() < 400);
+    succeeded.then(|| {
+        let queued = started.saturating_duration_since(job.created);
+        (queued, started.elapsed())
+    })
 }
 
 fn end_name(outcome: &Outcome) -> &'static str {
