@@ -99,17 +99,18 @@ impl<St: Store> Arrival<St> {
         let estimates = &self.registry.estimates;
         let kind = self.kind.clone();
         let kind = kind.unwrap_or_else(|| estimates.kind_of(&self.method, path));
-        let estimated_finish = estimates.finish(&kind, started, progress.fraction);
+        let whole = estimates.whole(&kind, self.at, started, progress.fraction);
+        let created_at = now.checked_sub(self.at.elapsed()).unwrap_or(now);
         NewJob {
             id: JobId::random(),
             created: self.at,
-            created_at: now.checked_sub(self.at.elapsed()).unwrap_or(now),
+            created_at,
             started,
             progress,
             owner: self.owner,
             key: self.key,
             kind,
-            estimated_finish,
+            estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
             join_only,
         }
     }
@@ -279,6 +280,7 @@ async fn promise<St: Store>(
                 id,
                 registry: promised.registry.clone(),
                 created: arrival.at,
+                created_at: promised.snapshot.created_at,
                 is_head: arrival.method == Method::HEAD,
                 is_owned: arrival.owner.is_some(),
                 kind,

@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response, header, response};
@@ -41,6 +41,8 @@ pub(crate) struct Job<St: Store> {
     pub(crate) registry: Arc<Registry<St>>,
     /// When the request was taken, from where its time-out counts.
     pub(crate) created: Instant,
+    /// The same by the clock on the wall.
+    pub(crate) created_at: SystemTime,
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,
@@ -107,8 +109,9 @@ where
                 halfway.see(fraction, started.elapsed());
             }
             let estimates = &job.registry.estimates;
+            let whole = estimates.whole(&job.kind, job.created, call.started(), fraction);
             let change = Change {
-                estimated_finish: estimates.finish(&job.kind, call.started(), fraction),
+                estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
                 what,
             };
             if let Err(error) = store.report(&job.claim, change).await {

@@ -70,19 +70,22 @@ impl Estimates {
         self.kinds.known(name).unwrap_or_else(|| Kind::new(name))
     }
 
-    /// When a job may be done whose call began at `started`, if it has, and which is so far.
-    pub(crate) fn finish(
+    /// How long after its request a job may be done whose call began at `started`, if it has, and which is so
+    /// far.
+    pub(crate) fn whole(
         &self,
         kind: &Kind,
+        created: Instant,
         started: Option<Instant>,
         fraction: Option<f64>,
-    ) -> Option<SystemTime> {
+    ) -> Option<Duration> {
+        let age = created.elapsed();
         let standing = match started {
-            None => Standing::Queued(0.0),
+            None => Standing::Queued(age.as_secs_f64()),
             Some(started) => Standing::Running(started.elapsed().as_secs_f64(), fraction),
         };
         let left = self.forecast(kind).left(standing)?;
-        SystemTime::now().checked_add(Duration::try_from_secs_f64(left).ok()?)
+        age.checked_add(Duration::try_from_secs_f64(left).ok()?)
     }
 
     /// After how many whole seconds it is worth asking again for an unfinished job.
