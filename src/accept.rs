@@ -18,11 +18,11 @@ use crate::{
     body::{Replay, RequestBody},
     call::Call,
     collect::Collected,
-    estimate::{Kind, PathStart},
+    estimate::Kind,
     future::Intake,
     gate::{Refused, Slot},
     idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
-    job::{JobId, Progress, Snapshot},
+    job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
     monitor,
@@ -30,7 +30,7 @@ use crate::{
     owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
-    run::{self, Job},
+    run::{Job, Run},
     store::{Acceptance, Lookup, NewJob, Store},
     terms::Terms,
 };
@@ -41,7 +41,8 @@ pub(crate) struct Arrival<St: Store> {
     terms: Arc<Terms>,
     /// The place for it; without one it can only join a job that is there.
     slot: Result<Slot, Refused>,
-    record: St::Record,
+    /// Until the store has it.
+    record: Option<St::Record>,
     method: Method,
     /// The path, where links depend on it.
     path: Option<Box<str>>,
@@ -72,7 +73,7 @@ impl<St: Store> Arrival<St> {
             registry,
             terms,
             slot: intake.slot,
-            record,
+            record: Some(record),
             method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
             prefer: intake.prefer,
@@ -89,19 +90,28 @@ impl<St: Store> Arrival<St> {
         self.key.is_some()
     }
 
-    fn job(&self, begun: Begun<'_>, join_only: bool) -> NewJob {
-        let Begun {
-            path,
-            started,
-            progress,
-        } = begun;
+    /// The job it is to become, if it may.
+    fn job<S, B>(&self, call: &Call<S, B>) -> Result<NewJob, Refused>
+    where
+        S: Service<Request<RequestBody<B>>>,
+    {
+        // The body may have taken its time: a drain that has begun since is not to wait for new work.
+        let join_only = match self.slot {
+            Ok(_) if !self.registry.gate.is_closed() => false,
+            _ if self.key.is_some() => true,
+            Ok(_) => return Err(Refused::Draining),
+            Err(refused) => return Err(refused),
+        };
         let now = SystemTime::now();
-        let estimates = &self.registry.estimates;
-        let kind = self.kind.clone();
-        let kind = kind.unwrap_or_else(|| estimates.kind_of(&self.method, path));
-        let whole = estimates.whole(&kind, self.at, started, progress.fraction);
         let created_at = now.checked_sub(self.at.elapsed()).unwrap_or(now);
-        NewJob {
+        let (started, progress) = (call.started(), call.progress());
+        let estimates = &self.registry.estimates;
+        let kind = match &self.kind {
+            Some(kind) => kind.clone(),
+            None => estimates.kind_of(&self.method, call.path()),
+        };
+        let whole = estimates.whole(&kind, self.at, started, progress.fraction);
+        Ok(NewJob {
             id: JobId::random(),
             created: self.at,
             created_at,
@@ -112,25 +122,7 @@ impl<St: Store> Arrival<St> {
             kind,
             estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
             join_only,
-        }
-    }
-}
-
-/// What is to be known of the call that becomes a job.
-struct Begun<'a> {
-    path: &'a PathStart,
-    /// Since when it runs, where it has begun.
-    started: Option<Instant>,
-    progress: Progress,
-}
-
-impl<'a> Begun<'a> {
-    fn of<S: Service<Request<RequestBody<B>>>, B>(call: &'a Call<S, B>) -> Self {
-        Self {
-            path: call.path(),
-            started: call.started(),
-            progress: call.progress(),
-        }
+        })
     }
 }
 
@@ -140,10 +132,12 @@ pub(crate) type Accepting<S, B> =
 
 /// Makes a call a job, runs it in the background, and answers 202; or gives the call back, with what
 /// there is to say against it.
-pub(crate) async fn accept<S, B, R, St>(
-    arrival: Arrival<St>,
+///
+/// A block rather than an `async fn`, which has room for its arguments twice.
+pub(crate) fn accept<S, B, R, St>(
+    mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
-) -> Accepting<S, B>
+) -> impl Future<Output = Accepting<S, B>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -153,14 +147,22 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    match promise(arrival, Begun::of(&call)).await {
-        Ok(mut promised) => {
-            if let Some((job, span)) = promised.run.take() {
-                spawn(call, job, span);
+    async move {
+        let new = match arrival.job(&call) {
+            Ok(new) => new,
+            Err(refused) => return Err((Problem::from(refused).response(), call)),
+        };
+        let record = arrival.record.take().expect("a request is recorded once");
+        let accepted = arrival.registry.store.accept(&new, record).await;
+        match promise(arrival, &new, accepted) {
+            Ok((promised, run)) => {
+                if let Some((job, span)) = run {
+                    spawn(call, job, span);
+                }
+                Ok(promised.accepted())
             }
-            Ok(promised.accepted())
+            Err(refusal) => Err((refusal, call)),
         }
-        Err(refusal) => Err((refusal, call)),
     }
 }
 
@@ -169,7 +171,7 @@ where
 /// Where it could be answered inline `within` a time it is a job all the same, and its response is
 /// kept: that is what the key asks for.
 pub(crate) async fn accept_keyed<S, B, R, St>(
-    arrival: Arrival<St>,
+    mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
     within: Option<Duration>,
 ) -> Response<Replay>
@@ -183,20 +185,26 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let mut promised = match promise(arrival, Begun::of(&call)).await {
+    let new = match arrival.job(&call) {
+        Ok(new) => new,
+        Err(refused) => return Problem::from(refused).response(),
+    };
+    let record = arrival.record.take().expect("a request is recorded once");
+    let accepted = arrival.registry.store.accept(&new, record).await;
+    let (promised, run) = match promise(arrival, &new, accepted) {
         Ok(promised) => promised,
         Err(refusal) => return refusal,
     };
-    let is_joined = promised.run.is_none();
+    let is_joined = run.is_none();
     if is_joined && strict && !promised.snapshot.status.is_ended() {
         return Problem::KeyInUse.response();
     }
-    match (promised.run.take(), within) {
+    match (run, within) {
         (None, _) => {}
         (Some((job, span)), None) => spawn(call, job, span),
         (Some((job, span)), Some(_)) => {
             // Asked once before it goes to the background: what is ready at once is answered inline.
-            let mut running = Box::pin(run::run(call, job)).instrument(span);
+            let mut running = Box::pin(Run { call, job }.to_end()).instrument(span);
             let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
             if first.is_pending() {
                 tokio::spawn(running);
@@ -225,72 +233,62 @@ where
     St: Store,
 {
     // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
-    tokio::spawn(Box::pin(run::run(call, job)).instrument(span));
+    tokio::spawn(Box::pin(Run { call, job }.to_end()).instrument(span));
 }
 
 /// A job that is in the store, so that its 202 may go out.
-struct Promised<St: Store> {
+struct Promised<St> {
     registry: Arc<Registry<St>>,
     snapshot: Snapshot,
     path: Option<Box<str>>,
     prefer: Prefer,
     format: Format,
-    /// What is to run; nothing where an earlier request's job was joined.
-    run: Option<(Job<St>, Span)>,
 }
 
-/// Makes the job, or finds that of an earlier request.
-async fn promise<St: Store>(
+/// A promise, and what is to run for it; nothing where an earlier request's job was joined.
+type Promise<St> = (Promised<St>, Option<(Job<St>, Span)>);
+
+/// What comes of a request that the store has answered.
+fn promise<St: Store>(
     arrival: Arrival<St>,
-    begun: Begun<'_>,
-) -> Result<Promised<St>, Response<Replay>> {
-    // The body may have taken its time: a drain that has begun since is not to wait for new work.
-    let slot = match &arrival.slot {
-        Ok(_) if arrival.registry.gate.is_closed() => Some(Refused::Draining),
-        Ok(_) => None,
-        Err(refused) => Some(*refused),
+    new: &NewJob,
+    accepted: Result<Acceptance<St::Claim>, St::Error>,
+) -> Result<Promise<St>, Response<Replay>> {
+    let (snapshot, run) = match accepted.map_err(|error| problem::store_failed(&error))? {
+        Acceptance::Joined(snapshot) => (*snapshot, None),
+        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
+        Acceptance::Full => {
+            let refused = match arrival.slot {
+                Ok(_) if new.join_only => Refused::Draining,
+                Ok(_) => Refused::Full,
+                Err(refused) => refused,
+            };
+            return Err(Problem::from(refused).response());
+        }
+        Acceptance::RunHere(claim) => {
+            let job = Job {
+                id: new.id,
+                registry: arrival.registry.clone(),
+                created: arrival.at,
+                created_at: new.created_at,
+                is_head: arrival.method == Method::HEAD,
+                is_owned: arrival.owner.is_some(),
+                kind: new.kind.clone(),
+                claim,
+                _slot: arrival.slot.ok(),
+            };
+            let span = span(new.id, &arrival.method);
+            (new.snapshot(), Some((job, span)))
+        }
     };
-    if let (Some(refused), None) = (slot, &arrival.key) {
-        return Err(Problem::from(refused).response());
-    }
-    let (accepting, snapshot, kind) = {
-        let new = arrival.job(begun, slot.is_some());
-        let (snapshot, kind) = (new.snapshot(), new.kind.clone());
-        let store = &arrival.registry.store;
-        (store.accept(new, arrival.record), snapshot, kind)
-    };
-    let accepted = accepting.await;
-    let mut promised = Promised {
+    let promised = Promised {
         registry: arrival.registry,
         snapshot,
         path: arrival.path,
         prefer: arrival.prefer,
         format: arrival.format,
-        run: None,
     };
-    match accepted.map_err(|error| problem::store_failed(&error))? {
-        Acceptance::Joined(snapshot) => promised.snapshot = *snapshot,
-        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
-        Acceptance::Full => {
-            return Err(Problem::from(slot.unwrap_or(Refused::Full)).response());
-        }
-        Acceptance::RunHere(claim) => {
-            let id = promised.snapshot.id;
-            let job = Job {
-                id,
-                registry: promised.registry.clone(),
-                created: arrival.at,
-                created_at: promised.snapshot.created_at,
-                is_head: arrival.method == Method::HEAD,
-                is_owned: arrival.owner.is_some(),
-                kind,
-                claim,
-                _slot: arrival.slot.ok(),
-            };
-            promised.run = Some((job, span(id, &arrival.method)));
-        }
-    }
-    Ok(promised)
+    Ok((promised, run))
 }
 
 /// The job's span: it follows from the request's, and outlives it.

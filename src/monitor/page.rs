@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Response, header};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{NO_STORE, document::percent};
+use super::{NO_STORE, VARY, document::percent};
 use crate::{
     body::Replay,
     job::{Snapshot, Status},
@@ -45,6 +45,7 @@ pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Rep
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(header::VARY, VARY);
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
         CONTENT_SECURITY_POLICY.clone(),

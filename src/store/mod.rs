@@ -57,7 +57,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// it: [`get`](Self::get) finds it from then on.
     fn accept(
         &self,
-        job: NewJob,
+        job: &NewJob,
         record: Self::Record,
     ) -> impl Future<Output = Result<Acceptance<Self::Claim>, Self::Error>> + Send;
 

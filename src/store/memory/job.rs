@@ -122,7 +122,7 @@ impl Job {
         }
     }
 
-    pub(super) fn new(new: NewJob, clock: &Clock) -> Self {
+    pub(super) fn new(new: &NewJob, clock: &Clock) -> Self {
         let key = new.key.map(|(key, _)| key);
         let is_bound = new.owner.is_some() || key.is_some();
         Self {
@@ -136,10 +136,10 @@ impl Job {
             }),
             phase: Mutex::new(Phase::Unfinished(Unfinished {
                 revision: 1,
-                kind: new.kind,
+                kind: new.kind.clone(),
                 started: new.started.map(|started| clock.millis(started)),
                 estimated_finish: new.estimated_finish.map(since_unix_epoch),
-                progress: new.progress,
+                progress: new.progress.clone(),
                 canceler: None,
                 watchers: None,
             })),
