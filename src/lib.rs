@@ -160,6 +160,7 @@ mod when;
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
     dialect::Dialect,
+    estimate::Kind,
     future::ResponseFuture,
     idempotency::Idempotency,
     job::{

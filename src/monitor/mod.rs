@@ -172,7 +172,7 @@ fn job<St: Store>(
             if waits || view.is_result(job) {
                 return Reply::Later(Action::Show(view));
             }
-            let response = view.show(job, config, head).map(Into::into);
+            let response = view.show(job, registry, head).map(Into::into);
             match view {
                 View::Document => Reply::Document(response),
                 _ => Reply::Other(response),
@@ -209,8 +209,8 @@ async fn act<St: Store>(
             deleted(config)
         }
         Action::Cancel { is_page } => match store.cancel(job.id).await? {
-            Lookup::Found(job) if is_page => status::back_to_page(&job, resource, config),
-            Lookup::Found(job) => status::answer(&job, config),
+            Lookup::Found(job) if is_page => status::back_to_page(&job, resource, registry),
+            Lookup::Found(job) => status::answer(&job, registry),
             Lookup::Gone(_) => Problem::Gone.response(),
             Lookup::Unknown => Problem::NotFound.response(),
         },
@@ -238,7 +238,7 @@ async fn show<St: Store>(
         }
     };
     let mut response = match view.is_result(&job) {
-        false => view.show(&job, config, head),
+        false => view.show(&job, registry, head),
         true => {
             let mut result = result(registry, &job, head).await?;
             // Beside what it says itself.
@@ -278,15 +278,15 @@ impl View {
         matches!(self, Self::Result(_)) && job.status.is_ended()
     }
 
-    fn show(self, job: &Snapshot, config: &Config, head: &Parts) -> Response<Replay> {
+    fn show<St>(self, job: &Snapshot, registry: &Registry<St>, head: &Parts) -> Response<Replay> {
         match self {
             Self::Page => {
-                let (page, etag) = page::page(job, config);
+                let (page, etag) = page::page(job, registry);
                 conditional::tagged(page, &etag, head)
             }
-            Self::Document => status::tagged(job, config, head),
-            Self::WayToResult(_) if job.status.is_ended() => status::see_result(job, config),
-            Self::WayToResult(at) | Self::Result(at) => status::pending(job, at, config),
+            Self::Document => status::tagged(job, registry, head),
+            Self::WayToResult(_) if job.status.is_ended() => status::see_result(job, registry),
+            Self::WayToResult(at) | Self::Result(at) => status::pending(job, at, registry),
         }
     }
 }
