@@ -20,11 +20,13 @@ use crate::simulation::{
 };
 
 /// What a poll may cost, in seconds: one point of a curve each.
-const POLL_COSTS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+const POLL_COSTS: [f64; 12] = [
+    0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0,
+];
 
 /// The same for the oracle, whose curve is to be fine.
-const ORACLE_COSTS: [f64; 15] = [
-    0.001, 0.003, 0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.0, 1.8, 3.0, 6.0, 12.0, 25.0, 50.0,
+const ORACLE_COSTS: [f64; 16] = [
+    1e-5, 0.001, 0.003, 0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.0, 1.8, 3.0, 6.0, 12.0, 25.0, 50.0,
 ];
 
 /// The registry's default.
