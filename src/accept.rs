@@ -19,15 +19,14 @@ use crate::{
     call::Call,
     collect::Collected,
     estimate::Kind,
-    future::Intake,
+    future::{Bound, Intake},
     gate::{Refused, Slot},
-    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
+    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED},
     job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
     monitor,
     negotiate::Format,
-    owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
     run::{Job, Run},
@@ -48,8 +47,9 @@ pub(crate) struct Arrival<St: Store> {
     path: Option<Box<str>>,
     prefer: Prefer,
     format: Format,
-    owner: Option<Owner>,
-    key: Option<(Key, Fingerprint)>,
+    bound: Option<Box<Bound>>,
+    /// What the request's key is used for, where it has one.
+    fingerprint: Option<Box<Fingerprint>>,
     /// What kind of request it is, where the layer was told how to tell.
     kind: Option<Kind>,
     at: Instant,
@@ -62,10 +62,11 @@ impl<St: Store> Arrival<St> {
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let key = intake.key.map(|key| {
-            let fingerprint = terms.idempotency.fingerprint(head, &body.bytes);
-            (key, fingerprint)
-        });
+        let is_keyed = intake
+            .bound
+            .as_ref()
+            .is_some_and(|bound| bound.key.is_some());
+        let fingerprint = is_keyed.then(|| terms.idempotency.fingerprint(head, &body.bytes));
         let kind = terms.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.config.links == Links::Relative;
@@ -77,9 +78,9 @@ impl<St: Store> Arrival<St> {
             method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
             prefer: intake.prefer,
-            format: Format::preferred(&head.headers),
-            owner: intake.owner,
-            key,
+            format: intake.format,
+            bound: intake.bound,
+            fingerprint: fingerprint.map(Box::new),
             kind,
             at: Instant::now(),
         }
@@ -87,7 +88,7 @@ impl<St: Store> Arrival<St> {
 
     /// Whether the call must not be made without an entry for it.
     pub(crate) fn is_keyed(&self) -> bool {
-        self.key.is_some()
+        self.fingerprint.is_some()
     }
 
     /// The job it is to become, if it may.
@@ -98,10 +99,12 @@ impl<St: Store> Arrival<St> {
         // The body may have taken its time: a drain that has begun since is not to wait for new work.
         let join_only = match self.slot {
             Ok(_) if !self.registry.gate.is_closed() => false,
-            _ if self.key.is_some() => true,
+            _ if self.is_keyed() => true,
             Ok(_) => return Err(Refused::Draining),
             Err(refused) => return Err(refused),
         };
+        let bound = self.bound.as_ref();
+        let key = bound.and_then(|bound| bound.key);
         let now = SystemTime::now();
         let created_at = now.checked_sub(self.at.elapsed()).unwrap_or(now);
         let (started, progress) = (call.started(), call.progress());
@@ -117,8 +120,8 @@ impl<St: Store> Arrival<St> {
             created_at,
             started,
             progress,
-            owner: self.owner,
-            key: self.key,
+            owner: bound.and_then(|bound| bound.owner),
+            key: key.zip(self.fingerprint.as_deref().copied()),
             kind,
             estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
             join_only,
@@ -272,7 +275,7 @@ fn promise<St: Store>(
                 created: arrival.at,
                 created_at: new.created_at,
                 is_head: arrival.method == Method::HEAD,
-                is_owned: arrival.owner.is_some(),
+                is_owned: new.owner.is_some(),
                 kind: new.kind.clone(),
                 claim,
                 _slot: arrival.slot.ok(),
@@ -301,7 +304,7 @@ fn span(id: JobId, method: &Method) -> Span {
 impl<St: Store> Promised<St> {
     fn accepted(&self) -> Response<Replay> {
         let registry = &self.registry;
-        let applied = self.prefer.applied(true, registry.config.max_wait);
+        let applied = self.prefer.applied(true);
         let path = self.path.as_deref().unwrap_or_default();
         match self.format {
             Format::Page => monitor::see_page(&self.snapshot, registry, path, applied),
@@ -316,7 +319,7 @@ impl<St: Store> Promised<St> {
         let store = &self.registry.store;
         // As it is now: it has been run since it was made.
         self.snapshot = match store.get(self.snapshot.id).await {
-            Ok(Lookup::Found(snapshot)) => snapshot,
+            Ok(Lookup::Found(snapshot)) => *snapshot,
             Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
             Err(error) => return problem::store_failed(&error),
         };
@@ -327,8 +330,7 @@ impl<St: Store> Promised<St> {
         }
         let outcome = monitor::outcome(&self.registry, &self.snapshot).await;
         let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
-        self.prefer
-            .mark_inline(&mut response, self.registry.config.max_wait);
+        self.prefer.mark_inline(&mut response);
         response
     }
 }

@@ -177,8 +177,8 @@ pub enum Acceptance<C> {
     reason = "nearly all are found, and a box would cost each of them an allocation"
 )]
 pub enum Lookup {
-    /// The job.
-    Found(Snapshot),
+    /// The job; boxed, since a look-up is handed on from one to the other.
+    Found(Box<Snapshot>),
     /// There was such a job, of this owner; it has expired.
     Gone(Option<Owner>),
     /// No such job, as far as is remembered.
