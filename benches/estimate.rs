@@ -144,6 +144,7 @@ fn against_the_oracle(scenario: Scenario, seeds: &[u64]) -> Chart {
         title: format!("{name}: jobs {} to {JOBS}", WARM_UP + 1),
         curves: vec![("Retry-After", curve), ("oracle", oracle)],
         points: points.to_vec(),
+        default: by_default,
     }
 }
 
@@ -178,6 +179,7 @@ fn in_a_queue(seeds: &[u64]) -> Chart {
         title: "in a queue: 20 s of work, 2 at a time, 80 % busy".to_owned(),
         curves: vec![("Retry-After", curve)],
         points: points.to_vec(),
+        default: by_default,
     }
 }
 
@@ -202,7 +204,8 @@ fn with_progress(seeds: &[u64]) -> Chart {
     };
     let (told, untold) = (curve(true), curve(false));
     let by_default = |tells| after_warm_up(seeds, works(tells), 1, DEFAULT_COST, &Client::Obedient);
-    row(name, "ours, by default", by_default(true), None, None);
+    let default = by_default(true);
+    row(name, "ours, by default", default, None, None);
     row(
         name,
         "ours, were none told",
@@ -219,6 +222,7 @@ fn with_progress(seeds: &[u64]) -> Chart {
         title: "with progress: a median of 30 s, σ 0.9".to_owned(),
         curves: vec![("Retry-After", told), ("the same, were none told", untold)],
         points: points.to_vec(),
+        default,
     }
 }
 
