@@ -53,7 +53,7 @@ pub(crate) struct Estimates {
 impl Estimates {
     pub(crate) fn new(poll_cost: Duration) -> Self {
         // So that what is divided by it stays finite.
-        let poll_cost = poll_cost.as_secs_f64().max(1e-3);
+        let poll_cost = poll_cost.as_secs_f64().max(1e-6);
         Self {
             kinds: Kinds::default(),
             unknown: Arc::new(Forecast::unknown(poll_cost)),
