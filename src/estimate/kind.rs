@@ -87,18 +87,23 @@ pub(crate) struct PathStart {
     length: u8,
 }
 
+impl Default for PathStart {
+    fn default() -> Self {
+        let bytes = [0; MAX_PATH];
+        Self { bytes, length: 0 }
+    }
+}
+
 impl PathStart {
     pub(crate) fn of(path: &str) -> Self {
         let length = path.len().min(MAX_PATH);
-        let mut bytes = [0; MAX_PATH];
-        bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
-        Self {
-            bytes,
-            length: length as u8,
-        }
+        let mut start = Self::default();
+        start.bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
+        start.length = length as u8;
+        start
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         let bytes = &self.bytes[..usize::from(self.length)];
         // What is cut may be cut within a character.
         let is_whole = |error: std::str::Utf8Error| str::from_utf8(&bytes[..error.valid_up_to()]);
@@ -133,7 +138,11 @@ pub(super) fn name(method: &Method, path: &str) -> String {
 /// ids of every make have digits in them, but `v2` is a word.
 fn is_word(segment: &str) -> bool {
     match segment.as_bytes() {
-        [b'v' | b'V', digits @ ..] if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit) => true,
+        [b'v' | b'V', digits @ ..]
+            if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit) =>
+        {
+            true
+        }
         bytes => {
             let is_plain = |&byte: &u8| byte.is_ascii_alphabetic() || b"-_.~".contains(&byte);
             bytes.len() <= MAX_WORD && bytes.iter().all(is_plain)
