@@ -105,15 +105,16 @@ impl<St: Store> Arrival<St> {
         };
         let bound = self.bound.as_ref();
         let key = bound.and_then(|bound| bound.key);
-        let now = SystemTime::now();
-        let created_at = now.checked_sub(self.at.elapsed()).unwrap_or(now);
+        let (now, shown) = (Instant::now(), SystemTime::now());
+        let age = now.saturating_duration_since(self.at);
+        let created_at = shown.checked_sub(age).unwrap_or(shown);
         let (started, progress) = (call.started(), call.progress());
         let estimates = &self.registry.estimates;
         let kind = match &self.kind {
             Some(kind) => kind.clone(),
             None => estimates.kind_of(&self.method, call.path()),
         };
-        let whole = estimates.whole(&kind, self.at, started, progress.fraction);
+        let whole = estimates.whole(&kind, now, self.at, started, progress.fraction);
         Ok(NewJob {
             id: JobId::random(),
             created: self.at,

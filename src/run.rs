@@ -117,11 +117,12 @@ where
                 What::Started(_) => None,
                 What::Progress(progress) => progress.fraction,
             };
+            let now = Instant::now();
             if let (Some(started), Some(fraction)) = (call.started(), fraction) {
-                halfway.see(fraction, started.elapsed());
+                halfway.see(fraction, now.saturating_duration_since(started));
             }
             let estimates = &job.registry.estimates;
-            let whole = estimates.whole(&job.kind, job.created, call.started(), fraction);
+            let whole = estimates.whole(&job.kind, now, job.created, call.started(), fraction);
             let change = Change {
                 estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
                 what,

@@ -10,6 +10,7 @@ mod back_off;
 mod distribution;
 mod forecast;
 mod grid;
+mod history;
 mod kind;
 mod kinds;
 mod pace;
@@ -71,18 +72,22 @@ impl Estimates {
     }
 
     /// How long after its request a job may be done whose call began at `started`, if it has, and which is so
-    /// far.
+    /// far by `now`.
     pub(crate) fn whole(
         &self,
         kind: &Kind,
+        now: Instant,
         created: Instant,
         started: Option<Instant>,
         fraction: Option<f64>,
     ) -> Option<Duration> {
-        let age = created.elapsed();
+        let age = now.saturating_duration_since(created);
         let standing = match started {
             None => Standing::Queued(age.as_secs_f64()),
-            Some(started) => Standing::Running(started.elapsed().as_secs_f64(), fraction),
+            Some(started) => {
+                let ran = now.saturating_duration_since(started);
+                Standing::Running(ran.as_secs_f64(), fraction)
+            }
         };
         let left = self.forecast(kind).left(standing)?;
         age.checked_add(Duration::try_from_secs_f64(left).ok()?)

@@ -218,7 +218,8 @@ pub(crate) fn accepted<St>(
 ) -> Response<Replay> {
     let config = &registry.config;
     let mut sheet = Sheet::new(job, config);
-    let retry_after = sheet.add(|text| write_number(text, registry.estimates.retry_after(job)));
+    let retry_after = registry.estimates.retry_after(job);
+    let retry_after = sheet.add(|text| write_number(text, retry_after));
     let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {
         text.push(b'<');
