@@ -25,7 +25,7 @@ use crate::{
     job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
-    monitor,
+    measure, monitor,
     negotiate::Format,
     prefer::Prefer,
     problem::{self, Problem},
@@ -154,7 +154,7 @@ where
     async move {
         let new = match arrival.job(&call) {
             Ok(new) => new,
-            Err(refused) => return Err((Problem::from(refused).response(), call)),
+            Err(refused) => return Err((Problem::from(refused).counted().response(), call)),
         };
         let record = arrival.record.take().expect("a request is recorded once");
         let accepted = arrival.registry.store.accept(&new, record).await;
@@ -191,7 +191,7 @@ where
     let strict = arrival.terms.idempotency.strict;
     let new = match arrival.job(&call) {
         Ok(new) => new,
-        Err(refused) => return Problem::from(refused).response(),
+        Err(refused) => return Problem::from(refused).counted().response(),
     };
     let record = arrival.record.take().expect("a request is recorded once");
     let accepted = arrival.registry.store.accept(&new, record).await;
@@ -201,7 +201,7 @@ where
     };
     let is_joined = run.is_none();
     if is_joined && strict && !promised.snapshot.status.is_ended() {
-        return Problem::KeyInUse.response();
+        return Problem::KeyInUse.counted().response();
     }
     match (run, within) {
         (None, _) => {}
@@ -261,18 +261,25 @@ fn promise<St: Store>(
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
 ) -> Result<Promise<St>, Response<Replay>> {
-    let (snapshot, run) = match accepted.map_err(|error| problem::store_failed(&error))? {
-        Acceptance::Joined(snapshot) => (*snapshot, None),
-        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
+    let (snapshot, run) = match accepted.map_err(|error| {
+        Problem::StoreUnavailable.counted();
+        problem::store_failed(&error)
+    })? {
+        Acceptance::Joined(snapshot) => {
+            measure::joined();
+            (*snapshot, None)
+        }
+        Acceptance::KeyReused => return Err(Problem::KeyReused.counted().response()),
         Acceptance::Full => {
             let refused = match arrival.slot {
                 Ok(_) if new.join_only => Refused::Draining,
                 Ok(_) => Refused::Full,
                 Err(refused) => refused,
             };
-            return Err(Problem::from(refused).response());
+            return Err(Problem::from(refused).counted().response());
         }
         Acceptance::RunHere(claim) => {
+            measure::accepted();
             let job = Job {
                 id: new.id,
                 registry: arrival.registry.clone(),

@@ -11,7 +11,7 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::owner::Owner;
+use crate::{measure::Counted, owner::Owner};
 
 /// Counts what this process has taken on and not finished, and closes for a shutdown.
 ///
@@ -79,6 +79,7 @@ impl Gate {
             })?;
         let mut slot = Slot {
             gate: self.clone(),
+            _counted: Counted::unfinished(),
             owner: None,
         };
         if let (Some(limit), Some(owner)) = (self.shared.owner_limit, owner) {
@@ -155,6 +156,7 @@ pub(crate) struct Slot {
     gate: Gate,
     /// Whose slot it is, where owners are counted.
     owner: Option<Box<Owner>>,
+    _counted: Counted,
 }
 
 impl Drop for Slot {

@@ -11,6 +11,8 @@
 mod demo;
 mod entrance;
 mod fields;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod options;
 mod problem;
 mod proxy;
@@ -70,6 +72,11 @@ async fn run(options: Options) -> Result<(), BoxError> {
         options.summary(),
         tour.unwrap_or_default(),
     ));
+    #[cfg(feature = "metrics")]
+    if let Some(address) = &options.metrics {
+        let address = metrics::serve(address).await?;
+        say(&format!("Metrics at http://{address}/metrics.\n"));
+    }
     let jobs = options.jobs();
     let layer = jobs
         .layer()

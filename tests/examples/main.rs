@@ -14,6 +14,8 @@ mod follow;
 mod hostile;
 mod hyper_bare;
 mod jobs;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod others;
 mod passing;
 mod shutdown;
