@@ -83,7 +83,7 @@ impl<St: Store> Arrival<St> {
         self.key.is_some()
     }
 
-    fn job(&self, started: Option<Instant>, progress: Progress, join_only: bool) -> NewJob {
+    fn job(&self, started: Option<Instant>, progress: Progress) -> NewJob {
         let now = SystemTime::now();
         NewJob {
             id: JobId::random(),
@@ -93,7 +93,8 @@ impl<St: Store> Arrival<St> {
             progress,
             owner: self.owner,
             key: self.key,
-            join_only,
+            join_only: false,
+            run_here: started.is_some(),
         }
     }
 }
@@ -117,7 +118,8 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    match promise(arrival, call.started(), call.progress()).await {
+    let new = arrival.job(call.started(), call.progress());
+    match promise(arrival, new).await {
         Ok(mut promised) => {
             if let Some((job, span)) = promised.run.take() {
                 spawn(call, job, span);
@@ -147,11 +149,13 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let mut promised = match promise(arrival, None, Progress::default()).await {
+    let mut new = arrival.job(None, Progress::default());
+    new.run_here = within.is_some();
+    let mut promised = match promise(arrival, new).await {
         Ok(promised) => promised,
         Err(refusal) => return refusal,
     };
-    let is_joined = promised.run.is_none();
+    let is_joined = promised.is_joined;
     if is_joined && strict && !promised.snapshot.status.is_ended() {
         return Problem::KeyInUse.response();
     }
@@ -199,15 +203,16 @@ struct Promised<St: Store> {
     path: Option<Box<str>>,
     prefer: Prefer,
     format: Format,
-    /// What is to run; nothing where an earlier request's job was joined.
+    /// What is to run here.
     run: Option<(Job<St>, Span)>,
+    /// Whether it is an earlier request's.
+    is_joined: bool,
 }
 
 /// Makes the job, or finds that of an earlier request.
 async fn promise<St: Store>(
     arrival: Arrival<St>,
-    started: Option<Instant>,
-    progress: Progress,
+    mut new: NewJob,
 ) -> Result<Promised<St>, Response<Replay>> {
     // The body may have taken its time: a drain that has begun since is not to wait for new work.
     let slot = match &arrival.slot {
@@ -218,13 +223,9 @@ async fn promise<St: Store>(
     if let (Some(refused), None) = (slot, &arrival.key) {
         return Err(Problem::from(refused).response());
     }
-    let (accepting, snapshot) = {
-        let new = arrival.job(started, progress, slot.is_some());
-        let snapshot = new.snapshot();
-        let store = &arrival.registry.store;
-        (store.accept(new, arrival.record), snapshot)
-    };
-    let accepted = accepting.await;
+    new.join_only = slot.is_some();
+    let snapshot = new.snapshot();
+    let accepted = arrival.registry.store.accept(new, arrival.record).await;
     let mut promised = Promised {
         registry: arrival.registry,
         snapshot,
@@ -232,9 +233,14 @@ async fn promise<St: Store>(
         prefer: arrival.prefer,
         format: arrival.format,
         run: None,
+        is_joined: false,
     };
     match accepted.map_err(|error| problem::store_failed(&error))? {
-        Acceptance::Joined(snapshot) => promised.snapshot = *snapshot,
+        Acceptance::Joined(snapshot) => {
+            promised.snapshot = *snapshot;
+            promised.is_joined = true;
+        }
+        Acceptance::Queued => {}
         Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
         Acceptance::Full => {
             return Err(Problem::from(slot.unwrap_or(Refused::Full)).response());
@@ -257,7 +263,7 @@ async fn promise<St: Store>(
 }
 
 /// The job's span: it follows from the request's, and outlives it.
-fn span(id: JobId, method: &Method) -> Span {
+pub(crate) fn span(id: JobId, method: &Method) -> Span {
     let span = info_span!(parent: None, "job", %id, %method, end = Empty);
     span.follows_from(Span::current());
     span

@@ -155,6 +155,7 @@ mod service;
 pub mod store;
 mod terms;
 mod when;
+mod worker;
 
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
@@ -173,6 +174,7 @@ pub use crate::{
     owner::Owner,
     service::Accepted,
     when::{Policy, When},
+    worker::Worker,
 };
 
 #[doc = include_str!("docs/mounting.md")]

@@ -5,6 +5,7 @@
 //! should, and answers for it. [`MemoryStore`] does so on this machine.
 
 mod memory;
+mod queue;
 
 use std::{error, future::Future, time::SystemTime};
 
@@ -13,7 +14,10 @@ use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
-pub use self::memory::{MemoryChanges, MemoryClaim, MemoryStore};
+pub use self::{
+    memory::{MemoryChanges, MemoryClaim, MemoryStore},
+    queue::{Queue, Work},
+};
 use crate::{
     body::Replay,
     job::{ErrorCode, JobId, Progress, Snapshot, Status},
@@ -121,6 +125,9 @@ pub struct NewJob {
     pub key: Option<(Key, Fingerprint)>,
     /// Whether there is no place for it, so that it can only join a job that is there.
     pub join_only: bool,
+    /// Whether this process is to run it even where others could: its call runs already, or its answer
+    /// is waited for.
+    pub run_here: bool,
 }
 
 impl NewJob {
@@ -155,6 +162,8 @@ impl NewJob {
 pub enum Acceptance<C> {
     /// It is there, and this process is to run it.
     RunHere(C),
+    /// It is there, and whichever [`Worker`](crate::Worker) takes it runs it.
+    Queued,
     /// The key is that of an earlier request like this one; this is its job.
     Joined(Box<Snapshot>),
     /// The key is that of an earlier request unlike this one.

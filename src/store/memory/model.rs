@@ -93,6 +93,7 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
                 owner: owned.then(|| Owner::new("me")),
                 key: None,
                 join_only: false,
+                run_here: true,
             };
             let (id, owner) = (new.id, new.owner);
             let accepted = store.accept(new, ()).await;
