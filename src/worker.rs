@@ -116,8 +116,10 @@ async fn take<St: Queue>(
     match registry.store.next(taken.len()).await {
         Ok(tickets) => tickets.into_iter().zip(taken).collect(),
         Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "no work from the store");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no work from the store"
+            );
             sleep(PAUSE).await;
             Vec::new()
         }
@@ -138,8 +140,10 @@ where
         Ok(Some(work)) => work,
         Ok(None) => return,
         Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "work not claimed: it will come again");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "work not claimed: it will come again"
+            );
             return;
         }
     };
@@ -176,8 +180,10 @@ async fn time_out<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
     };
     Span::current().record("end", ErrorCode::Timeout.as_str());
     if let Err(error) = registry.store.finish(&work.claim, end).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::error!(error, "the job's end is not stored");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the job's end is not stored"
+        );
     }
 }
 

@@ -5,6 +5,8 @@
 //! should, and answers for it. [`MemoryStore`] does so on this machine.
 
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
 mod queue;
 
 use std::{error, future::Future, time::SystemTime};
@@ -14,6 +16,11 @@ use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
+#[cfg(feature = "nats")]
+pub use self::nats::{
+    NatsChanges, NatsClaim, NatsError, NatsOptions, NatsRecord, NatsStore, NatsTicket, Rerun,
+    Storage,
+};
 pub use self::{
     memory::{MemoryChanges, MemoryClaim, MemoryStore},
     queue::{Queue, Work},
