@@ -138,6 +138,21 @@ pub struct NewJob {
 }
 
 impl NewJob {
+    /// A job of a request that was taken now; nobody's, without a key, and not begun.
+    pub fn new(id: JobId) -> Self {
+        Self {
+            id,
+            created: Instant::now(),
+            created_at: SystemTime::now(),
+            started: None,
+            progress: Progress::default(),
+            owner: None,
+            key: None,
+            join_only: false,
+            run_here: false,
+        }
+    }
+
     /// The job at its first revision.
     pub fn snapshot(&self) -> Snapshot {
         let started_at = self
@@ -210,6 +225,17 @@ pub struct End {
     pub progress: Progress,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl End {
+    /// An end of a call that never began, and told nothing.
+    pub fn new(outcome: Outcome) -> Self {
+        Self {
+            started: None,
+            progress: Progress::default(),
+            outcome,
+        }
+    }
 }
 
 /// How a job ends.

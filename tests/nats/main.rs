@@ -5,9 +5,14 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "../layer/support.rs"]
+#[allow(dead_code, reason = "the tests of the layer use more of it")]
 mod support;
+
+#[path = "../suites/mod.rs"]
+mod suites;
 
 mod server;
 mod site;
 
+mod suites_run;
 mod working;
