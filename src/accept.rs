@@ -29,7 +29,7 @@ use crate::{
     owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
-    run::{self, Job},
+    run::{Job, Run},
     store::{Acceptance, Lookup, NewJob, Store},
     terms::Terms,
 };
@@ -40,7 +40,8 @@ pub(crate) struct Arrival<St: Store> {
     terms: Arc<Terms>,
     /// The place for it; without one it can only join a job that is there.
     slot: Result<Slot, Refused>,
-    record: St::Record,
+    /// Until the store has it.
+    record: Option<St::Record>,
     method: Method,
     /// The path, where links depend on it.
     path: Option<Box<str>>,
@@ -67,7 +68,7 @@ impl<St: Store> Arrival<St> {
             registry,
             terms,
             slot: intake.slot,
-            record,
+            record: Some(record),
             method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
             prefer: intake.prefer,
@@ -83,9 +84,17 @@ impl<St: Store> Arrival<St> {
         self.key.is_some()
     }
 
-    fn job(&self, started: Option<Instant>, progress: Progress) -> NewJob {
+    /// The job it is to become, if it may.
+    fn job(&self, started: Option<Instant>, progress: Progress) -> Result<NewJob, Refused> {
+        // The body may have taken its time: a drain that has begun since is not to wait for new work.
+        let join_only = match self.slot {
+            Ok(_) if !self.registry.gate.is_closed() => false,
+            _ if self.key.is_some() => true,
+            Ok(_) => return Err(Refused::Draining),
+            Err(refused) => return Err(refused),
+        };
         let now = SystemTime::now();
-        NewJob {
+        Ok(NewJob {
             id: JobId::random(),
             created: self.at,
             created_at: now.checked_sub(self.at.elapsed()).unwrap_or(now),
@@ -93,9 +102,9 @@ impl<St: Store> Arrival<St> {
             progress,
             owner: self.owner,
             key: self.key,
-            join_only: false,
+            join_only,
             run_here: started.is_some(),
-        }
+        })
     }
 }
 
@@ -105,10 +114,12 @@ pub(crate) type Accepting<S, B> =
 
 /// Makes a call a job, runs it in the background, and answers 202; or gives the call back, with what
 /// there is to say against it.
-pub(crate) async fn accept<S, B, R, St>(
-    arrival: Arrival<St>,
+///
+/// A block rather than an `async fn`, which has room for its arguments twice.
+pub(crate) fn accept<S, B, R, St>(
+    mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
-) -> Accepting<S, B>
+) -> impl Future<Output = Accepting<S, B>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -118,15 +129,22 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let new = arrival.job(call.started(), call.progress());
-    match promise(arrival, new).await {
-        Ok(mut promised) => {
-            if let Some((job, span)) = promised.run.take() {
-                spawn(call, job, span);
+    async move {
+        let new = match arrival.job(call.started(), call.progress()) {
+            Ok(new) => new,
+            Err(refused) => return Err((Problem::from(refused).response(), call)),
+        };
+        let record = arrival.record.take().expect("a request is recorded once");
+        let accepted = arrival.registry.store.accept(&new, record).await;
+        match promise(arrival, &new, accepted) {
+            Ok((promised, run)) => {
+                if let Some((job, span)) = run {
+                    spawn(call, job, span);
+                }
+                Ok(promised.accepted())
             }
-            Ok(promised.accepted())
+            Err(refusal) => Err((refusal, call)),
         }
-        Err(refusal) => Err((refusal, call)),
     }
 }
 
@@ -135,7 +153,7 @@ where
 /// Where it could be answered inline `within` a time it is a job all the same, and its response is
 /// kept: that is what the key asks for.
 pub(crate) async fn accept_keyed<S, B, R, St>(
-    arrival: Arrival<St>,
+    mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
     within: Option<Duration>,
 ) -> Response<Replay>
@@ -149,9 +167,16 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let mut new = arrival.job(None, Progress::default());
-    new.run_here = within.is_some();
-    let mut promised = match promise(arrival, new).await {
+    let new = match arrival.job(None, Progress::default()) {
+        Ok(new) => NewJob {
+            run_here: within.is_some(),
+            ..new
+        },
+        Err(refused) => return Problem::from(refused).response(),
+    };
+    let record = arrival.record.take().expect("a request is recorded once");
+    let accepted = arrival.registry.store.accept(&new, record).await;
+    let (promised, run) = match promise(arrival, &new, accepted) {
         Ok(promised) => promised,
         Err(refusal) => return refusal,
     };
@@ -159,12 +184,12 @@ where
     if is_joined && strict && !promised.snapshot.status.is_ended() {
         return Problem::KeyInUse.response();
     }
-    match (promised.run.take(), within) {
+    match (run, within) {
         (None, _) => {}
         (Some((job, span)), None) => spawn(call, job, span),
         (Some((job, span)), Some(_)) => {
             // Asked once before it goes to the background: what is ready at once is answered inline.
-            let mut running = Box::pin(run::run(call, job)).instrument(span);
+            let mut running = Box::pin(Run { call, job }.to_end()).instrument(span);
             let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
             if first.is_pending() {
                 tokio::spawn(running);
@@ -193,73 +218,68 @@ where
     St: Store,
 {
     // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
-    tokio::spawn(Box::pin(run::run(call, job)).instrument(span));
+    tokio::spawn(Box::pin(Run { call, job }.to_end()).instrument(span));
 }
 
 /// A job that is in the store, so that its 202 may go out.
-struct Promised<St: Store> {
+struct Promised<St> {
     registry: Arc<Registry<St>>,
     snapshot: Snapshot,
     path: Option<Box<str>>,
     prefer: Prefer,
     format: Format,
-    /// What is to run here.
-    run: Option<(Job<St>, Span)>,
-    /// Whether it is an earlier request's.
+    /// Whether the job is an earlier request's.
     is_joined: bool,
 }
 
-/// Makes the job, or finds that of an earlier request.
-async fn promise<St: Store>(
+/// A promise, and what is to run here for it.
+type Promise<St> = (Promised<St>, Option<(Job<St>, Span)>);
+
+/// What comes of a request that the store has answered.
+fn promise<St: Store>(
     arrival: Arrival<St>,
-    mut new: NewJob,
-) -> Result<Promised<St>, Response<Replay>> {
-    // The body may have taken its time: a drain that has begun since is not to wait for new work.
-    let slot = match &arrival.slot {
-        Ok(_) if arrival.registry.gate.is_closed() => Some(Refused::Draining),
-        Ok(_) => None,
-        Err(refused) => Some(*refused),
-    };
-    if let (Some(refused), None) = (slot, &arrival.key) {
-        return Err(Problem::from(refused).response());
-    }
-    new.join_only = slot.is_some();
-    let snapshot = new.snapshot();
-    let accepted = arrival.registry.store.accept(new, arrival.record).await;
-    let mut promised = Promised {
-        registry: arrival.registry,
-        snapshot,
-        path: arrival.path,
-        prefer: arrival.prefer,
-        format: arrival.format,
-        run: None,
-        is_joined: false,
-    };
-    match accepted.map_err(|error| problem::store_failed(&error))? {
+    new: &NewJob,
+    accepted: Result<Acceptance<St::Claim>, St::Error>,
+) -> Result<Promise<St>, Response<Replay>> {
+    let mut is_joined = false;
+    let (snapshot, run) = match accepted.map_err(|error| problem::store_failed(&error))? {
         Acceptance::Joined(snapshot) => {
-            promised.snapshot = *snapshot;
-            promised.is_joined = true;
+            is_joined = true;
+            (*snapshot, None)
         }
-        Acceptance::Queued => {}
+        Acceptance::Queued => (new.snapshot(), None),
         Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
         Acceptance::Full => {
-            return Err(Problem::from(slot.unwrap_or(Refused::Full)).response());
+            let refused = match arrival.slot {
+                Ok(_) if new.join_only => Refused::Draining,
+                Ok(_) => Refused::Full,
+                Err(refused) => refused,
+            };
+            return Err(Problem::from(refused).response());
         }
         Acceptance::RunHere(claim) => {
-            let id = promised.snapshot.id;
             let job = Job {
-                id,
-                registry: promised.registry.clone(),
+                id: new.id,
+                registry: arrival.registry.clone(),
                 created: arrival.at,
                 is_head: arrival.method == Method::HEAD,
                 is_owned: arrival.owner.is_some(),
                 claim,
                 _slot: arrival.slot.ok(),
             };
-            promised.run = Some((job, span(id, &arrival.method)));
+            let span = span(new.id, &arrival.method);
+            (new.snapshot(), Some((job, span)))
         }
-    }
-    Ok(promised)
+    };
+    let promised = Promised {
+        registry: arrival.registry,
+        snapshot,
+        path: arrival.path,
+        prefer: arrival.prefer,
+        format: arrival.format,
+        is_joined,
+    };
+    Ok((promised, run))
 }
 
 /// The job's span: it follows from the request's, and outlives it.

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_read_back_from_its_text() {
-        for bytes in [[0; 16], [0xfe; 16], *b"\0123456789abcdef"] {
+        for bytes in [[0; 16], [0xfe; 16], [7; 16]] {
             let digest = Digest(bytes);
             let text = serde_json::to_string(&digest).expect("a text");
             assert_eq!(serde_json::from_str::<Digest>(&text).expect("hex"), digest);

@@ -8,7 +8,7 @@ use crate::{
     gate::Gate,
     job::{JobId, Snapshot},
     layer::AcceptedLayer,
-    links::{At, Links},
+    links::{At, Links, is_plain},
     list::{Filter, Page},
     monitor::Monitor,
     owner::Owner,
@@ -126,17 +126,19 @@ impl Config {
         self.owner.as_ref().and_then(|owner| owner.0(head))
     }
 
-    /// The address of a job's monitor, as it is written there.
-    pub(crate) fn link(&self, at: At<'_>, id: JobId) -> String {
-        let id = id.encode();
-        let id = str::from_utf8(&id).unwrap_or_default();
-        [&self.links.prefix(&self.monitor_path, at), id].concat()
+    /// Writes the address of a job's monitor as it is written there.
+    pub(crate) fn write_link(&self, to: &mut Vec<u8>, at: At<'_>, id: JobId) {
+        self.links.write_prefix(to, &self.monitor_path, at);
+        to.extend_from_slice(&id.encode());
     }
 
     /// The address of an owner's list.
     pub(crate) fn list_link(&self) -> String {
-        let prefix = self.links.prefix(&self.monitor_path, At::Document);
-        prefix.trim_end_matches('/').to_owned()
+        let mut link = Vec::new();
+        self.links
+            .write_prefix(&mut link, &self.monitor_path, At::Document);
+        let link = String::from_utf8(link).unwrap_or_default();
+        link.trim_end_matches('/').to_owned()
     }
 }
 
@@ -270,6 +272,7 @@ impl Builder {
         let valid = path.len() > 1
             && path.starts_with('/')
             && !path.ends_with('/')
+            && is_plain(&path)
             && path
                 .parse::<http::Uri>()
                 .is_ok_and(|uri| uri.path() == path);

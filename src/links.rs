@@ -1,4 +1,4 @@
-use std::borrow::Cow;
+use std::iter;
 
 use http::Uri;
 
@@ -51,6 +51,7 @@ impl Links {
                 matches!(uri.scheme_str(), Some("http" | "https"))
                     && uri.authority().is_some()
                     && uri.query().is_none()
+                    && is_plain(base)
             });
             assert!(
                 valid,
@@ -60,37 +61,52 @@ impl Links {
         self
     }
 
-    /// What comes before a job's id.
-    pub(crate) fn prefix<'a>(&self, monitor_path: &'a str, at: At<'_>) -> Cow<'a, str> {
+    /// Writes what comes before a job's id.
+    pub(crate) fn write_prefix(&self, to: &mut Vec<u8>, monitor_path: &str, at: At<'_>) {
+        let up = |levels| iter::repeat_n(*b"../", levels).flatten();
         match (self, at) {
-            (Self::Path, _) => Cow::Owned([monitor_path, "/"].concat()),
+            (Self::Path, _) => to.extend_from_slice(monitor_path.as_bytes()),
             (Self::Base(base), _) => {
-                let base = base.trim_end_matches('/');
-                Cow::Owned(format!("{base}{monitor_path}/"))
+                to.extend_from_slice(base.trim_end_matches('/').as_bytes());
+                to.extend_from_slice(monitor_path.as_bytes());
             }
-            (Self::Relative, At::Document | At::Monitor(0)) => Cow::Borrowed(""),
+            (Self::Relative, At::Document | At::Monitor(0)) => return,
+            (Self::Relative, At::Monitor(levels)) => return to.extend(up(levels)),
             (Self::Relative, At::List) => {
                 let last = monitor_path.rsplit('/').next().unwrap_or_default();
-                Cow::Owned([last, "/"].concat())
+                to.extend_from_slice(last.as_bytes());
             }
-            (Self::Relative, At::Monitor(levels)) => Cow::Owned("../".repeat(levels)),
             (Self::Relative, At::Request(path)) => {
                 // Up from the last slash to the root, whatever a proxy has put there.
                 let levels = path.bytes().filter(|&byte| byte == b'/').count();
-                let up = "../".repeat(levels.saturating_sub(1));
-                Cow::Owned(format!("{up}{}/", monitor_path.trim_start_matches('/')))
+                to.extend(up(levels.saturating_sub(1)));
+                to.extend_from_slice(monitor_path.trim_start_matches('/').as_bytes());
             }
         }
+        to.push(b'/');
     }
+}
+
+/// Whether a link can stand as it is in a document and between the brackets of `Link`: it has no
+/// character but those of a URI (RFC 3986 §2), though more are often let through.
+pub(crate) fn is_plain(link: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    link.bytes().all(is_plain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn prefix(links: &Links, monitor_path: &str, at: At<'_>) -> String {
+        let mut prefix = Vec::new();
+        links.write_prefix(&mut prefix, monitor_path, at);
+        String::from_utf8(prefix).expect("a path")
+    }
+
     #[test]
     fn a_relative_link_leads_from_any_path_to_the_monitor() {
-        for (path, prefix) in [
+        for (path, relative) in [
             ("/", "jobs/"),
             ("/reports", "jobs/"),
             ("/reports/", "../jobs/"),
@@ -98,17 +114,18 @@ mod tests {
             ("*", "jobs/"),
         ] {
             let at = At::Request(path);
-            assert_eq!(Links::Relative.prefix("/jobs", at), prefix, "{path}");
+            assert_eq!(prefix(&Links::Relative, "/jobs", at), relative, "{path}");
         }
-        assert_eq!(Links::Relative.prefix("/jobs", At::Document), "");
-        assert_eq!(Links::Relative.prefix("/a/jobs", At::List), "jobs/");
-        assert_eq!(Links::Relative.prefix("/jobs", At::Monitor(1)), "../");
+        assert_eq!(prefix(&Links::Relative, "/jobs", At::Document), "");
+        assert_eq!(prefix(&Links::Relative, "/a/jobs", At::List), "jobs/");
+        assert_eq!(prefix(&Links::Relative, "/jobs", At::Monitor(1)), "../");
     }
 
     #[test]
     fn a_base_ends_with_or_without_a_slash() {
         for base in ["https://host/v1", "https://host/v1/"] {
-            let prefix = Links::Base(base.into()).prefix("/jobs", At::Document);
+            let links = Links::Base(base.into());
+            let prefix = prefix(&links, "/jobs", At::Document);
             assert_eq!(prefix, "https://host/v1/jobs/");
         }
     }
@@ -121,6 +138,7 @@ mod tests {
             "host",
             "ftp://host",
             "https://host/?q",
+            "https://host/\"",
             "https://",
         ] {
             let checked = std::panic::catch_unwind(|| Links::Base(base.into()).check());

@@ -48,8 +48,14 @@ pub(crate) struct Job<St: Store> {
     pub(crate) _slot: Option<Slot>,
 }
 
-/// Runs a call, which may have begun elsewhere.
-pub(crate) async fn run<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>)
+/// A call, which may have begun elsewhere, and the job that it is.
+pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
+    pub(crate) call: Pin<Box<Call<S, B>>>,
+    /// Dropped after the call: its slot outlives that.
+    pub(crate) job: Job<St>,
+}
+
+impl<S, B, R, St> Run<S, B, St>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     S::Error: Into<BoxError>,
@@ -57,10 +63,10 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    // Declared first, dropped last: the slot outlives the call.
-    let job = job;
-    let mut call = call;
-    drive(call.as_mut(), &job).await;
+    /// Runs the call until the job has ended, and for its grace beyond.
+    pub(crate) async fn to_end(mut self) {
+        drive(self.call.as_mut(), &self.job).await;
+    }
 }
 
 /// Drives one call to exactly one end: its own, or the first that is decided elsewhere.

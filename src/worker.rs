@@ -19,7 +19,7 @@ use crate::{
     gate::Slot,
     job::{ErrorCode, Progress},
     jobs::{Jobs, Registry},
-    run::{self, Job},
+    run::{Job, Run},
     store::{End, Outcome, Queue, Work},
 };
 
@@ -161,7 +161,7 @@ where
         _slot: Some(slot),
     };
     let call = Box::pin(Call::new(service, work.head, RequestBody::read(work.body)));
-    Box::pin(run::run(call, job)).instrument(span).await;
+    Box::pin(Run { call, job }.to_end()).instrument(span).await;
 }
 
 /// Whether its time was up while it was in the queue.

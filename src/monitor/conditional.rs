@@ -26,10 +26,12 @@ pub(super) fn tagged(mut response: Response<Replay>, etag: &str, head: &Parts) -
 }
 
 /// Turns an answer with an `ETag` to a GET into 304 where the client has it already.
-fn not_modified(mut response: Response<Replay>) -> Response<Replay> {
+pub(super) fn not_modified(mut response: Response<Replay>) -> Response<Replay> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     *response.body_mut() = Replay::default();
-    response.headers_mut().remove(header::CONTENT_TYPE);
+    for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
+        response.headers_mut().remove(name);
+    }
     response
 }
 

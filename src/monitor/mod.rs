@@ -8,6 +8,7 @@ mod page;
 mod place;
 mod service;
 mod status;
+mod timestamp;
 mod wait;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) use self::{
 use crate::{
     body::{MonitorBody, Replay},
     dialect::Dialect,
-    job::{JobId, Snapshot},
+    job::Snapshot,
     jobs::{Config, Registry},
     negotiate::Format,
     prefer::{PREFERENCE_APPLIED, Prefer},
@@ -41,24 +42,49 @@ const VARY: HeaderValue = HeaderValue::from_static("accept, prefer");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Answers for the monitor. It never waits for the inner service.
-pub(crate) async fn answer<St: Store>(
+///
+/// A block rather than an `async fn`, which has room for its arguments twice; and what seldom takes
+/// time has a box of its own.
+pub(crate) fn answer<St: Store>(
     registry: Arc<Registry<St>>,
     place: Place,
     head: Parts,
-) -> Response<MonitorBody> {
-    let answer = match place {
-        _ if head.method == Method::OPTIONS => Ok(options(place).map(Into::into)),
-        Place::Nowhere => Ok(Problem::NotFound.response().map(Into::into)),
-        Place::List => list(&registry, &head)
-            .await
-            .map(|list| list.map(Into::into)),
-        Place::Job(id, resource) => job(&registry, id, resource, &head).await,
-    };
-    let mut response = answer.unwrap_or_else(|error| problem::store_failed(&error).map(Into::into));
-    let is_head = head.method == Method::HEAD;
+) -> impl Future<Output = Response<MonitorBody>> {
+    async move {
+        let answer = match place {
+            _ if head.method == Method::OPTIONS => Ok(options(place).map(Into::into)),
+            Place::Nowhere => Ok(Problem::NotFound.response().map(Into::into)),
+            Place::List => Box::pin(list(&registry, &head))
+                .await
+                .map(|list| list.map(Into::into)),
+            Place::Job(id, resource) => {
+                let found = registry.store.get(id).await;
+                let reply = found.map(|found| job(&registry, found, resource, &head));
+                match reply {
+                    Ok(Reply::Now(response)) => Ok(response),
+                    Ok(Reply::Later(action, job)) => {
+                        let later = act(&registry, action, job, resource, &head);
+                        Box::pin(later).await.map(|answer| answer.map(Into::into))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let answer =
+            answer.unwrap_or_else(|error| problem::store_failed(&error).map(MonitorBody::from));
+        measured(answer, head.method == Method::HEAD)
+    }
+}
+
+/// An answer with its length, and to a HEAD without its body.
+fn measured(mut response: Response<MonitorBody>, is_head: bool) -> Response<MonitorBody> {
     // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
     let has_length = replay::has_length(response.status());
-    let body = response.body().as_replay().filter(|_| has_length);
+    let is_told = response.headers().contains_key(header::CONTENT_LENGTH);
+    let body = response
+        .body()
+        .as_replay()
+        .filter(|_| has_length && !is_told);
     let body = body.filter(|body| is_head || !body.has_trailers());
     if let Some(length) = body.map(Replay::len) {
         response
@@ -83,66 +109,97 @@ async fn list<St: Store>(
     }
 }
 
-async fn job<St: Store>(
+/// What a request for a job comes to.
+enum Reply {
+    Now(Response<MonitorBody>),
+    /// Something is to be done first about the job, of which this is known.
+    Later(Action, Snapshot),
+}
+
+enum Action {
+    /// Show it, after the time that the client prefers to wait, or when its result has been found.
+    Show {
+        is_page: bool,
+    },
+    Forget,
+    Cancel {
+        is_page: bool,
+    },
+}
+
+fn job<St: Store>(
     registry: &Arc<Registry<St>>,
-    id: JobId,
+    found: Lookup,
     resource: Resource,
     head: &Parts,
-) -> Result<Response<MonitorBody>, St::Error> {
-    let (store, config) = (&registry.store, &registry.config);
-    let lookup = store.get(id).await?;
+) -> Reply {
+    let refused = |problem: Problem| Reply::Now(problem.response().map(Into::into));
+    let config = &registry.config;
     // To anyone but its owner a job is not there, nor was it ever.
-    let owner = match &lookup {
+    let owner = match &found {
         Lookup::Found(job) => job.owner,
         Lookup::Gone(owner) => *owner,
         Lookup::Unknown => None,
     };
     let is_somebody_elses = owner.is_some() && owner != config.owner(head);
-    let job = match lookup {
-        _ if is_somebody_elses => return Ok(Problem::NotFound.response().map(Into::into)),
+    let job = match found {
+        _ if is_somebody_elses => return refused(Problem::NotFound),
         Lookup::Found(job) => job,
-        Lookup::Gone(_) => return Ok(Problem::Gone.response().map(Into::into)),
-        Lookup::Unknown => return Ok(Problem::NotFound.response().map(Into::into)),
+        Lookup::Gone(_) => return refused(Problem::Gone),
+        Lookup::Unknown => return refused(Problem::NotFound),
     };
-    let is_get = head.method == Method::GET || head.method == Method::HEAD;
     let format = Format::preferred(&head.headers);
-    let response = match resource {
-        Resource::Events if is_get => return Ok(events::follow(registry, &job, head)),
-        Resource::Monitor if is_get && format == Format::Events => {
-            return Ok(events::follow(registry, &job, head));
+    let is_page = format == Format::Page;
+    match (resource, &head.method) {
+        (Resource::Events, &Method::GET | &Method::HEAD) => {
+            Reply::Now(events::follow(registry, &job, head))
         }
-        Resource::Monitor | Resource::Status | Resource::Result if is_get => {
-            let is_page = resource == Resource::Monitor && format == Format::Page;
-            show(registry, job, resource, is_page, head).await?
+        (Resource::Monitor, &Method::GET | &Method::HEAD) if format == Format::Events => {
+            Reply::Now(events::follow(registry, &job, head))
         }
-        Resource::Monitor if head.method == Method::DELETE => {
-            if is_cross_site(head) {
-                Problem::CrossSite.response()
-            } else {
-                store.forget(id).await?;
-                deleted(config)
+        (Resource::Monitor | Resource::Status | Resource::Result, &Method::GET | &Method::HEAD) => {
+            let is_page = is_page && resource == Resource::Monitor;
+            let waits = Prefer::of(&head.headers).wait.is_some();
+            let shown = (!waits).then(|| view(&job, config, resource, is_page, head));
+            match shown.flatten() {
+                Some(response) => Reply::Now(response.map(Into::into)),
+                None => Reply::Later(Action::Show { is_page }, job),
             }
         }
-        Resource::Cancel if head.method == Method::POST => {
-            if is_cross_site(head) {
-                Problem::CrossSite.response()
-            } else {
-                match store.cancel(id).await? {
-                    Lookup::Found(job) if format == Format::Page => {
-                        status::back_to_page(&job, resource, config)
-                    }
-                    Lookup::Found(job) => status::document(&job, config),
-                    Lookup::Gone(_) => Problem::Gone.response(),
-                    Lookup::Unknown => Problem::NotFound.response(),
-                }
-            }
+        (Resource::Monitor, &Method::DELETE) | (Resource::Cancel, &Method::POST)
+            if is_cross_site(head) =>
+        {
+            refused(Problem::CrossSite)
         }
-        _ => {
-            let allow = Place::Job(id, resource).allow();
-            Problem::MethodNotAllowed(allow).response()
+        (Resource::Monitor, &Method::DELETE) => Reply::Later(Action::Forget, job),
+        (Resource::Cancel, &Method::POST) => Reply::Later(Action::Cancel { is_page }, job),
+        _ => refused(Problem::MethodNotAllowed(
+            Place::Job(job.id, resource).allow(),
+        )),
+    }
+}
+
+async fn act<St: Store>(
+    registry: &Registry<St>,
+    action: Action,
+    job: Snapshot,
+    resource: Resource,
+    head: &Parts,
+) -> Result<Response<Replay>, St::Error> {
+    let (store, config) = (&registry.store, &registry.config);
+    Ok(match action {
+        Action::Show { is_page } => return show(registry, job, resource, is_page, head).await,
+        Action::Forget => {
+            store.forget(job.id).await?;
+            deleted(config)
         }
-    };
-    Ok(response.map(Into::into))
+        Action::Cancel { is_page } => match store.cancel(job.id).await? {
+            Lookup::Found(job) if is_page => status::back_to_page(&job, resource, config),
+            Lookup::Found(job) => status::answer(&job, config),
+            Lookup::Gone(_) => Problem::Gone.response(),
+            Lookup::Unknown => Problem::NotFound.response(),
+        },
+    })
 }
 
 /// Answers a GET, after the time that the client prefers to wait.
@@ -154,39 +211,61 @@ async fn show<St: Store>(
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let config = &registry.config;
-    let shows_document = !is_page
-        && (resource == Resource::Status
-            || (resource == Resource::Monitor && config.dialect == Dialect::Default));
     let prefer = Prefer::of(&head.headers);
     let job = match prefer.wait {
         None => job,
         // For a change where the client says what it has, else for the end.
         Some(limit) => {
             let limit = limit.min(config.max_wait);
-            let says = shows_document && head.headers.contains_key(header::IF_NONE_MATCH);
-            let has = |job: &Snapshot| conditional::has(&head.headers, &status::etag(job));
-            let wanted = |job: &Snapshot| job.status.is_ended() || (says && !has(job));
+            let says = !is_page
+                && shows_document(resource, config)
+                && head.headers.contains_key(header::IF_NONE_MATCH);
+            let wanted = |job: &Snapshot| {
+                job.status.is_ended() || (says && !status::is_known(job, &head.headers))
+            };
             wait(&registry.store, job, limit, wanted).await
         }
     };
-    let mut response = if is_page {
-        let (page, etag) = page::page(&job, config);
-        conditional::tagged(page, &etag, head)
-    } else if shows_document {
-        conditional::tagged(status::document(&job, config), &status::etag(&job), head)
-    } else if !job.status.is_ended() {
-        status::pending(&job, resource, config)
-    } else if resource == Resource::Monitor && config.dialect == Dialect::SeeOther {
-        status::see_result(&job, config)
-    } else {
-        result(registry, &job, head).await?
+    let mut response = match view(&job, config, resource, is_page, head) {
+        Some(response) => response,
+        None => {
+            let mut result = result(registry, &job, head).await?;
+            // Beside what it says itself.
+            result.headers_mut().append(header::VARY, VARY);
+            result
+        }
     };
-    let headers = response.headers_mut();
-    headers.append(header::VARY, VARY);
     if let Some(applied) = prefer.applied(false, config.max_wait) {
-        headers.insert(PREFERENCE_APPLIED, applied);
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
+}
+
+/// What a GET is shown of a job; `None` where that is its result.
+fn view(
+    job: &Snapshot,
+    config: &Config,
+    resource: Resource,
+    is_page: bool,
+    head: &Parts,
+) -> Option<Response<Replay>> {
+    Some(if is_page {
+        let (page, etag) = page::page(job, config);
+        conditional::tagged(page, &etag, head)
+    } else if shows_document(resource, config) {
+        status::tagged(job, config, head)
+    } else if !job.status.is_ended() {
+        status::pending(job, resource, config)
+    } else if resource == Resource::Monitor && config.dialect == Dialect::SeeOther {
+        status::see_result(job, config)
+    } else {
+        return None;
+    })
+}
+
+fn shows_document(resource: Resource, config: &Config) -> bool {
+    let is_monitor = resource == Resource::Monitor;
+    resource == Resource::Status || (is_monitor && config.dialect == Dialect::Default)
 }
 
 /// The answer to a GET for the result of an ended job.
@@ -199,7 +278,10 @@ async fn result<St: Store>(
         return Ok(no_outcome(job));
     };
     let status = HeaderValue::from(response.status().as_u16());
-    response.headers_mut().insert(replay::ASYNC_RESULT, status);
+    let headers = response.headers_mut();
+    headers.insert(replay::ASYNC_RESULT, status);
+    // That of what is sent now, which may be a part, is told last.
+    headers.remove(header::CONTENT_LENGTH);
     Ok(conditional::apply(head, response))
 }
 

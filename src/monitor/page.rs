@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::{
-    NO_STORE,
+    NO_STORE, VARY,
     document::{document, percent},
 };
 use crate::{
@@ -52,6 +52,7 @@ pub(super) fn page(job: &Snapshot, config: &Config) -> (Response<Replay>, String
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(header::VARY, VARY);
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
         CONTENT_SECURITY_POLICY.clone(),

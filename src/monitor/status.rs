@@ -1,13 +1,16 @@
 //! The status document as an answer, as each dialect has it.
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use std::{ops::Range, sync::LazyLock};
 
-use super::{NO_STORE, place::Resource};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+
+use super::{NO_STORE, VARY, conditional, document::document, place::Resource};
 use crate::{
     body::Replay,
     dialect::Dialect,
     estimate,
-    job::Snapshot,
+    job::{JobId, Snapshot},
     jobs::Config,
     links::At,
     prefer::{PREFER, PREFERENCE_APPLIED},
@@ -21,55 +24,170 @@ const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// Holds a field's place until its value is known.
+const TO_COME: HeaderValue = HeaderValue::from_static("");
+
 /// The longest progress that FHIR's bulk clients are to show.
 const MAX_PROGRESS: usize = 100;
 
+/// The fields of an accepted request's answer. A map that is copied has just the room it needs; one
+/// that is filled field by field grows past the sizes that allocators have at hand.
+static ACCEPTED: LazyLock<HeaderMap> = LazyLock::new(|| {
+    HeaderMap::from_iter([
+        (header::CONTENT_TYPE, JSON),
+        (header::CACHE_CONTROL, NO_STORE),
+        (header::RETRY_AFTER, TO_COME),
+        (header::LOCATION, TO_COME),
+        (OPERATION_LOCATION, TO_COME),
+        (header::LINK, TO_COME),
+        (header::VARY, PREFER.into()),
+    ])
+});
+
+/// The fields of the document of an ended job at its monitor.
+static TAGGED: LazyLock<HeaderMap> = LazyLock::new(|| {
+    HeaderMap::from_iter([
+        (header::CONTENT_TYPE, JSON),
+        (header::CACHE_CONTROL, NO_STORE),
+        (header::ETAG, TO_COME),
+        (header::VARY, VARY),
+        (header::CONTENT_LENGTH, TO_COME),
+    ])
+});
+
+/// A document, and texts for the head of the answer that it is in: all in one buffer, of which body and
+/// fields are shares.
+struct Sheet {
+    text: Vec<u8>,
+    document: usize,
+}
+
+impl Sheet {
+    fn new(job: &Snapshot, config: &Config) -> Self {
+        let text = document(job, config);
+        let document = text.len();
+        Self { text, document }
+    }
+
+    /// Adds a text and tells its place.
+    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
+        let start = self.text.len();
+        write(&mut self.text);
+        start..self.text.len()
+    }
+
+    fn finish(self) -> Written {
+        Written {
+            document: self.document,
+            text: self.text.into(),
+        }
+    }
+}
+
+/// A [`Sheet`] that is written.
+struct Written {
+    text: Bytes,
+    document: usize,
+}
+
+impl Written {
+    fn body(&self) -> Replay {
+        Replay::new(self.text.slice(..self.document), None)
+    }
+
+    fn value(&self, text: Range<usize>) -> HeaderValue {
+        let value = HeaderValue::from_maybe_shared(self.text.slice(text));
+        value.expect("a link, a tag or a number")
+    }
+}
+
 /// The status document, and when to ask again.
-pub(super) fn document(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let json = super::document::document(job, config);
-    let mut response = Response::new(Replay::new(json.into(), None));
+pub(super) fn answer(job: &Snapshot, config: &Config) -> Response<Replay> {
+    let mut response = Response::new(Replay::new(document(job, config).into(), None));
     let headers = response.headers_mut();
-    // As many as any dialect has, so that the map they are in does not grow.
-    headers.reserve(12);
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(header::VARY, VARY);
     if !job.status.is_ended() {
-        let seconds = estimate::retry_after(job.created.elapsed());
-        headers.insert(header::RETRY_AFTER, seconds.into());
+        headers.insert(header::RETRY_AFTER, retry_after(job).into());
     }
     response
 }
 
+/// The same with the document's `ETag`, or 304 where the client has it already.
+pub(super) fn tagged(job: &Snapshot, config: &Config, head: &Parts) -> Response<Replay> {
+    let is_known = is_known(job, &head.headers);
+    let mut sheet = Sheet::new(job, config);
+    let length = sheet.document as u64;
+    let length = sheet.add(|text| write_number(text, length));
+    let etag = sheet.add(|text| write_etag(text, job));
+    let unfinished = !job.status.is_ended();
+    let retry_after = unfinished.then(|| sheet.add(|text| write_number(text, retry_after(job))));
+    let sheet = sheet.finish();
+    let mut response = Response::new(sheet.body());
+    let mut headers = TAGGED.clone();
+    headers.insert(header::ETAG, sheet.value(etag));
+    headers.insert(header::CONTENT_LENGTH, sheet.value(length));
+    if let Some(retry_after) = retry_after {
+        headers.insert(header::RETRY_AFTER, sheet.value(retry_after));
+    }
+    *response.headers_mut() = headers;
+    match is_known {
+        true => conditional::not_modified(response),
+        false => response,
+    }
+}
+
+/// Whether the client says that it has the document as it is.
+pub(super) fn is_known(job: &Snapshot, head: &HeaderMap) -> bool {
+    head.contains_key(header::IF_NONE_MATCH) && {
+        let etag = format!("\"{}\"", job.revision);
+        conditional::has(head, &etag)
+    }
+}
+
 /// What the document's `ETag` is: it changes just when the job does.
-pub(super) fn etag(job: &Snapshot) -> String {
-    format!("\"{}\"", job.revision)
+fn write_etag(to: &mut Vec<u8>, job: &Snapshot) {
+    to.push(b'"');
+    write_number(to, job.revision);
+    to.push(b'"');
+}
+
+fn write_number(to: &mut Vec<u8>, number: u64) {
+    serde_json::to_writer(to, &number).expect("a number");
+}
+
+fn retry_after(job: &Snapshot) -> u64 {
+    estimate::retry_after(job.created.elapsed())
 }
 
 /// The monitor or the result of an unfinished job, as 202.
 pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response<Replay> {
-    let mut response = document(job, config);
+    let mut response = answer(job, config);
     *response.status_mut() = StatusCode::ACCEPTED;
     if config.dialect == Dialect::Pending202 {
         let headers = response.headers_mut();
         headers.insert(X_PROGRESS, progress(job));
-        let at = At::Monitor(at.depth());
-        let monitor = config.link(at, job.id);
-        if let Ok(monitor) = HeaderValue::try_from(monitor) {
-            headers.insert(header::CONTENT_LOCATION, monitor);
-        }
+        let monitor = link(config, At::Monitor(at.depth()), job.id, "");
+        headers.insert(header::CONTENT_LOCATION, monitor);
     }
     response
 }
 
 /// The monitor of an ended job, where the dialect has it lead to the result.
 pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let mut response = document(job, config);
+    let mut response = answer(job, config);
     *response.status_mut() = StatusCode::SEE_OTHER;
-    let result = [&config.link(At::Monitor(0), job.id), "/result"].concat();
-    if let Ok(result) = HeaderValue::try_from(result) {
-        response.headers_mut().insert(header::LOCATION, result);
-    }
+    let result = link(config, At::Monitor(0), job.id, "/result");
+    response.headers_mut().insert(header::LOCATION, result);
     response
+}
+
+fn link(config: &Config, at: At<'_>, id: JobId, rest: &str) -> HeaderValue {
+    let mut link = Vec::new();
+    config.write_link(&mut link, at, id);
+    link.extend_from_slice(rest.as_bytes());
+    HeaderValue::try_from(link).expect("a link")
 }
 
 /// The answer to a request for `path` that has become a job (RFC 9110 §15.3.3).
@@ -79,29 +197,44 @@ pub(crate) fn accepted(
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
-    let mut response = document(job, config);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    let headers = response.headers_mut();
-    let monitor = config.link(At::Request(path), job.id);
-    let link = HeaderValue::try_from(["<", &monitor, ">; rel=\"monitor\""].concat());
+    let mut sheet = Sheet::new(job, config);
+    let retry_after = sheet.add(|text| write_number(text, retry_after(job)));
+    let mut monitor = 0..0;
+    let link = sheet.add(|text| {
+        text.push(b'<');
+        let start = text.len();
+        config.write_link(text, At::Request(path), job.id);
+        monitor = start..text.len();
+        text.extend_from_slice(b">; rel=\"monitor\"");
+    });
     let operation = match config.dialect {
-        Dialect::Default => None,
-        Dialect::Pending202 | Dialect::SeeOther => Some([&monitor, "/status"].concat()),
+        Dialect::Default => monitor.clone(),
+        Dialect::Pending202 | Dialect::SeeOther => sheet.add(|text| {
+            text.extend_from_within(monitor.clone());
+            text.extend_from_slice(b"/status");
+        }),
     };
-    if let (Ok(monitor), Ok(link)) = (HeaderValue::try_from(monitor), link) {
-        let operation = operation.and_then(|operation| HeaderValue::try_from(operation).ok());
-        let operation = operation.unwrap_or_else(|| monitor.clone());
-        headers.insert(OPERATION_LOCATION, operation);
-        if config.dialect == Dialect::Pending202 {
-            headers.insert(header::CONTENT_LOCATION, monitor.clone());
-        }
-        headers.insert(header::LOCATION, monitor);
-        headers.insert(header::LINK, link);
+    let sheet = sheet.finish();
+    let mut response = Response::new(sheet.body());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let mut headers = ACCEPTED.clone();
+    for (name, value) in &mut headers {
+        let text = match name {
+            _ if name == header::RETRY_AFTER => &retry_after,
+            _ if name == header::LOCATION => &monitor,
+            _ if name == header::LINK => &link,
+            _ if name == OPERATION_LOCATION => &operation,
+            _ => continue,
+        };
+        *value = sheet.value(text.clone());
     }
-    headers.insert(header::VARY, PREFER.into());
+    if config.dialect == Dialect::Pending202 {
+        headers.insert(header::CONTENT_LOCATION, sheet.value(monitor));
+    }
     if let Some(applied) = applied {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
+    *response.headers_mut() = headers;
     response
 }
 
@@ -124,14 +257,12 @@ pub(crate) fn see_page(
 
 /// Where a client that prefers a page is led after it has changed something at `from`.
 pub(super) fn back_to_page(job: &Snapshot, from: Resource, config: &Config) -> Response<Replay> {
-    let mut response = document(job, config);
+    let mut response = answer(job, config);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     headers.remove(header::RETRY_AFTER);
-    let page = config.link(At::Monitor(from.depth()), job.id);
-    if let Ok(page) = HeaderValue::try_from(page) {
-        headers.insert(header::LOCATION, page);
-    }
+    let page = link(config, At::Monitor(from.depth()), job.id, "");
+    headers.insert(header::LOCATION, page);
     response
 }
 

@@ -67,7 +67,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// it: [`get`](Self::get) finds it from then on.
     fn accept(
         &self,
-        job: NewJob,
+        job: &NewJob,
         record: Self::Record,
     ) -> impl Future<Output = Result<Acceptance<Self::Claim>, Self::Error>> + Send;
 
@@ -113,7 +113,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 }
 
 /// A job to be made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewJob {
     /// Its name.

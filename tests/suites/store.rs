@@ -21,7 +21,7 @@ fn record<St: Store>(store: &St) -> St::Record {
 /// A job that runs here.
 async fn claimed<St: Store>(store: &St, mut new: NewJob) -> St::Claim {
     new.run_here = true;
-    match store.accept(new, record(store)).await {
+    match store.accept(&new, record(store)).await {
         Ok(Acceptance::RunHere(claim)) => claim,
         other => panic!("not to be run here: {:?}", other.map(drop)),
     }
@@ -61,7 +61,7 @@ pub(crate) async fn what_is_accepted_is_found_at_once<St: Store>(store: St) {
         let id = new.id;
         new.owner = Some(Owner::new("me"));
         new.run_here = run_here;
-        let accepted = store.accept(new, record(&store)).await.unwrap();
+        let accepted = store.accept(&new, record(&store)).await.unwrap();
         let job = found(&store, id).await;
         assert_eq!((job.id, job.status), (id, Status::Queued));
         assert_eq!(job.owner, Some(Owner::new("me")));
@@ -240,7 +240,7 @@ pub(crate) async fn all_jobs_are_listed_page_by_page<St: Store>(store: St) {
     for index in 0..7 {
         let mut new = made_at(index);
         new.run_here = index % 2 == 0;
-        made.push((new.id, store.accept(new, record(&store)).await.unwrap()));
+        made.push((new.id, store.accept(&new, record(&store)).await.unwrap()));
     }
     let mut listed = Vec::new();
     let mut filter = Filter::new().limit(3);

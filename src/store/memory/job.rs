@@ -118,7 +118,7 @@ impl Job {
         }
     }
 
-    pub(super) fn new(new: NewJob, clock: &Clock) -> Self {
+    pub(super) fn new(new: &NewJob, clock: &Clock) -> Self {
         let key = new.key.map(|(key, _)| key);
         let is_bound = new.owner.is_some() || key.is_some();
         Self {
@@ -133,7 +133,7 @@ impl Job {
             phase: Mutex::new(Phase::Unfinished(Unfinished {
                 revision: 1,
                 started: new.started.map(|started| clock.millis(started)),
-                progress: new.progress,
+                progress: new.progress.clone(),
                 canceler: None,
                 watchers: None,
             })),

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn, ready},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Duration,
@@ -116,51 +116,17 @@ impl Store for MemoryStore {
         self.shared.reserve(bytes)
     }
 
-    async fn accept(&self, new: NewJob, (): ()) -> Result<Acceptance<MemoryClaim>, Infallible> {
-        let shared = &self.shared;
-        // A job that can be joined takes no room, and is not to go for room.
-        if let Some((key, fingerprint)) = &new.key
-            && let Some(joined) = shared.join(key, *fingerprint)
-        {
-            return Ok(joined);
-        }
-        // Before any guard is taken: for room, other jobs and their keys may have to go.
-        let charge = match new.join_only {
-            true => None,
-            false => shared.reserve(Job::cost(&new)),
-        };
-        let Some((key, fingerprint)) = new.key else {
-            return Ok(shared.insert(new, charge));
-        };
-        let keyed = Keyed {
-            id: new.id,
-            fingerprint,
-        };
-        // The entry's guard is held until the job is in the map: who finds the key finds the job.
-        Ok(match shared.keys.entry(key) {
-            Entry::Occupied(mut entry) => match shared.join_as(*entry.get(), fingerprint) {
-                Some(joined) => joined,
-                // Its job is about to be removed, and the key with it if it is still that job's.
-                None => {
-                    let accepted = shared.insert(new, charge);
-                    if let Acceptance::RunHere(_) = accepted {
-                        entry.insert(keyed);
-                    }
-                    accepted
-                }
-            },
-            Entry::Vacant(entry) => {
-                let accepted = shared.insert(new, charge);
-                if let Acceptance::RunHere(_) = accepted {
-                    entry.insert(keyed);
-                }
-                accepted
-            }
-        })
+    // What takes no time is done in the call, so that the layer's future has no room to keep for it.
+    fn accept(
+        &self,
+        new: &NewJob,
+        (): (),
+    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> {
+        ready(Ok(self.shared.accept(new)))
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup, Infallible> {
-        Ok(self.shared.lookup(id, |_| {}))
+    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Infallible>> {
+        ready(Ok(self.shared.lookup(id, |_| {})))
     }
 
     fn changes(&self, id: JobId) -> MemoryChanges {
@@ -189,14 +155,22 @@ impl Store for MemoryStore {
         Ok(Some(response))
     }
 
-    async fn report(&self, claim: &MemoryClaim, change: Change) -> Result<(), Infallible> {
+    fn report(
+        &self,
+        claim: &MemoryClaim,
+        change: Change,
+    ) -> impl Future<Output = Result<(), Infallible>> {
         claim.job.report(change, &self.shared.clock);
-        Ok(())
+        ready(Ok(()))
     }
 
-    async fn finish(&self, claim: &MemoryClaim, end: End) -> Result<bool, Infallible> {
+    fn finish(
+        &self,
+        claim: &MemoryClaim,
+        end: End,
+    ) -> impl Future<Output = Result<bool, Infallible>> {
         let ending = Ending::new(end, &self.shared.clock);
-        Ok(self.shared.end(claim.id, &claim.job, ending))
+        ready(Ok(self.shared.end(claim.id, &claim.job, ending)))
     }
 
     async fn canceled(&self, claim: &MemoryClaim) {
@@ -285,8 +259,51 @@ impl Shared {
         })
     }
 
+    /// Makes a job, or finds that of its key.
+    fn accept(self: &Arc<Self>, new: &NewJob) -> Acceptance<MemoryClaim> {
+        // A job that can be joined takes no room, and is not to go for room.
+        if let Some((key, fingerprint)) = &new.key
+            && let Some(joined) = self.join(key, *fingerprint)
+        {
+            return joined;
+        }
+        // Before any guard is taken: for room, other jobs and their keys may have to go.
+        let charge = match new.join_only {
+            true => None,
+            false => self.reserve(Job::cost(new)),
+        };
+        let Some((key, fingerprint)) = new.key else {
+            return self.insert(new, charge);
+        };
+        let keyed = Keyed {
+            id: new.id,
+            fingerprint,
+        };
+        // The entry's guard is held until the job is in the map: who finds the key finds the job.
+        match self.keys.entry(key) {
+            Entry::Occupied(mut entry) => match self.join_as(*entry.get(), fingerprint) {
+                Some(joined) => joined,
+                // Its job is about to be removed, and the key with it if it is still that job's.
+                None => {
+                    let accepted = self.insert(new, charge);
+                    if let Acceptance::RunHere(_) = accepted {
+                        entry.insert(keyed);
+                    }
+                    accepted
+                }
+            },
+            Entry::Vacant(entry) => {
+                let accepted = self.insert(new, charge);
+                if let Acceptance::RunHere(_) = accepted {
+                    entry.insert(keyed);
+                }
+                accepted
+            }
+        }
+    }
+
     /// Puts a job in, if it is paid for.
-    fn insert(self: &Arc<Self>, new: NewJob, charge: Option<Charge>) -> Acceptance<MemoryClaim> {
+    fn insert(self: &Arc<Self>, new: &NewJob, charge: Option<Charge>) -> Acceptance<MemoryClaim> {
         let Some(charge) = charge else {
             return Acceptance::Full;
         };

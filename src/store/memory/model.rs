@@ -96,7 +96,7 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
                 run_here: true,
             };
             let (id, owner) = (new.id, new.owner);
-            let accepted = store.accept(new, ()).await;
+            let accepted = store.accept(&new, ()).await;
             let Ok(Acceptance::RunHere(claim)) = accepted else {
                 panic!("there is room");
             };

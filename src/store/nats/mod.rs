@@ -96,10 +96,10 @@ impl Store for NatsStore {
 
     async fn accept(
         &self,
-        job: NewJob,
+        job: &NewJob,
         record: NatsRecord,
     ) -> Result<Acceptance<NatsClaim>, NatsError> {
-        let accepting = submit::accept(self.shared.clone(), job, record);
+        let accepting = submit::accept(self.shared.clone(), job.clone(), record);
         // Of several writes: on a task of its own, so that who hangs up does not leave half of them.
         let accepted = tokio::spawn(accepting).await;
         accepted.unwrap_or_else(|error| Err(NatsError::unavailable(error)))

@@ -53,9 +53,12 @@ pub enum Rerun {
 #[derive(Clone)]
 pub(super) struct Carried {
     name: String,
-    read: Arc<dyn Fn(&Extensions) -> Option<Value> + Send + Sync>,
-    write: Arc<dyn Fn(&mut Extensions, Value) -> Result<(), serde_json::Error> + Send + Sync>,
+    read: Arc<Read>,
+    write: Arc<Write>,
 }
+
+type Read = dyn Fn(&Extensions) -> Option<Value> + Send + Sync;
+type Write = dyn Fn(&mut Extensions, Value) -> Result<(), serde_json::Error> + Send + Sync;
 
 impl Default for NatsOptions {
     fn default() -> Self {

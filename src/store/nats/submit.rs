@@ -45,7 +45,8 @@ pub(super) async fn accept(
             false => submit(&shared, new, request).await,
         };
     };
-    match shared.look_up_key(&new, key, fingerprint).await? {
+    let keyed = shared.look_up_key(&new, key, fingerprint).await?;
+    match keyed {
         Keyed::First => submit(&shared, new, request).await,
         Keyed::Repeated(snapshot) => Ok(Acceptance::Joined(snapshot)),
         Keyed::Reused => Ok(Acceptance::KeyReused),
@@ -54,7 +55,8 @@ pub(super) async fn accept(
             new.id = id;
             new.run_here = false;
             let asked = Asked::new(&new, &request, None);
-            match submit(&shared, new, request).await? {
+            let submitted = submit(&shared, new, request).await?;
+            match submitted {
                 Acceptance::Queued => Ok(Acceptance::Joined(Box::new(asked.snapshot(id)))),
                 refused => Ok(refused),
             }
@@ -119,10 +121,13 @@ async fn hold(
     };
     let sequence = match shared.enqueue(new.id, asked, request).await {
         Ok(sequence) => sequence,
-        Err(Refused::Conflict) => match shared.waiting(new.id).await? {
-            Some(waiting) => waiting.sequence,
-            None => return Ok(Acceptance::Queued),
-        },
+        Err(Refused::Conflict) => {
+            let waiting = shared.waiting(new.id).await?;
+            match waiting {
+                Some(waiting) => waiting.sequence,
+                None => return Ok(Acceptance::Queued),
+            }
+        }
         Err(refused) => {
             // What cannot be taken back goes by itself: nobody has been told of it.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
@@ -180,7 +185,8 @@ impl Shared {
         if withdrawn.await?.is_none() {
             return Ok(Acceptance::Queued);
         }
-        if let Some(waiting) = self.waiting(id).await? {
+        let waiting = self.waiting(id).await?;
+        if let Some(waiting) = waiting {
             log::delete(&self.streams.queue, waiting.sequence).await?;
         }
         Err(error)

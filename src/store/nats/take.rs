@@ -122,7 +122,8 @@ pub(super) async fn claim(
         may_rerun,
         delivered,
     };
-    match attempt.decide().await? {
+    let verdict = attempt.decide().await?;
+    match verdict {
         Verdict::Run(record, sequence) => claimed.held.wrote(record, sequence),
         Verdict::Later(pause) => {
             settle(&acker, AckKind::Nak(Some(pause))).await?;
