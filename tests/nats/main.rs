@@ -14,5 +14,7 @@ mod suites;
 mod server;
 mod site;
 
+mod keeping;
+mod rerunning;
 mod suites_run;
 mod working;

@@ -72,3 +72,14 @@ pub(crate) fn layered<S>(
 ) -> tower_accepted::Accepted<S, tower_accepted::When, NatsStore> {
     jobs.layer().layer(service)
 }
+
+/// Looks again and again: of what goes on in another process nobody tells.
+pub(crate) async fn until(mut look: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let looking = tokio::time::timeout(Duration::from_secs(60), looking);
+    looking.await.expect("it comes to that");
+}
