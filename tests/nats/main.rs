@@ -14,6 +14,7 @@ mod suites;
 mod server;
 mod site;
 
+mod chaos;
 mod keeping;
 mod rerunning;
 mod suites_run;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -96,6 +96,13 @@ impl Servers {
         urls.join(",")
     }
 
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|node| SocketAddr::from(([127, 0, 0, 1], node.port)))
+            .collect()
+    }
+
     pub(crate) async fn client(&self) -> Client {
         let urls: Vec<String> = self.url().split(',').map(str::to_owned).collect();
         ConnectOptions::new()
@@ -130,6 +137,33 @@ impl Servers {
             .strip_prefix("node")
             .and_then(|number| number.parse().ok());
         number.expect("a node's name")
+    }
+
+    /// Waits until streams have all their replicas, none of them behind: one more can be lost then.
+    pub(crate) async fn whole(&self, streams: &[&str]) {
+        let jetstream = jetstream::new(self.client().await);
+        let looking = async {
+            for stream in streams {
+                loop {
+                    sleep(Duration::from_millis(100)).await;
+                    let Ok(stream) = jetstream.get_stream(stream).await else {
+                        continue;
+                    };
+                    let cluster = stream.cached_info().cluster.clone();
+                    let Some(cluster) = cluster.filter(|cluster| cluster.leader.is_some()) else {
+                        continue;
+                    };
+                    if cluster
+                        .replicas
+                        .iter()
+                        .all(|peer| peer.current && !peer.offline)
+                    {
+                        break;
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, looking).await.expect("the cluster heals");
     }
 
     /// Waits until JetStream answers: a cluster has to elect its leaders first.
