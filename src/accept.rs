@@ -18,15 +18,14 @@ use crate::{
     body::{Replay, RequestBody},
     call::Call,
     collect::Collected,
-    future::Intake,
+    future::{Bound, Intake},
     gate::{Refused, Slot},
-    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
+    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED},
     job::{JobId, Progress, Snapshot},
     jobs::Registry,
     links::Links,
     monitor,
     negotiate::Format,
-    owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
     run::{Job, Run},
@@ -47,8 +46,9 @@ pub(crate) struct Arrival<St: Store> {
     path: Option<Box<str>>,
     prefer: Prefer,
     format: Format,
-    owner: Option<Owner>,
-    key: Option<(Key, Fingerprint)>,
+    bound: Option<Box<Bound>>,
+    /// What the request's key is used for, where it has one.
+    fingerprint: Option<Box<Fingerprint>>,
     at: Instant,
 }
 
@@ -59,10 +59,11 @@ impl<St: Store> Arrival<St> {
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let key = intake.key.map(|key| {
-            let fingerprint = terms.idempotency.fingerprint(head, &body.bytes);
-            (key, fingerprint)
-        });
+        let is_keyed = intake
+            .bound
+            .as_ref()
+            .is_some_and(|bound| bound.key.is_some());
+        let fingerprint = is_keyed.then(|| terms.idempotency.fingerprint(head, &body.bytes));
         let is_relative = registry.config.links == Links::Relative;
         Self {
             registry,
@@ -72,16 +73,16 @@ impl<St: Store> Arrival<St> {
             method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
             prefer: intake.prefer,
-            format: Format::preferred(&head.headers),
-            owner: intake.owner,
-            key,
+            format: intake.format,
+            bound: intake.bound,
+            fingerprint: fingerprint.map(Box::new),
             at: Instant::now(),
         }
     }
 
     /// Whether the call must not be made without an entry for it.
     pub(crate) fn is_keyed(&self) -> bool {
-        self.key.is_some()
+        self.fingerprint.is_some()
     }
 
     /// The job it is to become, if it may.
@@ -89,10 +90,12 @@ impl<St: Store> Arrival<St> {
         // The body may have taken its time: a drain that has begun since is not to wait for new work.
         let join_only = match self.slot {
             Ok(_) if !self.registry.gate.is_closed() => false,
-            _ if self.key.is_some() => true,
+            _ if self.is_keyed() => true,
             Ok(_) => return Err(Refused::Draining),
             Err(refused) => return Err(refused),
         };
+        let bound = self.bound.as_ref();
+        let key = bound.and_then(|bound| bound.key);
         let now = SystemTime::now();
         Ok(NewJob {
             id: JobId::random(),
@@ -100,8 +103,8 @@ impl<St: Store> Arrival<St> {
             created_at: now.checked_sub(self.at.elapsed()).unwrap_or(now),
             started,
             progress,
-            owner: self.owner,
-            key: self.key,
+            owner: bound.and_then(|bound| bound.owner),
+            key: key.zip(self.fingerprint.as_deref().copied()),
             join_only,
             run_here: started.is_some(),
         })
@@ -263,7 +266,7 @@ fn promise<St: Store>(
                 registry: arrival.registry.clone(),
                 created: arrival.at,
                 is_head: arrival.method == Method::HEAD,
-                is_owned: arrival.owner.is_some(),
+                is_owned: new.owner.is_some(),
                 claim,
                 _slot: arrival.slot.ok(),
             };
@@ -292,7 +295,7 @@ pub(crate) fn span(id: JobId, method: &Method) -> Span {
 impl<St: Store> Promised<St> {
     fn accepted(&self) -> Response<Replay> {
         let config = &self.registry.config;
-        let applied = self.prefer.applied(true, config.max_wait);
+        let applied = self.prefer.applied(true);
         let path = self.path.as_deref().unwrap_or_default();
         match self.format {
             Format::Page => monitor::see_page(&self.snapshot, config, path, applied),
@@ -318,8 +321,7 @@ impl<St: Store> Promised<St> {
         }
         let outcome = monitor::outcome(&self.registry, &self.snapshot).await;
         let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
-        self.prefer
-            .mark_inline(&mut response, self.registry.config.max_wait);
+        self.prefer.mark_inline(&mut response);
         response
     }
 }

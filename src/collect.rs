@@ -3,7 +3,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 
@@ -19,10 +19,15 @@ const MAX_AHEAD: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Collect {
     limit: usize,
-    first: Bytes,
-    rest: BytesMut,
+    data: Data,
     trailers: Option<Box<HeaderMap>>,
     charge: Option<Charge>,
+}
+
+#[derive(Debug)]
+enum Data {
+    First(Bytes),
+    Together(BytesMut),
 }
 
 /// A body that has been read, and what it takes of the budget.
@@ -49,8 +54,7 @@ impl Collect {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            first: Bytes::new(),
-            rest: BytesMut::new(),
+            data: Data::First(Bytes::new()),
             trailers: None,
             charge: None,
         }
@@ -96,12 +100,11 @@ impl Collect {
 
     /// Gives out the data read so far.
     pub(crate) fn finish(&mut self) -> Collected {
-        let rest = std::mem::take(&mut self.rest);
+        let data = std::mem::replace(&mut self.data, Data::First(Bytes::new()));
         Collected {
-            bytes: if rest.is_empty() {
-                std::mem::take(&mut self.first)
-            } else {
-                rest.freeze()
+            bytes: match data {
+                Data::First(bytes) => bytes,
+                Data::Together(bytes) => bytes.freeze(),
             },
             trailers: self.trailers.take(),
             charge: self.charge.take(),
@@ -110,28 +113,30 @@ impl Collect {
 
     /// How much has been read, in bytes.
     pub(crate) fn len(&self) -> usize {
-        self.first.len() + self.rest.len()
+        match &self.data {
+            Data::First(bytes) => bytes.len(),
+            Data::Together(bytes) => bytes.len(),
+        }
     }
 
     /// `upcoming` is how much more the body says it has, at the most.
-    fn push(&mut self, mut data: impl Buf, upcoming: Option<u64>) {
-        let len = data.remaining();
-        if self.len() == 0 {
-            self.first = data.copy_to_bytes(len);
-            return;
-        }
-        if self.rest.is_empty() {
-            let upcoming = usize::try_from(upcoming.unwrap_or(0)).unwrap_or(usize::MAX);
-            self.rest
-                .reserve(self.first.len() + len + upcoming.min(MAX_AHEAD));
-            self.rest
-                .extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        while data.has_remaining() {
-            let chunk = data.chunk();
-            self.rest.extend_from_slice(chunk);
-            let taken = chunk.len();
-            data.advance(taken);
+    fn push(&mut self, data: impl Buf, upcoming: Option<u64>) {
+        match &mut self.data {
+            Data::First(first) if first.is_empty() => *first = whole(data),
+            Data::First(first) => {
+                let upcoming = usize::try_from(upcoming.unwrap_or(0)).unwrap_or(usize::MAX);
+                let room = first.len() + data.remaining() + upcoming.min(MAX_AHEAD);
+                let mut together = BytesMut::with_capacity(room);
+                together.extend_from_slice(first);
+                together.put(data);
+                self.data = Data::Together(together);
+            }
+            Data::Together(together) => together.put(data),
         }
     }
+}
+
+/// All of it in one piece, which costs nothing where it is `Bytes` already.
+fn whole(mut data: impl Buf) -> Bytes {
+    data.copy_to_bytes(data.remaining())
 }

@@ -22,6 +22,7 @@ use crate::{
     gate::{Refused, Slot},
     idempotency::Key,
     jobs::Registry,
+    negotiate::Format,
     owner::Owner,
     passing::Passing,
     prefer::Prefer,
@@ -46,14 +47,10 @@ where
     state: State<S, B, St>,
     /// The body's time-out, then the hand-over's delay; registered only where there is something to
     /// wait for.
-    #[pin]
-    timer: Option<Sleep>,
+    timer: Option<Pin<Box<Sleep>>>,
     /// What is told in an inline response, where preferences can change the answer.
-    mark: Option<Mark>,
+    mark: Option<Prefer>,
 }
-
-/// A client's preferences, and the longest wait that is granted.
-type Mark = (Prefer, Duration);
 
 #[pin_project(project = StateProj, project_replace = StateOwn)]
 enum State<S, B, St>
@@ -87,6 +84,12 @@ pub(crate) struct Intake<St> {
     /// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
     pub(crate) is_owed: bool,
     pub(crate) prefer: Prefer,
+    pub(crate) format: Format,
+    pub(crate) bound: Option<Box<Bound>>,
+}
+
+/// To whom and to which key a request is bound; few are.
+pub(crate) struct Bound {
     pub(crate) owner: Option<Owner>,
     pub(crate) key: Option<Key>,
 }
@@ -141,13 +144,12 @@ where
         }
     }
 
-    pub(crate) fn marked(mut self, mark: Option<Mark>) -> Self {
-        self.mark = mark;
+    pub(crate) fn marked(mut self, prefer: Prefer) -> Self {
+        self.mark = Some(prefer);
         self
     }
 
-    pub(crate) fn pass(inner: S, head: Parts, body: RequestBody<B>) -> Self {
-        let request = Request::from_parts(head, body);
+    pub(crate) fn pass(inner: S, request: Request<RequestBody<B>>) -> Self {
         Self::new(State::Passing(Passing::new(inner, request)))
     }
 
@@ -210,11 +212,11 @@ where
                         Poll::Pending if reading.ended => return Poll::Pending,
                         Poll::Pending => {
                             let limit = reading.intake.registry.config.body_timeout;
-                            ready!(poll_timer(this.timer.as_mut(), limit, cx));
+                            ready!(poll_timer(this.timer, limit, cx));
                             Err(ReadError::TimedOut)
                         }
                     };
-                    this.timer.set(None);
+                    *this.timer = None;
                     match this.state.as_mut().project_replace(State::Done) {
                         StateOwn::Reading(reading) => reading.next(read),
                         _ => State::Done,
@@ -229,9 +231,9 @@ where
                         return Poll::Pending;
                     };
                     if !after.is_zero() {
-                        ready!(poll_timer(this.timer.as_mut(), *after, cx));
+                        ready!(poll_timer(this.timer, *after, cx));
                     }
-                    this.timer.set(None);
+                    *this.timer = None;
                     match this.state.as_mut().project_replace(State::Done) {
                         StateOwn::Racing(Racing {
                             call,
@@ -244,7 +246,7 @@ where
                     match ready!(accepting.as_mut().poll(cx)) {
                         Err((_, call)) if !*owed => {
                             // Answered however late: no wait is honored.
-                            if let Some((prefer, _)) = this.mark {
+                            if let Some(prefer) = this.mark {
                                 prefer.wait = None;
                             }
                             State::inline(call)
@@ -274,9 +276,9 @@ where
 }
 
 /// The inner service's response, as it is but for a mark.
-fn inline<R>(mut response: Response<R>, mark: Option<Mark>) -> Response<ResponseBody<R>> {
-    if let Some((prefer, longest_wait)) = mark {
-        prefer.mark_inline(&mut response, longest_wait);
+fn inline<R>(mut response: Response<R>, mark: Option<Prefer>) -> Response<ResponseBody<R>> {
+    if let Some(prefer) = mark {
+        prefer.mark_inline(&mut response);
     }
     response.map(ResponseBody::inner)
 }
@@ -392,17 +394,12 @@ where
 
 /// Starts the timer where it is not running, and polls it.
 fn poll_timer(
-    mut timer: Pin<&mut Option<Sleep>>,
+    timer: &mut Option<Pin<Box<Sleep>>>,
     duration: Duration,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    if timer.is_none() {
-        timer.set(Some(sleep(duration)));
-    }
-    match timer.as_pin_mut() {
-        Some(timer) => timer.poll(cx),
-        None => Poll::Pending,
-    }
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep(duration)));
+    timer.as_mut().poll(cx)
 }
 
 impl<S, B, St> fmt::Debug for ResponseFuture<S, B, St>

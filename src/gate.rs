@@ -92,7 +92,7 @@ impl Gate {
                 }
                 _ => return Err(Refused::OwnerFull),
             }
-            slot.owner = Some(owner);
+            slot.owner = Some(Box::new(owner));
         }
         Ok(slot)
     }
@@ -177,17 +177,17 @@ impl fmt::Debug for Gate {
 pub(crate) struct Slot {
     gate: Gate,
     /// Whose slot it is, where owners are counted.
-    owner: Option<Owner>,
+    owner: Option<Box<Owner>>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let shared = &self.gate.shared;
-        if let Some(owner) = self.owner {
-            if let Some(mut slots) = shared.owners.get_mut(&owner) {
+        if let Some(owner) = self.owner.as_deref() {
+            if let Some(mut slots) = shared.owners.get_mut(owner) {
                 *slots -= 1;
             }
-            shared.owners.remove_if(&owner, |_, slots| *slots == 0);
+            shared.owners.remove_if(owner, |_, slots| *slots == 0);
         }
         if shared.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
             shared.emptied.notify_waiters();

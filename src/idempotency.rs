@@ -5,7 +5,7 @@ use crate::{digest::Digest, owner::Owner};
 
 /// The header in which a client names a request, to be able to repeat it
 /// (draft-ietf-httpapi-idempotency-key-header).
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Tells that the answer is about the job of an earlier request with the same key.
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

@@ -6,7 +6,7 @@ use crate::{
     budget::Budget,
     dialect::Dialect,
     gate::Gate,
-    job::{JobId, Snapshot},
+    job::{IdText, JobId, Snapshot},
     layer::AcceptedLayer,
     links::{At, Links, is_plain},
     list::{Filter, Page},
@@ -127,9 +127,9 @@ impl Config {
     }
 
     /// Writes the address of a job's monitor as it is written there.
-    pub(crate) fn write_link(&self, to: &mut Vec<u8>, at: At<'_>, id: JobId) {
+    pub(crate) fn write_link(&self, to: &mut Vec<u8>, at: At<'_>, id: &IdText) {
         self.links.write_prefix(to, &self.monitor_path, at);
-        to.extend_from_slice(&id.encode());
+        to.extend_from_slice(id);
     }
 
     /// The address of an owner's list.

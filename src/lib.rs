@@ -143,6 +143,7 @@ mod jobs;
 mod layer;
 mod links;
 mod list;
+mod mentions;
 mod monitor;
 mod negotiate;
 mod owner;

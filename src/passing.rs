@@ -13,7 +13,8 @@ use tower::Service;
 /// without it: the request is then moved no further than into the service's own future.
 #[pin_project(project = PassingProj)]
 pub(crate) enum Passing<S: Service<Rq>, Rq> {
-    Waiting(S, Option<Rq>),
+    /// Boxed, so that who is called at once is not moved about with room for a request.
+    Waiting(S, Option<Box<Rq>>),
     Called(#[pin] S::Future),
     /// The service broke before it was called.
     Broken(Option<S::Error>),
@@ -25,7 +26,7 @@ impl<S: Service<Rq>, Rq> Passing<S, Rq> {
         match inner.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Called(inner.call(request)),
             Poll::Ready(Err(error)) => Self::Broken(Some(error)),
-            Poll::Pending => Self::Waiting(inner, Some(request)),
+            Poll::Pending => Self::Waiting(inner, Some(Box::new(request))),
         }
     }
 }
@@ -38,7 +39,7 @@ impl<S: Service<Rq>, Rq> Future for Passing<S, Rq> {
             let future = match self.as_mut().project() {
                 PassingProj::Waiting(inner, request) => {
                     ready!(inner.poll_ready(cx))?;
-                    inner.call(request.take().expect("a call is called once"))
+                    inner.call(*request.take().expect("a call is called once"))
                 }
                 PassingProj::Called(future) => return future.poll(cx),
                 PassingProj::Broken(error) => {

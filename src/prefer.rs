@@ -13,14 +13,14 @@ pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("prefe
 pub(crate) struct Prefer {
     /// `respond-async` (RFC 7240 §4.1).
     pub(crate) respond_async: bool,
-    /// `wait=N` in seconds (RFC 7240 §4.3).
+    /// `wait=N` in seconds (RFC 7240 §4.3), as far as it is granted.
     pub(crate) wait: Option<Duration>,
 }
 
 impl Prefer {
     /// What was honored of this where the answer is inline, or 202.
-    pub(crate) fn applied(&self, is_accepted: bool, longest_wait: Duration) -> Option<HeaderValue> {
-        let wait = self.wait.map(|wait| wait.min(longest_wait).as_secs());
+    pub(crate) fn applied(&self, is_accepted: bool) -> Option<HeaderValue> {
+        let wait = self.wait.map(|wait| wait.as_secs());
         match (self.respond_async && is_accepted, wait) {
             (false, None) => None,
             (true, None) => Some(HeaderValue::from_static("respond-async")),
@@ -30,17 +30,18 @@ impl Prefer {
     }
 
     /// Tells in the head of an inline response that preferences can change the answer, and which did.
-    pub(crate) fn mark_inline<R>(&self, response: &mut Response<R>, longest_wait: Duration) {
+    pub(crate) fn mark_inline<R>(&self, response: &mut Response<R>) {
         let headers = response.headers_mut();
         headers.append(header::VARY, PREFER.into());
-        if let Some(applied) = self.applied(false, longest_wait) {
+        if let Some(applied) = self.applied(false) {
             headers.append(PREFERENCE_APPLIED, applied);
         }
     }
 
     /// Reads every `Prefer` line as one list. What is unknown or malformed is ignored, and of a
-    /// preference that is given twice the first counts (RFC 7240 §2).
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    /// preference that is given twice the first counts (RFC 7240 §2). No wait is granted beyond
+    /// `longest_wait`.
+    pub(crate) fn of(headers: &HeaderMap, longest_wait: Duration) -> Self {
         let mut prefer = Self::default();
         let mut wait_seen = false;
         for line in headers.get_all(PREFER) {
@@ -59,7 +60,7 @@ impl Prefer {
                     prefer.respond_async |= unquoted(value).is_empty();
                 } else if name.eq_ignore_ascii_case(b"wait") && !wait_seen {
                     wait_seen = true;
-                    prefer.wait = seconds(unquoted(value));
+                    prefer.wait = seconds(unquoted(value)).map(|wait| wait.min(longest_wait));
                 }
             }
         }
@@ -119,7 +120,7 @@ mod tests {
                 HeaderValue::from_bytes(line).expect("a field value"),
             );
         }
-        Prefer::of(&headers)
+        Prefer::of(&headers, Duration::MAX)
     }
 
     #[test]
@@ -156,6 +157,14 @@ mod tests {
                 "{lines:?}"
             );
         }
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_limit() {
+        let mut headers = HeaderMap::new();
+        headers.insert(PREFER, HeaderValue::from_static("wait=3600"));
+        let limit = Duration::from_secs(60);
+        assert_eq!(Prefer::of(&headers, limit).wait, Some(limit));
     }
 
     proptest! {

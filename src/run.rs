@@ -1,6 +1,6 @@
 use std::{
     any::Any,
-    future::poll_fn,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
@@ -64,8 +64,14 @@ where
     St: Store,
 {
     /// Runs the call until the job has ended, and for its grace beyond.
-    pub(crate) async fn to_end(mut self) {
-        drive(self.call.as_mut(), &self.job).await;
+    ///
+    /// A block rather than an `async fn`, which has room for its arguments twice.
+    pub(crate) fn to_end(self) -> impl Future<Output = ()> {
+        let mut run = self;
+        async move {
+            let run = &mut run;
+            drive(run.call.as_mut(), &run.job).await;
+        }
     }
 }
 
@@ -128,13 +134,18 @@ where
         let heard = call.as_mut().cancel() && call.started().is_some();
         // A drain has waited long enough already.
         if heard && code != ErrorCode::Shutdown {
-            let grace = job.registry.config.cancel_grace;
             let ended = poll_fn(|cx| steps.as_mut().poll_end(call.as_mut(), job, cx));
-            select! {
-                _ = timeout(grace, ended) => {}
-                () = job.registry.gate.shutdown() => {}
-            }
+            // Boxed: few jobs come to it, and each would have room for it.
+            Box::pin(grace(job, ended)).await;
         }
+    }
+}
+
+/// Lets a call go on that has heard of its end, for a while.
+async fn grace<St: Store>(job: &Job<St>, ended: impl Future<Output = Outcome>) {
+    select! {
+        _ = timeout(job.registry.config.cancel_grace, ended) => {}
+        () = job.registry.gate.shutdown() => {}
     }
 }
 

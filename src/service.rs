@@ -5,21 +5,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::{
     body::{Replay, RequestBody, ResponseBody},
-    future::{Intake, ResponseFuture},
+    future::{Bound, Intake, ResponseFuture},
     idempotency::{Key, Malformed},
     jobs::Jobs,
+    mentions::Mentions,
     monitor::{self, Place},
+    negotiate::Format,
     prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
     terms::Terms,
-    when::{Plan, Policy, When, choose, is_dialogue},
+    when::{Plan, Policy, When, choose, is_passed},
 };
 
 /// A service behind [`AcceptedLayer`](crate::AcceptedLayer).
@@ -83,29 +85,48 @@ where
         let registry = &self.jobs.registry;
         let config = &registry.config;
         let place = Place::of(request.uri().path(), config);
-        let (head, body) = request.into_parts();
         if let Some(place) = place {
+            let (head, _) = request.into_parts();
             return ResponseFuture::monitoring(monitor::answer(registry.clone(), place, head));
         }
         let inner = self.inner.clone();
-        let when = choose(&self.policy, config.dialect, &head);
-        if when == When::Never || is_dialogue(&head) {
-            return ResponseFuture::pass(inner, head, RequestBody::streaming(body));
+        // Before the request is taken apart, which takes time.
+        if is_passed(&self.policy, config.dialect, request.method()) {
+            return ResponseFuture::pass(inner, request.map(RequestBody::streaming));
         }
-        let prefer = Prefer::of(&head.headers);
-        let mark = Some((prefer, config.max_wait));
+        let (head, body) = request.into_parts();
+        let pass = |inner, head, body| {
+            let body = RequestBody::streaming(body);
+            ResponseFuture::pass(inner, Request::from_parts(head, body))
+        };
+        let when = choose(&self.policy, &head);
+        if when == When::Never || head.method == Method::CONNECT {
+            return pass(inner, head, body);
+        }
+        let mentions = Mentions::of(&head.headers);
+        if mentions.dialogue {
+            return pass(inner, head, body);
+        }
+        let prefer = match mentions.prefer {
+            true => Prefer::of(&head.headers, config.max_wait),
+            false => Prefer::default(),
+        };
         // What passes through is answered however late: no wait is honored.
-        let passed = Some((Prefer::default(), config.max_wait));
-        let plan = when.plan(&prefer, config.max_wait);
+        let passed = Prefer::default();
+        let plan = when.plan(&prefer);
         if plan == Plan::Pass {
-            return ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(passed);
+            return pass(inner, head, body).marked(passed);
         }
         let terms = &self.terms;
         if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
             return ResponseFuture::answering(ready(refusal.map(Replay::from)));
         }
         let owner = config.owner(&head);
-        let key = match Key::of(&head.headers, owner.as_ref()) {
+        let key = match mentions.idempotency_key {
+            true => Key::of(&head.headers, owner.as_ref()),
+            false => Ok(None),
+        };
+        let key = match key {
             Err(Malformed) => return ResponseFuture::refused(Problem::MalformedKey),
             Ok(None) if terms.idempotency.required => {
                 return ResponseFuture::refused(Problem::KeyRequired);
@@ -125,9 +146,7 @@ where
         let is_owed = plan == Plan::Now || when == When::Always || key.is_some();
         match refused {
             Some(problem) if is_owed => ResponseFuture::refused(problem),
-            Some(_) => {
-                ResponseFuture::pass(inner, head, RequestBody::streaming(body)).marked(passed)
-            }
+            Some(_) => pass(inner, head, body).marked(passed),
             None => {
                 let intake = Intake {
                     registry: registry.clone(),
@@ -136,10 +155,14 @@ where
                     plan,
                     is_owed,
                     prefer,
-                    owner,
-                    key,
+                    format: match mentions.accept {
+                        true => Format::preferred(&head.headers),
+                        false => Format::Json,
+                    },
+                    bound: (owner.is_some() || key.is_some())
+                        .then(|| Box::new(Bound { owner, key })),
                 };
-                ResponseFuture::reading(intake, inner, head, body).marked(mark)
+                ResponseFuture::reading(intake, inner, head, body).marked(prefer)
             }
         }
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use http::{HeaderMap, Method, header::UPGRADE, request::Parts};
+use http::{Method, request::Parts};
 
 use crate::{dialect::Dialect, prefer::Prefer};
 
@@ -79,16 +79,19 @@ impl<F: Fn(&Parts) -> When> Policy for F {
     }
 }
 
-/// What the policy says of this request, and where it says nothing, the dialect.
-pub(crate) fn choose<P: Policy>(policy: &P, dialect: Dialect, head: &Parts) -> When {
-    if !head.method.is_safe() || policy.is_for_safe_methods() {
-        return policy.when(head);
-    }
-    let may_be_asked_for = dialect == Dialect::Pending202 && head.method == Method::GET;
+/// Whether requests of this method pass through, whatever else their heads say.
+pub(crate) fn is_passed<P: Policy>(policy: &P, dialect: Dialect, method: &Method) -> bool {
+    let may_be_asked_for = dialect == Dialect::Pending202 && method == Method::GET;
+    method.is_safe() && !policy.is_for_safe_methods() && !may_be_asked_for
+}
+
+/// What the policy says of a request that is not passed, and where it says nothing, the dialect.
+pub(crate) fn choose<P: Policy>(policy: &P, head: &Parts) -> When {
+    let is_spoken_for = policy.is_for_safe_methods() || !head.method.is_safe();
     match policy.when(head) {
         When::Never => When::Never,
-        _ if may_be_asked_for => When::Preferred,
-        _ => When::Never,
+        when if is_spoken_for => when,
+        _ => When::Preferred,
     }
 }
 
@@ -105,34 +108,14 @@ pub(crate) enum Plan {
 }
 
 impl When {
-    pub(crate) fn plan(self, prefer: &Prefer, longest_wait: Duration) -> Plan {
-        let wait = prefer.wait.map(|wait| wait.min(longest_wait));
-        match (self, prefer.respond_async, wait) {
+    pub(crate) fn plan(self, prefer: &Prefer) -> Plan {
+        match (self, prefer.respond_async, prefer.wait) {
             (Self::Never, _, _) | (Self::Preferred, false, _) => Plan::Pass,
             (_, _, Some(wait)) => Plan::Within(wait),
             (_, true, None) | (Self::Always, false, None) => Plan::Now,
             (Self::After(delay), false, None) => Plan::Within(delay),
         }
     }
-}
-
-/// Requests that are not one message each way: no job can stand for them.
-pub(crate) fn is_dialogue(head: &Parts) -> bool {
-    head.method == Method::CONNECT
-        || asks_for_another_protocol(&head.headers)
-        || head
-            .headers
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// Java's client and `curl --http2` offer `h2c` with whatever they send first over plain TCP. That is
-/// the same request in another framing, deprecated (RFC 9113 §3.1) and ignored by most servers.
-fn asks_for_another_protocol(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(UPGRADE).iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .any(|protocol| !protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 #[cfg(test)]
@@ -160,23 +143,8 @@ mod tests {
             (When::Never, [pass, pass, pass, pass]),
         ] {
             for (prefer, plan) in columns.iter().zip(row) {
-                assert_eq!(
-                    when.plan(prefer, Duration::MAX),
-                    plan,
-                    "{when:?}, {prefer:?}"
-                );
+                assert_eq!(when.plan(prefer), plan, "{when:?}, {prefer:?}");
             }
         }
-    }
-
-    #[test]
-    fn no_wait_is_longer_than_the_limit() {
-        let (respond_async, wait) = (true, Some(Duration::from_secs(3600)));
-        let prefer = Prefer {
-            respond_async,
-            wait,
-        };
-        let limit = Duration::from_secs(60);
-        assert_eq!(When::Always.plan(&prefer, limit), Plan::Within(limit));
     }
 }

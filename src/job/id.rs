@@ -9,6 +9,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 /// The length of an id as text: 128 bits in base64url without padding.
 const LEN: usize = 22;
 
+/// An id as text.
+pub(crate) type IdText = [u8; LEN];
+
 /// Names one job, and is the capability to see it.
 ///
 /// 128 bits from a cryptographic generator, written as 22 characters of base64url (RFC 4648 §5)
@@ -27,7 +30,7 @@ impl JobId {
         Self(rand::random())
     }
 
-    pub(crate) fn encode(self) -> [u8; LEN] {
+    pub(crate) fn encode(self) -> IdText {
         let mut text = [0; LEN];
         let bits = (u128::from(self.0[0]) << 64) | u128::from(self.0[1]);
         let written = URL_SAFE_NO_PAD.encode_slice(bits.to_be_bytes(), &mut text);

@@ -7,6 +7,7 @@ mod state;
 
 pub(crate) use handle::CallScope;
 pub use handle::{JobHandle, Progress};
+pub(crate) use id::IdText;
 pub use id::{JobId, ParseJobIdError};
 pub use snapshot::{Failure, ResponseHead, Snapshot};
 pub use state::{ErrorCode, Event, Status};

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::timestamp;
 use crate::{
-    job::{ErrorCode, Failure, ResponseHead, Snapshot},
+    job::{ErrorCode, Failure, IdText, ResponseHead, Snapshot},
     jobs::Config,
     links::At,
 };
@@ -16,24 +16,20 @@ const USUAL_BYTES: usize = 640;
 ///
 /// It is a function of the job's revision alone. What is absent is absent, not null.
 pub(super) fn document(job: &Snapshot, config: &Config) -> Vec<u8> {
-    document_at(At::Document, job, config)
+    document_at(At::Document, &job.id.encode(), job, config)
 }
 
-/// The same with links to be read elsewhere.
+/// The same with links to be read elsewhere, and its id as text.
 ///
 /// To write documents is most of what a monitor does. A derived `Serialize` takes twice as long: it
 /// looks for what is to be escaped in every name and in every text, also where nothing can be.
-pub(super) fn document_at(at: At<'_>, job: &Snapshot, config: &Config) -> Vec<u8> {
-    let id = job.id.encode();
+pub(super) fn document_at(at: At<'_>, id: &IdText, job: &Snapshot, config: &Config) -> Vec<u8> {
     let mut json = Vec::with_capacity(USUAL_BYTES);
     json.extend_from_slice(b"{\"id\":\"");
-    json.extend_from_slice(&id);
+    json.extend_from_slice(id);
     json.extend_from_slice(b"\",\"self\":\"");
     let link_start = json.len();
-    config
-        .links
-        .write_prefix(&mut json, &config.monitor_path, at);
-    json.extend_from_slice(&id);
+    config.write_link(&mut json, at, id);
     let link = link_start..json.len();
     json.extend_from_slice(b"\",\"status\":\"");
     json.extend_from_slice(job.status.as_str().as_bytes());

@@ -63,7 +63,7 @@ struct List {
 impl List {
     fn new(page: &Page, filter: &Filter, config: &Config) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(document_at(At::List, job, config));
+            let json = String::from_utf8(document_at(At::List, &job.id.encode(), job, config));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });

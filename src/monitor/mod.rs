@@ -27,6 +27,7 @@ use crate::{
     dialect::Dialect,
     job::Snapshot,
     jobs::{Config, Registry},
+    mentions::Mentions,
     negotiate::Format,
     prefer::{PREFERENCE_APPLIED, Prefer},
     problem::{self, Problem},
@@ -148,7 +149,11 @@ fn job<St: Store>(
         Lookup::Gone(_) => return refused(Problem::Gone),
         Lookup::Unknown => return refused(Problem::NotFound),
     };
-    let format = Format::preferred(&head.headers);
+    let mentions = Mentions::of(&head.headers);
+    let format = match mentions.accept {
+        true => Format::preferred(&head.headers),
+        false => Format::Json,
+    };
     let is_page = format == Format::Page;
     match (resource, &head.method) {
         (Resource::Events, &Method::GET | &Method::HEAD) => {
@@ -159,7 +164,8 @@ fn job<St: Store>(
         }
         (Resource::Monitor | Resource::Status | Resource::Result, &Method::GET | &Method::HEAD) => {
             let is_page = is_page && resource == Resource::Monitor;
-            let waits = Prefer::of(&head.headers).wait.is_some();
+            let waits =
+                mentions.prefer && Prefer::of(&head.headers, config.max_wait).wait.is_some();
             let shown = (!waits).then(|| view(&job, config, resource, is_page, head));
             match shown.flatten() {
                 Some(response) => Reply::Now(response.map(Into::into)),
@@ -211,12 +217,11 @@ async fn show<St: Store>(
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let config = &registry.config;
-    let prefer = Prefer::of(&head.headers);
+    let prefer = Prefer::of(&head.headers, config.max_wait);
     let job = match prefer.wait {
         None => job,
         // For a change where the client says what it has, else for the end.
         Some(limit) => {
-            let limit = limit.min(config.max_wait);
             let says = !is_page
                 && shows_document(resource, config)
                 && head.headers.contains_key(header::IF_NONE_MATCH);
@@ -235,7 +240,7 @@ async fn show<St: Store>(
             result
         }
     };
-    if let Some(applied) = prefer.applied(false, config.max_wait) {
+    if let Some(applied) = prefer.applied(false) {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)

@@ -5,12 +5,16 @@ use std::{ops::Range, sync::LazyLock};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 
-use super::{NO_STORE, VARY, conditional, document::document, place::Resource};
+use super::{
+    NO_STORE, VARY, conditional,
+    document::{document, document_at},
+    place::Resource,
+};
 use crate::{
     body::Replay,
     dialect::Dialect,
     estimate,
-    job::{JobId, Snapshot},
+    job::{IdText, JobId, Snapshot},
     jobs::Config,
     links::At,
     prefer::{PREFER, PREFERENCE_APPLIED},
@@ -60,13 +64,15 @@ static TAGGED: LazyLock<HeaderMap> = LazyLock::new(|| {
 struct Sheet {
     text: Vec<u8>,
     document: usize,
+    id: IdText,
 }
 
 impl Sheet {
     fn new(job: &Snapshot, config: &Config) -> Self {
-        let text = document(job, config);
+        let id = job.id.encode();
+        let text = document_at(At::Document, &id, job, config);
         let document = text.len();
-        Self { text, document }
+        Self { text, document, id }
     }
 
     /// Adds a text and tells its place.
@@ -126,8 +132,14 @@ pub(super) fn tagged(job: &Snapshot, config: &Config, head: &Parts) -> Response<
     let sheet = sheet.finish();
     let mut response = Response::new(sheet.body());
     let mut headers = TAGGED.clone();
-    headers.insert(header::ETAG, sheet.value(etag));
-    headers.insert(header::CONTENT_LENGTH, sheet.value(length));
+    for (name, value) in &mut headers {
+        let text = match name {
+            _ if name == header::ETAG => &etag,
+            _ if name == header::CONTENT_LENGTH => &length,
+            _ => continue,
+        };
+        *value = sheet.value(text.clone());
+    }
     if let Some(retry_after) = retry_after {
         headers.insert(header::RETRY_AFTER, sheet.value(retry_after));
     }
@@ -185,7 +197,7 @@ pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
 
 fn link(config: &Config, at: At<'_>, id: JobId, rest: &str) -> HeaderValue {
     let mut link = Vec::new();
-    config.write_link(&mut link, at, id);
+    config.write_link(&mut link, at, &id.encode());
     link.extend_from_slice(rest.as_bytes());
     HeaderValue::try_from(link).expect("a link")
 }
@@ -199,11 +211,11 @@ pub(crate) fn accepted(
 ) -> Response<Replay> {
     let mut sheet = Sheet::new(job, config);
     let retry_after = sheet.add(|text| write_number(text, retry_after(job)));
-    let mut monitor = 0..0;
+    let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {
         text.push(b'<');
         let start = text.len();
-        config.write_link(text, At::Request(path), job.id);
+        config.write_link(text, At::Request(path), &id);
         monitor = start..text.len();
         text.extend_from_slice(b">; rel=\"monitor\"");
     });
