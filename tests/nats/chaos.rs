@@ -99,7 +99,7 @@ async fn a_worker_process() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_ends_and_none_is_lost_or_done_twice_whatever_is_killed() {
     let jobs = number("ACCEPTED_CHAOS_JOBS").unwrap_or(1_000);
-    let seed = number("ACCEPTED_CHAOS_SEED").unwrap_or_else(|| rand::random());
+    let seed = number("ACCEPTED_CHAOS_SEED").unwrap_or_else(rand::random);
     println!("replay with ACCEPTED_CHAOS_SEED={seed}");
     let Some(servers) = Servers::start(3).await else {
         return;
@@ -380,7 +380,11 @@ async fn follow(replicas: Vec<Replica>, location: String, path: String) -> (Stri
                 }
             }
             StatusCode::SERVICE_UNAVAILABLE => {}
-            _ => panic!("{path} was accepted, and {location} is {answer:?}"),
+            _ => {
+                sleep(Duration::from_secs(10)).await;
+                let later = send(&replicas[replica], get(&location)).await;
+                panic!("{path} was accepted, and {location} is {answer:?}, and later {later:?}");
+            }
         }
         let pause = rand::random_range(50..500);
         sleep(Duration::from_millis(pause)).await;

@@ -1,5 +1,6 @@
 //! Jobs in NATS JetStream: [the story](crate::nats).
 
+mod barrier;
 mod changes;
 mod claim;
 mod envelope;

@@ -25,9 +25,11 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
             },
             None => match shared.waiting(id).await? {
                 Some(waiting) => (Record::queued(&waiting.asked), 0),
-                // It may have been claimed, and ended, in between.
-                None if shared.record(id).await?.is_some() => continue,
-                None => return Ok(Lookup::Unknown),
+                None => match shared.lookup(id).await? {
+                    // It was claimed, or even ended, in between.
+                    Lookup::Found(_) => continue,
+                    none => return Ok(none),
+                },
             },
         };
         let was = record.snapshot(id);

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::{
     NatsError, NatsOptions,
+    barrier::Barrier,
     claim::Held,
     envelope::{open, seal},
     interest::Interest,
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     /// What runs in this process. Held for a look-up or a copy, never across an await.
     pub(super) active: Mutex<HashMap<JobId, Arc<Held>>>,
     pub(super) interest: Interest,
+    pub(super) barrier: Barrier,
     /// A call has told something.
     pub(super) told: Notify,
 }
@@ -71,6 +73,7 @@ impl Shared {
         // Known from here on: a client may be there before its connection is.
         let half = (context.client().server_info().max_payload / 2).max(1);
         Ok(Self {
+            barrier: Barrier::new(&streams),
             streams,
             names,
             context,
@@ -113,17 +116,26 @@ impl Shared {
         }
     }
 
-    /// What is known of a job: from the bucket, or else the queue. What is in neither may have gone
-    /// from the one to the other in between.
+    /// What is known of a job.
     pub(super) async fn lookup(&self, id: JobId) -> Result<Lookup, NatsError> {
+        if let Some(known) = self.look(id).await? {
+            return Ok(known);
+        }
+        self.barrier.raise().await?;
+        Ok(self.look(id).await?.unwrap_or(Lookup::Unknown))
+    }
+
+    /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
+    /// from the one to the other in between.
+    async fn look(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
         if let Some(found) = self.record(id).await? {
-            return Ok(found.lookup(id));
+            return Ok(Some(found.lookup(id)));
         }
         if let Some(waiting) = self.waiting(id).await? {
-            return Ok(Lookup::Found(waiting.asked.snapshot(id)));
+            return Ok(Some(Lookup::Found(waiting.asked.snapshot(id))));
         }
         let found = self.record(id).await?;
-        Ok(found.map_or(Lookup::Unknown, |found| found.lookup(id)))
+        Ok(found.map(|found| found.lookup(id)))
     }
 
     /// Writes a record where there is none, or the one of this sequence. `None`: there is another.

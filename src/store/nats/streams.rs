@@ -57,7 +57,6 @@ impl Streams {
             max_age: options.retain,
             max_messages_per_subject: 1,
             allow_rollup: true,
-            deny_delete: true,
             ..config(names.jobs(), names.all_in_bucket())
         };
         let requests = Config {
