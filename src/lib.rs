@@ -181,6 +181,10 @@ pub use crate::{
 #[doc = include_str!("docs/mounting.md")]
 pub mod mounting {}
 
+#[cfg(feature = "nats")]
+#[doc = include_str!("docs/nats.md")]
+pub mod nats {}
+
 /// The README's examples, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

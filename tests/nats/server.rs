@@ -1,6 +1,8 @@
 //! nats-servers of each test's own, killed when it ends.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -118,7 +120,7 @@ impl Servers {
             .create(true)
             .append(true)
             .open(&node.log);
-        let process = Command::new("nats-server")
+        let process = Command::new(program())
             .arg("-c")
             .arg(&node.config)
             .stdout(Stdio::null())
@@ -198,6 +200,11 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// `NATS_SERVER` names another one than that which is installed.
+fn program() -> OsString {
+    env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into())
 }
 
 /// Ports that were free a moment ago, all at a time.

@@ -54,7 +54,7 @@ use crate::{
 /// [`Worker`](crate::Worker) runs them.
 ///
 /// What it promises and what it does not, how to size it and what to watch: [the
-/// story](crate::past_one_machine).
+/// story](crate::nats).
 #[derive(Clone)]
 pub struct NatsStore {
     shared: Arc<Shared>,
