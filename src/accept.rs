@@ -18,10 +18,11 @@ use crate::{
     body::{Replay, RequestBody},
     call::Call,
     collect::Collected,
+    estimate::Kind,
     future::{Bound, Intake},
     gate::{Refused, Slot},
     idempotency::{Fingerprint, IDEMPOTENT_REPLAYED},
-    job::{JobId, Progress, Snapshot},
+    job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
     monitor,
@@ -49,6 +50,8 @@ pub(crate) struct Arrival<St: Store> {
     bound: Option<Box<Bound>>,
     /// What the request's key is used for, where it has one.
     fingerprint: Option<Box<Fingerprint>>,
+    /// What kind of request it is, where the layer was told how to tell.
+    kind: Option<Kind>,
     at: Instant,
 }
 
@@ -64,6 +67,8 @@ impl<St: Store> Arrival<St> {
             .as_ref()
             .is_some_and(|bound| bound.key.is_some());
         let fingerprint = is_keyed.then(|| terms.idempotency.fingerprint(head, &body.bytes));
+        let kind = terms.kind.as_ref().and_then(|kind| kind(head));
+        let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.config.links == Links::Relative;
         Self {
             registry,
@@ -76,6 +81,7 @@ impl<St: Store> Arrival<St> {
             format: intake.format,
             bound: intake.bound,
             fingerprint: fingerprint.map(Box::new),
+            kind,
             at: Instant::now(),
         }
     }
@@ -86,7 +92,10 @@ impl<St: Store> Arrival<St> {
     }
 
     /// The job it is to become, if it may.
-    fn job(&self, started: Option<Instant>, progress: Progress) -> Result<NewJob, Refused> {
+    fn job<S, B>(&self, call: &Call<S, B>) -> Result<NewJob, Refused>
+    where
+        S: Service<Request<RequestBody<B>>>,
+    {
         // The body may have taken its time: a drain that has begun since is not to wait for new work.
         let join_only = match self.slot {
             Ok(_) if !self.registry.gate.is_closed() => false,
@@ -97,14 +106,24 @@ impl<St: Store> Arrival<St> {
         let bound = self.bound.as_ref();
         let key = bound.and_then(|bound| bound.key);
         let now = SystemTime::now();
+        let created_at = now.checked_sub(self.at.elapsed()).unwrap_or(now);
+        let (started, progress) = (call.started(), call.progress());
+        let estimates = &self.registry.estimates;
+        let kind = match &self.kind {
+            Some(kind) => kind.clone(),
+            None => estimates.kind_of(&self.method, call.path()),
+        };
+        let whole = estimates.whole(&kind, self.at, started, progress.fraction);
         Ok(NewJob {
             id: JobId::random(),
             created: self.at,
-            created_at: now.checked_sub(self.at.elapsed()).unwrap_or(now),
+            created_at,
             started,
             progress,
             owner: bound.and_then(|bound| bound.owner),
             key: key.zip(self.fingerprint.as_deref().copied()),
+            kind,
+            estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
             join_only,
             run_here: started.is_some(),
         })
@@ -133,7 +152,7 @@ where
     St: Store,
 {
     async move {
-        let new = match arrival.job(call.started(), call.progress()) {
+        let new = match arrival.job(&call) {
             Ok(new) => new,
             Err(refused) => return Err((Problem::from(refused).response(), call)),
         };
@@ -170,7 +189,7 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let new = match arrival.job(None, Progress::default()) {
+    let new = match arrival.job(&call) {
         Ok(new) => NewJob {
             run_here: within.is_some(),
             ..new
@@ -265,8 +284,10 @@ fn promise<St: Store>(
                 id: new.id,
                 registry: arrival.registry.clone(),
                 created: arrival.at,
+                created_at: new.created_at,
                 is_head: arrival.method == Method::HEAD,
                 is_owned: new.owner.is_some(),
+                kind: new.kind.clone(),
                 claim,
                 _slot: arrival.slot.ok(),
             };
@@ -294,13 +315,13 @@ pub(crate) fn span(id: JobId, method: &Method) -> Span {
 
 impl<St: Store> Promised<St> {
     fn accepted(&self) -> Response<Replay> {
-        let config = &self.registry.config;
+        let registry = &self.registry;
         let applied = self.prefer.applied(true);
         let path = self.path.as_deref().unwrap_or_default();
         match self.format {
-            Format::Page => monitor::see_page(&self.snapshot, config, path, applied),
+            Format::Page => monitor::see_page(&self.snapshot, registry, path, applied),
             Format::Json | Format::Events => {
-                monitor::accepted(&self.snapshot, config, path, applied)
+                monitor::accepted(&self.snapshot, registry, path, applied)
             }
         }
     }
@@ -310,7 +331,7 @@ impl<St: Store> Promised<St> {
         let store = &self.registry.store;
         // As it is now: it has been run since it was made.
         self.snapshot = match store.get(self.snapshot.id).await {
-            Ok(Lookup::Found(snapshot)) => snapshot,
+            Ok(Lookup::Found(snapshot)) => *snapshot,
             Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
             Err(error) => return problem::store_failed(&error),
         };

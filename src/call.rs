@@ -10,6 +10,7 @@ use tower::Service;
 
 use crate::{
     body::RequestBody,
+    estimate::PathStart,
     job::{CallScope, JobId, Progress},
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     phase: Phase<S, RequestBody<B>, S::Future>,
     scope: CallScope,
     started: Option<Instant>,
+    path: PathStart,
 }
 
 #[pin_project(project = PhaseProj)]
@@ -39,6 +41,7 @@ enum Phase<S, B, F> {
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         Self {
+            path: PathStart::of(head.uri.path()),
             phase: Phase::Queued(inner, Some((head, body))),
             scope: CallScope::default(),
             started: None,
@@ -56,6 +59,11 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     /// When the inner service was called, if it has been.
     pub(crate) fn started(&self) -> Option<Instant> {
         self.started
+    }
+
+    /// What its request was for.
+    pub(crate) fn path(&self) -> &PathStart {
+        &self.path
     }
 
     pub(crate) fn progress(&self) -> Progress {

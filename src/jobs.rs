@@ -5,6 +5,7 @@ use http::request::Parts;
 use crate::{
     budget::Budget,
     dialect::Dialect,
+    estimate::Estimates,
     gate::Gate,
     job::{IdText, JobId, Snapshot},
     layer::AcceptedLayer,
@@ -47,6 +48,7 @@ pub struct Jobs<St = MemoryStore> {
 pub(crate) struct Registry<St> {
     pub(crate) store: St,
     pub(crate) gate: Gate,
+    pub(crate) estimates: Estimates,
     pub(crate) config: Config,
 }
 
@@ -63,6 +65,7 @@ pub(crate) struct Config {
     pub(crate) cancel_grace: Duration,
     pub(crate) retain: Duration,
     pub(crate) max_wait: Duration,
+    pub(crate) poll_cost: Duration,
     pub(crate) replay_cookies: bool,
     pub(crate) sandbox_results: bool,
     pub(crate) owner: Option<OwnerOf>,
@@ -96,6 +99,7 @@ impl Default for Config {
             cancel_grace: Duration::from_secs(5),
             retain: Duration::from_secs(3600),
             max_wait: Duration::from_secs(60),
+            poll_cost: Duration::from_secs(1),
             replay_cookies: false,
             sandbox_results: false,
             owner: None,
@@ -247,7 +251,7 @@ impl<St: fmt::Debug> fmt::Debug for Jobs<St> {
 impl Lookup {
     fn found(self) -> Option<Snapshot> {
         match self {
-            Self::Found(snapshot) => Some(snapshot),
+            Self::Found(snapshot) => Some(*snapshot),
             Self::Gone(_) | Self::Unknown => None,
         }
     }
@@ -356,6 +360,16 @@ impl Builder {
         self
     }
 
+    /// How much later a client may learn of a job's end where that saves it a poll. Default: 1 s.
+    ///
+    /// It decides between polling often and learning late, for clients that do as `Retry-After` says: that
+    /// is chosen so that *polls × this + time from the end to the poll that finds it* is as little as can be
+    /// expected, from how long the last jobs of the same [kind](AcceptedLayer::kind) took.
+    pub fn poll_cost(mut self, cost: Duration) -> Self {
+        self.config.poll_cost = cost;
+        self
+    }
+
     /// Whether results are handed out with their `Set-Cookie` and `Clear-Site-Data`. Default: no.
     ///
     /// A result is the answer to a GET that can be shared: with its cookies, a link to one could put
@@ -440,6 +454,7 @@ impl Builder {
                     self.config.max_unfinished,
                     self.config.max_unfinished_per_owner,
                 ),
+                estimates: Estimates::new(self.config.poll_cost),
                 config: self.config,
             }),
         }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
@@ -72,6 +72,31 @@ impl<P, St> AcceptedLayer<P, St> {
         F: Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync + 'static,
     {
         Arc::make_mut(&mut self.terms).admit = Some(Arc::new(admit));
+        self
+    }
+
+    /// Tells what kind of request one is, for the estimate of its time: requests of one kind are taken
+    /// to take about as long. Default, and where the closure returns `None`: the method, and the path
+    /// without the segments that have digits in them or are no plain words.
+    ///
+    /// ```
+    /// use axum::extract::MatchedPath;
+    /// use tower_accepted::Jobs;
+    ///
+    /// let layer = Jobs::new().layer().kind(|head| {
+    ///     let route = head.extensions.get::<MatchedPath>()?.as_str();
+    ///     Some(format!("{} {route}", head.method).into())
+    /// });
+    /// # let _ = layer;
+    /// ```
+    ///
+    /// What is known of kinds is bounded: there should be some dozens, not thousands, and what a client can
+    /// make up should not be in their names. They are seen by the operator only.
+    pub fn kind<F>(mut self, kind: F) -> Self
+    where
+        F: for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    {
+        Arc::make_mut(&mut self.terms).kind = Some(Arc::new(kind));
         self
     }
 }

@@ -161,6 +161,7 @@ mod worker;
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
     dialect::Dialect,
+    estimate::Kind,
     future::ResponseFuture,
     idempotency::Idempotency,
     job::{

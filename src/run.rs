@@ -5,7 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response, header, response};
@@ -23,11 +23,12 @@ use crate::{
     budget::Charge,
     call::Call,
     collect::{Collect, CollectError},
+    estimate::{Halfway, Kind},
     gate::Slot,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
     replay,
-    store::{Change, End, Outcome, Store},
+    store::{Change, End, Outcome, Store, What},
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -40,9 +41,12 @@ pub(crate) struct Job<St: Store> {
     pub(crate) registry: Arc<Registry<St>>,
     /// When the request was taken, from where its time-out counts.
     pub(crate) created: Instant,
+    /// The same by the clock on the wall.
+    pub(crate) created_at: SystemTime,
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,
+    pub(crate) kind: Kind,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: when the slot is back, the job has ended.
     pub(crate) _slot: Option<Slot>,
@@ -91,12 +95,13 @@ where
     call.as_mut().accepted(job.id);
     let mut steps = pin!(Steps::new(call.started().is_some()));
     let mut interrupted = pin!(interrupted(job));
+    let mut halfway = Halfway::default();
     // A scope of its own, so that the response does not take room in this future once it is stored.
-    let (finished, interrupted) = {
+    let (finished, took, interrupted) = {
         let (outcome, interrupted) = loop {
             // The call is asked first, so that one which is done at once costs neither a timer nor a
             // waiter.
-            let change = match select! {
+            let what = match select! {
                 biased;
                 step = poll_fn(|cx| match call.started() {
                     None if is_canceled(job) => Poll::Pending,
@@ -105,8 +110,21 @@ where
                 code = &mut interrupted => break (Outcome::Broke(code), Some(code)),
             } {
                 Step::Ended(outcome) => break (outcome, None),
-                Step::Started(at) => Change::Started(at),
-                Step::Progress(progress) => Change::Progress(progress),
+                Step::Started(at) => What::Started(at),
+                Step::Progress(progress) => What::Progress(progress),
+            };
+            let fraction = match &what {
+                What::Started(_) => None,
+                What::Progress(progress) => progress.fraction,
+            };
+            if let (Some(started), Some(fraction)) = (call.started(), fraction) {
+                halfway.see(fraction, started.elapsed());
+            }
+            let estimates = &job.registry.estimates;
+            let whole = estimates.whole(&job.kind, job.created, call.started(), fraction);
+            let change = Change {
+                estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
+                what,
             };
             if let Err(error) = store.report(&job.claim, change).await {
                 tracing::warn!(
@@ -116,15 +134,22 @@ where
             }
         };
         Span::current().record("end", display(end_name(&outcome)));
+        let took = took(&outcome, job, call.started());
         let end = End {
             started: call.started(),
             progress: call.progress(),
             outcome,
         };
-        (store.finish(&job.claim, end), interrupted)
+        (store.finish(&job.claim, end), took, interrupted)
     };
     match finished.await {
-        Ok(_) => tracing::debug!("job ended"),
+        Ok(is_first) => {
+            tracing::debug!("job ended");
+            if let Some((queued, ran)) = took.filter(|_| is_first) {
+                let estimates = &job.registry.estimates;
+                estimates.learn(&job.kind, queued, ran, &halfway);
+            }
+        }
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,
             "the job's end is not stored"
@@ -174,6 +199,22 @@ async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
         () = registry.gate.shutdown() => ErrorCode::Shutdown,
         () = timed_out => ErrorCode::Timeout,
     }
+}
+
+/// How long a job that has succeeded was queued and how long it ran. Of how long such jobs take, one that
+/// failed says nothing.
+fn took<St: Store>(
+    outcome: &Outcome,
+    job: &Job<St>,
+    started: Option<Instant>,
+) -> Option<(Duration, Duration)> {
+    let started = started?;
+    let succeeded =
+        matches!(outcome, Outcome::Response(response) if response.status().as_u16() < 400);
+    succeeded.then(|| {
+        let queued = started.saturating_duration_since(job.created);
+        (queued, started.elapsed())
+    })
 }
 
 fn end_name(outcome: &Outcome) -> &'static str {

@@ -153,8 +153,11 @@ where
     }
     let job = Job {
         id: work.id,
+        // The one that is known here, where it is.
+        kind: registry.estimates.kind(work.kind.as_str()),
         registry,
         created: work.created,
+        created_at: work.created_at,
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
         claim: work.claim,

@@ -4,7 +4,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::{ErrorCode, JobId, Progress, Status};
-use crate::owner::Owner;
+use crate::{estimate::Kind, owner::Owner};
 
 /// All that can be told about a job at one of its revisions.
 #[derive(Debug, Clone)]
@@ -28,6 +28,10 @@ pub struct Snapshot {
     pub finished_at: Option<SystemTime>,
     /// Until when an ended job is kept; less where its memory is needed.
     pub expires_at: Option<SystemTime>,
+    /// What kind of request it was made of, which its estimate comes from; only while it is unfinished.
+    pub kind: Option<Kind>,
+    /// When an unfinished job may be done, as far as that can be told.
+    pub estimated_finish_at: Option<SystemTime>,
     /// What the inner service last told.
     pub progress: Progress,
     /// The head of the response, where the job ended with one.

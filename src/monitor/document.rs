@@ -39,6 +39,10 @@ pub(super) fn document_at(at: At<'_>, id: &IdText, job: &Snapshot, config: &Conf
         json.extend_from_slice(b"\",\"startedAt\":\"");
         timestamp::write(&mut json, at);
     }
+    if let Some(at) = job.estimated_finish_at {
+        json.extend_from_slice(b"\",\"estimatedFinishAt\":\"");
+        timestamp::write(&mut json, at);
+    }
     if let Some(at) = job.finished_at {
         json.extend_from_slice(b"\",\"finishedAt\":\"");
         timestamp::write(&mut json, at);

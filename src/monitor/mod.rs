@@ -59,15 +59,22 @@ pub(crate) fn answer<St: Store>(
                 .await
                 .map(|list| list.map(Into::into)),
             Place::Job(id, resource) => {
-                let found = registry.store.get(id).await;
-                let reply = found.map(|found| job(&registry, found, resource, &head));
-                match reply {
-                    Ok(Reply::Now(response)) => Ok(response),
-                    Ok(Reply::Later(action, job)) => {
-                        let later = act(&registry, action, job, resource, &head);
+                let found = match registry.store.get(id).await {
+                    Ok(found) => found,
+                    Err(error) => return problem::store_failed(&error).map(Into::into),
+                };
+                match job(&registry, &found, resource, &head) {
+                    Reply::Document(mut response) => {
+                        if head.method == Method::HEAD {
+                            *response.body_mut() = Replay::default().into();
+                        }
+                        return response;
+                    }
+                    Reply::Other(response) => Ok(response),
+                    Reply::Later(action) => {
+                        let later = act(&registry, action, found, resource, &head);
                         Box::pin(later).await.map(|answer| answer.map(Into::into))
                     }
-                    Err(error) => Err(error),
                 }
             }
         };
@@ -81,11 +88,7 @@ pub(crate) fn answer<St: Store>(
 fn measured(mut response: Response<MonitorBody>, is_head: bool) -> Response<MonitorBody> {
     // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
     let has_length = replay::has_length(response.status());
-    let is_told = response.headers().contains_key(header::CONTENT_LENGTH);
-    let body = response
-        .body()
-        .as_replay()
-        .filter(|_| has_length && !is_told);
+    let body = response.body().as_replay().filter(|_| has_length);
     let body = body.filter(|body| is_head || !body.has_trailers());
     if let Some(length) = body.map(Replay::len) {
         response
@@ -112,16 +115,16 @@ async fn list<St: Store>(
 
 /// What a request for a job comes to.
 enum Reply {
-    Now(Response<MonitorBody>),
-    /// Something is to be done first about the job, of which this is known.
-    Later(Action, Snapshot),
+    /// The status document, with its length.
+    Document(Response<MonitorBody>),
+    Other(Response<MonitorBody>),
+    /// Something is to be done first.
+    Later(Action),
 }
 
 enum Action {
     /// Show it, after the time that the client prefers to wait, or when its result has been found.
-    Show {
-        is_page: bool,
-    },
+    Show(View),
     Forget,
     Cancel {
         is_page: bool,
@@ -130,14 +133,14 @@ enum Action {
 
 fn job<St: Store>(
     registry: &Arc<Registry<St>>,
-    found: Lookup,
+    found: &Lookup,
     resource: Resource,
     head: &Parts,
 ) -> Reply {
-    let refused = |problem: Problem| Reply::Now(problem.response().map(Into::into));
+    let refused = |problem: Problem| Reply::Other(problem.response().map(Into::into));
     let config = &registry.config;
     // To anyone but its owner a job is not there, nor was it ever.
-    let owner = match &found {
+    let owner = match found {
         Lookup::Found(job) => job.owner,
         Lookup::Gone(owner) => *owner,
         Lookup::Unknown => None,
@@ -157,19 +160,22 @@ fn job<St: Store>(
     let is_page = format == Format::Page;
     match (resource, &head.method) {
         (Resource::Events, &Method::GET | &Method::HEAD) => {
-            Reply::Now(events::follow(registry, &job, head))
+            Reply::Other(events::follow(registry, job, head))
         }
         (Resource::Monitor, &Method::GET | &Method::HEAD) if format == Format::Events => {
-            Reply::Now(events::follow(registry, &job, head))
+            Reply::Other(events::follow(registry, job, head))
         }
         (Resource::Monitor | Resource::Status | Resource::Result, &Method::GET | &Method::HEAD) => {
-            let is_page = is_page && resource == Resource::Monitor;
+            let view = View::new(resource, is_page, config);
             let waits =
                 mentions.prefer && Prefer::of(&head.headers, config.max_wait).wait.is_some();
-            let shown = (!waits).then(|| view(&job, config, resource, is_page, head));
-            match shown.flatten() {
-                Some(response) => Reply::Now(response.map(Into::into)),
-                None => Reply::Later(Action::Show { is_page }, job),
+            if waits || view.is_result(job) {
+                return Reply::Later(Action::Show(view));
+            }
+            let response = view.show(job, registry, head).map(Into::into);
+            match view {
+                View::Document => Reply::Document(response),
+                _ => Reply::Other(response),
             }
         }
         (Resource::Monitor, &Method::DELETE) | (Resource::Cancel, &Method::POST)
@@ -177,8 +183,8 @@ fn job<St: Store>(
         {
             refused(Problem::CrossSite)
         }
-        (Resource::Monitor, &Method::DELETE) => Reply::Later(Action::Forget, job),
-        (Resource::Cancel, &Method::POST) => Reply::Later(Action::Cancel { is_page }, job),
+        (Resource::Monitor, &Method::DELETE) => Reply::Later(Action::Forget),
+        (Resource::Cancel, &Method::POST) => Reply::Later(Action::Cancel { is_page }),
         _ => refused(Problem::MethodNotAllowed(
             Place::Job(job.id, resource).allow(),
         )),
@@ -188,20 +194,23 @@ fn job<St: Store>(
 async fn act<St: Store>(
     registry: &Registry<St>,
     action: Action,
-    job: Snapshot,
+    found: Lookup,
     resource: Resource,
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let (store, config) = (&registry.store, &registry.config);
+    let Lookup::Found(job) = found else {
+        return Ok(Problem::NotFound.response());
+    };
     Ok(match action {
-        Action::Show { is_page } => return show(registry, job, resource, is_page, head).await,
+        Action::Show(view) => return show(registry, *job, view, head).await,
         Action::Forget => {
             store.forget(job.id).await?;
             deleted(config)
         }
         Action::Cancel { is_page } => match store.cancel(job.id).await? {
-            Lookup::Found(job) if is_page => status::back_to_page(&job, resource, config),
-            Lookup::Found(job) => status::answer(&job, config),
+            Lookup::Found(job) if is_page => status::back_to_page(&job, resource, registry),
+            Lookup::Found(job) => status::answer(&job, registry),
             Lookup::Gone(_) => Problem::Gone.response(),
             Lookup::Unknown => Problem::NotFound.response(),
         },
@@ -212,8 +221,7 @@ async fn act<St: Store>(
 async fn show<St: Store>(
     registry: &Registry<St>,
     job: Snapshot,
-    resource: Resource,
-    is_page: bool,
+    view: View,
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let config = &registry.config;
@@ -222,18 +230,16 @@ async fn show<St: Store>(
         None => job,
         // For a change where the client says what it has, else for the end.
         Some(limit) => {
-            let says = !is_page
-                && shows_document(resource, config)
-                && head.headers.contains_key(header::IF_NONE_MATCH);
+            let says = view == View::Document && head.headers.contains_key(header::IF_NONE_MATCH);
             let wanted = |job: &Snapshot| {
                 job.status.is_ended() || (says && !status::is_known(job, &head.headers))
             };
             wait(&registry.store, job, limit, wanted).await
         }
     };
-    let mut response = match view(&job, config, resource, is_page, head) {
-        Some(response) => response,
-        None => {
+    let mut response = match view.is_result(&job) {
+        false => view.show(&job, registry, head),
+        true => {
             let mut result = result(registry, &job, head).await?;
             // Beside what it says itself.
             result.headers_mut().append(header::VARY, VARY);
@@ -246,31 +252,43 @@ async fn show<St: Store>(
     Ok(response)
 }
 
-/// What a GET is shown of a job; `None` where that is its result.
-fn view(
-    job: &Snapshot,
-    config: &Config,
-    resource: Resource,
-    is_page: bool,
-    head: &Parts,
-) -> Option<Response<Replay>> {
-    Some(if is_page {
-        let (page, etag) = page::page(job, config);
-        conditional::tagged(page, &etag, head)
-    } else if shows_document(resource, config) {
-        status::tagged(job, config, head)
-    } else if !job.status.is_ended() {
-        status::pending(job, resource, config)
-    } else if resource == Resource::Monitor && config.dialect == Dialect::SeeOther {
-        status::see_result(job, config)
-    } else {
-        return None;
-    })
+/// What a GET is shown of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    Page,
+    Document,
+    /// The document as 202, then a redirect to the result.
+    WayToResult(Resource),
+    /// The document as 202, then the result.
+    Result(Resource),
 }
 
-fn shows_document(resource: Resource, config: &Config) -> bool {
-    let is_monitor = resource == Resource::Monitor;
-    resource == Resource::Status || (is_monitor && config.dialect == Dialect::Default)
+impl View {
+    fn new(resource: Resource, is_page: bool, config: &Config) -> Self {
+        match (resource, config.dialect) {
+            (Resource::Monitor, _) if is_page => Self::Page,
+            (Resource::Status, _) | (Resource::Monitor, Dialect::Default) => Self::Document,
+            (Resource::Monitor, Dialect::SeeOther) => Self::WayToResult(resource),
+            _ => Self::Result(resource),
+        }
+    }
+
+    /// Whether it is the job's result, which is the store's to give.
+    fn is_result(self, job: &Snapshot) -> bool {
+        matches!(self, Self::Result(_)) && job.status.is_ended()
+    }
+
+    fn show<St>(self, job: &Snapshot, registry: &Registry<St>, head: &Parts) -> Response<Replay> {
+        match self {
+            Self::Page => {
+                let (page, etag) = page::page(job, registry);
+                conditional::tagged(page, &etag, head)
+            }
+            Self::Document => status::tagged(job, registry, head),
+            Self::WayToResult(_) if job.status.is_ended() => status::see_result(job, registry),
+            Self::WayToResult(at) | Self::Result(at) => status::pending(job, at, registry),
+        }
+    }
 }
 
 /// The answer to a GET for the result of an ended job.
@@ -283,10 +301,7 @@ async fn result<St: Store>(
         return Ok(no_outcome(job));
     };
     let status = HeaderValue::from(response.status().as_u16());
-    let headers = response.headers_mut();
-    headers.insert(replay::ASYNC_RESULT, status);
-    // That of what is sent now, which may be a part, is told last.
-    headers.remove(header::CONTENT_LENGTH);
+    response.headers_mut().insert(replay::ASYNC_RESULT, status);
     Ok(conditional::apply(head, response))
 }
 

@@ -1,25 +1,17 @@
 //! The page: a job as people see it in a browser.
 
-use std::{
-    borrow::Cow,
-    sync::LazyLock,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Response, header};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{
-    NO_STORE, VARY,
-    document::{document, percent},
-};
+use super::{NO_STORE, VARY, document::percent};
 use crate::{
     body::Replay,
-    estimate,
     job::{Snapshot, Status},
-    jobs::Config,
+    jobs::Registry,
 };
 
 /// One file, which loads no other.
@@ -45,9 +37,10 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 });
 
 /// The page of `job` as it is now, and its `ETag`.
-pub(super) fn page(job: &Snapshot, config: &Config) -> (Response<Replay>, String) {
+pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Replay>, String) {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
-    let html = View::new(job, config, elapsed).html();
+    let retry_after = registry.estimates.retry_after(job);
+    let html = View::new(job, elapsed, retry_after).html();
     let mut response = Response::new(Replay::new(html.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
@@ -83,15 +76,20 @@ struct View<'a> {
     job: &'a Snapshot,
     elapsed: Duration,
     left: Option<Duration>,
+    /// After how many seconds it is worth looking again.
+    retry_after: u64,
 }
 
 impl<'a> View<'a> {
-    fn new(job: &'a Snapshot, config: &Config, elapsed: Duration) -> Self {
+    fn new(job: &'a Snapshot, elapsed: Duration, retry_after: u64) -> Self {
         let now = job.created_at + elapsed;
-        let left = estimated_finish(job, config)
-            .filter(|_| !job.status.is_ended())
-            .map(|finish| finish.duration_since(now).unwrap_or_default());
-        Self { job, elapsed, left }
+        let finish = job.estimated_finish_at;
+        Self {
+            job,
+            elapsed,
+            left: finish.map(|finish| finish.duration_since(now).unwrap_or_default()),
+            retry_after,
+        }
     }
 
     /// The template, filled in one pass: what is put in is not looked at again.
@@ -176,7 +174,7 @@ impl<'a> View<'a> {
     fn refresh(&self) -> String {
         match self.job.status {
             Status::Queued | Status::Running => {
-                let seconds = estimate::retry_after(self.elapsed).min(LONGEST_REFRESH);
+                let seconds = self.retry_after.min(LONGEST_REFRESH);
                 format!(r#"<noscript><meta http-equiv="refresh" content="{seconds}"></noscript>"#)
             }
             Status::Succeeded => {
@@ -186,16 +184,6 @@ impl<'a> View<'a> {
             Status::Failed | Status::Canceled => String::new(),
         }
     }
-}
-
-/// When the status document says that the job may be done, if it does.
-fn estimated_finish(job: &Snapshot, config: &Config) -> Option<SystemTime> {
-    let document = document(job, config);
-    let document: serde_json::Value = serde_json::from_slice(&document).ok()?;
-    let finish = document.get("estimatedFinishAt")?.as_str()?;
-    let finish: Timestamp = finish.parse().ok()?;
-    let since_epoch = u64::try_from(finish.as_millisecond()).ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_millis(since_epoch))
 }
 
 /// `8 s`, `3 min 20 s`, `2 h 5 min`; the script has the same.

@@ -13,9 +13,8 @@ use super::{
 use crate::{
     body::Replay,
     dialect::Dialect,
-    estimate,
     job::{IdText, JobId, Snapshot},
-    jobs::Config,
+    jobs::{Config, Registry},
     links::At,
     prefer::{PREFER, PREFERENCE_APPLIED},
 };
@@ -108,27 +107,35 @@ impl Written {
 }
 
 /// The status document, and when to ask again.
-pub(super) fn answer(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let mut response = Response::new(Replay::new(document(job, config).into(), None));
+pub(super) fn answer<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Replay> {
+    let mut response = Response::new(Replay::new(document(job, &registry.config).into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::VARY, VARY);
     if !job.status.is_ended() {
-        headers.insert(header::RETRY_AFTER, retry_after(job).into());
+        headers.insert(
+            header::RETRY_AFTER,
+            registry.estimates.retry_after(job).into(),
+        );
     }
     response
 }
 
 /// The same with the document's `ETag`, or 304 where the client has it already.
-pub(super) fn tagged(job: &Snapshot, config: &Config, head: &Parts) -> Response<Replay> {
+pub(super) fn tagged<St>(
+    job: &Snapshot,
+    registry: &Registry<St>,
+    head: &Parts,
+) -> Response<Replay> {
     let is_known = is_known(job, &head.headers);
-    let mut sheet = Sheet::new(job, config);
+    let mut sheet = Sheet::new(job, &registry.config);
     let length = sheet.document as u64;
     let length = sheet.add(|text| write_number(text, length));
     let etag = sheet.add(|text| write_etag(text, job));
     let unfinished = !job.status.is_ended();
-    let retry_after = unfinished.then(|| sheet.add(|text| write_number(text, retry_after(job))));
+    let retry_after = unfinished
+        .then(|| sheet.add(|text| write_number(text, registry.estimates.retry_after(job))));
     let sheet = sheet.finish();
     let mut response = Response::new(sheet.body());
     let mut headers = TAGGED.clone();
@@ -169,28 +176,28 @@ fn write_number(to: &mut Vec<u8>, number: u64) {
     serde_json::to_writer(to, &number).expect("a number");
 }
 
-fn retry_after(job: &Snapshot) -> u64 {
-    estimate::retry_after(job.created.elapsed())
-}
-
 /// The monitor or the result of an unfinished job, as 202.
-pub(super) fn pending(job: &Snapshot, at: Resource, config: &Config) -> Response<Replay> {
-    let mut response = answer(job, config);
+pub(super) fn pending<St>(
+    job: &Snapshot,
+    at: Resource,
+    registry: &Registry<St>,
+) -> Response<Replay> {
+    let mut response = answer(job, registry);
     *response.status_mut() = StatusCode::ACCEPTED;
-    if config.dialect == Dialect::Pending202 {
+    if registry.config.dialect == Dialect::Pending202 {
         let headers = response.headers_mut();
         headers.insert(X_PROGRESS, progress(job));
-        let monitor = link(config, At::Monitor(at.depth()), job.id, "");
+        let monitor = link(&registry.config, At::Monitor(at.depth()), job.id, "");
         headers.insert(header::CONTENT_LOCATION, monitor);
     }
     response
 }
 
 /// The monitor of an ended job, where the dialect has it lead to the result.
-pub(super) fn see_result(job: &Snapshot, config: &Config) -> Response<Replay> {
-    let mut response = answer(job, config);
+pub(super) fn see_result<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Replay> {
+    let mut response = answer(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;
-    let result = link(config, At::Monitor(0), job.id, "/result");
+    let result = link(&registry.config, At::Monitor(0), job.id, "/result");
     response.headers_mut().insert(header::LOCATION, result);
     response
 }
@@ -203,14 +210,15 @@ fn link(config: &Config, at: At<'_>, id: JobId, rest: &str) -> HeaderValue {
 }
 
 /// The answer to a request for `path` that has become a job (RFC 9110 §15.3.3).
-pub(crate) fn accepted(
+pub(crate) fn accepted<St>(
     job: &Snapshot,
-    config: &Config,
+    registry: &Registry<St>,
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
+    let config = &registry.config;
     let mut sheet = Sheet::new(job, config);
-    let retry_after = sheet.add(|text| write_number(text, retry_after(job)));
+    let retry_after = sheet.add(|text| write_number(text, registry.estimates.retry_after(job)));
     let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {
         text.push(b'<');
@@ -219,7 +227,7 @@ pub(crate) fn accepted(
         monitor = start..text.len();
         text.extend_from_slice(b">; rel=\"monitor\"");
     });
-    let operation = match config.dialect {
+    let operation = match registry.config.dialect {
         Dialect::Default => monitor.clone(),
         Dialect::Pending202 | Dialect::SeeOther => sheet.add(|text| {
             text.extend_from_within(monitor.clone());
@@ -240,7 +248,7 @@ pub(crate) fn accepted(
         };
         *value = sheet.value(text.clone());
     }
-    if config.dialect == Dialect::Pending202 {
+    if registry.config.dialect == Dialect::Pending202 {
         headers.insert(header::CONTENT_LOCATION, sheet.value(monitor));
     }
     if let Some(applied) = applied {
@@ -252,13 +260,13 @@ pub(crate) fn accepted(
 
 /// The same for a client that prefers a page: a browser shows what it is led to, under an address of
 /// its own, and a reload posts nothing again.
-pub(crate) fn see_page(
+pub(crate) fn see_page<St>(
     job: &Snapshot,
-    config: &Config,
+    registry: &Registry<St>,
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
-    let mut response = accepted(job, config, path, applied);
+    let mut response = accepted(job, registry, path, applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     // With a 303 it would tell when to follow (RFC 9110 §10.2.3), and that is at once.
@@ -268,12 +276,16 @@ pub(crate) fn see_page(
 }
 
 /// Where a client that prefers a page is led after it has changed something at `from`.
-pub(super) fn back_to_page(job: &Snapshot, from: Resource, config: &Config) -> Response<Replay> {
-    let mut response = answer(job, config);
+pub(super) fn back_to_page<St>(
+    job: &Snapshot,
+    from: Resource,
+    registry: &Registry<St>,
+) -> Response<Replay> {
+    let mut response = answer(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     headers.remove(header::RETRY_AFTER);
-    let page = link(config, At::Monitor(from.depth()), job.id, "");
+    let page = link(&registry.config, At::Monitor(from.depth()), job.id, "");
     headers.insert(header::LOCATION, page);
     response
 }

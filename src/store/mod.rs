@@ -32,6 +32,7 @@ use crate::{
 pub use crate::{
     budget::{Budget, Charge},
     collect::Collected,
+    estimate::Kind,
     idempotency::{Fingerprint, Key},
     list::{Cursor, Filter, Page, ParseCursorError},
     owner::Owner,
@@ -130,6 +131,10 @@ pub struct NewJob {
     pub owner: Option<Owner>,
     /// Its idempotency key, and what that was used for.
     pub key: Option<(Key, Fingerprint)>,
+    /// What kind of request it is.
+    pub kind: Kind,
+    /// When it may be done, as far as that can be told.
+    pub estimated_finish: Option<SystemTime>,
     /// Whether there is no place for it, so that it can only join a job that is there.
     pub join_only: bool,
     /// Whether this process is to run it even where others could: its call runs already, or its answer
@@ -148,6 +153,8 @@ impl NewJob {
             progress: Progress::default(),
             owner: None,
             key: None,
+            kind: Kind::new(""),
+            estimated_finish: None,
             join_only: false,
             run_here: false,
         }
@@ -171,6 +178,8 @@ impl NewJob {
             started_at,
             finished_at: None,
             expires_at: None,
+            kind: Some(self.kind.clone()),
+            estimated_finish_at: self.estimated_finish,
             progress: self.progress.clone(),
             response: None,
             error: None,
@@ -196,19 +205,33 @@ pub enum Acceptance<C> {
 
 /// What is known of an id.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are found, and a box would cost each of them an allocation"
+)]
 pub enum Lookup {
-    /// The job.
-    Found(Snapshot),
+    /// The job; boxed, since a look-up is handed on from one to the other.
+    Found(Box<Snapshot>),
     /// There was such a job, of this owner; it has expired.
     Gone(Option<Owner>),
     /// No such job, as far as is remembered.
     Unknown,
 }
 
+/// A job's next revision, while its call runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Change {
+    /// What has changed.
+    pub what: What,
+    /// When the job may be done, as it is told from this revision on.
+    pub estimated_finish: Option<SystemTime>,
+}
+
 /// What changes while a call runs.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Change {
+pub enum What {
     /// The inner service was called.
     Started(Instant),
     /// The inner service told something new.
@@ -234,6 +257,16 @@ impl End {
             started: None,
             progress: Progress::default(),
             outcome,
+        }
+    }
+}
+
+impl Change {
+    /// A revision of which nobody can tell when the job may be done.
+    pub fn new(what: What) -> Self {
+        Self {
+            what,
+            estimated_finish: None,
         }
     }
 }

@@ -1,10 +1,10 @@
-use std::future::Future;
+use std::{future::Future, time::SystemTime};
 
 use http::request::Parts;
 use tokio::time::Instant;
 
 use super::Store;
-use crate::{collect::Collected, job::JobId};
+use crate::{collect::Collected, estimate::Kind, job::JobId};
 
 /// A store whose jobs wait for any process that has the service to run them.
 ///
@@ -38,6 +38,10 @@ pub struct Work<C> {
     pub id: JobId,
     /// When the request was taken, by this process's clock.
     pub created: Instant,
+    /// The same by the clock on the wall.
+    pub created_at: SystemTime,
+    /// What kind of request it is.
+    pub kind: Kind,
     /// Whether its job has an owner.
     pub is_owned: bool,
     /// The request's head.

@@ -13,6 +13,7 @@ mod deciding;
 mod dialects;
 mod draining;
 mod ending;
+mod estimating;
 mod events;
 mod exchanges;
 mod expiring;

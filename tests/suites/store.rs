@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
 use tower_accepted::{
     ErrorCode, Filter, JobId, Owner, Snapshot, Status,
-    store::{Acceptance, Change, Collected, End, Lookup, NewJob, Outcome, Store},
+    store::{Acceptance, Change, Collected, End, Lookup, NewJob, Outcome, Store, What},
 };
 
 /// How long anything may take. Nothing waits that long unless it fails.
@@ -36,7 +36,7 @@ fn made_at(millis: u64) -> NewJob {
 
 async fn found<St: Store>(store: &St, id: JobId) -> Snapshot {
     match store.get(id).await {
-        Ok(Lookup::Found(job)) => job,
+        Ok(Lookup::Found(job)) => *job,
         other => panic!("not found: {other:?}"),
     }
 }
@@ -163,7 +163,7 @@ pub(crate) async fn who_follows_a_job_sees_it_to_its_end<St: Store>(store: St) {
     let mut changes = pin!(store.changes(id));
     let first = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
     assert_eq!((first.status, first.revision), (Status::Queued, 1));
-    let started = Change::Started(Instant::now());
+    let started = Change::new(What::Started(Instant::now()));
     store.report(&claim, started).await.unwrap();
     let running = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
     assert_eq!(running.status, Status::Running);
@@ -183,7 +183,7 @@ pub(crate) async fn what_a_call_tells_is_seen<St: Store>(store: St) {
     progress.fraction = Some(0.25);
     progress.message = Some("a quarter".into());
     store
-        .report(&claim, Change::Progress(progress))
+        .report(&claim, Change::new(What::Progress(progress)))
         .await
         .unwrap();
     let mut changes = pin!(store.changes(id));

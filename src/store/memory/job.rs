@@ -13,11 +13,12 @@ use tokio::{
 use super::packed::{Packed, Unpacked};
 use crate::{
     budget::Charge,
+    estimate::Kind,
     idempotency::Key,
     job::{ErrorCode, Event, Failure, JobId, Progress, ResponseHead, Snapshot, Status},
     list::Cursor,
     owner::Owner,
-    store::{Change, End, NewJob, Outcome},
+    store::{Change, End, NewJob, Outcome, What},
 };
 
 /// What a job counts in the budget besides its result: about what it takes of the heap.
@@ -53,7 +54,10 @@ enum Phase {
 
 struct Unfinished {
     revision: u32,
+    kind: Kind,
     started: Option<u64>,
+    /// In milliseconds since the epoch of Unix.
+    estimated_finish: Option<u64>,
     progress: Progress,
     /// Who waits for somebody else to end the job: the task that runs the call.
     canceler: Option<Waker>,
@@ -132,7 +136,9 @@ impl Job {
             }),
             phase: Mutex::new(Phase::Unfinished(Unfinished {
                 revision: 1,
+                kind: new.kind.clone(),
                 started: new.started.map(|started| clock.millis(started)),
+                estimated_finish: new.estimated_finish.map(since_unix_epoch),
                 progress: new.progress.clone(),
                 canceler: None,
                 watchers: None,
@@ -186,13 +192,14 @@ impl Job {
             Phase::Ended(_) => return,
             Phase::Unfinished(job) => {
                 job.revision += 1;
-                match change {
-                    Change::Started(at) => {
+                job.estimated_finish = change.estimated_finish.map(since_unix_epoch);
+                match change.what {
+                    What::Started(at) => {
                         if job.status().next(Event::Started).is_some() {
                             job.started = Some(clock.millis(at));
                         }
                     }
-                    Change::Progress(progress) => job.progress = progress,
+                    What::Progress(progress) => job.progress = progress,
                 }
                 job.watchers.clone()
             }
@@ -271,7 +278,7 @@ impl Job {
     }
 
     fn at(&self, phase: &Phase, id: JobId, clock: &Clock) -> Snapshot {
-        let created_at = UNIX_EPOCH + Duration::from_millis(self.created_at);
+        let created_at = at_unix_millis(self.created_at);
         let shown = |at: u64| created_at + Duration::from_millis(at.saturating_sub(self.created));
         let unfinished = Snapshot {
             id,
@@ -283,6 +290,8 @@ impl Job {
             started_at: None,
             finished_at: None,
             expires_at: None,
+            kind: None,
+            estimated_finish_at: None,
             progress: Progress::default(),
             response: None,
             error: None,
@@ -292,6 +301,8 @@ impl Job {
                 revision: job.revision.into(),
                 status: job.status(),
                 started_at: job.started.map(shown),
+                kind: Some(job.kind.clone()),
+                estimated_finish_at: job.estimated_finish.map(at_unix_millis),
                 progress: job.progress.clone(),
                 ..unfinished
             },
@@ -397,4 +408,8 @@ fn whole_millis(duration: Duration) -> u64 {
 
 fn since_unix_epoch(at: SystemTime) -> u64 {
     whole_millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn at_unix_millis(millis: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis)
 }

@@ -234,7 +234,7 @@ impl Shared {
     fn lookup(self: &Arc<Self>, id: JobId, act: impl FnOnce(&Job)) -> Lookup {
         if let Some(job) = self.find(id) {
             act(&job);
-            return Lookup::Found(job.snapshot(id, &self.clock));
+            return Lookup::Found(Box::new(job.snapshot(id, &self.clock)));
         }
         // Expired and not yet reaped, or reaped and remembered.
         let expired = self.jobs.get(&id).map(|job| job.owner());

@@ -7,8 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
+    estimate::Kind,
     job::{Progress, Status},
-    store::{Collected, Outcome},
+    store::{Collected, Outcome, What},
 };
 
 const RETAIN: Duration = Duration::from_secs(60);
@@ -81,6 +82,13 @@ fn ended(outcome: Outcome) -> End {
     }
 }
 
+fn change(what: What) -> Change {
+    Change {
+        what,
+        estimated_finish: None,
+    }
+}
+
 async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
     let modeled = match step {
         Step::Accept { owned } => {
@@ -92,6 +100,8 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
                 progress: Progress::default(),
                 owner: owned.then(|| Owner::new("me")),
                 key: None,
+                kind: Kind::new("POST /"),
+                estimated_finish: None,
                 join_only: false,
                 run_here: true,
             };
@@ -123,14 +133,14 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
     let id = modeled.id;
     match (step, &modeled.claim) {
         (Step::Start(_), Some(claim)) => {
-            let started = Change::Started(Instant::now());
+            let started = change(What::Started(Instant::now()));
             store.report(claim, started).await.expect("infallible");
             if modeled.known == Known::Is(Status::Queued) {
                 modeled.known = Known::Is(Status::Running);
             }
         }
         (Step::Progress(_), Some(claim)) => {
-            let progress = Change::Progress(Progress::default());
+            let progress = change(What::Progress(Progress::default()));
             store.report(claim, progress).await.expect("infallible");
         }
         (Step::Respond(_, code), Some(claim)) => {

@@ -92,7 +92,7 @@ impl Following {
                 Ok(Lookup::Found(snapshot)) if snapshot.revision > self.seen => {
                     self.seen = snapshot.revision;
                     self.ended = snapshot.status.is_ended();
-                    return Some(snapshot);
+                    return Some(*snapshot);
                 }
                 Ok(Lookup::Found(_)) => {
                     let _ = timeout(LOOK_AGAIN, changed.changed()).await;

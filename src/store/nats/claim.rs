@@ -1,8 +1,4 @@
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, message::Acker};
 use bytes::Bytes;
@@ -14,10 +10,10 @@ use super::{
     NatsError,
     envelope::seal,
     log::{self, Refused},
-    record::{Record, now, whole_millis},
+    record::{Record, Told, now, whole_millis},
     shared::Shared,
 };
-use crate::job::{JobId, Progress};
+use crate::job::JobId;
 
 /// For how long an end is tried to be stored: longer than a cluster takes to find a new leader.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,8 +55,7 @@ pub(super) struct State {
     pub(super) sequence: u64,
     pub(super) written: Instant,
     /// What is not written yet.
-    pub(super) progress: Option<Progress>,
-    pub(super) started: Option<SystemTime>,
+    pub(super) told: Told,
 }
 
 impl NatsClaim {
@@ -108,8 +103,7 @@ impl Held {
                 record,
                 sequence,
                 written: Instant::now(),
-                progress: None,
-                started: None,
+                told: Told::default(),
             }),
             ended: CancellationToken::new(),
         }
@@ -127,8 +121,7 @@ impl Held {
     /// Whether there is something to be written, be it that the record would expire or the lease end.
     pub(super) fn is_due(&self, shared: &Shared) -> bool {
         let state = self.state.lock();
-        state.progress.is_some()
-            || state.started.is_some()
+        !state.told.is_empty()
             || state.written.elapsed() > shared.options.retain / 4
             || (matches!(self.delivery, Delivery::Here(_))
                 && state.written.elapsed() > shared.options.lease / 4)
@@ -136,21 +129,16 @@ impl Held {
 
     /// Writes what is not written yet, and with it that the job is alive.
     pub(super) async fn keep(&self, shared: &Shared) -> Result<(), NatsError> {
-        let (progress, started, renews) = {
+        let (told, renews) = {
             let mut state = self.state.lock();
             let renews = state.written.elapsed() > shared.options.retain / 4;
-            (state.progress.take(), state.started.take(), renews)
+            (std::mem::take(&mut state.told), renews)
         };
         let lease = whole_millis(shared.options.lease);
         let patience = Duration::ZERO;
         let is_ours = self
             .rewrite(shared, &Bytes::new(), patience, |record| {
-                if let Some(at) = started {
-                    record.start(at);
-                }
-                if let Some(progress) = &progress {
-                    record.progress(progress);
-                }
+                record.tell(&told);
                 if let (Delivery::Here(_), Some(holder)) = (&self.delivery, &mut record.holder) {
                     holder.until = Some(now() + lease);
                 }
@@ -165,8 +153,7 @@ impl Held {
             Err(error) => {
                 // For the next time, unless there is something newer by then.
                 let mut state = self.state.lock();
-                state.progress = state.progress.take().or(progress);
-                state.started = state.started.or(started);
+                state.told = std::mem::take(&mut state.told).or(told);
                 Err(error)
             }
         }

@@ -49,7 +49,7 @@ pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsE
             next = jobs.last().map(|(place, _)| *place);
             break;
         }
-        jobs.push((place, job));
+        jobs.push((place, *job));
     }
     let jobs = jobs.into_iter().map(|(_, job)| job).collect();
     Ok(Page { jobs, next })

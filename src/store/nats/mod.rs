@@ -37,11 +37,11 @@ pub use self::{
 use self::{
     claim::{Delivery, Held},
     log::Refused,
-    record::Kept,
+    record::{Kept, Told},
     shared::Shared,
     tasks::Tasks,
 };
-use super::{Acceptance, Change, End, Lookup, NewJob, Outcome, Queue, Store, Work};
+use super::{Acceptance, Change, End, Lookup, NewJob, Outcome, Queue, Store, What, Work};
 use crate::{
     body::Replay,
     budget::Charge,
@@ -147,11 +147,19 @@ impl Store for NatsStore {
     async fn report(&self, claim: &NatsClaim, change: Change) -> Result<(), NatsError> {
         {
             let mut state = claim.held.state.lock();
-            match change {
-                Change::Started(_) if state.record.started_at.is_some() => return Ok(()),
-                Change::Started(at) => state.started = Some(record::time_of(at)),
-                Change::Progress(progress) => state.progress = Some(progress),
+            let mut told = Told {
+                estimated_finish: change.estimated_finish,
+                ..Told::default()
+            };
+            match change.what {
+                What::Started(_) if state.record.started_at.is_some() => {}
+                What::Started(at) => told.started = Some(record::time_of(at)),
+                What::Progress(progress) => told.progress = Some(progress),
             }
+            if told.is_empty() {
+                return Ok(());
+            }
+            state.told = told.or(std::mem::take(&mut state.told));
         }
         self.shared.told.notify_one();
         Ok(())

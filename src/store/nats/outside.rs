@@ -55,10 +55,11 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
         if has_parts {
             log::purge(&shared.streams.results, &shared.names.result_parts(id)).await?;
         }
-        return Ok(Lookup::Found(match forget {
+        let job = match forget {
             true => was,
             false => record.snapshot(id),
-        }));
+        };
+        return Ok(Lookup::Found(Box::new(job)));
     }
     Err(NatsError::unavailable("a job changes over and over"))
 }

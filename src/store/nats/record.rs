@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{envelope::Fields, request::Asked};
 use crate::{
     collect::Collected,
+    estimate::Kind,
     idempotency::Key,
     job::{ErrorCode, Event, Failure, JobId, Progress, ResponseHead, Snapshot, Status},
     owner::Owner,
@@ -31,6 +32,10 @@ pub(super) struct Record {
     pub(super) finished_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<u64>,
+    /// What kind of request it was made of.
+    pub(super) kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) estimated_finish_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) owner: Option<Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +125,8 @@ impl Record {
             started_at: None,
             finished_at: None,
             expires_at: None,
+            kind: asked.kind.clone(),
+            estimated_finish_at: asked.estimated_finish_at,
             owner: asked.owner,
             key: asked.key,
             fraction: None,
@@ -151,6 +158,20 @@ impl Record {
         self.not_before = (!pause.is_zero()).then(|| now() + whole_millis(pause));
     }
 
+    /// What the call has told since.
+    pub(super) fn tell(&mut self, told: &Told) {
+        if let Some(at) = told.started {
+            self.start(at);
+        }
+        if let Some(progress) = &told.progress {
+            self.progress(progress);
+        }
+        if told.estimated_finish.is_some() {
+            self.revision += 1;
+            self.estimated_finish_at = told.estimated_finish.map(millis);
+        }
+    }
+
     /// Its call has begun, where that was not so from the claim on.
     pub(super) fn start(&mut self, at: SystemTime) {
         if let Some(status) = self.status.next(Event::Started) {
@@ -174,6 +195,7 @@ impl Record {
         self.expires_at = Some(finished.saturating_add(whole_millis(retain)));
         self.holder = None;
         self.not_before = None;
+        self.estimated_finish_at = None;
         self.error = match event {
             Event::Started => None,
             Event::Broke(code) => Some(code),
@@ -205,6 +227,8 @@ impl Record {
             started_at: self.started_at.map(time),
             finished_at: self.finished_at.map(time),
             expires_at: self.expires_at.map(time),
+            kind: (!self.is_ended()).then(|| Kind::new(&self.kind)),
+            estimated_finish_at: self.estimated_finish_at.map(time),
             progress: Progress {
                 fraction: self.fraction,
                 message: self.message.as_deref().map(Arc::from),
@@ -250,6 +274,29 @@ impl Kept {
         *response.status_mut() = self.status();
         *response.headers_mut() = self.headers.into();
         (response, self.trailers.map(HeaderMap::from))
+    }
+}
+
+/// What a call has told, and is not written yet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    pub(super) started: Option<SystemTime>,
+    pub(super) progress: Option<Progress>,
+    pub(super) estimated_finish: Option<SystemTime>,
+}
+
+impl Told {
+    pub(super) fn is_empty(&self) -> bool {
+        self.started.is_none() && self.progress.is_none() && self.estimated_finish.is_none()
+    }
+
+    /// What comes after it counts.
+    pub(super) fn or(self, earlier: Self) -> Self {
+        Self {
+            started: self.started.or(earlier.started),
+            progress: self.progress.or(earlier.progress),
+            estimated_finish: self.estimated_finish.or(earlier.estimated_finish),
+        }
     }
 }
 

@@ -57,8 +57,12 @@ pub(super) struct Asked {
     trailers: Option<Fields>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     carried: Map<String, Value>,
-    /// In milliseconds since the epoch of Unix.
+    /// What kind of request it is.
+    pub(super) kind: String,
+    /// This and all times: milliseconds since the epoch of Unix.
     pub(super) created_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) estimated_finish_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) owner: Option<Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +86,9 @@ impl Asked {
             headers: (&request.headers).into(),
             trailers: request.trailers.as_ref().map(Fields::from),
             carried: request.carried.clone(),
+            kind: new.kind.as_str().to_owned(),
             created_at: millis(new.created_at),
+            estimated_finish_at: new.estimated_finish.map(millis),
             owner: new.owner,
             key: new.key.map(|(key, _)| key),
             parts,

@@ -132,7 +132,7 @@ impl Shared {
             return Ok(Some(found.lookup(id)));
         }
         if let Some(waiting) = self.waiting(id).await? {
-            return Ok(Some(Lookup::Found(waiting.asked.snapshot(id))));
+            return Ok(Some(Lookup::Found(Box::new(waiting.asked.snapshot(id)))));
         }
         let found = self.record(id).await?;
         Ok(found.map(|found| found.lookup(id)))
@@ -231,7 +231,7 @@ impl Found {
         match &self.record {
             record if record.forgotten => Lookup::Unknown,
             record if record.is_expired() => Lookup::Gone(record.owner),
-            record => Lookup::Found(record.snapshot(id)),
+            record => Lookup::Found(Box::new(record.snapshot(id))),
         }
     }
 }

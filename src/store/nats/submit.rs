@@ -233,7 +233,7 @@ impl Shared {
             let id = found.id.0;
             let is_gone = match self.lookup(id).await? {
                 Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
-                Lookup::Found(snapshot) => return Ok(Keyed::Repeated(Box::new(snapshot))),
+                Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
                 Lookup::Gone(_) => true,
                 // Forgotten, or never made.
                 Lookup::Unknown => self.record(id).await?.is_some(),

@@ -13,12 +13,13 @@ use super::{
     envelope::open,
     names::Names,
     parts,
-    record::{Record, instant, now, whole_millis},
+    record::{Record, instant, now, time, whole_millis},
     request::Asked,
     shared::{Found, Shared},
 };
 use crate::{
     collect::Collected,
+    estimate::Kind,
     job::{ErrorCode, Event, JobId},
     store::Work,
 };
@@ -139,7 +140,8 @@ pub(super) async fn claim(
         tracing::error!(%id, "the request's body has expired");
         return give_up(shared, claimed).await;
     };
-    let (created, is_owned) = (instant(asked.created_at), asked.owner.is_some());
+    let (created_at, is_owned) = (asked.created_at, asked.owner.is_some());
+    let kind = Kind::new(&asked.kind);
     let (head, trailers) = match asked.into_head(&shared.options) {
         Ok(head) => head,
         Err(error) => {
@@ -156,7 +158,9 @@ pub(super) async fn claim(
     Ok(Some(Work {
         claim: claimed,
         id,
-        created,
+        created: instant(created_at),
+        created_at: time(created_at),
+        kind,
         is_owned,
         head,
         body,

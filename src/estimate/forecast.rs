@@ -1,0 +1,142 @@
+//! What the past of a kind says of its next job.
+
+use super::{distribution::Distribution, grid::Grid, pace::Pace, past::Past, plan::Plan};
+
+/// What a job has come to, with times in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Standing {
+    /// It has waited for so long.
+    Queued(f64),
+    /// It has run for so long, and is so far.
+    Running(f64, Option<f64>),
+}
+
+/// What is to be expected of a kind's jobs.
+#[derive(Debug, Clone)]
+pub(super) struct Forecast {
+    /// From the call to its end; where enough jobs were seen.
+    run: Option<Outlook>,
+    /// From the request to the call; where any have waited to speak of.
+    queue: Option<Outlook>,
+    pace: Pace,
+    /// Whether progress tells more than how long other jobs took.
+    trusts_progress: bool,
+    poll_cost: f64,
+}
+
+/// What is to be expected of one stretch of a job.
+#[derive(Debug, Clone)]
+struct Outlook {
+    plan: Plan,
+    grid: Grid,
+    /// How much is left at the beginning of each cell, in seconds, half the time.
+    left: Box<[f32]>,
+}
+
+/// How many jobs are to be seen before anything is told from them: with fewer, backing off does as well.
+const FEW: usize = 8;
+
+/// How far is planned beyond the longest time that was seen, as a multiple of it.
+const BEYOND: f64 = 1.5;
+
+impl Forecast {
+    /// What is to be expected where nothing is known.
+    pub(super) fn unknown(poll_cost: f64) -> Self {
+        Self {
+            run: None,
+            queue: None,
+            pace: Pace::of(&[]),
+            trusts_progress: true,
+            poll_cost,
+        }
+    }
+
+    /// What is to be expected after such a past.
+    pub(super) fn of(past: &Past, poll_cost: f64) -> Self {
+        let ran = past.ran.recent();
+        if ran.len() < FEW {
+            return Self::unknown(poll_cost);
+        }
+        let pace = Pace::of(&past.multiples.recent());
+        let longest = ran[ran.len() - 1];
+        let distribution = Distribution::of(&ran, Grid::up_to(longest * BEYOND));
+        let plan = Plan::new(&distribution, poll_cost, |since| since);
+        let queued = past.queued.recent();
+        let longest_queued = queued.last().copied().unwrap_or_default();
+        let queue = (longest_queued > distribution.grid().step()).then(|| {
+            let grid = Grid::up_to((longest_queued + longest) * BEYOND);
+            let late = distribution.late();
+            // A job that is found to have begun has ended since, or is asked for again.
+            let found = |since: f64| {
+                let run = distribution.grid();
+                let edge = run.cell(since).unwrap_or(run.cells());
+                let beyond = (since - run.horizon()).max(0.0);
+                late[edge] + beyond + distribution.left_at(since) * plan.ahead(since)
+            };
+            let queue = Distribution::of(&queued, grid);
+            Outlook {
+                plan: Plan::new(&queue, poll_cost, found),
+                grid,
+                left: queue.median_left(),
+            }
+        });
+        let at = |part: f64| ran[(part * ran.len() as f64) as usize];
+        let spread = (at(0.84) - at(0.16)) / 2.0;
+        Self {
+            run: Some(Outlook {
+                plan,
+                grid: distribution.grid(),
+                left: distribution.median_left(),
+            }),
+            queue,
+            // Half done, half of the time is left to be wrong about.
+            trusts_progress: pace.spread() / 2.0 * at(0.5) < spread,
+            pace,
+            poll_cost,
+        }
+    }
+
+    /// How many seconds are left: half the time it is more.
+    pub(super) fn left(&self, standing: Standing) -> Option<f64> {
+        match standing {
+            Standing::Queued(waited) => match &self.queue {
+                None => self.run.as_ref()?.left(waited),
+                Some(queue) => Some(queue.left(waited)? + self.run.as_ref()?.left(0.0)?),
+            },
+            Standing::Running(ran, fraction) => {
+                let known = self.run.as_ref().and_then(|run| run.left(ran));
+                let by_pace = fraction.and_then(|fraction| self.pace.median_left(fraction, ran));
+                match self.trusts_progress {
+                    true => by_pace.or(known),
+                    false => known.or(by_pace),
+                }
+            }
+        }
+    }
+
+    /// After how many whole seconds it is best to ask again, where anything is known; `whole` is how many
+    /// seconds the job was last estimated to run.
+    pub(super) fn next(&self, standing: Standing, whole: Option<f64>) -> Option<u64> {
+        match standing {
+            Standing::Queued(waited) => {
+                self.queue.as_ref().or(self.run.as_ref())?.plan.next(waited)
+            }
+            Standing::Running(ran, fraction) => {
+                let known = self.run.as_ref().and_then(|run| run.plan.next(ran));
+                let by_pace = fraction.zip(whole).and_then(|(fraction, whole)| {
+                    self.pace.next(fraction, whole, ran, self.poll_cost)
+                });
+                match self.trusts_progress {
+                    true => by_pace.or(known),
+                    false => known.or(by_pace),
+                }
+            }
+        }
+    }
+}
+
+impl Outlook {
+    fn left(&self, age: f64) -> Option<f64> {
+        self.grid.cell(age).map(|cell| self.left[cell].into())
+    }
+}

@@ -1,0 +1,160 @@
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use http::Method;
+
+/// A kind of request: what is alike enough for the time that one took to say something of the next.
+///
+/// It is the method and a path in which what looks like a name of one thing is left out, `POST
+/// /reports/{}`; or what [`AcceptedLayer::kind`](crate::AcceptedLayer::kind) makes of a request.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Kind(Arc<str>);
+
+/// How many bytes of a path are looked at.
+const MAX_PATH: usize = 119;
+
+/// How many segments of a path are told apart: what comes deeper is one kind.
+const MAX_SEGMENTS: usize = 8;
+
+/// The longest segment that is taken for a word, in bytes.
+const MAX_WORD: usize = 32;
+
+/// The longest text that names a kind, in bytes.
+const MAX_NAME: usize = 256;
+
+impl Kind {
+    /// The kind of this name; at most 256 bytes of it are kept.
+    pub fn new(name: &str) -> Self {
+        let mut end = name.len().min(MAX_NAME);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(name[..end].into())
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The beginning of a request's path, kept in place until it is known whether anybody will ask for the
+/// kind: a call that is answered inline is of none.
+#[derive(Clone, Copy)]
+pub(crate) struct PathStart {
+    bytes: [u8; MAX_PATH],
+    length: u8,
+}
+
+impl PathStart {
+    pub(crate) fn of(path: &str) -> Self {
+        let length = path.len().min(MAX_PATH);
+        let mut bytes = [0; MAX_PATH];
+        bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
+        Self {
+            bytes,
+            length: length as u8,
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        let bytes = &self.bytes[..usize::from(self.length)];
+        // What is cut may be cut within a character.
+        let is_whole = |error: std::str::Utf8Error| str::from_utf8(&bytes[..error.valid_up_to()]);
+        str::from_utf8(bytes).or_else(is_whole).unwrap_or_default()
+    }
+}
+
+/// The name of a request's kind where nobody says what it is: its method and its path's words.
+pub(super) fn name(method: &Method, path: &str) -> String {
+    let mut name = String::with_capacity(64);
+    // Standard methods are short; what else a client makes up is one.
+    name.push_str(match method.as_str() {
+        method if method.len() <= MAX_WORD => method,
+        _ => "*",
+    });
+    name.push(' ');
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
+    for segment in segments.by_ref().take(MAX_SEGMENTS) {
+        name.push('/');
+        name.push_str(match is_word(segment) {
+            true => segment,
+            false => "{}",
+        });
+    }
+    if segments.next().is_some() {
+        name.push_str("/*");
+    }
+    name
+}
+
+/// Whether a segment is one of the application's words, as against the name of one thing of many:
+/// ids of every make have digits in them, but `v2` is a word.
+fn is_word(segment: &str) -> bool {
+    let is_version = |segment: &str| {
+        let digits = segment.strip_prefix(['v', 'V']);
+        digits.is_some_and(|digits| digits.len() <= 2)
+    };
+    let has_digit = segment.bytes().any(|byte| byte.is_ascii_digit());
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    segment.len() <= MAX_WORD
+        && segment.bytes().all(is_plain)
+        && (!has_digit || is_version(segment))
+}
+
+impl Borrow<str> for Kind {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kind").field(&self.as_str()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_of_things_are_left_out_of_a_kind() {
+        for (path, kind) in [
+            ("/", "POST /"),
+            ("/reports", "POST /reports"),
+            ("/reports/", "POST /reports/"),
+            ("/reports/17/render", "POST /reports/{}/render"),
+            ("/v2/reports/2026-11", "POST /v2/reports/{}"),
+            ("/users/a%40b.example/export", "POST /users/{}/export"),
+            ("/x/tQ3nC2hDQ0eY6o1bF9qk5A", "POST /x/{}"),
+            ("/a/b/c/d/e/f/g/h/i/j", "POST /a/b/c/d/e/f/g/h/*"),
+            ("*", "POST /{}"),
+        ] {
+            assert_eq!(name(&Method::POST, path), kind);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_begins_as_it_is(path: String) {
+            let start = PathStart::of(&path);
+            prop_assert!(path.starts_with(start.as_str()));
+            prop_assert!(start.as_str().len() == path.len() || start.as_str().len() > MAX_PATH - 4);
+        }
+
+        #[test]
+        fn whatever_the_path_a_name_is_short(path: String, method in "[A-Z]{1,300}") {
+            let method = Method::from_bytes(method.as_bytes()).expect("a token");
+            prop_assert!(name(&method, &path).len() <= (MAX_SEGMENTS + 1) * (MAX_WORD + 1) + 2);
+            prop_assert!(Kind::new(&path).as_str().len() <= MAX_NAME);
+        }
+    }
+}
