@@ -38,6 +38,11 @@ impl Servers {
 
     /// So many servers in a cluster.
     pub(crate) async fn start(count: usize) -> Option<Self> {
+        Self::start_with(count, "").await
+    }
+
+    /// The same with more settings of JetStream.
+    pub(crate) async fn start_with(count: usize, settings: &str) -> Option<Self> {
         if Command::new("nats-server")
             .arg("--version")
             .output()
@@ -66,7 +71,7 @@ impl Servers {
             let config = folder.path().join(format!("node{index}.conf"));
             let text = format!(
                 "server_name: node{index}\nlisten: \"127.0.0.1:{}\"\n\
-                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB }}\n\
+                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB {settings} }}\n\
                  {cluster}",
                 clients[index],
             );
