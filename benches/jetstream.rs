@@ -5,7 +5,7 @@
 //! its rows. Everything is on this machine: the servers, who submits, and a worker that runs what was
 //! submitted at the same time.
 
-#[path = "../tests/nats/server.rs"]
+#[path = "../examples/cluster/servers.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod server;
 

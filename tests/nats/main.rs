@@ -11,6 +11,7 @@ mod support;
 #[path = "../suites/mod.rs"]
 mod suites;
 
+#[path = "../../examples/cluster/servers.rs"]
 mod server;
 mod site;
 

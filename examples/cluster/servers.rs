@@ -1,4 +1,4 @@
-//! nats-servers of each test's own, killed when it ends.
+//! nats-servers on free ports of this machine, killed when they are dropped.
 
 use std::{
     env,
@@ -71,7 +71,7 @@ impl Servers {
             let config = folder.path().join(format!("node{index}.conf"));
             let text = format!(
                 "server_name: node{index}\nlisten: \"127.0.0.1:{}\"\n\
-                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB {settings} }}\n\
+                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB\n{settings}\n}}\n\
                  {cluster}",
                 clients[index],
             );
