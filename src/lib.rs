@@ -158,6 +158,7 @@ mod service;
 pub mod store;
 mod terms;
 mod when;
+mod worker;
 
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
@@ -177,10 +178,15 @@ pub use crate::{
     owner::Owner,
     service::Accepted,
     when::{Policy, When},
+    worker::Worker,
 };
 
 #[doc = include_str!("docs/mounting.md")]
 pub mod mounting {}
+
+#[cfg(feature = "nats")]
+#[doc = include_str!("docs/nats.md")]
+pub mod nats {}
 
 /// The README's examples, compiled.
 #[cfg(doctest)]
