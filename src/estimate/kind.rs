@@ -79,14 +79,6 @@ impl Hash for Kind {
     }
 }
 
-#[cfg(feature = "metrics")]
-impl Kind {
-    /// Its name, shared.
-    pub(crate) fn name(&self) -> Arc<str> {
-        self.0.clone()
-    }
-}
-
 /// The beginning of a request's path, kept in place until it is known whether anybody will ask for the
 /// kind: a call that is answered inline is of none.
 #[derive(Clone, Copy)]
@@ -141,7 +133,11 @@ pub(super) fn name(method: &Method, path: &str) -> String {
 /// ids of every make have digits in them, but `v2` is a word.
 fn is_word(segment: &str) -> bool {
     match segment.as_bytes() {
-        [b'v' | b'V', digits @ ..] if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit) => true,
+        [b'v' | b'V', digits @ ..]
+            if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit) =>
+        {
+            true
+        }
         bytes => {
             let is_plain = |&byte: &u8| byte.is_ascii_alphabetic() || b"-_.~".contains(&byte);
             bytes.len() <= MAX_WORD && bytes.iter().all(is_plain)
