@@ -236,8 +236,11 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
-    tokio::spawn(Box::pin(Run { call, job }.to_end()).instrument(span));
+    let run = Run { call, job };
+    // Boxed within the task, so that tokio does not move all that a job may come to, nor the 202 waits for
+    // the room.
+    let run = async move { Box::pin(run.to_end()).await };
+    tokio::spawn(run.instrument(span));
 }
 
 /// A job that is in the store, so that its 202 may go out.
@@ -305,7 +308,9 @@ fn promise<St: Store>(
 /// The job's span: it follows from the request's, and outlives it.
 fn span(id: JobId, method: &Method) -> Span {
     let span = info_span!(parent: None, "job", %id, %method, end = Empty);
-    span.follows_from(Span::current());
+    if !span.is_disabled() {
+        span.follows_from(Span::current());
+    }
     span
 }
 

@@ -87,18 +87,23 @@ pub(crate) struct PathStart {
     length: u8,
 }
 
+impl Default for PathStart {
+    fn default() -> Self {
+        let bytes = [0; MAX_PATH];
+        Self { bytes, length: 0 }
+    }
+}
+
 impl PathStart {
     pub(crate) fn of(path: &str) -> Self {
         let length = path.len().min(MAX_PATH);
-        let mut bytes = [0; MAX_PATH];
-        bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
-        Self {
-            bytes,
-            length: length as u8,
-        }
+        let mut start = Self::default();
+        start.bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
+        start.length = length as u8;
+        start
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         let bytes = &self.bytes[..usize::from(self.length)];
         // What is cut may be cut within a character.
         let is_whole = |error: std::str::Utf8Error| str::from_utf8(&bytes[..error.valid_up_to()]);

@@ -62,8 +62,8 @@ impl Estimates {
     }
 
     /// The kind of a request of which nobody says what it is.
-    pub(crate) fn kind_of(&self, method: &Method, path: &PathStart) -> Kind {
-        self.kind(&name(method, path.as_str()))
+    pub(crate) fn kind_of(&self, method: &Method, path: &str) -> Kind {
+        self.kind(&name(method, path))
     }
 
     /// The kind of this name.

@@ -218,6 +218,11 @@ impl CallScope {
         }
     }
 
+    /// Whether the call has become one.
+    pub(crate) fn is_job(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Tells the inner service that it is no longer wanted.
     pub(crate) fn cancel(&mut self) {
         self.canceled = true;
