@@ -5,6 +5,10 @@
 
 mod client;
 mod program;
+#[cfg(feature = "nats")]
+#[path = "../../examples/cluster/servers.rs"]
+#[allow(dead_code, reason = "the tests of the store use more of it")]
+mod servers;
 mod upstream;
 
 mod axum_router;
@@ -14,6 +18,8 @@ mod follow;
 mod hostile;
 mod hyper_bare;
 mod jobs;
+#[cfg(feature = "nats")]
+mod nats;
 mod others;
 mod passing;
 mod shutdown;

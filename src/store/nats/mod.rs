@@ -19,6 +19,7 @@ mod streams;
 mod submit;
 mod take;
 mod tasks;
+mod waiting;
 
 use std::{fmt, sync::Arc};
 

@@ -17,7 +17,6 @@ use super::{
     log::{self, Entry, Refused},
     names::Names,
     record::{Listed, Record, Used},
-    request::Asked,
     streams::Streams,
 };
 use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
@@ -53,13 +52,6 @@ pub(super) struct Found {
     pub(super) sequence: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
-}
-
-/// A request in the queue.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) asked: Asked,
-    pub(super) sequence: u64,
 }
 
 impl Shared {
@@ -101,19 +93,6 @@ impl Shared {
         let subject = self.names.job(id);
         let entry = log::last(&self.streams.jobs, &subject).await?;
         entry.map(found).transpose()
-    }
-
-    /// What the queue has of it.
-    pub(super) async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, NatsError> {
-        let subject = self.names.queued(id);
-        match log::last(&self.streams.queue, &subject).await? {
-            Some(entry) => {
-                let (asked, _) = open(&subject, entry.payload)?;
-                let sequence = entry.sequence;
-                Ok(Some(Waiting { asked, sequence }))
-            }
-            None => Ok(None),
-        }
     }
 
     /// What is known of a job.

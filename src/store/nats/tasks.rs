@@ -37,6 +37,7 @@ impl Tasks {
         tasks.spawn(notice(shared.clone(), changes));
         tasks.spawn(beat(shared.clone()));
         tasks.spawn(keep(shared.clone()));
+        tasks.spawn(renew_waiting(shared.clone()));
         Ok(Self { _tasks: tasks })
     }
 }
@@ -70,6 +71,19 @@ async fn keep(shared: Arc<Shared>) {
                 }
             })
             .await;
+    }
+}
+
+/// Keeps what belongs to requests that wait from expiring before them.
+async fn renew_waiting(shared: Arc<Shared>) {
+    loop {
+        sleep(shared.quarter()).await;
+        if let Err(error) = shared.renew_waiting().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "keys of waiting requests are not renewed"
+            );
+        }
     }
 }
 
