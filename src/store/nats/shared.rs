@@ -1,4 +1,4 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{
     Client,
@@ -37,8 +37,9 @@ pub(super) struct Shared {
     /// Up to which size a body is kept in its record.
     pub(super) inline: usize,
     pub(super) part: usize,
-    /// What runs in this process. Held for a look-up or a copy, never across an await.
-    pub(super) active: Mutex<HashMap<JobId, Arc<Held>>>,
+    /// What this process has claimed or is about to: a job may be claimed twice, by who runs it and by who is
+    /// handed its request once more. Held for a look-up or a copy, never across an await.
+    pub(super) active: Mutex<BTreeMap<(JobId, u64), Arc<Held>>>,
     pub(super) interest: Interest,
     pub(super) barrier: Barrier,
     /// A call has told something.
@@ -81,6 +82,13 @@ impl Shared {
 
     pub(super) fn all_active(&self) -> Vec<Arc<Held>> {
         self.active.lock().values().cloned().collect()
+    }
+
+    /// The claims of one job.
+    pub(super) fn active(&self, id: JobId) -> Vec<Arc<Held>> {
+        let active = self.active.lock();
+        let of_job = active.range((id, 0)..=(id, u64::MAX));
+        of_job.map(|(_, held)| held.clone()).collect()
     }
 
     /// For how long a write that gets no answer is repeated where a client waits: once.

@@ -119,9 +119,11 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 .as_ref()
                 .and_then(|headers| headers.get(CLAIM));
             let claim = claim.and_then(|claim| u64::from_str_radix(claim.as_str(), 16).ok());
-            let held = shared.active.lock().get(&id).cloned();
-            if let Some(held) = held.filter(|held| Some(held.claim) != claim) {
-                held.ended.cancel();
+            let sequence = change.info().map_or(0, |info| info.stream_sequence);
+            for held in shared.active(id) {
+                if Some(held.claim) != claim {
+                    held.hear(sequence);
+                }
             }
             shared.interest.tell(id);
         }
@@ -145,7 +147,7 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 if let Ok(Some(found)) = shared.record(held.id).await
                     && !found.record.is_held_by(held.claim)
                 {
-                    held.ended.cancel();
+                    held.hear(found.sequence);
                 }
             })
             .await;
