@@ -20,7 +20,7 @@ use crate::{
     call::Call,
     collect::{Collect, CollectError, Collected},
     gate::{Refused, Slot},
-    idempotency::Key,
+    idempotency::{Fingerprint, Key},
     jobs::Registry,
     negotiate::Format,
     owner::Owner,
@@ -92,6 +92,8 @@ pub(crate) struct Intake<St> {
 pub(crate) struct Bound {
     pub(crate) owner: Option<Owner>,
     pub(crate) key: Option<Key>,
+    /// What the key is used for, once the body has been read.
+    pub(crate) fingerprint: Option<Fingerprint>,
 }
 
 /// The request's body is being read.
@@ -218,7 +220,13 @@ where
                     };
                     *this.timer = None;
                     match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Reading(reading) => reading.next(read),
+                        StateOwn::Reading(reading) => {
+                            if read.is_err() {
+                                // Inline, it is answered however late: no wait is honored.
+                                *this.mark = Some(Prefer::default());
+                            }
+                            reading.next(read)
+                        }
                         _ => State::Done,
                     }
                 }

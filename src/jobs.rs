@@ -440,7 +440,6 @@ impl Builder {
 
     /// The registry, in memory.
     pub fn build(self) -> Jobs {
-        measure::describe();
         let budget = Budget::new(self.config.max_bytes);
         let store = MemoryStore::new(self.config.retain, budget);
         self.build_with(store)
@@ -449,6 +448,7 @@ impl Builder {
     /// The registry, in a store that was made before, and that has its own settings in place of
     /// [`retain`](Self::retain) and [`max_bytes`](Self::max_bytes).
     pub fn build_with<St: Store>(self, store: St) -> Jobs<St> {
+        measure::describe();
         Jobs {
             registry: Arc::new(Registry {
                 store,

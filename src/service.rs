@@ -161,8 +161,13 @@ where
                         true => Format::preferred(&head.headers),
                         false => Format::Json,
                     },
-                    bound: (owner.is_some() || key.is_some())
-                        .then(|| Box::new(Bound { owner, key })),
+                    bound: (owner.is_some() || key.is_some()).then(|| {
+                        Box::new(Bound {
+                            owner,
+                            key,
+                            fingerprint: None,
+                        })
+                    }),
                 };
                 ResponseFuture::reading(intake, inner, head, body).marked(prefer)
             }
