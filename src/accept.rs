@@ -126,6 +126,7 @@ impl<St: Store> Arrival<St> {
             kind,
             estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
             join_only,
+            run_here: started.is_some(),
         })
     }
 }
@@ -136,8 +137,10 @@ pub(crate) type Accepting<S, B> =
 
 /// Makes a call a job, runs it in the background, and answers 202; or gives the call back, with what
 /// there is to say against it.
-///
-/// A block rather than an `async fn`, which has room for its arguments twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` has room for its arguments twice"
+)]
 pub(crate) fn accept<S, B, R, St>(
     mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
@@ -190,7 +193,10 @@ where
 {
     let strict = arrival.terms.idempotency.strict;
     let new = match arrival.job(&call) {
-        Ok(new) => new,
+        Ok(new) => NewJob {
+            run_here: within.is_some(),
+            ..new
+        },
         Err(refused) => return Problem::from(refused).counted().response(),
     };
     let record = arrival.record.take().expect("a request is recorded once");
@@ -199,7 +205,7 @@ where
         Ok(promised) => promised,
         Err(refusal) => return refusal,
     };
-    let is_joined = run.is_none();
+    let is_joined = promised.is_joined;
     if is_joined && strict && !promised.snapshot.status.is_ended() {
         return Problem::KeyInUse.counted().response();
     }
@@ -208,7 +214,7 @@ where
         (Some((job, span)), None) => spawn(call, job, span),
         (Some((job, span)), Some(_)) => {
             // Asked once before it goes to the background: what is ready at once is answered inline.
-            let mut running = Box::pin(Run { call, job }.to_end()).instrument(span);
+            let mut running = Box::pin(Run { call, job }.until_ended()).instrument(span);
             let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
             if first.is_pending() {
                 tokio::spawn(running);
@@ -239,7 +245,7 @@ where
     let run = Run { call, job };
     // Boxed within the task, so that tokio does not move all that a job may come to, nor the 202 waits for
     // the room.
-    let run = async move { Box::pin(run.to_end()).await };
+    let run = async move { Box::pin(run.until_ended()).await };
     tokio::spawn(run.instrument(span));
 }
 
@@ -250,9 +256,11 @@ struct Promised<St> {
     path: Option<Box<str>>,
     prefer: Prefer,
     format: Format,
+    /// Whether the job is an earlier request's.
+    is_joined: bool,
 }
 
-/// A promise, and what is to run for it; nothing where an earlier request's job was joined.
+/// A promise, and what is to run here for it.
 type Promise<St> = (Promised<St>, Option<(Job<St>, Span)>);
 
 /// What comes of a request that the store has answered.
@@ -261,14 +269,17 @@ fn promise<St: Store>(
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
 ) -> Result<Promise<St>, Response<Replay>> {
+    let mut is_joined = false;
     let (snapshot, run) = match accepted.map_err(|error| {
         Problem::StoreUnavailable.counted();
         problem::store_failed(&error)
     })? {
         Acceptance::Joined(snapshot) => {
             measure::joined();
+            is_joined = true;
             (*snapshot, None)
         }
+        Acceptance::Queued => (new.snapshot(), None),
         Acceptance::KeyReused => return Err(Problem::KeyReused.counted().response()),
         Acceptance::Full => {
             let refused = match arrival.slot {
@@ -301,12 +312,13 @@ fn promise<St: Store>(
         path: arrival.path,
         prefer: arrival.prefer,
         format: arrival.format,
+        is_joined,
     };
     Ok((promised, run))
 }
 
 /// The job's span: it follows from the request's, and outlives it.
-fn span(id: JobId, method: &Method) -> Span {
+pub(crate) fn span(id: JobId, method: &Method) -> Span {
     let span = info_span!(parent: None, "job", %id, %method, end = Empty);
     if !span.is_disabled() {
         span.follows_from(Span::current());

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
 /// The first 128 bits of a SHA-256: what is kept of a text that is only compared.
@@ -36,9 +37,32 @@ impl fmt::Debug for Digest {
     }
 }
 
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bits = u128::from_str_radix(&text, 16).map_err(D::Error::custom)?;
+        Ok(Self(bits.to_be_bytes()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Digest;
+
+    #[test]
+    fn a_digest_is_read_back_from_its_text() {
+        for bytes in [[0; 16], [0xfe; 16], [7; 16]] {
+            let digest = Digest(bytes);
+            let text = serde_json::to_string(&digest).expect("a text");
+            assert_eq!(serde_json::from_str::<Digest>(&text).expect("hex"), digest);
+        }
+    }
 
     #[test]
     fn where_one_part_ends_makes_a_difference() {

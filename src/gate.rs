@@ -33,6 +33,8 @@ struct Shared {
     owners: DashMap<Owner, usize>,
     owner_limit: Option<usize>,
     emptied: Notify,
+    /// Tells that no more slots are given.
+    closing: CancellationToken,
     /// Ends the calls that a drain did not wait for.
     shutdown: CancellationToken,
 }
@@ -61,6 +63,7 @@ impl Gate {
                 owners: DashMap::new(),
                 owner_limit,
                 emptied: Notify::new(),
+                closing: CancellationToken::new(),
                 shutdown: CancellationToken::new(),
             }),
         }
@@ -95,6 +98,26 @@ impl Gate {
         Ok(slot)
     }
 
+    /// A slot whatever the limit, for what was admitted before it came here; `None` once closed.
+    pub(crate) fn enter_uncounted(&self) -> Option<Slot> {
+        let state = &self.shared.state;
+        state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
+                (state & CLOSED == 0).then_some(state + 1)
+            })
+            .ok()?;
+        Some(Slot {
+            gate: self.clone(),
+            _counted: Counted::unfinished(),
+            owner: None,
+        })
+    }
+
+    /// Completes when no more slots are given.
+    pub(crate) async fn closed(&self) {
+        self.shared.closing.cancelled().await;
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.state.load(Ordering::Relaxed) & CLOSED != 0
     }
@@ -111,6 +134,7 @@ impl Gate {
     /// answered inline, is the server's to end.
     pub(crate) async fn drain(&self, timeout: Duration) -> usize {
         self.shared.state.fetch_or(CLOSED, Ordering::Relaxed);
+        self.shared.closing.cancel();
         if tokio::time::timeout(timeout, self.emptied()).await.is_ok() {
             return 0;
         }

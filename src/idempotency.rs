@@ -1,4 +1,5 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use serde::{Deserialize, Serialize};
 
 use crate::{digest::Digest, owner::Owner};
 
@@ -77,11 +78,13 @@ impl Idempotency {
 }
 
 /// A request's key, within its owner's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Key(Digest);
 
 /// What a key was first used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Fingerprint(Digest);
 
 /// A key that cannot be one.
@@ -89,6 +92,11 @@ pub struct Fingerprint(Digest);
 pub(crate) struct Malformed;
 
 impl Key {
+    #[cfg(feature = "nats")]
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.0
+    }
+
     /// The key in a request's head: a structured-field string (RFC 9651 §3.3.3), or bare, as most
     /// clients send it. Both spellings of a key are the same.
     pub(crate) fn of(

@@ -14,7 +14,8 @@ use crate::{
     measure,
     monitor::Monitor,
     owner::Owner,
-    store::{Lookup, MemoryStore, Store},
+    store::{Lookup, MemoryStore, Queue, Store},
+    worker::Worker,
 };
 
 /// The registry of accepted requests.
@@ -163,6 +164,17 @@ impl<St: Store> Jobs<St> {
     /// It takes its path with the registry's `monitor_path` before it, and without.
     pub fn monitor(&self) -> Monitor<St> {
         Monitor::new(self.clone())
+    }
+
+    /// A worker that runs this registry's requests, those that other processes have accepted among
+    /// them, through a service: the same as is behind [`layer`](Self::layer) there.
+    ///
+    /// `B` is a type of request body that the service takes; what it gets has been read to its end.
+    pub fn worker<S, B>(&self, service: S) -> Worker<S, B, St>
+    where
+        St: Queue,
+    {
+        Worker::new(self.clone(), service)
     }
 
     /// Looks a job up; `None` if there is none of that id, or it has expired.
@@ -431,6 +443,12 @@ impl Builder {
         measure::describe();
         let budget = Budget::new(self.config.max_bytes);
         let store = MemoryStore::new(self.config.retain, budget);
+        self.build_with(store)
+    }
+
+    /// The registry, in a store that was made before, and that has its own settings in place of
+    /// [`retain`](Self::retain) and [`max_bytes`](Self::max_bytes).
+    pub fn build_with<St: Store>(self, store: St) -> Jobs<St> {
         Jobs {
             registry: Arc::new(Registry {
                 store,

@@ -163,6 +163,7 @@ mod service;
 pub mod store;
 mod terms;
 mod when;
+mod worker;
 
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
@@ -182,6 +183,7 @@ pub use crate::{
     owner::Owner,
     service::Accepted,
     when::{Policy, When},
+    worker::Worker,
 };
 
 #[doc = include_str!("docs/mounting.md")]
@@ -194,6 +196,10 @@ pub mod estimating {}
 #[cfg(feature = "metrics")]
 #[doc = include_str!("docs/metrics.md")]
 pub mod metrics {}
+
+#[cfg(feature = "nats")]
+#[doc = include_str!("docs/nats.md")]
+pub mod nats {}
 
 /// The README's examples, compiled.
 #[cfg(doctest)]

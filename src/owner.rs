@@ -1,12 +1,15 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
 
 /// Whom a job belongs to.
 ///
 /// Made from whatever names a principal to the application: a user's id, a tenant, an API key's. Only
 /// its SHA-256 is kept, cut to 128 bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Owner(Digest);
 
 impl Owner {

@@ -70,7 +70,7 @@ where
     /// Runs the call until the job has ended, and for its grace beyond.
     ///
     /// A block rather than an `async fn`, which has room for its arguments twice.
-    pub(crate) fn to_end(self) -> impl Future<Output = ()> {
+    pub(crate) fn until_ended(self) -> impl Future<Output = ()> {
         let mut run = self;
         async move {
             let run = &mut run;

@@ -13,6 +13,8 @@ mod entrance;
 mod fields;
 #[cfg(feature = "metrics")]
 mod metrics;
+#[cfg(feature = "nats")]
+mod nats;
 mod options;
 mod problem;
 mod proxy;
@@ -28,6 +30,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Layer};
+use tower_accepted::{Accepted, Jobs, When, store::Store};
 use tracing_subscriber::EnvFilter;
 
 use crate::{options::Options, proxy::Proxy, serve::Gateway, signals::Signals};
@@ -77,18 +80,33 @@ async fn run(options: Options) -> Result<(), BoxError> {
         let address = metrics::serve(address).await?;
         say(&format!("Metrics at http://{address}/metrics.\n"));
     }
-    let jobs = options.jobs();
+    #[cfg(feature = "nats")]
+    if let Some(url) = &options.nats {
+        return nats::run(url, &options, upstream, listener, signals).await;
+    }
+    let jobs = options.jobs().build();
+    let proxy = Proxy::new(upstream).service();
+    gateway(jobs, proxy, &options)
+        .serve(listener, signals, options.drain())
+        .await
+}
+
+/// The layer around the proxy, as these options have it.
+fn gateway<S, St: Store>(
+    jobs: Jobs<St>,
+    proxy: S,
+    options: &Options,
+) -> Gateway<Accepted<S, When, St>, St> {
     let layer = jobs
         .layer()
         .when(options.when())
         .idempotency(options.idempotency());
-    let gateway = Gateway {
+    Gateway {
         jobs,
         monitor: options.monitor.clone(),
-        service: layer.layer(Proxy::new(upstream).service()),
+        service: layer.layer(proxy),
         draining: CancellationToken::new(),
-    };
-    gateway.serve(listener, signals, options.drain()).await
+    }
 }
 
 /// Prints what is nice to know, and goes on where nobody listens.

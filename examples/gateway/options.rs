@@ -5,7 +5,12 @@ use http::{
     HeaderName, Uri,
     uri::{Authority, Scheme},
 };
-use tower_accepted::{Dialect, Idempotency, Jobs, Links, Owner, When};
+#[cfg(feature = "nats")]
+use tower_accepted::store::NatsOptions;
+use tower_accepted::{Builder, Dialect, Idempotency, Jobs, Links, Owner, When};
+
+#[cfg(feature = "nats")]
+use crate::proxy::Peer;
 
 /// Puts 202 (Accepted) in front of any HTTP server, without changing it.
 ///
@@ -111,6 +116,44 @@ pub(crate) struct Options {
     /// say what it likes.
     #[arg(long, value_name = "NAME")]
     owner_header: Option<HeaderName>,
+
+    /// Keep jobs in NATS JetStream, at nats://HOST[:PORT][,…], where other gateways find them too
+    ///
+    /// Every gateway there has to be started with the same upstream and limits; one that is lost takes
+    /// no accepted request with it.
+    #[cfg(feature = "nats")]
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats: Option<String>,
+
+    /// On how many of its servers JetStream keeps them, 1 to 5
+    #[cfg(feature = "nats")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "nats", value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
+
+    /// What this one does: take requests, run them, or both
+    #[cfg(feature = "nats")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "ROLE",
+        default_value = "both",
+        requires = "nats"
+    )]
+    pub(crate) role: Role,
+
+    /// How many accepted requests a worker runs at a time
+    #[cfg(feature = "nats")]
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "nats")]
+    pub(crate) concurrency: usize,
+}
+
+/// What a gateway does of the two things that there are to do.
+#[cfg(feature = "nats")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Web,
+    Worker,
+    Both,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -138,9 +181,8 @@ a second signal ends them. RUST_LOG sets what is logged: RUST_LOG=info,tower_acc
 each job.";
 
 impl Options {
-    /// The registry that these options describe.
-    pub(crate) fn jobs(&self) -> Jobs {
-        const BUDGET: usize = 256 << 20;
+    /// The registry that these options describe, but for where it is.
+    pub(crate) fn jobs(&self) -> Builder {
         let timeout = Some(self.job_timeout_secs).filter(|&seconds| seconds > 0);
         let mut builder = Jobs::builder();
         if let Some(name) = self.owner_header.clone() {
@@ -160,11 +202,31 @@ impl Options {
             .monitor_path(&self.monitor)
             .max_unfinished(self.max_unfinished)
             .max_result(self.max_result)
-            .max_bytes(BUDGET.max(self.max_result.saturating_mul(16)))
-            .retain(Duration::from_secs(self.retain_secs))
+            .max_bytes(self.max_bytes())
+            .retain(self.retain())
             .job_timeout(timeout.map(Duration::from_secs))
             .replay_cookies(self.replay_cookies)
-            .build()
+    }
+
+    /// How much memory there is for bodies.
+    pub(crate) fn max_bytes(&self) -> usize {
+        const BUDGET: usize = 256 << 20;
+        BUDGET.max(self.max_result.saturating_mul(16))
+    }
+
+    /// How long jobs are kept.
+    pub(crate) fn retain(&self) -> Duration {
+        Duration::from_secs(self.retain_secs)
+    }
+
+    /// How they are kept in JetStream.
+    #[cfg(feature = "nats")]
+    pub(crate) fn in_nats(&self) -> NatsOptions {
+        NatsOptions::new()
+            .replicas(self.replicas.into())
+            .retain(self.retain())
+            .max_bytes(self.max_bytes())
+            .carry::<Peer>("peer")
     }
 
     /// Whether a key is needed.

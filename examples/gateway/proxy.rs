@@ -11,6 +11,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, service_fn};
 
 use crate::{fields, problem::Problem};
@@ -19,7 +20,7 @@ use crate::{fields, problem::Problem};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who sent a request: the other end of its connection, told in the request's extensions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Sends requests on to one upstream.

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service, ServiceExt};
-use tower_accepted::Jobs;
+use tower_accepted::{Jobs, store::Store};
 
 use crate::{entrance, problem::Problem, proxy::Peer, signals::Signals};
 
@@ -33,8 +33,8 @@ const SECOND_SIGNAL: &str = "ended by a second signal; what was unfinished is lo
 
 /// One gateway, but for its connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Gateway<S> {
-    pub(crate) jobs: Jobs,
+pub(crate) struct Gateway<S, St> {
+    pub(crate) jobs: Jobs<St>,
     /// The path that the jobs are under.
     pub(crate) monitor: String,
     /// The layer around the proxy.
@@ -42,8 +42,9 @@ pub(crate) struct Gateway<S> {
     pub(crate) draining: CancellationToken,
 }
 
-impl<S, B> Gateway<S>
+impl<S, B, St> Gateway<S, St>
 where
+    St: Store,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
@@ -123,7 +124,7 @@ where
         &self,
         stream: TcpStream,
         peer: Peer,
-    ) -> impl GracefulConnection<Error = hyper::Error> + use<S, B> {
+    ) -> impl GracefulConnection<Error = hyper::Error> + use<S, B, St> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small answers may be late");
         }
@@ -138,7 +139,7 @@ where
         &self,
         mut request: Request<Incoming>,
         peer: Peer,
-    ) -> impl Future<Output = Result<Response<Either<B, Full<Bytes>>>, Infallible>> + use<S, B>
+    ) -> impl Future<Output = Result<Response<Either<B, Full<Bytes>>>, Infallible>> + use<S, B, St>
     {
         let admitted = entrance::admit(&request).and_then(|()| {
             if self.draining.is_cancelled() && !self.is_monitor(request.uri().path()) {

@@ -19,7 +19,7 @@ pub struct Kind(Arc<Named>);
 /// The name of a kind, and where it was known when the name was given, its past: so that it is looked up
 /// once for each request.
 struct Named {
-    name: Box<str>,
+    name: Arc<str>,
     history: Option<History>,
 }
 
@@ -47,10 +47,10 @@ impl Kind {
 
     /// The same kind, of which something is to be known from now on.
     pub(super) fn with_history(&self) -> Self {
-        Self::named(self.as_str().into(), Some(History::default()))
+        Self::named(self.0.name.clone(), Some(History::default()))
     }
 
-    fn named(name: Box<str>, history: Option<History>) -> Self {
+    fn named(name: Arc<str>, history: Option<History>) -> Self {
         Self(Arc::new(Named { name, history }))
     }
 

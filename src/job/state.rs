@@ -1,7 +1,7 @@
 use std::fmt;
 
 use http::StatusCode;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Where a job stands.
 ///
@@ -10,7 +10,8 @@ use serde::{Serialize, Serializer};
 ///    │          ├──────► failed
 ///    └──────────┴──────► failed, canceled
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Accepted; the inner service has not been called yet (it is not ready).
     Queued,
@@ -98,7 +99,8 @@ pub enum Event {
 }
 
 /// Why a job failed or was canceled: `error.code` of the status document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
     /// `http_error`: the inner service answered with a status of 400 or above. The response is kept.

@@ -5,6 +5,9 @@
 //! should, and answers for it. [`MemoryStore`] does so on this machine.
 
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
+mod queue;
 
 use std::{error, future::Future, time::SystemTime};
 
@@ -13,7 +16,15 @@ use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
-pub use self::memory::{MemoryChanges, MemoryClaim, MemoryStore};
+#[cfg(feature = "nats")]
+pub use self::nats::{
+    NatsChanges, NatsClaim, NatsError, NatsOptions, NatsRecord, NatsStore, NatsTicket, Rerun,
+    Storage,
+};
+pub use self::{
+    memory::{MemoryChanges, MemoryClaim, MemoryStore},
+    queue::{Queue, Work},
+};
 use crate::{
     body::Replay,
     job::{ErrorCode, JobId, Progress, Snapshot, Status},
@@ -103,7 +114,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 }
 
 /// A job to be made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewJob {
     /// Its name.
@@ -126,9 +137,29 @@ pub struct NewJob {
     pub estimated_finish: Option<SystemTime>,
     /// Whether there is no place for it, so that it can only join a job that is there.
     pub join_only: bool,
+    /// Whether this process is to run it even where others could: its call runs already, or its answer
+    /// is waited for.
+    pub run_here: bool,
 }
 
 impl NewJob {
+    /// A job of a request that was taken now; nobody's, without a key, and not begun.
+    pub fn new(id: JobId) -> Self {
+        Self {
+            id,
+            created: Instant::now(),
+            created_at: SystemTime::now(),
+            started: None,
+            progress: Progress::default(),
+            owner: None,
+            key: None,
+            kind: Kind::new(""),
+            estimated_finish: None,
+            join_only: false,
+            run_here: false,
+        }
+    }
+
     /// The job at its first revision.
     pub fn snapshot(&self) -> Snapshot {
         let started_at = self
@@ -162,6 +193,8 @@ impl NewJob {
 pub enum Acceptance<C> {
     /// It is there, and this process is to run it.
     RunHere(C),
+    /// It is there, and whichever [`Worker`](crate::Worker) takes it runs it.
+    Queued,
     /// The key is that of an earlier request like this one; this is its job.
     Joined(Box<Snapshot>),
     /// The key is that of an earlier request unlike this one.
@@ -211,6 +244,27 @@ pub struct End {
     pub progress: Progress,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl End {
+    /// An end of a call that never began, and told nothing.
+    pub fn new(outcome: Outcome) -> Self {
+        Self {
+            started: None,
+            progress: Progress::default(),
+            outcome,
+        }
+    }
+}
+
+impl Change {
+    /// A revision of which nobody can tell when the job may be done.
+    pub fn new(what: What) -> Self {
+        Self {
+            what,
+            estimated_finish: None,
+        }
+    }
 }
 
 /// How a job ends.

@@ -4,6 +4,9 @@
 
 mod support;
 
+#[path = "../suites/mod.rs"]
+mod suites;
+
 mod accepting;
 mod canceling;
 mod deciding;
@@ -24,6 +27,7 @@ mod owning;
 mod page;
 mod preferring;
 mod replaying;
+mod suites_run;
 mod tracing;
 mod validating;
 mod waiting;

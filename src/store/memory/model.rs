@@ -103,6 +103,7 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
                 kind: Kind::new("POST /"),
                 estimated_finish: None,
                 join_only: false,
+                run_here: true,
             };
             let (id, owner) = (new.id, new.owner);
             let accepted = store.accept(&new, ()).await;

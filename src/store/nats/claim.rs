@@ -1,0 +1,251 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_nats::jetstream::{AckKind, message::Acker};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    NatsError,
+    envelope::seal,
+    log::{self, Refused},
+    record::{Record, Told, now, whole_millis},
+    shared::Shared,
+};
+use crate::job::JobId;
+
+/// For how long an end is tried to be stored: longer than a cluster takes to find a new leader.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The right to end a job in JetStream, as long as nobody has taken it away.
+///
+/// While it is there, signs of life go out. Dropped before the job has ended, they cease; when the
+/// lease is over the request is handed to another process.
+pub struct NatsClaim {
+    shared: Arc<Shared>,
+    pub(super) held: Arc<Held>,
+}
+
+/// A claimed job.
+pub(super) struct Held {
+    pub(super) id: JobId,
+    /// Names this claim among all of the job's.
+    pub(super) claim: u64,
+    pub(super) delivery: Delivery,
+    pub(super) may_rerun: bool,
+    /// Held for a copy or an assignment, never across an await: what is written in between by another
+    /// task is found out by the sequence.
+    pub(super) state: Mutex<State>,
+    /// Somebody else has ended the job, or taken it over.
+    pub(super) ended: CancellationToken,
+}
+
+/// How the request is kept from being handed to others.
+pub(super) enum Delivery {
+    /// It was taken from the queue.
+    Taken(Arc<Acker>),
+    /// It is in the queue under this sequence, and whoever is handed it sees that it is held.
+    Here(u64),
+}
+
+pub(super) struct State {
+    /// The record that was written last, and where.
+    pub(super) record: Record,
+    pub(super) sequence: u64,
+    pub(super) written: Instant,
+    /// What is not written yet.
+    pub(super) told: Told,
+}
+
+impl NatsClaim {
+    pub(super) fn new(shared: &Arc<Shared>, held: Held) -> Self {
+        let held = Arc::new(held);
+        shared.active.lock().insert(held.id, held.clone());
+        Self {
+            shared: shared.clone(),
+            held,
+        }
+    }
+}
+
+impl Drop for NatsClaim {
+    fn drop(&mut self) {
+        let mut active = self.shared.active.lock();
+        let is_this = |held: &Arc<Held>| Arc::ptr_eq(held, &self.held);
+        if active.get(&self.held.id).is_some_and(is_this) {
+            active.remove(&self.held.id);
+        }
+    }
+}
+
+impl fmt::Debug for NatsClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NatsClaim").field(&self.held.id).finish()
+    }
+}
+
+impl Held {
+    pub(super) fn new(
+        id: JobId,
+        claim: u64,
+        delivery: Delivery,
+        may_rerun: bool,
+        record: Record,
+        sequence: u64,
+    ) -> Self {
+        Self {
+            id,
+            claim,
+            delivery,
+            may_rerun,
+            state: Mutex::new(State {
+                record,
+                sequence,
+                written: Instant::now(),
+                told: Told::default(),
+            }),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// Tells the queue that it is being worked on.
+    pub(super) async fn beat(&self) {
+        if let Delivery::Taken(acker) = &self.delivery
+            && let Err(error) = acker.ack_with(AckKind::Progress).await
+        {
+            tracing::warn!(error = &*error, id = %self.id, "no sign of life sent");
+        }
+    }
+
+    /// Whether there is something to be written, be it that the record would expire or the lease end.
+    pub(super) fn is_due(&self, shared: &Shared) -> bool {
+        let state = self.state.lock();
+        !state.told.is_empty()
+            || state.written.elapsed() > shared.options.retain / 4
+            || (matches!(self.delivery, Delivery::Here(_))
+                && state.written.elapsed() > shared.options.lease / 4)
+    }
+
+    /// Writes what is not written yet, and with it that the job is alive.
+    pub(super) async fn keep(&self, shared: &Shared) -> Result<(), NatsError> {
+        let (told, renews) = {
+            let mut state = self.state.lock();
+            let renews = state.written.elapsed() > shared.options.retain / 4;
+            (std::mem::take(&mut state.told), renews)
+        };
+        let lease = whole_millis(shared.options.lease);
+        let patience = Duration::ZERO;
+        let is_ours = self
+            .rewrite(shared, &Bytes::new(), patience, |record| {
+                record.tell(&told);
+                if let (Delivery::Here(_), Some(holder)) = (&self.delivery, &mut record.holder) {
+                    holder.until = Some(now() + lease);
+                }
+            })
+            .await;
+        match is_ours {
+            Ok(true) if renews => {
+                let record = self.state.lock().record.clone();
+                shared.renew(self.id, &record).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // For the next time, unless there is something newer by then.
+                let mut state = self.state.lock();
+                state.told = std::mem::take(&mut state.told).or(told);
+                Err(error)
+            }
+        }
+    }
+
+    /// Changes the record as long as it is this claim's. `false`: it is not any more.
+    pub(super) async fn rewrite(
+        &self,
+        shared: &Shared,
+        body: &Bytes,
+        patience: Duration,
+        change: impl Fn(&mut Record),
+    ) -> Result<bool, NatsError> {
+        let subject = shared.names.job(self.id);
+        loop {
+            let (mut record, expected) = {
+                let state = self.state.lock();
+                (state.record.clone(), state.sequence)
+            };
+            // Ended, or handed back, by this claim.
+            if !record.is_held_by(self.claim) {
+                return Ok(false);
+            }
+            change(&mut record);
+            record.nonce = rand::random();
+            let payload = seal(&record, body);
+            let written = log::write(
+                &shared.context,
+                &subject,
+                Some(expected),
+                Some(self.claim),
+                &payload,
+                patience,
+            )
+            .await;
+            match written {
+                Ok(sequence) => {
+                    self.wrote(record, sequence);
+                    return Ok(true);
+                }
+                Err(Refused::Conflict) => {}
+                Err(Refused::Full) => return Err(NatsError::unavailable("the bucket is full")),
+                Err(Refused::Unknown(error)) => return Err(error),
+            }
+            match shared.record(self.id).await? {
+                // This write, whose answer was lost.
+                Some(found) if found.record.nonce == record.nonce => {
+                    self.wrote(record, found.sequence);
+                    return Ok(true);
+                }
+                // Another write of this claim came between.
+                Some(found) if found.record.is_held_by(self.claim) => {
+                    self.wrote(found.record, found.sequence);
+                }
+                Some(_) => {
+                    self.ended.cancel();
+                    return Ok(false);
+                }
+                // It has expired: nobody has seen it since, and it is as it was.
+                None => self.state.lock().sequence = 0,
+            }
+        }
+    }
+
+    /// The same, tried for as long as it is worth it: what is not stored is lost.
+    pub(super) async fn end(
+        &self,
+        shared: &Shared,
+        body: &Bytes,
+        change: impl Fn(&mut Record),
+    ) -> Result<bool, NatsError> {
+        self.rewrite(shared, body, PATIENCE, change).await
+    }
+
+    pub(super) fn wrote(&self, record: Record, sequence: u64) {
+        let mut state = self.state.lock();
+        // Two tasks may have written; the later one is the one that counts.
+        if sequence >= state.sequence {
+            state.record = record;
+            state.sequence = sequence;
+            state.written = Instant::now();
+        }
+    }
+
+    /// Lets the queue forget the request.
+    pub(super) async fn acknowledge(&self, shared: &Shared) -> Result<(), NatsError> {
+        match &self.delivery {
+            Delivery::Taken(acker) => {
+                let acknowledged = acker.ack().await;
+                acknowledged.map_err(NatsError::unavailable)
+            }
+            Delivery::Here(sequence) => log::delete(&shared.streams.queue, *sequence).await,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Writes that say what they expect to be there, and reads from the leader.
+
+use std::{error::Error as _, time::Duration};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        self,
+        context::{Context, PublishErrorKind},
+        message::PublishMessage,
+        stream::{RawMessageErrorKind, Stream},
+    },
+};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
+
+use super::NatsError;
+
+/// Names the claim that a job was written under, so that who watches for others need not read it.
+pub(super) const CLAIM: &str = "Tower-Accepted-Claim";
+
+/// The subject is at another sequence than was expected; which of its two codes, the server's version
+/// says.
+const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
+
+/// "maximum messages exceeded" and its like.
+const STORE_FAILED: u64 = 10077;
+
+/// How long to wait before a write is repeated.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why nothing was written, as far as is known.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// Something else is there than was expected: by somebody else, or by an earlier attempt of this
+    /// write whose answer was lost.
+    Conflict,
+    /// The stream is full.
+    Full,
+    /// It may have been written or not.
+    Unknown(NatsError),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) subject: String,
+    pub(super) sequence: u64,
+    pub(super) payload: Bytes,
+}
+
+/// Writes, and waits for the streams to have it. Until `patience` is over what gets no answer is
+/// repeated: what `expected` says makes that safe.
+pub(super) async fn write(
+    context: &Context,
+    subject: &str,
+    expected: Option<u64>,
+    claim: Option<u64>,
+    payload: &Bytes,
+    patience: Duration,
+) -> Result<u64, Refused> {
+    let patient = Instant::now() + patience;
+    let mut pause = PAUSE;
+    loop {
+        let error = match write_once(context, subject, expected, claim, payload).await {
+            Err(Refused::Unknown(error)) if Instant::now() < patient => error,
+            done => return done,
+        };
+        tracing::debug!(%error, subject, "a write is repeated");
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn write_once(
+    context: &Context,
+    subject: &str,
+    expected: Option<u64>,
+    claim: Option<u64>,
+    payload: &Bytes,
+) -> Result<u64, Refused> {
+    let mut publish = PublishMessage::build().payload(payload.clone());
+    if let Some(claim) = claim {
+        let mut headers = HeaderMap::new();
+        headers.insert(CLAIM, format!("{claim:016x}"));
+        publish = publish.headers(headers);
+    }
+    if let Some(expected) = expected {
+        publish = publish.expected_last_subject_sequence(expected);
+    }
+    let sent = context.send_publish(subject.to_owned(), publish).await;
+    let acknowledged = match sent {
+        Ok(acknowledged) => acknowledged.await,
+        Err(error) => Err(error),
+    };
+    acknowledged.map(|ack| ack.sequence).map_err(|error| {
+        let code = error
+            .source()
+            .and_then(|source| source.downcast_ref::<jetstream::Error>())
+            .map(|error| error.error_code().0);
+        match (error.kind(), code) {
+            (PublishErrorKind::WrongLastSequence, _) => Refused::Conflict,
+            (_, Some(code)) if WRONG_LAST_SEQUENCE.contains(&code) => Refused::Conflict,
+            (_, Some(STORE_FAILED)) => Refused::Full,
+            _ => Refused::Unknown(NatsError::unavailable(error)),
+        }
+    })
+}
+
+/// The last message of a subject, as the leader of the stream has it.
+pub(super) async fn last(stream: &Stream<()>, subject: &str) -> Result<Option<Entry>, NatsError> {
+    entry(stream.get_last_raw_message_by_subject(subject).await)
+}
+
+/// The message of a sequence.
+pub(super) async fn at(stream: &Stream<()>, sequence: u64) -> Result<Option<Entry>, NatsError> {
+    entry(stream.get_raw_message(sequence).await)
+}
+
+fn entry(
+    read: Result<jetstream::message::StreamMessage, jetstream::stream::RawMessageError>,
+) -> Result<Option<Entry>, NatsError> {
+    match read {
+        Ok(message) => Ok(Some(Entry {
+            subject: message.subject.into_string(),
+            sequence: message.sequence,
+            payload: message.payload,
+        })),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+        Err(error) => Err(NatsError::unavailable(error)),
+    }
+}
+
+/// Removes a message; one that is gone already is as good.
+pub(super) async fn delete(stream: &Stream<()>, sequence: u64) -> Result<(), NatsError> {
+    use async_nats::jetstream::stream::DeleteMessageErrorKind;
+    match stream.delete_message(sequence).await {
+        Ok(_) => Ok(()),
+        Err(error) => match error.kind() {
+            DeleteMessageErrorKind::JetStream(_) => Ok(()),
+            _ => Err(NatsError::unavailable(error)),
+        },
+    }
+}
+
+/// Removes all messages of a subject.
+pub(super) async fn purge(stream: &Stream<()>, subject: &str) -> Result<(), NatsError> {
+    let purged = stream.purge().filter(subject).await;
+    purged.map(drop).map_err(NatsError::unavailable)
+}

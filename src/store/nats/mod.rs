@@ -1,0 +1,271 @@
+//! Jobs in NATS JetStream: [the story](crate::nats).
+
+mod barrier;
+mod changes;
+mod claim;
+mod envelope;
+mod error;
+mod interest;
+mod list;
+mod log;
+mod names;
+mod options;
+mod outside;
+mod parts;
+mod record;
+mod request;
+mod shared;
+mod streams;
+mod submit;
+mod take;
+mod tasks;
+
+use std::{fmt, sync::Arc};
+
+use async_nats::{Client, jetstream::AckKind};
+use bytes::Bytes;
+use http::{HeaderMap, Response, request::Parts};
+
+pub use self::{
+    changes::NatsChanges,
+    claim::NatsClaim,
+    error::NatsError,
+    options::{NatsOptions, Rerun, Storage},
+    request::NatsRecord,
+    take::NatsTicket,
+};
+use self::{
+    claim::{Delivery, Held},
+    log::Refused,
+    record::{Kept, Told},
+    shared::Shared,
+    tasks::Tasks,
+};
+use super::{Acceptance, Change, End, Lookup, NewJob, Outcome, Queue, Store, What, Work};
+use crate::{
+    body::Replay,
+    budget::Charge,
+    collect::Collected,
+    job::{ErrorCode, Event, JobId},
+    list::{Filter, Page},
+};
+
+/// Keeps jobs in NATS JetStream, where every process that is connected to it finds them, and any
+/// [`Worker`](crate::Worker) runs them.
+///
+/// What it promises and what it does not, how to size it and what to watch: [the
+/// story](crate::nats).
+#[derive(Clone)]
+pub struct NatsStore {
+    shared: Arc<Shared>,
+    /// Ended with the last clone.
+    _tasks: Arc<Tasks>,
+}
+
+impl NatsStore {
+    /// Connects to the jobs of these options: makes the streams and the consumer where they are not.
+    ///
+    /// Any number of processes may do so at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`NatsError::Unavailable`]: JetStream does not answer, or cannot make them.
+    /// [`NatsError::Unfit`]: there are streams of these names that are set up otherwise.
+    pub async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
+        let shared = Arc::new(Shared::connect(client, options).await?);
+        let tasks = Tasks::start(&shared).await?;
+        Ok(Self {
+            shared,
+            _tasks: Arc::new(tasks),
+        })
+    }
+}
+
+impl Store for NatsStore {
+    type Error = NatsError;
+    type Record = NatsRecord;
+    type Changes = NatsChanges;
+    type Claim = NatsClaim;
+
+    fn record(&self, head: &Parts, body: &Bytes, trailers: Option<&HeaderMap>) -> NatsRecord {
+        NatsRecord::new(&self.shared.options, head, body, trailers)
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<Charge> {
+        self.shared.budget.reserve(bytes)
+    }
+
+    async fn accept(
+        &self,
+        job: &NewJob,
+        record: NatsRecord,
+    ) -> Result<Acceptance<NatsClaim>, NatsError> {
+        let accepting = submit::accept(self.shared.clone(), job.clone(), record);
+        // Of several writes: on a task of its own, so that who hangs up does not leave half of them.
+        let accepted = tokio::spawn(accepting).await;
+        accepted.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
+    }
+
+    async fn get(&self, id: JobId) -> Result<Lookup, NatsError> {
+        self.shared.lookup(id).await
+    }
+
+    fn changes(&self, id: JobId) -> NatsChanges {
+        NatsChanges::new(&self.shared, id)
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Page, NatsError> {
+        list::list(&self.shared, filter).await
+    }
+
+    async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, NatsError> {
+        let Some(found) = self.shared.record(id).await? else {
+            return Ok(None);
+        };
+        if found.record.forgotten || found.record.is_expired() {
+            return Ok(None);
+        }
+        let Some(kept) = found.record.response else {
+            return Ok(None);
+        };
+        let body = match kept.parts {
+            None => found.body,
+            Some(record::Parts { claim, count }) => {
+                let subject = |part| self.shared.names.result_part(id, claim, part);
+                let body = parts::read(&self.shared.streams.results, subject, count).await?;
+                let Some(body) = body else {
+                    return Ok(None);
+                };
+                body
+            }
+        };
+        let (response, trailers) = kept.into_head();
+        Ok(Some(response.map(|()| Replay::new(body, trailers))))
+    }
+
+    /// Written within a fraction of a second, so that a call which tells much is not slowed down.
+    async fn report(&self, claim: &NatsClaim, change: Change) -> Result<(), NatsError> {
+        {
+            let mut state = claim.held.state.lock();
+            let mut told = Told {
+                estimated_finish: change.estimated_finish,
+                ..Told::default()
+            };
+            match change.what {
+                What::Started(_) if state.record.started_at.is_some() => {}
+                What::Started(at) => told.started = Some(record::time_of(at)),
+                What::Progress(progress) => told.progress = Some(progress),
+            }
+            if told.is_empty() {
+                return Ok(());
+            }
+            state.told = told.or(std::mem::take(&mut state.told));
+        }
+        self.shared.told.notify_one();
+        Ok(())
+    }
+
+    async fn finish(&self, claim: &NatsClaim, end: End) -> Result<bool, NatsError> {
+        let held = &claim.held;
+        let may_go_on = held.may_rerun || end.started.is_none();
+        let (event, kept, body) = match end.outcome {
+            Outcome::Broke(ErrorCode::Shutdown) if may_go_on => return self.hand_back(held).await,
+            Outcome::Broke(code) => (Event::Broke(code), None, Bytes::new()),
+            Outcome::Response(response) => {
+                let event = Event::Responded(response.status());
+                let (kept, body) = self.keep_result(held, response).await?;
+                (event, Some(kept), body)
+            }
+        };
+        let started = end.started.map(record::time_of);
+        let retain = self.shared.options.retain;
+        let won = held
+            .end(&self.shared, &body, |record| {
+                if let Some(at) = started {
+                    record.start(at);
+                }
+                record.progress(&end.progress);
+                record.response = kept.clone();
+                record.end(event, retain);
+            })
+            .await?;
+        if won {
+            let record = held.state.lock().record.clone();
+            self.shared.tidy(held.id, &record).await?;
+            held.acknowledge(&self.shared).await?;
+        }
+        Ok(won)
+    }
+
+    async fn canceled(&self, claim: &NatsClaim) {
+        claim.held.ended.cancelled().await;
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
+        outside::end(&self.shared, id, false).await
+    }
+
+    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
+        outside::end(&self.shared, id, true).await
+    }
+}
+
+impl NatsStore {
+    /// Puts a result's body where it belongs: into the record, or into parts of its own.
+    async fn keep_result(
+        &self,
+        held: &Held,
+        response: Response<Collected>,
+    ) -> Result<(Kept, Bytes), NatsError> {
+        let mut kept = Kept::new(&response);
+        let body = response.into_body().bytes;
+        if body.len() <= self.shared.inline {
+            return Ok((kept, body));
+        }
+        let (id, claim) = (held.id, held.claim);
+        let subject = |part| self.shared.names.result_part(id, claim, part);
+        let (context, size) = (&self.shared.context, self.shared.part);
+        let patience = claim::PATIENCE;
+        match parts::write(context, subject, &body, size, patience).await {
+            Ok(count) => kept.parts = Some(record::Parts { claim, count }),
+            Err(Refused::Unknown(error)) => return Err(error),
+            Err(_) => return Err(NatsError::unavailable("the stream of results is full")),
+        }
+        Ok((kept, Bytes::new()))
+    }
+
+    /// Lets another process run it.
+    async fn hand_back(&self, held: &Held) -> Result<bool, NatsError> {
+        let pause = std::time::Duration::ZERO;
+        let hand_back = |record: &mut record::Record| record.hand_back(pause);
+        if !held.end(&self.shared, &Bytes::new(), hand_back).await? {
+            return Ok(false);
+        }
+        if let Delivery::Taken(acker) = &held.delivery {
+            let returned = acker.ack_with(AckKind::Nak(None)).await;
+            returned.map_err(NatsError::unavailable)?;
+        }
+        Ok(true)
+    }
+}
+
+impl Queue for NatsStore {
+    type Ticket = NatsTicket;
+
+    async fn next(&self, most: usize) -> Result<Vec<NatsTicket>, NatsError> {
+        take::next(&self.shared, most).await
+    }
+
+    async fn claim(&self, ticket: NatsTicket) -> Result<Option<Work<NatsClaim>>, NatsError> {
+        take::claim(&self.shared, ticket).await
+    }
+}
+
+impl fmt::Debug for NatsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsStore")
+            .field("options", &self.shared.options)
+            .field("budget", &self.shared.budget)
+            .finish_non_exhaustive()
+    }
+}

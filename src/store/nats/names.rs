@@ -1,0 +1,102 @@
+use super::record::IdText;
+use crate::{idempotency::Key, job::JobId, owner::Owner};
+
+/// What the streams are called, and what is in them.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        let prefix = prefix.to_owned();
+        Self { prefix }
+    }
+
+    /// The requests that are not done with.
+    pub(super) fn queue(&self) -> String {
+        format!("{}_queue", self.prefix)
+    }
+
+    /// The bucket of jobs, keys and lists, as a stream.
+    pub(super) fn jobs(&self) -> String {
+        format!("KV_{}_jobs", self.prefix)
+    }
+
+    /// Large bodies of requests.
+    pub(super) fn requests(&self) -> String {
+        format!("{}_requests", self.prefix)
+    }
+
+    /// Large bodies of results.
+    pub(super) fn results(&self) -> String {
+        format!("{}_results", self.prefix)
+    }
+
+    /// The consumer of the queue.
+    pub(super) fn workers(&self) -> String {
+        format!("{}_workers", self.prefix)
+    }
+
+    pub(super) fn all_queued(&self) -> String {
+        format!("{}.queue.*", self.prefix)
+    }
+
+    pub(super) fn queued(&self, id: JobId) -> String {
+        format!("{}.queue.{id}", self.prefix)
+    }
+
+    pub(super) fn all_in_bucket(&self) -> String {
+        format!("$KV.{}_jobs.>", self.prefix)
+    }
+
+    pub(super) fn all_jobs(&self) -> String {
+        format!("$KV.{}_jobs.job.*", self.prefix)
+    }
+
+    pub(super) fn job(&self, id: JobId) -> String {
+        format!("$KV.{}_jobs.job.{id}", self.prefix)
+    }
+
+    pub(super) fn key(&self, key: &Key) -> String {
+        format!("$KV.{}_jobs.key.{}", self.prefix, key.digest())
+    }
+
+    pub(super) fn all_listed(&self, owner: &Owner) -> String {
+        format!("$KV.{}_jobs.owner.{}.*", self.prefix, owner.digest())
+    }
+
+    pub(super) fn listed(&self, owner: &Owner, id: JobId) -> String {
+        format!("$KV.{}_jobs.owner.{}.{id}", self.prefix, owner.digest())
+    }
+
+    pub(super) fn all_requests(&self) -> String {
+        format!("{}.request.*.*", self.prefix)
+    }
+
+    pub(super) fn request_parts(&self, id: JobId) -> String {
+        format!("{}.request.{id}.*", self.prefix)
+    }
+
+    pub(super) fn request_part(&self, id: JobId, part: u32) -> String {
+        format!("{}.request.{id}.{part}", self.prefix)
+    }
+
+    pub(super) fn all_results(&self) -> String {
+        format!("{}.result.*.*.*", self.prefix)
+    }
+
+    pub(super) fn result_parts(&self, id: JobId) -> String {
+        format!("{}.result.{id}.*.*", self.prefix)
+    }
+
+    pub(super) fn result_part(&self, id: JobId, claim: u64, part: u32) -> String {
+        format!("{}.result.{id}.{claim:016x}.{part}", self.prefix)
+    }
+
+    /// The job that a subject ends with.
+    pub(super) fn id(subject: &str) -> Option<JobId> {
+        let (_, id) = subject.rsplit_once('.')?;
+        IdText::try_from(id.to_owned()).ok().map(|id| id.0)
+    }
+}

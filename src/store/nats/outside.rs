@@ -1,0 +1,74 @@
+//! Ends of jobs that do not come from their calls.
+
+use std::time::Duration;
+
+use super::{NatsError, log, record::Record, shared::Shared};
+use crate::{
+    job::{ErrorCode, Event, JobId},
+    store::Lookup,
+};
+
+/// How often a job that changes under one's hands is looked at again.
+const ROUNDS: usize = 16;
+
+/// Cancels a job that has not ended, and returns it as it is then; or forgets it, whatever it is, and
+/// returns it as it was.
+pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
+    for _ in 0..ROUNDS {
+        let (mut record, at) = match shared.record(id).await? {
+            Some(found) => match found.lookup(id) {
+                Lookup::Found(job) if job.status.is_ended() && !forget => {
+                    return Ok(Lookup::Found(job));
+                }
+                Lookup::Found(_) => (found.record, found.sequence),
+                none => return Ok(none),
+            },
+            None => match shared.waiting(id).await? {
+                Some(waiting) => (Record::queued(&waiting.asked), 0),
+                None => match shared.lookup(id).await? {
+                    // It was claimed, or even ended, in between.
+                    Lookup::Found(_) => continue,
+                    none => return Ok(none),
+                },
+            },
+        };
+        let was = record.snapshot(id);
+        let has_parts = record
+            .response
+            .as_ref()
+            .is_some_and(|kept| kept.parts.is_some());
+        record.end(Event::Broke(ErrorCode::Canceled), shared.options.retain);
+        if forget {
+            record.forgotten = true;
+            record.response = None;
+        }
+        let patience = shared.patience();
+        if shared
+            .put(id, &mut record, at, None, patience)
+            .await?
+            .is_none()
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        clear(shared, id, &record).await?;
+        if has_parts {
+            log::purge(&shared.streams.results, &shared.names.result_parts(id)).await?;
+        }
+        let job = match forget {
+            true => was,
+            false => record.snapshot(id),
+        };
+        return Ok(Lookup::Found(Box::new(job)));
+    }
+    Err(NatsError::unavailable("a job changes over and over"))
+}
+
+/// Takes the request of an ended job out of the queue. Should that fail, whoever is handed it does.
+async fn clear(shared: &Shared, id: JobId, record: &Record) -> Result<(), NatsError> {
+    shared.tidy(id, record).await?;
+    if let Some(waiting) = shared.waiting(id).await? {
+        log::delete(&shared.streams.queue, waiting.sequence).await?;
+    }
+    Ok(())
+}

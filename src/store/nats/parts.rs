@@ -1,0 +1,60 @@
+//! Large bodies, cut into messages of a stream of their own.
+//!
+//! Not an object store of async-nats: that leaves a marker of each object that was removed, and makes a
+//! consumer for each that is read.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{context::Context, stream::Stream};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    NatsError,
+    log::{self, Refused},
+};
+
+/// How many parts of a body are on their way at a time.
+const AT_ONCE: usize = 8;
+
+/// Writes a body, and returns in how many parts.
+pub(super) async fn write(
+    context: &Context,
+    subject: impl Fn(u32) -> String,
+    body: &Bytes,
+    size: usize,
+    patience: Duration,
+) -> Result<u32, Refused> {
+    let parts = body.len().div_ceil(size);
+    let count = u32::try_from(parts).unwrap_or(u32::MAX);
+    let subject = &subject;
+    let writing = (0..count).map(|part| async move {
+        let start = part as usize * size;
+        let bytes = body.slice(start..body.len().min(start + size));
+        log::write(context, &subject(part), None, None, &bytes, patience).await
+    });
+    let mut writing = stream::iter(writing).buffer_unordered(AT_ONCE);
+    while let Some(written) = writing.next().await {
+        written?;
+    }
+    Ok(count)
+}
+
+/// Reads a body; `None` where a part of it is gone.
+pub(super) async fn read(
+    stream: &Stream<()>,
+    subject: impl Fn(u32) -> String,
+    count: u32,
+) -> Result<Option<Bytes>, NatsError> {
+    let subject = &subject;
+    let reading = (0..count).map(|part| async move { log::last(stream, &subject(part)).await });
+    let mut parts = stream::iter(reading).buffered(AT_ONCE);
+    let mut body = BytesMut::new();
+    while let Some(part) = parts.try_next().await? {
+        match part {
+            Some(part) => body.extend_from_slice(&part.payload),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(body.freeze()))
+}

@@ -1,0 +1,251 @@
+//! How a request becomes a job.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    NatsError,
+    claim::{Delivery, Held, NatsClaim},
+    envelope::seal,
+    log::{self, Refused},
+    parts,
+    record::{Holder, IdText, Record, Used, now, whole_millis},
+    request::{Asked, NatsRecord},
+    shared::Shared,
+};
+use crate::{
+    idempotency::{Fingerprint, Key},
+    job::{ErrorCode, Event, JobId, Snapshot},
+    store::{Acceptance, Lookup, NewJob},
+};
+
+/// How often a key that changes under one's hands is looked at again.
+const ROUNDS: usize = 8;
+
+/// What a request with a key comes to.
+enum Keyed {
+    /// The first with this key: its job is to be made.
+    First,
+    /// A repeated one, whose first has a job.
+    Repeated(Box<Snapshot>),
+    /// A repeated one, whose first never became a job: it is made for it, of this id.
+    Orphaned(JobId),
+    Reused,
+    /// It would be the first, and there is no room.
+    Full,
+}
+
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    mut new: NewJob,
+    request: NatsRecord,
+) -> Result<Acceptance<NatsClaim>, NatsError> {
+    let Some((key, fingerprint)) = new.key else {
+        return match new.join_only {
+            true => Ok(Acceptance::Full),
+            false => submit(&shared, new, request).await,
+        };
+    };
+    let keyed = shared.look_up_key(&new, key, fingerprint).await?;
+    match keyed {
+        Keyed::First => submit(&shared, new, request).await,
+        Keyed::Repeated(snapshot) => Ok(Acceptance::Joined(snapshot)),
+        Keyed::Reused => Ok(Acceptance::KeyReused),
+        Keyed::Full => Ok(Acceptance::Full),
+        Keyed::Orphaned(id) => {
+            new.id = id;
+            new.run_here = false;
+            let asked = Asked::new(&new, &request, None);
+            let submitted = submit(&shared, new, request).await?;
+            match submitted {
+                Acceptance::Queued => Ok(Acceptance::Joined(Box::new(asked.snapshot(id)))),
+                refused => Ok(refused),
+            }
+        }
+    }
+}
+
+/// Puts the request into the queue: from then on it is accepted.
+async fn submit(
+    shared: &Arc<Shared>,
+    new: NewJob,
+    request: NatsRecord,
+) -> Result<Acceptance<NatsClaim>, NatsError> {
+    let parts = match request.body.len() > shared.inline {
+        false => None,
+        true => match shared.write_request(new.id, &request).await {
+            Ok(count) => Some(count),
+            Err(Refused::Unknown(error)) => return Err(error),
+            Err(_) => return Ok(Acceptance::Full),
+        },
+    };
+    let asked = Asked::new(&new, &request, parts);
+    if new.run_here {
+        return hold(shared, &new, &asked, &request).await;
+    }
+    let listed = async {
+        match &asked.owner {
+            Some(owner) => shared.list(new.id, owner, asked.created_at).await,
+            None => Ok(()),
+        }
+    };
+    let (queued, listed) = tokio::join!(shared.enqueue(new.id, &asked, &request), listed);
+    match queued {
+        Ok(_) => {
+            if let Err(error) = listed {
+                tracing::warn!(error = &error as &dyn std::error::Error, id = %new.id, "a job is not listed before it runs");
+            }
+            Ok(Acceptance::Queued)
+        }
+        Err(Refused::Conflict) => Ok(Acceptance::Queued),
+        Err(Refused::Full) => Ok(Acceptance::Full),
+        Err(Refused::Unknown(error)) => shared.withdraw(new.id, &asked, error).await,
+    }
+}
+
+/// Makes a job that this process runs. Its record is there before its request is, so that whoever is
+/// handed that sees that it is held.
+async fn hold(
+    shared: &Arc<Shared>,
+    new: &NewJob,
+    asked: &Asked,
+    request: &NatsRecord,
+) -> Result<Acceptance<NatsClaim>, NatsError> {
+    let claim = rand::random();
+    let until = Some(now() + whole_millis(shared.options.lease));
+    let mut record = Record::here(new, asked, Holder { claim, until });
+    let patience = shared.patience();
+    let put = shared.put(new.id, &mut record, 0, Some(claim), patience);
+    let Some(at) = put.await? else {
+        // Of its id there is a job: it was made for a request with its key, a moment ago.
+        return Ok(Acceptance::Queued);
+    };
+    let sequence = match shared.enqueue(new.id, asked, request).await {
+        Ok(sequence) => sequence,
+        Err(Refused::Conflict) => {
+            let waiting = shared.waiting(new.id).await?;
+            match waiting {
+                Some(waiting) => waiting.sequence,
+                None => return Ok(Acceptance::Queued),
+            }
+        }
+        Err(refused) => {
+            // What cannot be taken back goes by itself: nobody has been told of it.
+            record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
+            record.forgotten = true;
+            let taken_back = shared.put(new.id, &mut record, at, None, patience).await;
+            return match refused {
+                Refused::Unknown(error) => Err(error),
+                _ => taken_back.map(|_| Acceptance::Full),
+            };
+        }
+    };
+    if let Some(owner) = &asked.owner {
+        shared.list(new.id, owner, asked.created_at).await?;
+    }
+    let may_rerun = asked.may_rerun(&shared.options);
+    let delivery = Delivery::Here(sequence);
+    let held = Held::new(new.id, claim, delivery, may_rerun, record, at);
+    Ok(Acceptance::RunHere(NatsClaim::new(shared, held)))
+}
+
+impl Shared {
+    async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
+        let subject = |part| self.names.request_part(id, part);
+        let (body, size) = (&request.body, self.part);
+        parts::write(&self.context, subject, body, size, self.patience()).await
+    }
+
+    async fn enqueue(
+        &self,
+        id: JobId,
+        asked: &Asked,
+        request: &NatsRecord,
+    ) -> Result<u64, Refused> {
+        let body = match asked.parts {
+            None => &request.body[..],
+            Some(_) => &[],
+        };
+        let (subject, payload) = (self.names.queued(id), seal(asked, body));
+        let (context, patience) = (&self.context, self.patience());
+        log::write(context, &subject, Some(0), None, &payload, patience).await
+    }
+
+    /// Whether a request was put into the queue is not known: it is not, from now on, unless a worker
+    /// has it already.
+    async fn withdraw(
+        &self,
+        id: JobId,
+        asked: &Asked,
+        error: NatsError,
+    ) -> Result<Acceptance<NatsClaim>, NatsError> {
+        let mut record = Record::queued(asked);
+        record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
+        record.forgotten = true;
+        let withdrawn = self.put(id, &mut record, 0, None, self.patience());
+        if withdrawn.await?.is_none() {
+            return Ok(Acceptance::Queued);
+        }
+        let waiting = self.waiting(id).await?;
+        if let Some(waiting) = waiting {
+            log::delete(&self.streams.queue, waiting.sequence).await?;
+        }
+        Err(error)
+    }
+
+    async fn look_up_key(
+        &self,
+        new: &NewJob,
+        key: Key,
+        fingerprint: Fingerprint,
+    ) -> Result<Keyed, NatsError> {
+        let subject = self.names.key(&key);
+        let used = Used {
+            nonce: rand::random(),
+            id: IdText(new.id),
+            fingerprint,
+        };
+        let mut expected = match new.join_only {
+            true => None,
+            false => Some(0),
+        };
+        for _ in 0..ROUNDS {
+            if let Some(expected) = expected {
+                let payload = seal(&used, b"");
+                let (context, patience) = (&self.context, self.patience());
+                let expected = Some(expected);
+                match log::write(context, &subject, expected, None, &payload, patience).await {
+                    Ok(_) => return Ok(Keyed::First),
+                    Err(Refused::Conflict) => {}
+                    Err(Refused::Full) => return Ok(Keyed::Full),
+                    Err(Refused::Unknown(error)) => return Err(error),
+                }
+            }
+            let Some((found, sequence)) = self.used(&subject).await? else {
+                if new.join_only {
+                    return Ok(Keyed::Full);
+                }
+                expected = Some(0);
+                continue;
+            };
+            if found.nonce == used.nonce {
+                return Ok(Keyed::First);
+            }
+            let id = found.id.0;
+            let is_gone = match self.lookup(id).await? {
+                Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
+                Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
+                Lookup::Gone(_) => true,
+                // Forgotten, or never made.
+                Lookup::Unknown => self.record(id).await?.is_some(),
+            };
+            match is_gone {
+                _ if new.join_only => return Ok(Keyed::Full),
+                // The key is free.
+                true => expected = Some(sequence),
+                false if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
+                false => return Ok(Keyed::Orphaned(id)),
+            }
+        }
+        Err(NatsError::unavailable("a key is being used over and over"))
+    }
+}

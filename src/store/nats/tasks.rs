@@ -1,0 +1,139 @@
+//! What goes on beside the calls: signs of life, records kept, and an eye on the bucket.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::consumer::{
+    DeliverPolicy,
+    push::{Ordered, OrderedConfig},
+};
+use futures_util::{StreamExt, stream};
+use tokio::{
+    select,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared};
+
+/// How long what a call tells is gathered before it is written.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// How many records are written at a time.
+const AT_ONCE: usize = 32;
+
+/// How long to wait before a watch that broke is made again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The tasks of a store. They end with it.
+pub(super) struct Tasks {
+    _tasks: JoinSet<()>,
+}
+
+impl Tasks {
+    pub(super) async fn start(shared: &Arc<Shared>) -> Result<Self, NatsError> {
+        // Before anybody can wait for anything.
+        let changes = watch(shared).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(notice(shared.clone(), changes));
+        tasks.spawn(beat(shared.clone()));
+        tasks.spawn(keep(shared.clone()));
+        Ok(Self { _tasks: tasks })
+    }
+}
+
+/// Gives signs of life of what runs here.
+async fn beat(shared: Arc<Shared>) {
+    let mut beats = interval(shared.options.lease / 3);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        for held in shared.all_active() {
+            held.beat().await;
+        }
+    }
+}
+
+/// Writes what calls have told, and keeps records from expiring and leases from ending.
+async fn keep(shared: Arc<Shared>) {
+    let rest = (shared.options.lease / 8).min(shared.options.retain / 16);
+    loop {
+        select! {
+            () = sleep(rest) => {}
+            () = shared.told.notified() => sleep(GATHER.min(rest)).await,
+        }
+        let due = shared.all_active().into_iter();
+        let due: Vec<Arc<Held>> = due.filter(|held| held.is_due(&shared)).collect();
+        stream::iter(due)
+            .for_each_concurrent(AT_ONCE, async |held| {
+                if let Err(error) = held.keep(&shared).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, id = %held.id, "a job's record is not renewed");
+                }
+            })
+            .await;
+    }
+}
+
+/// A consumer of all that is written to jobs from now on, without what is in it.
+async fn watch(shared: &Shared) -> Result<Ordered, NatsError> {
+    let info = shared.streams.jobs.get_info().await;
+    let last = info.map_err(NatsError::unavailable)?.state.last_sequence;
+    let config = OrderedConfig {
+        deliver_subject: shared.context.client().new_inbox(),
+        filter_subject: shared.names.all_jobs(),
+        headers_only: true,
+        deliver_policy: match last {
+            0 => DeliverPolicy::All,
+            // The last once more: from a message on it goes on after every interruption.
+            start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
+        },
+        ..OrderedConfig::default()
+    };
+    let consumer = shared.streams.jobs.create_consumer(config).await;
+    let consumer = consumer.map_err(NatsError::unavailable)?;
+    consumer.messages().await.map_err(NatsError::unavailable)
+}
+
+/// Tells who waits for a job that it has changed, and who runs it that it is not theirs any more.
+async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
+    loop {
+        while let Some(Ok(change)) = changes.next().await {
+            let Some(id) = Names::id(&change.subject) else {
+                continue;
+            };
+            let claim = change
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get(CLAIM));
+            let claim = claim.and_then(|claim| u64::from_str_radix(claim.as_str(), 16).ok());
+            let held = shared.active.lock().get(&id).cloned();
+            if let Some(held) = held.filter(|held| Some(held.claim) != claim) {
+                held.ended.cancel();
+            }
+            shared.interest.tell(id);
+        }
+        tracing::warn!("the watch of jobs broke");
+        changes = loop {
+            sleep(PAUSE).await;
+            match watch(&shared).await {
+                Ok(changes) => break changes,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the watch of jobs is not back yet"
+                    );
+                }
+            }
+        };
+        // What went by meanwhile nobody has seen.
+        shared.interest.tell_all();
+        stream::iter(shared.all_active())
+            .for_each_concurrent(AT_ONCE, async |held| {
+                if let Ok(Some(found)) = shared.record(held.id).await
+                    && !found.record.is_held_by(held.claim)
+                {
+                    held.ended.cancel();
+                }
+            })
+            .await;
+    }
+}

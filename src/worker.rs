@@ -1,0 +1,201 @@
+use std::{fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Body;
+use tokio::{
+    select,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tower::{BoxError, Service};
+use tracing::{Instrument, Span};
+
+use crate::{
+    accept,
+    body::RequestBody,
+    call::Call,
+    gate::Slot,
+    job::{ErrorCode, Progress},
+    jobs::{Jobs, Registry},
+    run::{Job, Run},
+    store::{End, Outcome, Queue, Work},
+};
+
+/// How long a worker leaves a store alone that has failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the requests of a queue: [`Jobs::worker`].
+///
+/// It takes no request before it has a place for it, so that what waits can go to whichever worker is
+/// free. [`Jobs::drain`] ends it: it takes nothing more, waits for what it runs, and what outlasts the
+/// drain is handed back to the queue where it may be run again.
+#[must_use = "a worker does nothing until it is run"]
+pub struct Worker<S, B, St> {
+    jobs: Jobs<St>,
+    service: S,
+    concurrency: usize,
+    body: PhantomData<fn(B)>,
+}
+
+impl<S, B, St> Worker<S, B, St> {
+    pub(crate) fn new(jobs: Jobs<St>, service: S) -> Self {
+        Self {
+            jobs,
+            service,
+            concurrency: 64,
+            body: PhantomData,
+        }
+    }
+
+    /// How many requests are run at a time, 1 at least. Default: 64.
+    pub fn concurrency(mut self, requests: usize) -> Self {
+        self.concurrency = requests.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+}
+
+impl<S, B, R, St> Worker<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Queue,
+{
+    /// Takes and runs requests until the registry is [drained](Jobs::drain).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, what it runs is dropped too, and is treated as that of a process that has gone: another
+    /// one runs it where it may be run again, after the time that the store waits for signs of life.
+    pub async fn run(self) {
+        let registry = &self.jobs.registry;
+        let places = Arc::new(Semaphore::new(self.concurrency));
+        // Owns the calls: they end with it.
+        let mut running = JoinSet::new();
+        let mut closed = pin!(registry.gate.closed());
+        loop {
+            let taken = select! {
+                biased;
+                () = &mut closed => break,
+                taken = take(registry, &places) => taken,
+            };
+            for (ticket, place) in taken {
+                // Closed meanwhile: the ticket goes back unclaimed.
+                let Some(slot) = registry.gate.enter_uncounted() else {
+                    break;
+                };
+                let (registry, service) = (registry.clone(), self.service.clone());
+                running.spawn(async move {
+                    work(registry, service, ticket, slot).await;
+                    drop(place);
+                });
+            }
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+    }
+}
+
+/// Waits for a place, then for requests for all the places there are.
+async fn take<St: Queue>(
+    registry: &Registry<St>,
+    places: &Arc<Semaphore>,
+) -> Vec<(St::Ticket, OwnedSemaphorePermit)> {
+    let Ok(first) = places.clone().acquire_owned().await else {
+        return Vec::new();
+    };
+    let mut taken = vec![first];
+    while let Ok(place) = places.clone().try_acquire_owned() {
+        taken.push(place);
+    }
+    match registry.store.next(taken.len()).await {
+        Ok(tickets) => tickets.into_iter().zip(taken).collect(),
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no work from the store"
+            );
+            sleep(PAUSE).await;
+            Vec::new()
+        }
+    }
+}
+
+async fn work<S, B, R, St>(registry: Arc<Registry<St>>, service: S, ticket: St::Ticket, slot: Slot)
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Queue,
+{
+    let work = match registry.store.claim(ticket).await {
+        Ok(Some(work)) => work,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "work not claimed: it will come again"
+            );
+            return;
+        }
+    };
+    let span = accept::span(work.id, &work.head.method);
+    if is_overdue(&registry, &work) {
+        return time_out(&registry, &work).instrument(span).await;
+    }
+    let job = Job {
+        id: work.id,
+        // The one that is known here, where it is.
+        kind: registry.estimates.kind(work.kind.as_str()),
+        registry,
+        created: work.created,
+        created_at: work.created_at,
+        is_head: work.head.method == Method::HEAD,
+        is_owned: work.is_owned,
+        claim: work.claim,
+        _slot: Some(slot),
+    };
+    let call = Box::pin(Call::new(service, work.head, RequestBody::read(work.body)));
+    Box::pin(Run { call, job }.until_ended())
+        .instrument(span)
+        .await;
+}
+
+/// Whether its time was up while it was in the queue.
+fn is_overdue<St>(registry: &Registry<St>, work: &Work<impl Sized>) -> bool {
+    let limit = registry.config.job_timeout;
+    limit
+        .and_then(|limit| work.created.checked_add(limit))
+        .is_some_and(|end| end <= Instant::now())
+}
+
+async fn time_out<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
+    let end = End {
+        started: None,
+        progress: Progress::default(),
+        outcome: Outcome::Broke(ErrorCode::Timeout),
+    };
+    Span::current().record("end", ErrorCode::Timeout.as_str());
+    if let Err(error) = registry.store.finish(&work.claim, end).await {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the job's end is not stored"
+        );
+    }
+}
+
+impl<S, B, St> fmt::Debug for Worker<S, B, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,532 @@
+//! Proof: jobs go through two replicas and three workers while, at random, workers are killed, the leader
+//! of a stream is killed, and a replica is cut off.
+//!
+//! `ACCEPTED_CHAOS_JOBS` sets how many jobs (1,000), `ACCEPTED_CHAOS_SEED` replays the kills of a run.
+
+use std::{
+    collections::HashMap,
+    env, fs,
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_nats::{ConnectOptions, jetstream};
+use http::{Request, Response, StatusCode};
+use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tempfile::TempDir;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    select,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_accepted::{
+    Jobs, RequestBody,
+    store::{NatsOptions, NatsStore},
+};
+
+use crate::{
+    server::Servers,
+    site::layered,
+    support::{Answer, Body, Failed, get, request, send},
+};
+
+/// Where a child process finds what it is to do.
+const WORKER: &str = "ACCEPTED_CHAOS_WORKER";
+
+const WORKERS: usize = 3;
+
+/// The streams that everything depends on.
+const STREAMS: [&str; 2] = ["accepted_queue", "KV_accepted_jobs"];
+
+/// How many requests are sent at a time.
+const CLIENTS: usize = 24;
+
+/// How long all of it may take after the last request was sent. Nothing waits that long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn options() -> NatsOptions {
+    NatsOptions::new()
+        .replicas(3)
+        .lease(Duration::from_secs(3))
+        .ack_timeout(Duration::from_secs(2))
+        .retain(Duration::from_secs(3600))
+        // As many as it takes: what is to be shown is that no request is dropped.
+        .attempts(1_000)
+}
+
+/// Not a test: the worker that the test below starts as processes of their own, to kill them.
+#[tokio::test]
+#[ignore = "a part of the test below"]
+async fn a_worker_process() {
+    let Ok(told) = env::var(WORKER) else {
+        return;
+    };
+    let (url, journal) = told.split_once(' ').expect("a URL and a file");
+    let client = connect(url).await;
+    let store = loop {
+        // The cluster may be without a leader when this is started.
+        match NatsStore::connect(client.clone(), options()).await {
+            Ok(store) => break store,
+            Err(error) => println!("{error}"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    };
+    let jobs = Jobs::builder().build_with(store);
+    let journal = fs::OpenOptions::new().append(true).open(journal);
+    let journal = Arc::new(Mutex::new(journal.expect("the journal")));
+    let service = service_fn(move |request: Request<RequestBody<Body>>| {
+        // One call of the system: it is there whole, whatever becomes of this process.
+        let line = format!("{}\n", request.uri().path());
+        journal.lock().write_all(line.as_bytes()).expect("a line");
+        async {
+            let work = Duration::from_millis(rand::random_range(0..300));
+            sleep(work).await;
+            Ok::<_, Failed>(Response::new(Body::from("done")))
+        }
+    });
+    jobs.worker::<_, Body>(service).concurrency(16).run().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_job_ends_and_none_is_lost_or_done_twice_whatever_is_killed() {
+    let jobs = number("ACCEPTED_CHAOS_JOBS").unwrap_or(1_000);
+    let seed = number("ACCEPTED_CHAOS_SEED").unwrap_or_else(rand::random);
+    println!("replay with ACCEPTED_CHAOS_SEED={seed}");
+    let Some(servers) = Servers::start(3).await else {
+        return;
+    };
+    let mut site = Site::start(servers, seed).await;
+    let run = site.run(jobs as usize).await;
+    run.check(&site.journal());
+    println!("{}", run.summary(&site));
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
+}
+
+async fn connect(url: &str) -> async_nats::Client {
+    let urls: Vec<String> = url.split(',').map(str::to_owned).collect();
+    ConnectOptions::new()
+        .retry_on_initial_connect()
+        .ignore_discovered_servers()
+        .reconnect_delay_callback(|_| Duration::from_millis(100))
+        .connect(urls)
+        .await
+        .expect("it is retried")
+}
+
+type Replica = BoxCloneSyncService<Request<Body>, Response<Body>, Failed>;
+
+struct Site {
+    servers: Servers,
+    replicas: Vec<Replica>,
+    wires: Vec<Wire>,
+    workers: Vec<Worker>,
+    seed: u64,
+    folder: TempDir,
+    diary: Diary,
+}
+
+/// What has become of a request.
+#[derive(Debug, Clone, PartialEq)]
+enum Fate {
+    /// It was answered 503: nothing was promised.
+    Refused,
+    /// It ended so.
+    Ended(String),
+}
+
+struct Run {
+    /// By the path of the request.
+    fates: HashMap<String, Fate>,
+    took: Duration,
+}
+
+impl Site {
+    async fn start(servers: Servers, seed: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("journal"), "").expect("a file");
+        let (mut replicas, mut wires) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let wire = Wire::start(&servers.addresses()).await;
+            let client = connect(&format!("nats://{}", wire.address)).await;
+            let store = NatsStore::connect(client, options())
+                .await
+                .expect("streams");
+            let jobs = Jobs::builder().build_with(store);
+            let never = service_fn(async |_: Request<RequestBody<Body>>| {
+                Ok::<_, Failed>(Response::new(Body::from("not by a worker")))
+            });
+            let service = layered(&jobs, never);
+            let service = service.map_response(|response: Response<_>| response.map(Body::new));
+            replicas.push(BoxCloneSyncService::new(service));
+            wires.push(wire);
+        }
+        let journal = folder.path().join("journal");
+        let workers = (0..WORKERS).map(|_| Worker::start(&servers.url(), &journal));
+        Self {
+            workers: workers.collect(),
+            servers,
+            replicas,
+            wires,
+            seed,
+            folder,
+            diary: Diary {
+                events: Arc::default(),
+                started: Instant::now(),
+            },
+        }
+    }
+
+    fn journal(&self) -> String {
+        fs::read_to_string(self.folder.path().join("journal")).expect("lines")
+    }
+
+    /// Sends requests and sees every accepted one to its end, while things are killed.
+    async fn run(&mut self, jobs: usize) -> Run {
+        let fates = Arc::new(Mutex::new(HashMap::new()));
+        let (sent, all_sent) = watch::channel(false);
+        let replicas = self.replicas.clone();
+        let mut clients = JoinSet::new();
+        let mut followers = JoinSet::new();
+        for client in 0..CLIENTS {
+            let (replicas, fates) = (replicas.clone(), fates.clone());
+            let mine = (client..jobs).step_by(CLIENTS);
+            clients.spawn(async move {
+                let mut accepted = Vec::new();
+                for number in mine {
+                    // One in two must not be done twice.
+                    let (method, kind) = match number % 2 {
+                        0 => ("PUT", "again"),
+                        _ => ("POST", "once"),
+                    };
+                    let path = format!("/{kind}/{number}");
+                    let answer = send(&replicas[number % 2], request(method, &path)).await;
+                    match answer.status {
+                        StatusCode::ACCEPTED => {
+                            let location = answer.location().to_owned();
+                            accepted.push(tokio::spawn(follow(replicas.clone(), location, path)));
+                        }
+                        StatusCode::SERVICE_UNAVAILABLE => {
+                            fates.lock().insert(path, Fate::Refused);
+                            sleep(Duration::from_millis(100)).await;
+                        }
+                        _ => panic!("{path}: {answer:?}"),
+                    }
+                    let pause = rand::random_range(0..400);
+                    sleep(Duration::from_millis(pause)).await;
+                }
+                accepted
+            });
+        }
+        let sending = async {
+            let mut accepted = Vec::new();
+            while let Some(some) = clients.join_next().await {
+                accepted.extend(some.expect("no panic"));
+            }
+            sent.send_replace(true);
+            accepted
+        };
+        let mut random = StdRng::seed_from_u64(self.seed);
+        let killing = kill_workers(
+            &mut self.workers,
+            StdRng::seed_from_u64(random.random()),
+            all_sent.clone(),
+            &self.diary,
+        );
+        let breaking = break_connections(
+            &mut self.servers,
+            &self.wires,
+            random,
+            all_sent,
+            &self.diary,
+        );
+        let (accepted, (), ()) = tokio::join!(sending, killing, breaking);
+        for follower in accepted {
+            followers.spawn(follower);
+        }
+        let ending = async {
+            while let Some(ended) = followers.join_next().await {
+                let (path, end) = ended.expect("joined").expect("no panic");
+                fates.lock().insert(path, Fate::Ended(end));
+            }
+        };
+        let ended = timeout(PATIENCE, ending).await;
+        if ended.is_err() {
+            panic!(
+                "{} jobs have not ended: {:#?}",
+                followers.len(),
+                self.diary.events.lock()
+            );
+        }
+        let fates = std::mem::take(&mut *fates.lock());
+        assert_eq!(fates.len(), jobs, "a request without an answer");
+        Run {
+            fates,
+            took: self.diary.started.elapsed(),
+        }
+    }
+}
+
+/// What was done to the site, and when.
+#[derive(Clone)]
+struct Diary {
+    events: Arc<Mutex<Vec<String>>>,
+    started: Instant,
+}
+
+impl Diary {
+    fn tell(&self, what: String) {
+        let at = self.started.elapsed().as_secs_f64();
+        self.events.lock().push(format!("{at:6.2} s  {what}"));
+    }
+}
+
+/// Kills workers until all requests are sent, and two at least.
+async fn kill_workers(
+    workers: &mut [Worker],
+    mut random: StdRng,
+    mut all_sent: watch::Receiver<bool>,
+    diary: &Diary,
+) {
+    for number in 0.. {
+        let pause = Duration::from_millis(random.random_range(200..1_500));
+        select! {
+            () = sleep(pause) => {}
+            _ = all_sent.wait_for(|sent| *sent), if number >= 2 => return,
+        }
+        let worker = random.random_range(0..workers.len());
+        diary.tell(format!("worker {worker} is killed"));
+        workers[worker].kill();
+        let pause = Duration::from_millis(random.random_range(0..1_000));
+        sleep(pause).await;
+        workers[worker].restart();
+    }
+}
+
+/// Cuts replicas off and kills leaders, one at a time, until all requests are sent, and each once at least.
+async fn break_connections(
+    servers: &mut Servers,
+    wires: &[Wire],
+    mut random: StdRng,
+    mut all_sent: watch::Receiver<bool>,
+    diary: &Diary,
+) {
+    for number in 0.. {
+        let pause = Duration::from_millis(random.random_range(200..1_500));
+        select! {
+            () = sleep(pause) => {}
+            _ = all_sent.wait_for(|sent| *sent), if number >= 2 => return,
+        }
+        let cuts = match number {
+            0 => true,
+            1 => false,
+            _ => random.random(),
+        };
+        if cuts {
+            let replica = random.random_range(0..wires.len());
+            diary.tell(format!("replica {replica} is cut off for 5 s"));
+            wires[replica].cut(true);
+            sleep(Duration::from_secs(5)).await;
+            wires[replica].cut(false);
+        } else {
+            let stream = *STREAMS.choose(&mut random).expect("two");
+            let away = Duration::from_millis(random.random_range(1_000..4_000));
+            kill_leader(servers, stream, away, diary).await;
+        }
+    }
+}
+
+async fn kill_leader(servers: &mut Servers, stream: &str, away: Duration, diary: &Diary) {
+    servers.whole(&STREAMS).await;
+    let jetstream = jetstream::new(servers.client().await);
+    let info = jetstream.get_stream(stream).await.expect("it is whole");
+    let cluster = info.cached_info().cluster.clone().expect("three of them");
+    let leader = cluster.leader.expect("it is whole");
+    diary.tell(format!("{leader} is killed, the leader of {stream}"));
+    servers.kill_node(Servers::node(&leader));
+    sleep(away).await;
+    servers.start_node(Servers::node(&leader));
+    servers.whole(&STREAMS).await;
+    diary.tell(format!("{leader} is back"));
+}
+
+/// Looks at a job until it has ended, at one replica or the other.
+async fn follow(replicas: Vec<Replica>, location: String, path: String) -> (String, String) {
+    loop {
+        let replica = rand::random_range(0..replicas.len());
+        let answer: Answer = send(&replicas[replica], get(&location)).await;
+        match answer.status {
+            StatusCode::OK => {
+                let document = answer.json();
+                match document["status"].as_str() {
+                    Some("queued" | "running") => {}
+                    _ => {
+                        let end = document["error"]["code"].as_str();
+                        return (path, end.unwrap_or("succeeded").to_owned());
+                    }
+                }
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {}
+            _ => {
+                sleep(Duration::from_secs(10)).await;
+                let later = send(&replicas[replica], get(&location)).await;
+                panic!("{path} was accepted, and {location} is {answer:?}, and later {later:?}");
+            }
+        }
+        let pause = rand::random_range(50..500);
+        sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+impl Run {
+    fn check(&self, journal: &str) {
+        let mut done: HashMap<&str, usize> = HashMap::new();
+        for path in journal.lines() {
+            *done.entry(path).or_default() += 1;
+        }
+        for (path, times) in &done {
+            let is_once = path.starts_with("/once/");
+            assert!(!is_once || *times == 1, "{path} was done {times} times");
+        }
+        for (path, fate) in &self.fates {
+            let times = done.get(path.as_str()).copied().unwrap_or_default();
+            match fate {
+                Fate::Refused => {}
+                Fate::Ended(end) if end == "succeeded" => {
+                    assert!(times >= 1, "{path} was not done")
+                }
+                Fate::Ended(end) => {
+                    assert_eq!(end, "lost", "{path}");
+                    assert!(
+                        path.starts_with("/once/"),
+                        "{path} could have been done again"
+                    );
+                }
+            }
+        }
+    }
+
+    fn summary(&self, site: &Site) -> String {
+        let count = |wanted: &dyn Fn(&Fate) -> bool| {
+            self.fates.values().filter(|fate| wanted(fate)).count()
+        };
+        let refused = count(&|fate| *fate == Fate::Refused);
+        let lost = count(&|fate| *fate == Fate::Ended("lost".to_owned()));
+        let calls = site.journal().lines().count();
+        format!(
+            "{} requests in {:.1} s: {refused} refused, {} accepted, of these {lost} lost; {calls} \
+             calls\n{}",
+            self.fates.len(),
+            self.took.as_secs_f64(),
+            self.fates.len() - refused,
+            site.diary.events.lock().join("\n"),
+        )
+    }
+}
+
+/// A worker in a process of its own.
+struct Worker {
+    command: Command,
+    process: Child,
+}
+
+impl Worker {
+    fn start(url: &str, journal: &Path) -> Self {
+        let log: PathBuf = journal.with_file_name("workers.log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(log);
+        let mut command = Command::new(env::current_exe().expect("this test"));
+        command
+            .args([
+                "--exact",
+                "chaos::a_worker_process",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(WORKER, format!("{url} {}", journal.display()))
+            .stdout(Stdio::null())
+            .stderr(log.expect("a file"));
+        let process = command.spawn().expect("it runs");
+        Self { command, process }
+    }
+
+    fn restart(&mut self) {
+        self.process = self.command.spawn().expect("it runs");
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The wire of a replica to the servers, that can be cut.
+struct Wire {
+    address: SocketAddr,
+    is_cut: watch::Sender<bool>,
+    /// Ends with it.
+    _connections: JoinSet<()>,
+}
+
+impl Wire {
+    async fn start(servers: &[SocketAddr]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (is_cut, cut) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        connections.spawn(accept(listener, servers.to_vec(), cut));
+        Self {
+            address,
+            is_cut,
+            _connections: connections,
+        }
+    }
+
+    fn cut(&self, is_cut: bool) {
+        self.is_cut.send_replace(is_cut);
+    }
+}
+
+async fn accept(listener: TcpListener, servers: Vec<SocketAddr>, cut: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
+        if !*cut.borrow() {
+            connections.spawn(join(client, servers.clone(), cut.clone()));
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// To whichever server is there, until the wire is cut.
+async fn join(mut client: TcpStream, servers: Vec<SocketAddr>, mut cut: watch::Receiver<bool>) {
+    for server in servers {
+        if let Ok(mut server) = TcpStream::connect(server).await {
+            select! {
+                _ = copy_bidirectional(&mut client, &mut server) => {}
+                _ = cut.wait_for(|cut| *cut) => {}
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What is kept, for how long, and what is left of it.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use http::{Request, StatusCode};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+use tower_accepted::{
+    Jobs, Owner, RequestBody,
+    store::{NatsError, NatsOptions, NatsStore, Storage},
+};
+
+use crate::{
+    server::Servers,
+    site::{ended, layered, options, process, until, work},
+    support::{Body, Failed, get, inner, ok, post, request, send, with},
+};
+
+/// How many messages there are in all streams.
+async fn messages(servers: &Servers) -> Vec<(String, u64)> {
+    use futures_util::TryStreamExt;
+    let jetstream = jetstream::new(servers.client().await);
+    let streams = jetstream.streams();
+    let left = streams.try_filter_map(async |info| {
+        let name = info.config.name;
+        Ok((info.state.messages > 0).then_some((name, info.state.messages)))
+    });
+    left.try_collect().await.unwrap()
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_jobs_when_they_have_expired() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(2)).inline(1_000);
+    let builder = || Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
+    let web = process(&servers, options.clone(), builder()).await;
+    let worker = process(&servers, options, builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let mut large = with(
+        post("/large"),
+        &[("x-user", "me"), ("idempotency-key", "\"k\"")],
+    );
+    *large.body_mut() = Body::from(vec![7; 600_000]);
+    let mut accepted = Vec::new();
+    for request in [
+        large,
+        post("/small"),
+        with(post("/panic"), &[("x-user", "me")]),
+        with(post("/keyed"), &[("idempotency-key", "\"other\"")]),
+    ] {
+        accepted.push(send(&site, request).await.location().to_owned());
+    }
+    let canceled = send(&site, post("/canceled")).await.location().to_owned();
+    send(&site, post(&format!("{canceled}/cancel"))).await;
+    let deleted = send(
+        &site,
+        with(post("/deleted"), &[("idempotency-key", "\"d\"")]),
+    )
+    .await;
+    send(&site, request("DELETE", deleted.location())).await;
+    work(
+        &worker,
+        inner(
+            async |request: Request<RequestBody<Body>>| match request.uri().path() {
+                "/large" => {
+                    let mut large = ok("")?;
+                    *large.body_mut() = Body::from(vec![8; 700_000]);
+                    Ok::<_, Failed>(large)
+                }
+                "/panic" => panic!("on purpose"),
+                _ => ok("done"),
+            },
+        ),
+    );
+    for location in &accepted {
+        let wait = with(get(location), &[("x-user", "me"), ("prefer", "wait=10")]);
+        let end = send(&site, wait).await.json();
+        assert!(end["finishedAt"].is_string(), "{end}");
+    }
+    assert!(!messages(&servers).await.is_empty());
+    until(async || messages(&servers).await.is_empty()).await;
+    for location in accepted.iter().chain([&canceled]) {
+        let answer = send(&site, with(get(location), &[("x-user", "me")])).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn what_runs_longer_than_jobs_are_kept_is_kept_while_it_runs() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(1));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    work(
+        &worker,
+        inner(async |_| {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            ok("at last")
+        }),
+    );
+    let keyed = || with(post("/long"), &[("idempotency-key", "\"long\"")]);
+    let accepted = send(&site, keyed()).await;
+    until(async || {
+        let answer = send(&site, get(accepted.location())).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let again = send(&site, keyed()).await;
+        assert_eq!(again.location(), accepted.location());
+        answer.json()["status"] == "succeeded"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_longer_than_jobs_are_kept_is_run() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(1)).inline(1_000);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let mut large = post("/large");
+    *large.body_mut() = Body::from(vec![7; 600_000]);
+    let accepted = send(&site, large).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let answer = send(&site, get(accepted.location())).await;
+    assert_eq!(answer.json()["status"], "queued");
+    let worker = process(&servers, options, Jobs::builder()).await;
+    work(
+        &worker,
+        inner(async |request: Request<RequestBody<Body>>| {
+            use http_body_util::BodyExt;
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            assert!(body == vec![7; 600_000]);
+            ok("done")
+        }),
+    );
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded");
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct User {
+    name: String,
+}
+
+#[derive(Debug, Clone)]
+struct Local;
+
+#[tokio::test]
+async fn extensions_cross_where_they_are_named() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().carry::<User>("user");
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let user = User {
+        name: "Zoë".to_owned(),
+    };
+    let mut request = post("/it");
+    request.extensions_mut().insert(user.clone());
+    request.extensions_mut().insert(Local);
+    let accepted = send(&site, request).await;
+    work(
+        &worker,
+        inner(move |request: Request<RequestBody<Body>>| {
+            assert_eq!(request.extensions().get(), Some(&user));
+            assert!(request.extensions().get::<Local>().is_none());
+            async { ok("done") }
+        }),
+    );
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+}
+
+#[tokio::test]
+async fn many_processes_connect_at_a_time_and_one_that_asks_for_something_else_is_told() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let mut connecting = JoinSet::new();
+    for _ in 0..8 {
+        let client = servers.client().await;
+        connecting.spawn(NatsStore::connect(client, options()));
+    }
+    while let Some(connected) = connecting.join_next().await {
+        connected.unwrap().unwrap();
+    }
+    let unfit = async |options: NatsOptions| {
+        let client = servers.client().await;
+        match NatsStore::connect(client, options).await {
+            Err(error @ NatsError::Unfit { .. }) => error.to_string(),
+            other => panic!("it fits: {other:?}"),
+        }
+    };
+    let told = unfit(options().retain(Duration::from_secs(7))).await;
+    assert!(
+        told.starts_with("KV_accepted_jobs is there with max age 60s, and 7s"),
+        "{told}"
+    );
+    let told = unfit(options().storage(Storage::Memory)).await;
+    assert!(told.contains("storage File, and Memory"), "{told}");
+    let told = unfit(options().lease(Duration::from_secs(9))).await;
+    assert!(told.contains("ack wait 1s, and 9s"), "{told}");
+    let elsewhere = options().prefix("other").storage(Storage::Memory);
+    NatsStore::connect(servers.client().await, elsewhere)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_key_whose_job_was_never_made_makes_it() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let web = process(&servers, options(), Jobs::builder()).await;
+    let worker = process(&servers, options(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let keyed = || with(post("/it"), &[("idempotency-key", "\"k\"")]);
+    let accepted = send(&site, keyed()).await;
+    // As if the process had died between the key and the request.
+    let jetstream = jetstream::new(servers.client().await);
+    let queue = jetstream.get_stream("accepted_queue").await.unwrap();
+    queue.purge().await.unwrap();
+    assert_eq!(
+        send(&site, get(accepted.location())).await.status,
+        StatusCode::NOT_FOUND
+    );
+    let again = send(&site, keyed()).await;
+    assert_eq!(again.location(), accepted.location());
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    work(&worker, inner(async |_| ok("done")));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded");
+}
+
+#[tokio::test]
+async fn no_more_is_queued_than_may_be() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let web = process(&servers, options().max_queued(2), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    for _ in 0..2 {
+        assert_eq!(send(&site, post("/it")).await.status, StatusCode::ACCEPTED);
+    }
+    let full = send(&site, post("/it")).await;
+    assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(full.json()["type"], "urn:problem-type:tower-accepted:full");
+}
+
+#[tokio::test]
+async fn without_a_server_it_is_503_and_with_it_everything_is_there_again() {
+    let Some(mut servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().ack_timeout(Duration::from_millis(300));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, post("/it")).await;
+    servers.kill_node(0);
+    let refused = send(&site, post("/it")).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.header("retry-after").is_some());
+    let asked = send(&site, get(accepted.location())).await;
+    assert_eq!(asked.status, StatusCode::SERVICE_UNAVAILABLE);
+    work(&worker, inner(async |_| ok("done")));
+    servers.start_node(0);
+    until(async || {
+        let answer = send(&site, get(accepted.location())).await;
+        answer.status == StatusCode::OK && answer.json()["status"] == "succeeded"
+    })
+    .await;
+}

@@ -1,0 +1,277 @@
+//! What becomes of requests whose process is gone.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, StatusCode};
+use tokio::{runtime::Runtime, sync::Notify, time::sleep};
+use tower::Layer;
+use tower_accepted::{
+    Jobs, RequestBody, When,
+    store::{NatsOptions, Rerun},
+};
+
+use crate::{
+    server::Servers,
+    site::{ended, layered, options, process, until, work},
+    support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
+};
+
+/// Sends a request whose first worker dies over it, and returns how it ends, and how often it was
+/// begun.
+async fn abandoned(options: NatsOptions, request: Request<Body>) -> (String, usize) {
+    let Some(servers) = Servers::one().await else {
+        return Default::default();
+    };
+    let [web, first, second] = [
+        process(&servers, options.clone(), Jobs::builder()).await,
+        process(&servers, options.clone(), Jobs::builder()).await,
+        process(&servers, options, Jobs::builder()).await,
+    ];
+    let site = layered(&web, inner(async |_| ok("here")));
+    let calls = Counter::default();
+    let begun = calls.clone();
+    let hanging = inner(move |_| {
+        begun.up();
+        std::future::pending::<Result<http::Response<Body>, Failed>>()
+    });
+    let working = work(&first, hanging);
+    let accepted = send(&site, request).await;
+    until(async || calls.count() == 1).await;
+    working.abort();
+    let begun = calls.clone();
+    work(
+        &second,
+        inner(move |_| {
+            begun.up();
+            async { ok("again") }
+        }),
+    );
+    let end = ended(&site, accepted.location()).await.json();
+    let code = end["error"]["code"].as_str().map(str::to_owned);
+    let status = end["status"].as_str().unwrap().to_owned();
+    (code.unwrap_or(status), calls.count())
+}
+
+fn is(ended: (String, usize), end: &str, calls: usize) {
+    // Nothing where there is no server.
+    if ended != <(String, usize)>::default() {
+        assert_eq!(ended, (end.to_owned(), calls));
+    }
+}
+
+#[tokio::test]
+async fn an_idempotent_request_is_run_again() {
+    is(
+        abandoned(options(), request("PUT", "/it")).await,
+        "succeeded",
+        2,
+    );
+}
+
+#[tokio::test]
+async fn a_request_with_a_key_is_run_again() {
+    let keyed = with(post("/it"), &[("idempotency-key", "\"once\"")]);
+    is(abandoned(options(), keyed).await, "succeeded", 2);
+}
+
+#[tokio::test]
+async fn any_other_request_is_lost_and_not_run_again() {
+    is(abandoned(options(), post("/it")).await, "lost", 1);
+}
+
+#[tokio::test]
+async fn all_or_none_are_run_again_where_that_is_asked_for() {
+    let always = options().rerun(Rerun::Always);
+    is(abandoned(always, post("/it")).await, "succeeded", 2);
+    let never = options().rerun(Rerun::Never);
+    is(abandoned(never, request("PUT", "/it")).await, "lost", 1);
+}
+
+#[tokio::test]
+async fn a_request_that_takes_every_worker_with_it_is_lost_in_the_end() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().attempts(3);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, request("PUT", "/poison")).await;
+    let calls = Counter::default();
+    for attempt in 1..=3 {
+        let worker = process(&servers, options.clone(), Jobs::builder()).await;
+        let begun = calls.clone();
+        let working = work(
+            &worker,
+            inner(move |_| {
+                begun.up();
+                std::future::pending::<Result<http::Response<Body>, Failed>>()
+            }),
+        );
+        until(async || calls.count() == attempt).await;
+        working.abort();
+    }
+    let last = process(&servers, options, Jobs::builder()).await;
+    let begun = calls.clone();
+    work(
+        &last,
+        inner(move |_| {
+            begun.up();
+            async { ok("a fourth time") }
+        }),
+    );
+    let end = ended(&site, accepted.location()).await.json();
+    assert_eq!(
+        (&end["status"], &end["error"]["code"]),
+        (&"failed".into(), &"lost".into())
+    );
+    assert_eq!(calls.count(), 3);
+    let result = send(&site, get(&format!("{}/result", accepted.location()))).await;
+    assert_eq!(result.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn what_outlasts_a_drain_is_handed_back_where_it_may_be_run_again() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    // So long that nobody could have waited for the lease to end.
+    let options = options().lease(Duration::from_secs(600));
+    let [web, first, second] = [
+        process(&servers, options.clone(), Jobs::builder()).await,
+        process(&servers, options.clone(), Jobs::builder()).await,
+        process(&servers, options, Jobs::builder()).await,
+    ];
+    let site = layered(&web, inner(async |_| ok("here")));
+    let begun = Counter::default();
+    let (hanging, go) = (begun.clone(), Arc::new(Notify::new()));
+    let going = go.clone();
+    let working = work(
+        &first,
+        inner(move |request: Request<RequestBody<Body>>| {
+            hanging.up();
+            let (is_quick, going) = (request.uri().path() == "/quick", going.clone());
+            async move {
+                match is_quick {
+                    true => going.notified().await,
+                    false => std::future::pending().await,
+                }
+                ok("first")
+            }
+        }),
+    );
+    let put = send(&site, request("PUT", "/it")).await;
+    let posted = send(&site, post("/it")).await;
+    let quick = send(&site, post("/quick")).await;
+    until(async || begun.count() == 3).await;
+    let waiting = send(&site, post("/waiting")).await;
+    let draining = tokio::spawn(async move { first.drain(Duration::from_millis(500)).await });
+    go.notify_one();
+    // The one that had not been begun is not the worker's to lose; the others are cut.
+    let cut = draining.await.unwrap();
+    assert!((2..=3).contains(&cut), "{cut}");
+    working.await.unwrap();
+    work(&second, inner(async |_| ok("second")));
+    let text = async |location: &str| {
+        let end = ended(&site, location).await.json();
+        let result = send(&site, get(&format!("{location}/result"))).await;
+        let code = end["error"]["code"].as_str().map(str::to_owned);
+        code.unwrap_or_else(|| result.text().to_owned())
+    };
+    assert_eq!(text(put.location()).await, "second");
+    assert_eq!(text(posted.location()).await, "shutdown");
+    assert_eq!(text(quick.location()).await, "first");
+    let waited = text(waiting.location()).await;
+    assert!(waited == "second" || waited == "shutdown", "{waited}");
+}
+
+/// Hands a request over under `After` in a process that dies then, and returns how it ends.
+async fn handed_over_and_abandoned(request: Request<Body>) -> Option<(String, usize)> {
+    let servers = Servers::one().await?;
+    let calls = Counter::default();
+    let doomed = Runtime::new().unwrap();
+    let (url, begun) = (servers.url(), calls.clone());
+    let accepted = doomed
+        .spawn(async move {
+            let client = async_nats::connect(url).await.unwrap();
+            let store = tower_accepted::store::NatsStore::connect(client, options());
+            let jobs = Jobs::builder().build_with(store.await.unwrap());
+            let when = When::After(Duration::from_millis(50));
+            let site = jobs.layer().when(when).layer(inner(move |_| {
+                begun.up();
+                std::future::pending::<Result<http::Response<Body>, Failed>>()
+            }));
+            send(&site, request).await
+        })
+        .await
+        .unwrap();
+    let other = process(&servers, options(), Jobs::builder()).await;
+    let site = layered(&other, inner(async |_| ok("here")));
+    let begun = calls.clone();
+    work(
+        &other,
+        inner(move |_| {
+            begun.up();
+            async { ok("again") }
+        }),
+    );
+    // It is held for longer than a lease, by signs of life; then it is not.
+    sleep(Duration::from_secs(2)).await;
+    let running = send(&site, get(accepted.location())).await.json();
+    assert_eq!(running["status"], "running");
+    assert_eq!(calls.count(), 1);
+    doomed.shutdown_background();
+    let end = ended(&site, accepted.location()).await.json();
+    let code = end["error"]["code"].as_str().map(str::to_owned);
+    let status = end["status"].as_str().unwrap().to_owned();
+    Some((code.unwrap_or(status), calls.count()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_handed_over_is_run_by_a_worker_when_its_process_is_gone() {
+    if let Some(end) = handed_over_and_abandoned(request("PUT", "/it")).await {
+        assert_eq!(end, ("succeeded".to_owned(), 2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_handed_over_and_must_not_be_repeated_is_lost_with_its_process() {
+    if let Some(end) = handed_over_and_abandoned(post("/it")).await {
+        assert_eq!(end, ("lost".to_owned(), 1));
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_canceled_in_the_queue_is_never_run() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let [web, worker] = [
+        process(&servers, options(), Jobs::builder()).await,
+        process(&servers, options(), Jobs::builder()).await,
+    ];
+    let site = layered(&web, inner(async |_| ok("here")));
+    let canceled = send(&site, post("/canceled")).await;
+    let deleted = send(&site, post("/deleted")).await;
+    let run = send(&site, post("/run")).await;
+    let answer = send(&site, post(&format!("{}/cancel", canceled.location()))).await;
+    assert_eq!(answer.json()["status"], "canceled", "{answer:?}");
+    send(&site, request("DELETE", deleted.location())).await;
+    let calls = Counter::default();
+    let begun = calls.clone();
+    work(
+        &worker,
+        inner(move |request: Request<RequestBody<Body>>| {
+            begun.up();
+            assert_eq!(request.uri().path(), "/run");
+            async { ok("done") }
+        }),
+    );
+    ended(&site, run.location()).await;
+    assert_eq!(calls.count(), 1);
+    let answer = send(&site, get(canceled.location())).await;
+    assert_eq!(answer.json()["status"], "canceled");
+    assert_eq!(
+        send(&site, get(deleted.location())).await.status,
+        StatusCode::NOT_FOUND
+    );
+}

@@ -1,0 +1,366 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tower::{ServiceExt, util::BoxCloneSyncService};
+use tower_accepted::{Builder, JobHandle, Jobs, Owner, RequestBody, When};
+
+use crate::support::{Answer, Body, Counter, Failed, get, ok, post, request, send, with};
+
+/// How long anything may take. Nothing waits that long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) type Inner = BoxCloneSyncService<Request<RequestBody<Body>>, Response<Body>, Failed>;
+pub(crate) type Outer = BoxCloneSyncService<Request<Body>, Response<Body>, Failed>;
+
+/// Where a service can be put behind a layer.
+pub(crate) trait Site {
+    /// The layer around a service, which is run by whatever there is to run it. Two of them, as two
+    /// replicas would be.
+    async fn serve(&self, builder: Builder, when: When, service: Inner) -> [Outer; 2];
+
+    /// Accepts nothing more.
+    async fn drain(&self);
+}
+
+fn boxed<F, Fut>(function: F) -> Inner
+where
+    F: Fn(Request<RequestBody<Body>>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Response<Body>, Failed>> + Send + 'static,
+{
+    BoxCloneSyncService::new(tower::service_fn(function))
+}
+
+async fn plain(site: &impl Site, service: Inner) -> [Outer; 2] {
+    site.serve(Jobs::builder(), When::Always, service).await
+}
+
+/// Waits for the end of a job, and returns what the monitor says then.
+async fn ended(service: &Outer, location: &str) -> Answer {
+    let wait = with(get(location), &[("prefer", "wait=30")]);
+    let answer = timeout(PATIENCE, send(service, wait)).await.unwrap();
+    let status = answer.json()["status"].as_str().unwrap().to_owned();
+    assert!(status != "queued" && status != "running", "{answer:?}");
+    answer
+}
+
+pub(crate) async fn a_request_is_accepted_run_and_replayed(site: impl Site) {
+    let service = boxed(async |request: Request<RequestBody<Body>>| {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| Failed)?.to_bytes();
+        let mut response = ok("").map(|response| response.map(|_| Body::from(body)))?;
+        let asked = head.headers.get("x-asked").cloned();
+        response
+            .headers_mut()
+            .insert("x-asked", asked.ok_or(Failed)?);
+        Ok(response)
+    });
+    let [one, other] = plain(&site, service).await;
+    let mut post = with(post("/reports"), &[("x-asked", "so")]);
+    *post.body_mut() = Body::from("a body");
+    let accepted = send(&one, post).await;
+    let location = accepted.location();
+    let found = send(&other, get(location)).await;
+    assert_eq!(found.status, StatusCode::OK, "{found:?}");
+    let end = ended(&other, location).await;
+    assert_eq!(end.json()["status"], "succeeded");
+    let etag = end.header("etag").unwrap().to_owned();
+    for service in [&one, &other] {
+        let tagged = with(get(location), &[("if-none-match", &etag)]);
+        assert_eq!(send(service, tagged).await.status, StatusCode::NOT_MODIFIED);
+        let result = send(service, get(&format!("{location}/result"))).await;
+        assert_eq!((result.status, result.text()), (StatusCode::OK, "a body"));
+        assert_eq!(result.header("x-asked"), Some("so"));
+        assert_eq!(result.header("asyncresult"), Some("200"));
+    }
+}
+
+pub(crate) async fn a_waiting_reader_is_answered_when_the_job_ends(site: impl Site) {
+    let go = Arc::new(Notify::new());
+    let service = {
+        let go = go.clone();
+        boxed(move |_| {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                ok("done")
+            }
+        })
+    };
+    let [one, other] = plain(&site, service).await;
+    let accepted = send(&one, post("/reports")).await;
+    let location = accepted.location().to_owned();
+    let waiting = tokio::spawn(async move { ended(&other, &location).await });
+    sleep(Duration::from_millis(200)).await;
+    assert!(!waiting.is_finished());
+    go.notify_one();
+    let end = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert_eq!(end.json()["status"], "succeeded");
+}
+
+pub(crate) async fn events_lead_to_the_end(site: impl Site) {
+    let go = Arc::new(Notify::new());
+    let service = {
+        let go = go.clone();
+        boxed(move |_| {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                ok("done")
+            }
+        })
+    };
+    let [one, other] = plain(&site, service).await;
+    let accepted = send(&one, post("/reports")).await;
+    let path = format!("{}/events", accepted.location());
+    let response = other.oneshot(get(&path)).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    go.notify_one();
+    let events = timeout(PATIENCE, response.into_body().collect()).await;
+    let events = events.unwrap().unwrap().to_bytes();
+    let events = str::from_utf8(&events).unwrap();
+    let last = events.rsplit("data: ").next().unwrap();
+    assert!(last.contains(r#""status":"succeeded""#), "{events}");
+}
+
+pub(crate) async fn a_running_job_is_canceled(site: impl Site) {
+    let (begun, heard) = (Counter::default(), Counter::default());
+    let service = {
+        let (begun, heard) = (begun.clone(), heard.clone());
+        boxed(move |_| {
+            let (begun, heard) = (begun.clone(), heard.clone());
+            async move {
+                let job = JobHandle::current();
+                begun.up();
+                job.canceled().await;
+                heard.up();
+                ok("too late")
+            }
+        })
+    };
+    let [one, other] = plain(&site, service).await;
+    let accepted = send(&one, post("/reports")).await;
+    until(async || begun.count() == 1).await;
+    let location = accepted.location();
+    let canceled = send(&other, post(&format!("{location}/cancel"))).await;
+    assert_eq!(canceled.json()["status"], "canceled", "{canceled:?}");
+    until(async || heard.count() == 1).await;
+    let result = send(&one, get(&format!("{location}/result"))).await;
+    assert_eq!(result.status, StatusCode::CONFLICT);
+}
+
+pub(crate) async fn a_deleted_job_is_not_there_any_more(site: impl Site) {
+    let [one, other] = plain(&site, boxed(async |_| ok("done"))).await;
+    let accepted = send(&one, post("/reports")).await;
+    let location = accepted.location();
+    ended(&other, location).await;
+    let deleted = send(&other, request("DELETE", location)).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    for service in [&one, &other] {
+        assert_eq!(
+            send(service, get(location)).await.status,
+            StatusCode::NOT_FOUND
+        );
+    }
+}
+
+pub(crate) async fn a_repeated_key_joins_and_another_request_is_refused(site: impl Site) {
+    let calls = Counter::default();
+    let service = {
+        let calls = calls.clone();
+        boxed(move |_| {
+            calls.up();
+            async { ok("done") }
+        })
+    };
+    let [one, other] = plain(&site, service).await;
+    let keyed = |path: &str| with(post(path), &[("idempotency-key", "\"once\"")]);
+    let first = send(&one, keyed("/reports")).await;
+    assert_eq!(first.header("idempotent-replayed"), None);
+    let second = send(&other, keyed("/reports")).await;
+    assert_eq!(second.location(), first.location());
+    assert_eq!(second.header("idempotent-replayed"), Some("true"));
+    let unlike = send(&other, keyed("/other")).await;
+    assert_eq!(unlike.status, StatusCode::UNPROCESSABLE_ENTITY);
+    ended(&one, first.location()).await;
+    let third = send(&one, keyed("/reports")).await;
+    assert_eq!(third.location(), first.location());
+    assert_eq!(calls.count(), 1);
+    // Forgotten, the key is free.
+    send(&one, request("DELETE", first.location())).await;
+    let fourth = send(&other, keyed("/other")).await;
+    assert_ne!(fourth.location(), first.location());
+    ended(&one, fourth.location()).await;
+    assert_eq!(calls.count(), 2);
+}
+
+pub(crate) async fn a_key_under_after_is_answered_inline(site: impl Site) {
+    let calls = Counter::default();
+    let service = {
+        let calls = calls.clone();
+        boxed(move |_| {
+            calls.up();
+            async { ok("at once") }
+        })
+    };
+    let when = When::After(Duration::from_secs(20));
+    let [one, other] = site.serve(Jobs::builder(), when, service).await;
+    for (service, replayed) in [(&one, None), (&other, Some("true"))] {
+        let keyed = with(post("/reports"), &[("idempotency-key", "\"inline\"")]);
+        let answer = send(service, keyed).await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, "at once"));
+        assert_eq!(answer.header("idempotent-replayed"), replayed);
+    }
+    assert_eq!(calls.count(), 1);
+}
+
+pub(crate) async fn a_job_is_there_for_its_owner_alone(site: impl Site) {
+    let builder = Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
+    let service = boxed(async |_| ok("mine"));
+    let [one, other] = site.serve(builder, When::Always, service).await;
+    let accepted = send(&one, with(post("/reports"), &[("x-user", "me")])).await;
+    let location = accepted.location();
+    let status = async |service, path: &str, user| {
+        send(service, with(get(path), &[("x-user", user)]))
+            .await
+            .status
+    };
+    assert_eq!(status(&other, location, "me").await, StatusCode::OK);
+    assert_eq!(status(&other, location, "you").await, StatusCode::NOT_FOUND);
+    let wait = with(get(location), &[("x-user", "me"), ("prefer", "wait=30")]);
+    assert_eq!(send(&other, wait).await.json()["status"], "succeeded");
+    let list = async |user| {
+        let list = send(&other, with(get("/jobs"), &[("x-user", user)])).await;
+        list.json()["jobs"].as_array().unwrap().len()
+    };
+    assert_eq!((list("me").await, list("you").await), (1, 0));
+}
+
+pub(crate) async fn a_quick_call_is_inline_and_a_slow_one_is_handed_over(site: impl Site) {
+    let (go, calls) = (Arc::new(Notify::new()), Counter::default());
+    let service = {
+        let (go, calls) = (go.clone(), calls.clone());
+        boxed(move |request: Request<_>| {
+            calls.up();
+            let go = go.clone();
+            async move {
+                if request.uri().path() == "/slow" {
+                    go.notified().await;
+                }
+                ok("done")
+            }
+        })
+    };
+    let when = When::After(Duration::from_millis(100));
+    let [one, other] = site.serve(Jobs::builder(), when, service).await;
+    let quick = send(&one, post("/quick")).await;
+    assert_eq!((quick.status, quick.text()), (StatusCode::OK, "done"));
+    let accepted = send(&one, post("/slow")).await;
+    let location = accepted.location();
+    let running = send(&other, get(location)).await;
+    assert_eq!(running.json()["status"], "running", "{running:?}");
+    // Longer than any lease here: whoever else could run it does not.
+    sleep(Duration::from_secs(3)).await;
+    go.notify_one();
+    assert_eq!(ended(&other, location).await.json()["status"], "succeeded");
+    assert_eq!(calls.count(), 2);
+}
+
+pub(crate) async fn a_panic_an_error_and_a_refusal_are_ends(site: impl Site) {
+    let service = boxed(async |request: Request<_>| match request.uri().path() {
+        "/panic" => panic!("on purpose"),
+        "/error" => Err(Failed),
+        _ => {
+            let mut response = ok("no")?;
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            Ok(response)
+        }
+    });
+    let [one, other] = plain(&site, service).await;
+    for (path, code, status) in [
+        ("/panic", "panic", 500),
+        ("/error", "inner_error", 500),
+        ("/refused", "http_error", 403),
+    ] {
+        let accepted = send(&one, post(path)).await;
+        let location = accepted.location();
+        let end = ended(&other, location).await.json();
+        assert_eq!(end["status"], "failed", "{path}");
+        assert_eq!(end["error"]["code"], code);
+        let result = send(&other, get(&format!("{location}/result"))).await;
+        assert_eq!(result.status, status);
+    }
+}
+
+pub(crate) async fn a_large_body_and_a_large_result_go_through(site: impl Site) {
+    let service = boxed(async |request: Request<RequestBody<Body>>| {
+        let body = request.into_body().collect().await.map_err(|_| Failed)?;
+        let body = body.to_bytes();
+        ok("").map(|response| response.map(|_| Body::from([&body[..], &body[..]].concat())))
+    });
+    let [one, other] = plain(&site, service).await;
+    let body: Vec<u8> = (0..1_500_000_u32)
+        .map(|byte| (byte * 13 % 251) as u8)
+        .collect();
+    let mut post = post("/reports");
+    *post.body_mut() = Body::from(body.clone());
+    let accepted = send(&one, post).await;
+    let location = accepted.location();
+    assert_eq!(ended(&other, location).await.json()["status"], "succeeded");
+    let result = send(&other, get(&format!("{location}/result"))).await;
+    let twice = Bytes::from([&body[..], &body[..]].concat());
+    assert!(result.body == twice, "the body is not what it was");
+}
+
+pub(crate) async fn progress_is_shown(site: impl Site) {
+    let go = Arc::new(Notify::new());
+    let service = {
+        let go = go.clone();
+        boxed(move |_| {
+            let go = go.clone();
+            async move {
+                let job = JobHandle::current();
+                job.progress(0.5);
+                job.message("half way");
+                go.notified().await;
+                ok("done")
+            }
+        })
+    };
+    let [one, other] = plain(&site, service).await;
+    let accepted = send(&one, post("/reports")).await;
+    let location = accepted.location();
+    until(async || send(&other, get(location)).await.json()["message"] == "half way").await;
+    let half = send(&other, get(location)).await.json();
+    assert_eq!(half["percentComplete"], 50);
+    go.notify_one();
+    ended(&one, location).await;
+}
+
+pub(crate) async fn what_may_not_be_accepted_is_refused_when_draining(site: impl Site) {
+    let [one, _] = plain(&site, boxed(async |_| ok("done"))).await;
+    let accepted = send(&one, post("/reports")).await;
+    ended(&one, accepted.location()).await;
+    site.drain().await;
+    let refused = send(&one, post("/reports")).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        send(&one, get(accepted.location())).await.status,
+        StatusCode::OK
+    );
+}
+
+/// Looks again and again: of what goes on in another task nobody tells.
+async fn until(mut look: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !look().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("it comes to that");
+}
