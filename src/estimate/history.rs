@@ -37,7 +37,7 @@ impl History {
             *made = Some(now);
             past.clone()
         };
-        // Outside the lock: it takes some 50 µs. For a second nobody else makes one.
+        // Outside the lock: it takes some 100 µs. For a second nobody else makes one.
         let forecast = Forecast::of(&past, poll_cost);
         *self.forecast.write() = Some(Arc::new(forecast));
     }
