@@ -194,6 +194,10 @@ pub use crate::{
 #[doc = include_str!("docs/mounting.md")]
 pub mod mounting {}
 
+#[cfg(feature = "nats")]
+#[doc = include_str!("docs/nats.md")]
+pub mod nats {}
+
 #[doc = include_str!("docs/estimate.md")]
 #[doc = include_str!("../docs/estimate.svg")]
 pub mod estimating {}
@@ -201,10 +205,6 @@ pub mod estimating {}
 #[cfg(feature = "metrics")]
 #[doc = include_str!("docs/metrics.md")]
 pub mod metrics {}
-
-#[cfg(feature = "nats")]
-#[doc = include_str!("docs/nats.md")]
-pub mod nats {}
 
 /// The README's examples, compiled.
 #[cfg(doctest)]
