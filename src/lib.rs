@@ -98,9 +98,9 @@
 //! }
 //! ```
 //!
-//! While it is unfinished there may be an `estimatedFinishAt`. `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`; a job that failed or was
-//! canceled has an `error` with a `code` ([`ErrorCode`]) and a `message`. What is absent is absent, not
-//! null.
+//! While it is unfinished there may be an `estimatedFinishAt`. `status` is `queued`, `running`,
+//! `succeeded`, `failed` or `canceled`; a job that failed or was canceled has an `error` with a `code`
+//! ([`ErrorCode`]) and a `message`. What is absent is absent, not null.
 //!
 //! Clients of other conventions (OData, FHIR, browsers, `curl -L`) are served by another [`Dialect`]; how
 //! addresses are written is a choice of [`Links`]; whom a job belongs to, of [`Builder::owner`].
@@ -122,6 +122,11 @@
 //!
 //! `Retry-After` and `estimatedFinishAt` come from how long the last requests of the same [`Kind`] took, from
 //! how long this one has, and from its progress: see [`estimating`].
+//!
+//! # For the operator
+//!
+//! Each job has a [`tracing`] span, `job`, with its id, method and end; what the inner service logs is inside it. With
+//! the feature `metrics` there are counters, gauges and histograms, told in the module `metrics`.
 //!
 //! # Shutting down
 //!

@@ -38,7 +38,7 @@ impl History {
             *made = Some(now);
             past.clone()
         };
-        // Outside the lock: it takes some 50 µs. For a second nobody else makes one.
+        // Outside the lock: it takes some 100 µs. For a second nobody else makes one.
         let forecast = Arc::new(Forecast::of(&past, poll_cost));
         let mut last = self.forecast.write();
         // One that knows more may have been begun since, and be here first.

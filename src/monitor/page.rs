@@ -147,7 +147,7 @@ impl<'a> View<'a> {
                 true => "Took".into(),
             },
             "elapsed" => words(self.elapsed).into(),
-            "left" => self.left.map(words).unwrap_or_default().into(),
+            "left" => self.left.map(begun).map(words).unwrap_or_default().into(),
             "result_label" => match job.status {
                 Status::Succeeded => "Open the result".into(),
                 _ => "Open the answer".into(),
@@ -195,6 +195,11 @@ fn words(duration: Duration) -> String {
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
+}
+
+/// The time until a second that has begun is over: of what is left, none is told as 0.
+fn begun(duration: Duration) -> Duration {
+    duration + Duration::from_millis(999)
 }
 
 /// A text as it may stand in HTML, between tags or in a quoted attribute.
