@@ -20,11 +20,13 @@ use crate::simulation::{
 };
 
 /// What a poll may cost, in seconds: one point of a curve each.
-const POLL_COSTS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+const POLL_COSTS: [f64; 12] = [
+    0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0,
+];
 
 /// The same for the oracle, whose curve is to be fine.
-const ORACLE_COSTS: [f64; 15] = [
-    0.001, 0.003, 0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.0, 1.8, 3.0, 6.0, 12.0, 25.0, 50.0,
+const ORACLE_COSTS: [f64; 16] = [
+    1e-5, 0.001, 0.003, 0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.0, 1.8, 3.0, 6.0, 12.0, 25.0, 50.0,
 ];
 
 /// The registry's default.
@@ -142,6 +144,7 @@ fn against_the_oracle(scenario: Scenario, seeds: &[u64]) -> Chart {
         title: format!("{name}: jobs {} to {JOBS}", WARM_UP + 1),
         curves: vec![("Retry-After", curve), ("oracle", oracle)],
         points: points.to_vec(),
+        default: by_default,
     }
 }
 
@@ -176,6 +179,7 @@ fn in_a_queue(seeds: &[u64]) -> Chart {
         title: "in a queue: 20 s of work, 2 at a time, 80 % busy".to_owned(),
         curves: vec![("Retry-After", curve)],
         points: points.to_vec(),
+        default: by_default,
     }
 }
 
@@ -200,7 +204,8 @@ fn with_progress(seeds: &[u64]) -> Chart {
     };
     let (told, untold) = (curve(true), curve(false));
     let by_default = |tells| after_warm_up(seeds, works(tells), 1, DEFAULT_COST, &Client::Obedient);
-    row(name, "ours, by default", by_default(true), None, None);
+    let default = by_default(true);
+    row(name, "ours, by default", default, None, None);
     row(
         name,
         "ours, were none told",
@@ -217,6 +222,7 @@ fn with_progress(seeds: &[u64]) -> Chart {
         title: "with progress: a median of 30 s, σ 0.9".to_owned(),
         curves: vec![("Retry-After", told), ("the same, were none told", untold)],
         points: points.to_vec(),
+        default,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
-    monitor,
+    measure, monitor,
     negotiate::Format,
     prefer::Prefer,
     problem::{self, Problem},
@@ -105,15 +105,16 @@ impl<St: Store> Arrival<St> {
         };
         let bound = self.bound.as_ref();
         let key = bound.and_then(|bound| bound.key);
-        let now = SystemTime::now();
-        let created_at = now.checked_sub(self.at.elapsed()).unwrap_or(now);
+        let (now, shown) = (Instant::now(), SystemTime::now());
+        let age = now.saturating_duration_since(self.at);
+        let created_at = shown.checked_sub(age).unwrap_or(shown);
         let (started, progress) = (call.started(), call.progress());
         let estimates = &self.registry.estimates;
         let kind = match &self.kind {
             Some(kind) => kind.clone(),
             None => estimates.kind_of(&self.method, call.path()),
         };
-        let whole = estimates.whole(&kind, self.at, started, progress.fraction);
+        let whole = estimates.whole(&kind, now, self.at, started, progress.fraction);
         Ok(NewJob {
             id: JobId::random(),
             created: self.at,
@@ -136,8 +137,10 @@ pub(crate) type Accepting<S, B> =
 
 /// Makes a call a job, runs it in the background, and answers 202; or gives the call back, with what
 /// there is to say against it.
-///
-/// A block rather than an `async fn`, which has room for its arguments twice.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` has room for its arguments twice"
+)]
 pub(crate) fn accept<S, B, R, St>(
     mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
@@ -154,7 +157,7 @@ where
     async move {
         let new = match arrival.job(&call) {
             Ok(new) => new,
-            Err(refused) => return Err((Problem::from(refused).response(), call)),
+            Err(refused) => return Err((Problem::from(refused).counted().response(), call)),
         };
         let record = arrival.record.take().expect("a request is recorded once");
         let accepted = arrival.registry.store.accept(&new, record).await;
@@ -194,7 +197,7 @@ where
             run_here: within.is_some(),
             ..new
         },
-        Err(refused) => return Problem::from(refused).response(),
+        Err(refused) => return Problem::from(refused).counted().response(),
     };
     let record = arrival.record.take().expect("a request is recorded once");
     let accepted = arrival.registry.store.accept(&new, record).await;
@@ -204,14 +207,14 @@ where
     };
     let is_joined = promised.is_joined;
     if is_joined && strict && !promised.snapshot.status.is_ended() {
-        return Problem::KeyInUse.response();
+        return Problem::KeyInUse.counted().response();
     }
     match (run, within) {
         (None, _) => {}
         (Some((job, span)), None) => spawn(call, job, span),
         (Some((job, span)), Some(_)) => {
             // Asked once before it goes to the background: what is ready at once is answered inline.
-            let mut running = Box::pin(Run { call, job }.to_end()).instrument(span);
+            let mut running = Box::pin(Run { call, job }.until_ended()).instrument(span);
             let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
             if first.is_pending() {
                 tokio::spawn(running);
@@ -239,8 +242,11 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    // Boxed, so that tokio moves a pointer into the task and not all that a job may come to.
-    tokio::spawn(Box::pin(Run { call, job }.to_end()).instrument(span));
+    let run = Run { call, job };
+    // Boxed within the task, so that tokio does not move all that a job may come to, nor the 202 waits for
+    // the room.
+    let run = async move { Box::pin(run.until_ended()).await };
+    tokio::spawn(run.instrument(span));
 }
 
 /// A job that is in the store, so that its 202 may go out.
@@ -264,22 +270,27 @@ fn promise<St: Store>(
     accepted: Result<Acceptance<St::Claim>, St::Error>,
 ) -> Result<Promise<St>, Response<Replay>> {
     let mut is_joined = false;
-    let (snapshot, run) = match accepted.map_err(|error| problem::store_failed(&error))? {
+    let (snapshot, run) = match accepted.map_err(|error| {
+        Problem::StoreUnavailable.counted();
+        problem::store_failed(&error)
+    })? {
         Acceptance::Joined(snapshot) => {
+            measure::joined();
             is_joined = true;
             (*snapshot, None)
         }
         Acceptance::Queued => (new.snapshot(), None),
-        Acceptance::KeyReused => return Err(Problem::KeyReused.response()),
+        Acceptance::KeyReused => return Err(Problem::KeyReused.counted().response()),
         Acceptance::Full => {
             let refused = match arrival.slot {
                 Ok(_) if new.join_only => Refused::Draining,
                 Ok(_) => Refused::Full,
                 Err(refused) => refused,
             };
-            return Err(Problem::from(refused).response());
+            return Err(Problem::from(refused).counted().response());
         }
         Acceptance::RunHere(claim) => {
+            measure::accepted();
             let job = Job {
                 id: new.id,
                 registry: arrival.registry.clone(),
@@ -309,7 +320,9 @@ fn promise<St: Store>(
 /// The job's span: it follows from the request's, and outlives it.
 pub(crate) fn span(id: JobId, method: &Method) -> Span {
     let span = info_span!(parent: None, "job", %id, %method, end = Empty);
-    span.follows_from(Span::current());
+    if !span.is_disabled() {
+        span.follows_from(Span::current());
+    }
     span
 }
 

@@ -6,6 +6,8 @@ use std::{
     },
 };
 
+use crate::measure;
+
 /// A number of bytes that everything kept in memory shares.
 #[derive(Clone)]
 pub struct Budget {
@@ -54,15 +56,21 @@ impl Budget {
 
 impl Pool {
     fn take(&self, bytes: usize) -> bool {
-        self.used
+        let is_taken = self
+            .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
                 used.checked_add(bytes).filter(|&used| used <= self.limit)
             })
-            .is_ok()
+            .is_ok();
+        if is_taken {
+            measure::reserved(bytes);
+        }
+        is_taken
     }
 
     fn release(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        measure::released(bytes);
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     phase: Phase<S, RequestBody<B>, S::Future>,
     scope: CallScope,
     started: Option<Instant>,
+    /// What the request was for, of a call that had begun before it was a job.
     path: PathStart,
 }
 
@@ -41,7 +42,7 @@ enum Phase<S, B, F> {
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         Self {
-            path: PathStart::of(head.uri.path()),
+            path: PathStart::default(),
             phase: Phase::Queued(inner, Some((head, body))),
             scope: CallScope::default(),
             started: None,
@@ -61,9 +62,12 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.started
     }
 
-    /// What its request was for.
-    pub(crate) fn path(&self) -> &PathStart {
-        &self.path
+    /// What its request is for, or the beginning of that.
+    pub(crate) fn path(&self) -> &str {
+        match &self.phase {
+            Phase::Queued(_, Some((head, _))) => head.uri.path(),
+            _ => self.path.as_str(),
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -97,12 +101,16 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     ) -> Poll<Result<S::Response, S::Error>> {
         let mut this = self.project();
         let (phase, started) = (&mut this.phase, &mut *this.started);
+        let (is_job, path) = (this.scope.is_job(), this.path);
         let response = this.scope.enter(|| {
             loop {
                 match phase.as_mut().project() {
                     PhaseProj::Queued(inner, request) => {
                         ready!(inner.poll_ready(cx))?;
                         let (head, body) = request.take().expect("a call is called once");
+                        if !is_job {
+                            *path = PathStart::of(head.uri.path());
+                        }
                         *started = Some(Instant::now());
                         let future = inner.call(Request::from_parts(head, body));
                         phase.set(Phase::Running(future));

@@ -330,11 +330,14 @@ where
         let is_whole = self.declared.is_none_or(|declared| declared == read_bytes);
         let problem = match read {
             Ok(()) if is_whole => return self.start(collected),
-            Ok(()) | Err(ReadError::Broken) => return State::Refused(Problem::BodyBroken),
+            Ok(()) | Err(ReadError::Broken) => {
+                return State::Refused(Problem::BodyBroken.counted());
+            }
             Err(ReadError::TooLarge) => Problem::BodyTooLarge,
             Err(ReadError::NoRoom) => Problem::Full,
             Err(ReadError::TimedOut) => Problem::BodyTimeout,
         };
+        let problem = problem.counted();
         if self.intake.is_owed {
             return State::Refused(problem);
         }

@@ -11,7 +11,7 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::owner::Owner;
+use crate::{measure::Counted, owner::Owner};
 
 /// Counts what this process has taken on and not finished, and closes for a shutdown.
 ///
@@ -82,6 +82,7 @@ impl Gate {
             })?;
         let mut slot = Slot {
             gate: self.clone(),
+            _counted: Counted::unfinished(),
             owner: None,
         };
         if let (Some(limit), Some(owner)) = (self.shared.owner_limit, owner) {
@@ -107,6 +108,7 @@ impl Gate {
             .ok()?;
         Some(Slot {
             gate: self.clone(),
+            _counted: Counted::unfinished(),
             owner: None,
         })
     }
@@ -178,6 +180,7 @@ pub(crate) struct Slot {
     gate: Gate,
     /// Whose slot it is, where owners are counted.
     owner: Option<Box<Owner>>,
+    _counted: Counted,
 }
 
 impl Drop for Slot {

@@ -11,6 +11,7 @@ use crate::{
     layer::AcceptedLayer,
     links::{At, Links, is_plain},
     list::{Filter, Page},
+    measure,
     monitor::Monitor,
     owner::Owner,
     store::{Lookup, MemoryStore, Queue, Store},
@@ -439,6 +440,7 @@ impl Builder {
 
     /// The registry, in memory.
     pub fn build(self) -> Jobs {
+        measure::describe();
         let budget = Budget::new(self.config.max_bytes);
         let store = MemoryStore::new(self.config.retain, budget);
         self.build_with(store)

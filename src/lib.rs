@@ -143,6 +143,8 @@ mod jobs;
 mod layer;
 mod links;
 mod list;
+#[cfg_attr(not(feature = "metrics"), path = "unmeasured.rs")]
+mod measure;
 mod mentions;
 mod monitor;
 mod negotiate;

@@ -5,7 +5,7 @@ use std::error;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::{body::Replay, estimate, gate::Refused, job::Failure};
+use crate::{body::Replay, estimate, gate::Refused, job::Failure, measure};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -148,6 +148,13 @@ impl Problem {
                 "Send the request again after the time in Retry-After.",
             ),
         }
+    }
+
+    /// Counts it as what kept a request from becoming a job.
+    pub(crate) fn counted(self) -> Self {
+        let (_, name, _, _) = self.parts();
+        measure::refused(name);
+        self
     }
 
     pub(crate) fn response(self) -> Response<Replay> {

@@ -27,7 +27,7 @@ use crate::{
     gate::Slot,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
-    replay,
+    measure, replay,
     store::{Change, End, Outcome, Store, What},
 };
 
@@ -70,7 +70,7 @@ where
     /// Runs the call until the job has ended, and for its grace beyond.
     ///
     /// A block rather than an `async fn`, which has room for its arguments twice.
-    pub(crate) fn to_end(self) -> impl Future<Output = ()> {
+    pub(crate) fn until_ended(self) -> impl Future<Output = ()> {
         let mut run = self;
         async move {
             let run = &mut run;
@@ -97,7 +97,7 @@ where
     let mut interrupted = pin!(interrupted(job));
     let mut halfway = Halfway::default();
     // A scope of its own, so that the response does not take room in this future once it is stored.
-    let (finished, took, interrupted) = {
+    let (finished, how, interrupted) = {
         let (outcome, interrupted) = loop {
             // The call is asked first, so that one which is done at once costs neither a timer nor a
             // waiter.
@@ -117,11 +117,12 @@ where
                 What::Started(_) => None,
                 What::Progress(progress) => progress.fraction,
             };
+            let now = Instant::now();
             if let (Some(started), Some(fraction)) = (call.started(), fraction) {
-                halfway.see(fraction, started.elapsed());
+                halfway.see(fraction, now.saturating_duration_since(started));
             }
             let estimates = &job.registry.estimates;
-            let whole = estimates.whole(&job.kind, job.created, call.started(), fraction);
+            let whole = estimates.whole(&job.kind, now, job.created, call.started(), fraction);
             let change = Change {
                 estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
                 what,
@@ -133,21 +134,34 @@ where
                 );
             }
         };
-        Span::current().record("end", display(end_name(&outcome)));
-        let took = took(&outcome, job, call.started());
+        let how = end_name(&outcome);
+        Span::current().record("end", display(how));
         let end = End {
             started: call.started(),
             progress: call.progress(),
             outcome,
         };
-        (store.finish(&job.claim, end), took, interrupted)
+        (store.finish(&job.claim, end), how, interrupted)
     };
     match finished.await {
         Ok(is_first) => {
             tracing::debug!("job ended");
-            if let Some((queued, ran)) = took.filter(|_| is_first) {
-                let estimates = &job.registry.estimates;
-                estimates.learn(&job.kind, queued, ran, &halfway);
+            // Another end than its own comes from who canceled or deleted it.
+            let how = if is_first {
+                how
+            } else {
+                ErrorCode::Canceled.as_str()
+            };
+            measure::ended(how);
+            if let Some(started) = call.started() {
+                let queued = started.saturating_duration_since(job.created);
+                let (ran, succeeded) = (started.elapsed(), how == SUCCEEDED);
+                measure::took(&job.kind, succeeded, queued, ran);
+                // Of how long those take that succeed, others say nothing.
+                if succeeded {
+                    let estimates = &job.registry.estimates;
+                    estimates.learn(&job.kind, queued, ran, &halfway);
+                }
             }
         }
         Err(error) => tracing::error!(
@@ -201,26 +215,13 @@ async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
     }
 }
 
-/// How long a job that has succeeded was queued and how long it ran. Of how long such jobs take, one that
-/// failed says nothing.
-fn took<St: Store>(
-    outcome: &Outcome,
-    job: &Job<St>,
-    started: Option<Instant>,
-) -> Option<(Duration, Duration)> {
-    let started = started?;
-    let succeeded =
-        matches!(outcome, Outcome::Response(response) if response.status().as_u16() < 400);
-    succeeded.then(|| {
-        let queued = started.saturating_duration_since(job.created);
-        (queued, started.elapsed())
-    })
-}
+/// The name of the one good end.
+const SUCCEEDED: &str = "succeeded";
 
 fn end_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Broke(code) => code.as_str(),
-        Outcome::Response(response) if response.status().as_u16() < 400 => "succeeded",
+        Outcome::Response(response) if response.status().as_u16() < 400 => SUCCEEDED,
         Outcome::Response(_) => ErrorCode::HttpError.as_str(),
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     future::{Bound, Intake, ResponseFuture},
     idempotency::{Key, Malformed},
     jobs::Jobs,
+    measure,
     mentions::Mentions,
     monitor::{self, Place},
     negotiate::Format,
@@ -119,6 +120,7 @@ where
         }
         let terms = &self.terms;
         if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
+            measure::refused("admit");
             return ResponseFuture::answering(ready(refusal.map(Replay::from)));
         }
         let owner = config.owner(&head);
@@ -127,9 +129,9 @@ where
             false => Ok(None),
         };
         let key = match key {
-            Err(Malformed) => return ResponseFuture::refused(Problem::MalformedKey),
+            Err(Malformed) => return ResponseFuture::refused(Problem::MalformedKey.counted()),
             Ok(None) if terms.idempotency.required => {
-                return ResponseFuture::refused(Problem::KeyRequired);
+                return ResponseFuture::refused(Problem::KeyRequired.counted());
             }
             Ok(key) => key,
         };
@@ -144,7 +146,7 @@ where
         // Under `Always` a client's wait is no way around the limits; and with a key, the call must not
         // be made without an entry for it.
         let is_owed = plan == Plan::Now || when == When::Always || key.is_some();
-        match refused {
+        match refused.map(Problem::counted) {
             Some(problem) if is_owed => ResponseFuture::refused(problem),
             Some(_) => pass(inner, head, body).marked(passed),
             None => {

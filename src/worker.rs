@@ -164,7 +164,9 @@ where
         _slot: Some(slot),
     };
     let call = Box::pin(Call::new(service, work.head, RequestBody::read(work.body)));
-    Box::pin(Run { call, job }.to_end()).instrument(span).await;
+    Box::pin(Run { call, job }.until_ended())
+        .instrument(span)
+        .await;
 }
 
 /// Whether its time was up while it was in the queue.

@@ -19,6 +19,8 @@ pub(crate) struct Chart {
     pub(crate) title: String,
     pub(crate) curves: Vec<(&'static str, Curve)>,
     pub(crate) points: Vec<(&'static str, Point)>,
+    /// What the first curve comes to by default.
+    pub(crate) default: Point,
 }
 
 const COLORS: [RGBColor; 3] = [
@@ -80,12 +82,15 @@ fn draw_one(chart: &Chart, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<
         drawn.label(*name).legend(move |(x, y)| {
             PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(2))
         });
-        if let [only] = curve.points() {
-            let at = (only.polls, only.late);
-            let dot = Circle::new(at, if color == COLORS[0] { 5 } else { 3 }, color.filled());
-            context.draw_series([dot])?;
-        }
     }
+    let default = (chart.default.polls, chart.default.late);
+    context.draw_series([EmptyElement::at(default)
+        + Circle::new((0, 0), 4, COLORS[0].filled())
+        + Text::new(
+            "by default",
+            (8, -12),
+            ("sans-serif", 12).into_font().color(&COLORS[0]),
+        )])?;
     let label = ("sans-serif", 12)
         .into_font()
         .transform(FontTransform::None)

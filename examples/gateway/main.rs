@@ -11,6 +11,8 @@
 mod demo;
 mod entrance;
 mod fields;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
 mod options;
@@ -79,6 +81,11 @@ async fn run(options: Options) -> Result<(), BoxError> {
         options.summary(),
         tour.unwrap_or_default(),
     ));
+    #[cfg(feature = "metrics")]
+    if let Some(address) = &options.metrics {
+        let address = metrics::serve(address).await?;
+        say(&format!("Metrics at http://{address}/metrics.\n"));
+    }
     #[cfg(feature = "nats")]
     if options.nats.is_some() {
         return nats::serve(&options, upstream, listener, signals).await;

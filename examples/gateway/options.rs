@@ -30,6 +30,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: String,
 
+    /// Where to listen for Prometheus, which finds the metrics at /metrics
+    ///
+    /// Not where strangers get at it: what kinds of requests there are is told there.
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
+
     /// The path that jobs are under; it hides the server's own resources there
     #[arg(long, value_name = "PATH", default_value = "/jobs", value_parser = monitor_path)]
     pub(crate) monitor: String,

@@ -17,10 +17,12 @@ impl Distribution {
     /// The distribution that durations, sorted and in seconds, are taken to be of.
     ///
     /// Each stands for what is as near to it as the nearest few of its neighbors: so a crowd is smoothed and
-    /// a gap between two crowds stays one. One part in as many as there are, and one more, is left for what is
-    /// longer than all of them; what has lasted so long lasts as long again as often as not.
+    /// a gap between two crowds stays one. One part in as many as there are, and one more, is left for what was
+    /// not seen: half of it is anywhere below the shortest, half beyond the longest, where what has lasted so
+    /// long lasts as long again as often as not.
     pub(super) fn of(sorted: &[f64], grid: Grid) -> Self {
         let count = sorted.len() as f64;
+        let shortest = sorted.first().copied().unwrap_or_default();
         let longest = sorted.last().copied().unwrap_or_default();
         let unseen = 1.0 / (count + 1.0);
         let weight = (1.0 - unseen) / count;
@@ -36,11 +38,15 @@ impl Distribution {
                 seen -= parts[before];
             }
             let age = edge as f64 * grid.step();
-            let tail = match age > longest {
-                true => unseen * longest / age,
-                false => unseen,
+            let below = match age < shortest {
+                true => 1.0 - age / shortest,
+                false => 0.0,
             };
-            seen.max(0.0) + tail
+            let beyond = match age > longest {
+                true => longest / age,
+                false => 1.0,
+            };
+            seen.max(0.0) + unseen * (below + beyond) / 2.0
         });
         Self {
             survival: survival.collect(),

@@ -53,7 +53,7 @@ impl Forecast {
 
     /// What is to be expected after such a past.
     pub(super) fn of(past: &Past, poll_cost: f64) -> Self {
-        let ran = past.ran.recent();
+        let ran = past.ran.projected();
         if ran.len() < FEW {
             return Self::unknown(poll_cost);
         }

@@ -1,13 +1,27 @@
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use http::Method;
+
+use super::history::History;
 
 /// A kind of request: what is alike enough for the time that one took to say something of the next.
 ///
 /// It is the method and a path in which what looks like a name of one thing is left out, `POST
 /// /reports/{}`; or what [`AcceptedLayer::kind`](crate::AcceptedLayer::kind) makes of a request.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Kind(Arc<str>);
+#[derive(Clone)]
+pub struct Kind(Arc<Named>);
+
+/// The name of a kind, and where it was known when the name was given, its past: so that it is looked up
+/// once for each request.
+struct Named {
+    name: Arc<str>,
+    history: Option<History>,
+}
 
 /// How many bytes of a path are looked at.
 const MAX_PATH: usize = 119;
@@ -28,12 +42,48 @@ impl Kind {
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        Self(name[..end].into())
+        Self::named(name[..end].into(), None)
+    }
+
+    /// The same kind, of which something is to be known from now on.
+    pub(super) fn with_history(&self) -> Self {
+        Self::named(self.0.name.clone(), Some(History::default()))
+    }
+
+    fn named(name: Arc<str>, history: Option<History>) -> Self {
+        Self(Arc::new(Named { name, history }))
     }
 
     /// Its name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.0.name
+    }
+
+    /// What is known of it, where that was so when it got its name.
+    pub(super) fn history(&self) -> Option<&History> {
+        self.0.history.as_ref()
+    }
+}
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Kind {}
+
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Kind {
+    /// Its name, shared.
+    pub(crate) fn name(&self) -> Arc<str> {
+        self.0.name.clone()
     }
 }
 
@@ -45,18 +95,23 @@ pub(crate) struct PathStart {
     length: u8,
 }
 
+impl Default for PathStart {
+    fn default() -> Self {
+        let bytes = [0; MAX_PATH];
+        Self { bytes, length: 0 }
+    }
+}
+
 impl PathStart {
     pub(crate) fn of(path: &str) -> Self {
         let length = path.len().min(MAX_PATH);
-        let mut bytes = [0; MAX_PATH];
-        bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
-        Self {
-            bytes,
-            length: length as u8,
-        }
+        let mut start = Self::default();
+        start.bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
+        start.length = length as u8;
+        start
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         let bytes = &self.bytes[..usize::from(self.length)];
         // What is cut may be cut within a character.
         let is_whole = |error: std::str::Utf8Error| str::from_utf8(&bytes[..error.valid_up_to()]);
@@ -90,26 +145,28 @@ pub(super) fn name(method: &Method, path: &str) -> String {
 /// Whether a segment is one of the application's words, as against the name of one thing of many:
 /// ids of every make have digits in them, but `v2` is a word.
 fn is_word(segment: &str) -> bool {
-    let is_version = |segment: &str| {
-        let digits = segment.strip_prefix(['v', 'V']);
-        digits.is_some_and(|digits| digits.len() <= 2)
-    };
-    let has_digit = segment.bytes().any(|byte| byte.is_ascii_digit());
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    segment.len() <= MAX_WORD
-        && segment.bytes().all(is_plain)
-        && (!has_digit || is_version(segment))
+    match segment.as_bytes() {
+        [b'v' | b'V', digits @ ..]
+            if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit) =>
+        {
+            true
+        }
+        bytes => {
+            let is_plain = |&byte: &u8| byte.is_ascii_alphabetic() || b"-_.~".contains(&byte);
+            bytes.len() <= MAX_WORD && bytes.iter().all(is_plain)
+        }
+    }
 }
 
 impl Borrow<str> for Kind {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(self.as_str())
     }
 }
 

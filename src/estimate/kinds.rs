@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
-use tokio::time::Instant;
+use parking_lot::RwLock;
 
-use super::{forecast::Forecast, kind::Kind, pace::Halfway, past::Past};
+use super::{forecast::Forecast, kind::Kind, pace::Halfway};
 
 /// What is known of each kind, of at most so many.
 ///
@@ -33,8 +32,8 @@ struct Table {
 
 #[derive(Debug)]
 struct Known {
+    /// With its history.
     kind: Kind,
-    history: Arc<History>,
     /// Goes up with each job, to a limit, and down each time the hand passes: at 0 the kind may go. A count
     /// on which no memory depends, so `Relaxed`; one that is lost between two threads matters little.
     uses: AtomicU8,
@@ -45,18 +44,6 @@ const MOST: usize = 256;
 
 /// How many times a kind that is in use is passed over at most.
 const MOST_USES: u8 = 16;
-
-/// How long after a forecast the next one is made at the earliest.
-const REST: Duration = Duration::from_secs(1);
-
-/// The past of a kind, and what was made of it.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    /// Held for one push or one copy.
-    past: Mutex<(Past, Option<Instant>)>,
-    /// Held for one copy or exchange of the pointer.
-    forecast: RwLock<Option<Arc<Forecast>>>,
-}
 
 impl Kinds {
     /// A kind as it is known by now, so that its name is kept once.
@@ -69,9 +56,11 @@ impl Kinds {
     }
 
     pub(super) fn forecast(&self, kind: &Kind) -> Option<Arc<Forecast>> {
-        let table = self.table.read();
-        let known = &table.kinds[*table.places.get(kind)?];
-        known.history.forecast.read().clone()
+        match kind.history() {
+            Some(history) => history.forecast(),
+            // It may have come to be known since.
+            None => self.known(kind.as_str())?.history()?.forecast(),
+        }
     }
 
     /// Takes note of a job that has succeeded.
@@ -83,34 +72,36 @@ impl Kinds {
         halfway: &Halfway,
         poll_cost: f64,
     ) {
-        let history = self.of(kind);
-        let history = history.unwrap_or_else(|| self.table.write().enter(kind));
-        history.push(queued, ran, halfway, poll_cost);
+        let known = self.used(kind);
+        let known = known.unwrap_or_else(|| self.table.write().enter(kind));
+        if let Some(history) = known.history() {
+            history.push(queued, ran, halfway, poll_cost);
+        }
     }
 
-    fn of(&self, kind: &Kind) -> Option<Arc<History>> {
+    /// The kind as it is known, which is counted.
+    fn used(&self, kind: &Kind) -> Option<Kind> {
         let table = self.table.read();
         let known = &table.kinds[*table.places.get(kind)?];
         let uses = known.uses.load(Ordering::Relaxed);
         known
             .uses
             .store((uses + 1).min(MOST_USES), Ordering::Relaxed);
-        Some(known.history.clone())
+        Some(known.kind.clone())
     }
 }
 
 impl Table {
     /// Lets a kind in, unless somebody else has just done so.
-    fn enter(&mut self, kind: &Kind) -> Arc<History> {
+    fn enter(&mut self, kind: &Kind) -> Kind {
         if let Some(&place) = self.places.get(kind) {
-            return self.kinds[place].history.clone();
+            return self.kinds[place].kind.clone();
         }
+        let kind = kind.with_history();
         let known = Known {
             kind: kind.clone(),
-            history: Arc::default(),
             uses: AtomicU8::new(0),
         };
-        let history = known.history.clone();
         let place = match self.kinds.len() {
             count if count < MOST => {
                 self.kinds.push(known);
@@ -124,7 +115,7 @@ impl Table {
             }
         };
         self.places.insert(kind.clone(), place);
-        history
+        kind
     }
 
     /// The next place round the table whose kind has not been used since it was passed over often enough.
@@ -137,25 +128,6 @@ impl Table {
                 uses => *uses -= 1,
             }
         }
-    }
-}
-
-impl History {
-    fn push(&self, queued: Duration, ran: Duration, halfway: &Halfway, poll_cost: f64) {
-        let now = Instant::now();
-        let past = {
-            let mut guard = self.past.lock();
-            let (past, made) = &mut *guard;
-            past.push(queued, ran, halfway);
-            if made.is_some_and(|made| now.duration_since(made) < REST) {
-                return;
-            }
-            *made = Some(now);
-            past.clone()
-        };
-        // Outside the lock: it takes some 50 µs. For a second nobody else makes one.
-        let forecast = Forecast::of(&past, poll_cost);
-        *self.forecast.write() = Some(Arc::new(forecast));
     }
 }
 
@@ -187,7 +159,8 @@ mod tests {
         let table = kinds.table.read();
         assert_eq!((table.kinds.len(), table.places.len()), (MOST, MOST));
         let reports = &table.kinds[table.places["POST /reports"]];
-        assert_eq!(reports.history.past.lock().0.ran.recent().len(), 128);
+        let history = reports.kind.history().expect("known");
+        assert_eq!(history.count(), 128);
     }
 
     #[test]
@@ -209,18 +182,5 @@ mod tests {
         push(&kinds, "POST /reports");
         let names = [(); 2].map(|()| kinds.known("POST /reports").expect("known"));
         assert_eq!(names[0].as_str().as_ptr(), names[1].as_str().as_ptr());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_forecast_is_made_at_most_once_a_second() {
-        let kinds = Kinds::default();
-        let forecast = || kinds.forecast(&Kind::new("POST /")).expect("a forecast");
-        push(&kinds, "POST /");
-        let first = forecast();
-        push(&kinds, "POST /");
-        assert!(Arc::ptr_eq(&first, &forecast()));
-        tokio::time::sleep(REST).await;
-        push(&kinds, "POST /");
-        assert!(!Arc::ptr_eq(&first, &forecast()));
     }
 }

@@ -10,6 +10,7 @@ mod back_off;
 mod distribution;
 mod forecast;
 mod grid;
+mod history;
 mod kind;
 mod kinds;
 mod pace;
@@ -52,7 +53,7 @@ pub(crate) struct Estimates {
 impl Estimates {
     pub(crate) fn new(poll_cost: Duration) -> Self {
         // So that what is divided by it stays finite.
-        let poll_cost = poll_cost.as_secs_f64().max(1e-3);
+        let poll_cost = poll_cost.as_secs_f64().max(1e-6);
         Self {
             kinds: Kinds::default(),
             unknown: Arc::new(Forecast::unknown(poll_cost)),
@@ -61,8 +62,8 @@ impl Estimates {
     }
 
     /// The kind of a request of which nobody says what it is.
-    pub(crate) fn kind_of(&self, method: &Method, path: &PathStart) -> Kind {
-        self.kind(&name(method, path.as_str()))
+    pub(crate) fn kind_of(&self, method: &Method, path: &str) -> Kind {
+        self.kind(&name(method, path))
     }
 
     /// The kind of this name.
@@ -71,18 +72,22 @@ impl Estimates {
     }
 
     /// How long after its request a job may be done whose call began at `started`, if it has, and which is so
-    /// far.
+    /// far by `now`.
     pub(crate) fn whole(
         &self,
         kind: &Kind,
+        now: Instant,
         created: Instant,
         started: Option<Instant>,
         fraction: Option<f64>,
     ) -> Option<Duration> {
-        let age = created.elapsed();
+        let age = now.saturating_duration_since(created);
         let standing = match started {
             None => Standing::Queued(age.as_secs_f64()),
-            Some(started) => Standing::Running(started.elapsed().as_secs_f64(), fraction),
+            Some(started) => {
+                let ran = now.saturating_duration_since(started);
+                Standing::Running(ran.as_secs_f64(), fraction)
+            }
         };
         let left = self.forecast(kind).left(standing)?;
         age.checked_add(Duration::try_from_secs_f64(left).ok()?)

@@ -22,6 +22,9 @@ const FEW: usize = 8;
 /// The part below which it is too early to tell.
 const LEAST_FRACTION: f64 = 0.05;
 
+/// The least multiple: nothing is over at once.
+const LEAST: f64 = 0.05;
+
 /// In seconds, the same of time.
 const LEAST_RUN: f64 = 1.0;
 
@@ -44,7 +47,7 @@ impl Pace {
     /// How many seconds are left where a job is so far after so many seconds: half the time it is more.
     pub(super) fn median_left(&self, fraction: f64, ran: f64) -> Option<f64> {
         let can_tell = fraction >= LEAST_FRACTION && ran >= LEAST_RUN;
-        can_tell.then(|| self.median() * ran * (1.0 - fraction) / fraction)
+        can_tell.then(|| self.at(fraction).median() * ran * (1.0 - fraction) / fraction)
     }
 
     /// After how many whole seconds it is best to ask again for a job that was estimated, when it last
@@ -53,32 +56,49 @@ impl Pace {
         if fraction < LEAST_FRACTION {
             return None;
         }
+        let pace = self.at(fraction);
         // What was reported when is told by the estimate.
-        let straight = whole / (fraction + (1.0 - fraction) * self.median());
+        let straight = whole / (fraction + (1.0 - fraction) * pace.median());
         let left = (1.0 - fraction) * straight;
         let since = ran - fraction * straight;
-        let ends = self.0.map(|multiple| multiple * left - since);
-        let open = ends.iter().filter(|&&end| end > 0.0);
-        let (count, sum) = open.fold((0.0, 0.0), |(count, sum), end| (count + 1.0, sum + end));
-        // Longer than any that is known: it lasts as long again.
-        if count == 0.0 {
+        let ends = pace.0.map(|multiple| multiple * left - since);
+        let open = &ends[ends.partition_point(|&end| end <= 0.0)..];
+        // It has lasted longer than any that is known.
+        let Some(&last) = open.last() else {
             return Some(back_off(-ends[PARTS - 1]));
-        }
-        let (mut best, mut least) = (1.0, f64::INFINITY);
-        let (mut found, mut found_sum) = (0.0, 0.0);
-        for end in ends.into_iter().filter(|&end| end > 0.0) {
-            (found, found_sum) = (found + 1.0, found_sum + end);
-            let poll = end.ceil();
-            let (later, later_sum) = (count - found, sum - found_sum);
-            // Those that end later take another poll or two, and are found some way behind their end.
-            let late = (found * poll - found_sum)
-                + later * 1.5 * poll_cost
-                + (later_sum - later * poll).max(0.0) / 2.0;
-            if late < least {
-                (best, least) = (poll, late);
+        };
+        // To have all that end up to the one at `index`.
+        let poll = |index: usize| (open[index] + open.get(index + 1).unwrap_or(&last)) / 2.0;
+        // The least that is yet to be paid from each on, where it has not ended before: see `Plan`.
+        let mut sums = [0.0; PARTS + 1];
+        let mut first = 0;
+        for from in (0..open.len()).rev() {
+            let polls_cost = poll_cost * (open.len() - from) as f64;
+            let (mut least, mut ended) = (f64::INFINITY, 0.0);
+            for index in from..open.len() {
+                ended += open[index];
+                let late = poll(index) * (index + 1 - from) as f64 - ended;
+                let sum = polls_cost + late + sums[index + 1];
+                if sum < least {
+                    (least, first) = (sum, index);
+                }
             }
+            sums[from] = least;
         }
-        Some(best as u64)
+        Some((poll(first).ceil() as u64).max(1))
+    }
+
+    /// The pace from there on: what is known of it from the half is the less certain, the more doublings there
+    /// are to come.
+    fn at(&self, fraction: f64) -> Self {
+        let doublings = -fraction.log2();
+        match doublings > 1.0 {
+            true => Self(
+                self.0
+                    .map(|multiple| (1.0 + (multiple - 1.0) * doublings).max(LEAST)),
+            ),
+            false => self.clone(),
+        }
     }
 
     fn median(&self) -> f64 {

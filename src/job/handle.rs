@@ -81,21 +81,24 @@ impl JobHandle {
     pub fn progress(&self, fraction: f64) {
         if !fraction.is_nan() {
             let fraction = fraction.clamp(0.0, 1.0);
-            self.report(|progress| progress.fraction = Some(fraction));
+            self.report(|reported| reported.fraction = Some(fraction));
         }
     }
 
     /// Reports in words what is being done, for people; at most 512 bytes are kept.
     ///
     /// The text is shown to whoever may see the job.
-    pub fn message(&self, text: impl Into<String>) {
-        let mut text = text.into();
+    pub fn message(&self, text: impl AsRef<str>) {
+        let text = text.as_ref();
         let mut end = text.len().min(MAX_MESSAGE);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        text.truncate(end);
-        self.report(|progress| progress.message = Some(text.into()));
+        self.report(|reported| {
+            reported.message.clear();
+            reported.message.push_str(&text[..end]);
+            reported.is_message_new = true;
+        });
     }
 
     /// Waits until the job is no longer wanted: canceled, deleted or timed out. The call is dropped a
@@ -113,10 +116,10 @@ impl JobHandle {
         self.shared.canceled.is_cancelled()
     }
 
-    fn report(&self, change: impl FnOnce(&mut Progress)) {
+    fn report(&self, change: impl FnOnce(&mut Reported)) {
         let waker = {
             let mut reported = self.shared.reported.lock();
-            change(&mut reported.progress);
+            change(&mut reported);
             reported.changed = true;
             reported.waker.take()
         };
@@ -138,16 +141,34 @@ impl fmt::Debug for JobHandle {
 }
 
 struct Shared {
-    /// Held for a few assignments only, never across a wake-up or an await.
+    /// Held for a few assignments or for one copy of a message, never across a wake-up or an await.
     reported: Mutex<Reported>,
     canceled: CancellationToken,
 }
 
 struct Reported {
     id: Option<JobId>,
-    progress: Progress,
+    fraction: Option<f64>,
+    /// Written over by each report. What is shared with those who watch is made when they look, which is
+    /// seldom as often as there is something to tell.
+    message: String,
+    is_message_new: bool,
+    /// The message that was last looked at.
+    shared_message: Option<Arc<str>>,
     changed: bool,
     waker: Option<Waker>,
+}
+
+impl Reported {
+    fn progress(&mut self) -> Progress {
+        if std::mem::take(&mut self.is_message_new) {
+            self.shared_message = Some(self.message.as_str().into());
+        }
+        Progress {
+            fraction: self.fraction,
+            message: self.shared_message.clone(),
+        }
+    }
 }
 
 /// What the inner service last told about its progress.
@@ -197,6 +218,11 @@ impl CallScope {
         }
     }
 
+    /// Whether the call has become one.
+    pub(crate) fn is_job(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Tells the inner service that it is no longer wanted.
     pub(crate) fn cancel(&mut self) {
         self.canceled = true;
@@ -216,7 +242,7 @@ impl CallScope {
     pub(crate) fn take_change(&mut self, cx: &Context<'_>) -> Option<Progress> {
         let mut reported = self.handle.as_ref()?.shared.reported.lock();
         if std::mem::take(&mut reported.changed) {
-            return Some(reported.progress.clone());
+            return Some(reported.progress());
         }
         match &mut reported.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -229,7 +255,7 @@ impl CallScope {
     pub(crate) fn progress(&self) -> Progress {
         self.handle
             .as_ref()
-            .map(|handle| handle.shared.reported.lock().progress.clone())
+            .map(|handle| handle.shared.reported.lock().progress())
             .unwrap_or_default()
     }
 
@@ -242,7 +268,10 @@ impl CallScope {
                 }
                 let reported = Mutex::new(Reported {
                     id: self.id,
-                    progress: Progress::default(),
+                    fraction: None,
+                    message: String::new(),
+                    is_message_new: false,
+                    shared_message: None,
                     changed: false,
                     waker: None,
                 });

@@ -14,7 +14,7 @@ use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{NO_STORE, VARY, document::document, empty};
-use crate::{body::MonitorBody, job::Snapshot, jobs::Registry, store::Store};
+use crate::{body::MonitorBody, job::Snapshot, jobs::Registry, measure::Counted, store::Store};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -50,6 +50,7 @@ pub(super) fn follow<St: Store>(
         first: true,
         ended: false,
         heartbeat: sleep(HEARTBEAT),
+        _counted: Counted::stream(),
     };
     let mut response = Response::new(MonitorBody::events(events));
     let headers = response.headers_mut();
@@ -76,6 +77,7 @@ struct Events<St: Store> {
     ended: bool,
     #[pin]
     heartbeat: Sleep,
+    _counted: Counted,
 }
 
 impl<St: Store> Stream for Events<St> {

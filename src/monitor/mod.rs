@@ -44,8 +44,11 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Answers for the monitor. It never waits for the inner service.
 ///
-/// A block rather than an `async fn`, which has room for its arguments twice; and what seldom takes
-/// time has a box of its own.
+/// What seldom takes time has a box of its own.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` has room for its arguments twice"
+)]
 pub(crate) fn answer<St: Store>(
     registry: Arc<Registry<St>>,
     place: Place,

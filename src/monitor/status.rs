@@ -218,7 +218,8 @@ pub(crate) fn accepted<St>(
 ) -> Response<Replay> {
     let config = &registry.config;
     let mut sheet = Sheet::new(job, config);
-    let retry_after = sheet.add(|text| write_number(text, registry.estimates.retry_after(job)));
+    let retry_after = registry.estimates.retry_after(job);
+    let retry_after = sheet.add(|text| write_number(text, retry_after));
     let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {
         text.push(b'<');
@@ -228,28 +229,31 @@ pub(crate) fn accepted<St>(
         text.extend_from_slice(b">; rel=\"monitor\"");
     });
     let operation = match registry.config.dialect {
-        Dialect::Default => monitor.clone(),
-        Dialect::Pending202 | Dialect::SeeOther => sheet.add(|text| {
+        Dialect::Default => None,
+        Dialect::Pending202 | Dialect::SeeOther => Some(sheet.add(|text| {
             text.extend_from_within(monitor.clone());
             text.extend_from_slice(b"/status");
-        }),
+        })),
     };
     let sheet = sheet.finish();
     let mut response = Response::new(sheet.body());
     *response.status_mut() = StatusCode::ACCEPTED;
+    let monitor = sheet.value(monitor);
     let mut headers = ACCEPTED.clone();
     for (name, value) in &mut headers {
-        let text = match name {
-            _ if name == header::RETRY_AFTER => &retry_after,
-            _ if name == header::LOCATION => &monitor,
-            _ if name == header::LINK => &link,
-            _ if name == OPERATION_LOCATION => &operation,
+        *value = match name {
+            _ if name == header::RETRY_AFTER => sheet.value(retry_after.clone()),
+            _ if name == header::LOCATION => monitor.clone(),
+            _ if name == header::LINK => sheet.value(link.clone()),
+            _ if name == OPERATION_LOCATION => match &operation {
+                Some(operation) => sheet.value(operation.clone()),
+                None => monitor.clone(),
+            },
             _ => continue,
         };
-        *value = sheet.value(text.clone());
     }
-    if registry.config.dialect == Dialect::Pending202 {
-        headers.insert(header::CONTENT_LOCATION, sheet.value(monitor));
+    if config.dialect == Dialect::Pending202 {
+        headers.insert(header::CONTENT_LOCATION, monitor);
     }
     if let Some(applied) = applied {
         headers.insert(PREFERENCE_APPLIED, applied);

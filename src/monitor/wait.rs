@@ -3,7 +3,7 @@ use std::{future::poll_fn, pin::pin, time::Duration};
 use futures_core::Stream;
 use tokio::time::timeout;
 
-use crate::{job::Snapshot, store::Store};
+use crate::{job::Snapshot, measure::Counted, store::Store};
 
 /// Waits until a job is as wanted, at most so long (RFC 7240 §4.3), and returns it as it is then.
 ///
@@ -17,6 +17,7 @@ pub(crate) async fn wait<St: Store>(
     if wanted(&job) || limit.is_zero() {
         return job;
     }
+    let _counted = Counted::waiter();
     let mut changes = pin!(store.changes(job.id));
     let changed = async {
         while let Some(changed) = poll_fn(|cx| changes.as_mut().poll_next(cx)).await {

@@ -205,10 +205,6 @@ pub enum Acceptance<C> {
 
 /// What is known of an id.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are found, and a box would cost each of them an allocation"
-)]
 pub enum Lookup {
     /// The job; boxed, since a look-up is handed on from one to the other.
     Found(Box<Snapshot>),

@@ -18,6 +18,8 @@ mod follow;
 mod hostile;
 mod hyper_bare;
 mod jobs;
+#[cfg(feature = "metrics")]
+mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
 mod others;

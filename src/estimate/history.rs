@@ -1,0 +1,65 @@
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+
+use super::{forecast::Forecast, pace::Halfway, past::Past};
+
+/// How long after a forecast the next one is made at the earliest.
+const REST: Duration = Duration::from_secs(1);
+
+/// The past of a kind, and what was made of it.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// Held for one push or one copy.
+    past: Mutex<(Past, Option<Instant>)>,
+    /// Held for one copy or exchange of the pointer.
+    forecast: RwLock<Option<Arc<Forecast>>>,
+}
+
+impl History {
+    pub(super) fn forecast(&self) -> Option<Arc<Forecast>> {
+        self.forecast.read().clone()
+    }
+
+    pub(super) fn push(&self, queued: Duration, ran: Duration, halfway: &Halfway, poll_cost: f64) {
+        let now = Instant::now();
+        let past = {
+            let mut guard = self.past.lock();
+            let (past, made) = &mut *guard;
+            past.push(queued, ran, halfway);
+            if made.is_some_and(|made| now.duration_since(made) < REST) {
+                return;
+            }
+            *made = Some(now);
+            past.clone()
+        };
+        // Outside the lock: it takes some 50 µs. For a second nobody else makes one.
+        let forecast = Forecast::of(&past, poll_cost);
+        *self.forecast.write() = Some(Arc::new(forecast));
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.past.lock().0.ran.recent().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forecast_is_made_at_most_once_a_second() {
+        let history = History::default();
+        let push = || history.push(REST, REST, &Halfway::default(), 1.0);
+        let forecast = || history.forecast().expect("a forecast");
+        push();
+        let first = forecast();
+        push();
+        assert!(Arc::ptr_eq(&first, &forecast()));
+        tokio::time::sleep(REST).await;
+        push();
+        assert!(!Arc::ptr_eq(&first, &forecast()));
+    }
+}

@@ -1,0 +1,182 @@
+//! What the operator sees: each test has a recorder of its own, and reads what Prometheus would.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../layer/support.rs"]
+#[allow(dead_code)]
+mod support;
+
+use std::time::Duration;
+
+use http::{Response, StatusCode, header};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::time::sleep;
+use tower::{Layer, ServiceExt};
+use tower_accepted::{Idempotency, Jobs};
+
+use crate::support::*;
+
+/// What is recorded on this thread.
+struct Scrape(PrometheusHandle);
+
+impl Scrape {
+    /// Records until the guard is dropped.
+    fn of(recorder: &PrometheusRecorder) -> (Self, metrics::LocalRecorderGuard<'_>) {
+        (
+            Self(recorder.handle()),
+            metrics::set_default_local_recorder(recorder),
+        )
+    }
+
+    /// The value of a series, as it is written: `name{label="value"}`.
+    fn value(&self, series: &str) -> f64 {
+        let text = self.0.render();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
+        value.parse().expect("a number")
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.0.render().contains(text)
+    }
+}
+
+fn recorder() -> PrometheusRecorder {
+    PrometheusBuilder::new().build_recorder()
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_are_counted_from_their_202_to_their_end() {
+    let recorder = recorder();
+    let (scrape, _guard) = Scrape::of(&recorder);
+    let service = Jobs::new()
+        .layer()
+        .layer(inner(async |request: http::Request<_>| {
+            sleep(Duration::from_secs(20)).await;
+            let mut response = ok("the report")?;
+            if request.uri().path() == "/broken" {
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            }
+            Ok(response)
+        }));
+    let running = send(&service, post("/measured/reports/1")).await;
+    assert_eq!(scrape.value("tower_accepted_accepted_total"), 1.0);
+    assert_eq!(scrape.value("tower_accepted_unfinished"), 1.0);
+    ended(&service, &running).await;
+    let broken = send(&service, post("/broken")).await;
+    ended(&service, &broken).await;
+    let canceled = send(&service, post("/measured/reports/2")).await;
+    sleep(Duration::from_secs(5)).await;
+    let cancel = format!("{}/cancel", canceled.location());
+    send(&service, post(&cancel)).await;
+    sleep(Duration::from_secs(1)).await;
+    for (end, count) in [("succeeded", 1.0), ("http_error", 1.0), ("canceled", 1.0)] {
+        let series = format!("tower_accepted_ended_total{{end=\"{end}\"}}");
+        assert_eq!(scrape.value(&series), count, "{end}");
+    }
+    assert_eq!(scrape.value("tower_accepted_accepted_total"), 3.0);
+    assert_eq!(scrape.value("tower_accepted_unfinished"), 0.0);
+    let of =
+        |what: &str, kind: &str| scrape.value(&format!("tower_accepted_{what}{{kind=\"{kind}\"}}"));
+    let kind = "POST /measured/reports/{}";
+    assert_eq!(of("run_seconds_count", kind), 2.0);
+    let sum = of("run_seconds_sum", kind);
+    assert!((25.0..25.1).contains(&sum), "{sum}");
+    assert_eq!(of("queue_seconds_sum", kind), 0.0);
+    // A kind of which no job has succeeded has no name.
+    assert_eq!(of("run_seconds_count", "other"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_become_a_job_is_counted_by_reason() {
+    let recorder = recorder();
+    let (scrape, _guard) = Scrape::of(&recorder);
+    let jobs = Jobs::builder().max_unfinished(1).max_body(10).build();
+    let layer = jobs.layer().idempotency(Idempotency::new()).admit(|head| {
+        match head.headers.contains_key("x-no") {
+            true => Err(Response::new("no".into())),
+            false => Ok(()),
+        }
+    });
+    let service = layer.layer(inner(async |_| {
+        sleep(Duration::from_secs(20)).await;
+        ok("")
+    }));
+    let large = post("/").map(|_| Body::from("more than ten bytes"));
+    send(&service, large).await;
+    send(&service, with(post("/"), &[("x-no", "1")])).await;
+    send(&service, with(post("/"), &[("idempotency-key", "")])).await;
+    let keyed = || with(post("/"), &[("idempotency-key", "one")]);
+    send(&service, keyed()).await;
+    send(&service, keyed()).await;
+    send(
+        &service,
+        with(request("PUT", "/"), &[("idempotency-key", "one")]),
+    )
+    .await;
+    send(&service, post("/")).await;
+    for reason in [
+        "body-too-large",
+        "admit",
+        "malformed-key",
+        "key-reused",
+        "full",
+    ] {
+        let series = format!("tower_accepted_refused_total{{reason=\"{reason}\"}}");
+        assert_eq!(scrape.value(&series), 1.0, "{reason}");
+    }
+    assert_eq!(scrape.value("tower_accepted_joined_total"), 1.0);
+    assert_eq!(scrape.value("tower_accepted_accepted_total"), 1.0);
+    jobs.drain(Duration::from_secs(60)).await;
+    send(&service, post("/")).await;
+    assert!(scrape.has("reason=\"draining\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_and_who_listens_is_counted_while_they_do() {
+    let recorder = recorder();
+    let (scrape, _guard) = Scrape::of(&recorder);
+    let service = Jobs::new().layer().layer(inner(async |_| {
+        sleep(Duration::from_secs(20)).await;
+        ok("")
+    }));
+    let accepted = send(&service, post("/")).await;
+    let waiting = with(get(accepted.location()), &[("prefer", "wait=60")]);
+    let waiting = tokio::spawn(service.clone().oneshot(waiting));
+    let hanging_up = with(get(accepted.location()), &[("prefer", "wait=60")]);
+    let hanging_up = tokio::spawn(service.clone().oneshot(hanging_up));
+    let events = with(
+        get(accepted.location()),
+        &[(header::ACCEPT.as_str(), "text/event-stream")],
+    );
+    let events = service.clone().oneshot(events).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(scrape.value("tower_accepted_waiters"), 2.0);
+    assert_eq!(scrape.value("tower_accepted_streams"), 1.0);
+    hanging_up.abort();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(scrape.value("tower_accepted_waiters"), 1.0);
+    waiting.await.unwrap().unwrap();
+    events.into_body().collect().await.unwrap();
+    assert_eq!(scrape.value("tower_accepted_waiters"), 0.0);
+    assert_eq!(scrape.value("tower_accepted_streams"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_is_taken_while_jobs_are_kept_and_free_when_they_are_gone() {
+    let recorder = recorder();
+    let (scrape, _guard) = Scrape::of(&recorder);
+    let jobs = Jobs::builder().retain(Duration::from_secs(60)).build();
+    let service = jobs
+        .layer()
+        .layer(inner(async |_| ok("a result of twenty-five bytes")));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let taken = scrape.value("tower_accepted_budget_bytes");
+    assert!((320.0..600.0).contains(&taken), "{taken}");
+    sleep(Duration::from_secs(200)).await;
+    assert_eq!(scrape.value("tower_accepted_budget_bytes"), 0.0);
+}
