@@ -252,7 +252,9 @@ impl NatsStore {
     async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
         let pause = std::time::Duration::ZERO;
         let hand_back = |record: &mut record::Record| record.hand_back(pause);
-        if !held.end(&self.shared, &Bytes::new(), hand_back).await? {
+        let (none, patience) = (Bytes::new(), claim::PATIENCE);
+        let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
+        if !rewritten.await? {
             return Ok(Finished::Late);
         }
         if let Delivery::Taken(acker) = &held.delivery {
