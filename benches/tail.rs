@@ -286,7 +286,8 @@ struct Times {
 
 impl Times {
     fn new() -> Self {
-        let histogram = || Histogram::new(3).expect("three digits");
+        // Up to a minute, in three digits.
+        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
         Self {
             wall: histogram(),
             own: histogram(),
