@@ -20,8 +20,8 @@ use crate::simulation::{
 };
 
 /// What a poll may cost, in seconds: one point of a curve each.
-const POLL_COSTS: [f64; 12] = [
-    0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0,
+const POLL_COSTS: [f64; 13] = [
+    0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0,
 ];
 
 /// The same for the oracle, whose curve is to be fine.

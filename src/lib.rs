@@ -98,7 +98,7 @@
 //! }
 //! ```
 //!
-//! `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`; a job that failed or was
+//! While it is unfinished there may be an `estimatedFinishAt`. `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`; a job that failed or was
 //! canceled has an `error` with a `code` ([`ErrorCode`]) and a `message`. What is absent is absent, not
 //! null.
 //!
@@ -117,6 +117,11 @@
 //!
 //! Nothing needs to change. A service that wants to tell how far it is, or to hear that nobody waits
 //! any more, asks for its [`JobHandle`].
+//!
+//! # When to ask again
+//!
+//! `Retry-After` and `estimatedFinishAt` come from how long the last requests of the same [`Kind`] took, from
+//! how long this one has, and from its progress: see [`estimating`].
 //!
 //! # Shutting down
 //!
@@ -187,6 +192,14 @@ pub mod mounting {}
 #[cfg(feature = "nats")]
 #[doc = include_str!("docs/nats.md")]
 pub mod nats {}
+
+#[doc = include_str!("docs/estimate.md")]
+#[doc = include_str!("../docs/estimate.svg")]
+pub mod estimating {}
+
+#[cfg(feature = "metrics")]
+#[doc = include_str!("docs/metrics.md")]
+pub mod metrics {}
 
 /// The README's examples, compiled.
 #[cfg(doctest)]

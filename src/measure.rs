@@ -1,6 +1,10 @@
 //! What the operator sees, by the `metrics` facade: names and units are told in `docs/metrics.md`.
 
-use std::{collections::HashSet, sync::LazyLock, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use metrics::{
     SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
@@ -86,23 +90,29 @@ pub(crate) fn took(kind: &Kind, succeeded: bool, queued: Duration, ran: Duration
     histogram!(RAN, "kind" => kind).record(ran);
 }
 
-/// The kinds that are told by name. Locked for writing only where one comes in.
-static TOLD: LazyLock<RwLock<HashSet<Kind>>> = LazyLock::new(RwLock::default);
+/// The names of kinds that are told. Locked for writing only where one comes in.
+static TOLD: LazyLock<RwLock<HashSet<Arc<str>>>> = LazyLock::new(RwLock::default);
 
 /// How many kinds are told by name at most, as long as the process lives: each is a series that the
 /// operator's database keeps.
 const MOST: usize = 100;
 
 fn label(kind: &Kind, succeeded: bool) -> SharedString {
-    let is_told = TOLD.read().contains(kind)
-        || (succeeded && {
-            let mut told = TOLD.write();
-            told.contains(kind) || (told.len() < MOST && told.insert(kind.clone()))
-        });
-    match is_told {
-        true => SharedString::from_shared(kind.name()),
-        false => SharedString::const_str("other"),
+    let told = TOLD.read().get(kind.as_str()).cloned();
+    let told = told.or_else(|| {
+        // Whether there is room is read first, so that a flood of kinds does not queue up to write.
+        let has_room = succeeded && TOLD.read().len() < MOST;
+        has_room.then(|| enter(kind)).flatten()
+    });
+    told.map_or(SharedString::const_str("other"), SharedString::from_shared)
+}
+
+fn enter(kind: &Kind) -> Option<Arc<str>> {
+    let mut told = TOLD.write();
+    if told.len() < MOST {
+        told.insert(kind.as_str().into());
     }
+    told.get(kind.as_str()).cloned()
 }
 
 pub(crate) fn reserved(bytes: usize) {

@@ -33,6 +33,8 @@ use tower::{BoxError, Layer};
 use tower_accepted::{Accepted, Jobs, When, store::Store};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "nats")]
+use crate::options::Role;
 use crate::{options::Options, proxy::Proxy, serve::Gateway, signals::Signals};
 
 #[tokio::main]
@@ -57,6 +59,10 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<(), BoxError> {
     let signals = Signals::listen()?;
+    #[cfg(feature = "nats")]
+    if options.role == Role::Worker {
+        return nats::work(&options, signals).await;
+    }
     let listener = TcpListener::bind(&options.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
@@ -81,8 +87,8 @@ async fn run(options: Options) -> Result<(), BoxError> {
         say(&format!("Metrics at http://{address}/metrics.\n"));
     }
     #[cfg(feature = "nats")]
-    if let Some(url) = &options.nats {
-        return nats::run(url, &options, upstream, listener, signals).await;
+    if options.nats.is_some() {
+        return nats::serve(&options, upstream, listener, signals).await;
     }
     let jobs = options.jobs().build();
     let proxy = Proxy::new(upstream).service();

@@ -1,7 +1,7 @@
 //! When it is worth asking again where nothing is known.
 
 /// The longest wait between two looks, in seconds.
-pub(super) const LONGEST: u64 = 60;
+const LONGEST: u64 = 60;
 
 /// The wait, in whole seconds, after a job has taken so many seconds.
 ///

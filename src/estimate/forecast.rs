@@ -1,6 +1,12 @@
 //! What the past of a kind says of its next job.
 
-use super::{distribution::Distribution, grid::Grid, pace::Pace, past::Past, plan::Plan};
+use super::{
+    distribution::Distribution,
+    grid::Grid,
+    pace::Pace,
+    past::Past,
+    plan::{Plan, overdue},
+};
 
 /// What a job has come to, with times in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,16 +125,19 @@ impl Forecast {
     pub(super) fn next(&self, standing: Standing, whole: Option<f64>) -> Option<u64> {
         match standing {
             Standing::Queued(waited) => {
-                self.queue.as_ref().or(self.run.as_ref())?.plan.next(waited)
+                let known = self.queue.as_ref().or(self.run.as_ref())?;
+                let planned = known.plan.next(waited);
+                Some(planned.unwrap_or_else(|| overdue(waited, self.poll_cost)))
             }
             Standing::Running(ran, fraction) => {
                 let known = self.run.as_ref().and_then(|run| run.plan.next(ran));
                 let by_pace = fraction.zip(whole).and_then(|(fraction, whole)| {
                     self.pace.next(fraction, whole, ran, self.poll_cost)
                 });
+                let overdue = || self.run.as_ref().map(|_| overdue(ran, self.poll_cost));
                 match self.trusts_progress {
-                    true => by_pace.or(known),
-                    false => known.or(by_pace),
+                    true => by_pace.or(known).or_else(overdue),
+                    false => known.or(by_pace).or_else(overdue),
                 }
             }
         }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::{forecast::Forecast, pace::Halfway, past::Past};
 
-/// How long after a forecast the next one is made at the earliest.
+/// How long after a forecast the next one is made at the earliest, unless twice as much is known by then.
 const REST: Duration = Duration::from_secs(1);
 
 /// The past of a kind, and what was made of it.
@@ -27,8 +27,11 @@ impl History {
         let past = {
             let mut guard = self.past.lock();
             let (past, made) = &mut *guard;
+            let before = past.ran.len();
             past.push(queued, ran, halfway);
-            if made.is_some_and(|made| now.duration_since(made) < REST) {
+            // While little is known, each job tells much.
+            let has_doubled = past.ran.len() > before && past.ran.len().is_power_of_two();
+            if !has_doubled && made.is_some_and(|made| now.duration_since(made) < REST) {
                 return;
             }
             *made = Some(now);
@@ -41,7 +44,7 @@ impl History {
 
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.past.lock().0.ran.recent().len()
+        self.past.lock().0.ran.len()
     }
 }
 
@@ -50,16 +53,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_forecast_is_made_at_most_once_a_second() {
+    async fn a_forecast_is_made_at_most_once_a_second_and_when_twice_as_much_is_known() {
         let history = History::default();
         let push = || history.push(REST, REST, &Halfway::default(), 1.0);
         let forecast = || history.forecast().expect("a forecast");
         push();
         let first = forecast();
         push();
-        assert!(Arc::ptr_eq(&first, &forecast()));
+        let second = forecast();
+        assert!(!Arc::ptr_eq(&first, &second), "twice as much is known");
+        push();
+        assert!(Arc::ptr_eq(&second, &forecast()));
         tokio::time::sleep(REST).await;
         push();
-        assert!(!Arc::ptr_eq(&first, &forecast()));
+        assert!(!Arc::ptr_eq(&second, &forecast()));
     }
 }

@@ -79,14 +79,6 @@ impl Hash for Kind {
     }
 }
 
-#[cfg(feature = "metrics")]
-impl Kind {
-    /// Its name, shared.
-    pub(crate) fn name(&self) -> Arc<str> {
-        self.0.name.clone()
-    }
-}
-
 /// The beginning of a request's path, kept in place until it is known whether anybody will ask for the
 /// kind: a call that is answered inline is of none.
 #[derive(Clone, Copy)]

@@ -1,10 +1,6 @@
 //! When to look: the whole seconds after which it is best to ask again.
 
-use super::{
-    back_off::{LONGEST, back_off},
-    distribution::Distribution,
-    grid::Grid,
-};
+use super::{back_off::back_off, distribution::Distribution, grid::Grid};
 
 /// For each age at which a client may ask, after how long it best asks again.
 ///
@@ -39,7 +35,7 @@ impl Plan {
         let found: Vec<f64> = (0..cells)
             .map(|before| found((before as f64 + 0.5) * grid.step()))
             .collect();
-        let beyond = poll_cost + beyond(grid.horizon(), poll_cost);
+        let beyond = beyond(grid.horizon(), poll_cost);
         // All sums are as seen from the beginning: weighed with the survival.
         let mut best: Vec<f64> = survival.iter().map(|left| left * beyond).collect();
         let mut next: Vec<Option<u32>> = vec![None; cells];
@@ -61,7 +57,7 @@ impl Plan {
         }
         let next = next.iter().enumerate().map(|(cell, next)| {
             // So near to the grid's end that no step of whole seconds stays on it.
-            next.unwrap_or_else(|| back_off(cell as f64 * grid.step()) as u32)
+            next.unwrap_or_else(|| overdue(cell as f64 * grid.step(), poll_cost) as u32)
         });
         Self {
             next: next.collect(),
@@ -86,10 +82,18 @@ impl Plan {
     }
 }
 
-/// What is yet to be paid at an age of which nothing is known: with back-off it takes two polls on the
-/// average, the last of them half a gap late.
+/// After how many whole seconds it is best to ask again at an age beyond all that is planned.
+///
+/// What has lasted so long lasts as long again as often as not: the event comes within the next second with a
+/// probability of one in as many as the age has. Where that is all that is known, polls that far apart cost as
+/// much as what comes between them is found late.
+pub(super) fn overdue(age: f64, poll_cost: f64) -> u64 {
+    ((2.0 * poll_cost * age).sqrt() as u64).clamp(1, back_off(age))
+}
+
+/// What is yet to be paid at such an age, in seconds.
 fn beyond(age: f64, poll_cost: f64) -> f64 {
-    2.0 * poll_cost + age.min(LONGEST as f64) / 2.0
+    poll_cost + (2.0 * poll_cost * age).sqrt()
 }
 
 #[cfg(test)]

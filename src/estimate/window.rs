@@ -41,6 +41,10 @@ impl Window {
         self.next = (self.next + 1) % LENGTH;
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// Those that say something of the next, in seconds and sorted: where the latest differ from those
     /// before, the latest alone.
     pub(super) fn recent(&self) -> Vec<f64> {

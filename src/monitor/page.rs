@@ -75,6 +75,7 @@ fn elapsed(job: &Snapshot) -> Duration {
 struct View<'a> {
     job: &'a Snapshot,
     elapsed: Duration,
+    /// Until it may be done, where that is told and has not passed.
     left: Option<Duration>,
     /// After how many seconds it is worth looking again.
     retry_after: u64,
@@ -87,7 +88,7 @@ impl<'a> View<'a> {
         Self {
             job,
             elapsed,
-            left: finish.map(|finish| finish.duration_since(now).unwrap_or_default()),
+            left: finish.and_then(|finish| finish.duration_since(now).ok()),
             retry_after,
         }
     }

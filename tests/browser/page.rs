@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use fantoccini::Locator;
+
 use crate::{
     driver::{Browser, Setup, browse},
     site::Site,
@@ -22,6 +24,16 @@ async fn a_form_ends_on_the_page_and_then_on_the_result() {
         submit(browser, &site).await;
         browser.script("window.mark = 'the same page'").await;
         browser.screenshot("without-progress").await;
+        // Nothing can be told before it has run for a second.
+        browser
+            .until("an estimate", async || {
+                site.say(0.1, "page 1 of 10");
+                let left = browser.client.find(Locator::Css("#left-row")).await.ok()?;
+                let text = left.text().await.ok()?;
+                (text.starts_with("About") && text.ends_with("s left")).then_some(())
+            })
+            .await;
+        browser.screenshot("estimated").await;
         let bar = "[role=progressbar]";
         site.say(0.4, "page 4 of 10");
         browser.attribute_is(bar, "aria-valuenow", "40").await;

@@ -5,6 +5,10 @@
 
 mod client;
 mod program;
+#[cfg(feature = "nats")]
+#[path = "../../examples/cluster/servers.rs"]
+#[allow(dead_code, reason = "the tests of the store use more of it")]
+mod servers;
 mod upstream;
 
 mod axum_router;
@@ -16,6 +20,8 @@ mod hyper_bare;
 mod jobs;
 #[cfg(feature = "metrics")]
 mod metrics;
+#[cfg(feature = "nats")]
+mod nats;
 mod others;
 mod passing;
 mod shutdown;

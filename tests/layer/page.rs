@@ -70,6 +70,33 @@ async fn a_form_is_led_to_the_page_and_the_page_to_the_result() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_page_says_how_long_it_may_take_until_that_is_over() {
+    let turn = Counter::default();
+    let service = AcceptedLayer::new().layer(inner(move |_| {
+        turn.up();
+        // The last one takes longer than those before.
+        let seconds = if turn.count() > 20 { 90 } else { 20 };
+        async move {
+            sleep(Duration::from_secs(seconds)).await;
+            ok("")
+        }
+    }));
+    for _ in 0..20 {
+        let accepted = send(&service, post("/reports")).await;
+        ended(&service, &accepted).await;
+    }
+    let accepted = send(&service, as_browser(post("/reports"))).await;
+    let page = accepted.header("location").unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let early = send(&service, as_browser(get(page))).await;
+    let left = r#"<div id="left-row"><dt>About</dt><dd><span id="left">1"#;
+    assert!(early.text().contains(left), "{}", early.text());
+    sleep(Duration::from_secs(20)).await;
+    let late = send(&service, as_browser(get(page))).await;
+    assert!(late.text().contains(r#"<div id="left-row" hidden>"#));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_takes_anything_is_answered_202_and_the_document() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     for accept in ["*/*", "application/json", "text/html;q=0.5, */*"] {

@@ -10,6 +10,7 @@ use http::Response;
 use tokio::time::sleep;
 use tower::Layer;
 use tower_accepted::AcceptedLayer;
+use tracing::Instrument;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::support::*;
@@ -63,6 +64,32 @@ async fn a_job_has_a_span_with_its_id_method_and_end() {
         .find(|line| line.contains("from the inner service"));
     assert!(inside.unwrap().contains(&job), "{log}");
     assert!(log.contains("end=succeeded"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_of_the_inner_service_are_inside_the_jobs() {
+    let (log, _guard) = Log::collect();
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        let render = async {
+            sleep(Duration::from_secs(1)).await;
+            tracing::info!("half done");
+            sleep(Duration::from_secs(1)).await;
+            ok("")
+        };
+        render
+            .instrument(tracing::info_span!("render", pages = 10))
+            .await
+    }));
+    let request = tracing::info_span!("request");
+    let accepted = send(&service, post("/")).instrument(request).await;
+    ended(&service, &accepted).await;
+    let log = log.text();
+    // On the job's task, long after its request was answered.
+    let inside = log.lines().find(|line| line.contains("half done")).unwrap();
+    let job = format!("job{{id={} method=POST", accepted.id());
+    let (_, after) = inside.split_once(&job).unwrap_or_else(|| panic!("{log}"));
+    assert!(after.contains(":render{pages=10}:"), "{log}");
+    assert!(!inside.contains("request"), "{log}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,16 +121,25 @@ async fn what_waits_longer_than_jobs_are_kept_is_run() {
     let Some(servers) = Servers::one().await else {
         return;
     };
-    let options = options().retain(Duration::from_secs(1)).inline(1_000);
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let options = options().retain(Duration::from_secs(2)).inline(1_000);
+    let builder = || Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
+    let web = process(&servers, options.clone(), builder()).await;
     let site = layered(&web, inner(async |_| ok("here")));
-    let mut large = post("/large");
-    *large.body_mut() = Body::from(vec![7; 600_000]);
-    let accepted = send(&site, large).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let answer = send(&site, get(accepted.location())).await;
-    assert_eq!(answer.json()["status"], "queued");
-    let worker = process(&servers, options, Jobs::builder()).await;
+    let large = || {
+        let fields = [("x-user", "me"), ("idempotency-key", "\"large\"")];
+        let mut large = with(post("/large"), &fields);
+        *large.body_mut() = Body::from(vec![7; 600_000]);
+        large
+    };
+    let accepted = send(&site, large()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mine = || with(get(accepted.location()), &[("x-user", "me")]);
+    assert_eq!(send(&site, mine()).await.json()["status"], "queued");
+    // Its key is still used, and its owner's list has it.
+    assert_eq!(send(&site, large()).await.location(), accepted.location());
+    let list = send(&site, with(get("/jobs"), &[("x-user", "me")])).await;
+    assert_eq!(list.json()["jobs"].as_array().unwrap().len(), 1);
+    let worker = process(&servers, options, builder()).await;
     work(
         &worker,
         inner(async |request: Request<RequestBody<Body>>| {
@@ -140,8 +149,7 @@ async fn what_waits_longer_than_jobs_are_kept_is_run() {
             ok("done")
         }),
     );
-    let end = ended(&site, accepted.location()).await;
-    assert_eq!(end.json()["status"], "succeeded");
+    until(async || send(&site, mine()).await.json()["status"] == "succeeded").await;
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

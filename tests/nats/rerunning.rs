@@ -184,6 +184,34 @@ async fn what_outlasts_a_drain_is_handed_back_where_it_may_be_run_again() {
     assert!(waited == "second" || waited == "shutdown", "{waited}");
 }
 
+#[tokio::test]
+async fn a_call_that_was_handed_over_goes_on_where_a_worker_of_its_process_is_handed_its_request() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let both = process(&servers, options(), Jobs::builder()).await;
+    let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
+    let (begun, going) = (calls.clone(), go.clone());
+    let service = inner(move |_| {
+        begun.up();
+        let going = going.clone();
+        async move {
+            going.notified().await;
+            ok("done")
+        }
+    });
+    work(&both, service.clone());
+    let when = When::After(Duration::from_millis(50));
+    let site = both.layer().when(when).layer(service);
+    let accepted = send(&site, post("/it")).await;
+    // Some leases long.
+    sleep(Duration::from_secs(5)).await;
+    go.notify_one();
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
+}
+
 /// Hands a request over under `After` in a process that dies then, and returns how it ends.
 async fn handed_over_and_abandoned(request: Request<Body>) -> Option<(String, usize)> {
     let servers = Servers::one().await?;

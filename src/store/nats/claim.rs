@@ -53,6 +53,8 @@ pub(super) struct State {
     /// The record that was written last, and where.
     pub(super) record: Record,
     pub(super) sequence: u64,
+    /// Where somebody else wrote last, as far as was heard before this claim wrote anything.
+    heard: u64,
     pub(super) written: Instant,
     /// What is not written yet.
     pub(super) told: Told,
@@ -61,7 +63,8 @@ pub(super) struct State {
 impl NatsClaim {
     pub(super) fn new(shared: &Arc<Shared>, held: Held) -> Self {
         let held = Arc::new(held);
-        shared.active.lock().insert(held.id, held.clone());
+        let place = (held.id, held.claim);
+        shared.active.lock().insert(place, held.clone());
         Self {
             shared: shared.clone(),
             held,
@@ -71,11 +74,8 @@ impl NatsClaim {
 
 impl Drop for NatsClaim {
     fn drop(&mut self) {
-        let mut active = self.shared.active.lock();
-        let is_this = |held: &Arc<Held>| Arc::ptr_eq(held, &self.held);
-        if active.get(&self.held.id).is_some_and(is_this) {
-            active.remove(&self.held.id);
-        }
+        let place = (self.held.id, self.held.claim);
+        self.shared.active.lock().remove(&place);
     }
 }
 
@@ -102,6 +102,7 @@ impl Held {
             state: Mutex::new(State {
                 record,
                 sequence,
+                heard: 0,
                 written: Instant::now(),
                 told: Told::default(),
             }),
@@ -235,6 +236,19 @@ impl Held {
             state.record = record;
             state.sequence = sequence;
             state.written = Instant::now();
+        }
+        if state.heard > sequence {
+            self.ended.cancel();
+        }
+    }
+
+    /// Somebody else has written at this place. What was there before this claim came does not count.
+    pub(super) fn hear(&self, sequence: u64) {
+        let mut state = self.state.lock();
+        match state.sequence {
+            0 => state.heard = state.heard.max(sequence),
+            written if sequence > written => self.ended.cancel(),
+            _ => {}
         }
     }
 

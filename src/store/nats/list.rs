@@ -1,15 +1,16 @@
 //! The jobs there are.
 
+use std::pin::pin;
+
 use async_nats::jetstream::consumer::{DeliverPolicy, push::OrderedConfig};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     NatsError,
     envelope::open,
-    log::{self, Entry},
+    log::Entry,
     names::Names,
     record::Listed,
-    request::Asked,
     shared::{Shared, found},
 };
 use crate::{
@@ -68,24 +69,11 @@ async fn listed(shared: &Shared, owner: &Owner) -> Result<Vec<Cursor>, NatsError
 async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
     let entries = entries(shared, shared.names.all_jobs()).await?;
     let mut all = places(entries, |entry| Ok(found(entry)?.record.created_at))?;
-    let info = shared.streams.queue.get_info().await;
-    let state = info.map_err(NatsError::unavailable)?.state;
-    // A queue has one reader, the workers; so it is read message by message.
-    let reading = (state.first_sequence..=state.last_sequence)
-        .map(|sequence| log::at(&shared.streams.queue, sequence));
-    let waiting: Vec<Option<Entry>> = match state.messages {
-        0 => Vec::new(),
-        _ => {
-            stream::iter(reading)
-                .buffered(AT_ONCE)
-                .try_collect()
-                .await?
-        }
-    };
-    all.extend(places(waiting.into_iter().flatten().collect(), |entry| {
-        let (asked, _) = open::<Asked>(&entry.subject, entry.payload)?;
-        Ok(asked.created_at)
-    })?);
+    let mut waiting = pin!(shared.all_waiting().await?);
+    while let Some((id, waiting)) = waiting.try_next().await? {
+        let created_at = waiting.asked.created_at;
+        all.push(Cursor { created_at, id });
+    }
     Ok(all)
 }
 

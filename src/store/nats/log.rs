@@ -110,18 +110,7 @@ async fn write_once(
 
 /// The last message of a subject, as the leader of the stream has it.
 pub(super) async fn last(stream: &Stream<()>, subject: &str) -> Result<Option<Entry>, NatsError> {
-    entry(stream.get_last_raw_message_by_subject(subject).await)
-}
-
-/// The message of a sequence.
-pub(super) async fn at(stream: &Stream<()>, sequence: u64) -> Result<Option<Entry>, NatsError> {
-    entry(stream.get_raw_message(sequence).await)
-}
-
-fn entry(
-    read: Result<jetstream::message::StreamMessage, jetstream::stream::RawMessageError>,
-) -> Result<Option<Entry>, NatsError> {
-    match read {
+    match stream.get_last_raw_message_by_subject(subject).await {
         Ok(message) => Ok(Some(Entry {
             subject: message.subject.into_string(),
             sequence: message.sequence,

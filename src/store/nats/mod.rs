@@ -19,6 +19,7 @@ mod streams;
 mod submit;
 mod take;
 mod tasks;
+mod waiting;
 
 use std::{fmt, sync::Arc};
 
@@ -191,8 +192,18 @@ impl Store for NatsStore {
             .await?;
         if won {
             let record = held.state.lock().record.clone();
-            self.shared.tidy(held.id, &record).await?;
-            held.acknowledge(&self.shared).await?;
+            let tidied = match self.shared.tidy(held.id, &record).await {
+                Ok(()) => held.acknowledge(&self.shared).await,
+                failed => failed,
+            };
+            // The request is handed out again then, and whoever gets it sees that its job has ended.
+            if let Err(error) = tidied {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    id = %held.id,
+                    "an ended job's request is still in the queue"
+                );
+            }
         }
         Ok(won)
     }

@@ -62,6 +62,11 @@ impl Names {
         format!("$KV.{}_jobs.key.{}", self.prefix, key.digest())
     }
 
+    /// Whose turn it is to look through the queue.
+    pub(super) fn turn(&self) -> String {
+        format!("$KV.{}_jobs.turn", self.prefix)
+    }
+
     pub(super) fn all_listed(&self, owner: &Owner) -> String {
         format!("$KV.{}_jobs.owner.{}.*", self.prefix, owner.digest())
     }

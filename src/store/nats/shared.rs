@@ -1,4 +1,4 @@
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{
     Client,
@@ -17,7 +17,6 @@ use super::{
     log::{self, Entry, Refused},
     names::Names,
     record::{Listed, Record, Used},
-    request::Asked,
     streams::Streams,
 };
 use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
@@ -38,8 +37,9 @@ pub(super) struct Shared {
     /// Up to which size a body is kept in its record.
     pub(super) inline: usize,
     pub(super) part: usize,
-    /// What runs in this process. Held for a look-up or a copy, never across an await.
-    pub(super) active: Mutex<HashMap<JobId, Arc<Held>>>,
+    /// What this process has claimed or is about to: a job may be claimed twice, by who runs it and by who is
+    /// handed its request once more. Held for a look-up or a copy, never across an await.
+    pub(super) active: Mutex<BTreeMap<(JobId, u64), Arc<Held>>>,
     pub(super) interest: Interest,
     pub(super) barrier: Barrier,
     /// A call has told something.
@@ -53,13 +53,6 @@ pub(super) struct Found {
     pub(super) sequence: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
-}
-
-/// A request in the queue.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) asked: Asked,
-    pub(super) sequence: u64,
 }
 
 impl Shared {
@@ -91,6 +84,13 @@ impl Shared {
         self.active.lock().values().cloned().collect()
     }
 
+    /// The claims of one job.
+    pub(super) fn active(&self, id: JobId) -> Vec<Arc<Held>> {
+        let active = self.active.lock();
+        let of_job = active.range((id, 0)..=(id, u64::MAX));
+        of_job.map(|(_, held)| held.clone()).collect()
+    }
+
     /// For how long a write that gets no answer is repeated where a client waits: once.
     pub(super) fn patience(&self) -> Duration {
         self.options.ack_timeout * 3 / 2
@@ -101,19 +101,6 @@ impl Shared {
         let subject = self.names.job(id);
         let entry = log::last(&self.streams.jobs, &subject).await?;
         entry.map(found).transpose()
-    }
-
-    /// What the queue has of it.
-    pub(super) async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, NatsError> {
-        let subject = self.names.queued(id);
-        match log::last(&self.streams.queue, &subject).await? {
-            Some(entry) => {
-                let (asked, _) = open(&subject, entry.payload)?;
-                let sequence = entry.sequence;
-                Ok(Some(Waiting { asked, sequence }))
-            }
-            None => Ok(None),
-        }
     }
 
     /// What is known of a job.

@@ -139,8 +139,14 @@ async fn hold(
             };
         }
     };
-    if let Some(owner) = &asked.owner {
-        shared.list(new.id, owner, asked.created_at).await?;
+    if let Some(owner) = &asked.owner
+        && let Err(error) = shared.list(new.id, owner, asked.created_at).await
+    {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            id = %new.id,
+            "a job is not listed before it ends"
+        );
     }
     let may_rerun = asked.may_rerun(&shared.options);
     let delivery = Delivery::Here(sequence);

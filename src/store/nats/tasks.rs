@@ -37,6 +37,7 @@ impl Tasks {
         tasks.spawn(notice(shared.clone(), changes));
         tasks.spawn(beat(shared.clone()));
         tasks.spawn(keep(shared.clone()));
+        tasks.spawn(renew_waiting(shared.clone()));
         Ok(Self { _tasks: tasks })
     }
 }
@@ -73,6 +74,19 @@ async fn keep(shared: Arc<Shared>) {
     }
 }
 
+/// Keeps what belongs to requests that wait from expiring before them.
+async fn renew_waiting(shared: Arc<Shared>) {
+    loop {
+        sleep(shared.quarter()).await;
+        if let Err(error) = shared.renew_waiting().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "keys of waiting requests are not renewed"
+            );
+        }
+    }
+}
+
 /// A consumer of all that is written to jobs from now on, without what is in it.
 async fn watch(shared: &Shared) -> Result<Ordered, NatsError> {
     let info = shared.streams.jobs.get_info().await;
@@ -105,9 +119,11 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 .as_ref()
                 .and_then(|headers| headers.get(CLAIM));
             let claim = claim.and_then(|claim| u64::from_str_radix(claim.as_str(), 16).ok());
-            let held = shared.active.lock().get(&id).cloned();
-            if let Some(held) = held.filter(|held| Some(held.claim) != claim) {
-                held.ended.cancel();
+            let sequence = change.info().map_or(0, |info| info.stream_sequence);
+            for held in shared.active(id) {
+                if Some(held.claim) != claim {
+                    held.hear(sequence);
+                }
             }
             shared.interest.tell(id);
         }
@@ -131,7 +147,7 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 if let Ok(Some(found)) = shared.record(held.id).await
                     && !found.record.is_held_by(held.claim)
                 {
-                    held.ended.cancel();
+                    held.hear(found.sequence);
                 }
             })
             .await;

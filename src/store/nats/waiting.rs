@@ -1,0 +1,120 @@
+//! What waits in the queue: looked through, and kept from being forgotten.
+
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    NatsError,
+    envelope::{open, seal},
+    log::{self, Refused},
+    names::Names,
+    record::{Record, now, whole_millis},
+    request::Asked,
+    shared::Shared,
+};
+use crate::job::JobId;
+
+/// How many requests are read at a time.
+const AT_ONCE: usize = 32;
+
+/// A request in the queue.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) asked: Asked,
+    pub(super) sequence: u64,
+}
+
+/// Whose turn it is to look through the queue.
+#[derive(Debug, Serialize, Deserialize)]
+struct Turn {
+    /// When the last one began, in milliseconds since the epoch of Unix.
+    at: u64,
+}
+
+impl Shared {
+    /// What the queue has of a job.
+    pub(super) async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, NatsError> {
+        let subject = self.names.queued(id);
+        match log::last(&self.streams.queue, &subject).await? {
+            Some(entry) => {
+                let (asked, _) = open(&subject, entry.payload)?;
+                let sequence = entry.sequence;
+                Ok(Some(Waiting { asked, sequence }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// All requests in the queue, those that run included, in no order.
+    pub(super) async fn all_waiting(
+        &self,
+    ) -> Result<impl Stream<Item = Result<(JobId, Waiting), NatsError>>, NatsError> {
+        let subjects = self.names.all_queued();
+        let subjects = self.streams.queue.info_with_subjects(subjects).await;
+        let subjects = subjects.map_err(NatsError::unavailable)?;
+        let reading = subjects.map(async |subject| {
+            let (subject, _) = subject.map_err(NatsError::unavailable)?;
+            let Some(id) = Names::id(&subject) else {
+                return Ok(None);
+            };
+            let waiting = self.waiting(id).await?;
+            Ok(waiting.map(|waiting| (id, waiting)))
+        });
+        Ok(reading
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(async |waiting| Ok(waiting)))
+    }
+
+    /// Lets keys and places in lists live as long as the requests that wait for longer than these
+    /// would. Of all processes one does that, each quarter of the retention.
+    pub(super) async fn renew_waiting(&self) -> Result<(), NatsError> {
+        let info = self.streams.queue.get_info().await;
+        let info = info.map_err(NatsError::unavailable)?;
+        if info.state.messages == 0 || !self.takes_turn().await? {
+            return Ok(());
+        }
+        let oldest = now().saturating_sub(whole_millis(self.quarter()) / 2);
+        let waiting = self.all_waiting().await?;
+        waiting
+            .try_for_each_concurrent(AT_ONCE, async |(id, Waiting { asked, .. })| {
+                let is_bound = asked.key.is_some() || asked.owner.is_some();
+                match is_bound && asked.created_at < oldest {
+                    true => self.renew(id, &Record::queued(&asked)).await,
+                    false => Ok(()),
+                }
+            })
+            .await
+    }
+
+    pub(super) fn quarter(&self) -> Duration {
+        self.options.retain / 4
+    }
+
+    async fn takes_turn(&self) -> Result<bool, NatsError> {
+        let subject = self.names.turn();
+        let expected = match log::last(&self.streams.jobs, &subject).await? {
+            None => 0,
+            Some(entry) => {
+                let sequence = entry.sequence;
+                let (turn, _) = open::<Turn>(&subject, entry.payload)?;
+                // A little early is as good, and late is not.
+                let next = turn.at + whole_millis(self.quarter()) * 3 / 4;
+                if next > now() {
+                    return Ok(false);
+                }
+                sequence
+            }
+        };
+        let payload = seal(&Turn { at: now() }, b"");
+        let (context, patience) = (&self.context, self.patience());
+        let expected = Some(expected);
+        match log::write(context, &subject, expected, None, &payload, patience).await {
+            Ok(_) => Ok(true),
+            Err(Refused::Conflict) => Ok(false),
+            Err(Refused::Full) => Err(NatsError::unavailable("the bucket is full")),
+            Err(Refused::Unknown(error)) => Err(error),
+        }
+    }
+}
