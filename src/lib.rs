@@ -138,8 +138,10 @@
 mod accept;
 mod body;
 mod budget;
+mod builder;
 mod call;
 mod collect;
+mod config;
 mod dialect;
 mod digest;
 mod estimate;
@@ -148,6 +150,7 @@ pub mod follow;
 mod future;
 mod gate;
 mod idempotency;
+mod intake;
 mod job;
 mod jobs;
 mod layer;
@@ -172,6 +175,7 @@ mod worker;
 
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
+    builder::Builder,
     dialect::Dialect,
     estimate::Kind,
     future::ResponseFuture,
@@ -180,7 +184,7 @@ pub use crate::{
         ErrorCode, Event, Failure, JobHandle, JobId, ParseJobIdError, Progress, ResponseHead,
         Snapshot, Status,
     },
-    jobs::{Builder, Jobs},
+    jobs::Jobs,
     layer::AcceptedLayer,
     links::Links,
     list::{Cursor, Filter, Page, ParseCursorError},

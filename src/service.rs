@@ -11,8 +11,9 @@ use tower::{BoxError, Service};
 
 use crate::{
     body::{Replay, RequestBody, ResponseBody},
-    future::{Bound, Intake, ResponseFuture},
+    future::ResponseFuture,
     idempotency::{Key, Malformed},
+    intake::{Bound, Intake},
     jobs::Jobs,
     measure,
     mentions::Mentions,

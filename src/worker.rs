@@ -87,7 +87,7 @@ where
             };
             for (ticket, place) in taken {
                 // Closed meanwhile: the ticket goes back unclaimed.
-                let Some(slot) = registry.gate.enter_uncounted() else {
+                let Some(slot) = registry.gate.enter_beyond_limit() else {
                     break;
                 };
                 let (registry, service) = (registry.clone(), self.service.clone());

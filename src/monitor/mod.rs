@@ -24,9 +24,10 @@ pub(crate) use self::{
 };
 use crate::{
     body::{MonitorBody, Replay},
+    config::Config,
     dialect::Dialect,
     job::Snapshot,
-    jobs::{Config, Registry},
+    jobs::Registry,
     mentions::Mentions,
     negotiate::Format,
     prefer::{PREFERENCE_APPLIED, Prefer},

@@ -4,10 +4,9 @@ use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Response, header};
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{NO_STORE, VARY, document::percent};
+use super::{NO_STORE, VARY, document::percent, timestamp};
 use crate::{
     body::Replay,
     job::{Snapshot, Status},
@@ -117,10 +116,11 @@ impl<'a> View<'a> {
         match name {
             "id" => job.id.to_string().into(),
             "status" => job.status.as_str().into(),
-            "created" => Timestamp::try_from(job.created_at)
-                .map(|created| created.to_string())
-                .unwrap_or_default()
-                .into(),
+            "created" => {
+                let mut created = Vec::new();
+                timestamp::write(&mut created, job.created_at);
+                String::from_utf8(created).unwrap_or_default().into()
+            }
             "elapsed_millis" => self.elapsed.as_millis().to_string().into(),
             "refresh" => self.refresh().into(),
             "title" => match percent.filter(|_| !is_ended) {

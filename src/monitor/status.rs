@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     body::Replay,
+    config::Config,
     dialect::Dialect,
     job::{IdText, JobId, Snapshot},
-    jobs::{Config, Registry},
+    jobs::Registry,
     links::At,
     prefer::{PREFER, PREFERENCE_APPLIED},
 };
