@@ -105,8 +105,10 @@ impl Estimates {
             None => Standing::Queued(age),
             Some(waited) => Standing::Running((age - waited).max(0.0), job.progress.fraction),
         };
-        let finish = job.estimated_finish_at.map(since_created);
-        let whole = finish.zip(waited).map(|(finish, waited)| finish - waited);
+        let whole = waited.and_then(|waited| {
+            let finish = job.estimated_finish_at.map(since_created)?;
+            Some(finish - waited)
+        });
         let forecast = job.kind.as_ref().map(|kind| self.forecast(kind));
         let next = forecast.and_then(|forecast| forecast.next(standing, whole));
         next.unwrap_or_else(|| back_off(age))
