@@ -50,8 +50,10 @@ const UNFINISHED: usize = 100_000;
 const RUNNING: usize = 10_000;
 const STREAMS: usize = 1_000;
 
-/// A name, and what it measures: in bytes a job, unless the name has another unit.
-const SCENARIOS: [(&str, fn() -> Vec<f64>, &str); 9] = [
+type Measure = fn() -> Vec<f64>;
+
+/// Names, what they measure, and in which units.
+const SCENARIOS: [(&str, Measure, &str); 9] = [
     ("ended", ended_in_process, "bytes"),
     ("ended-handwritten", ended_by_hand_in_process, "bytes"),
     ("ended-sockets", ended_over_sockets, "bytes"),
