@@ -50,10 +50,10 @@ const UNFINISHED: usize = 100_000;
 const RUNNING: usize = 10_000;
 const STREAMS: usize = 1_000;
 
-type Measure = fn() -> Vec<f64>;
+/// A name, what measures it, and in which units.
+type Scenario = (&'static str, fn() -> Vec<f64>, &'static str);
 
-/// Names, what they measure, and in which units.
-const SCENARIOS: [(&str, Measure, &str); 9] = [
+const SCENARIOS: [Scenario; 9] = [
     ("ended", ended_in_process, "bytes"),
     ("ended-handwritten", ended_by_hand_in_process, "bytes"),
     ("ended-sockets", ended_over_sockets, "bytes"),

@@ -26,7 +26,10 @@ use tokio::{runtime::Runtime, task::yield_now, time::advance};
 use tower::{Layer, Service, service_fn};
 use tower_accepted::{
     JobId, Jobs, RequestBody,
-    store::{Acceptance, Budget, Collected, End, MemoryClaim, MemoryStore, NewJob, Outcome, Store},
+    store::{
+        Acceptance, Budget, Collected, End, Finished, MemoryClaim, MemoryStore, NewJob, Outcome,
+        Store,
+    },
 };
 
 const JOBS: usize = 1_000_000;
@@ -232,8 +235,8 @@ fn accept(store: &MemoryStore, new: &NewJob) -> MemoryClaim {
 }
 
 fn finish(store: &MemoryStore, claim: &MemoryClaim, end: End) {
-    let is_first = store.finish(claim, end).now_or_never();
-    assert!(matches!(is_first, Some(Ok(true))));
+    let finished = store.finish(claim, end).now_or_never();
+    assert!(matches!(finished, Some(Ok(Finished::First))));
 }
 
 /// Three headers and 100 bytes.

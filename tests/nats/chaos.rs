@@ -51,7 +51,7 @@ const STREAMS: [&str; 2] = ["accepted_queue", "KV_accepted_jobs"];
 const CLIENTS: usize = 24;
 
 /// How long all of it may take after the last request was sent. Nothing waits that long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn options() -> NatsOptions {
     NatsOptions::new()
@@ -197,12 +197,14 @@ impl Site {
     /// Sends requests and sees every accepted one to its end, while things are killed.
     async fn run(&mut self, jobs: usize) -> Run {
         let fates = Arc::new(Mutex::new(HashMap::new()));
+        let unfinished = Arc::new(Mutex::new(HashMap::new()));
         let (sent, all_sent) = watch::channel(false);
         let replicas = self.replicas.clone();
         let mut clients = JoinSet::new();
         let mut followers = JoinSet::new();
         for client in 0..CLIENTS {
             let (replicas, fates) = (replicas.clone(), fates.clone());
+            let unfinished = unfinished.clone();
             let mine = (client..jobs).step_by(CLIENTS);
             clients.spawn(async move {
                 let mut accepted = Vec::new();
@@ -217,6 +219,7 @@ impl Site {
                     match answer.status {
                         StatusCode::ACCEPTED => {
                             let location = answer.location().to_owned();
+                            unfinished.lock().insert(path.clone(), location.clone());
                             accepted.push(tokio::spawn(follow(replicas.clone(), location, path)));
                         }
                         StatusCode::SERVICE_UNAVAILABLE => {
@@ -260,16 +263,14 @@ impl Site {
         let ending = async {
             while let Some(ended) = followers.join_next().await {
                 let (path, end) = ended.expect("joined").expect("no panic");
+                unfinished.lock().remove(&path);
                 fates.lock().insert(path, Fate::Ended(end));
             }
         };
         let ended = timeout(PATIENCE, ending).await;
         if ended.is_err() {
-            panic!(
-                "{} jobs have not ended: {:#?}",
-                followers.len(),
-                self.diary.events.lock()
-            );
+            self.explain(&unfinished).await;
+            panic!("{} jobs have not ended", followers.len());
         }
         let fates = std::mem::take(&mut *fates.lock());
         assert_eq!(fates.len(), jobs, "a request without an answer");
@@ -277,6 +278,27 @@ impl Site {
             fates,
             took: self.diary.started.elapsed(),
         }
+    }
+
+    /// Prints what there is to find out with.
+    async fn explain(&self, unfinished: &Mutex<HashMap<String, String>>) {
+        let unfinished = unfinished.lock().clone();
+        for (path, location) in unfinished {
+            let answer = send(&self.replicas[0], get(&location)).await;
+            println!("{path}: {} {}", answer.status, answer.text());
+        }
+        let jetstream = jetstream::new(self.servers.client().await);
+        let queue = jetstream.get_stream(STREAMS[0]).await.expect("it is there");
+        let state = queue.get_info().await.expect("it answers").state;
+        println!("{state:?}");
+        let consumer = queue.consumer_info("accepted_workers").await;
+        println!("{consumer:?}");
+        for sequence in state.first_sequence..=state.last_sequence {
+            if let Ok(message) = queue.get_raw_message(sequence).await {
+                println!("{sequence}: {}", message.subject);
+            }
+        }
+        println!("{}", self.diary.events.lock().join("\n"));
     }
 }
 

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_nats::jetstream::{AckKind, message::Acker};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -37,6 +37,8 @@ pub(super) struct Held {
     /// Held for a copy or an assignment, never across an await: what is written in between by another
     /// task is found out by the sequence.
     pub(super) state: Mutex<State>,
+    /// One write of this claim at a time: of two at a time both might go through, see [`Shared::put`].
+    writing: Semaphore,
     /// Somebody else has ended the job, or taken it over.
     pub(super) ended: CancellationToken,
 }
@@ -106,6 +108,7 @@ impl Held {
                 written: Instant::now(),
                 told: Told::default(),
             }),
+            writing: Semaphore::new(1),
             ended: CancellationToken::new(),
         }
     }
@@ -168,7 +171,8 @@ impl Held {
         patience: Duration,
         change: impl Fn(&mut Record),
     ) -> Result<bool, NatsError> {
-        let subject = shared.names.job(self.id);
+        let subject = shared.names.run(self.id);
+        let _turn = self.writing.acquire().await;
         loop {
             let (mut record, expected) = {
                 let state = self.state.lock();
@@ -219,14 +223,29 @@ impl Held {
         }
     }
 
-    /// The same, tried for as long as it is worth it: what is not stored is lost.
+    /// Ends the job, unless somebody else has; tried for as long as it is worth it, since what is not
+    /// stored is lost. `false`: it has another end, or another claim.
     pub(super) async fn end(
         &self,
         shared: &Shared,
-        body: &Bytes,
+        body: &[u8],
         change: impl Fn(&mut Record),
     ) -> Result<bool, NatsError> {
-        self.rewrite(shared, body, PATIENCE, change).await
+        let _turn = self.writing.acquire().await;
+        if self.ended.is_cancelled() {
+            return Ok(false);
+        }
+        let mut record = self.state.lock().record.clone();
+        change(&mut record);
+        let (subject, claim) = (shared.names.end(self.id), Some(self.claim));
+        let put = shared.put(&subject, &mut record, body, 0, claim, PATIENCE);
+        let is_first = put.await?.is_some();
+        match is_first {
+            // From here on nothing is written of its run.
+            true => self.state.lock().record = record,
+            false => self.ended.cancel(),
+        }
+        Ok(is_first)
     }
 
     pub(super) fn wrote(&self, record: Record, sequence: u64) {

@@ -51,11 +51,22 @@ impl Names {
     }
 
     pub(super) fn all_jobs(&self) -> String {
-        format!("$KV.{}_jobs.job.*", self.prefix)
+        format!("$KV.{}_jobs.job.*.*", self.prefix)
     }
 
-    pub(super) fn job(&self, id: JobId) -> String {
-        format!("$KV.{}_jobs.job.{id}", self.prefix)
+    /// A job from its claim on.
+    pub(super) fn run(&self, id: JobId) -> String {
+        format!("$KV.{}_jobs.job.run.{id}", self.prefix)
+    }
+
+    /// The end of a job that was claimed.
+    pub(super) fn end(&self, id: JobId) -> String {
+        format!("$KV.{}_jobs.job.end.{id}", self.prefix)
+    }
+
+    /// Whether a subject is that of an end.
+    pub(super) fn is_end(subject: &str) -> bool {
+        subject.contains("_jobs.job.end.")
     }
 
     pub(super) fn key(&self, key: &Key) -> String {

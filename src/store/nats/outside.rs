@@ -15,16 +15,21 @@ const ROUNDS: usize = 16;
 /// returns it as it was.
 pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
     for _ in 0..ROUNDS {
-        let (mut record, at) = match shared.record(id).await? {
+        let (mut record, subject, at) = match shared.record(id).await? {
             Some(found) => match found.lookup(id) {
                 Lookup::Found(job) if job.status.is_ended() && !forget => {
                     return Ok(Lookup::Found(job));
                 }
-                Lookup::Found(_) => (found.record, found.sequence),
+                // Of an ended one only whether it is remembered changes.
+                Lookup::Found(job) if job.status.is_ended() => {
+                    (found.record, found.subject, found.sequence)
+                }
+                Lookup::Found(_) => (found.record, shared.names.end(id), 0),
                 none => return Ok(none),
             },
             None => match shared.waiting(id).await? {
-                Some(waiting) => (Record::queued(&waiting.asked), 0),
+                // In the way of whoever would claim it.
+                Some(waiting) => (Record::queued(&waiting.asked), shared.names.run(id), 0),
                 None => match shared.lookup(id).await? {
                     // It was claimed, or even ended, in between.
                     Lookup::Found(_) => continue,
@@ -43,11 +48,8 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
             record.response = None;
         }
         let patience = shared.patience();
-        if shared
-            .put(id, &mut record, at, None, patience)
-            .await?
-            .is_none()
-        {
+        let put = shared.put(&subject, &mut record, b"", at, None, patience);
+        if put.await?.is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }

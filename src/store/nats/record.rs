@@ -65,6 +65,10 @@ pub(super) struct Record {
     pub(super) forgotten: bool,
 }
 
+/// How much further the revision of an end is than that of the run that was known when it was made: a
+/// report that was on its way then is not to be taken for it.
+const END_STEP: u64 = 1 << 20;
+
 /// The response of an ended job. Its body follows the record, or is in parts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -189,7 +193,7 @@ impl Record {
 
     pub(super) fn end(&mut self, event: Event, retain: Duration) {
         let finished = now();
-        self.revision += 1;
+        self.revision += END_STEP;
         self.status = self.status.next(event).unwrap_or(self.status);
         self.finished_at = Some(finished);
         self.expires_at = Some(finished.saturating_add(whole_millis(retain)));

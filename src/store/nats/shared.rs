@@ -50,6 +50,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) record: Record,
+    pub(super) subject: String,
     pub(super) sequence: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
@@ -96,11 +97,14 @@ impl Shared {
         self.options.ack_timeout * 3 / 2
     }
 
-    /// What the bucket has of a job.
+    /// What the bucket has of a job: its end, or else what is known of its run.
     pub(super) async fn record(&self, id: JobId) -> Result<Option<Found>, NatsError> {
-        let subject = self.names.job(id);
-        let entry = log::last(&self.streams.jobs, &subject).await?;
-        entry.map(found).transpose()
+        for subject in [self.names.end(id), self.names.run(id)] {
+            if let Some(entry) = log::last(&self.streams.jobs, &subject).await? {
+                return found(entry).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// What is known of a job.
@@ -125,23 +129,29 @@ impl Shared {
         Ok(found.map(|found| found.lookup(id)))
     }
 
-    /// Writes a record where there is none, or the one of this sequence. `None`: there is another.
+    /// Writes a record where there is none, or over the one of this sequence. `None`: there is another.
+    ///
+    /// Where none is expected that is one step. Where one is, a cluster of servers looks only at what has
+    /// been applied when the write is proposed (until 2.12 at least): of two that are on their way at a time
+    /// both may go through. So what decides anything is written where nothing was: the claim of a request,
+    /// the end of a job, the use of a key.
     pub(super) async fn put(
         &self,
-        id: JobId,
+        subject: &str,
         record: &mut Record,
+        body: &[u8],
         expected: u64,
         claim: Option<u64>,
         patience: Duration,
     ) -> Result<Option<u64>, NatsError> {
         record.nonce = rand::random();
-        let subject = self.names.job(id);
-        let payload = seal(record, b"");
+        let payload = seal(record, body);
         let (context, expected) = (&self.context, Some(expected));
-        match log::write(context, &subject, expected, claim, &payload, patience).await {
+        match log::write(context, subject, expected, claim, &payload, patience).await {
             Ok(sequence) => Ok(Some(sequence)),
             Err(Refused::Conflict) => {
-                let found = self.record(id).await?;
+                let found = log::last(&self.streams.jobs, subject).await?;
+                let found = found.map(self::found).transpose()?;
                 let same = found.filter(|found| found.record.nonce == record.nonce);
                 Ok(same.map(|found| found.sequence))
             }
@@ -227,6 +237,7 @@ pub(super) fn found(entry: Entry) -> Result<Found, NatsError> {
     let (record, body) = open(&entry.subject, entry.payload)?;
     Ok(Found {
         record,
+        subject: entry.subject,
         sequence: entry.sequence,
         body,
     })

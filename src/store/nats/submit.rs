@@ -114,7 +114,8 @@ async fn hold(
     let until = Some(now() + whole_millis(shared.options.lease));
     let mut record = Record::here(new, asked, Holder { claim, until });
     let patience = shared.patience();
-    let put = shared.put(new.id, &mut record, 0, Some(claim), patience);
+    let run = shared.names.run(new.id);
+    let put = shared.put(&run, &mut record, b"", 0, Some(claim), patience);
     let Some(at) = put.await? else {
         // Of its id there is a job: it was made for a request with its key, a moment ago.
         return Ok(Acceptance::Queued);
@@ -132,7 +133,8 @@ async fn hold(
             // What cannot be taken back goes by itself: nobody has been told of it.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
             record.forgotten = true;
-            let taken_back = shared.put(new.id, &mut record, at, None, patience).await;
+            let end = shared.names.end(new.id);
+            let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
             return match refused {
                 Refused::Unknown(error) => Err(error),
                 _ => taken_back.map(|_| Acceptance::Full),
@@ -187,7 +189,9 @@ impl Shared {
         let mut record = Record::queued(asked);
         record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
         record.forgotten = true;
-        let withdrawn = self.put(id, &mut record, 0, None, self.patience());
+        // In the way of whoever would claim it.
+        let run = self.names.run(id);
+        let withdrawn = self.put(&run, &mut record, b"", 0, None, self.patience());
         if withdrawn.await?.is_none() {
             return Ok(Acceptance::Queued);
         }
@@ -246,8 +250,11 @@ impl Shared {
             };
             match is_gone {
                 _ if new.join_only => return Ok(Keyed::Full),
-                // The key is free.
-                true => expected = Some(sequence),
+                // The key is free: of all who find it so, one is the first where there is none.
+                true => {
+                    log::delete(&self.streams.jobs, sequence).await?;
+                    expected = Some(0);
+                }
                 false if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 false => return Ok(Keyed::Orphaned(id)),
             }

@@ -189,7 +189,7 @@ async fn give_up(
     let held = &claimed.held;
     let retain = shared.options.retain;
     let lost = |record: &mut Record| record.end(Event::Broke(ErrorCode::Lost), retain);
-    if held.end(shared, &Bytes::new(), lost).await? {
+    if held.end(shared, b"", lost).await? {
         held.acknowledge(shared).await?;
     }
     Ok(None)
@@ -213,13 +213,14 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn decide(&self) -> Result<Verdict, NatsError> {
+        let run = self.shared.names.run(self.id);
         let mut record = Record::queued(self.asked);
         if self.may_be_forgotten() {
             self.lose(&mut record);
         } else {
             record.claim(self.claim);
         }
-        if let Some(sequence) = self.put(&mut record, 0).await? {
+        if let Some(sequence) = self.put(&run, &mut record, 0).await? {
             return Ok(self.verdict(record, sequence));
         }
         match self.shared.record(self.id).await? {
@@ -231,7 +232,8 @@ impl Attempt<'_> {
 
     /// What becomes of a job that has a record.
     async fn decide_on(&self, found: Found) -> Result<Verdict, NatsError> {
-        let (mut record, at) = (found.record, found.sequence);
+        let (mut record, mut at) = (found.record, found.sequence);
+        let mut subject = found.subject;
         let options = &self.shared.options;
         let lease = options.lease;
         if record.is_ended() {
@@ -260,19 +262,20 @@ impl Attempt<'_> {
             // Whoever ran it is gone.
             Some(_) if !self.may_rerun || record.attempts >= options.attempts => {
                 self.lose(&mut record);
+                (subject, at) = (self.shared.names.end(self.id), 0);
             }
             Some(_) if record.attempts <= 1 => record.claim(self.claim),
             Some(_) => {
                 let doublings = record.attempts.saturating_sub(2).min(16);
                 let pause = (lease * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
                 record.hand_back(pause);
-                return match self.put(&mut record, at).await? {
+                return match self.put(&subject, &mut record, at).await? {
                     Some(_) => Ok(Verdict::Later(pause)),
                     None => Ok(Verdict::Later(Duration::from_millis(100))),
                 };
             }
         }
-        match self.put(&mut record, at).await? {
+        match self.put(&subject, &mut record, at).await? {
             Some(sequence) => Ok(self.verdict(record, sequence)),
             // Somebody was faster: what there is to do about that is seen when it is handed out again.
             None => Ok(Verdict::Later(Duration::from_millis(100))),
@@ -299,11 +302,18 @@ impl Attempt<'_> {
         record.end(Event::Broke(ErrorCode::Lost), retain);
     }
 
-    async fn put(&self, record: &mut Record, expected: u64) -> Result<Option<u64>, NatsError> {
+    async fn put(
+        &self,
+        subject: &str,
+        record: &mut Record,
+        expected: u64,
+    ) -> Result<Option<u64>, NatsError> {
         let claim = Some(self.claim);
         // Longer than for a client: what is claimed and not known to be looks like a claim of the dead.
         let patience = self.shared.options.lease / 2;
-        let shared = self.shared;
-        shared.put(self.id, record, expected, claim, patience).await
+        let put = self
+            .shared
+            .put(subject, record, b"", expected, claim, patience);
+        put.await
     }
 }

@@ -121,8 +121,10 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
             let claim = claim.and_then(|claim| u64::from_str_radix(claim.as_str(), 16).ok());
             let sequence = change.info().map_or(0, |info| info.stream_sequence);
             for held in shared.active(id) {
-                if Some(held.claim) != claim {
-                    held.hear(sequence);
+                match Some(held.claim) == claim {
+                    true => {}
+                    false if Names::is_end(&change.subject) => held.ended.cancel(),
+                    false => held.hear(sequence),
                 }
             }
             shared.interest.tell(id);
@@ -143,12 +145,11 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
         // What went by meanwhile nobody has seen.
         shared.interest.tell_all();
         stream::iter(shared.all_active())
-            .for_each_concurrent(AT_ONCE, async |held| {
-                if let Ok(Some(found)) = shared.record(held.id).await
-                    && !found.record.is_held_by(held.claim)
-                {
-                    held.hear(found.sequence);
-                }
+            .for_each_concurrent(AT_ONCE, async |held| match shared.record(held.id).await {
+                Ok(Some(found)) if found.record.is_held_by(held.claim) => {}
+                Ok(Some(found)) if found.record.is_ended() => held.ended.cancel(),
+                Ok(Some(found)) => held.hear(found.sequence),
+                Ok(None) | Err(_) => {}
             })
             .await;
     }
