@@ -58,7 +58,7 @@ struct Unfinished {
     started: Option<u64>,
     /// In milliseconds since the epoch of Unix.
     estimated_finish: Option<u64>,
-    progress: Progress,
+    progress: Told,
     /// Who waits for somebody else to end the job: the task that runs the call.
     canceler: Option<Waker>,
     /// Whom to tell of changes; made for the first who wants to know.
@@ -72,9 +72,13 @@ struct Ended {
     charged: usize,
     started: Option<u64>,
     finished: u64,
-    progress: Progress,
+    progress: Told,
     kept: Kept,
 }
+
+/// What a call has told of its progress. Boxed, since most tell nothing, and a job would have room for it
+/// for as long as it is kept.
+type Told = Option<Box<Progress>>;
 
 enum Kept {
     Response(Packed),
@@ -139,7 +143,7 @@ impl Job {
                 kind: new.kind.clone(),
                 started: new.started.map(|started| clock.millis(started)),
                 estimated_finish: new.estimated_finish.map(since_unix_epoch),
-                progress: new.progress.clone(),
+                progress: told(new.progress.clone()),
                 canceler: None,
                 watchers: None,
             })),
@@ -199,7 +203,7 @@ impl Job {
                             job.started = Some(clock.millis(at));
                         }
                     }
-                    What::Progress(progress) => job.progress = progress,
+                    What::Progress(progress) => job.progress = told(progress),
                 }
                 job.watchers.clone()
             }
@@ -303,7 +307,7 @@ impl Job {
                 started_at: job.started.map(shown),
                 kind: Some(job.kind.clone()),
                 estimated_finish_at: job.estimated_finish.map(at_unix_millis),
-                progress: job.progress.clone(),
+                progress: shown_progress(&job.progress),
                 ..unfinished
             },
             Phase::Ended(job) => {
@@ -314,7 +318,7 @@ impl Job {
                     started_at: job.started.map(shown),
                     finished_at: Some(shown(job.finished)),
                     expires_at: Some(shown(clock.expiry(job.finished))),
-                    progress: job.progress.clone(),
+                    progress: shown_progress(&job.progress),
                     response,
                     error,
                     ..unfinished
@@ -363,7 +367,7 @@ pub(super) struct Ending {
     kept: Kept,
     charge: Option<Charge>,
     started: Option<u64>,
-    progress: Option<Progress>,
+    progress: Option<Told>,
 }
 
 impl Ending {
@@ -385,7 +389,7 @@ impl Ending {
         };
         Self {
             started: end.started.map(|at| clock.millis(at)),
-            progress: Some(end.progress),
+            progress: Some(told(end.progress)),
             ..ending
         }
     }
@@ -400,6 +404,14 @@ impl Ending {
             progress: None,
         }
     }
+}
+
+fn told(progress: Progress) -> Told {
+    (progress != Progress::default()).then(|| Box::new(progress))
+}
+
+fn shown_progress(told: &Told) -> Progress {
+    told.as_deref().cloned().unwrap_or_default()
 }
 
 fn whole_millis(duration: Duration) -> u64 {
