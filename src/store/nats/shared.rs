@@ -129,7 +129,10 @@ impl Shared {
                 return Ok(known);
             }
         }
-        Ok(Lookup::Unknown)
+        match self.streams.are_whole().await? {
+            true => Ok(Lookup::Unknown),
+            false => Err(NatsError::unavailable("not all replicas are there to ask")),
+        }
     }
 
     /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
