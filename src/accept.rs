@@ -19,9 +19,9 @@ use crate::{
     call::Call,
     collect::Collected,
     estimate::Kind,
-    future::{Bound, Intake},
     gate::{Refused, Slot},
-    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED},
+    idempotency::IDEMPOTENT_REPLAYED,
+    intake::{Bound, Intake},
     job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
@@ -39,7 +39,9 @@ pub(crate) struct Arrival<St: Store> {
     registry: Arc<Registry<St>>,
     terms: Arc<Terms>,
     /// The place for it; without one it can only join a job that is there.
-    slot: Result<Slot, Refused>,
+    slot: Option<Slot>,
+    /// Why there is none.
+    refused: Option<Refused>,
     /// Until the store has it.
     record: Option<St::Record>,
     method: Method,
@@ -48,8 +50,6 @@ pub(crate) struct Arrival<St: Store> {
     prefer: Prefer,
     format: Format,
     bound: Option<Box<Bound>>,
-    /// What the request's key is used for, where it has one.
-    fingerprint: Option<Box<Fingerprint>>,
     /// What kind of request it is, where the layer was told how to tell.
     kind: Option<Kind>,
     at: Instant,
@@ -59,28 +59,31 @@ impl<St: Store> Arrival<St> {
     /// A request whose body has just been read.
     pub(crate) fn new(intake: Intake<St>, head: &Parts, body: &Collected) -> Self {
         let (registry, terms) = (intake.registry, intake.terms);
+        let (slot, refused) = match intake.slot {
+            Ok(slot) => (Some(slot), None),
+            Err(refused) => (None, Some(refused)),
+        };
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let is_keyed = intake
-            .bound
-            .as_ref()
-            .is_some_and(|bound| bound.key.is_some());
-        let fingerprint = is_keyed.then(|| terms.idempotency.fingerprint(head, &body.bytes));
+        let mut bound = intake.bound;
+        if let Some(bound) = bound.as_mut().filter(|bound| bound.key.is_some()) {
+            bound.fingerprint = Some(terms.idempotency.fingerprint(head, &body.bytes));
+        }
         let kind = terms.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.config.links == Links::Relative;
         Self {
             registry,
             terms,
-            slot: intake.slot,
+            slot,
+            refused,
             record: Some(record),
             method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
             prefer: intake.prefer,
             format: intake.format,
-            bound: intake.bound,
-            fingerprint: fingerprint.map(Box::new),
+            bound,
             kind,
             at: Instant::now(),
         }
@@ -88,7 +91,8 @@ impl<St: Store> Arrival<St> {
 
     /// Whether the call must not be made without an entry for it.
     pub(crate) fn is_keyed(&self) -> bool {
-        self.fingerprint.is_some()
+        let bound = self.bound.as_ref();
+        bound.is_some_and(|bound| bound.key.is_some())
     }
 
     /// The job it is to become, if it may.
@@ -97,14 +101,15 @@ impl<St: Store> Arrival<St> {
         S: Service<Request<RequestBody<B>>>,
     {
         // The body may have taken its time: a drain that has begun since is not to wait for new work.
-        let join_only = match self.slot {
-            Ok(_) if !self.registry.gate.is_closed() => false,
-            _ if self.is_keyed() => true,
-            Ok(_) => return Err(Refused::Draining),
-            Err(refused) => return Err(refused),
+        let is_closed = self.registry.gate.is_closed();
+        let refused = self.refused.or(is_closed.then_some(Refused::Draining));
+        let join_only = match refused {
+            None => false,
+            Some(_) if self.is_keyed() => true,
+            Some(refused) => return Err(refused),
         };
         let bound = self.bound.as_ref();
-        let key = bound.and_then(|bound| bound.key);
+        let key = bound.and_then(|bound| bound.key.zip(bound.fingerprint));
         let (now, shown) = (Instant::now(), SystemTime::now());
         let age = now.saturating_duration_since(self.at);
         let created_at = shown.checked_sub(age).unwrap_or(shown);
@@ -122,13 +127,103 @@ impl<St: Store> Arrival<St> {
             started,
             progress,
             owner: bound.and_then(|bound| bound.owner),
-            key: key.zip(self.fingerprint.as_deref().copied()),
+            key,
             kind,
             estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
             join_only,
             run_here: started.is_some(),
         })
     }
+
+    /// What the store has made of the request, where it did not refuse it.
+    fn settled(
+        &mut self,
+        new: &NewJob,
+        accepted: Result<Acceptance<St::Claim>, St::Error>,
+    ) -> Result<Settled<St::Claim>, Response<Replay>> {
+        let (snapshot, claim, is_joined) = match accepted {
+            Ok(Acceptance::RunHere(claim)) => (new.snapshot(), Some(claim), false),
+            Ok(Acceptance::Queued) => (new.snapshot(), None, false),
+            Ok(Acceptance::Joined(snapshot)) => (*snapshot, None, true),
+            Ok(Acceptance::KeyReused) => return Err(Problem::KeyReused.counted().response()),
+            Ok(Acceptance::Full) => {
+                let draining = new.join_only.then_some(Refused::Draining);
+                let refused = self.refused.or(draining).unwrap_or(Refused::Full);
+                return Err(Problem::from(refused).counted().response());
+            }
+            Err(error) => {
+                measure::refused("store-unavailable");
+                return Err(problem::store_failed(&error));
+            }
+        };
+        if !is_joined {
+            measure::accepted();
+        }
+        if claim.is_none() {
+            // Not run here, so no place is taken here.
+            self.slot = None;
+        }
+        Ok(Settled {
+            snapshot,
+            claim,
+            is_joined,
+        })
+    }
+
+    /// The job that is to run here.
+    fn run(&mut self, new: NewJob, claim: St::Claim) -> (Job<St>, Span) {
+        let span = span(new.id, &self.method);
+        let job = Job {
+            id: new.id,
+            registry: self.registry.clone(),
+            created: self.at,
+            created_at: new.created_at,
+            is_head: self.method == Method::HEAD,
+            is_owned: new.owner.is_some(),
+            kind: new.kind,
+            claim,
+            _slot: self.slot.take(),
+        };
+        (job, span)
+    }
+
+    fn accepted(&self, job: &Snapshot) -> Response<Replay> {
+        let applied = self.prefer.applied(true);
+        let path = self.path.as_deref().unwrap_or_default();
+        match self.format {
+            Format::Page => monitor::see_page(job, &self.registry, path, applied),
+            Format::Json | Format::Events => monitor::accepted(job, &self.registry, path, applied),
+        }
+    }
+
+    /// The job's response, if it ends within so long.
+    async fn inline_or_accepted(&self, id: JobId, limit: Duration) -> Response<Replay> {
+        let store = &self.registry.store;
+        // As it is now: it has been run since it was made.
+        let job = match store.get(id).await {
+            Ok(Lookup::Found(job)) => *job,
+            Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
+            Err(error) => return problem::store_failed(&error),
+        };
+        let ended = |job: &Snapshot| job.status.is_ended();
+        let job = monitor::wait(store, job, limit, ended).await;
+        if !job.status.is_ended() {
+            return self.accepted(&job);
+        }
+        let outcome = monitor::outcome(&self.registry, &job).await;
+        let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
+        self.prefer.mark_inline(&mut response);
+        response
+    }
+}
+
+/// A request whose job is in the store, so that its 202 may go out.
+struct Settled<C> {
+    snapshot: Snapshot,
+    /// The right to end it, where it is to run here.
+    claim: Option<C>,
+    /// Whether the job is an earlier request's.
+    is_joined: bool,
 }
 
 /// The 202, or a refusal and the call.
@@ -161,15 +256,16 @@ where
         };
         let record = arrival.record.take().expect("a request is recorded once");
         let accepted = arrival.registry.store.accept(&new, record).await;
-        match promise(arrival, &new, accepted) {
-            Ok((promised, run)) => {
-                if let Some((job, span)) = run {
-                    spawn(call, job, span);
-                }
-                Ok(promised.accepted())
-            }
-            Err(refusal) => Err((refusal, call)),
+        let settled = match arrival.settled(&new, accepted) {
+            Ok(settled) => settled,
+            Err(refusal) => return Err((refusal, call)),
+        };
+        let response = arrival.accepted(&settled.snapshot);
+        if let Some(claim) = settled.claim {
+            let (job, span) = arrival.run(new, claim);
+            spawn(call, job, span);
         }
+        Ok(response)
     }
 }
 
@@ -201,29 +297,37 @@ where
     };
     let record = arrival.record.take().expect("a request is recorded once");
     let accepted = arrival.registry.store.accept(&new, record).await;
-    let (promised, run) = match promise(arrival, &new, accepted) {
-        Ok(promised) => promised,
+    let Settled {
+        snapshot,
+        claim,
+        is_joined,
+    } = match arrival.settled(&new, accepted) {
+        Ok(settled) => settled,
         Err(refusal) => return refusal,
     };
-    let is_joined = promised.is_joined;
-    if is_joined && strict && !promised.snapshot.status.is_ended() {
-        return Problem::KeyInUse.counted().response();
+    if is_joined {
+        if strict && !snapshot.status.is_ended() {
+            return Problem::KeyInUse.counted().response();
+        }
+        measure::joined();
     }
-    match (run, within) {
-        (None, _) => {}
-        (Some((job, span)), None) => spawn(call, job, span),
-        (Some((job, span)), Some(_)) => {
-            // Asked once before it goes to the background: what is ready at once is answered inline.
-            let mut running = Box::pin(Run { call, job }.until_ended()).instrument(span);
-            let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
-            if first.is_pending() {
-                tokio::spawn(running);
+    if let Some(claim) = claim {
+        let (job, span) = arrival.run(new, claim);
+        match within {
+            None => spawn(call, job, span),
+            Some(_) => {
+                // Asked once before it goes to the background: what is ready at once is answered inline.
+                let mut running = Box::pin(Run { call, job }.until_ended()).instrument(span);
+                let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
+                if first.is_pending() {
+                    tokio::spawn(running);
+                }
             }
         }
     }
     let mut response = match within {
-        None => promised.accepted(),
-        Some(limit) => promised.inline_or_accepted(limit).await,
+        None => arrival.accepted(&snapshot),
+        Some(limit) => arrival.inline_or_accepted(snapshot.id, limit).await,
     };
     if is_joined {
         let replayed = HeaderValue::from_static("true");
@@ -249,74 +353,6 @@ where
     tokio::spawn(run.instrument(span));
 }
 
-/// A job that is in the store, so that its 202 may go out.
-struct Promised<St> {
-    registry: Arc<Registry<St>>,
-    snapshot: Snapshot,
-    path: Option<Box<str>>,
-    prefer: Prefer,
-    format: Format,
-    /// Whether the job is an earlier request's.
-    is_joined: bool,
-}
-
-/// A promise, and what is to run here for it.
-type Promise<St> = (Promised<St>, Option<(Job<St>, Span)>);
-
-/// What comes of a request that the store has answered.
-fn promise<St: Store>(
-    arrival: Arrival<St>,
-    new: &NewJob,
-    accepted: Result<Acceptance<St::Claim>, St::Error>,
-) -> Result<Promise<St>, Response<Replay>> {
-    let mut is_joined = false;
-    let (snapshot, run) = match accepted.map_err(|error| {
-        Problem::StoreUnavailable.counted();
-        problem::store_failed(&error)
-    })? {
-        Acceptance::Joined(snapshot) => {
-            measure::joined();
-            is_joined = true;
-            (*snapshot, None)
-        }
-        Acceptance::Queued => (new.snapshot(), None),
-        Acceptance::KeyReused => return Err(Problem::KeyReused.counted().response()),
-        Acceptance::Full => {
-            let refused = match arrival.slot {
-                Ok(_) if new.join_only => Refused::Draining,
-                Ok(_) => Refused::Full,
-                Err(refused) => refused,
-            };
-            return Err(Problem::from(refused).counted().response());
-        }
-        Acceptance::RunHere(claim) => {
-            measure::accepted();
-            let job = Job {
-                id: new.id,
-                registry: arrival.registry.clone(),
-                created: arrival.at,
-                created_at: new.created_at,
-                is_head: arrival.method == Method::HEAD,
-                is_owned: new.owner.is_some(),
-                kind: new.kind.clone(),
-                claim,
-                _slot: arrival.slot.ok(),
-            };
-            let span = span(new.id, &arrival.method);
-            (new.snapshot(), Some((job, span)))
-        }
-    };
-    let promised = Promised {
-        registry: arrival.registry,
-        snapshot,
-        path: arrival.path,
-        prefer: arrival.prefer,
-        format: arrival.format,
-        is_joined,
-    };
-    Ok((promised, run))
-}
-
 /// The job's span: it follows from the request's, and outlives it.
 pub(crate) fn span(id: JobId, method: &Method) -> Span {
     let span = info_span!(parent: None, "job", %id, %method, end = Empty);
@@ -324,38 +360,4 @@ pub(crate) fn span(id: JobId, method: &Method) -> Span {
         span.follows_from(Span::current());
     }
     span
-}
-
-impl<St: Store> Promised<St> {
-    fn accepted(&self) -> Response<Replay> {
-        let registry = &self.registry;
-        let applied = self.prefer.applied(true);
-        let path = self.path.as_deref().unwrap_or_default();
-        match self.format {
-            Format::Page => monitor::see_page(&self.snapshot, registry, path, applied),
-            Format::Json | Format::Events => {
-                monitor::accepted(&self.snapshot, registry, path, applied)
-            }
-        }
-    }
-
-    /// The job's response, if it ends within so long.
-    async fn inline_or_accepted(mut self, limit: Duration) -> Response<Replay> {
-        let store = &self.registry.store;
-        // As it is now: it has been run since it was made.
-        self.snapshot = match store.get(self.snapshot.id).await {
-            Ok(Lookup::Found(snapshot)) => *snapshot,
-            Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
-            Err(error) => return problem::store_failed(&error),
-        };
-        let ended = |job: &Snapshot| job.status.is_ended();
-        self.snapshot = monitor::wait(store, self.snapshot, limit, ended).await;
-        if !self.snapshot.status.is_ended() {
-            return self.accepted();
-        }
-        let outcome = monitor::outcome(&self.registry, &self.snapshot).await;
-        let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
-        self.prefer.mark_inline(&mut response);
-        response
-    }
 }

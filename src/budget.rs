@@ -21,6 +21,13 @@ struct Pool {
     limit: usize,
 }
 
+impl Drop for Pool {
+    /// What was kept goes with who kept it.
+    fn drop(&mut self) {
+        measure::released(*self.used.get_mut());
+    }
+}
+
 impl Budget {
     /// A budget of `limit` bytes, all of them free.
     pub fn new(limit: usize) -> Self {
@@ -69,6 +76,9 @@ impl Pool {
     }
 
     fn release(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         measure::released(bytes);
     }

@@ -2,7 +2,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,16 +18,11 @@ use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
-    gate::{Refused, Slot},
-    idempotency::Key,
-    jobs::Registry,
-    negotiate::Format,
-    owner::Owner,
+    intake::Intake,
     passing::Passing,
     prefer::Prefer,
     problem::Problem,
     store::{MemoryStore, Store},
-    terms::Terms,
     when::Plan,
 };
 
@@ -62,7 +56,10 @@ where
     Passing(#[pin] Passing<S, Request<RequestBody<B>>>),
     Reading(Reading<S, B, St>),
     Racing(Racing<S, B, St>),
-    Accepting(BoxFuture<Accepting<S, B>>, Owed),
+    Accepting {
+        accepting: BoxFuture<Accepting<S, B>>,
+        is_owed: bool,
+    },
     Answering(BoxFuture<Response<Replay>>),
     Monitoring(BoxFuture<Response<MonitorBody>>),
     Refused(Problem),
@@ -70,29 +67,6 @@ where
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
-#[derive(Clone, Copy)]
-struct Owed(bool);
-
-/// What was found out from a request's head.
-pub(crate) struct Intake<St> {
-    pub(crate) registry: Arc<Registry<St>>,
-    pub(crate) terms: Arc<Terms>,
-    pub(crate) slot: Result<Slot, Refused>,
-    pub(crate) plan: Plan,
-    /// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
-    pub(crate) is_owed: bool,
-    pub(crate) prefer: Prefer,
-    pub(crate) format: Format,
-    pub(crate) bound: Option<Box<Bound>>,
-}
-
-/// To whom and to which key a request is bound; few are.
-pub(crate) struct Bound {
-    pub(crate) owner: Option<Owner>,
-    pub(crate) key: Option<Key>,
-}
 
 /// The request's body is being read.
 struct Reading<S, B, St>
@@ -218,7 +192,13 @@ where
                     };
                     *this.timer = None;
                     match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Reading(reading) => reading.next(read),
+                        StateOwn::Reading(reading) => {
+                            if read.is_err() {
+                                // Inline, it is answered however late: no wait is honored.
+                                *this.mark = Some(Prefer::default());
+                            }
+                            reading.next(read)
+                        }
                         _ => State::Done,
                     }
                 }
@@ -238,13 +218,13 @@ where
                         StateOwn::Racing(Racing {
                             call,
                             hand_over: Some((_, arrival)),
-                        }) => State::accepting(arrival, call, Owed(false)),
+                        }) => State::accepting(arrival, call, false),
                         _ => State::Done,
                     }
                 }
-                StateProj::Accepting(accepting, Owed(owed)) => {
+                StateProj::Accepting { accepting, is_owed } => {
                     match ready!(accepting.as_mut().poll(cx)) {
-                        Err((_, call)) if !*owed => {
+                        Err((_, call)) if !*is_owed => {
                             // Answered however late: no wait is honored.
                             if let Some(prefer) = this.mark {
                                 prefer.wait = None;
@@ -368,7 +348,7 @@ where
                 call,
                 hand_over: Some((within, arrival)),
             }),
-            None => State::accepting(arrival, call, Owed(true)),
+            None => State::accepting(arrival, call, true),
         }
     }
 }
@@ -390,8 +370,11 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    fn accepting(arrival: Arrival<St>, call: Pin<Box<Call<S, B>>>, owed: Owed) -> Self {
-        Self::Accepting(Box::pin(accept::accept(arrival, call)), owed)
+    fn accepting(arrival: Arrival<St>, call: Pin<Box<Call<S, B>>>, is_owed: bool) -> Self {
+        Self::Accepting {
+            accepting: Box::pin(accept::accept(arrival, call)),
+            is_owed,
+        }
     }
 }
 
@@ -415,7 +398,7 @@ where
             State::Passing(_) => "ResponseFuture::Passing",
             State::Reading(_) => "ResponseFuture::Reading",
             State::Racing(_) => "ResponseFuture::Racing",
-            State::Accepting(..) => "ResponseFuture::Accepting",
+            State::Accepting { .. } => "ResponseFuture::Accepting",
             State::Answering(_) => "ResponseFuture::Answering",
             State::Monitoring(_) => "ResponseFuture::Monitoring",
             State::Refused(_) => "ResponseFuture::Refused",

@@ -99,7 +99,7 @@ impl Gate {
     }
 
     /// A slot whatever the limit, for what was admitted before it came here; `None` once closed.
-    pub(crate) fn enter_uncounted(&self) -> Option<Slot> {
+    pub(crate) fn enter_beyond_limit(&self) -> Option<Slot> {
         let state = &self.shared.state;
         state
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {

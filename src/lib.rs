@@ -98,9 +98,9 @@
 //! }
 //! ```
 //!
-//! While it is unfinished there may be an `estimatedFinishAt`. `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`; a job that failed or was
-//! canceled has an `error` with a `code` ([`ErrorCode`]) and a `message`. What is absent is absent, not
-//! null.
+//! While it is unfinished there may be an `estimatedFinishAt`. `status` is `queued`, `running`,
+//! `succeeded`, `failed` or `canceled`; a job that failed or was canceled has an `error` with a `code`
+//! ([`ErrorCode`]) and a `message`. What is absent is absent, not null.
 //!
 //! Clients of other conventions (OData, FHIR, browsers, `curl -L`) are served by another [`Dialect`]; how
 //! addresses are written is a choice of [`Links`]; whom a job belongs to, of [`Builder::owner`].
@@ -123,6 +123,11 @@
 //! `Retry-After` and `estimatedFinishAt` come from how long the last requests of the same [`Kind`] took, from
 //! how long this one has, and from its progress: see [`estimating`].
 //!
+//! # For the operator
+//!
+//! Each job has a [`tracing`] span, `job`, with its id, method and end; what the inner service logs is inside it. With
+//! the feature `metrics` there are counters, gauges and histograms, told in the module `metrics`.
+//!
 //! # Shutting down
 //!
 //! Stop accepting connections, then [`Jobs::drain`], and keep the monitor served until it returns.
@@ -133,8 +138,10 @@
 mod accept;
 mod body;
 mod budget;
+mod builder;
 mod call;
 mod collect;
+mod config;
 mod dialect;
 mod digest;
 mod estimate;
@@ -143,6 +150,7 @@ pub mod follow;
 mod future;
 mod gate;
 mod idempotency;
+mod intake;
 mod job;
 mod jobs;
 mod layer;
@@ -167,6 +175,7 @@ mod worker;
 
 pub use crate::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
+    builder::Builder,
     dialect::Dialect,
     estimate::Kind,
     future::ResponseFuture,
@@ -175,7 +184,7 @@ pub use crate::{
         ErrorCode, Event, Failure, JobHandle, JobId, ParseJobIdError, Progress, ResponseHead,
         Snapshot, Status,
     },
-    jobs::{Builder, Jobs},
+    jobs::Jobs,
     layer::AcceptedLayer,
     links::Links,
     list::{Cursor, Filter, Page, ParseCursorError},

@@ -88,9 +88,9 @@ impl Links {
 }
 
 /// Whether a link can stand as it is in a document and between the brackets of `Link`: it has no
-/// character but those of a URI (RFC 3986 §2), though more are often let through.
+/// character but those of a URI without a fragment (RFC 3986 §2), though more are often let through.
 pub(crate) fn is_plain(link: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte);
     link.bytes().all(is_plain)
 }
 
@@ -139,6 +139,7 @@ mod tests {
             "ftp://host",
             "https://host/?q",
             "https://host/\"",
+            "https://host/#x",
             "https://",
         ] {
             let checked = std::panic::catch_unwind(|| Links::Base(base.into()).check());

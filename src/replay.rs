@@ -6,7 +6,7 @@ use http::{
     response,
 };
 
-use crate::jobs::Config;
+use crate::config::Config;
 
 /// Tells the status of the response that a monitor hands out (OData 4.01 §8.3.1).
 pub(crate) const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");

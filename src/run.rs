@@ -28,7 +28,7 @@ use crate::{
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
     measure, replay,
-    store::{Change, End, Outcome, Store, What},
+    store::{Change, End, Finished, Outcome, Store, What},
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -144,13 +144,13 @@ where
         (store.finish(&job.claim, end), how, interrupted)
     };
     match finished.await {
-        Ok(is_first) => {
+        Ok(Finished::HandedBack) => tracing::debug!("job handed back"),
+        Ok(finished) => {
             tracing::debug!("job ended");
             // Another end than its own comes from who canceled or deleted it.
-            let how = if is_first {
-                how
-            } else {
-                ErrorCode::Canceled.as_str()
+            let how = match finished {
+                Finished::First => how,
+                _ => ErrorCode::Canceled.as_str(),
             };
             measure::ended(how);
             if let Some(started) = call.started() {

@@ -11,8 +11,9 @@ use tower::{BoxError, Service};
 
 use crate::{
     body::{Replay, RequestBody, ResponseBody},
-    future::{Bound, Intake, ResponseFuture},
+    future::ResponseFuture,
     idempotency::{Key, Malformed},
+    intake::{Bound, Intake},
     jobs::Jobs,
     measure,
     mentions::Mentions,
@@ -161,8 +162,13 @@ where
                         true => Format::preferred(&head.headers),
                         false => Format::Json,
                     },
-                    bound: (owner.is_some() || key.is_some())
-                        .then(|| Box::new(Bound { owner, key })),
+                    bound: (owner.is_some() || key.is_some()).then(|| {
+                        Box::new(Bound {
+                            owner,
+                            key,
+                            fingerprint: None,
+                        })
+                    }),
                 };
                 ResponseFuture::reading(intake, inner, head, body).marked(prefer)
             }

@@ -102,8 +102,7 @@ pub(crate) enum Plan {
     Pass,
     /// Answer 202, or refuse.
     Now,
-    /// Answer inline within so long, else 202. A 202 is not owed: whatever stands in its way, the
-    /// call stays inline.
+    /// Answer inline within so long, else 202.
     Within(Duration),
 }
 

@@ -19,6 +19,7 @@ use crate::{
     gate::Slot,
     job::{ErrorCode, Progress},
     jobs::{Jobs, Registry},
+    measure,
     run::{Job, Run},
     store::{End, Outcome, Queue, Work},
 };
@@ -86,7 +87,7 @@ where
             };
             for (ticket, place) in taken {
                 // Closed meanwhile: the ticket goes back unclaimed.
-                let Some(slot) = registry.gate.enter_uncounted() else {
+                let Some(slot) = registry.gate.enter_beyond_limit() else {
                     break;
                 };
                 let (registry, service) = (registry.clone(), self.service.clone());
@@ -184,11 +185,12 @@ async fn time_out<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
         outcome: Outcome::Broke(ErrorCode::Timeout),
     };
     Span::current().record("end", ErrorCode::Timeout.as_str());
-    if let Err(error) = registry.store.finish(&work.claim, end).await {
-        tracing::error!(
+    match registry.store.finish(&work.claim, end).await {
+        Ok(_) => measure::ended(ErrorCode::Timeout.as_str()),
+        Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,
             "the job's end is not stored"
-        );
+        ),
     }
 }
 

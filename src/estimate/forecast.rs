@@ -149,3 +149,25 @@ impl Outlook {
         self.grid.cell(age).map(|cell| self.left[cell].into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{super::pace::Halfway, *};
+
+    #[test]
+    fn calls_that_take_no_time_are_asked_for_as_their_queue_moves() {
+        for count in [8, 10, 16, 100, 128] {
+            let mut past = Past::default();
+            for n in 1..=count {
+                // Out of order, or it would be a trend.
+                let queued = Duration::from_secs(10) * (n * 37 % count) / count;
+                past.push(queued, Duration::ZERO, &Halfway::default());
+            }
+            let forecast = Forecast::of(&past, 1.0);
+            let next = forecast.next(Standing::Queued(0.0), None);
+            assert!(next.is_some_and(|next| next <= 6), "{count}: {next:?}");
+        }
+    }
+}

@@ -13,13 +13,14 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct History {
     /// Held for one push or one copy.
     past: Mutex<(Past, Option<Instant>)>,
-    /// Held for one copy or exchange of the pointer.
-    forecast: RwLock<Option<Arc<Forecast>>>,
+    /// With when it was begun. Held for one copy or exchange of the pointer.
+    forecast: RwLock<Option<(Instant, Arc<Forecast>)>>,
 }
 
 impl History {
     pub(super) fn forecast(&self) -> Option<Arc<Forecast>> {
-        self.forecast.read().clone()
+        let forecast = self.forecast.read();
+        forecast.as_ref().map(|(_, forecast)| forecast.clone())
     }
 
     pub(super) fn push(&self, queued: Duration, ran: Duration, halfway: &Halfway, poll_cost: f64) {
@@ -37,9 +38,13 @@ impl History {
             *made = Some(now);
             past.clone()
         };
-        // Outside the lock: it takes some 50 µs. For a second nobody else makes one.
-        let forecast = Forecast::of(&past, poll_cost);
-        *self.forecast.write() = Some(Arc::new(forecast));
+        // Outside the lock: it takes some 100 µs. For a second nobody else makes one.
+        let forecast = Arc::new(Forecast::of(&past, poll_cost));
+        let mut last = self.forecast.write();
+        // One that knows more may have been begun since, and be here first.
+        if last.as_ref().is_none_or(|(begun, _)| *begun <= now) {
+            *last = Some((now, forecast));
+        }
     }
 
     #[cfg(test)]

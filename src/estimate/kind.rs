@@ -20,7 +20,7 @@ pub struct Kind(Arc<Named>);
 /// once for each request.
 struct Named {
     name: Arc<str>,
-    history: Option<History>,
+    history: Option<Box<History>>,
 }
 
 /// How many bytes of a path are looked at.
@@ -47,10 +47,10 @@ impl Kind {
 
     /// The same kind, of which something is to be known from now on.
     pub(super) fn with_history(&self) -> Self {
-        Self::named(self.0.name.clone(), Some(History::default()))
+        Self::named(self.0.name.clone(), Some(Box::default()))
     }
 
-    fn named(name: Arc<str>, history: Option<History>) -> Self {
+    fn named(name: Arc<str>, history: Option<Box<History>>) -> Self {
         Self(Arc::new(Named { name, history }))
     }
 
@@ -61,7 +61,7 @@ impl Kind {
 
     /// What is known of it, where that was so when it got its name.
     pub(super) fn history(&self) -> Option<&History> {
-        self.0.history.as_ref()
+        self.0.history.as_deref()
     }
 }
 
@@ -95,8 +95,17 @@ impl Default for PathStart {
 }
 
 impl PathStart {
+    fn cut(path: &str) -> &str {
+        let mut end = path.len().min(MAX_PATH);
+        while !path.is_char_boundary(end) {
+            end -= 1;
+        }
+        &path[..end]
+    }
+
     pub(crate) fn of(path: &str) -> Self {
-        let length = path.len().min(MAX_PATH);
+        let path = Self::cut(path);
+        let length = path.len();
         let mut start = Self::default();
         start.bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
         start.length = length as u8;
@@ -105,9 +114,7 @@ impl PathStart {
 
     pub(crate) fn as_str(&self) -> &str {
         let bytes = &self.bytes[..usize::from(self.length)];
-        // What is cut may be cut within a character.
-        let is_whole = |error: std::str::Utf8Error| str::from_utf8(&bytes[..error.valid_up_to()]);
-        str::from_utf8(bytes).or_else(is_whole).unwrap_or_default()
+        str::from_utf8(bytes).unwrap_or_default()
     }
 }
 
@@ -120,6 +127,8 @@ pub(super) fn name(method: &Method, path: &str) -> String {
         _ => "*",
     });
     name.push(' ');
+    // As much as is kept of the path of a call that has begun.
+    let path = PathStart::cut(path);
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
     for segment in segments.by_ref().take(MAX_SEGMENTS) {
         name.push('/');

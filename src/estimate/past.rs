@@ -22,6 +22,8 @@ impl Past {
     }
 }
 
+/// Never 0: what takes no time would leave no time in which it is to be expected.
 fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+    let millis = u32::try_from(duration.as_millis());
+    millis.unwrap_or(u32::MAX).max(1)
 }

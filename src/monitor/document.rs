@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::timestamp;
 use crate::{
+    config::Config,
     job::{ErrorCode, Failure, IdText, ResponseHead, Snapshot},
-    jobs::Config,
     links::At,
 };
 

@@ -7,8 +7,9 @@ use serde_json::value::RawValue;
 use super::{NO_STORE, document::document_at};
 use crate::{
     body::Replay,
+    config::Config,
     job::Status,
-    jobs::{Config, Registry},
+    jobs::Registry,
     links::{At, Links},
     list::{Filter, Page},
     owner::Owner,

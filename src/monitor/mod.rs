@@ -24,9 +24,10 @@ pub(crate) use self::{
 };
 use crate::{
     body::{MonitorBody, Replay},
+    config::Config,
     dialect::Dialect,
     job::Snapshot,
-    jobs::{Config, Registry},
+    jobs::Registry,
     mentions::Mentions,
     negotiate::Format,
     prefer::{PREFERENCE_APPLIED, Prefer},
@@ -62,22 +63,20 @@ pub(crate) fn answer<St: Store>(
                 .await
                 .map(|list| list.map(Into::into)),
             Place::Job(id, resource) => {
-                let found = match registry.store.get(id).await {
-                    Ok(found) => found,
-                    Err(error) => return problem::store_failed(&error).map(Into::into),
-                };
-                match job(&registry, &found, resource, &head) {
-                    Reply::Document(mut response) => {
+                let found = registry.store.get(id).await;
+                match found.map(|found| job(&registry, found, resource, &head)) {
+                    Ok(Reply::Document(mut response)) => {
                         if head.method == Method::HEAD {
                             *response.body_mut() = Replay::default().into();
                         }
                         return response;
                     }
-                    Reply::Other(response) => Ok(response),
-                    Reply::Later(action) => {
-                        let later = act(&registry, action, found, resource, &head);
+                    Ok(Reply::Other(response)) => Ok(response),
+                    Ok(Reply::Later(action, job)) => {
+                        let later = act(&registry, action, job, resource, &head);
                         Box::pin(later).await.map(|answer| answer.map(Into::into))
                     }
+                    Err(error) => Err(error),
                 }
             }
         };
@@ -121,8 +120,8 @@ enum Reply {
     /// The status document, with its length.
     Document(Response<MonitorBody>),
     Other(Response<MonitorBody>),
-    /// Something is to be done first.
-    Later(Action),
+    /// Something is to be done first about the job.
+    Later(Action, Box<Snapshot>),
 }
 
 enum Action {
@@ -136,14 +135,14 @@ enum Action {
 
 fn job<St: Store>(
     registry: &Arc<Registry<St>>,
-    found: &Lookup,
+    found: Lookup,
     resource: Resource,
     head: &Parts,
 ) -> Reply {
     let refused = |problem: Problem| Reply::Other(problem.response().map(Into::into));
     let config = &registry.config;
     // To anyone but its owner a job is not there, nor was it ever.
-    let owner = match found {
+    let owner = match &found {
         Lookup::Found(job) => job.owner,
         Lookup::Gone(owner) => *owner,
         Lookup::Unknown => None,
@@ -163,19 +162,19 @@ fn job<St: Store>(
     let is_page = format == Format::Page;
     match (resource, &head.method) {
         (Resource::Events, &Method::GET | &Method::HEAD) => {
-            Reply::Other(events::follow(registry, job, head))
+            Reply::Other(events::follow(registry, &job, head))
         }
         (Resource::Monitor, &Method::GET | &Method::HEAD) if format == Format::Events => {
-            Reply::Other(events::follow(registry, job, head))
+            Reply::Other(events::follow(registry, &job, head))
         }
         (Resource::Monitor | Resource::Status | Resource::Result, &Method::GET | &Method::HEAD) => {
             let view = View::new(resource, is_page, config);
             let waits =
                 mentions.prefer && Prefer::of(&head.headers, config.max_wait).wait.is_some();
-            if waits || view.is_result(job) {
-                return Reply::Later(Action::Show(view));
+            if waits || view.is_result(&job) {
+                return Reply::Later(Action::Show(view), job);
             }
-            let response = view.show(job, registry, head).map(Into::into);
+            let response = view.show(&job, registry, head).map(Into::into);
             match view {
                 View::Document => Reply::Document(response),
                 _ => Reply::Other(response),
@@ -186,8 +185,8 @@ fn job<St: Store>(
         {
             refused(Problem::CrossSite)
         }
-        (Resource::Monitor, &Method::DELETE) => Reply::Later(Action::Forget),
-        (Resource::Cancel, &Method::POST) => Reply::Later(Action::Cancel { is_page }),
+        (Resource::Monitor, &Method::DELETE) => Reply::Later(Action::Forget, job),
+        (Resource::Cancel, &Method::POST) => Reply::Later(Action::Cancel { is_page }, job),
         _ => refused(Problem::MethodNotAllowed(
             Place::Job(job.id, resource).allow(),
         )),
@@ -197,14 +196,11 @@ fn job<St: Store>(
 async fn act<St: Store>(
     registry: &Registry<St>,
     action: Action,
-    found: Lookup,
+    job: Box<Snapshot>,
     resource: Resource,
     head: &Parts,
 ) -> Result<Response<Replay>, St::Error> {
     let (store, config) = (&registry.store, &registry.config);
-    let Lookup::Found(job) = found else {
-        return Ok(Problem::NotFound.response());
-    };
     Ok(match action {
         Action::Show(view) => return show(registry, *job, view, head).await,
         Action::Forget => {

@@ -4,10 +4,9 @@ use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Response, header};
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::{NO_STORE, VARY, document::percent};
+use super::{NO_STORE, VARY, document::percent, timestamp};
 use crate::{
     body::Replay,
     job::{Snapshot, Status},
@@ -117,10 +116,11 @@ impl<'a> View<'a> {
         match name {
             "id" => job.id.to_string().into(),
             "status" => job.status.as_str().into(),
-            "created" => Timestamp::try_from(job.created_at)
-                .map(|created| created.to_string())
-                .unwrap_or_default()
-                .into(),
+            "created" => {
+                let mut created = Vec::new();
+                timestamp::write(&mut created, job.created_at);
+                String::from_utf8(created).unwrap_or_default().into()
+            }
             "elapsed_millis" => self.elapsed.as_millis().to_string().into(),
             "refresh" => self.refresh().into(),
             "title" => match percent.filter(|_| !is_ended) {
@@ -147,7 +147,7 @@ impl<'a> View<'a> {
                 true => "Took".into(),
             },
             "elapsed" => words(self.elapsed).into(),
-            "left" => self.left.map(words).unwrap_or_default().into(),
+            "left" => self.left.map(begun).map(words).unwrap_or_default().into(),
             "result_label" => match job.status {
                 Status::Succeeded => "Open the result".into(),
                 _ => "Open the answer".into(),
@@ -195,6 +195,11 @@ fn words(duration: Duration) -> String {
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
+}
+
+/// The time until a second that has begun is over: of what is left, none is told as 0.
+fn begun(duration: Duration) -> Duration {
+    duration + Duration::from_millis(999)
 }
 
 /// A text as it may stand in HTML, between tags or in a quoted attribute.

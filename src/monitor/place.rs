@@ -1,4 +1,4 @@
-use crate::{job::JobId, jobs::Config};
+use crate::{config::Config, job::JobId};
 
 /// What of the monitor a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

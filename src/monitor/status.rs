@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     body::Replay,
+    config::Config,
     dialect::Dialect,
     job::{IdText, JobId, Snapshot},
-    jobs::{Config, Registry},
+    jobs::Registry,
     links::At,
     prefer::{PREFER, PREFERENCE_APPLIED},
 };
@@ -160,12 +161,13 @@ pub(super) fn tagged<St>(
 /// Whether the client says that it has the document as it is.
 pub(super) fn is_known(job: &Snapshot, head: &HeaderMap) -> bool {
     head.contains_key(header::IF_NONE_MATCH) && {
-        let etag = format!("\"{}\"", job.revision);
-        conditional::has(head, &etag)
+        let mut etag = Vec::new();
+        write_etag(&mut etag, job);
+        str::from_utf8(&etag).is_ok_and(|etag| conditional::has(head, etag))
     }
 }
 
-/// What the document's `ETag` is: it changes just when the job does.
+/// Writes the document's `ETag`: it changes just when the job does.
 fn write_etag(to: &mut Vec<u8>, job: &Snapshot) {
     to.push(b'"');
     write_number(to, job.revision);
@@ -218,8 +220,9 @@ pub(crate) fn accepted<St>(
 ) -> Response<Replay> {
     let config = &registry.config;
     let mut sheet = Sheet::new(job, config);
-    let retry_after = registry.estimates.retry_after(job);
-    let retry_after = sheet.add(|text| write_number(text, retry_after));
+    // One that is joined may have ended.
+    let retry_after = (!job.status.is_ended()).then(|| registry.estimates.retry_after(job));
+    let retry_after = retry_after.map(|seconds| sheet.add(|text| write_number(text, seconds)));
     let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {
         text.push(b'<');
@@ -240,9 +243,12 @@ pub(crate) fn accepted<St>(
     *response.status_mut() = StatusCode::ACCEPTED;
     let monitor = sheet.value(monitor);
     let mut headers = ACCEPTED.clone();
+    match retry_after {
+        Some(retry_after) => headers.insert(header::RETRY_AFTER, sheet.value(retry_after)),
+        None => headers.remove(header::RETRY_AFTER),
+    };
     for (name, value) in &mut headers {
         *value = match name {
-            _ if name == header::RETRY_AFTER => sheet.value(retry_after.clone()),
             _ if name == header::LOCATION => monitor.clone(),
             _ if name == header::LINK => sheet.value(link.clone()),
             _ if name == OPERATION_LOCATION => match &operation {

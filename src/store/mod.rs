@@ -48,7 +48,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// What the store keeps of a request from before its call: everything, where another process may
     /// run it; nothing, where only this one can.
-    type Record: Send + 'static;
+    type Record: Send + Sync + 'static;
 
     /// A job's changes, from the present state on. Only the newest state is kept for a reader that is
     /// slow; it ends with the job.
@@ -94,12 +94,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         change: Change,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Ends a job. `false`: another end came first, and holds.
+    /// Ends a job.
     fn finish(
         &self,
         claim: &Self::Claim,
         end: End,
-    ) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Finished, Self::Error>> + Send;
 
     /// Completes when somebody else has ended the job, by [`cancel`](Self::cancel) or
     /// [`forget`](Self::forget).
@@ -201,6 +201,17 @@ pub enum Acceptance<C> {
     KeyReused,
     /// There is no room for it.
     Full,
+}
+
+/// What came of ending a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// It has ended so.
+    First,
+    /// Another end came first, and holds.
+    Late,
+    /// It has not ended: another process is to run it.
+    HandedBack,
 }
 
 /// What is known of an id.

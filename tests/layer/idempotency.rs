@@ -54,6 +54,11 @@ async fn a_repeated_request_joins_the_job_of_the_first() {
     let ended = send(&service, keyed("/", "order-7")).await;
     assert_eq!(ended.status, StatusCode::ACCEPTED);
     assert_eq!(ended.json()["status"], "succeeded");
+    assert_eq!(
+        ended.header("retry-after"),
+        None,
+        "there is nothing to wait for"
+    );
     assert_eq!(calls.count(), 1);
     send(&service, keyed("/", "order-8")).await;
     send(&service, post("/")).await;

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
 use tower_accepted::{
     ErrorCode, Filter, JobId, Owner, Snapshot, Status,
-    store::{Acceptance, Change, Collected, End, Lookup, NewJob, Outcome, Store, What},
+    store::{Acceptance, Change, Collected, End, Finished, Lookup, NewJob, Outcome, Store, What},
 };
 
 /// How long anything may take. Nothing waits that long unless it fails.
@@ -72,8 +72,14 @@ pub(crate) async fn what_is_accepted_is_found_at_once<St: Store>(store: St) {
 pub(crate) async fn the_first_end_of_a_job_holds<St: Store>(store: St) {
     let id = JobId::random();
     let claim = claimed(&store, NewJob::new(id)).await;
-    assert!(store.finish(&claim, answered("first")).await.unwrap());
-    assert!(!store.finish(&claim, answered("second")).await.unwrap());
+    assert_eq!(
+        store.finish(&claim, answered("first")).await.unwrap(),
+        Finished::First
+    );
+    assert_eq!(
+        store.finish(&claim, answered("second")).await.unwrap(),
+        Finished::Late
+    );
     store.cancel(id).await.unwrap();
     let job = found(&store, id).await;
     assert_eq!(job.status, Status::Succeeded);
@@ -96,7 +102,10 @@ pub(crate) async fn a_canceled_job_tells_who_runs_it<St: Store>(store: St) {
     assert_eq!(job.status, Status::Canceled);
     assert_eq!(job.error.unwrap().code, ErrorCode::Canceled);
     timeout(PATIENCE, store.canceled(&claim)).await.unwrap();
-    assert!(!store.finish(&claim, answered("late")).await.unwrap());
+    assert_eq!(
+        store.finish(&claim, answered("late")).await.unwrap(),
+        Finished::Late
+    );
     assert_eq!(found(&store, id).await.status, Status::Canceled);
     assert!(store.result(id).await.unwrap().is_none());
 }
@@ -107,7 +116,10 @@ pub(crate) async fn a_forgotten_job_is_unknown_and_tells_who_runs_it<St: Store>(
     assert!(matches!(store.forget(id).await, Ok(Lookup::Found(_))));
     timeout(PATIENCE, store.canceled(&claim)).await.unwrap();
     assert!(matches!(store.get(id).await, Ok(Lookup::Unknown)));
-    assert!(!store.finish(&claim, answered("late")).await.unwrap());
+    assert_eq!(
+        store.finish(&claim, answered("late")).await.unwrap(),
+        Finished::Late
+    );
     assert!(matches!(store.get(id).await, Ok(Lookup::Unknown)));
     assert!(matches!(store.forget(id).await, Ok(Lookup::Unknown)));
 
@@ -133,7 +145,7 @@ async fn comes_back<St: Store>(store: St, body: Bytes) {
     response.body_mut().trailers = Some(Box::new(trailers.clone()));
     let headers = response.headers().clone();
     let end = End::new(Outcome::Response(response));
-    assert!(store.finish(&claim, end).await.unwrap());
+    assert_eq!(store.finish(&claim, end).await.unwrap(), Finished::First);
     let kept = store.result(id).await.unwrap().unwrap();
     assert_eq!(kept.status(), 418);
     assert_eq!(kept.headers(), &headers);

@@ -30,7 +30,7 @@ use self::{
     reaper::EndedJobs,
     tombstones::Tombstones,
 };
-use super::{Acceptance, Change, End, Lookup, NewJob, Store};
+use super::{Acceptance, Change, End, Finished, Lookup, NewJob, Store};
 use crate::{
     body::Replay,
     budget::{Budget, Charge},
@@ -168,9 +168,12 @@ impl Store for MemoryStore {
         &self,
         claim: &MemoryClaim,
         end: End,
-    ) -> impl Future<Output = Result<bool, Infallible>> {
+    ) -> impl Future<Output = Result<Finished, Infallible>> {
         let ending = Ending::new(end, &self.shared.clock);
-        ready(Ok(self.shared.end(claim.id, &claim.job, ending)))
+        ready(Ok(match self.shared.end(claim.id, &claim.job, ending) {
+            true => Finished::First,
+            false => Finished::Late,
+        }))
     }
 
     async fn canceled(&self, claim: &MemoryClaim) {

@@ -42,7 +42,7 @@ use self::{
     shared::Shared,
     tasks::Tasks,
 };
-use super::{Acceptance, Change, End, Lookup, NewJob, Outcome, Queue, Store, What, Work};
+use super::{Acceptance, Change, End, Finished, Lookup, NewJob, Outcome, Queue, Store, What, Work};
 use crate::{
     body::Replay,
     budget::Charge,
@@ -166,7 +166,7 @@ impl Store for NatsStore {
         Ok(())
     }
 
-    async fn finish(&self, claim: &NatsClaim, end: End) -> Result<bool, NatsError> {
+    async fn finish(&self, claim: &NatsClaim, end: End) -> Result<Finished, NatsError> {
         let held = &claim.held;
         let may_go_on = held.may_rerun || end.started.is_none();
         let (event, kept, body) = match end.outcome {
@@ -205,7 +205,10 @@ impl Store for NatsStore {
                 );
             }
         }
-        Ok(won)
+        Ok(match won {
+            true => Finished::First,
+            false => Finished::Late,
+        })
     }
 
     async fn canceled(&self, claim: &NatsClaim) {
@@ -246,19 +249,19 @@ impl NatsStore {
     }
 
     /// Lets another process run it.
-    async fn hand_back(&self, held: &Held) -> Result<bool, NatsError> {
+    async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
         let pause = std::time::Duration::ZERO;
         let hand_back = |record: &mut record::Record| record.hand_back(pause);
         let (none, patience) = (Bytes::new(), claim::PATIENCE);
         let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
         if !rewritten.await? {
-            return Ok(false);
+            return Ok(Finished::Late);
         }
         if let Delivery::Taken(acker) = &held.delivery {
             let returned = acker.ack_with(AckKind::Nak(None)).await;
             returned.map_err(NatsError::unavailable)?;
         }
-        Ok(true)
+        Ok(Finished::HandedBack)
     }
 }
 

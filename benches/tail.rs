@@ -1,0 +1,348 @@
+//! How long the longest steps of the store in memory take: while it grows, while it evicts, and while all
+//! expires at once.
+//!
+//! `cargo bench --bench tail`. Each histogram is shown by the clock on the wall, and by the time that the
+//! thread had of a processor: of a machine that others use too the latter is the store's own.
+
+use std::{
+    fmt,
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use hdrhistogram::Histogram;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Full;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{runtime::Runtime, task::yield_now, time::advance};
+use tower::{Layer, Service, service_fn};
+use tower_accepted::{
+    JobId, Jobs, RequestBody,
+    store::{
+        Acceptance, Budget, Collected, End, Finished, MemoryClaim, MemoryStore, NewJob, Outcome,
+        Store,
+    },
+};
+
+const JOBS: usize = 1_000_000;
+
+/// How many jobs are made in a millisecond of the runtime's clock, which this program moves.
+const PER_MILLISECOND: usize = 60;
+
+/// So that as many expire as are made, once there are as many as should be.
+const RETAIN: Duration = Duration::from_millis((JOBS / PER_MILLISECOND) as u64);
+
+/// How many jobs are there to be read while the others expire.
+const SURVIVORS: usize = 1_000;
+
+const READS: usize = 300_000;
+const STORMS: usize = 5;
+
+fn main() {
+    println!("| in microseconds | clock | p50 | p99 | p99.9 | p99.99 | longest | over 1 ms |");
+    println!("|---|---|---|---|---|---|---|---|");
+    runtime().block_on(grow_without_a_map());
+    runtime().block_on(grow());
+    storms();
+}
+
+/// From no job to a million, and a million more while as many expire.
+async fn grow() {
+    let store = MemoryStore::new(RETAIN, Budget::new(usize::MAX));
+    let (mut growing, mut growing_ends) = (Times::new(), Times::new());
+    let (mut evicting, mut evicting_ends) = (Times::new(), Times::new());
+    let mut turns = Times::new();
+    for made in 1..=2 * JOBS {
+        let (accepts, ends) = match made <= JOBS {
+            true => (&mut growing, &mut growing_ends),
+            false => (&mut evicting, &mut evicting_ends),
+        };
+        let new = NewJob::new(JobId::random());
+        let claim = accepts.take(|| accept(&store, &new));
+        let end = end();
+        ends.take(|| finish(&store, &claim, end));
+        drop(claim);
+        if made % PER_MILLISECOND == 0 {
+            let turn = Timer::start();
+            // Lets the reaper have one turn.
+            advance(Duration::from_millis(1)).await;
+            turns.add(&turn);
+        }
+    }
+    // Expired jobs are freed a second late.
+    let late = 2 * PER_MILLISECOND * 1_000;
+    assert!(
+        (JOBS..JOBS + late).contains(&store.len()),
+        "{} jobs",
+        store.len()
+    );
+    growing.print("accept, growing to 1,000,000");
+    growing_ends.print("end, growing to 1,000,000");
+    evicting.print("accept, as many expiring");
+    evicting_ends.print("end, as many expiring");
+    turns.print("a turn of the runtime, the reaper's 64 jobs in it");
+}
+
+/// The same loop, what is kept being put in a row that has room for it: how long the machine stops by itself.
+async fn grow_without_a_map() {
+    /// About what a job and its result take.
+    const JOB_BYTES: usize = 320;
+    let mut kept: Vec<Option<Box<[u8]>>> = vec![None; JOBS];
+    let mut times = Times::new();
+    for made in 0..2 * JOBS {
+        let new = black_box(NewJob::new(JobId::random()));
+        times.take(|| kept[made % JOBS] = Some(vec![1; JOB_BYTES].into()));
+        drop((new, black_box(end())));
+        if made % PER_MILLISECOND == 0 {
+            advance(Duration::from_millis(1)).await;
+        }
+    }
+    black_box(kept);
+    times.print("the same loop without a map");
+}
+
+/// A million jobs expire at once, while another thread reads others.
+fn storms() {
+    let (mut quiet, mut stormy, mut turns) = (Times::new(), Times::new(), Times::new());
+    let mut ratios = Vec::new();
+    for _ in 0..STORMS {
+        let storm = Storm::new();
+        let (calm, windy) = storm.read_through(&mut turns);
+        let p99 = |times: &Times| (times.wall.value_at_quantile(0.99), times.own_p99());
+        let ((calm_wall, calm_own), (windy_wall, windy_own)) = (p99(&calm), p99(&windy));
+        ratios.push((
+            windy_wall as f64 / calm_wall as f64,
+            windy_own as f64 / calm_own as f64,
+        ));
+        quiet.merge(&calm);
+        stormy.merge(&windy);
+    }
+    quiet.print("a read of a status, quiet");
+    stormy.print("a read of a status, 1,000,000 jobs expiring");
+    turns.print("the reaper's 64 jobs meanwhile, with the runtime's turn");
+    for (name, mut ratios) in [
+        (
+            "wall",
+            ratios.iter().map(|ratio| ratio.0).collect::<Vec<_>>(),
+        ),
+        ("own", ratios.iter().map(|ratio| ratio.1).collect()),
+    ] {
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "p99 of a read in a storm to that in the quiet, {name}: {:.2} ({:.2} to {:.2})",
+            ratios[STORMS / 2],
+            ratios[0],
+            ratios[STORMS - 1],
+        );
+    }
+}
+
+/// A store full of jobs that are about to expire, and a few that are not.
+struct Storm {
+    /// Its clock is moved, and its reaper runs here. Readers are elsewhere.
+    runtime: Runtime,
+    store: MemoryStore,
+    survivors: Vec<JobId>,
+}
+
+impl Storm {
+    fn new() -> Self {
+        let runtime = runtime();
+        let store = MemoryStore::new(RETAIN, Budget::new(usize::MAX));
+        let make = || {
+            let new = NewJob::new(JobId::random());
+            let claim = accept(&store, &new);
+            finish(&store, &claim, end());
+            new.id
+        };
+        let survivors = runtime.block_on(async {
+            for _ in 0..JOBS {
+                make();
+            }
+            advance(RETAIN / 2).await;
+            (0..SURVIVORS).map(|_| make()).collect()
+        });
+        Self {
+            runtime,
+            store,
+            survivors,
+        }
+    }
+
+    /// How long reads take before and in the storm, and the reaper's turns.
+    fn read_through(self, turns: &mut Times) -> (Times, Times) {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (begin, begun) = mpsc::channel();
+        let (reader_store, survivors, reader_over) =
+            (self.store.clone(), self.survivors, is_over.clone());
+        let reader = thread::spawn(move || {
+            let jobs = Jobs::builder().build_with(reader_store);
+            let layer = jobs.layer();
+            let mut service = layer.layer(service_fn(async |_: Request<RequestBody<Body>>| {
+                Ok::<_, std::convert::Infallible>(Response::new(Body::default()))
+            }));
+            let mut next = survivors.iter().cycle();
+            let mut read = |times: &mut Times| {
+                let job = next.next().expect("some survive");
+                let request = Request::get(format!("/jobs/{job}")).body(Body::default());
+                let request = request.expect("a request");
+                let answer = times.take(|| service.call(request).now_or_never());
+                let answer = answer.expect("ready at once").expect("an answer");
+                assert_eq!(answer.status(), 200);
+            };
+            let (mut warm_up, mut calm, mut windy) = (Times::new(), Times::new(), Times::new());
+            (0..READS / 10).for_each(|_| read(&mut warm_up));
+            (0..READS).for_each(|_| read(&mut calm));
+            begin.send(()).expect("a storm to come");
+            // Only says when to stop, and hands nothing over: the thread's end does.
+            while !reader_over.load(Ordering::Relaxed) {
+                read(&mut windy);
+            }
+            (calm, windy)
+        });
+        begun.recv().expect("a reader");
+        let store = &self.store;
+        self.runtime.block_on(async {
+            assert_eq!(store.len(), JOBS + SURVIVORS);
+            // A second more, after which the reaper looks again.
+            advance(RETAIN / 2 + Duration::from_secs(1)).await;
+            while store.len() > SURVIVORS {
+                let turn = Timer::start();
+                yield_now().await;
+                turns.add(&turn);
+            }
+        });
+        is_over.store(true, Ordering::Relaxed);
+        reader.join().expect("reads that were answered")
+    }
+}
+
+type Body = Full<Bytes>;
+
+fn accept(store: &MemoryStore, new: &NewJob) -> MemoryClaim {
+    match store.accept(new, ()).now_or_never() {
+        Some(Ok(Acceptance::RunHere(claim))) => claim,
+        _ => panic!("there is room, at once"),
+    }
+}
+
+fn finish(store: &MemoryStore, claim: &MemoryClaim, end: End) {
+    let finished = store.finish(claim, end).now_or_never();
+    assert!(matches!(finished, Some(Ok(Finished::First))));
+}
+
+/// Three headers and 100 bytes.
+fn end() -> End {
+    let mut response = Response::new(Collected {
+        bytes: Bytes::from_static(&[b'7'; 100]),
+        trailers: None,
+        charge: None,
+    });
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (header::ETAG, "\"6a1f9c52e0b84d37\""),
+        (header::SERVER, "9f1c4e7a2b8d4056a3e1c07d5b92f864"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    End::new(Outcome::Response(response))
+}
+
+/// One thread, and a clock that only this program moves.
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    runtime.expect("a runtime")
+}
+
+struct Timer {
+    wall: Instant,
+    own: Duration,
+}
+
+impl Timer {
+    fn start() -> Self {
+        let own = processor_time();
+        Self {
+            wall: Instant::now(),
+            own,
+        }
+    }
+}
+
+/// How long something took, each time; in nanoseconds.
+struct Times {
+    wall: Histogram<u64>,
+    own: Histogram<u64>,
+}
+
+impl Times {
+    fn new() -> Self {
+        // Up to a minute, in three digits.
+        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
+        Self {
+            wall: histogram(),
+            own: histogram(),
+        }
+    }
+
+    fn take<T>(&mut self, step: impl FnOnce() -> T) -> T {
+        let timer = Timer::start();
+        let done = step();
+        self.add(&timer);
+        done
+    }
+
+    fn add(&mut self, timer: &Timer) {
+        self.wall
+            .saturating_record(nanoseconds(timer.wall.elapsed()));
+        let own = processor_time().saturating_sub(timer.own);
+        self.own.saturating_record(nanoseconds(own));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.wall.add(&other.wall).expect("of one kind");
+        self.own.add(&other.own).expect("of one kind");
+    }
+
+    fn own_p99(&self) -> u64 {
+        self.own.value_at_quantile(0.99)
+    }
+
+    fn print(&self, name: &str) {
+        println!("| {name} | wall | {}", Row(&self.wall));
+        println!("| | own | {}", Row(&self.own));
+    }
+}
+
+struct Row<'a>(&'a Histogram<u64>);
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for quantile in [0.5, 0.99, 0.999, 0.9999, 1.0] {
+            let nanoseconds = self.0.value_at_quantile(quantile);
+            write!(f, "{:.1} | ", nanoseconds as f64 / 1e3)?;
+        }
+        write!(f, "{} |", self.0.count_between(1_000_000, u64::MAX))
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.try_into().expect("not before its start")
+}
