@@ -137,6 +137,7 @@ struct Site {
     seed: u64,
     folder: TempDir,
     diary: Diary,
+    is_old: bool,
 }
 
 /// What has become of a request.
@@ -151,6 +152,10 @@ enum Fate {
 struct Run {
     /// By the path of the request.
     fates: HashMap<String, Fate>,
+    /// Those that a monitor once said are not there, after they had been accepted.
+    not_found: Vec<String>,
+    /// Whether the servers are of a version that finds too little after a change of leaders.
+    is_old: bool,
     took: Duration,
 }
 
@@ -174,6 +179,9 @@ impl Site {
             replicas.push(BoxCloneSyncService::new(service));
             wires.push(wire);
         }
+        let client = servers.client().await;
+        client.flush().await.expect("a connection");
+        let servers_are_old = client.server_info().version.starts_with("2.9.");
         let journal = folder.path().join("journal");
         let workers = (0..WORKERS).map(|_| Worker::start(&servers.url(), &journal));
         Self {
@@ -181,6 +189,7 @@ impl Site {
             servers,
             replicas,
             wires,
+            is_old: servers_are_old,
             seed,
             folder,
             diary: Diary {
@@ -198,13 +207,14 @@ impl Site {
     async fn run(&mut self, jobs: usize) -> Run {
         let fates = Arc::new(Mutex::new(HashMap::new()));
         let unfinished = Arc::new(Mutex::new(HashMap::new()));
+        let not_found = Arc::new(Mutex::new(Vec::new()));
         let (sent, all_sent) = watch::channel(false);
         let replicas = self.replicas.clone();
         let mut clients = JoinSet::new();
         let mut followers = JoinSet::new();
         for client in 0..CLIENTS {
             let (replicas, fates) = (replicas.clone(), fates.clone());
-            let unfinished = unfinished.clone();
+            let (unfinished, not_found) = (unfinished.clone(), not_found.clone());
             let mine = (client..jobs).step_by(CLIENTS);
             clients.spawn(async move {
                 let mut accepted = Vec::new();
@@ -220,7 +230,9 @@ impl Site {
                         StatusCode::ACCEPTED => {
                             let location = answer.location().to_owned();
                             unfinished.lock().insert(path.clone(), location.clone());
-                            accepted.push(tokio::spawn(follow(replicas.clone(), location, path)));
+                            let following =
+                                follow(replicas.clone(), location, path, not_found.clone());
+                            accepted.push(tokio::spawn(following));
                         }
                         StatusCode::SERVICE_UNAVAILABLE => {
                             fates.lock().insert(path, Fate::Refused);
@@ -274,8 +286,11 @@ impl Site {
         }
         let fates = std::mem::take(&mut *fates.lock());
         assert_eq!(fates.len(), jobs, "a request without an answer");
+        let not_found = std::mem::take(&mut *not_found.lock());
         Run {
             fates,
+            not_found,
+            is_old: self.is_old,
             took: self.diary.started.elapsed(),
         }
     }
@@ -386,7 +401,12 @@ async fn kill_leader(servers: &mut Servers, stream: &str, away: Duration, diary:
 }
 
 /// Looks at a job until it has ended, at one replica or the other.
-async fn follow(replicas: Vec<Replica>, location: String, path: String) -> (String, String) {
+async fn follow(
+    replicas: Vec<Replica>,
+    location: String,
+    path: String,
+    not_found: Arc<Mutex<Vec<String>>>,
+) -> (String, String) {
     loop {
         let replica = rand::random_range(0..replicas.len());
         let answer: Answer = send(&replicas[replica], get(&location)).await;
@@ -402,11 +422,9 @@ async fn follow(replicas: Vec<Replica>, location: String, path: String) -> (Stri
                 }
             }
             StatusCode::SERVICE_UNAVAILABLE => {}
-            _ => {
-                sleep(Duration::from_secs(10)).await;
-                let later = send(&replicas[replica], get(&location)).await;
-                panic!("{path} was accepted, and {location} is {answer:?}, and later {later:?}");
-            }
+            // It has to be found again all the same, and to end.
+            StatusCode::NOT_FOUND => not_found.lock().push(path.clone()),
+            _ => panic!("{path} was accepted, and {location} is {answer:?}"),
         }
         let pause = rand::random_range(50..500);
         sleep(Duration::from_millis(pause)).await;
@@ -415,6 +433,12 @@ async fn follow(replicas: Vec<Replica>, location: String, path: String) -> (Stri
 
 impl Run {
     fn check(&self, journal: &str) {
+        // With 2.9 about one in ten thousand, a few seconds after a leader was killed: `docs/nats.md` tells.
+        assert!(
+            self.not_found.is_empty() || self.is_old,
+            "accepted, and said not to be there: {:?}",
+            self.not_found
+        );
         let mut done: HashMap<&str, usize> = HashMap::new();
         for path in journal.lines() {
             *done.entry(path).or_default() += 1;
@@ -450,10 +474,11 @@ impl Run {
         let calls = site.journal().lines().count();
         format!(
             "{} requests in {:.1} s: {refused} refused, {} accepted, of these {lost} lost; {calls} \
-             calls\n{}",
+             calls; said not to be there: {:?}\n{}",
             self.fates.len(),
             self.took.as_secs_f64(),
             self.fates.len() - refused,
+            self.not_found,
             site.diary.events.lock().join("\n"),
         )
     }

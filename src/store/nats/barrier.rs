@@ -4,6 +4,9 @@
 //! predecessor has acknowledged. Where something is found that does no harm; but "there is none" may be
 //! wrong. A removal goes through the replicas' log, also of a message that is not there: when it has
 //! been answered, all that was acknowledged before it was asked for has been applied.
+//!
+//! That holds for who has answered it. Who was the leader before may not have heard of that yet, and answer
+//! the read that follows: so [`lookup`](super::shared::Shared::lookup) asks once more, later.
 
 use async_nats::jetstream::{
     ErrorCode,

@@ -6,7 +6,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
     NatsError, NatsOptions,
@@ -23,6 +23,10 @@ use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
 
 /// How many writes may be without an answer at a time.
 const IN_FLIGHT: usize = 65_536;
+
+/// How long a leader that has been replaced may go on answering reads: until it hears of the other, which tells
+/// of itself at once and then each second.
+const NEWS_OF_A_LEADER: Duration = Duration::from_secs(1);
 
 /// The largest message that is written on the strength of what servers take by default.
 const PART: usize = 256 << 10;
@@ -112,8 +116,23 @@ impl Shared {
         if let Some(known) = self.look(id).await? {
             return Ok(known);
         }
-        self.barrier.raise().await?;
-        Ok(self.look(id).await?.unwrap_or(Lookup::Unknown))
+        let rounds = match self.options.replicas {
+            1 => 1,
+            _ => 2,
+        };
+        for round in 0..rounds {
+            if round > 0 {
+                sleep(NEWS_OF_A_LEADER).await;
+            }
+            self.barrier.raise().await?;
+            if let Some(known) = self.look(id).await? {
+                return Ok(known);
+            }
+        }
+        match self.streams.are_whole().await? {
+            true => Ok(Lookup::Unknown),
+            false => Err(NatsError::unavailable("not all replicas are there to ask")),
+        }
     }
 
     /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
