@@ -122,7 +122,7 @@ impl Builder {
     ///
     /// It decides between polling often and learning late, for clients that do as `Retry-After` says: that
     /// is chosen so that *polls × this + time from the end to the poll that finds it* is as little as can be
-    /// expected, from how long the last jobs of the same [kind](AcceptedLayer::kind) took.
+    /// expected, from how long the last jobs of the same [kind](crate::AcceptedLayer::kind) took.
     pub fn poll_cost(mut self, cost: Duration) -> Self {
         self.config.poll_cost = cost;
         self
@@ -149,7 +149,7 @@ impl Builder {
     /// The closure is asked about every request that becomes a job, and about every request to the
     /// monitor. To anyone but its owner a job is not there (404); idempotency keys are each owner's own;
     /// and `GET` of the monitor's path lists the owner's jobs. A job of nobody can be seen by whoever
-    /// knows its id. To turn away requests of nobody, see [`AcceptedLayer::admit`].
+    /// knows its id. To turn away requests of nobody, see [`AcceptedLayer::admit`](crate::AcceptedLayer::admit).
     ///
     /// ```
     /// use tower_accepted::{Jobs, Owner};
