@@ -7,7 +7,7 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tower::{BoxError, Service};
 use tracing::{Instrument, Span};
@@ -23,6 +23,10 @@ use crate::{
     run::{Job, Run},
     store::{End, Outcome, Queue, Work},
 };
+
+/// How long requests are waited for that may have been handed out when the registry was closed, so that
+/// they are handed back and need not wait for a lease to end.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// How long a worker leaves a store alone that has failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -80,10 +84,15 @@ where
         let mut running = JoinSet::new();
         let mut closed = pin!(registry.gate.closed());
         loop {
+            let mut taking = pin!(take(registry, &places));
             let taken = select! {
                 biased;
-                () = &mut closed => break,
-                taken = take(registry, &places) => taken,
+                () = &mut closed => {
+                    // What is on its way goes back, where it is dropped.
+                    let _ = timeout(ON_ITS_WAY, taking).await;
+                    break;
+                }
+                taken = &mut taking => taken,
             };
             for (ticket, place) in taken {
                 // Closed meanwhile: the ticket goes back unclaimed.

@@ -55,14 +55,18 @@ where
     R: http_body::Body<Data = bytes::Bytes>,
     R::Error: Into<BoxError>,
 {
-    loop {
-        let answer = send(site, with(get(location), &[("prefer", "wait=10")])).await;
-        let document = answer.json();
-        match document["status"].as_str() {
-            Some("queued" | "running") => {}
-            _ => return answer,
+    let looking = async {
+        loop {
+            let answer = send(site, with(get(location), &[("prefer", "wait=10")])).await;
+            let document = answer.json();
+            match document["status"].as_str() {
+                Some("queued" | "running") => {}
+                _ => return answer,
+            }
         }
-    }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(120), looking).await;
+    ended.expect("the job ends")
 }
 
 /// The layer of a registry around a service.

@@ -62,11 +62,18 @@ pub(super) async fn write(
 ) -> Result<u64, Refused> {
     let patient = Instant::now() + patience;
     let mut pause = PAUSE;
+    let mut is_unknown = false;
     loop {
         let error = match write_once(context, subject, expected, claim, payload).await {
             Err(Refused::Unknown(error)) if Instant::now() < patient => error,
+            // It may have been written before, into the last place there was.
+            Err(Refused::Full) if is_unknown => {
+                let error = NatsError::unavailable("the stream is full");
+                return Err(Refused::Unknown(error));
+            }
             done => return done,
         };
+        is_unknown = true;
         tracing::debug!(%error, subject, "a write is repeated");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -97,7 +97,18 @@ async fn submit(
             Ok(Acceptance::Queued)
         }
         Err(Refused::Conflict) => Ok(Acceptance::Queued),
-        Err(Refused::Full) => Ok(Acceptance::Full),
+        Err(Refused::Full) => {
+            if parts.is_some() && new.key.is_none() {
+                log::purge(
+                    &shared.streams.requests,
+                    &shared.names.request_parts(new.id),
+                )
+                .await?;
+            }
+            Ok(Acceptance::Full)
+        }
+        // Somebody may have joined it meanwhile, and been told that it is accepted.
+        Err(Refused::Unknown(error)) if new.key.is_some() => Err(error),
         Err(Refused::Unknown(error)) => shared.withdraw(new.id, &asked, error).await,
     }
 }
@@ -130,9 +141,9 @@ async fn hold(
             }
         }
         Err(refused) => {
-            // What cannot be taken back goes by itself: nobody has been told of it.
+            // What cannot be taken back goes by itself: nobody has been told of it, unless it has a key.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
-            record.forgotten = true;
+            record.forgotten = new.key.is_none() || matches!(refused, Refused::Full);
             let end = shared.names.end(new.id);
             let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
             return match refused {
@@ -245,8 +256,12 @@ impl Shared {
                 Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
                 Lookup::Gone(_) => true,
-                // Forgotten, or never made.
-                Lookup::Unknown => self.record(id).await?.is_some(),
+                Lookup::Unknown => match self.record(id).await? {
+                    None => false,
+                    Some(found) if found.record.forgotten => true,
+                    // It has come just now.
+                    Some(_) => continue,
+                },
             };
             match is_gone {
                 _ if new.join_only => return Ok(Keyed::Full),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::{AckKind, Message, message::Acker};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     NatsError,
@@ -33,10 +33,24 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The longest pause before a request is begun again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// A request that JetStream has handed to this process.
+/// A request that JetStream has handed to this process. Dropped, it is handed out again at once.
 #[derive(Debug)]
 pub struct NatsTicket {
-    message: Message,
+    /// Until it is claimed.
+    message: Option<Message>,
+}
+
+impl Drop for NatsTicket {
+    fn drop(&mut self) {
+        // Without a runtime it is handed out when its lease has ended.
+        let (Some(message), Ok(runtime)) = (self.message.take(), Handle::try_current()) else {
+            return;
+        };
+        // Ends by itself: it waits for room in the connection's buffer, and not for long.
+        runtime.spawn(timeout(GRACE, async move {
+            let _ = message.ack_with(AckKind::Nak(None)).await;
+        }));
+    }
 }
 
 /// What is to be done with a request that was handed out.
@@ -75,7 +89,9 @@ async fn gather(
     let gathering = async {
         while let Some(message) = batch.next().await {
             match message {
-                Ok(message) => tickets.push(NatsTicket { message }),
+                Ok(message) => tickets.push(NatsTicket {
+                    message: Some(message),
+                }),
                 // What was handed out before is not to wait for its lease to end.
                 Err(_) if !tickets.is_empty() => break,
                 Err(error) => return Err(NatsError::Unavailable(error)),
@@ -90,9 +106,11 @@ async fn gather(
 /// Claims a request, unless that is not to be.
 pub(super) async fn claim(
     shared: &Arc<Shared>,
-    ticket: NatsTicket,
+    mut ticket: NatsTicket,
 ) -> Result<Option<Work<NatsClaim>>, NatsError> {
-    let message = ticket.message;
+    let Some(message) = ticket.message.take() else {
+        return Ok(None);
+    };
     let delivered = message.info().map_err(NatsError::Unavailable)?.delivered;
     let (message, acker) = message.split();
     let acker = Arc::new(acker);
