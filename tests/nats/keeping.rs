@@ -34,7 +34,7 @@ async fn nothing_is_left_of_jobs_when_they_have_expired() {
     let Some(servers) = Servers::one().await else {
         return;
     };
-    let options = options().retain(Duration::from_secs(2)).inline(1_000);
+    let options = options().retain(Duration::from_secs(4)).inline(1_000);
     let builder = || Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
     let web = process(&servers, options.clone(), builder()).await;
     let worker = process(&servers, options, builder()).await;
@@ -93,14 +93,14 @@ async fn what_runs_longer_than_jobs_are_kept_is_kept_while_it_runs() {
     let Some(servers) = Servers::one().await else {
         return;
     };
-    let options = options().retain(Duration::from_secs(1));
+    let options = options().retain(Duration::from_secs(3));
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let worker = process(&servers, options, Jobs::builder()).await;
     let site = layered(&web, inner(async |_| ok("here")));
     work(
         &worker,
         inner(async |_| {
-            tokio::time::sleep(Duration::from_secs(4)).await;
+            tokio::time::sleep(Duration::from_secs(8)).await;
             ok("at last")
         }),
     );

@@ -260,6 +260,9 @@ impl NatsStore {
         if let Delivery::Taken(acker) = &held.delivery {
             let returned = acker.ack_with(AckKind::Nak(None)).await;
             returned.map_err(NatsError::unavailable)?;
+            // Before this process may go: else it is handed out when its lease has ended.
+            let flushed = self.shared.context.client().flush().await;
+            flushed.map_err(NatsError::unavailable)?;
         }
         Ok(Finished::HandedBack)
     }

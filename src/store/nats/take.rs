@@ -48,7 +48,9 @@ impl Drop for NatsTicket {
         };
         // Ends by itself: it waits for room in the connection's buffer, and not for long.
         runtime.spawn(timeout(GRACE, async move {
-            let _ = message.ack_with(AckKind::Nak(None)).await;
+            if message.ack_with(AckKind::Nak(None)).await.is_ok() {
+                let _ = message.context.client().flush().await;
+            }
         }));
     }
 }
