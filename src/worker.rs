@@ -7,7 +7,7 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tower::{BoxError, Service};
 use tracing::{Instrument, Span};
@@ -23,10 +23,6 @@ use crate::{
     run::{Job, Run},
     store::{End, Outcome, Queue, Work},
 };
-
-/// How long requests are waited for that may have been handed out when the registry was closed, so that
-/// they are handed back and need not wait for a lease to end.
-const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// How long a worker leaves a store alone that has failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -84,16 +80,14 @@ where
         let mut running = JoinSet::new();
         let mut closed = pin!(registry.gate.closed());
         loop {
-            let mut taking = pin!(take(registry, &places));
-            let taken = select! {
+            let free = select! {
                 biased;
-                () = &mut closed => {
-                    // What is on its way goes back, where it is dropped.
-                    let _ = timeout(ON_ITS_WAY, taking).await;
-                    break;
-                }
-                taken = &mut taking => taken,
+                () = &mut closed => break,
+                free = free(&places) => free,
             };
+            // Waited for also when closed meanwhile: what is handed out to who has left is handed to
+            // nobody else before its lease has ended.
+            let taken = take(registry, free).await;
             for (ticket, place) in taken {
                 // Closed meanwhile: the ticket goes back unclaimed.
                 let Some(slot) = registry.gate.enter_beyond_limit() else {
@@ -111,20 +105,20 @@ where
     }
 }
 
-/// Waits for a place, then for requests for all the places there are.
+/// Waits for a place, and takes all there are.
+async fn free(places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    let first = places.clone().acquire_owned().await.ok();
+    let more = std::iter::from_fn(|| places.clone().try_acquire_owned().ok());
+    first.into_iter().chain(more).collect()
+}
+
+/// Waits a while for requests for these places.
 async fn take<St: Queue>(
     registry: &Registry<St>,
-    places: &Arc<Semaphore>,
+    free: Vec<OwnedSemaphorePermit>,
 ) -> Vec<(St::Ticket, OwnedSemaphorePermit)> {
-    let Ok(first) = places.clone().acquire_owned().await else {
-        return Vec::new();
-    };
-    let mut taken = vec![first];
-    while let Ok(place) = places.clone().try_acquire_owned() {
-        taken.push(place);
-    }
-    match registry.store.next(taken.len()).await {
-        Ok(tickets) => tickets.into_iter().zip(taken).collect(),
+    match registry.store.next(free.len()).await {
+        Ok(tickets) => tickets.into_iter().zip(free).collect(),
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

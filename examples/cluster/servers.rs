@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 /// How long servers may take to be there. Nothing waits that long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, or some of them as a cluster.
 pub(crate) struct Servers {

@@ -15,7 +15,7 @@ pub trait Queue: Store {
     /// some process later.
     type Ticket: Send + 'static;
 
-    /// Waits for requests, and takes up to so many. There may be none after a while.
+    /// Waits a few seconds for requests, and takes up to so many.
     fn next(
         &self,
         most: usize,

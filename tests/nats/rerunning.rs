@@ -134,8 +134,8 @@ async fn what_outlasts_a_drain_is_handed_back_where_it_may_be_run_again() {
     let Some(servers) = Servers::one().await else {
         return;
     };
-    // At the latest when the lease has ended: a process that goes may take its word along.
-    let options = options().lease(Duration::from_secs(5));
+    // So long that nobody could have waited for the lease to end.
+    let options = options().lease(Duration::from_secs(600));
     let [web, first, second] = [
         process(&servers, options.clone(), Jobs::builder()).await,
         process(&servers, options.clone(), Jobs::builder()).await,

@@ -24,8 +24,9 @@ use crate::{
     store::Work,
 };
 
-/// How long a request for work waits at the server.
-const WAIT: Duration = Duration::from_secs(10);
+/// How long a request for work waits at the server, and so a worker that is to leave for its answer: one
+/// that nobody waits for any more swallows a request that is handed back, with server 2.9.
+const WAIT: Duration = Duration::from_secs(2);
 
 /// How long the server may take to tell that there is none.
 const GRACE: Duration = Duration::from_secs(5);
