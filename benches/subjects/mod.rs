@@ -144,28 +144,34 @@ where
 
     /// The processor time of `calls` requests for work to their 202.
     pub(crate) async fn accept(&mut self, calls: usize) -> Duration {
-        let (requests, mut answers) = submissions(calls);
+        let (requests, mut accepted) = submissions(calls);
         let start = processor_time();
-        for request in requests {
-            answers.push(self.serve(request).await);
-        }
+        self.submit(requests, &mut accepted).await;
         let time = processor_time() - start;
         yield_now().await;
-        self.forget(answers).await;
+        self.forget(&accepted).await;
         time
     }
 
     /// The processor time of `calls` requests for work until their jobs have ended.
     pub(crate) async fn accept_to_end(&mut self, calls: usize) -> Duration {
-        let (requests, mut answers) = submissions(calls);
+        let (requests, mut accepted) = submissions(calls);
         let start = processor_time();
-        for request in requests {
-            answers.push(self.serve(request).await);
-        }
+        self.submit(requests, &mut accepted).await;
         yield_now().await;
         let time = processor_time() - start;
-        self.forget(answers).await;
+        self.forget(&accepted).await;
         time
+    }
+
+    /// Makes these calls and notes where their jobs are; each answer is gone before the next request comes,
+    /// as a server's is.
+    async fn submit(&mut self, requests: Vec<Request<RequestBody>>, accepted: &mut String) {
+        for request in requests {
+            let answer = self.serve(request).await;
+            accepted.push_str(location(&answer));
+            accepted.push('\n');
+        }
     }
 
     /// The processor time of reads of the status of residents, all over the map.
@@ -199,12 +205,12 @@ where
     }
 
     /// Forgets the jobs that were just accepted, so that there are as many residents as before.
-    async fn forget(&mut self, accepted: Vec<Response<()>>) {
-        if let Some(last) = accepted.last() {
-            self.assert_ended(location(last)).await;
+    async fn forget(&mut self, accepted: &str) {
+        if let Some(last) = accepted.lines().last() {
+            self.assert_ended(last).await;
         }
-        for accepted in accepted {
-            let answer = self.serve(request("DELETE", location(&accepted))).await;
+        for path in accepted.lines() {
+            let answer = self.serve(request("DELETE", path)).await;
             assert_eq!(answer.status(), StatusCode::NO_CONTENT);
         }
     }
@@ -224,9 +230,9 @@ fn processor_time() -> Duration {
     time.try_into().expect("not before its start")
 }
 
-fn submissions(calls: usize) -> (Vec<Request<RequestBody>>, Vec<Response<()>>) {
+fn submissions(calls: usize) -> (Vec<Request<RequestBody>>, String) {
     let requests = (0..calls).map(|_| submission()).collect();
-    (requests, Vec::with_capacity(calls))
+    (requests, String::with_capacity(calls * 64))
 }
 
 fn location(accepted: &Response<()>) -> &str {
