@@ -25,15 +25,15 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     phase: Phase<S, RequestBody<B>, S::Future>,
     scope: CallScope,
     started: Option<Instant>,
-    /// What the request was for, of a call that had begun before it was a job.
-    path: PathStart,
 }
 
 #[pin_project(project = PhaseProj)]
 #[expect(clippy::large_enum_variant, reason = "the call is boxed as a whole")]
 enum Phase<S, B, F> {
     Queued(S, Option<(Parts, B)>),
-    Running(#[pin] F),
+    /// With what the request was for, of a call that had begun before it was a job: here, where the
+    /// request was, it takes no room of its own.
+    Running(#[pin] F, PathStart),
     /// The service's future is dropped with its response, and with it what it holds: a place in a
     /// concurrency limit, say.
     Done,
@@ -42,7 +42,6 @@ enum Phase<S, B, F> {
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         Self {
-            path: PathStart::default(),
             phase: Phase::Queued(inner, Some((head, body))),
             scope: CallScope::default(),
             started: None,
@@ -53,7 +52,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn request(self: Pin<&mut Self>) -> Option<&mut (Parts, RequestBody<B>)> {
         match self.project().phase.project() {
             PhaseProj::Queued(_, request) => request.as_mut(),
-            PhaseProj::Running(_) | PhaseProj::Done => None,
+            PhaseProj::Running(..) | PhaseProj::Done => None,
         }
     }
 
@@ -66,7 +65,8 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn path(&self) -> &str {
         match &self.phase {
             Phase::Queued(_, Some((head, _))) => head.uri.path(),
-            _ => self.path.as_str(),
+            Phase::Running(_, path) => path.as_str(),
+            Phase::Queued(_, None) | Phase::Done => "",
         }
     }
 
@@ -101,21 +101,22 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     ) -> Poll<Result<S::Response, S::Error>> {
         let mut this = self.project();
         let (phase, started) = (&mut this.phase, &mut *this.started);
-        let (is_job, path) = (this.scope.is_job(), this.path);
+        let is_job = this.scope.is_job();
         let response = this.scope.enter(|| {
             loop {
                 match phase.as_mut().project() {
                     PhaseProj::Queued(inner, request) => {
                         ready!(inner.poll_ready(cx))?;
                         let (head, body) = request.take().expect("a call is called once");
-                        if !is_job {
-                            *path = PathStart::of(head.uri.path());
-                        }
+                        let path = match is_job {
+                            false => PathStart::of(head.uri.path()),
+                            true => PathStart::default(),
+                        };
                         *started = Some(Instant::now());
                         let future = inner.call(Request::from_parts(head, body));
-                        phase.set(Phase::Running(future));
+                        phase.set(Phase::Running(future, path));
                     }
-                    PhaseProj::Running(future) => return future.poll(cx),
+                    PhaseProj::Running(future, _) => return future.poll(cx),
                     PhaseProj::Done => panic!("polled after its response"),
                 }
             }

@@ -238,9 +238,9 @@ struct Steps<R> {
     start_told: bool,
     /// Runs after a report of progress; made for the first, since most calls report nothing.
     pause: Option<Pin<Box<Sleep>>>,
-    /// The response's head and body, once it has come.
-    #[pin]
-    response: Option<Incoming<R>>,
+    /// The response's head and body, once it has come. Boxed then: a job would have room for it for as
+    /// long as its call runs.
+    response: Option<Pin<Box<Incoming<R>>>>,
 }
 
 /// A response on its way in.
@@ -330,12 +330,12 @@ where
                             return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                         }
                         let incoming = Incoming::new(response, job);
-                        self.as_mut().project().response.set(Some(incoming));
+                        *self.as_mut().project().response = Some(Box::pin(incoming));
                     }
                 }
             }
-            match self.as_mut().project().response.as_pin_mut() {
-                Some(incoming) => call.enter(|| incoming.poll(job, cx)),
+            match self.as_mut().project().response {
+                Some(incoming) => call.enter(|| incoming.as_mut().poll(job, cx)),
                 None => Poll::Pending,
             }
         }));
