@@ -28,7 +28,6 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
 }
 
 #[pin_project(project = PhaseProj)]
-#[expect(clippy::large_enum_variant, reason = "the call is boxed as a whole")]
 enum Phase<S, B, F> {
     Queued(S, Option<(Parts, B)>),
     /// With what the request was for, of a call that had begun before it was a job: here, where the

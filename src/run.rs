@@ -93,7 +93,7 @@ where
 {
     let store = &job.registry.store;
     call.as_mut().accepted(job.id);
-    let mut steps = pin!(Steps::new(call.started().is_some()));
+    let mut steps = Steps::new(call.started().is_some());
     let mut interrupted = pin!(interrupted(job));
     let mut halfway = Halfway::default();
     // A scope of its own, so that the response does not take room in this future once it is stored.
@@ -105,7 +105,7 @@ where
                 biased;
                 step = poll_fn(|cx| match call.started() {
                     None if is_canceled(job) => Poll::Pending,
-                    _ => steps.as_mut().poll(call.as_mut(), job, cx),
+                    _ => steps.poll(call.as_mut(), job, cx),
                 }) => step,
                 code = &mut interrupted => break (Outcome::Broke(code), Some(code)),
             } {
@@ -173,7 +173,7 @@ where
         let heard = call.as_mut().cancel() && call.started().is_some();
         // A drain has waited long enough already.
         if heard && code != ErrorCode::Shutdown {
-            let ended = poll_fn(|cx| steps.as_mut().poll_end(call.as_mut(), job, cx));
+            let ended = poll_fn(|cx| steps.poll_end(call.as_mut(), job, cx));
             // Boxed: few jobs come to it, and each would have room for it.
             Box::pin(grace(job, ended)).await;
         }
@@ -233,7 +233,6 @@ enum Step {
 }
 
 /// What a call goes through as a job.
-#[pin_project]
 struct Steps<R> {
     start_told: bool,
     /// Runs after a report of progress; made for the first, since most calls report nothing.
@@ -268,7 +267,7 @@ where
     }
 
     fn poll<S, B, St>(
-        mut self: Pin<&mut Self>,
+        &mut self,
         mut call: Pin<&mut Call<S, B>>,
         job: &Job<St>,
         cx: &mut Context<'_>,
@@ -278,23 +277,22 @@ where
         S::Error: Into<BoxError>,
         St: Store,
     {
-        if let Poll::Ready(outcome) = self.as_mut().poll_end(call.as_mut(), job, cx) {
+        if let Poll::Ready(outcome) = self.poll_end(call.as_mut(), job, cx) {
             return Poll::Ready(Step::Ended(outcome));
         }
         if let (false, Some(at)) = (self.start_told, call.started()) {
-            *self.project().start_told = true;
+            self.start_told = true;
             return Poll::Ready(Step::Started(at));
         }
-        let this = self.project();
         // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
         // end looks for what came, and the job's end brings the last of it in any case.
-        if let Some(pause) = this.pause {
+        if let Some(pause) = &mut self.pause {
             ready!(pause.as_mut().poll(cx));
         }
         let Some(progress) = call.take_change(cx) else {
             return Poll::Pending;
         };
-        match this.pause {
+        match &mut self.pause {
             Some(pause) => pause.as_mut().reset(Instant::now() + PAUSE),
             none => *none = Some(Box::pin(sleep(PAUSE))),
         }
@@ -304,7 +302,7 @@ where
     /// Polls the call, then its response's body. A panic in either is an end like any other: what
     /// panicked is not polled again, so that nothing sees it half done.
     fn poll_end<S, B, St>(
-        mut self: Pin<&mut Self>,
+        &mut self,
         mut call: Pin<&mut Call<S, B>>,
         job: &Job<St>,
         cx: &mut Context<'_>,
@@ -330,11 +328,11 @@ where
                             return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                         }
                         let incoming = Incoming::new(response, job);
-                        *self.as_mut().project().response = Some(Box::pin(incoming));
+                        self.response = Some(Box::pin(incoming));
                     }
                 }
             }
-            match self.as_mut().project().response {
+            match &mut self.response {
                 Some(incoming) => call.enter(|| incoming.as_mut().poll(job, cx)),
                 None => Poll::Pending,
             }
