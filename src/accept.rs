@@ -146,6 +146,9 @@ impl<St: Store> Arrival<St> {
             Ok(Acceptance::Queued) => (new.snapshot(), None, false),
             Ok(Acceptance::Joined(snapshot)) => (*snapshot, None, true),
             Ok(Acceptance::KeyReused) => return Err(Problem::KeyReused.counted().response()),
+            Ok(Acceptance::TooLarge) => {
+                return Err(Problem::FieldsTooLarge.counted().response());
+            }
             Ok(Acceptance::Full) => {
                 let draining = new.join_only.then_some(Refused::Draining);
                 let refused = self.refused.or(draining).unwrap_or(Refused::Full);
@@ -177,6 +180,7 @@ impl<St: Store> Arrival<St> {
             id: new.id,
             registry: self.registry.clone(),
             created: self.at,
+            timed_from: self.at,
             created_at: new.created_at,
             is_head: self.method == Method::HEAD,
             is_owned: new.owner.is_some(),

@@ -6,6 +6,9 @@ use std::{
     },
 };
 
+#[cfg(feature = "nats")]
+use bytes::Bytes;
+
 use crate::measure;
 
 /// A number of bytes that everything kept in memory shares.
@@ -112,6 +115,24 @@ impl Charge {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
+    /// Holds them for as long as anything is left of `bytes`.
+    #[cfg(feature = "nats")]
+    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
+        struct Charged {
+            bytes: Bytes,
+            _charge: Charge,
+        }
+        impl AsRef<[u8]> for Charged {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        Bytes::from_owner(Charged {
+            bytes,
+            _charge: self,
+        })
+    }
+
     /// Leaves the bytes taken, for [`Budget::release`] to give back: who keeps a million of them
     /// need not keep a million charges.
     pub(crate) fn keep(mut self) -> usize {
@@ -153,6 +174,18 @@ mod tests {
         let kept = budget.reserve(70).expect("free").keep();
         assert_eq!(budget.used(), 70);
         budget.release(kept);
+        assert_eq!(budget.used(), 0);
+    }
+    #[cfg(feature = "nats")]
+    #[test]
+    fn bytes_are_held_until_the_last_slice_of_them_is_gone() {
+        let budget = Budget::new(100);
+        let charge = budget.reserve(100).expect("free");
+        let mut held = charge.hold(bytes::Bytes::from_static(b"some"));
+        let slice = held.split_to(2);
+        drop(held);
+        assert_eq!((&slice[..], budget.used()), (&b"so"[..], 100));
+        drop(slice);
         assert_eq!(budget.used(), 0);
     }
 }

@@ -89,10 +89,12 @@ impl Builder {
         self
     }
 
-    /// How long a job may take from the request on, time in the queue included; `None` for ever.
-    /// Default: one hour.
+    /// How long a job may take from the request on, until the inner service is ready included; `None` for
+    /// ever. Default: one hour.
     ///
-    /// A job that takes longer fails as [`timeout`](crate::ErrorCode::Timeout).
+    /// Where it waits in a [`Queue`](crate::store::Queue) for a [`Worker`](crate::Worker), the time counts from
+    /// when one has it, and anew each time that it is run again: an hour's wait for a place is no fault of the
+    /// call. A job that takes longer fails as [`timeout`](crate::ErrorCode::Timeout).
     pub fn job_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.job_timeout = timeout.into();
         self

@@ -149,6 +149,11 @@ impl Gate {
         self.shared.shutdown.cancelled().await;
     }
 
+    /// Whether no call is to begin any more.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.shared.shutdown.is_cancelled()
+    }
+
     async fn emptied(&self) {
         // Registered before the count is read: the last slot either is seen gone or wakes this.
         let emptied = self.shared.emptied.notified();

@@ -40,6 +40,8 @@ pub(crate) enum Problem {
     KeyReused,
     /// `owner-full`
     OwnerFull,
+    /// `fields-too-large`
+    FieldsTooLarge,
     /// `full`
     Full,
     /// `draining`
@@ -128,6 +130,12 @@ impl Problem {
                 "owner-full",
                 "Too many of your jobs are unfinished",
                 "Nothing was accepted. Send the request again after the time in Retry-After.",
+            ),
+            Self::FieldsTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "fields-too-large",
+                "The request's header fields are too large",
+                "Nothing was accepted. Send less in them.",
             ),
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -39,8 +39,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Job<St: Store> {
     pub(crate) id: JobId,
     pub(crate) registry: Arc<Registry<St>>,
-    /// When the request was taken, from where its time-out counts.
+    /// When the request was taken.
     pub(crate) created: Instant,
+    /// From where its time-out counts: where it waited for a worker, since that has it.
+    pub(crate) timed_from: Instant,
     /// The same by the clock on the wall.
     pub(crate) created_at: SystemTime,
     /// Whether the request was a HEAD, whose response has a length and no body.
@@ -202,7 +204,7 @@ async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
     let timed_out = async {
         let limit = registry.config.job_timeout;
         // A limit beyond the clock's end is none.
-        match limit.and_then(|limit| job.created.checked_add(limit)) {
+        match limit.and_then(|limit| job.timed_from.checked_add(limit)) {
             Some(end) => sleep_until(end).await,
             None => std::future::pending().await,
         }

@@ -17,15 +17,19 @@ use crate::{
     body::RequestBody,
     call::Call,
     gate::Slot,
-    job::{ErrorCode, Progress},
+    job::ErrorCode,
     jobs::{Jobs, Registry},
     measure,
     run::{Job, Run},
-    store::{End, Outcome, Queue, Work},
+    store::{End, Finished, Outcome, Queue, Work},
 };
 
 /// How long a worker leaves a store alone that has failed.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a claim that is on its way when no call is to begin any more is waited for, to be given back: else
+/// the request is handed out when its lease has ended, as that of a process that has gone.
+const LAST_CLAIM: Duration = Duration::from_secs(5);
 
 /// Runs the requests of a queue: [`Jobs::worker`].
 ///
@@ -140,7 +144,16 @@ where
     R::Error: Into<BoxError>,
     St: Queue,
 {
-    let work = match registry.store.claim(ticket).await {
+    let left = async {
+        registry.gate.shutdown().await;
+        sleep(LAST_CLAIM).await;
+    };
+    let claimed = select! {
+        biased;
+        claimed = registry.store.claim(ticket) => claimed,
+        () = left => return,
+    };
+    let work = match claimed {
         Ok(Some(work)) => work,
         Ok(None) => return,
         Err(error) => {
@@ -152,8 +165,8 @@ where
         }
     };
     let span = accept::span(work.id, &work.head.method);
-    if is_overdue(&registry, &work) {
-        return time_out(&registry, &work).instrument(span).await;
+    if registry.gate.is_shut_down() {
+        return let_go(&registry, &work).instrument(span).await;
     }
     let job = Job {
         id: work.id,
@@ -161,6 +174,7 @@ where
         kind: registry.estimates.kind(work.kind.as_str()),
         registry,
         created: work.created,
+        timed_from: Instant::now(),
         created_at: work.created_at,
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
@@ -173,26 +187,16 @@ where
         .await;
 }
 
-/// Whether its time was up while it was in the queue.
-fn is_overdue<St>(registry: &Registry<St>, work: &Work<impl Sized>) -> bool {
-    let limit = registry.config.job_timeout;
-    limit
-        .and_then(|limit| work.created.checked_add(limit))
-        .is_some_and(|end| end <= Instant::now())
-}
-
-async fn time_out<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
-    let end = End {
-        started: None,
-        progress: Progress::default(),
-        outcome: Outcome::Broke(ErrorCode::Timeout),
-    };
-    Span::current().record("end", ErrorCode::Timeout.as_str());
+/// Gives a request back that was claimed when no call was to begin any more.
+async fn let_go<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
+    let end = End::new(Outcome::Broke(ErrorCode::Shutdown));
+    Span::current().record("end", ErrorCode::Shutdown.as_str());
     match registry.store.finish(&work.claim, end).await {
-        Ok(_) => measure::ended(ErrorCode::Timeout.as_str()),
+        Ok(Finished::First) => measure::ended(ErrorCode::Shutdown.as_str()),
+        Ok(_) => {}
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,
-            "the job's end is not stored"
+            "a request is not given back"
         ),
     }
 }

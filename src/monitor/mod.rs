@@ -26,7 +26,7 @@ use crate::{
     body::{MonitorBody, Replay},
     config::Config,
     dialect::Dialect,
-    job::Snapshot,
+    job::{JobId, Snapshot},
     jobs::Registry,
     mentions::Mentions,
     negotiate::Format,
@@ -72,6 +72,9 @@ pub(crate) fn answer<St: Store>(
                         return response;
                     }
                     Ok(Reply::Other(response)) => Ok(response),
+                    Ok(Reply::Hidden) => Box::pin(hidden(&registry))
+                        .await
+                        .map(|answer| answer.map(Into::into)),
                     Ok(Reply::Later(action, job)) => {
                         let later = act(&registry, action, job, resource, &head);
                         Box::pin(later).await.map(|answer| answer.map(Into::into))
@@ -120,6 +123,8 @@ enum Reply {
     /// The status document, with its length.
     Document(Response<MonitorBody>),
     Other(Response<MonitorBody>),
+    /// It is somebody else's.
+    Hidden,
     /// Something is to be done first about the job.
     Later(Action, Box<Snapshot>),
 }
@@ -149,7 +154,7 @@ fn job<St: Store>(
     };
     let is_somebody_elses = owner.is_some() && owner != config.owner(head);
     let job = match found {
-        _ if is_somebody_elses => return refused(Problem::NotFound),
+        _ if is_somebody_elses => return Reply::Hidden,
         Lookup::Found(job) => job,
         Lookup::Gone(_) => return refused(Problem::Gone),
         Lookup::Unknown => return refused(Problem::NotFound),
@@ -191,6 +196,13 @@ fn job<St: Store>(
             Place::Job(job.id, resource).allow(),
         )),
     }
+}
+
+/// What somebody else's job is answered with: as one that is not there, and in as much time as the store takes
+/// to tell that.
+async fn hidden<St: Store>(registry: &Registry<St>) -> Result<Response<Replay>, St::Error> {
+    registry.store.get(JobId::random()).await?;
+    Ok(Problem::NotFound.response())
 }
 
 async fn act<St: Store>(

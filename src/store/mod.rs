@@ -201,6 +201,8 @@ pub enum Acceptance<C> {
     KeyReused,
     /// There is no room for it.
     Full,
+    /// Its head is more than the store can keep.
+    TooLarge,
 }
 
 /// What came of ending a job.

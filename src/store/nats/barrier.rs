@@ -6,52 +6,101 @@
 //! been answered, all that was acknowledged before it was asked for has been applied.
 //!
 //! That holds for who has answered it. Who was the leader before may not have heard of that yet, and answer
-//! the read that follows: so [`lookup`](super::shared::Shared::lookup) asks once more, later.
+//! the read that follows: so a [`Barrier`] reads once more, later.
 
-use async_nats::jetstream::{
-    ErrorCode,
-    stream::{DeleteMessageErrorKind, Stream},
-};
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
+use futures_util::future::try_join_all;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::sleep,
 };
 
-use super::{NatsError, streams::Streams};
+use super::{NatsError, log::is_not_there};
 
 /// How many may wait for the same barrier before more are told to come back.
 const WAITING: usize = 1_024;
+
+/// How long a leader that has been replaced may go on answering reads: until it hears of the other, which tells
+/// of itself at once and then each second.
+const NEWS_OF_A_LEADER: Duration = Duration::from_secs(1);
 
 /// No message has it.
 const NO_SEQUENCE: u64 = 0;
 
 type Answer = oneshot::Sender<Result<(), NatsError>>;
 
-/// Raises barriers, one at a time for all who ask meanwhile: however many ids are guessed, the servers
-/// have one removal at a time of it.
+/// Raises barriers in some streams, one at a time for all who ask meanwhile: however many ids are guessed,
+/// the servers have one removal at a time of it.
 #[derive(Debug)]
 pub(super) struct Barrier {
+    streams: Vec<Stream<()>>,
+    /// How often it takes one.
+    rounds: usize,
     asking: mpsc::Sender<Answer>,
     raising: JoinHandle<()>,
 }
 
 impl Barrier {
-    pub(super) fn new(streams: &Streams) -> Self {
+    pub(super) fn new(streams: &[&Stream<()>], replicas: usize) -> Self {
+        let streams: Vec<_> = streams.iter().copied().cloned().collect();
         let (asking, asked) = mpsc::channel(WAITING);
-        let streams = [streams.queue.clone(), streams.jobs.clone()];
         Self {
+            rounds: match replicas {
+                1 => 1,
+                _ => 2,
+            },
             asking,
-            raising: tokio::spawn(raise_for_all(asked, streams)),
+            raising: tokio::spawn(raise_for_all(asked, streams.clone())),
+            streams,
+        }
+    }
+
+    /// Reads what may not be there, until it is or until it is certain that it is not.
+    pub(super) async fn read<T, Fut>(&self, read: impl Fn() -> Fut) -> Result<Option<T>, NatsError>
+    where
+        Fut: Future<Output = Result<Option<T>, NatsError>>,
+    {
+        if let Some(there) = read().await? {
+            return Ok(Some(there));
+        }
+        for round in 0..self.rounds {
+            if round > 0 {
+                sleep(NEWS_OF_A_LEADER).await;
+            }
+            self.raise().await?;
+            if let Some(there) = read().await? {
+                return Ok(Some(there));
+            }
+        }
+        match self.are_whole().await? {
+            true => Ok(None),
+            false => Err(NatsError::unavailable("not all replicas are there to ask")),
         }
     }
 
     /// Returns when what was acknowledged before is seen by every read that comes.
-    pub(super) async fn raise(&self) -> Result<(), NatsError> {
+    async fn raise(&self) -> Result<(), NatsError> {
         let (answer, answered) = oneshot::channel();
         let asked = self.asking.try_send(answer);
-        asked.map_err(|_| NatsError::unavailable("too many jobs that are not there"))?;
+        asked.map_err(|_| NatsError::unavailable("too much that is not there"))?;
         let raised = answered.await;
         raised.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
+    }
+
+    /// Whether every replica is there, and up to date.
+    async fn are_whole(&self) -> Result<bool, NatsError> {
+        for stream in &self.streams {
+            let info = stream.get_info().await.map_err(NatsError::unavailable)?;
+            let replicas = info.cluster.map(|cluster| cluster.replicas);
+            let replicas = replicas.unwrap_or_default();
+            if !replicas.iter().all(|peer| peer.current && !peer.offline) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -61,11 +110,10 @@ impl Drop for Barrier {
     }
 }
 
-async fn raise_for_all(mut asked: mpsc::Receiver<Answer>, streams: [Stream<()>; 2]) {
+async fn raise_for_all(mut asked: mpsc::Receiver<Answer>, streams: Vec<Stream<()>>) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, WAITING).await > 0 {
-        let [queue, jobs] = &streams;
-        let raised = tokio::try_join!(raise(queue), raise(jobs));
+        let raised = try_join_all(streams.iter().map(raise)).await;
         let why = raised.err().map(|error| error.to_string());
         for answer in waiting.drain(..) {
             let raised = match &why {
@@ -83,15 +131,7 @@ async fn raise(stream: &Stream<()>) -> Result<(), NatsError> {
         Ok(_) => Ok(()),
         Err(error) => match error.kind() {
             // There is none: that is the leader's answer.
-            DeleteMessageErrorKind::JetStream(answer)
-                if [
-                    ErrorCode::NO_MESSAGE_FOUND,
-                    ErrorCode::STREAM_MESSAGE_DELETE_FAILED,
-                ]
-                .contains(&answer.error_code()) =>
-            {
-                Ok(())
-            }
+            DeleteMessageErrorKind::JetStream(answer) if is_not_there(&answer) => Ok(()),
             _ => Err(NatsError::unavailable(error)),
         },
     }

@@ -200,8 +200,7 @@ impl Held {
                     return Ok(true);
                 }
                 Err(Refused::Conflict) => {}
-                Err(Refused::Full) => return Err(NatsError::unavailable("the bucket is full")),
-                Err(Refused::Unknown(error)) => return Err(error),
+                Err(refused) => return Err(refused.into_error()),
             }
             match shared.record(self.id).await? {
                 // This write, whose answer was lost.

@@ -8,6 +8,8 @@ type Source = Box<dyn error::Error + Send + Sync>;
 pub enum NatsError {
     /// It does not answer, or answers that it cannot: without a majority of its replicas, say.
     Unavailable(Source),
+    /// It is more than the servers take in one message.
+    TooLarge,
     /// What is kept cannot be read: a newer version of this crate wrote it, or somebody else did.
     Unreadable {
         /// The subject that it is kept under.
@@ -45,6 +47,7 @@ impl fmt::Display for NatsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable(source) => write!(f, "JetStream is not available: {source}"),
+            Self::TooLarge => f.write_str("more than JetStream takes in one message"),
             Self::Unreadable { subject, source } => {
                 write!(f, "what is kept under {subject} cannot be read: {source}")
             }
@@ -66,7 +69,7 @@ impl error::Error for NatsError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Unavailable(source) | Self::Unreadable { source, .. } => Some(&**source),
-            Self::Unfit { .. } => None,
+            Self::TooLarge | Self::Unfit { .. } => None,
         }
     }
 }

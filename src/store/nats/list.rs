@@ -1,9 +1,10 @@
 //! The jobs there are.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
-use async_nats::jetstream::consumer::{DeliverPolicy, push::OrderedConfig};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::timeout;
 
 use super::{
     NatsError,
@@ -14,7 +15,7 @@ use super::{
     shared::{Shared, found},
 };
 use crate::{
-    job::{JobId, Snapshot},
+    job::Snapshot,
     list::{Cursor, Filter, Page},
     owner::Owner,
     store::Lookup,
@@ -22,6 +23,15 @@ use crate::{
 
 /// How many jobs are looked up at a time.
 const AT_ONCE: usize = 32;
+
+/// How many entries are fetched at a time.
+const AT_A_TIME: usize = 500;
+
+/// How long the server may take for each.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// After how long it forgets who fetches no more.
+const ABANDONED: Duration = Duration::from_secs(30);
 
 pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsError> {
     let mut places = match filter.owner {
@@ -58,17 +68,18 @@ pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsE
 
 /// An owner's jobs, by its list.
 async fn listed(shared: &Shared, owner: &Owner) -> Result<Vec<Cursor>, NatsError> {
-    let entries = entries(shared, shared.names.all_listed(owner)).await?;
-    places(entries, |entry| {
+    places(shared, shared.names.all_listed(owner), |entry| {
         let (listed, _) = open::<Listed>(&entry.subject, entry.payload)?;
         Ok(listed.created_at)
     })
+    .await
 }
 
 /// All jobs: those of the bucket, and those that wait.
 async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
-    let entries = entries(shared, shared.names.all_jobs()).await?;
-    let mut all = places(entries, |entry| Ok(found(entry)?.record.created_at))?;
+    let subjects = shared.names.all_jobs();
+    let created_at = |entry| Ok(found(entry)?.record.created_at);
+    let mut all = places(shared, subjects, created_at).await?;
     let mut waiting = pin!(shared.all_waiting().await?);
     while let Some((id, waiting)) = waiting.try_next().await? {
         let created_at = waiting.asked.created_at;
@@ -77,42 +88,55 @@ async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
     Ok(all)
 }
 
-fn places(
-    entries: Vec<Entry>,
+/// What the newest entry of each subject in the bucket tells of its job's place; of the entries nothing is kept.
+///
+/// They are fetched, some at a time, until there are no more: what expires in between is not waited for.
+async fn places(
+    shared: &Shared,
+    subjects: String,
     created_at: impl Fn(Entry) -> Result<u64, NatsError>,
 ) -> Result<Vec<Cursor>, NatsError> {
-    let places = entries.into_iter().filter_map(|entry| {
-        let id: JobId = Names::id(&entry.subject)?;
-        Some(created_at(entry).map(|created_at| Cursor { created_at, id }))
-    });
-    places.collect()
-}
-
-/// The newest entry of each subject in the bucket.
-async fn entries(shared: &Shared, subjects: String) -> Result<Vec<Entry>, NatsError> {
-    let config = OrderedConfig {
-        deliver_subject: shared.context.client().new_inbox(),
+    let config = pull::Config {
         filter_subject: subjects,
         deliver_policy: DeliverPolicy::LastPerSubject,
-        ..OrderedConfig::default()
+        ack_policy: AckPolicy::None,
+        inactive_threshold: ABANDONED,
+        memory_storage: true,
+        ..pull::Config::default()
     };
     let consumer = shared.streams.jobs.create_consumer(config).await;
     let consumer = consumer.map_err(NatsError::unavailable)?;
-    let mut left = consumer.cached_info().num_pending;
-    let mut messages = consumer.messages().await.map_err(NatsError::unavailable)?;
-    let mut entries = Vec::new();
-    while left > 0 {
-        let Some(message) = messages.next().await else {
+    let mut places = Vec::new();
+    loop {
+        let fetching = consumer.fetch().max_messages(AT_A_TIME).messages().await;
+        let mut fetched = fetching.map_err(NatsError::unavailable)?;
+        let mut count = 0;
+        while let Some(message) = timeout(GRACE, fetched.next())
+            .await
+            .map_err(NatsError::unavailable)?
+        {
+            let message = message.map_err(NatsError::Unavailable)?;
+            count += 1;
+            let Some(id) = Names::id(&message.subject) else {
+                continue;
+            };
+            let info = message.info().map_err(NatsError::Unavailable)?;
+            let entry = Entry {
+                subject: message.subject.as_str().to_owned(),
+                sequence: info.stream_sequence,
+                payload: message.payload.clone(),
+            };
+            let created_at = created_at(entry)?;
+            places.push(Cursor { created_at, id });
+        }
+        if count == 0 {
             break;
-        };
-        let message = message.map_err(NatsError::unavailable)?;
-        let info = message.info().map_err(NatsError::Unavailable)?;
-        (left, _) = (info.pending, info.stream_sequence);
-        entries.push(Entry {
-            subject: message.subject.as_str().to_owned(),
-            sequence: info.stream_sequence,
-            payload: message.payload.clone(),
-        });
+        }
     }
-    Ok(entries)
+    // Else it goes by itself, a while later.
+    let name = &consumer.cached_info().name;
+    if let Err(error) = shared.streams.jobs.delete_consumer(name).await {
+        tracing::debug!(%error, "a list's consumer is left");
+    }
+    Ok(places)
 }

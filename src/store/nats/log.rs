@@ -5,10 +5,10 @@ use std::{error::Error as _, time::Duration};
 use async_nats::{
     HeaderMap,
     jetstream::{
-        self,
+        self, ErrorCode,
         context::{Context, PublishErrorKind},
         message::PublishMessage,
-        stream::{RawMessageErrorKind, Stream},
+        stream::{DeleteMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
@@ -26,6 +26,9 @@ const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 /// "maximum messages exceeded" and its like.
 const STORE_FAILED: u64 = 10077;
 
+/// "message size exceeds maximum allowed": the stream's own limit, should it have one.
+const EXCEEDS_MAXIMUM: u64 = 10054;
+
 /// How long to wait before a write is repeated.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -38,6 +41,8 @@ pub(super) enum Refused {
     Conflict,
     /// The stream is full.
     Full,
+    /// It is more than the servers take in one message.
+    TooLarge,
     /// It may have been written or not.
     Unknown(NatsError),
 }
@@ -50,6 +55,45 @@ pub(super) struct Entry {
     pub(super) payload: Bytes,
 }
 
+impl Refused {
+    /// What it is where nothing but an error comes of it.
+    pub(super) fn into_error(self) -> NatsError {
+        match self {
+            Self::Conflict => NatsError::unavailable("something else was written there"),
+            Self::Full => NatsError::unavailable("the stream is full"),
+            Self::TooLarge => NatsError::TooLarge,
+            Self::Unknown(error) => error,
+        }
+    }
+}
+
+/// How often and for how long what has failed is repeated.
+pub(super) struct Repeating {
+    end: Option<Instant>,
+    pause: Duration,
+}
+
+impl Repeating {
+    /// Until `patience` is over; one beyond the clock's end has none.
+    pub(super) fn until(patience: Duration) -> Self {
+        Self {
+            end: Instant::now().checked_add(patience),
+            pause: PAUSE,
+        }
+    }
+
+    /// Waits before it is repeated; gives the error back where it is not.
+    pub(super) async fn after(&mut self, error: NatsError, subject: &str) -> Result<(), NatsError> {
+        if self.end.is_some_and(|end| Instant::now() >= end) {
+            return Err(error);
+        }
+        tracing::debug!(%error, subject, "repeated");
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
 /// Writes, and waits for the streams to have it. Until `patience` is over what gets no answer is
 /// repeated: what `expected` says makes that safe.
 pub(super) async fn write(
@@ -60,23 +104,21 @@ pub(super) async fn write(
     payload: &Bytes,
     patience: Duration,
 ) -> Result<u64, Refused> {
-    let patient = Instant::now() + patience;
-    let mut pause = PAUSE;
+    let mut repeating = Repeating::until(patience);
     let mut is_unknown = false;
     loop {
-        let error = match write_once(context, subject, expected, claim, payload).await {
-            Err(Refused::Unknown(error)) if Instant::now() < patient => error,
+        match write_once(context, subject, expected, claim, payload).await {
+            Err(Refused::Unknown(error)) => repeating
+                .after(error, subject)
+                .await
+                .map_err(Refused::Unknown)?,
             // It may have been written before, into the last place there was.
             Err(Refused::Full) if is_unknown => {
-                let error = NatsError::unavailable("the stream is full");
-                return Err(Refused::Unknown(error));
+                return Err(Refused::Unknown(Refused::Full.into_error()));
             }
             done => return done,
-        };
+        }
         is_unknown = true;
-        tracing::debug!(%error, subject, "a write is repeated");
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -110,6 +152,9 @@ async fn write_once(
             (PublishErrorKind::WrongLastSequence, _) => Refused::Conflict,
             (_, Some(code)) if WRONG_LAST_SEQUENCE.contains(&code) => Refused::Conflict,
             (_, Some(STORE_FAILED)) => Refused::Full,
+            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(EXCEEDS_MAXIMUM)) => {
+                Refused::TooLarge
+            }
             _ => Refused::Unknown(NatsError::unavailable(error)),
         }
     })
@@ -128,15 +173,29 @@ pub(super) async fn last(stream: &Stream<()>, subject: &str) -> Result<Option<En
     }
 }
 
-/// Removes a message; one that is gone already is as good.
+/// Removes a message; one that is gone already is as good. Answered, it is removed on a majority of the
+/// replicas.
 pub(super) async fn delete(stream: &Stream<()>, sequence: u64) -> Result<(), NatsError> {
-    use async_nats::jetstream::stream::DeleteMessageErrorKind;
     match stream.delete_message(sequence).await {
         Ok(_) => Ok(()),
         Err(error) => match error.kind() {
-            DeleteMessageErrorKind::JetStream(_) => Ok(()),
+            DeleteMessageErrorKind::JetStream(answer) if is_not_there(&answer) => Ok(()),
             _ => Err(NatsError::unavailable(error)),
         },
+    }
+}
+
+/// Whether it is not removed for there being no such message. Servers have one code for that and for a
+/// store that fails, and texts that differ with their version.
+pub(super) fn is_not_there(answer: &jetstream::Error) -> bool {
+    const TEXTS: [&str; 3] = ["no message found", "message not found", "deleted message"];
+    match answer.error_code() {
+        ErrorCode::NO_MESSAGE_FOUND | ErrorCode::SEQUENCE_NOT_FOUND => true,
+        ErrorCode::STREAM_MESSAGE_DELETE_FAILED => {
+            let text = answer.to_string();
+            TEXTS.iter().any(|known| text.contains(known))
+        }
+        _ => false,
     }
 }
 

@@ -37,8 +37,7 @@ pub use self::{
 };
 use self::{
     claim::{Delivery, Held},
-    log::Refused,
-    record::{Kept, Told},
+    record::{Kept, Record, Told},
     shared::Shared,
     tasks::Tasks,
 };
@@ -120,24 +119,22 @@ impl Store for NatsStore {
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, NatsError> {
-        let Some(found) = self.shared.record(id).await? else {
-            return Ok(None);
-        };
-        if found.record.forgotten || found.record.is_expired() {
-            return Ok(None);
-        }
-        let Some(kept) = found.record.response else {
+        let Some((kept, with_it)) = self.kept(id).await? else {
             return Ok(None);
         };
         let body = match kept.parts {
-            None => found.body,
-            Some(record::Parts { claim, count }) => {
-                let subject = |part| self.shared.names.result_part(id, claim, part);
-                let body = parts::read(&self.shared.streams.results, subject, count).await?;
-                let Some(body) = body else {
-                    return Ok(None);
+            None => with_it,
+            Some(parts) => {
+                // What this process holds until it is sent.
+                let length = usize::try_from(kept.length).unwrap_or(usize::MAX);
+                let Some(charge) = self.shared.budget.reserve(length) else {
+                    return Err(NatsError::unavailable("no room for a result"));
                 };
-                body
+                match self.shared.result_body(id, parts).await? {
+                    Some(body) => charge.hold(body),
+                    None if self.kept(id).await?.is_none() => return Ok(None),
+                    None => return Err(NatsError::unavailable("a result's body is not there")),
+                }
             }
         };
         let (response, trailers) = kept.into_head();
@@ -180,16 +177,24 @@ impl Store for NatsStore {
         };
         let started = end.started.map(record::time_of);
         let retain = self.shared.options.retain;
-        let won = held
-            .end(&self.shared, &body, |record| {
+        let write = async |event, kept: Option<Kept>, body: &[u8]| {
+            let ended = |record: &mut Record| {
                 if let Some(at) = started {
                     record.start(at);
                 }
                 record.progress(&end.progress);
                 record.response = kept.clone();
                 record.end(event, retain);
-            })
-            .await?;
+            };
+            held.end(&self.shared, body, ended).await
+        };
+        let won = match write(event, kept, &body).await {
+            Err(NatsError::TooLarge) => {
+                let event = Event::Broke(ErrorCode::ResultTooLarge);
+                write(event, None, b"").await?
+            }
+            ended => ended?,
+        };
         if won {
             let record = held.state.lock().record.clone();
             let tidied = match self.shared.tidy(held.id, &record).await {
@@ -225,6 +230,17 @@ impl Store for NatsStore {
 }
 
 impl NatsStore {
+    /// The response that a job ended with, and what of its body is with it.
+    async fn kept(&self, id: JobId) -> Result<Option<(Kept, Bytes)>, NatsError> {
+        let shared = &self.shared;
+        let found = shared
+            .barrier
+            .read(async || shared.record(id).await)
+            .await?;
+        let found = found.filter(|found| !found.record.forgotten && !found.record.is_expired());
+        Ok(found.and_then(|found| Some((found.record.response?, found.body))))
+    }
+
     /// Puts a result's body where it belongs: into the record, or into parts of its own.
     async fn keep_result(
         &self,
@@ -233,17 +249,16 @@ impl NatsStore {
     ) -> Result<(Kept, Bytes), NatsError> {
         let mut kept = Kept::new(&response);
         let body = response.into_body().bytes;
-        if body.len() <= self.shared.inline {
+        if body.len() <= self.shared.inline() {
             return Ok((kept, body));
         }
         let (id, claim) = (held.id, held.claim);
         let subject = |part| self.shared.names.result_part(id, claim, part);
-        let (context, size) = (&self.shared.context, self.shared.part);
+        let (context, size) = (&self.shared.context, self.shared.part());
         let patience = claim::PATIENCE;
         match parts::write(context, subject, &body, size, patience).await {
             Ok(count) => kept.parts = Some(record::Parts { claim, count }),
-            Err(Refused::Unknown(error)) => return Err(error),
-            Err(_) => return Err(NatsError::unavailable("the stream of results is full")),
+            Err(refused) => return Err(refused.into_error()),
         }
         Ok((kept, Bytes::new()))
     }
@@ -251,7 +266,7 @@ impl NatsStore {
     /// Lets another process run it.
     async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
         let pause = std::time::Duration::ZERO;
-        let hand_back = |record: &mut record::Record| record.hand_back(pause);
+        let hand_back = |record: &mut Record| record.hand_back(pause);
         let (none, patience) = (Bytes::new(), claim::PATIENCE);
         let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
         if !rewritten.await? {

@@ -53,9 +53,12 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }
-        clear(shared, id, &record).await?;
-        if has_parts {
-            log::purge(&shared.streams.results, &shared.names.result_parts(id)).await?;
+        if let Err(error) = clear(shared, id, &record, has_parts).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                %id,
+                "an ended job's request is still in the queue"
+            );
         }
         let job = match forget {
             true => was,
@@ -66,11 +69,21 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
     Err(NatsError::unavailable("a job changes over and over"))
 }
 
-/// Takes the request of an ended job out of the queue. Should that fail, whoever is handed it does.
-async fn clear(shared: &Shared, id: JobId, record: &Record) -> Result<(), NatsError> {
+/// Takes the request of an ended job out of the queue, and its result away. Should that fail, whoever is
+/// handed the request does the one, or who [tends](Shared::tend_waiting) what waits, and the result is nobody's
+/// and expires.
+async fn clear(
+    shared: &Shared,
+    id: JobId,
+    record: &Record,
+    has_parts: bool,
+) -> Result<(), NatsError> {
     shared.tidy(id, record).await?;
     if let Some(waiting) = shared.waiting(id).await? {
         log::delete(&shared.streams.queue, waiting.sequence).await?;
+    }
+    if has_parts {
+        log::purge(&shared.streams.results, &shared.names.result_parts(id)).await?;
     }
     Ok(())
 }

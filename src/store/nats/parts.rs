@@ -11,11 +11,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
     NatsError,
+    barrier::Barrier,
     log::{self, Refused},
 };
 
 /// How many parts of a body are on their way at a time.
 const AT_ONCE: usize = 8;
+
+/// How large a part is at most: messages of more are for servers that are set up for them.
+pub(super) const LARGEST: usize = 256 << 10;
 
 /// Writes a body, and returns in how many parts.
 pub(super) async fn write(
@@ -40,14 +44,20 @@ pub(super) async fn write(
     Ok(count)
 }
 
-/// Reads a body; `None` where a part of it is gone.
+/// Reads a body; `None` where a part of it is certainly gone.
 pub(super) async fn read(
     stream: &Stream<()>,
+    barrier: &Barrier,
     subject: impl Fn(u32) -> String,
     count: u32,
 ) -> Result<Option<Bytes>, NatsError> {
     let subject = &subject;
-    let reading = (0..count).map(|part| async move { log::last(stream, &subject(part)).await });
+    let reading = (0..count).map(|part| async move {
+        let subject = subject(part);
+        barrier
+            .read(async || log::last(stream, &subject).await)
+            .await
+    });
     let mut parts = stream::iter(reading).buffered(AT_ONCE);
     let mut body = BytesMut::new();
     while let Some(part) = parts.try_next().await? {

@@ -93,6 +93,10 @@ pub(super) struct Parts {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Holder {
     pub(super) claim: u64,
+    /// Which message of the queue it was claimed for, where there was one: of a request whose writing
+    /// had to be repeated there may be two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<u64>,
     /// Until when it holds without a sign of life, where no message of the queue tells: the job was
     /// begun by the process that took its request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,12 +149,16 @@ impl Record {
         }
     }
 
-    /// Somebody has begun to run it.
-    pub(super) fn claim(&mut self, claim: u64) {
+    /// Somebody who was handed this message has begun to run it.
+    pub(super) fn claim(&mut self, claim: u64, message: u64) {
         self.revision += 1;
         self.status = Status::Running;
         self.started_at.get_or_insert_with(now);
-        self.holder = Some(Holder { claim, until: None });
+        self.holder = Some(Holder {
+            claim,
+            message: Some(message),
+            until: None,
+        });
         self.attempts += 1;
         self.not_before = None;
     }
@@ -160,6 +168,12 @@ impl Record {
         self.revision += 1;
         self.holder = None;
         self.not_before = (!pause.is_zero()).then(|| now() + whole_millis(pause));
+    }
+
+    /// How long it is not to be begun.
+    pub(super) fn pause(&self) -> Duration {
+        let left = self.not_before.map_or(0, |at| at.saturating_sub(now()));
+        Duration::from_millis(left)
     }
 
     /// What the call has told since.

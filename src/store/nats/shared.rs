@@ -2,11 +2,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::{
     Client,
-    jetstream::context::{Context, ContextBuilder},
+    jetstream::{
+        context::{Context, ContextBuilder},
+        stream::Stream,
+    },
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::sleep};
+use tokio::sync::Notify;
 
 use super::{
     NatsError, NatsOptions,
@@ -14,22 +17,16 @@ use super::{
     claim::Held,
     envelope::{open, seal},
     interest::Interest,
-    log::{self, Entry, Refused},
+    log::{self, Entry, Refused, Repeating},
     names::Names,
-    record::{Listed, Record, Used},
+    parts,
+    record::{Listed, Parts, Record, Used},
     streams::Streams,
 };
 use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
 
 /// How many writes may be without an answer at a time.
 const IN_FLIGHT: usize = 65_536;
-
-/// How long a leader that has been replaced may go on answering reads: until it hears of the other, which tells
-/// of itself at once and then each second.
-const NEWS_OF_A_LEADER: Duration = Duration::from_secs(1);
-
-/// The largest message that is written on the strength of what servers take by default.
-const PART: usize = 256 << 10;
 
 /// What all clones of a store share.
 pub(super) struct Shared {
@@ -38,14 +35,16 @@ pub(super) struct Shared {
     pub(super) options: NatsOptions,
     pub(super) streams: Streams,
     pub(super) budget: Budget,
-    /// Up to which size a body is kept in its record.
-    pub(super) inline: usize,
-    pub(super) part: usize,
     /// What this process has claimed or is about to: a job may be claimed twice, by who runs it and by who is
     /// handed its request once more. Held for a look-up or a copy, never across an await.
     pub(super) active: Mutex<BTreeMap<(JobId, u64), Arc<Held>>>,
     pub(super) interest: Interest,
+    /// Of what a job is looked up in.
     pub(super) barrier: Barrier,
+    /// Of the parts of requests.
+    requests: Barrier,
+    /// Of the parts of results.
+    results: Barrier,
     /// A call has told something.
     pub(super) told: Notify,
 }
@@ -68,21 +67,35 @@ impl Shared {
             .build(client);
         let names = Names::new(&options.prefix);
         let streams = Streams::make(&context, &names, &options).await?;
-        // Known from here on: a client may be there before its connection is.
-        let half = (context.client().server_info().max_payload / 2).max(1);
+        let barrier = |of: &[&Stream<()>]| Barrier::new(of, options.replicas);
         Ok(Self {
-            barrier: Barrier::new(&streams),
+            barrier: barrier(&[&streams.queue, &streams.jobs]),
+            requests: barrier(&[&streams.requests]),
+            results: barrier(&[&streams.results]),
             streams,
             names,
             context,
             budget: Budget::new(options.max_bytes),
-            inline: options.inline.min(half),
-            part: PART.min(half),
             options,
             active: Mutex::default(),
             interest: Interest::default(),
             told: Notify::new(),
         })
+    }
+
+    /// Up to which size a body is kept in its record: one message has to take that and the head.
+    pub(super) fn inline(&self) -> usize {
+        self.options.inline.min(self.half())
+    }
+
+    /// How large the parts of a body are that is not.
+    pub(super) fn part(&self) -> usize {
+        parts::LARGEST.min(self.half())
+    }
+
+    /// Half of what the server that this process is connected to takes in one message.
+    fn half(&self) -> usize {
+        (self.context.client().max_payload() / 2).max(1)
     }
 
     pub(super) fn all_active(&self) -> Vec<Arc<Held>> {
@@ -113,26 +126,28 @@ impl Shared {
 
     /// What is known of a job.
     pub(super) async fn lookup(&self, id: JobId) -> Result<Lookup, NatsError> {
-        if let Some(known) = self.look(id).await? {
-            return Ok(known);
-        }
-        let rounds = match self.options.replicas {
-            1 => 1,
-            _ => 2,
-        };
-        for round in 0..rounds {
-            if round > 0 {
-                sleep(NEWS_OF_A_LEADER).await;
-            }
-            self.barrier.raise().await?;
-            if let Some(known) = self.look(id).await? {
-                return Ok(known);
-            }
-        }
-        match self.streams.are_whole().await? {
-            true => Ok(Lookup::Unknown),
-            false => Err(NatsError::unavailable("not all replicas are there to ask")),
-        }
+        let known = self.barrier.read(|| self.look(id)).await?;
+        Ok(known.unwrap_or(Lookup::Unknown))
+    }
+
+    /// A request's body from its parts; `None` where they have expired.
+    pub(super) async fn request_body(
+        &self,
+        id: JobId,
+        count: u32,
+    ) -> Result<Option<Bytes>, NatsError> {
+        let subject = |part| self.names.request_part(id, part);
+        parts::read(&self.streams.requests, &self.requests, subject, count).await
+    }
+
+    /// A result's body from its parts; `None` where they have expired.
+    pub(super) async fn result_body(
+        &self,
+        id: JobId,
+        Parts { claim, count }: Parts,
+    ) -> Result<Option<Bytes>, NatsError> {
+        let subject = |part| self.names.result_part(id, claim, part);
+        parts::read(&self.streams.results, &self.results, subject, count).await
     }
 
     /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
@@ -165,17 +180,26 @@ impl Shared {
     ) -> Result<Option<u64>, NatsError> {
         record.nonce = rand::random();
         let payload = seal(record, body);
-        let (context, expected) = (&self.context, Some(expected));
-        match log::write(context, subject, expected, claim, &payload, patience).await {
-            Ok(sequence) => Ok(Some(sequence)),
-            Err(Refused::Conflict) => {
-                let found = log::last(&self.streams.jobs, subject).await?;
-                let found = found.map(self::found).transpose()?;
-                let same = found.filter(|found| found.record.nonce == record.nonce);
-                Ok(same.map(|found| found.sequence))
-            }
-            Err(Refused::Full) => Err(NatsError::unavailable("the bucket is full")),
-            Err(Refused::Unknown(error)) => Err(error),
+        let context = &self.context;
+        match log::write(context, subject, Some(expected), claim, &payload, patience).await {
+            Ok(sequence) => return Ok(Some(sequence)),
+            Err(Refused::Conflict) => {}
+            Err(refused) => return Err(refused.into_error()),
+        }
+        // Of somebody else, or of this very write, whose answer was lost: that has to be known.
+        let mut repeating = Repeating::until(patience);
+        loop {
+            let error = match log::last(&self.streams.jobs, subject).await {
+                Ok(Some(entry)) => {
+                    let found = found(entry)?;
+                    let is_this = found.record.nonce == record.nonce;
+                    return Ok(is_this.then_some(found.sequence));
+                }
+                Ok(None) if expected != 0 => return Ok(None),
+                Ok(None) => NatsError::unavailable("a leader does not know yet what is there"),
+                Err(error) => error,
+            };
+            repeating.after(error, subject).await?;
         }
     }
 
@@ -201,8 +225,7 @@ impl Shared {
                 match log::write(context, &subject, expected, None, &payload, patience).await {
                     // Somebody else has renewed it.
                     Ok(_) | Err(Refused::Conflict) => {}
-                    Err(Refused::Full) => return Err(NatsError::unavailable("the bucket is full")),
-                    Err(Refused::Unknown(error)) => return Err(error),
+                    Err(refused) => return Err(refused.into_error()),
                 }
             }
         }
@@ -224,8 +247,7 @@ impl Shared {
         let (context, patience) = (&self.context, self.patience());
         match log::write(context, &subject, None, None, &payload, patience).await {
             Ok(_) => Ok(()),
-            Err(Refused::Unknown(error)) => Err(error),
-            Err(_) => Err(NatsError::unavailable("the bucket is full")),
+            Err(refused) => Err(refused.into_error()),
         }
     }
 

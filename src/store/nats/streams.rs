@@ -78,21 +78,6 @@ impl Streams {
     }
 }
 
-impl Streams {
-    /// Whether every replica of what jobs are looked up in is there, and up to date.
-    pub(super) async fn are_whole(&self) -> Result<bool, NatsError> {
-        for stream in [&self.queue, &self.jobs] {
-            let info = stream.get_info().await.map_err(NatsError::unavailable)?;
-            let replicas = info.cluster.map(|cluster| cluster.replicas);
-            let replicas = replicas.unwrap_or_default();
-            if !replicas.iter().all(|peer| peer.current && !peer.offline) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
 /// Any number of processes may do this at a time: one makes it, and all look whether it fits.
 async fn stream(context: &Context, wanted: Config) -> Result<Stream<()>, NatsError> {
     let found = match context.get_stream(&wanted.name).await {

@@ -34,6 +34,13 @@ enum Keyed {
     Full,
 }
 
+/// Why a request is not in the queue, as far as is known.
+enum Queueing {
+    Refused(Acceptance<NatsClaim>),
+    /// It may be there or not.
+    Unknown(NatsError),
+}
+
 pub(super) async fn accept(
     shared: Arc<Shared>,
     mut new: NewJob,
@@ -70,12 +77,12 @@ async fn submit(
     new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
-    let parts = match request.body.len() > shared.inline {
+    let parts = match request.body.len() > shared.inline() {
         false => None,
         true => match shared.write_request(new.id, &request).await {
             Ok(count) => Some(count),
-            Err(Refused::Unknown(error)) => return Err(error),
-            Err(_) => return Ok(Acceptance::Full),
+            Err(Refused::Full) => return Ok(Acceptance::Full),
+            Err(refused) => return Err(refused.into_error()),
         },
     };
     let asked = Asked::new(&new, &request, parts);
@@ -96,20 +103,16 @@ async fn submit(
             }
             Ok(Acceptance::Queued)
         }
-        Err(Refused::Conflict) => Ok(Acceptance::Queued),
-        Err(Refused::Full) => {
+        Err(Queueing::Refused(why)) => {
             if parts.is_some() && new.key.is_none() {
-                log::purge(
-                    &shared.streams.requests,
-                    &shared.names.request_parts(new.id),
-                )
-                .await?;
+                let parts = shared.names.request_parts(new.id);
+                log::purge(&shared.streams.requests, &parts).await?;
             }
-            Ok(Acceptance::Full)
+            Ok(why)
         }
         // Somebody may have joined it meanwhile, and been told that it is accepted.
-        Err(Refused::Unknown(error)) if new.key.is_some() => Err(error),
-        Err(Refused::Unknown(error)) => shared.withdraw(new.id, &asked, error).await,
+        Err(Queueing::Unknown(error)) if new.key.is_some() => Err(error),
+        Err(Queueing::Unknown(error)) => shared.withdraw(new.id, &asked, error).await,
     }
 }
 
@@ -123,7 +126,12 @@ async fn hold(
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let claim = rand::random();
     let until = Some(now() + whole_millis(shared.options.lease));
-    let mut record = Record::here(new, asked, Holder { claim, until });
+    let holder = Holder {
+        claim,
+        message: None,
+        until,
+    };
+    let mut record = Record::here(new, asked, holder);
     let patience = shared.patience();
     let run = shared.names.run(new.id);
     let put = shared.put(&run, &mut record, b"", 0, Some(claim), patience);
@@ -133,22 +141,15 @@ async fn hold(
     };
     let sequence = match shared.enqueue(new.id, asked, request).await {
         Ok(sequence) => sequence,
-        Err(Refused::Conflict) => {
-            let waiting = shared.waiting(new.id).await?;
-            match waiting {
-                Some(waiting) => waiting.sequence,
-                None => return Ok(Acceptance::Queued),
-            }
-        }
         Err(refused) => {
             // What cannot be taken back goes by itself: nobody has been told of it, unless it has a key.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
-            record.forgotten = new.key.is_none() || matches!(refused, Refused::Full);
+            record.forgotten = new.key.is_none() || matches!(refused, Queueing::Refused(_));
             let end = shared.names.end(new.id);
             let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
             return match refused {
-                Refused::Unknown(error) => Err(error),
-                _ => taken_back.map(|_| Acceptance::Full),
+                Queueing::Unknown(error) => Err(error),
+                Queueing::Refused(why) => taken_back.map(|_| why),
             };
         }
     };
@@ -170,23 +171,35 @@ async fn hold(
 impl Shared {
     async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
         let subject = |part| self.names.request_part(id, part);
-        let (body, size) = (&request.body, self.part);
+        let (body, size) = (&request.body, self.part());
         parts::write(&self.context, subject, body, size, self.patience()).await
     }
 
+    /// Puts a request into the queue, perhaps twice where the first answer is lost: whoever is handed the
+    /// second sees that.
+    ///
+    /// It is not told to expect no other. What is in a work queue at a time is not the same on all of its
+    /// replicas, since what is acknowledged is removed on each by itself: of a repeated write, one replica
+    /// might find the first in its way, and another not. Up to 2.11 each decides for itself then, and from
+    /// there on they differ.
     async fn enqueue(
         &self,
         id: JobId,
         asked: &Asked,
         request: &NatsRecord,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, Queueing> {
         let body = match asked.parts {
             None => &request.body[..],
             Some(_) => &[],
         };
         let (subject, payload) = (self.names.queued(id), seal(asked, body));
         let (context, patience) = (&self.context, self.patience());
-        log::write(context, &subject, Some(0), None, &payload, patience).await
+        let written = log::write(context, &subject, None, None, &payload, patience).await;
+        written.map_err(|refused| match refused {
+            Refused::Full => Queueing::Refused(Acceptance::Full),
+            Refused::TooLarge => Queueing::Refused(Acceptance::TooLarge),
+            unknown => Queueing::Unknown(unknown.into_error()),
+        })
     }
 
     /// Whether a request was put into the queue is not known: it is not, from now on, unless a worker
@@ -206,8 +219,8 @@ impl Shared {
         if withdrawn.await?.is_none() {
             return Ok(Acceptance::Queued);
         }
-        let waiting = self.waiting(id).await?;
-        if let Some(waiting) = waiting {
+        // Should it come to the queue later, it is taken out there.
+        if let Some(waiting) = self.waiting(id).await? {
             log::delete(&self.streams.queue, waiting.sequence).await?;
         }
         Err(error)
@@ -238,7 +251,7 @@ impl Shared {
                     Ok(_) => return Ok(Keyed::First),
                     Err(Refused::Conflict) => {}
                     Err(Refused::Full) => return Ok(Keyed::Full),
-                    Err(Refused::Unknown(error)) => return Err(error),
+                    Err(refused) => return Err(refused.into_error()),
                 }
             }
             let Some((found, sequence)) = self.used(&subject).await? else {

@@ -31,6 +31,18 @@ const WAIT: Duration = Duration::from_secs(2);
 /// How long the server may take to tell that there is none.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a request is left alone of which something could not be read.
+const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
+
+/// The same where this process has no room for its body.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
+/// The same where its job changes while it is looked at.
+const SOON: Duration = Duration::from_millis(100);
+
+/// How often a job that changes while it is looked at is looked at again.
+const ROUNDS: usize = 3;
+
 /// The longest pause before a request is begun again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
@@ -58,12 +70,29 @@ impl Drop for NatsTicket {
 
 /// What is to be done with a request that was handed out.
 enum Verdict {
-    /// It is claimed, with this record at this place.
-    Run(Record, u64),
+    /// It is claimed, with this record at this place, and this is its body.
+    Run(Record, u64, Bytes),
     /// Its job has ended.
     Done(Record),
+    /// There is another message of the same request, and somebody has that.
+    Double,
     /// It is not for now.
     Later(Duration),
+}
+
+/// What is to be done, as far as what is known of the job tells.
+enum Plan {
+    Leave(Verdict),
+    /// It is to be claimed, over this.
+    Begin(Writing),
+    Write(Writing),
+}
+
+/// A record that is to be written, and over what.
+struct Writing {
+    record: Record,
+    subject: String,
+    expected: u64,
 }
 
 /// Waits for requests, and takes all that are there up to `most`.
@@ -107,6 +136,9 @@ async fn gather(
 }
 
 /// Claims a request, unless that is not to be.
+///
+/// Everything that the request takes to be run is read before. What goes wrong up to there leaves it as it
+/// was; once a claim may be written it is found out whether it is, however long that takes.
 pub(super) async fn claim(
     shared: &Arc<Shared>,
     mut ticket: NatsTicket,
@@ -114,7 +146,8 @@ pub(super) async fn claim(
     let Some(message) = ticket.message.take() else {
         return Ok(None);
     };
-    let delivered = message.info().map_err(NatsError::Unavailable)?.delivered;
+    let info = message.info().map_err(NatsError::Unavailable)?;
+    let (delivered, place) = (info.delivered, info.stream_sequence);
     let (message, acker) = message.split();
     let acker = Arc::new(acker);
     let subject = message.subject.as_str();
@@ -130,6 +163,16 @@ pub(super) async fn claim(
             return Err(error);
         }
     };
+    // For a body that is here already it is of no other use than to know.
+    let bytes = match asked.parts {
+        None => body.len(),
+        Some(count) => count as usize * parts::LARGEST,
+    };
+    let charge = shared.budget.reserve(bytes.min(shared.budget.limit()));
+    if charge.is_none() && asked.parts.is_some() {
+        settle(&acker, AckKind::Nak(Some(NO_ROOM))).await?;
+        return Ok(None);
+    }
     let claim = rand::random();
     let may_rerun = asked.may_rerun(&shared.options);
     // Known to who watches for others before anybody can see it.
@@ -141,25 +184,32 @@ pub(super) async fn claim(
         id,
         asked: &asked,
         claim,
+        place,
         may_rerun,
         delivered,
     };
-    let verdict = attempt.decide().await?;
-    match verdict {
-        Verdict::Run(record, sequence) => claimed.held.wrote(record, sequence),
-        Verdict::Later(pause) => {
+    let body = match attempt.decide(body).await {
+        Ok(Verdict::Run(record, sequence, body)) => {
+            claimed.held.wrote(record, sequence);
+            body
+        }
+        Ok(Verdict::Later(pause)) => {
             settle(&acker, AckKind::Nak(Some(pause))).await?;
             return Ok(None);
         }
-        Verdict::Done(record) => {
+        Ok(Verdict::Done(record)) => {
             shared.tidy(id, &record).await?;
             settle(&acker, AckKind::Ack).await?;
             return Ok(None);
         }
-    }
-    let Some(body) = whole_body(shared, id, &asked, body).await? else {
-        tracing::error!(%id, "the request's body has expired");
-        return give_up(shared, claimed).await;
+        Ok(Verdict::Double) => {
+            settle(&acker, AckKind::Ack).await?;
+            return Ok(None);
+        }
+        Err(error) => {
+            settle(&acker, AckKind::Nak(Some(AFTER_AN_ERROR))).await?;
+            return Err(error);
+        }
     };
     let (created_at, is_owned) = (asked.created_at, asked.owner.is_some());
     let kind = Kind::new(&asked.kind);
@@ -171,8 +221,7 @@ pub(super) async fn claim(
         }
     };
     let body = Collected {
-        // Of no other use to the budget than to know: it is here already.
-        charge: shared.budget.reserve(body.len()),
+        charge,
         bytes: body,
         trailers: trailers.map(Box::new),
     };
@@ -186,21 +235,6 @@ pub(super) async fn claim(
         head,
         body,
     }))
-}
-
-async fn whole_body(
-    shared: &Shared,
-    id: JobId,
-    asked: &Asked,
-    body: Bytes,
-) -> Result<Option<Bytes>, NatsError> {
-    match asked.parts {
-        None => Ok(Some(body)),
-        Some(count) => {
-            let subject = |part| shared.names.request_part(id, part);
-            parts::read(&shared.streams.requests, subject, count).await
-        }
-    }
 }
 
 async fn give_up(
@@ -227,86 +261,103 @@ struct Attempt<'a> {
     id: JobId,
     asked: &'a Asked,
     claim: u64,
+    /// Where in the queue it is.
+    place: u64,
     may_rerun: bool,
     /// How often it was handed out, this time included.
     delivered: i64,
 }
 
 impl Attempt<'_> {
-    async fn decide(&self) -> Result<Verdict, NatsError> {
-        let run = self.shared.names.run(self.id);
-        let mut record = Record::queued(self.asked);
-        if self.may_be_forgotten() {
-            self.lose(&mut record);
-        } else {
-            record.claim(self.claim);
+    /// Finds out what is to be done with it. An error comes from before anything was written.
+    async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
+        let mut body = self.asked.parts.is_none().then_some(with_it);
+        // What is handed out for the first time has no record as a rule: that is tried without a look,
+        // unless a large body would be read for it.
+        let mut found = match self.delivered > 1 || body.is_none() {
+            true => self.shared.record(self.id).await?,
+            false => None,
+        };
+        for _ in 0..ROUNDS {
+            let mut writing = match self.plan(found) {
+                Plan::Leave(verdict) => return Ok(verdict),
+                Plan::Write(writing) => writing,
+                Plan::Begin(writing) => {
+                    if let (None, Some(count)) = (&body, self.asked.parts) {
+                        body = self.shared.request_body(self.id, count).await?;
+                    }
+                    match body {
+                        Some(_) => self.begin(writing),
+                        None => self.lose(writing, "the request's body has expired"),
+                    }
+                }
+            };
+            if let Some(sequence) = self.put(&mut writing).await? {
+                let record = writing.record;
+                return Ok(match record.holder {
+                    Some(_) => Verdict::Run(record, sequence, body.unwrap_or_default()),
+                    None if record.is_ended() => Verdict::Done(record),
+                    None => Verdict::Later(record.pause()),
+                });
+            }
+            // Somebody was faster.
+            found = self.shared.record(self.id).await?;
         }
-        if let Some(sequence) = self.put(&run, &mut record, 0).await? {
-            return Ok(self.verdict(record, sequence));
-        }
-        match self.shared.record(self.id).await? {
-            Some(found) => self.decide_on(found).await,
-            // Expired in between: once more, from the beginning.
-            None => Ok(Verdict::Later(Duration::from_millis(100))),
-        }
+        Ok(Verdict::Later(SOON))
     }
 
-    /// What becomes of a job that has a record.
-    async fn decide_on(&self, found: Found) -> Result<Verdict, NatsError> {
-        let (mut record, mut at) = (found.record, found.sequence);
-        let mut subject = found.subject;
+    fn plan(&self, found: Option<Found>) -> Plan {
+        let Some(found) = found else {
+            let first = Writing {
+                record: Record::queued(self.asked),
+                subject: self.shared.names.run(self.id),
+                expected: 0,
+            };
+            return match self.may_be_forgotten() {
+                true => Plan::Write(self.lose(first, "it may have been run and forgotten")),
+                false => Plan::Begin(first),
+            };
+        };
         let options = &self.shared.options;
-        let lease = options.lease;
+        let mut writing = Writing {
+            record: found.record,
+            subject: found.subject,
+            expected: found.sequence,
+        };
+        let record = &mut writing.record;
         if record.is_ended() {
-            return Ok(Verdict::Done(record));
+            return Plan::Leave(Verdict::Done(writing.record));
         }
+        let attempts = record.attempts;
         match record.holder {
-            None => {
-                let pause = record.not_before.map_or(0, |at| at.saturating_sub(now()));
-                if pause > 0 {
-                    return Ok(Verdict::Later(Duration::from_millis(pause)));
-                }
-                record.claim(self.claim);
+            None => match record.pause() {
+                Duration::ZERO => Plan::Begin(writing),
+                pause => Plan::Leave(Verdict::Later(pause)),
+            },
+            Some(holder) if holder.message.is_some_and(|place| place != self.place) => {
+                Plan::Leave(Verdict::Double)
             }
-            // It was written by this attempt, whose answer was lost.
-            Some(holder) if holder.claim == self.claim => {}
             // Its process runs it, and says until when that is to be believed.
             Some(holder) if holder.until.is_some_and(|until| until > now()) => {
                 let left = holder.until.unwrap_or_default().saturating_sub(now());
-                return Ok(Verdict::Later(Duration::from_millis(left + 500)));
+                Plan::Leave(Verdict::Later(Duration::from_millis(left + 500)))
             }
             // Handed out once, and yet somebody has it: the servers have lost count. If that one is
             // gone, its lease will tell.
             Some(holder) if holder.until.is_none() && self.delivered <= 1 => {
-                return Ok(Verdict::Later(lease));
+                Plan::Leave(Verdict::Later(options.lease))
             }
-            // Whoever ran it is gone.
-            Some(_) if !self.may_rerun || record.attempts >= options.attempts => {
-                self.lose(&mut record);
-                (subject, at) = (self.shared.names.end(self.id), 0);
+            // Whoever had it is gone.
+            Some(_) if !self.may_rerun || attempts >= options.attempts => {
+                Plan::Write(self.lose(writing, "the process that ran it is gone"))
             }
-            Some(_) if record.attempts <= 1 => record.claim(self.claim),
+            Some(_) if attempts <= 1 => Plan::Begin(writing),
             Some(_) => {
-                let doublings = record.attempts.saturating_sub(2).min(16);
-                let pause = (lease * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+                let doublings = attempts.saturating_sub(2).min(16);
+                let pause = (options.lease * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
                 record.hand_back(pause);
-                return match self.put(&subject, &mut record, at).await? {
-                    Some(_) => Ok(Verdict::Later(pause)),
-                    None => Ok(Verdict::Later(Duration::from_millis(100))),
-                };
+                Plan::Write(writing)
             }
-        }
-        match self.put(&subject, &mut record, at).await? {
-            Some(sequence) => Ok(self.verdict(record, sequence)),
-            // Somebody was faster: what there is to do about that is seen when it is handed out again.
-            None => Ok(Verdict::Later(Duration::from_millis(100))),
-        }
-    }
-
-    fn verdict(&self, record: Record, sequence: u64) -> Verdict {
-        match record.is_ended() {
-            true => Verdict::Done(record),
-            false => Verdict::Run(record, sequence),
         }
     }
 
@@ -317,24 +368,35 @@ impl Attempt<'_> {
         self.delivered > 1 && !self.may_rerun && age > whole_millis(self.shared.options.retain)
     }
 
-    fn lose(&self, record: &mut Record) {
-        tracing::warn!(id = %self.id, attempts = record.attempts, "the process that ran it is gone");
-        let retain = self.shared.options.retain;
-        record.end(Event::Broke(ErrorCode::Lost), retain);
+    fn begin(&self, mut writing: Writing) -> Writing {
+        writing.record.claim(self.claim, self.place);
+        writing
     }
 
-    async fn put(
-        &self,
-        subject: &str,
-        record: &mut Record,
-        expected: u64,
-    ) -> Result<Option<u64>, NatsError> {
-        let claim = Some(self.claim);
-        // Longer than for a client: what is claimed and not known to be looks like a claim of the dead.
-        let patience = self.shared.options.lease / 2;
+    /// The end of a job that is not to be run (any more): where there is nothing of it yet, or where ends are.
+    fn lose(&self, mut writing: Writing, why: &'static str) -> Writing {
+        let attempts = writing.record.attempts;
+        tracing::warn!(id = %self.id, attempts, why, "a job is lost");
+        if writing.expected != 0 {
+            (writing.subject, writing.expected) = (self.shared.names.end(self.id), 0);
+        }
+        let retain = self.shared.options.retain;
+        writing.record.end(Event::Broke(ErrorCode::Lost), retain);
+        writing
+    }
+
+    /// Writes it, and does not give up before it is known whether that was done: a claim that nobody knows of
+    /// looks like one of the dead. Whoever leaves in the meantime drops this.
+    async fn put(&self, writing: &mut Writing) -> Result<Option<u64>, NatsError> {
+        let Writing {
+            record,
+            subject,
+            expected,
+        } = writing;
+        let (claim, patience) = (Some(self.claim), Duration::MAX);
         let put = self
             .shared
-            .put(subject, record, b"", expected, claim, patience);
+            .put(subject, record, b"", *expected, claim, patience);
         put.await
     }
 }

@@ -37,7 +37,7 @@ impl Tasks {
         tasks.spawn(notice(shared.clone(), changes));
         tasks.spawn(beat(shared.clone()));
         tasks.spawn(keep(shared.clone()));
-        tasks.spawn(renew_waiting(shared.clone()));
+        tasks.spawn(tend_waiting(shared.clone()));
         Ok(Self { _tasks: tasks })
     }
 }
@@ -74,14 +74,15 @@ async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Keeps what belongs to requests that wait from expiring before them.
-async fn renew_waiting(shared: Arc<Shared>) {
+/// Keeps what belongs to requests that wait from expiring before them, and the queue from keeping them for
+/// longer than they wait.
+async fn tend_waiting(shared: Arc<Shared>) {
     loop {
         sleep(shared.quarter()).await;
-        if let Err(error) = shared.renew_waiting().await {
+        if let Err(error) = shared.tend_waiting().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "keys of waiting requests are not renewed"
+                "what belongs to waiting requests is not renewed"
             );
         }
     }

@@ -68,8 +68,9 @@ impl Shared {
     }
 
     /// Lets keys and places in lists live as long as the requests that wait for longer than these
-    /// would. Of all processes one does that, each quarter of the retention.
-    pub(super) async fn renew_waiting(&self) -> Result<(), NatsError> {
+    /// would, and takes out requests whose job has ended: else they would be begun when that is forgotten.
+    /// Of all processes one does that, each quarter of the retention.
+    pub(super) async fn tend_waiting(&self) -> Result<(), NatsError> {
         let info = self.streams.queue.get_info().await;
         let info = info.map_err(NatsError::unavailable)?;
         if info.state.messages == 0 || !self.takes_turn().await? {
@@ -78,14 +79,33 @@ impl Shared {
         let oldest = now().saturating_sub(whole_millis(self.quarter()) / 2);
         let waiting = self.all_waiting().await?;
         waiting
-            .try_for_each_concurrent(AT_ONCE, async |(id, Waiting { asked, .. })| {
-                let is_bound = asked.key.is_some() || asked.owner.is_some();
-                match is_bound && asked.created_at < oldest {
-                    true => self.renew(id, &Record::queued(&asked)).await,
+            .try_for_each_concurrent(AT_ONCE, async |(id, waiting)| {
+                match waiting.asked.created_at < oldest {
+                    true => self.tend(id, &waiting).await,
                     false => Ok(()),
                 }
             })
             .await
+    }
+
+    async fn tend(
+        &self,
+        id: JobId,
+        Waiting { asked, sequence }: &Waiting,
+    ) -> Result<(), NatsError> {
+        // What has none of its run has no end either: most are asked for once.
+        let run = log::last(&self.streams.jobs, &self.names.run(id)).await?;
+        if run.is_some()
+            && let Some(found) = self.record(id).await?
+            && found.record.is_ended()
+        {
+            self.tidy(id, &found.record).await?;
+            return log::delete(&self.streams.queue, *sequence).await;
+        }
+        match asked.key.is_some() || asked.owner.is_some() {
+            true => self.renew(id, &Record::queued(asked)).await,
+            false => Ok(()),
+        }
     }
 
     pub(super) fn quarter(&self) -> Duration {
@@ -113,8 +133,7 @@ impl Shared {
         match log::write(context, &subject, expected, None, &payload, patience).await {
             Ok(_) => Ok(true),
             Err(Refused::Conflict) => Ok(false),
-            Err(Refused::Full) => Err(NatsError::unavailable("the bucket is full")),
-            Err(Refused::Unknown(error)) => Err(error),
+            Err(refused) => Err(refused.into_error()),
         }
     }
 }
