@@ -56,7 +56,7 @@ async fn main() {
         if !wanted.is_empty() && !wanted.contains(&name) {
             continue;
         }
-        let servers = Servers::start_with(replicas, settings).await;
+        let servers = Servers::start_with(replicas, "", settings).await;
         let servers = servers.expect("nats-server, of 2.10 or later where it is to sync always");
         for at_a_time in [1, 32, 256] {
             let row = accept(&servers, replicas, at_a_time).await;

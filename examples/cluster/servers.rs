@@ -38,16 +38,12 @@ impl Servers {
 
     /// So many servers in a cluster.
     pub(crate) async fn start(count: usize) -> Option<Self> {
-        Self::start_with(count, "").await
+        Self::start_with(count, "", "").await
     }
 
-    /// The same with more settings of JetStream.
-    pub(crate) async fn start_with(count: usize, settings: &str) -> Option<Self> {
-        if Command::new("nats-server")
-            .arg("--version")
-            .output()
-            .is_err()
-        {
+    /// The same with more settings, and of JetStream.
+    pub(crate) async fn start_with(count: usize, settings: &str, jetstream: &str) -> Option<Self> {
+        if Command::new(program()).arg("--version").output().is_err() {
             println!("skipped: no nats-server. `apt-get install nats-server`, or run `./test`");
             return None;
         }
@@ -70,8 +66,8 @@ impl Servers {
             let store = folder.path().join(format!("node{index}"));
             let config = folder.path().join(format!("node{index}.conf"));
             let text = format!(
-                "server_name: node{index}\nlisten: \"127.0.0.1:{}\"\n\
-                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB\n{settings}\n}}\n\
+                "server_name: node{index}\nlisten: \"127.0.0.1:{}\"\n{settings}\n\
+                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB\n{jetstream}\n}}\n\
                  {cluster}",
                 clients[index],
             );

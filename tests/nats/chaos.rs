@@ -7,7 +7,6 @@ use std::{
     collections::HashMap,
     env, fs,
     io::Write,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -20,8 +19,6 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
     select,
     sync::watch,
     task::JoinSet,
@@ -37,6 +34,7 @@ use crate::{
     server::Servers,
     site::layered,
     support::{Answer, Body, Failed, get, request, send},
+    wire::Wire,
 };
 
 /// Where a child process finds what it is to do.
@@ -166,7 +164,7 @@ impl Site {
         let (mut replicas, mut wires) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let wire = Wire::start(&servers.addresses()).await;
-            let client = connect(&format!("nats://{}", wire.address)).await;
+            let client = connect(&wire.url()).await;
             let store = NatsStore::connect(client, options())
                 .await
                 .expect("streams");
@@ -522,58 +520,5 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// The wire of a replica to the servers, that can be cut.
-struct Wire {
-    address: SocketAddr,
-    is_cut: watch::Sender<bool>,
-    /// Ends with it.
-    _connections: JoinSet<()>,
-}
-
-impl Wire {
-    async fn start(servers: &[SocketAddr]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("bound");
-        let (is_cut, cut) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, servers.to_vec(), cut));
-        Self {
-            address,
-            is_cut,
-            _connections: connections,
-        }
-    }
-
-    fn cut(&self, is_cut: bool) {
-        self.is_cut.send_replace(is_cut);
-    }
-}
-
-async fn accept(listener: TcpListener, servers: Vec<SocketAddr>, cut: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((client, _)) = listener.accept().await else {
-            continue;
-        };
-        if !*cut.borrow() {
-            connections.spawn(join(client, servers.clone(), cut.clone()));
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// To whichever server is there, until the wire is cut.
-async fn join(mut client: TcpStream, servers: Vec<SocketAddr>, mut cut: watch::Receiver<bool>) {
-    for server in servers {
-        if let Ok(mut server) = TcpStream::connect(server).await {
-            select! {
-                _ = copy_bidirectional(&mut client, &mut server) => {}
-                _ = cut.wait_for(|cut| *cut) => {}
-            }
-            return;
-        }
     }
 }

@@ -14,9 +14,11 @@ mod suites;
 #[path = "../../examples/cluster/servers.rs"]
 mod server;
 mod site;
+mod wire;
 
 mod chaos;
 mod keeping;
 mod rerunning;
 mod suites_run;
+mod trouble;
 mod working;

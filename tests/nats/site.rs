@@ -27,7 +27,15 @@ pub(crate) async fn process(
     options: NatsOptions,
     builder: Builder,
 ) -> Jobs<NatsStore> {
-    let client = servers.client().await;
+    connected(servers.client().await, options, builder).await
+}
+
+/// The same with a connection of another kind.
+pub(crate) async fn connected(
+    client: async_nats::Client,
+    options: NatsOptions,
+    builder: Builder,
+) -> Jobs<NatsStore> {
     let store = NatsStore::connect(client, options).await.expect("streams");
     builder.build_with(store)
 }

@@ -1,0 +1,335 @@
+//! What goes wrong on the way: nothing of it ends a job that nobody has begun, or begins one twice.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{self, stream::Stream};
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt;
+use tokio::{sync::Notify, time::sleep};
+use tower_accepted::{Jobs, RequestBody};
+
+use crate::{
+    server::Servers,
+    site::{connected, ended, layered, options, process, until, work},
+    support::{Body, Counter, Failed, get, inner, ok, post, request, send},
+    wire::Wire,
+};
+
+/// A service that counts its calls, and answers with its name.
+macro_rules! counting {
+    ($calls:expr, $name:expr) => {{
+        let calls = $calls.clone();
+        inner(move |_: Request<RequestBody<Body>>| {
+            calls.up();
+            async { ok($name) }
+        })
+    }};
+}
+
+async fn stream(servers: &Servers, name: &str) -> Stream {
+    let jetstream = jetstream::new(servers.client().await);
+    jetstream.get_stream(name).await.expect("it is there")
+}
+
+/// The messages that a stream has, by their subjects.
+async fn messages(stream: &Stream) -> Vec<(String, Bytes)> {
+    let state = stream.get_info().await.expect("an answer").state;
+    let mut messages = Vec::new();
+    for sequence in state.first_sequence..=state.last_sequence {
+        if let Ok(message) = stream.get_raw_message(sequence).await {
+            messages.push((message.subject.to_string(), message.payload));
+        }
+    }
+    messages
+}
+
+async fn put_back(servers: &Servers, messages: Vec<(String, Bytes)>) {
+    let jetstream = jetstream::new(servers.client().await);
+    for (subject, payload) in messages {
+        let written = jetstream.publish(subject, payload).await;
+        written.expect("sent").await.expect("stored");
+    }
+}
+
+fn large(path: &str) -> Request<Body> {
+    let mut large = post(path);
+    *large.body_mut() = Body::from(vec![7; 600_000]);
+    large
+}
+
+#[tokio::test]
+async fn a_request_whose_body_cannot_be_read_now_is_run_when_it_can() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().inline(1_000);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, large("/large")).await;
+    let bodies = stream(&servers, "accepted_requests").await;
+    let parts = messages(&bodies).await;
+    assert_eq!(parts.len(), 3);
+    let jetstream = jetstream::new(servers.client().await);
+    jetstream.delete_stream("accepted_requests").await.unwrap();
+    let calls = Counter::default();
+    let begun = calls.clone();
+    work(
+        &worker,
+        inner(move |request: Request<RequestBody<Body>>| {
+            begun.up();
+            async {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                assert!(body == vec![7; 600_000]);
+                ok("done")
+            }
+        }),
+    );
+    let queue = stream(&servers, "accepted_queue").await;
+    until(async || {
+        let info = queue.consumer_info("accepted_workers").await.unwrap();
+        info.num_redelivered > 0
+    })
+    .await;
+    let waiting = send(&site, get(accepted.location())).await;
+    assert_eq!(waiting.json()["status"], "queued", "{waiting:?}");
+    let config = bodies.cached_info().config.clone();
+    jetstream.create_stream(config).await.unwrap();
+    put_back(&servers, parts).await;
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_answered_late_is_one() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().ack_timeout(Duration::from_millis(200));
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let first = connected(client, options.clone(), Jobs::builder()).await;
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let second = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    wire.hold_at("$KV.accepted_jobs.job.run.");
+    let accepted = send(&site, post("/it")).await;
+    let (calls, others) = (Counter::default(), Counter::default());
+    work(&first, counting!(calls, "first"));
+    wire.held().await;
+    work(&second, counting!(others, "second"));
+    // Some leases long: its signs of life go out.
+    sleep(Duration::from_secs(4)).await;
+    wire.let_go();
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!((calls.count(), others.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_is_claimed_when_nothing_is_to_begin_any_more_is_given_back() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    // So long that nobody could have waited for the lease to end.
+    let options = options().lease(Duration::from_secs(600));
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let first = connected(client, options.clone(), Jobs::builder()).await;
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let second = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    wire.hold_at("$KV.accepted_jobs.job.run.");
+    let accepted = send(&site, post("/it")).await;
+    let (calls, others) = (Counter::default(), Counter::default());
+    let working = work(&first, counting!(calls, "first"));
+    wire.held().await;
+    assert_eq!(first.drain(Duration::ZERO).await, 1);
+    wire.let_go();
+    working.await.unwrap();
+    work(&second, counting!(others, "second"));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!((calls.count(), others.count()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_is_in_the_queue_twice_is_run_once() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let web = process(&servers, options(), Jobs::builder()).await;
+    let worker = process(&servers, options(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, post("/it")).await;
+    let queue = stream(&servers, "accepted_queue").await;
+    // As where the answer to a write was lost, and it was repeated.
+    put_back(&servers, messages(&queue).await).await;
+    assert_eq!(messages(&queue).await.len(), 2);
+    let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
+    let (begun, going) = (calls.clone(), go.clone());
+    work(
+        &worker,
+        inner(move |_| {
+            begun.up();
+            let going = going.clone();
+            async move {
+                going.notified().await;
+                ok("done")
+            }
+        }),
+    );
+    until(async || messages(&queue).await.len() == 1).await;
+    go.notify_one();
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    until(async || messages(&queue).await.is_empty()).await;
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn a_request_of_a_canceled_job_that_is_left_in_the_queue_is_taken_out_before_the_job_is_forgotten()
+ {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(3));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, post("/it")).await;
+    let queue = stream(&servers, "accepted_queue").await;
+    let left = messages(&queue).await;
+    send(&site, post(&format!("{}/cancel", accepted.location()))).await;
+    assert!(messages(&queue).await.is_empty());
+    // As if that had failed.
+    put_back(&servers, left).await;
+    until(async || messages(&queue).await.is_empty()).await;
+    let answer = send(&site, get(accepted.location())).await;
+    assert_eq!(answer.json()["status"], "canceled", "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_time_that_a_job_may_take_begins_when_a_worker_has_it() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let builder = || Jobs::builder().job_timeout(Duration::from_secs(2));
+    let web = process(&servers, options(), builder()).await;
+    let worker = process(&servers, options(), builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let quick = send(&site, post("/quick")).await;
+    let hanging = send(&site, post("/hanging")).await;
+    // Longer than it may take.
+    sleep(Duration::from_secs(3)).await;
+    work(
+        &worker,
+        inner(
+            async |request: Request<RequestBody<Body>>| match request.uri().path() {
+                "/quick" => ok("done"),
+                _ => std::future::pending::<Result<_, Failed>>().await,
+            },
+        ),
+    );
+    let end = ended(&site, quick.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    let end = ended(&site, hanging.location()).await;
+    assert_eq!(end.json()["error"]["code"], "timeout", "{end:?}");
+}
+
+#[tokio::test]
+async fn what_servers_do_not_take_in_one_message_is_cut_or_refused() {
+    let Some(servers) = Servers::start_with(1, "max_payload: 64KB", "").await else {
+        return;
+    };
+    let web = process(&servers, options(), Jobs::builder()).await;
+    let worker = process(&servers, options(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let long = HeaderValue::from_str(&"x".repeat(70_000)).unwrap();
+    let mut refused = post("/refused");
+    refused.headers_mut().insert("x-long", long.clone());
+    let refused = send(&site, refused).await;
+    assert_eq!(
+        refused.status,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "{refused:?}"
+    );
+    assert_eq!(
+        refused.json()["type"],
+        "urn:problem-type:tower-accepted:fields-too-large"
+    );
+    let large = send(&site, large("/large")).await;
+    assert_eq!(large.status, StatusCode::ACCEPTED, "{large:?}");
+    let answered = send(&site, post("/long")).await;
+    work(
+        &worker,
+        inner(move |request: Request<RequestBody<Body>>| {
+            let (is_long, long) = (request.uri().path() == "/long", long.clone());
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut response = ok("")?;
+                match is_long {
+                    true => {
+                        response.headers_mut().insert("x-long", long);
+                    }
+                    false => *response.body_mut() = Body::from(body),
+                }
+                Ok::<_, Failed>(response)
+            }
+        }),
+    );
+    let end = ended(&site, large.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    let result = send(&site, get(&format!("{}/result", large.location()))).await;
+    assert!(
+        result.body == vec![7; 600_000],
+        "the body is not what it was"
+    );
+    let end = ended(&site, answered.location()).await;
+    assert_eq!(end.json()["error"]["code"], "result_too_large", "{end:?}");
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_read_now_is_503_and_gone_only_with_its_job() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().inline(1_000);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let small = process(
+        &servers,
+        options.clone().max_bytes(100_000),
+        Jobs::builder(),
+    )
+    .await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let small = layered(&small, inner(async |_| ok("here")));
+    let accepted = send(&site, post("/it")).await;
+    work(
+        &worker,
+        inner(async |_| {
+            let mut large = ok("")?;
+            *large.body_mut() = Body::from(vec![8; 700_000]);
+            Ok::<_, Failed>(large)
+        }),
+    );
+    ended(&site, accepted.location()).await;
+    let result = || get(&format!("{}/result", accepted.location()));
+    assert!(send(&site, result()).await.body == vec![8; 700_000]);
+    // A process that has no room for it.
+    let none = send(&small, result()).await;
+    assert_eq!(none.status, StatusCode::SERVICE_UNAVAILABLE, "{none:?}");
+    assert!(none.header("retry-after").is_some());
+    stream(&servers, "accepted_results")
+        .await
+        .purge()
+        .await
+        .unwrap();
+    let away = send(&site, result()).await;
+    assert_eq!(away.status, StatusCode::SERVICE_UNAVAILABLE, "{away:?}");
+    send(&site, request("DELETE", accepted.location())).await;
+    let gone = send(&site, result()).await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND, "{gone:?}");
+}
