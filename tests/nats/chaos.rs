@@ -1,20 +1,24 @@
 //! Proof: jobs go through two replicas and three workers while, at random, workers are killed, the leader
 //! of a stream is killed, and a replica is cut off.
 //!
-//! `ACCEPTED_CHAOS_JOBS` sets how many jobs (1,000), `ACCEPTED_CHAOS_SEED` replays the kills of a run.
+//! `ACCEPTED_CHAOS_JOBS` sets how many jobs (1,000), `ACCEPTED_CHAOS_SEED` replays the kills of a run:
+//!
+//! `ACCEPTED_CHAOS_JOBS=10000 cargo test --all-features --test nats chaos -- --nocapture`
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     env, fs,
     io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
 use async_nats::{ConnectOptions, jetstream};
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
@@ -33,7 +37,7 @@ use tower_accepted::{
 use crate::{
     server::Servers,
     site::layered,
-    support::{Answer, Body, Failed, get, request, send},
+    support::{Answer, Body, Failed, get, request, send, with},
     wire::Wire,
 };
 
@@ -41,6 +45,9 @@ use crate::{
 const WORKER: &str = "ACCEPTED_CHAOS_WORKER";
 
 const WORKERS: usize = 3;
+
+/// How much each runs at a time.
+const PLACES: usize = 16;
 
 /// The streams that everything depends on.
 const STREAMS: [&str; 2] = ["accepted_queue", "KV_accepted_jobs"];
@@ -59,6 +66,62 @@ fn options() -> NatsOptions {
         .retain(Duration::from_secs(3600))
         // As many as it takes: what is to be shown is that no request is dropped.
         .attempts(1_000)
+        .inline(INLINE)
+}
+
+/// Up to which size a body is kept with its record here.
+const INLINE: usize = 4 << 10;
+
+/// A request of the run: what it is follows from its number.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    number: usize,
+}
+
+impl Task {
+    /// Whether it may be done again, and why.
+    fn kind(self) -> &'static str {
+        match self.number % 4 {
+            0 => "again", // its method is idempotent
+            1 => "keyed", // it has a key, and is sent twice
+            _ => "once",
+        }
+    }
+
+    fn path(self) -> String {
+        format!("/{}/{}", self.kind(), self.number)
+    }
+
+    fn of(path: &str) -> Self {
+        let number = path.rsplit('/').next().and_then(|text| text.parse().ok());
+        let number = number.expect("a path of this test");
+        Self { number }
+    }
+
+    /// Its body, and that of its result: small with most, in a part of its own with one in ten, in some
+    /// parts with one in a hundred.
+    fn body(self) -> Vec<u8> {
+        let bytes = match self.number % 100 {
+            7 => 600_000,
+            number if number % 10 == 3 => 5 * INLINE,
+            _ => 20,
+        };
+        let body = (0..bytes).map(|at| (self.number * 31 + at * 7) as u8);
+        body.collect()
+    }
+
+    fn request(self) -> Request<Body> {
+        let method = match self.kind() {
+            "again" => "PUT",
+            _ => "POST",
+        };
+        let mut request = request(method, &self.path());
+        *request.body_mut() = Body::from(self.body());
+        match self.kind() {
+            "keyed" => with(request, &[("idempotency-key", &self.path())]),
+            _ => request,
+        }
+    }
 }
 
 /// Not a test: the worker that the test below starts as processes of their own, to kill them.
@@ -83,15 +146,22 @@ async fn a_worker_process() {
     let journal = Arc::new(Mutex::new(journal.expect("the journal")));
     let service = service_fn(move |request: Request<RequestBody<Body>>| {
         // One call of the system: it is there whole, whatever becomes of this process.
-        let line = format!("{}\n", request.uri().path());
+        let line = format!("{} {}\n", process::id(), request.uri().path());
         journal.lock().write_all(line.as_bytes()).expect("a line");
         async {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map_err(|_| Failed)?.to_bytes();
+            // It ends as a failure then, which none may.
+            if body != Task::of(head.uri.path()).body() {
+                return Err(Failed);
+            }
             let work = Duration::from_millis(rand::random_range(0..300));
             sleep(work).await;
-            Ok::<_, Failed>(Response::new(Body::from("done")))
+            Ok::<_, Failed>(Response::new(Body::from(body)))
         }
     });
-    jobs.worker::<_, Body>(service).concurrency(16).run().await;
+    let worker = jobs.worker::<_, Body>(service);
+    worker.concurrency(PLACES).run().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +205,6 @@ struct Site {
     seed: u64,
     folder: TempDir,
     diary: Diary,
-    is_old: bool,
 }
 
 /// What has become of a request.
@@ -152,8 +221,8 @@ struct Run {
     fates: HashMap<String, Fate>,
     /// Those that a monitor once said are not there, after they had been accepted.
     not_found: Vec<String>,
-    /// Whether the servers are of a version that finds too little after a change of leaders.
-    is_old: bool,
+    /// The workers that were, by their process's number.
+    killed: HashSet<u32>,
     took: Duration,
 }
 
@@ -177,9 +246,6 @@ impl Site {
             replicas.push(BoxCloneSyncService::new(service));
             wires.push(wire);
         }
-        let client = servers.client().await;
-        client.flush().await.expect("a connection");
-        let servers_are_old = client.server_info().version.starts_with("2.9.");
         let journal = folder.path().join("journal");
         let workers = (0..WORKERS).map(|_| Worker::start(&servers.url(), &journal));
         Self {
@@ -187,7 +253,6 @@ impl Site {
             servers,
             replicas,
             wires,
-            is_old: servers_are_old,
             seed,
             folder,
             diary: Diary {
@@ -217,26 +282,18 @@ impl Site {
             clients.spawn(async move {
                 let mut accepted = Vec::new();
                 for number in mine {
-                    // One in two must not be done twice.
-                    let (method, kind) = match number % 2 {
-                        0 => ("PUT", "again"),
-                        _ => ("POST", "once"),
-                    };
-                    let path = format!("/{kind}/{number}");
-                    let answer = send(&replicas[number % 2], request(method, &path)).await;
-                    match answer.status {
-                        StatusCode::ACCEPTED => {
-                            let location = answer.location().to_owned();
-                            unfinished.lock().insert(path.clone(), location.clone());
+                    let task = Task { number };
+                    match submit(&replicas, task).await {
+                        Some(location) => {
+                            unfinished.lock().insert(task.path(), location.clone());
                             let following =
-                                follow(replicas.clone(), location, path, not_found.clone());
+                                follow(replicas.clone(), location, task, not_found.clone());
                             accepted.push(tokio::spawn(following));
                         }
-                        StatusCode::SERVICE_UNAVAILABLE => {
-                            fates.lock().insert(path, Fate::Refused);
+                        None => {
+                            fates.lock().insert(task.path(), Fate::Refused);
                             sleep(Duration::from_millis(100)).await;
                         }
-                        _ => panic!("{path}: {answer:?}"),
                     }
                     let pause = rand::random_range(0..400);
                     sleep(Duration::from_millis(pause)).await;
@@ -288,7 +345,11 @@ impl Site {
         Run {
             fates,
             not_found,
-            is_old: self.is_old,
+            killed: self
+                .workers
+                .iter()
+                .flat_map(|worker| worker.killed.clone())
+                .collect(),
             took: self.diary.started.elapsed(),
         }
     }
@@ -398,31 +459,58 @@ async fn kill_leader(servers: &mut Servers, stream: &str, away: Duration, diary:
     diary.tell(format!("{leader} is back"));
 }
 
-/// Looks at a job until it has ended, at one replica or the other.
+/// Sends a request, one with a key to both replicas at a time; where it is accepted.
+async fn submit(replicas: &[Replica], task: Task) -> Option<String> {
+    let replica = |turn: usize| &replicas[(task.number / 4 + turn) % 2];
+    let mut answers = vec![send(replica(0), task.request())];
+    if task.kind() == "keyed" {
+        answers.push(send(replica(1), task.request()));
+    }
+    let mut locations = Vec::new();
+    for answer in join_all(answers).await {
+        match answer.status {
+            StatusCode::ACCEPTED => locations.push(answer.location().to_owned()),
+            StatusCode::SERVICE_UNAVAILABLE => {}
+            _ => panic!("{}: {answer:?}", task.path()),
+        }
+    }
+    locations.dedup();
+    assert!(locations.len() <= 1, "{} is two jobs", task.path());
+    locations.pop()
+}
+
+/// Looks at a job until it has ended, at one replica or the other, and then at its result.
 async fn follow(
     replicas: Vec<Replica>,
     location: String,
-    path: String,
+    task: Task,
     not_found: Arc<Mutex<Vec<String>>>,
 ) -> (String, String) {
+    let path = task.path();
+    let mut address = location.clone();
     loop {
         let replica = rand::random_range(0..replicas.len());
-        let answer: Answer = send(&replicas[replica], get(&location)).await;
+        let answer: Answer = send(&replicas[replica], get(&address)).await;
         match answer.status {
+            StatusCode::OK if address != location => {
+                assert!(answer.body == task.body(), "not the result of {path}");
+                return (path, "succeeded".to_owned());
+            }
             StatusCode::OK => {
                 let document = answer.json();
                 match document["status"].as_str() {
                     Some("queued" | "running") => {}
+                    Some("succeeded") => address = format!("{location}/result"),
                     _ => {
                         let end = document["error"]["code"].as_str();
-                        return (path, end.unwrap_or("succeeded").to_owned());
+                        return (path, end.unwrap_or("none").to_owned());
                     }
                 }
             }
             StatusCode::SERVICE_UNAVAILABLE => {}
             // It has to be found again all the same, and to end.
             StatusCode::NOT_FOUND => not_found.lock().push(path.clone()),
-            _ => panic!("{path} was accepted, and {location} is {answer:?}"),
+            _ => panic!("{path} was accepted, and {address} is {answer:?}"),
         }
         let pause = rand::random_range(50..500);
         sleep(Duration::from_millis(pause)).await;
@@ -431,36 +519,53 @@ async fn follow(
 
 impl Run {
     fn check(&self, journal: &str) {
-        // With 2.9 about one in ten thousand, a few seconds after a leader was killed: `docs/nats.md` tells.
+        let not_found = &self.not_found;
         assert!(
-            self.not_found.is_empty() || self.is_old,
-            "accepted, and said not to be there: {:?}",
-            self.not_found
+            not_found.is_empty(),
+            "accepted, and said not to be there: {not_found:?}"
         );
-        let mut done: HashMap<&str, usize> = HashMap::new();
-        for path in journal.lines() {
-            *done.entry(path).or_default() += 1;
+        // Who has begun what.
+        let mut done: HashMap<&str, Vec<u32>> = HashMap::new();
+        for line in journal.lines() {
+            let (worker, path) = line.split_once(' ').expect("as it was written");
+            let worker = worker.parse().expect("a number");
+            done.entry(path).or_default().push(worker);
         }
-        for (path, times) in &done {
+        for (path, workers) in &done {
             let is_once = path.starts_with("/once/");
-            assert!(!is_once || *times == 1, "{path} was done {times} times");
+            assert!(
+                !is_once || workers.len() == 1,
+                "{path} was done {workers:?}"
+            );
         }
+        let (mut accepted, mut lost) = (0, 0);
         for (path, fate) in &self.fates {
-            let times = done.get(path.as_str()).copied().unwrap_or_default();
-            match fate {
-                Fate::Refused => {}
-                Fate::Ended(end) if end == "succeeded" => {
-                    assert!(times >= 1, "{path} was not done")
-                }
-                Fate::Ended(end) => {
-                    assert_eq!(end, "lost", "{path}");
+            let workers = done.get(path.as_str()).map_or(&[][..], Vec::as_slice);
+            let Fate::Ended(end) = fate else {
+                continue;
+            };
+            accepted += 1;
+            match end.as_str() {
+                "succeeded" => assert!(!workers.is_empty(), "{path} was not done"),
+                "lost" => {
+                    lost += 1;
                     assert!(
                         path.starts_with("/once/"),
                         "{path} could have been done again"
                     );
+                    // Or it was claimed, and not begun.
+                    let is_dead = workers.iter().all(|worker| self.killed.contains(worker));
+                    assert!(is_dead, "{path} is lost, and {workers:?} was not killed");
                 }
+                _ => panic!("{path} ended as {end}"),
             }
         }
+        assert!(
+            accepted * 2 >= self.fates.len(),
+            "only {accepted} were accepted"
+        );
+        let most = self.killed.len() * PLACES;
+        assert!(lost <= most, "{lost} lost, of at most {most}");
     }
 
     fn summary(&self, site: &Site) -> String {
@@ -471,13 +576,13 @@ impl Run {
         let lost = count(&|fate| *fate == Fate::Ended("lost".to_owned()));
         let calls = site.journal().lines().count();
         format!(
-            "{} requests in {:.1} s: {refused} refused, {} accepted, of these {lost} lost; {calls} \
-             calls; said not to be there: {:?}\n{}",
+            "{}\n{} requests in {:.1} s: {refused} refused, {} accepted, of these {lost} lost; {calls} \
+             calls; {} workers were killed",
+            site.diary.events.lock().join("\n"),
             self.fates.len(),
             self.took.as_secs_f64(),
             self.fates.len() - refused,
-            self.not_found,
-            site.diary.events.lock().join("\n"),
+            self.killed.len(),
         )
     }
 }
@@ -486,6 +591,7 @@ impl Run {
 struct Worker {
     command: Command,
     process: Child,
+    killed: Vec<u32>,
 }
 
 impl Worker {
@@ -504,7 +610,11 @@ impl Worker {
             .stdout(Stdio::null())
             .stderr(log.expect("a file"));
         let process = command.spawn().expect("it runs");
-        Self { command, process }
+        Self {
+            command,
+            process,
+            killed: Vec::new(),
+        }
     }
 
     fn restart(&mut self) {
@@ -512,6 +622,7 @@ impl Worker {
     }
 
     fn kill(&mut self) {
+        self.killed.push(self.process.id());
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
