@@ -254,14 +254,38 @@ async fn no_more_is_queued_than_may_be() {
     let Some(servers) = Servers::one().await else {
         return;
     };
-    let web = process(&servers, options().max_queued(2), Jobs::builder()).await;
+    let options = options().max_queued(5);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
     let site = layered(&web, inner(async |_| ok("here")));
-    for _ in 0..2 {
-        assert_eq!(send(&site, post("/it")).await.status, StatusCode::ACCEPTED);
+    let mut accepted = Vec::new();
+    // What is written while the queue is asked may be counted twice for a second.
+    until(async || {
+        let answer = send(&site, post("/it")).await;
+        match answer.status {
+            StatusCode::ACCEPTED => accepted.push(answer.location().to_owned()),
+            _ => {
+                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+                assert_eq!(
+                    answer.json()["type"],
+                    "urn:problem-type:tower-accepted:full"
+                );
+            }
+        }
+        accepted.len() == 5
+    })
+    .await;
+    // And never one more, however often the queue is asked.
+    for _ in 0..100 {
+        let full = send(&site, post("/it")).await;
+        assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE, "{full:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let full = send(&site, post("/it")).await;
-    assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(full.json()["type"], "urn:problem-type:tower-accepted:full");
+    work(&worker, inner(async |_| ok("done")));
+    for location in &accepted {
+        ended(&site, location).await;
+    }
+    until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod barrier;
 mod changes;
 mod claim;
+mod depth;
 mod envelope;
 mod error;
 mod interest;

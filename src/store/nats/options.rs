@@ -134,7 +134,8 @@ impl NatsOptions {
     /// How many requests may be in the queue, those that run included; `None` for as many as the
     /// servers take. Default: 1,000,000.
     ///
-    /// One more is answered 503.
+    /// One more is answered 503. Each process counts for itself, and asks the queue once a second, so that
+    /// several of them may pass it by what they accept in a second. Each may have its own.
     pub fn max_queued(mut self, requests: impl Into<Option<u64>>) -> Self {
         self.max_queued = requests.into();
         self

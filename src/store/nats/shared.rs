@@ -15,6 +15,7 @@ use super::{
     NatsError, NatsOptions,
     barrier::Barrier,
     claim::Held,
+    depth::Depth,
     envelope::{open, seal},
     interest::Interest,
     log::{self, Entry, Refused, Repeating},
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     /// handed its request once more. Held for a look-up or a copy, never across an await.
     pub(super) active: Mutex<BTreeMap<(JobId, u64), Arc<Held>>>,
     pub(super) interest: Interest,
+    pub(super) depth: Depth,
     /// Of what a job is looked up in.
     pub(super) barrier: Barrier,
     /// Of the parts of requests.
@@ -79,6 +81,7 @@ impl Shared {
             options,
             active: Mutex::default(),
             interest: Interest::default(),
+            depth: Depth::default(),
             told: Notify::new(),
         })
     }

@@ -47,9 +47,6 @@ impl Streams {
         };
         let queue = Config {
             retention: RetentionPolicy::WorkQueue,
-            max_messages: options
-                .max_queued
-                .map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX)),
             ..config(names.queue(), names.all_queued())
         };
         // As the buckets that `nats kv` knows, so that people can look into it.
@@ -111,6 +108,12 @@ async fn stream(context: &Context, wanted: Config) -> Result<Stream<()>, NatsErr
         "limit of messages per subject",
         &found.max_messages_per_subject,
         &wanted.max_messages_per_subject,
+    )?;
+    fits(
+        name,
+        "limit of a message's size",
+        &found.max_message_size,
+        &wanted.max_message_size,
     )?;
     context
         .get_stream_no_info(name)

@@ -77,6 +77,10 @@ async fn submit(
     new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
+    let limit = shared.options.max_queued;
+    if limit.is_some_and(|limit| !shared.depth.add(limit)) {
+        return Ok(Acceptance::Full);
+    }
     let parts = match request.body.len() > shared.inline() {
         false => None,
         true => match shared.write_request(new.id, &request).await {

@@ -18,6 +18,9 @@ use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared};
 /// How long what a call tells is gathered before it is written.
 const GATHER: Duration = Duration::from_millis(200);
 
+/// How often the queue is asked how long it is.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// How many records are written at a time.
 const AT_ONCE: usize = 32;
 
@@ -38,6 +41,9 @@ impl Tasks {
         tasks.spawn(beat(shared.clone()));
         tasks.spawn(keep(shared.clone()));
         tasks.spawn(tend_waiting(shared.clone()));
+        if let Some(limit) = shared.options.max_queued {
+            tasks.spawn(count(shared.clone(), limit));
+        }
         Ok(Self { _tasks: tasks })
     }
 }
@@ -84,6 +90,23 @@ async fn tend_waiting(shared: Arc<Shared>) {
                 error = &error as &dyn std::error::Error,
                 "what belongs to waiting requests is not renewed"
             );
+        }
+    }
+}
+
+/// Asks how many requests are in the queue, as long as that may matter.
+async fn count(shared: Arc<Shared>, limit: u64) {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if !shared.depth.is_stale(limit) {
+            continue;
+        }
+        let added = shared.depth.added();
+        match shared.streams.queue.get_info().await {
+            Ok(info) => shared.depth.tell(info.state.messages, added),
+            Err(error) => tracing::debug!(%error, "the queue does not tell how long it is"),
         }
     }
 }
