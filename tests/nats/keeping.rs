@@ -224,6 +224,37 @@ async fn many_processes_connect_at_a_time_and_one_that_asks_for_something_else_i
 }
 
 #[tokio::test]
+async fn many_processes_connect_to_a_new_cluster_at_a_time() {
+    let Some(servers) = Servers::start(3).await else {
+        return;
+    };
+    let options = options().replicas(3);
+    let mut connecting = JoinSet::new();
+    for _ in 0..6 {
+        let client = servers.client().await;
+        connecting.spawn(NatsStore::connect(client, options.clone()));
+    }
+    while let Some(connected) = connecting.join_next().await {
+        connected.unwrap().unwrap();
+    }
+    let jetstream = jetstream::new(servers.client().await);
+    for name in [
+        "accepted_queue",
+        "KV_accepted_jobs",
+        "accepted_requests",
+        "accepted_results",
+    ] {
+        let stream = jetstream.get_stream(name).await.unwrap();
+        assert_eq!(stream.cached_info().config.num_replicas, 3, "{name}");
+    }
+    let more = NatsStore::connect(servers.client().await, options.prefix("more").replicas(5)).await;
+    match more {
+        Err(NatsError::Unavailable(_)) => {}
+        other => panic!("three servers have five replicas: {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_key_whose_job_was_never_made_makes_it() {
     let Some(servers) = Servers::one().await else {
         return;

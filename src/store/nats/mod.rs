@@ -22,7 +22,7 @@ mod take;
 mod tasks;
 mod waiting;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_nats::{Client, jetstream::AckKind};
 use bytes::Bytes;
@@ -38,6 +38,7 @@ pub use self::{
 };
 use self::{
     claim::{Delivery, Held},
+    log::Repeating,
     record::{Kept, Record, Told},
     shared::Shared,
     tasks::Tasks,
@@ -63,16 +64,32 @@ pub struct NatsStore {
     _tasks: Arc<Tasks>,
 }
 
+/// For how long it is tried to connect.
+const CONNECTING: Duration = Duration::from_secs(15);
+
 impl NatsStore {
     /// Connects to the jobs of these options: makes the streams and the consumer where they are not.
     ///
-    /// Any number of processes may do so at a time.
+    /// Any number of processes may do so at a time. What fails is repeated for some 15 s: a cluster takes a while to
+    /// elect the leaders of what has just been made.
     ///
     /// # Errors
     ///
     /// [`NatsError::Unavailable`]: JetStream does not answer, or cannot make them.
     /// [`NatsError::Unfit`]: there are streams of these names that are set up otherwise.
     pub async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
+        let mut repeating = Repeating::until(CONNECTING);
+        loop {
+            match Self::connect_once(client.clone(), options.clone()).await {
+                Err(error @ NatsError::Unavailable(_)) => {
+                    repeating.after(error, &options.prefix).await?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn connect_once(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
         let shared = Arc::new(Shared::connect(client, options).await?);
         let tasks = Tasks::start(&shared).await?;
         Ok(Self {
@@ -266,7 +283,7 @@ impl NatsStore {
 
     /// Lets another process run it.
     async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
-        let pause = std::time::Duration::ZERO;
+        let pause = Duration::ZERO;
         let hand_back = |record: &mut Record| record.hand_back(pause);
         let (none, patience) = (Bytes::new(), claim::PATIENCE);
         let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
