@@ -121,11 +121,11 @@ impl Store for MemoryStore {
         &self,
         new: &NewJob,
         (): (),
-    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> {
+    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> + Unpin + 'static {
         ready(Ok(self.shared.accept(new)))
     }
 
-    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Infallible>> {
+    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Infallible>> + Unpin + 'static {
         ready(Ok(self.shared.lookup(id, |_| {})))
     }
 
