@@ -86,7 +86,10 @@ async fn show(options: &Options) -> Result<(), BoxError> {
     let (summary, ()) = tokio::join!(submitting, killer::kill(&mut site, &done));
     println!("\n{summary}");
     match summary.is_whole() {
-        true => Ok(()),
+        true => {
+            println!("\nNothing that was accepted was lost, whatever was killed.");
+            Ok(())
+        }
         false => Err("not every accepted request has its result".into()),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{self, stream::Stream};
+use async_nats::jetstream::{self, AckKind, consumer::PullConsumer, stream::Stream};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{sync::Notify, time::sleep};
@@ -208,6 +209,101 @@ async fn a_request_of_a_canceled_job_that_is_left_in_the_queue_is_taken_out_befo
     until(async || messages(&queue).await.is_empty()).await;
     let answer = send(&site, get(accepted.location())).await;
     assert_eq!(answer.json()["status"], "canceled", "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_was_handed_out_and_not_claimed_is_run_however_long_it_has_waited() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(2));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, post("/it")).await;
+    // Longer than records are kept.
+    sleep(Duration::from_secs(4)).await;
+    let queue = stream(&servers, "accepted_queue").await;
+    let workers: PullConsumer = queue.get_consumer("accepted_workers").await.unwrap();
+    let mut handed_out = workers.fetch().max_messages(1).messages().await.unwrap();
+    let message = handed_out.next().await.expect("one").unwrap();
+    message.ack_with(AckKind::Nak(None)).await.unwrap();
+    let calls = Counter::default();
+    work(&worker, counting!(calls, "done"));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn what_was_begun_before_all_processes_were_gone_for_long_is_not_begun_again() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    // Longer than a worker's request for more waits: what is handed out to one that has gone is not counted.
+    let options = options()
+        .retain(Duration::from_secs(2))
+        .lease(Duration::from_secs(3));
+    let calls = Counter::default();
+    let accepted = {
+        let web = process(&servers, options.clone(), Jobs::builder()).await;
+        let worker = process(&servers, options.clone(), Jobs::builder()).await;
+        let site = layered(&web, inner(async |_| ok("here")));
+        let accepted = send(&site, post("/it")).await;
+        let begun = calls.clone();
+        let working = work(
+            &worker,
+            inner(move |_| {
+                begun.up();
+                std::future::pending::<Result<http::Response<Body>, Failed>>()
+            }),
+        );
+        until(async || calls.count() == 1).await;
+        working.abort();
+        accepted
+    };
+    let bucket = stream(&servers, "KV_accepted_jobs").await;
+    until(async || messages(&bucket).await.is_empty()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    work(&worker, counting!(calls, "again"));
+    let site = layered(&worker, inner(async |_| ok("here")));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn what_was_begun_is_known_as_long_as_there_is_any_process() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(2));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let (calls, kept) = (Counter::default(), Counter::default());
+    let accepted = send(&site, post("/it")).await;
+    {
+        let worker = process(&servers, options.clone(), Jobs::builder()).await;
+        let begun = calls.clone();
+        let working = work(
+            &worker,
+            inner(move |_| {
+                begun.up();
+                std::future::pending::<Result<http::Response<Body>, Failed>>()
+            }),
+        );
+        until(async || calls.count() == 1).await;
+        working.abort();
+    }
+    // Longer than records are kept, and one that is not renewed would be gone.
+    sleep(Duration::from_secs(5)).await;
+    let running = send(&site, get(accepted.location())).await;
+    assert_eq!(running.json()["status"], "running", "{running:?}");
+    let worker = process(&servers, options, Jobs::builder()).await;
+    work(&worker, counting!(kept, "again"));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
+    assert_eq!((calls.count(), kept.count()), (1, 0));
 }
 
 #[tokio::test]

@@ -124,6 +124,7 @@ async fn places(
             let entry = Entry {
                 subject: message.subject.as_str().to_owned(),
                 sequence: info.stream_sequence,
+                written: 0,
                 payload: message.payload.clone(),
             };
             let created_at = created_at(entry)?;

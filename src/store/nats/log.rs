@@ -52,6 +52,8 @@ pub(super) enum Refused {
 pub(super) struct Entry {
     pub(super) subject: String,
     pub(super) sequence: u64,
+    /// When it was written, by the leader's clock, in milliseconds since the epoch of Unix.
+    pub(super) written: u64,
     pub(super) payload: Bytes,
 }
 
@@ -166,6 +168,7 @@ pub(super) async fn last(stream: &Stream<()>, subject: &str) -> Result<Option<En
         Ok(message) => Ok(Some(Entry {
             subject: message.subject.into_string(),
             sequence: message.sequence,
+            written: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
             payload: message.payload,
         })),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),

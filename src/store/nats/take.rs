@@ -13,7 +13,7 @@ use super::{
     envelope::open,
     names::Names,
     parts,
-    record::{Record, instant, now, time, whole_millis},
+    record::{Record, instant, now, time},
     request::Asked,
     shared::{Found, Shared},
 };
@@ -279,7 +279,8 @@ impl Attempt<'_> {
             false => None,
         };
         for _ in 0..ROUNDS {
-            let mut writing = match self.plan(found) {
+            let is_known = found.is_some() || !self.may_be_forgotten().await?;
+            let mut writing = match self.plan(found, is_known) {
                 Plan::Leave(verdict) => return Ok(verdict),
                 Plan::Write(writing) => writing,
                 Plan::Begin(writing) => {
@@ -306,16 +307,17 @@ impl Attempt<'_> {
         Ok(Verdict::Later(SOON))
     }
 
-    fn plan(&self, found: Option<Found>) -> Plan {
+    /// What is to be done with a job of which this was found, and whether nothing is missing in that.
+    fn plan(&self, found: Option<Found>, is_known: bool) -> Plan {
         let Some(found) = found else {
             let first = Writing {
                 record: Record::queued(self.asked),
                 subject: self.shared.names.run(self.id),
                 expected: 0,
             };
-            return match self.may_be_forgotten() {
-                true => Plan::Write(self.lose(first, "it may have been run and forgotten")),
-                false => Plan::Begin(first),
+            return match is_known {
+                true => Plan::Begin(first),
+                false => Plan::Write(self.lose(first, "it may have been run and forgotten")),
             };
         };
         let options = &self.shared.options;
@@ -361,11 +363,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether it may have been begun so long ago that the record of it has expired. What must not be
-    /// begun twice is then not begun.
-    fn may_be_forgotten(&self) -> bool {
-        let age = now().saturating_sub(self.asked.created_at);
-        self.delivered > 1 && !self.may_rerun && age > whole_millis(self.shared.options.retain)
+    /// Whether it may have been begun so long ago, before all processes were gone for as long as records are
+    /// kept, that the record of it has expired. What must not be begun twice is then not begun.
+    async fn may_be_forgotten(&self) -> Result<bool, NatsError> {
+        if self.delivered <= 1 || self.may_rerun {
+            return Ok(false);
+        }
+        let since = self.shared.claims_known_since().await?;
+        Ok(self.asked.created_at < since)
     }
 
     fn begin(&self, mut writing: Writing) -> Writing {

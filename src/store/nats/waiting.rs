@@ -12,7 +12,7 @@ use super::{
     names::Names,
     record::{Record, now, whole_millis},
     request::Asked,
-    shared::Shared,
+    shared::{Shared, found},
 };
 use crate::job::JobId;
 
@@ -31,6 +31,8 @@ pub(super) struct Waiting {
 struct Turn {
     /// When the last one began, in milliseconds since the epoch of Unix.
     at: u64,
+    /// Since when no record of a claim has expired while its request was in the queue.
+    since: u64,
 }
 
 impl Shared {
@@ -67,9 +69,9 @@ impl Shared {
             .try_filter_map(async |waiting| Ok(waiting)))
     }
 
-    /// Lets keys and places in lists live as long as the requests that wait for longer than these
-    /// would, and takes out requests whose job has ended: else they would be begun when that is forgotten.
-    /// Of all processes one does that, each quarter of the retention.
+    /// Lets what is known of requests in the queue live as long as they are there: their keys, their places in
+    /// lists, and claims of processes that are gone. And takes out requests whose job has ended, which would be
+    /// begun when that is forgotten. Of all processes one does this, each quarter of the retention.
     pub(super) async fn tend_waiting(&self) -> Result<(), NatsError> {
         let info = self.streams.queue.get_info().await;
         let info = info.map_err(NatsError::unavailable)?;
@@ -95,17 +97,44 @@ impl Shared {
     ) -> Result<(), NatsError> {
         // What has none of its run has no end either: most are asked for once.
         let run = log::last(&self.streams.jobs, &self.names.run(id)).await?;
-        if run.is_some()
-            && let Some(found) = self.record(id).await?
-            && found.record.is_ended()
-        {
-            self.tidy(id, &found.record).await?;
-            return log::delete(&self.streams.queue, *sequence).await;
+        if let Some(run) = run {
+            let written = run.written;
+            if let Some(ended) = self
+                .record(id)
+                .await?
+                .filter(|found| found.record.is_ended())
+            {
+                self.tidy(id, &ended.record).await?;
+                return log::delete(&self.streams.queue, *sequence).await;
+            }
+            // Whoever is alive does that itself, and sooner.
+            if now().saturating_sub(written) > 2 * whole_millis(self.quarter()) {
+                let mut run = found(run)?;
+                let claim = run.record.holder.map(|holder| holder.claim);
+                let (at, patience) = (run.sequence, self.patience());
+                let put = self.put(&run.subject, &mut run.record, b"", at, claim, patience);
+                put.await?;
+            }
         }
         match asked.key.is_some() || asked.owner.is_some() {
             true => self.renew(id, &Record::queued(asked)).await,
             false => Ok(()),
         }
+    }
+
+    /// Since when no claim of a request in the queue has been forgotten: of one that was made since and of
+    /// which there is no record, there has been none.
+    pub(super) async fn claims_known_since(&self) -> Result<u64, NatsError> {
+        let subject = self.names.turn();
+        match log::last(&self.streams.jobs, &subject).await? {
+            Some(entry) => Ok(open::<Turn>(&subject, entry.payload)?.0.since),
+            None => Ok(self.claims_kept_since()),
+        }
+    }
+
+    /// The same as far as records are kept without anybody's doing, and some time less.
+    fn claims_kept_since(&self) -> u64 {
+        now().saturating_sub(3 * whole_millis(self.quarter()))
     }
 
     pub(super) fn quarter(&self) -> Duration {
@@ -114,20 +143,25 @@ impl Shared {
 
     async fn takes_turn(&self) -> Result<bool, NatsError> {
         let subject = self.names.turn();
+        let mut since = self.claims_kept_since();
         let expected = match log::last(&self.streams.jobs, &subject).await? {
             None => 0,
             Some(entry) => {
                 let sequence = entry.sequence;
                 let (turn, _) = open::<Turn>(&subject, entry.payload)?;
+                let quarter = whole_millis(self.quarter());
                 // A little early is as good, and late is not.
-                let next = turn.at + whole_millis(self.quarter()) * 3 / 4;
-                if next > now() {
+                if turn.at + quarter * 3 / 4 > now() {
                     return Ok(false);
+                }
+                // What was too young to be renewed then has not expired yet.
+                if turn.at + quarter * 2 > now() {
+                    since = turn.since;
                 }
                 sequence
             }
         };
-        let payload = seal(&Turn { at: now() }, b"");
+        let payload = seal(&Turn { at: now(), since }, b"");
         let (context, patience) = (&self.context, self.patience());
         let expected = Some(expected);
         match log::write(context, &subject, expected, None, &payload, patience).await {
