@@ -154,7 +154,7 @@ impl NatsOptions {
     /// to another one, 1 s at least. Default: 30 s.
     ///
     /// It gives a sign three times as often. What a request does that blocks its runtime for so long
-    /// looks like death.
+    /// looks like death, and so does a cluster that takes so long to elect a leader: less than 5 s is for tests.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
         self

@@ -79,9 +79,7 @@ async fn clear(
     has_parts: bool,
 ) -> Result<(), NatsError> {
     shared.tidy(id, record).await?;
-    if let Some(waiting) = shared.waiting(id).await? {
-        log::delete(&shared.streams.queue, waiting.sequence).await?;
-    }
+    shared.take_out(id).await?;
     if has_parts {
         log::purge(&shared.streams.results, &shared.names.result_parts(id)).await?;
     }

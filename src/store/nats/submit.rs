@@ -224,9 +224,7 @@ impl Shared {
             return Ok(Acceptance::Queued);
         }
         // Should it come to the queue later, it is taken out there.
-        if let Some(waiting) = self.waiting(id).await? {
-            log::delete(&self.streams.queue, waiting.sequence).await?;
-        }
+        self.take_out(id).await?;
         Err(error)
     }
 

@@ -49,6 +49,15 @@ impl Shared {
         }
     }
 
+    /// Takes a request out of the queue, as far as it is known to be there.
+    pub(super) async fn take_out(&self, id: JobId) -> Result<(), NatsError> {
+        let waiting = self.waiting(id).await?;
+        match waiting {
+            Some(waiting) => log::delete(&self.streams.queue, waiting.sequence).await,
+            None => Ok(()),
+        }
+    }
+
     /// All requests in the queue, those that run included, in no order.
     pub(super) async fn all_waiting(
         &self,
