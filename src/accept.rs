@@ -57,6 +57,7 @@ pub(crate) struct Arrival<St: Store> {
 
 impl<St: Store> Arrival<St> {
     /// A request whose body has just been read.
+    #[inline]
     pub(crate) fn new(intake: Intake<St>, head: &Parts, body: &Collected) -> Self {
         let (registry, terms) = (intake.registry, intake.terms);
         let (slot, refused) = match intake.slot {
@@ -101,6 +102,7 @@ impl<St: Store> Arrival<St> {
     }
 
     /// The job it is to become now, if it may.
+    #[inline]
     fn job<S, B>(&self, call: &Call<S, B>, now: Instant) -> Result<NewJob, Refused>
     where
         S: Service<Request<RequestBody<B>>>,
@@ -141,6 +143,7 @@ impl<St: Store> Arrival<St> {
     }
 
     /// What the store has made of the request, where it did not refuse it.
+    #[inline]
     fn settled(
         &mut self,
         new: &NewJob,
@@ -176,6 +179,7 @@ impl<St: Store> Arrival<St> {
     }
 
     /// The job that is to run here.
+    #[inline]
     fn run(&mut self, new: NewJob, claim: St::Claim) -> (Job<St>, Span) {
         let span = span(new.id, &self.method);
         let job = Job {
@@ -277,6 +281,7 @@ where
 
 impl<St: Store> Arrival<St> {
     /// Answers for a job as the store has taken it, and starts it where it is to run here.
+    #[inline]
     fn conclude<S, B, R>(
         mut self,
         new: NewJob,

@@ -113,6 +113,7 @@ where
     S: Service<Request<RequestBody<B>>>,
     St: Store,
 {
+    #[inline(always)]
     fn new(state: State<S, B, St>) -> Self {
         Self {
             state,
@@ -126,6 +127,7 @@ where
         self
     }
 
+    #[inline(always)]
     pub(crate) fn pass(inner: S, request: Request<RequestBody<B>>) -> Self {
         Self::new(State::Passing(Passing::new(inner, request)))
     }
@@ -237,6 +239,7 @@ where
 }
 
 /// The inner service's response, as it is but for a mark.
+#[inline(always)]
 fn inline<R>(mut response: Response<R>, mark: Option<Prefer>) -> Response<ResponseBody<R>> {
     if let Some(prefer) = mark {
         prefer.mark_inline(&mut response);
