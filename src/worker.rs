@@ -15,7 +15,6 @@ use tracing::{Instrument, Span};
 use crate::{
     accept,
     body::RequestBody,
-    call::Call,
     gate::Slot,
     job::ErrorCode,
     jobs::{Jobs, Registry},
@@ -181,10 +180,9 @@ where
         claim: work.claim,
         _slot: Some(slot),
     };
-    let call = Box::pin(Call::new(service, work.head, RequestBody::read(work.body)));
-    Box::pin(Run { call, job }.until_ended())
-        .instrument(span)
-        .await;
+    let mut run = Box::pin(Run::new(service, work.head, RequestBody::read(work.body)));
+    run.as_mut().start(job);
+    run.instrument(span).await;
 }
 
 /// Gives a request back that was claimed when no call was to begin any more.

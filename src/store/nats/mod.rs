@@ -22,7 +22,12 @@ mod take;
 mod tasks;
 mod waiting;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::{Future, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_nats::{Client, jetstream::AckKind};
 use bytes::Bytes;
@@ -167,7 +172,11 @@ impl Store for NatsStore {
     }
 
     /// Written within a fraction of a second, so that a call which tells much is not slowed down.
-    async fn report(&self, claim: &NatsClaim, change: Change) -> Result<(), NatsError> {
+    fn report(
+        &self,
+        claim: &NatsClaim,
+        change: Change,
+    ) -> impl Future<Output = Result<(), NatsError>> + Send + Unpin + 'static {
         {
             let mut state = claim.held.state.lock();
             let mut told = Told {
@@ -180,16 +189,39 @@ impl Store for NatsStore {
                 What::Progress(progress) => told.progress = Some(progress),
             }
             if told.is_empty() {
-                return Ok(());
+                return ready(Ok(()));
             }
             state.told = told.or(std::mem::take(&mut state.told));
         }
         self.shared.told.notify_one();
-        Ok(())
+        ready(Ok(()))
     }
 
-    async fn finish(&self, claim: &NatsClaim, end: End) -> Result<Finished, NatsError> {
-        let held = &claim.held;
+    fn finish(
+        &self,
+        claim: &NatsClaim,
+        end: End,
+    ) -> impl Future<Output = Result<Finished, NatsError>> + Send + Unpin + 'static {
+        let (store, held) = (self.clone(), claim.held.clone());
+        Box::pin(async move { store.end(&held, end).await })
+    }
+
+    fn canceled(&self, claim: &NatsClaim) -> impl Future<Output = ()> + Send + Unpin + 'static {
+        Box::pin(claim.held.ended.clone().cancelled_owned())
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
+        outside::end(&self.shared, id, false).await
+    }
+
+    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
+        outside::end(&self.shared, id, true).await
+    }
+}
+
+impl NatsStore {
+    /// Ends a job that this process runs, or hands it back.
+    async fn end(&self, held: &Held, end: End) -> Result<Finished, NatsError> {
         let may_go_on = held.may_rerun || end.started.is_none();
         let (event, kept, body) = match end.outcome {
             Outcome::Broke(ErrorCode::Shutdown) if may_go_on => return self.hand_back(held).await,
@@ -241,27 +273,10 @@ impl Store for NatsStore {
         })
     }
 
-    async fn canceled(&self, claim: &NatsClaim) {
-        claim.held.ended.cancelled().await;
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
-        outside::end(&self.shared, id, false).await
-    }
-
-    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
-        outside::end(&self.shared, id, true).await
-    }
-}
-
-impl NatsStore {
     /// The response that a job ended with, and what of its body is with it.
     async fn kept(&self, id: JobId) -> Result<Option<(Kept, Bytes)>, NatsError> {
         let shared = &self.shared;
-        let found = shared
-            .barrier
-            .read(async || shared.record(id).await)
-            .await?;
+        let found = shared.barrier.read(|| shared.record(id)).await?;
         let found = found.filter(|found| !found.record.forgotten && !found.record.is_expired());
         Ok(found.and_then(|found| Some((found.record.response?, found.body))))
     }
