@@ -22,7 +22,8 @@ pub trait Queue: Store {
     ) -> impl Future<Output = Result<Vec<Self::Ticket>, Self::Error>> + Send;
 
     /// Claims a request. `None` where it is not to be run, now or ever: its job has ended, or somebody
-    /// else has it, or it is too late to run it again.
+    /// else has it, or it is too late to run it again. It waits for the store to tell, however long that takes:
+    /// whoever drops it before may have claimed the request, and is then one more process that is gone.
     fn claim(
         &self,
         ticket: Self::Ticket,

@@ -184,14 +184,14 @@ impl Shared {
         record.nonce = rand::random();
         let payload = seal(record, body);
         let context = &self.context;
-        match log::write(context, subject, Some(expected), claim, &payload, patience).await {
-            Ok(sequence) => return Ok(Some(sequence)),
-            Err(Refused::Conflict) => {}
-            Err(refused) => return Err(refused.into_error()),
-        }
-        // Of somebody else, or of this very write, whose answer was lost: that has to be known.
         let mut repeating = Repeating::until(patience);
         loop {
+            match log::write(context, subject, Some(expected), claim, &payload, patience).await {
+                Ok(sequence) => return Ok(Some(sequence)),
+                Err(Refused::Conflict) => {}
+                Err(refused) => return Err(refused.into_error()),
+            }
+            // Of somebody else, or of this very write, whose answer was lost: that has to be known.
             let error = match log::last(&self.streams.jobs, subject).await {
                 Ok(Some(entry)) => {
                     let found = found(entry)?;
@@ -199,7 +199,8 @@ impl Shared {
                     return Ok(is_this.then_some(found.sequence));
                 }
                 Ok(None) if expected != 0 => return Ok(None),
-                Ok(None) => NatsError::unavailable("a leader does not know yet what is there"),
+                // It has expired meanwhile, or a new leader does not know of it yet.
+                Ok(None) => NatsError::unavailable("what was in the way is not there"),
                 Err(error) => error,
             };
             repeating.after(error, subject).await?;
