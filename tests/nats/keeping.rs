@@ -1,13 +1,13 @@
 //! What is kept, for how long, and what is left of it.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream;
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tower_accepted::{
-    Jobs, Owner, RequestBody,
+    Filter, Jobs, Owner, RequestBody,
     store::{NatsError, NatsOptions, NatsStore, Storage},
 };
 
@@ -150,6 +150,35 @@ async fn what_waits_longer_than_jobs_are_kept_is_run() {
         }),
     );
     until(async || send(&site, mine()).await.json()["status"] == "succeeded").await;
+}
+
+#[tokio::test]
+async fn a_list_of_more_than_is_fetched_at_a_time_is_whole() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let builder = Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
+    let web = process(&servers, options(), builder).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let mut sending = JoinSet::new();
+    for _ in 0..1_100 {
+        let site = site.clone();
+        sending.spawn(async move { send(&site, with(post("/it"), &[("x-user", "me")])).await });
+    }
+    while let Some(accepted) = sending.join_next().await {
+        assert_eq!(accepted.unwrap().status, StatusCode::ACCEPTED);
+    }
+    let mut filter = Filter::new().owner(Owner::new("me")).limit(400);
+    let mut listed = HashSet::new();
+    loop {
+        let page = web.list(&filter).await.unwrap();
+        listed.extend(page.jobs.iter().map(|job| job.id));
+        match page.next {
+            Some(next) => filter = filter.after(next),
+            None => break,
+        }
+    }
+    assert_eq!(listed.len(), 1_100);
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
