@@ -339,6 +339,7 @@ impl Site {
             self.explain(&unfinished).await;
             panic!("{} jobs have not ended", followers.len());
         }
+        self.emptied().await;
         let fates = std::mem::take(&mut *fates.lock());
         assert_eq!(fates.len(), jobs, "a request without an answer");
         let not_found = std::mem::take(&mut *not_found.lock());
@@ -352,6 +353,23 @@ impl Site {
                 .collect(),
             took: self.diary.started.elapsed(),
         }
+    }
+
+    /// Waits until nothing is left in the queue, also of what was refused and may have been put there.
+    async fn emptied(&self) {
+        let jetstream = jetstream::new(self.servers.client().await);
+        let looking = async {
+            loop {
+                // A leader may just have gone.
+                let queue = jetstream.get_stream(STREAMS[0]).await;
+                if queue.is_ok_and(|queue| queue.cached_info().state.messages == 0) {
+                    return;
+                }
+                sleep(Duration::from_millis(200)).await;
+            }
+        };
+        let emptied = timeout(PATIENCE, looking).await;
+        emptied.expect("nothing is left in the queue");
     }
 
     /// Prints what there is to find out with.

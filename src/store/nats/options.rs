@@ -124,8 +124,10 @@ impl NatsOptions {
         self
     }
 
-    /// How many bytes of this process's memory there are for bodies being read and results being
-    /// collected. Default: 256 MiB.
+    /// How many bytes of this process's memory there are for bodies being read, results being collected,
+    /// and large results while they are sent. Default: 256 MiB.
+    ///
+    /// A large result that there is no room for is answered 503, so it has to hold the largest.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
