@@ -89,7 +89,10 @@ impl Repeating {
         if self.end.is_some_and(|end| Instant::now() >= end) {
             return Err(error);
         }
-        tracing::debug!(%error, subject, "repeated");
+        match self.pause < LONGEST_PAUSE {
+            true => tracing::debug!(%error, subject, "repeated"),
+            false => tracing::warn!(%error, subject, "repeated, for a while now"),
+        }
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())
