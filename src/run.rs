@@ -160,7 +160,7 @@ where
                 // Of how long those take that succeed, others say nothing.
                 if succeeded {
                     let estimates = &job.registry.estimates;
-                    estimates.learn(&job.kind, queued, ran, &halfway);
+                    estimates.learn(&job.kind, job.created_at, queued, ran, &halfway);
                 }
             }
         }

@@ -15,6 +15,7 @@ mod parts;
 mod record;
 mod request;
 mod shared;
+mod sharing;
 mod streams;
 mod submit;
 mod take;
@@ -42,7 +43,10 @@ use self::{
     shared::Shared,
     tasks::Tasks,
 };
-use super::{Acceptance, Change, End, Finished, Lookup, NewJob, Outcome, Queue, Store, What, Work};
+use super::{
+    Acceptance, Change, End, Experience, Finished, Lookup, NewJob, Outcome, Queue, Store, What,
+    Work,
+};
 use crate::{
     body::Replay,
     budget::Charge,
@@ -221,6 +225,10 @@ impl Store for NatsStore {
 
     async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
         outside::end(&self.shared, id, true).await
+    }
+
+    fn share(&self, experience: Experience) {
+        self.shared.sharing.join(experience);
     }
 }
 
