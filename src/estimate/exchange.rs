@@ -135,7 +135,7 @@ const TURN: Duration = Duration::from_millis(300);
 impl Exchange {
     fn new() -> Self {
         Self {
-            teller: rand::random(),
+            teller: u64::from_ne_bytes(rand::random()),
             here: Mutex::default(),
             heard: Mutex::default(),
         }

@@ -102,6 +102,7 @@ impl Forecast {
     }
 
     /// How many seconds are left: half the time it is more.
+    #[inline] // it is asked for with every request
     pub(super) fn left(&self, standing: Standing) -> Option<f64> {
         match standing {
             Standing::Queued(waited) => match &self.queue {
@@ -121,6 +122,7 @@ impl Forecast {
 
     /// After how many whole seconds it is best to ask again, where anything is known; `whole` is how many
     /// seconds the job was last estimated to run.
+    #[inline] // it is asked for with every answer
     pub(super) fn next(&self, standing: Standing, whole: Option<f64>) -> Option<u64> {
         match standing {
             Standing::Queued(waited) => {
