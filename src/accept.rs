@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
@@ -95,8 +95,13 @@ impl<St: Store> Arrival<St> {
         bound.is_some_and(|bound| bound.key.is_some())
     }
 
-    /// The job it is to become, if it may.
-    fn job<S, B>(&self, call: &Call<S, B>) -> Result<NewJob, Refused>
+    /// When the request's body had been read.
+    pub(crate) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// The job it is to become now, if it may.
+    fn job<S, B>(&self, call: &Call<S, B>, now: Instant) -> Result<NewJob, Refused>
     where
         S: Service<Request<RequestBody<B>>>,
     {
@@ -110,7 +115,7 @@ impl<St: Store> Arrival<St> {
         };
         let bound = self.bound.as_ref();
         let key = bound.and_then(|bound| bound.key.zip(bound.fingerprint));
-        let (now, shown) = (Instant::now(), SystemTime::now());
+        let shown = SystemTime::now();
         let age = now.saturating_duration_since(self.at);
         let created_at = shown.checked_sub(age).unwrap_or(shown);
         let (started, progress) = (call.started(), call.progress());
@@ -187,12 +192,14 @@ impl<St: Store> Arrival<St> {
         (job, span)
     }
 
-    fn accepted(&self, job: &Snapshot) -> Response<Replay> {
+    fn accepted(&self, job: &Snapshot, now: Instant) -> Response<Replay> {
         let applied = self.prefer.applied(true);
         let path = self.path.as_deref().unwrap_or_default();
         match self.format {
             Format::Page => monitor::see_page(job, &self.registry, path, applied),
-            Format::Json | Format::Events => monitor::accepted(job, &self.registry, path, applied),
+            Format::Json | Format::Events => {
+                monitor::accepted(job, &self.registry, path, now, applied)
+            }
         }
     }
 
@@ -208,7 +215,7 @@ impl<St: Store> Arrival<St> {
         let ended = |job: &Snapshot| job.status.is_ended();
         let job = monitor::wait(store, job, limit, ended).await;
         if !job.status.is_ended() {
-            return self.accepted(&job);
+            return self.accepted(&job, Instant::now());
         }
         let outcome = monitor::outcome(&self.registry, &job).await;
         let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
@@ -230,16 +237,17 @@ struct Settled<C> {
 pub(crate) type Accepting<S, B> =
     Result<Response<Replay>, (Response<Replay>, Pin<Box<Call<S, B>>>)>;
 
-/// Makes a call a job, runs it in the background, and answers 202; or gives the call back, with what
-/// there is to say against it.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an `async fn` has room for its arguments twice"
-)]
+/// What there is of an accept that waits for its store.
+pub(crate) type Waiting<S, B> = Pin<Box<dyn Future<Output = Accepting<S, B>> + Send>>;
+
+/// Makes a call a job as of `now`, runs it in the background, and answers 202; or gives the call back, with
+/// what there is to say against it. `Err` where the store takes its time.
 pub(crate) fn accept<S, B, R, St>(
     mut arrival: Arrival<St>,
     call: Pin<Box<Call<S, B>>>,
-) -> impl Future<Output = Accepting<S, B>>
+    now: Instant,
+    cx: &mut Context<'_>,
+) -> Result<Accepting<S, B>, Waiting<S, B>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -249,20 +257,48 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    async move {
-        let new = match arrival.job(&call) {
-            Ok(new) => new,
-            Err(refused) => return Err((Problem::from(refused).counted().response(), call)),
-        };
-        let record = arrival.record.take().expect("a request is recorded once");
-        let accepted = arrival.registry.store.accept(&new, record).await;
-        let settled = match arrival.settled(&new, accepted) {
+    let new = match arrival.job(&call, now) {
+        Ok(new) => new,
+        Err(refused) => {
+            let refusal = Problem::from(refused).counted().response();
+            return Ok(Err((refusal, call)));
+        }
+    };
+    let record = arrival.record.take().expect("a request is recorded once");
+    let mut accepting = arrival.registry.store.accept(&new, record);
+    match Pin::new(&mut accepting).poll(cx) {
+        Poll::Ready(accepted) => Ok(arrival.conclude(new, accepted, call, now)),
+        Poll::Pending => Err(Box::pin(async move {
+            let accepted = accepting.await;
+            arrival.conclude(new, accepted, call, Instant::now())
+        })),
+    }
+}
+
+impl<St: Store> Arrival<St> {
+    /// Answers for a job as the store has taken it, and starts it where it is to run here.
+    fn conclude<S, B, R>(
+        mut self,
+        new: NewJob,
+        accepted: Result<Acceptance<St::Claim>, St::Error>,
+        call: Pin<Box<Call<S, B>>>,
+        now: Instant,
+    ) -> Accepting<S, B>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Send + 'static,
+        R: Body + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let settled = match self.settled(&new, accepted) {
             Ok(settled) => settled,
             Err(refusal) => return Err((refusal, call)),
         };
-        let response = arrival.accepted(&settled.snapshot);
+        let response = self.accepted(&settled.snapshot, now);
         if let Some(claim) = settled.claim {
-            let (job, span) = arrival.run(new, claim);
+            let (job, span) = self.run(new, claim);
             spawn(call, job, span);
         }
         Ok(response)
@@ -288,7 +324,7 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let new = match arrival.job(&call) {
+    let new = match arrival.job(&call, arrival.at) {
         Ok(new) => NewJob {
             run_here: within.is_some(),
             ..new
@@ -326,7 +362,7 @@ where
         }
     }
     let mut response = match within {
-        None => arrival.accepted(&snapshot),
+        None => arrival.accepted(&snapshot, Instant::now()),
         Some(limit) => arrival.inline_or_accepted(snapshot.id, limit).await,
     };
     if is_joined {

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tower::{BoxError, Service};
 
 use crate::{
-    accept::{self, Accepting, Arrival},
-    body::{MonitorBody, Replay, RequestBody, ResponseBody},
+    accept::{self, Accepting, Arrival, Waiting},
+    body::{RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
     intake::Intake,
+    monitor::Answer,
     passing::Passing,
     prefer::Prefer,
     problem::Problem,
@@ -56,17 +57,15 @@ where
     Passing(#[pin] Passing<S, Request<RequestBody<B>>>),
     Reading(Reading<S, B, St>),
     Racing(Racing<S, B, St>),
+    /// The store takes its time.
     Accepting {
-        accepting: BoxFuture<Accepting<S, B>>,
+        accepting: Waiting<S, B>,
         is_owed: bool,
     },
-    Answering(BoxFuture<Response<Replay>>),
-    Monitoring(BoxFuture<Response<MonitorBody>>),
-    Refused(Problem),
+    /// This layer answers.
+    Answered(Answer),
     Done,
 }
-
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The request's body is being read.
 struct Reading<S, B, St>
@@ -98,6 +97,10 @@ where
     S: Service<Request<RequestBody<B>>>,
     St: Store,
 {
+    fn refused(problem: Problem) -> Self {
+        Self::Answered(Answer::now(problem.response()))
+    }
+
     /// Without a way to become a job any more.
     fn inline(call: Pin<Box<Call<S, B>>>) -> Self {
         let hand_over = None;
@@ -128,19 +131,11 @@ where
     }
 
     pub(crate) fn refused(problem: Problem) -> Self {
-        Self::new(State::Refused(problem))
+        Self::new(State::refused(problem))
     }
 
-    pub(crate) fn answering(
-        answer: impl Future<Output = Response<Replay>> + Send + 'static,
-    ) -> Self {
-        Self::new(State::Answering(Box::pin(answer)))
-    }
-
-    pub(crate) fn monitoring(
-        answer: impl Future<Output = Response<MonitorBody>> + Send + 'static,
-    ) -> Self {
-        Self::new(State::Monitoring(Box::pin(answer)))
+    pub(crate) fn answered(answer: Answer) -> Self {
+        Self::new(State::Answered(answer))
     }
 
     pub(crate) fn reading(intake: Intake<St>, inner: S, head: Parts, body: B) -> Self
@@ -192,13 +187,7 @@ where
                     };
                     *this.timer = None;
                     match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Reading(reading) => {
-                            if read.is_err() {
-                                // Inline, it is answered however late: no wait is honored.
-                                *this.mark = Some(Prefer::default());
-                            }
-                            reading.next(read)
-                        }
+                        StateOwn::Reading(reading) => reading.next(read, cx),
                         _ => State::Done,
                     }
                 }
@@ -218,38 +207,30 @@ where
                         StateOwn::Racing(Racing {
                             call,
                             hand_over: Some((_, arrival)),
-                        }) => State::accepting(arrival, call, false),
+                        }) => State::accept(arrival, call, Instant::now(), false, cx),
                         _ => State::Done,
                     }
                 }
                 StateProj::Accepting { accepting, is_owed } => {
-                    match ready!(accepting.as_mut().poll(cx)) {
-                        Err((_, call)) if !*is_owed => {
-                            // Answered however late: no wait is honored.
-                            if let Some(prefer) = this.mark {
-                                prefer.wait = None;
-                            }
-                            State::inline(call)
-                        }
-                        Ok(answer) | Err((answer, _)) => {
-                            return Poll::Ready(Ok(answer.map(ResponseBody::monitor)));
-                        }
-                    }
+                    let accepting = ready!(accepting.as_mut().poll(cx));
+                    State::accepted(accepting, *is_owed)
                 }
-                StateProj::Answering(answer) => {
-                    let response = ready!(answer.as_mut().poll(cx));
-                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
-                }
-                StateProj::Monitoring(answer) => {
-                    let response = ready!(answer.as_mut().poll(cx));
-                    return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
-                }
-                StateProj::Refused(problem) => {
-                    let response = problem.response();
+                StateProj::Answered(answer) => {
+                    let response = ready!(Pin::new(answer).poll(cx));
                     return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                 }
                 StateProj::Done => panic!("`ResponseFuture` polled after completion"),
             };
+            if let (
+                State::Racing(Racing {
+                    hand_over: None, ..
+                }),
+                Some(prefer),
+            ) = (&next, &mut *this.mark)
+            {
+                // It is answered however late: no wait is honored.
+                prefer.wait = None;
+            }
             this.state.set(next);
         }
     }
@@ -304,14 +285,14 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn next(mut self, read: Result<(), ReadError>) -> State<S, B, St> {
+    fn next(mut self, read: Result<(), ReadError>, cx: &mut Context<'_>) -> State<S, B, St> {
         let collected = self.collect.finish();
         let read_bytes = collected.bytes.len() as u64;
         let is_whole = self.declared.is_none_or(|declared| declared == read_bytes);
         let problem = match read {
-            Ok(()) if is_whole => return self.start(collected),
+            Ok(()) if is_whole => return self.start(collected, cx),
             Ok(()) | Err(ReadError::Broken) => {
-                return State::Refused(Problem::BodyBroken.counted());
+                return State::refused(Problem::BodyBroken.counted());
             }
             Err(ReadError::TooLarge) => Problem::BodyTooLarge,
             Err(ReadError::NoRoom) => Problem::Full,
@@ -319,7 +300,7 @@ where
         };
         let problem = problem.counted();
         if self.intake.is_owed {
-            return State::Refused(problem);
+            return State::refused(problem);
         }
         // No 202 is owed: the inner service gets what was read and the stream that follows.
         if let Some((_, body)) = self.call.as_mut().request() {
@@ -329,7 +310,7 @@ where
     }
 
     /// Goes on with the whole body.
-    fn start(mut self, collected: Collected) -> State<S, B, St> {
+    fn start(mut self, collected: Collected, cx: &mut Context<'_>) -> State<S, B, St> {
         let Some((head, body)) = self.call.as_mut().request() else {
             return State::inline(self.call);
         };
@@ -342,13 +323,17 @@ where
         let call = self.call;
         match within {
             within if arrival.is_keyed() => {
-                State::Answering(Box::pin(accept::accept_keyed(arrival, call, within)))
+                let accepting = accept::accept_keyed(arrival, call, within);
+                State::Answered(Answer::later(async { accepting.await.map(Into::into) }))
             }
             Some(within) => State::Racing(Racing {
                 call,
                 hand_over: Some((within, arrival)),
             }),
-            None => State::accepting(arrival, call, true),
+            None => {
+                let now = arrival.at();
+                State::accept(arrival, call, now, true, cx)
+            }
         }
     }
 }
@@ -370,10 +355,23 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    fn accepting(arrival: Arrival<St>, call: Pin<Box<Call<S, B>>>, is_owed: bool) -> Self {
-        Self::Accepting {
-            accepting: Box::pin(accept::accept(arrival, call)),
-            is_owed,
+    fn accept(
+        arrival: Arrival<St>,
+        call: Pin<Box<Call<S, B>>>,
+        now: Instant,
+        is_owed: bool,
+        cx: &mut Context<'_>,
+    ) -> Self {
+        match accept::accept(arrival, call, now, cx) {
+            Ok(accepting) => Self::accepted(accepting, is_owed),
+            Err(accepting) => Self::Accepting { accepting, is_owed },
+        }
+    }
+
+    fn accepted(accepting: Accepting<S, B>, is_owed: bool) -> Self {
+        match accepting {
+            Err((_, call)) if !is_owed => Self::inline(call),
+            Ok(answer) | Err((answer, _)) => Self::Answered(Answer::now(answer)),
         }
     }
 }
@@ -399,9 +397,7 @@ where
             State::Reading(_) => "ResponseFuture::Reading",
             State::Racing(_) => "ResponseFuture::Racing",
             State::Accepting { .. } => "ResponseFuture::Accepting",
-            State::Answering(_) => "ResponseFuture::Answering",
-            State::Monitoring(_) => "ResponseFuture::Monitoring",
-            State::Refused(_) => "ResponseFuture::Refused",
+            State::Answered(_) => "ResponseFuture::Answered",
             State::Done => "ResponseFuture::Done",
         })
     }

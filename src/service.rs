@@ -1,5 +1,4 @@
 use std::{
-    future::ready,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,7 +16,7 @@ use crate::{
     jobs::Jobs,
     measure,
     mentions::Mentions,
-    monitor::{self, Place},
+    monitor::{self, Answer, Place},
     negotiate::Format,
     prefer::Prefer,
     problem::Problem,
@@ -89,7 +88,7 @@ where
         let place = Place::of(request.uri().path(), config);
         if let Some(place) = place {
             let (head, _) = request.into_parts();
-            return ResponseFuture::monitoring(monitor::answer(registry.clone(), place, head));
+            return ResponseFuture::answered(monitor::answer(registry, place, head));
         }
         let inner = self.inner.clone();
         // Before the request is taken apart, which takes time.
@@ -122,7 +121,7 @@ where
         let terms = &self.terms;
         if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
             measure::refused("admit");
-            return ResponseFuture::answering(ready(refusal.map(Replay::from)));
+            return ResponseFuture::answered(Answer::now(refusal.map(Replay::from)));
         }
         let owner = config.owner(&head);
         let key = match mentions.idempotency_key {

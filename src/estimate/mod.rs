@@ -102,9 +102,9 @@ impl Estimates {
         age.checked_add(Duration::try_from_secs_f64(left).ok()?)
     }
 
-    /// After how many whole seconds it is worth asking again for an unfinished job.
-    pub(crate) fn retry_after(&self, job: &Snapshot) -> u64 {
-        let age = job.created.elapsed().as_secs_f64();
+    /// After how many whole seconds from `now` it is worth asking again for an unfinished job.
+    pub(crate) fn retry_after(&self, job: &Snapshot, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(job.created).as_secs_f64();
         let since_created = |at: SystemTime| {
             let since = at.duration_since(job.created_at);
             since.unwrap_or_default().as_secs_f64()

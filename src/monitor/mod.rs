@@ -11,7 +11,13 @@ mod status;
 mod timestamp;
 mod wait;
 
-use std::sync::Arc;
+use std::{
+    error::Error,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
@@ -43,47 +49,99 @@ const VARY: HeaderValue = HeaderValue::from_static("accept, prefer");
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Answers for the monitor. It never waits for the inner service.
-///
-/// What seldom takes time has a box of its own.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an `async fn` has room for its arguments twice"
-)]
-pub(crate) fn answer<St: Store>(
-    registry: Arc<Registry<St>>,
-    place: Place,
-    head: Parts,
-) -> impl Future<Output = Response<MonitorBody>> {
-    async move {
-        let answer = match place {
-            _ if head.method == Method::OPTIONS => Ok(options(place).map(Into::into)),
-            Place::Nowhere => Ok(Problem::NotFound.response().map(Into::into)),
-            Place::List => Box::pin(list(&registry, &head))
-                .await
-                .map(|list| list.map(Into::into)),
-            Place::Job(id, resource) => {
-                let found = registry.store.get(id).await;
-                match found.map(|found| job(&registry, found, resource, &head)) {
-                    Ok(Reply::Document(mut response)) => {
-                        if head.method == Method::HEAD {
-                            *response.body_mut() = Replay::default().into();
-                        }
-                        return response;
+/// The monitor's answer. It never waits for the inner service.
+#[must_use = "futures do nothing unless polled"]
+pub(crate) enum Answer {
+    /// It is there; until it has been taken.
+    Now(Option<Response<MonitorBody>>),
+    Later(Pin<Box<dyn Future<Output = Response<MonitorBody>> + Send>>),
+}
+
+impl Answer {
+    pub(crate) fn now(response: Response<impl Into<MonitorBody>>) -> Self {
+        Self::Now(Some(response.map(Into::into)))
+    }
+
+    pub(crate) fn later(
+        answer: impl Future<Output = Response<MonitorBody>> + Send + 'static,
+    ) -> Self {
+        Self::Later(Box::pin(answer))
+    }
+}
+
+impl Future for Answer {
+    type Output = Response<MonitorBody>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(answer) => Poll::Ready(answer.take().expect("polled after its answer")),
+            Self::Later(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Answers for the monitor: at once, where the store knows at once and nothing is to be waited for.
+pub(crate) fn answer<St: Store>(registry: &Arc<Registry<St>>, place: Place, head: Parts) -> Answer {
+    let is_head = head.method == Method::HEAD;
+    let now = |response: Response<Replay>| Answer::now(measured(response.map(Into::into), is_head));
+    let (id, resource) = match place {
+        _ if head.method == Method::OPTIONS => return now(options(place)),
+        Place::Nowhere => return now(Problem::NotFound.response()),
+        Place::List => {
+            let registry = registry.clone();
+            return Answer::later(async move {
+                let answer = list(&registry, &head).await;
+                finished(answer, is_head)
+            });
+        }
+        Place::Job(id, resource) => (id, resource),
+    };
+    let mut getting = registry.store.get(id);
+    // Nobody is to be woken here: what is not known at once is asked for again by the task.
+    match Pin::new(&mut getting).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(found) => match found.map(|found| job(registry, found, resource, &head)) {
+            Ok(Reply::Document(mut response)) => {
+                if is_head {
+                    *response.body_mut() = Replay::default().into();
+                }
+                Answer::now(response)
+            }
+            Ok(Reply::Other(response)) => Answer::now(measured(response, is_head)),
+            Ok(Reply::Later(action, job)) => {
+                let registry = registry.clone();
+                Answer::later(async move {
+                    let answer = act(&registry, action, job, resource, &head).await;
+                    finished(answer, is_head)
+                })
+            }
+            Err(error) => now(problem::store_failed(&error)),
+        },
+        Poll::Pending => {
+            let registry = registry.clone();
+            Answer::later(async move {
+                let found = getting.await;
+                let answer = match found.map(|found| job(&registry, found, resource, &head)) {
+                    Ok(Reply::Document(response) | Reply::Other(response)) => {
+                        return measured(response, is_head);
                     }
-                    Ok(Reply::Other(response)) => Ok(response),
                     Ok(Reply::Later(action, job)) => {
-                        let later = act(&registry, action, job, resource, &head);
-                        Box::pin(later).await.map(|answer| answer.map(Into::into))
+                        act(&registry, action, job, resource, &head).await
                     }
                     Err(error) => Err(error),
-                }
-            }
-        };
-        let answer =
-            answer.unwrap_or_else(|error| problem::store_failed(&error).map(MonitorBody::from));
-        measured(answer, head.method == Method::HEAD)
+                };
+                finished(answer, is_head)
+            })
+        }
     }
+}
+
+/// What was answered, or that the store failed.
+fn finished(
+    answer: Result<Response<Replay>, impl Error + 'static>,
+    is_head: bool,
+) -> Response<MonitorBody> {
+    let answer = answer.unwrap_or_else(|error| problem::store_failed(&error));
+    measured(answer.map(Into::into), is_head)
 }
 
 /// An answer with its length, and to a HEAD without its body.

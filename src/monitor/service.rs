@@ -9,7 +9,7 @@ use std::{
 use http::{Request, Response};
 use tower::Service;
 
-use super::{Place, answer};
+use super::{Answer, Place, answer};
 use crate::{
     body::MonitorBody,
     jobs::Jobs,
@@ -38,11 +38,11 @@ impl<St: Store, B> Service<Request<B>> for Monitor<St> {
     }
 
     fn call(&mut self, request: Request<B>) -> MonitorFuture {
-        let registry = self.jobs.registry.clone();
+        let registry = &self.jobs.registry;
         let (head, _) = request.into_parts();
         let place = Place::of_mounted(head.uri.path(), &registry.config);
         MonitorFuture {
-            answer: Box::pin(answer(registry, place, head)),
+            answer: answer(registry, place, head),
         }
     }
 }
@@ -50,14 +50,14 @@ impl<St: Store, B> Service<Request<B>> for Monitor<St> {
 /// The answer of a [`Monitor`].
 #[must_use = "futures do nothing unless polled"]
 pub struct MonitorFuture {
-    answer: Pin<Box<dyn Future<Output = Response<MonitorBody>> + Send>>,
+    answer: Answer,
 }
 
 impl Future for MonitorFuture {
     type Output = Result<Response<MonitorBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.as_mut().poll(cx).map(Ok)
+        Pin::new(&mut self.answer).poll(cx).map(Ok)
     }
 }
 

@@ -4,6 +4,7 @@ use std::{ops::Range, sync::LazyLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+use tokio::time::Instant;
 
 use super::{
     NO_STORE, VARY, conditional,
@@ -117,7 +118,7 @@ pub(super) fn answer<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Re
     if !job.status.is_ended() {
         headers.insert(
             header::RETRY_AFTER,
-            registry.estimates.retry_after(job).into(),
+            registry.estimates.retry_after(job, Instant::now()).into(),
         );
     }
     response
@@ -135,8 +136,9 @@ pub(super) fn tagged<St>(
     let length = sheet.add(|text| write_number(text, length));
     let etag = sheet.add(|text| write_etag(text, job));
     let unfinished = !job.status.is_ended();
-    let retry_after = unfinished
-        .then(|| sheet.add(|text| write_number(text, registry.estimates.retry_after(job))));
+    let retry_after = unfinished.then(|| {
+        sheet.add(|text| write_number(text, registry.estimates.retry_after(job, Instant::now())))
+    });
     let sheet = sheet.finish();
     let mut response = Response::new(sheet.body());
     let mut headers = TAGGED.clone();
@@ -216,12 +218,13 @@ pub(crate) fn accepted<St>(
     job: &Snapshot,
     registry: &Registry<St>,
     path: &str,
+    now: Instant,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
     let config = &registry.config;
     let mut sheet = Sheet::new(job, config);
     // One that is joined may have ended.
-    let retry_after = (!job.status.is_ended()).then(|| registry.estimates.retry_after(job));
+    let retry_after = (!job.status.is_ended()).then(|| registry.estimates.retry_after(job, now));
     let retry_after = retry_after.map(|seconds| sheet.add(|text| write_number(text, seconds)));
     let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {
@@ -243,12 +246,12 @@ pub(crate) fn accepted<St>(
     *response.status_mut() = StatusCode::ACCEPTED;
     let monitor = sheet.value(monitor);
     let mut headers = ACCEPTED.clone();
-    match retry_after {
-        Some(retry_after) => headers.insert(header::RETRY_AFTER, sheet.value(retry_after)),
-        None => headers.remove(header::RETRY_AFTER),
-    };
     for (name, value) in &mut headers {
         *value = match name {
+            _ if name == header::RETRY_AFTER => match &retry_after {
+                Some(retry_after) => sheet.value(retry_after.clone()),
+                None => continue,
+            },
             _ if name == header::LOCATION => monitor.clone(),
             _ if name == header::LINK => sheet.value(link.clone()),
             _ if name == OPERATION_LOCATION => match &operation {
@@ -257,6 +260,9 @@ pub(crate) fn accepted<St>(
             },
             _ => continue,
         };
+    }
+    if retry_after.is_none() {
+        headers.remove(header::RETRY_AFTER);
     }
     if config.dialect == Dialect::Pending202 {
         headers.insert(header::CONTENT_LOCATION, monitor);
@@ -276,7 +282,7 @@ pub(crate) fn see_page<St>(
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
-    let mut response = accepted(job, registry, path, applied);
+    let mut response = accepted(job, registry, path, Instant::now(), applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     // With a 303 it would tell when to follow (RFC 9110 §10.2.3), and that is at once.

@@ -41,7 +41,9 @@ pub use crate::{
 /// Keeps jobs.
 ///
 /// Every method that returns a future may be dropped before its end; what it does is then done whole
-/// or not at all.
+/// or not at all. Those of [`accept`](Self::accept) and [`get`](Self::get) are `Unpin`: the layer polls them
+/// where it stands, and makes room for one only where it is not ready at once. A future that is not, an
+/// `async` block say, is boxed by the store.
 pub trait Store: Clone + Send + Sync + 'static {
     /// What can go wrong with the store itself; the client is told 503, never 404.
     type Error: error::Error + Send + Sync + 'static;
@@ -70,10 +72,13 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         job: &NewJob,
         record: Self::Record,
-    ) -> impl Future<Output = Result<Acceptance<Self::Claim>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Acceptance<Self::Claim>, Self::Error>> + Send + Unpin + 'static;
 
     /// Looks a job up.
-    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+    fn get(
+        &self,
+        id: JobId,
+    ) -> impl Future<Output = Result<Lookup, Self::Error>> + Send + Unpin + 'static;
 
     /// Follows a job that was found; empty where it is not there any more.
     fn changes(&self, id: JobId) -> Self::Changes;

@@ -2,7 +2,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,10 +9,7 @@ use futures_core::Stream;
 use pin_project::pin_project;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{
-    Shared,
-    job::{Clock, Job},
-};
+use super::{Found, Shared, clock::Clock};
 use crate::job::{JobId, Snapshot};
 
 /// A job's changes: [`Store::changes`](crate::store::Store::changes) in memory.
@@ -23,7 +19,7 @@ use crate::job::{JobId, Snapshot};
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
 pub struct MemoryChanges {
-    job: Option<Arc<Job>>,
+    job: Option<Found>,
     id: JobId,
     clock: Clock,
     seen: u64,
@@ -56,7 +52,11 @@ impl Stream for MemoryChanges {
                 ready!(change.poll(cx));
                 this.change.set(None);
             }
-            match job.newer_than(*this.seen, *this.id, this.clock) {
+            let newer = match job {
+                Found::Unfinished(job) => job.newer_than(*this.seen, this.clock),
+                Found::Ended(job) => Ok(job.snapshot(this.clock)),
+            };
+            match newer {
                 Ok(snapshot) => {
                     *this.seen = snapshot.revision;
                     if snapshot.status.is_ended() {

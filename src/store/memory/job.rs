@@ -1,21 +1,22 @@
 use std::{
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, futures::OwnedNotified},
-    time::Instant,
-};
+use tokio::sync::{Notify, futures::OwnedNotified};
 
-use super::packed::{Packed, Unpacked};
+use super::{
+    clock::{Clock, at_unix_millis, since_unix_epoch},
+    ended::{Ended, Finish},
+    packed::Packed,
+};
 use crate::{
     budget::Charge,
     estimate::Kind,
     idempotency::Key,
-    job::{ErrorCode, Event, Failure, JobId, Progress, ResponseHead, Snapshot, Status},
+    job::{ErrorCode, Event, JobId, Progress, Snapshot, Status},
     list::Cursor,
     owner::Owner,
     store::{Change, End, NewJob, Outcome, What},
@@ -27,24 +28,32 @@ const JOB_BYTES: usize = 320;
 /// What it counts more where it has an owner or a key, for these and the indexes they are in.
 const BOUND_BYTES: usize = 192;
 
-/// One job. Its place in the map never changes what it points to, so a claim ends its job without
-/// looking it up.
+/// One job until it ends. Its place in the map never changes what it points to, so a claim ends its job
+/// without looking it up, and whoever follows it finds its end here.
 pub(super) struct Job {
-    /// In milliseconds since the epoch of the store.
-    created: u64,
-    /// In milliseconds since the epoch of Unix.
-    created_at: u64,
-    bound: Option<Box<Bound>>,
+    pub(super) birth: Birth,
     /// Held for one transition or one copy, never across an await or a wake-up. Whoever moves it to
     /// `Ended` has ended the job: that there is one end follows from the lock and
-    /// [`Status::next`].
+    /// [`Status::next`]. Under it a guard of the map of ended jobs may be taken, never the other way round.
     phase: Mutex<Phase>,
 }
 
+/// What of a job never changes.
+#[derive(Clone)]
+pub(super) struct Birth {
+    pub(super) id: JobId,
+    /// In milliseconds since the epoch of the store.
+    pub(super) created: u64,
+    /// In milliseconds since the epoch of Unix.
+    pub(super) created_at: u64,
+    pub(super) bound: Option<Box<Bound>>,
+}
+
 /// To whom and to which request a job is bound.
-struct Bound {
-    owner: Option<Owner>,
-    key: Option<Key>,
+#[derive(Clone)]
+pub(super) struct Bound {
+    pub(super) owner: Option<Owner>,
+    pub(super) key: Option<Key>,
 }
 
 enum Phase {
@@ -65,79 +74,80 @@ struct Unfinished {
     watchers: Option<Arc<Notify>>,
 }
 
-struct Ended {
-    revision: u32,
-    status: Status,
-    /// What it holds of the budget for its result, to be released by who removes the job.
-    charged: usize,
-    started: Option<u64>,
-    finished: u64,
-    progress: Told,
-    kept: Kept,
-}
-
 /// What a call has told of its progress. Boxed, since most tell nothing, and a job would have room for it
 /// for as long as it is kept.
-type Told = Option<Box<Progress>>;
+pub(super) type Told = Option<Box<Progress>>;
 
-enum Kept {
-    Response(Packed),
-    Nothing(ErrorCode),
-}
+impl Birth {
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.bound.as_ref()?.owner
+    }
 
-/// Counts milliseconds from the making of a store, and for how long it keeps what has ended.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
-    epoch: Instant,
-    retain: u64,
-}
+    pub(super) fn key(&self) -> Option<Key> {
+        self.bound.as_ref()?.key
+    }
 
-impl Clock {
-    pub(super) fn new(retain: Duration) -> Self {
-        Self {
-            epoch: Instant::now(),
-            retain: whole_millis(retain),
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor {
+            created_at: self.created_at,
+            id: self.id,
         }
     }
 
-    pub(super) fn now(&self) -> u64 {
-        self.millis(Instant::now())
+    /// What the job counts in the budget, its result apart.
+    pub(super) fn cost(&self) -> usize {
+        cost(self.bound.is_some())
     }
 
-    pub(super) fn millis(&self, at: Instant) -> u64 {
-        whole_millis(at.saturating_duration_since(self.epoch))
+    /// A time by the clock on the wall, of one by that of the store.
+    pub(super) fn shown(&self, at: u64) -> SystemTime {
+        let age = Duration::from_millis(at.saturating_sub(self.created));
+        at_unix_millis(self.created_at) + age
     }
 
-    pub(super) fn instant(&self, millis: u64) -> Instant {
-        self.epoch + Duration::from_millis(millis)
+    /// The job as far as that never changes.
+    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+        Snapshot {
+            id: self.id,
+            owner: self.owner(),
+            revision: 0,
+            status: Status::Queued,
+            created: clock.instant(self.created),
+            created_at: at_unix_millis(self.created_at),
+            started_at: None,
+            finished_at: None,
+            expires_at: None,
+            kind: None,
+            estimated_finish_at: None,
+            progress: Progress::default(),
+            response: None,
+            error: None,
+        }
     }
+}
 
-    pub(super) fn expiry(&self, finished: u64) -> u64 {
-        finished.saturating_add(self.retain)
-    }
+/// What a job counts in the budget, its result apart.
+fn cost(is_bound: bool) -> usize {
+    JOB_BYTES + if is_bound { BOUND_BYTES } else { 0 }
 }
 
 impl Job {
     /// What a job made of `new` counts in the budget until it has a result.
     pub(super) fn cost(new: &NewJob) -> usize {
-        match (&new.owner, &new.key) {
-            (None, None) => JOB_BYTES,
-            _ => JOB_BYTES + BOUND_BYTES,
-        }
+        cost(new.owner.is_some() || new.key.is_some())
     }
 
     pub(super) fn new(new: &NewJob, clock: &Clock) -> Self {
         let key = new.key.map(|(key, _)| key);
         let is_bound = new.owner.is_some() || key.is_some();
+        let owner = new.owner;
         Self {
-            created: clock.millis(new.created),
-            created_at: since_unix_epoch(new.created_at),
-            bound: is_bound.then(|| {
-                Box::new(Bound {
-                    owner: new.owner,
-                    key,
-                })
-            }),
+            birth: Birth {
+                id: new.id,
+                created: clock.millis(new.created),
+                created_at: since_unix_epoch(new.created_at),
+                bound: is_bound.then(|| Box::new(Bound { owner, key })),
+            },
             phase: Mutex::new(Phase::Unfinished(Unfinished {
                 revision: 1,
                 kind: new.kind.clone(),
@@ -150,44 +160,11 @@ impl Job {
         }
     }
 
-    pub(super) fn owner(&self) -> Option<Owner> {
-        self.bound.as_ref()?.owner
-    }
-
-    pub(super) fn key(&self) -> Option<Key> {
-        self.bound.as_ref()?.key
-    }
-
-    pub(super) fn cursor(&self, id: JobId) -> Cursor {
-        Cursor {
-            created_at: self.created_at,
-            id,
-        }
-    }
-
-    pub(super) fn is_expired(&self, clock: &Clock) -> bool {
+    /// The job as it has ended, if it has.
+    pub(super) fn ended(&self) -> Option<Ended> {
         match &*self.phase.lock() {
-            Phase::Ended(ended) => clock.expiry(ended.finished) <= clock.now(),
-            Phase::Unfinished(_) => false,
-        }
-    }
-
-    /// What the job holds of the budget; `None` while it is unfinished.
-    pub(super) fn charged(&self) -> Option<usize> {
-        let bound = self.bound.as_ref().map_or(0, |_| BOUND_BYTES);
-        match &*self.phase.lock() {
-            Phase::Ended(ended) => Some(JOB_BYTES + bound + ended.charged),
+            Phase::Ended(ended) => Some(ended.clone()),
             Phase::Unfinished(_) => None,
-        }
-    }
-
-    pub(super) fn result(&self) -> Option<Unpacked> {
-        match &*self.phase.lock() {
-            Phase::Ended(Ended {
-                kept: Kept::Response(packed),
-                ..
-            }) => Some(packed.unpack()),
-            _ => None,
         }
     }
 
@@ -213,26 +190,33 @@ impl Job {
         }
     }
 
-    /// Ends the job, and returns when it expires; `None` if it had ended before.
-    pub(super) fn end(&self, ending: Ending, clock: &Clock) -> Option<u64> {
+    /// Ends the job, and hands on what is to be kept of it before anybody can see that it has ended; `None` if
+    /// it had ended before. Returns when it expires.
+    pub(super) fn end(
+        &self,
+        ending: Ending,
+        clock: &Clock,
+        keep: impl FnOnce(Ended),
+    ) -> Option<u64> {
         let finished = clock.now();
         let before = {
             let mut phase = self.phase.lock();
             let Phase::Unfinished(job) = &mut *phase else {
                 return None;
             };
-            let ended = Phase::Ended(Ended {
+            let finish = Finish {
                 revision: job.revision + 1,
                 status: job.status().next(ending.event)?,
-                charged: ending.charge.map_or(0, Charge::keep),
                 started: ending.started.or(job.started),
                 finished,
                 progress: ending
                     .progress
                     .unwrap_or_else(|| std::mem::take(&mut job.progress)),
                 kept: ending.kept,
-            });
-            std::mem::replace(&mut *phase, ended)
+            };
+            let ended = Ended::new(&self.birth, finish);
+            keep(ended.clone());
+            std::mem::replace(&mut *phase, Phase::Ended(ended))
         };
         if let Phase::Unfinished(job) = before {
             if let Some(canceler) = job.canceler {
@@ -259,18 +243,13 @@ impl Job {
         }
     }
 
-    pub(super) fn snapshot(&self, id: JobId, clock: &Clock) -> Snapshot {
-        self.at(&self.phase.lock(), id, clock)
+    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+        self.at(&self.phase.lock(), clock)
     }
 
     /// The job as it is, if its revision is beyond `seen`; else the next change to wait for. Both under
     /// the lock, so that no change is missed between looking and waiting.
-    pub(super) fn newer_than(
-        &self,
-        seen: u64,
-        id: JobId,
-        clock: &Clock,
-    ) -> Result<Snapshot, OwnedNotified> {
+    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Result<Snapshot, OwnedNotified> {
         let mut phase = self.phase.lock();
         if let Phase::Unfinished(job) = &mut *phase
             && u64::from(job.revision) <= seen
@@ -278,52 +257,21 @@ impl Job {
             let watchers = job.watchers.get_or_insert_default();
             return Err(watchers.clone().notified_owned());
         }
-        Ok(self.at(&phase, id, clock))
+        Ok(self.at(&phase, clock))
     }
 
-    fn at(&self, phase: &Phase, id: JobId, clock: &Clock) -> Snapshot {
-        let created_at = at_unix_millis(self.created_at);
-        let shown = |at: u64| created_at + Duration::from_millis(at.saturating_sub(self.created));
-        let unfinished = Snapshot {
-            id,
-            owner: self.owner(),
-            revision: 0,
-            status: Status::Queued,
-            created: clock.instant(self.created),
-            created_at,
-            started_at: None,
-            finished_at: None,
-            expires_at: None,
-            kind: None,
-            estimated_finish_at: None,
-            progress: Progress::default(),
-            response: None,
-            error: None,
-        };
+    fn at(&self, phase: &Phase, clock: &Clock) -> Snapshot {
         match phase {
             Phase::Unfinished(job) => Snapshot {
                 revision: job.revision.into(),
                 status: job.status(),
-                started_at: job.started.map(shown),
+                started_at: job.started.map(|at| self.birth.shown(at)),
                 kind: Some(job.kind.clone()),
                 estimated_finish_at: job.estimated_finish.map(at_unix_millis),
                 progress: shown_progress(&job.progress),
-                ..unfinished
+                ..self.birth.snapshot(clock)
             },
-            Phase::Ended(job) => {
-                let (response, error) = job.kept.glance();
-                Snapshot {
-                    revision: job.revision.into(),
-                    status: job.status,
-                    started_at: job.started.map(shown),
-                    finished_at: Some(shown(job.finished)),
-                    expires_at: Some(shown(clock.expiry(job.finished))),
-                    progress: shown_progress(&job.progress),
-                    response,
-                    error,
-                    ..unfinished
-                }
-            }
+            Phase::Ended(ended) => ended.snapshot(clock),
         }
     }
 }
@@ -337,35 +285,17 @@ impl Unfinished {
     }
 }
 
-impl Kept {
-    fn glance(&self) -> (Option<ResponseHead>, Option<Failure>) {
-        match self {
-            Self::Response(packed) => {
-                let (status, content_type, content_length) = packed.glance();
-                let error = (status.as_u16() >= 400).then_some(Failure {
-                    code: ErrorCode::HttpError,
-                    status: Some(status),
-                });
-                let head = ResponseHead {
-                    status,
-                    content_type,
-                    content_length,
-                };
-                (Some(head), error)
-            }
-            Self::Nothing(code) => {
-                let (code, status) = (*code, None);
-                (None, Some(Failure { code, status }))
-            }
-        }
-    }
+/// What is kept of what a job came to.
+pub(super) enum Kept {
+    /// A response, and what it holds of the budget.
+    Response(Packed, Option<Charge>),
+    Nothing(ErrorCode),
 }
 
 /// A job's end, ready to be put into it.
 pub(super) struct Ending {
     event: Event,
     kept: Kept,
-    charge: Option<Charge>,
     started: Option<u64>,
     progress: Option<Told>,
 }
@@ -380,8 +310,7 @@ impl Ending {
                 let packed = Packed::new(head.status, &head.headers, trailers, body.bytes);
                 Self {
                     event: Event::Responded(head.status),
-                    kept: Kept::Response(packed),
-                    charge: body.charge,
+                    kept: Kept::Response(packed, body.charge),
                     started: None,
                     progress: None,
                 }
@@ -399,7 +328,6 @@ impl Ending {
         Self {
             event: Event::Broke(code),
             kept: Kept::Nothing(code),
-            charge: None,
             started: None,
             progress: None,
         }
@@ -410,18 +338,6 @@ fn told(progress: Progress) -> Told {
     (progress != Progress::default()).then(|| Box::new(progress))
 }
 
-fn shown_progress(told: &Told) -> Progress {
+pub(super) fn shown_progress(told: &Told) -> Progress {
     told.as_deref().cloned().unwrap_or_default()
-}
-
-fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn since_unix_epoch(at: SystemTime) -> u64 {
-    whole_millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn at_unix_millis(millis: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(millis)
 }

@@ -1,4 +1,6 @@
 mod changes;
+mod clock;
+mod ended;
 mod job;
 #[cfg(test)]
 mod model;
@@ -25,7 +27,9 @@ use tokio::task::yield_now;
 
 pub use self::changes::MemoryChanges;
 use self::{
-    job::{Clock, Ending, Job},
+    clock::Clock,
+    ended::Ended,
+    job::{Birth, Ending, Job},
     order::{Order, Place},
     reaper::EndedJobs,
     tombstones::Tombstones,
@@ -54,17 +58,25 @@ pub struct MemoryStore {
 /// small a shard moves in well under a millisecond at a million jobs.
 const SHARDS: usize = 1024;
 
+/// The same for the unfinished, of which there are few.
+const UNFINISHED_SHARDS: usize = 64;
+
 /// How many of an owner's jobs are looked at before others are let run.
 const LIST_AT_ONCE: usize = 256;
 
 /// Guards of the maps are held for one look-up, insert or removal, and never leave this file: what is
-/// found is cloned out. Where two are held, that of `keys` was taken before that of `jobs` or `owned`.
+/// found is cloned out. Where two are held, that of `keys` was taken before that of another map; and a job's
+/// own lock before that of `ended`.
 struct Shared {
-    jobs: DashMap<JobId, Arc<Job>, BuildHasherDefault<IdHasher>>,
+    /// Jobs that have not ended, and for a moment those that just have. Accepting one goes to a map that is
+    /// small, and so at hand, however many have ended.
+    unfinished: DashMap<JobId, Arc<Job>, BuildHasherDefault<IdHasher>>,
+    /// A job is here before it leaves `unfinished`: whoever looks there first and then here finds it.
+    ended: DashMap<Ended, (), BuildHasherDefault<IdHasher>>,
     keys: DashMap<Key, Keyed>,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
-    /// Held for one push or pop, while no other lock is.
-    ended: Mutex<EndedJobs>,
+    /// In which order those that have ended did so. Held for one push or pop, while no other lock is.
+    order: Mutex<EndedJobs>,
     tombstones: Tombstones,
     budget: Budget,
     clock: Clock,
@@ -82,10 +94,14 @@ impl MemoryStore {
     pub fn new(retain: Duration, budget: Budget) -> Self {
         Self {
             shared: Arc::new(Shared {
-                jobs: DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS),
+                unfinished: DashMap::with_hasher_and_shard_amount(
+                    Default::default(),
+                    UNFINISHED_SHARDS,
+                ),
+                ended: DashMap::with_hasher_and_shard_amount(Default::default(), SHARDS),
                 keys: DashMap::new(),
                 owned: DashMap::new(),
-                ended: Mutex::default(),
+                order: Mutex::default(),
                 tombstones: Tombstones::default(),
                 budget,
                 clock: Clock::new(retain),
@@ -95,12 +111,12 @@ impl MemoryStore {
 
     /// The number of jobs kept, unfinished ones included.
     pub fn len(&self) -> usize {
-        self.shared.jobs.len()
+        self.shared.unfinished.len() + self.shared.ended.len()
     }
 
     /// Whether no job is kept.
     pub fn is_empty(&self) -> bool {
-        self.shared.jobs.is_empty()
+        self.len() == 0
     }
 }
 
@@ -121,11 +137,11 @@ impl Store for MemoryStore {
         &self,
         new: &NewJob,
         (): (),
-    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> {
+    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> + Unpin + 'static {
         ready(Ok(self.shared.accept(new)))
     }
 
-    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Infallible>> {
+    fn get(&self, id: JobId) -> impl Future<Output = Result<Lookup, Infallible>> + Unpin + 'static {
         ready(Ok(self.shared.lookup(id, |_| {})))
     }
 
@@ -146,13 +162,8 @@ impl Store for MemoryStore {
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, Infallible> {
-        let Some(unpacked) = self.shared.find(id).and_then(|job| job.result()) else {
-            return Ok(None);
-        };
-        let mut response = Response::new(Replay::new(unpacked.body, unpacked.trailers));
-        *response.status_mut() = unpacked.status;
-        *response.headers_mut() = unpacked.headers;
-        Ok(Some(response))
+        let ended = self.shared.find(id).and_then(|found| found.ended());
+        Ok(ended.and_then(|ended| ended.response()))
     }
 
     fn report(
@@ -170,7 +181,7 @@ impl Store for MemoryStore {
         end: End,
     ) -> impl Future<Output = Result<Finished, Infallible>> {
         let ending = Ending::new(end, &self.shared.clock);
-        ready(Ok(match self.shared.end(claim.id, &claim.job, ending) {
+        ready(Ok(match self.shared.end(&claim.job, ending) {
             true => Finished::First,
             false => Finished::Late,
         }))
@@ -183,7 +194,7 @@ impl Store for MemoryStore {
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
         let canceled = Ending::early(ErrorCode::Canceled);
         Ok(self.shared.lookup(id, |job| {
-            self.shared.end(id, job, canceled);
+            self.shared.end(job, canceled);
         }))
     }
 
@@ -209,38 +220,85 @@ impl fmt::Debug for MemoryStore {
 /// away with its runtime, it ends the job as [`ErrorCode::Shutdown`].
 pub struct MemoryClaim {
     shared: Arc<Shared>,
-    id: JobId,
     job: Arc<Job>,
 }
 
 impl Drop for MemoryClaim {
     fn drop(&mut self) {
         let shutdown = Ending::early(ErrorCode::Shutdown);
-        self.shared.end(self.id, &self.job, shutdown);
+        self.shared.end(&self.job, shutdown);
     }
 }
 
 impl fmt::Debug for MemoryClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MemoryClaim").field(&self.id).finish()
+        f.debug_tuple("MemoryClaim")
+            .field(&self.job.birth.id)
+            .finish()
+    }
+}
+
+/// A job that was found.
+enum Found {
+    Unfinished(Arc<Job>),
+    Ended(Ended),
+}
+
+impl Found {
+    fn birth(&self) -> &Birth {
+        match self {
+            Self::Unfinished(job) => &job.birth,
+            Self::Ended(ended) => ended.birth(),
+        }
+    }
+
+    /// The job as it has ended, if it has: it may have, since it was found.
+    fn ended(&self) -> Option<Ended> {
+        match self {
+            Self::Unfinished(job) => job.ended(),
+            Self::Ended(ended) => Some(ended.clone()),
+        }
+    }
+
+    fn snapshot(&self, clock: &Clock) -> Snapshot {
+        match self {
+            Self::Unfinished(job) => job.snapshot(clock),
+            Self::Ended(ended) => ended.snapshot(clock),
+        }
     }
 }
 
 impl Shared {
     /// A job that has not expired.
-    fn find(&self, id: JobId) -> Option<Arc<Job>> {
-        let job = self.jobs.get(&id)?.clone();
-        (!job.is_expired(&self.clock)).then_some(job)
+    fn find(&self, id: JobId) -> Option<Found> {
+        let found = self.look_for(id)?;
+        let is_expired = match &found {
+            // It has just ended, if it has.
+            Found::Unfinished(_) => false,
+            Found::Ended(ended) => ended.is_expired(&self.clock),
+        };
+        (!is_expired).then_some(found)
     }
 
-    /// What is known of an id, after `act` where there is such a job.
+    /// A job that is kept, expired or not.
+    fn look_for(&self, id: JobId) -> Option<Found> {
+        if let Some(job) = self.unfinished.get(&id) {
+            return Some(Found::Unfinished(job.clone()));
+        }
+        let ended = self.ended.get(&id)?;
+        Some(Found::Ended(ended.key().clone()))
+    }
+
+    /// What is known of an id, after `act` where there is such a job that may not have ended.
     fn lookup(self: &Arc<Self>, id: JobId, act: impl FnOnce(&Job)) -> Lookup {
-        if let Some(job) = self.find(id) {
-            act(&job);
-            return Lookup::Found(Box::new(job.snapshot(id, &self.clock)));
+        if let Some(found) = self.find(id) {
+            if let Found::Unfinished(job) = &found {
+                act(job);
+            }
+            return Lookup::Found(Box::new(found.snapshot(&self.clock)));
         }
         // Expired and not yet reaped, or reaped and remembered.
-        let expired = self.jobs.get(&id).map(|job| job.owner());
+        let expired = self.look_for(id).map(|found| found.birth().owner());
         match expired.or_else(|| self.tombstones.get(id)) {
             Some(owner) => Lookup::Gone(owner),
             None => Lookup::Unknown,
@@ -257,7 +315,7 @@ impl Shared {
     fn join_as<C>(&self, keyed: Keyed, fingerprint: Fingerprint) -> Option<Acceptance<C>> {
         let job = self.find(keyed.id)?;
         Some(match keyed.fingerprint == fingerprint {
-            true => Acceptance::Joined(Box::new(job.snapshot(keyed.id, &self.clock))),
+            true => Acceptance::Joined(Box::new(job.snapshot(&self.clock))),
             false => Acceptance::KeyReused,
         })
     }
@@ -312,16 +370,14 @@ impl Shared {
         };
         // Given back by `remove`.
         charge.keep();
-        let id = new.id;
         let job = Arc::new(Job::new(new, &self.clock));
-        self.jobs.insert(id, job.clone());
-        if let Some(owner) = job.owner() {
+        self.unfinished.insert(new.id, job.clone());
+        if let Some(owner) = job.birth.owner() {
             let mut owned = self.owned.entry(owner).or_default();
-            owned.insert(job.cursor(id));
+            owned.insert(job.birth.cursor());
         }
         Acceptance::RunHere(MemoryClaim {
             shared: self.clone(),
-            id,
             job,
         })
     }
@@ -335,24 +391,30 @@ impl Shared {
             if bytes > self.budget.limit() {
                 return None;
             }
-            let first = self.ended.lock().order.pop()?;
+            let first = self.order.lock().order.pop()?;
             self.retire(first);
         }
     }
 
     /// Ends a job; `false` if it had ended before.
-    fn end(self: &Arc<Self>, id: JobId, job: &Job, ending: Ending) -> bool {
-        let Some(expires) = job.end(ending, &self.clock) else {
+    fn end(self: &Arc<Self>, job: &Job, ending: Ending) -> bool {
+        let keep = |ended| {
+            self.ended.insert(ended, ());
+        };
+        let Some(expires) = job.end(ending, &self.clock, keep) else {
             return false;
         };
-        self.ended.lock().push(Place { id, expires }, self);
+        let id = job.birth.id;
+        self.unfinished.remove(&id);
+        self.order.lock().push(Place { id, expires }, self);
         true
     }
 
     /// Lets a job go that has left the order, and remembers that it was there.
     fn retire(&self, place: Place) {
         self.budget.release(Order::PLACE_BYTES);
-        let owner = self.jobs.get(&place.id).map(|job| job.owner());
+        let owner = self.ended.get(&place.id);
+        let owner = owner.map(|job| job.key().birth().owner());
         if let Some(owner) = owner {
             // First remembered, then removed: at no time is it unknown.
             self.tombstones.insert(place.id, owner);
@@ -363,21 +425,22 @@ impl Shared {
     /// Removes an ended job from the maps. Only one caller gets it out, and that one gives back what
     /// it was charged, but for its place in the order, which [`retire`](Self::retire) gives back.
     fn remove(&self, id: JobId) {
-        let Some((_, job)) = self.jobs.remove(&id) else {
+        let Some((job, ())) = self.ended.remove(&id) else {
             return;
         };
-        if let Some(key) = job.key() {
+        // Who ended it may not have come to that.
+        self.unfinished.remove(&id);
+        let birth = job.birth();
+        if let Some(key) = birth.key() {
             self.keys.remove_if(&key, |_, keyed| keyed.id == id);
         }
-        if let Some(owner) = job.owner() {
+        if let Some(owner) = birth.owner() {
             if let Some(mut owned) = self.owned.get_mut(&owner) {
-                owned.remove(&job.cursor(id));
+                owned.remove(&birth.cursor());
             }
             self.owned.remove_if(&owner, |_, owned| owned.is_empty());
         }
-        if let Some(charged) = job.charged() {
-            self.budget.release(charged - Order::PLACE_BYTES);
-        }
+        self.budget.release(job.charged() - Order::PLACE_BYTES);
     }
 
     /// One job more than the filter's limit, to tell whether there are more.
@@ -395,7 +458,7 @@ impl Shared {
             };
             for &cursor in &chunk {
                 let job = self.find(cursor.id);
-                let job = job.map(|job| job.snapshot(cursor.id, &self.clock));
+                let job = job.map(|job| job.snapshot(&self.clock));
                 if let Some(job) = job.filter(|job| filter.admits(job)) {
                     found.push((cursor, job));
                     if found.len() > filter.limit {
@@ -414,25 +477,46 @@ impl Shared {
     /// The same over all jobs, which are in no order: while all are looked at, the newest so far are
     /// kept.
     fn list_all(&self, filter: &Filter) -> Vec<(Cursor, Snapshot)> {
-        let mut newest = BTreeMap::new();
-        for entry in &self.jobs {
-            let (&id, job) = entry.pair();
-            let cursor = job.cursor(id);
-            let is_behind = filter.after.is_none_or(|after| cursor < after);
-            let is_full = newest.len() > filter.limit;
-            let oldest = newest.first_key_value().map(|(&oldest, _)| oldest);
-            if !is_behind || (is_full && oldest.is_some_and(|oldest| cursor < oldest)) {
-                continue;
-            }
-            let snapshot = job.snapshot(id, &self.clock);
-            if filter.admits(&snapshot) && !job.is_expired(&self.clock) {
-                newest.insert(cursor, snapshot);
-                if is_full {
-                    newest.pop_first();
-                }
+        let mut newest = Newest {
+            filter,
+            jobs: BTreeMap::new(),
+        };
+        // One that ends meanwhile is seen here, or there, or both: then as it has ended.
+        for job in &self.unfinished {
+            newest.see(&job.birth, || job.snapshot(&self.clock));
+        }
+        for entry in &self.ended {
+            let job = entry.key();
+            if !job.is_expired(&self.clock) {
+                newest.see(job.birth(), || job.snapshot(&self.clock));
             }
         }
-        newest.into_iter().rev().collect()
+        newest.jobs.into_iter().rev().collect()
+    }
+}
+
+/// The newest jobs of those that have been seen, one more than the filter's limit.
+struct Newest<'a> {
+    filter: &'a Filter,
+    jobs: BTreeMap<Cursor, Snapshot>,
+}
+
+impl Newest<'_> {
+    fn see(&mut self, birth: &Birth, snapshot: impl FnOnce() -> Snapshot) {
+        let cursor = birth.cursor();
+        let is_behind = self.filter.after.is_none_or(|after| cursor < after);
+        let is_full = self.jobs.len() > self.filter.limit;
+        let oldest = self.jobs.first_key_value().map(|(&oldest, _)| oldest);
+        if !is_behind || (is_full && oldest.is_some_and(|oldest| cursor < oldest)) {
+            return;
+        }
+        let snapshot = snapshot();
+        if !self.filter.admits(&snapshot) {
+            // As it was seen before, it may have been.
+            self.jobs.remove(&cursor);
+        } else if self.jobs.insert(cursor, snapshot).is_none() && is_full {
+            self.jobs.pop_first();
+        }
     }
 }
 

@@ -5,23 +5,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 /// read buffer, and would keep all of it; a larger one is worth more than such a buffer.
 const MAX_COPIED: usize = 64 * 1024;
 
-/// A response in one allocation: an `http::Response` takes five times the room of a small one.
+/// A response in one piece: an `http::Response` takes five times the room of a small one.
 ///
 /// Lengths are in LEB128. The head is the status, the headers and the trailers, each group by its
 /// count (for the trailers one more, and 0 where there are none) and then names and values; the
 /// lowest bit of a value's length tells whether it is sensitive. A small body follows.
 #[derive(Debug)]
 pub(super) struct Packed {
-    bytes: Bytes,
-    large: Option<Box<Bytes>>,
+    pub(super) bytes: Vec<u8>,
+    /// A body that is none of that.
+    pub(super) large: Option<Bytes>,
 }
 
-/// What [`Packed::unpack`] gives back.
+/// What [`unpack`] gives back.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) trailers: Option<HeaderMap>,
+    /// Empty where it was too large to be packed.
     pub(super) body: Bytes,
 }
 
@@ -48,60 +50,48 @@ impl Packed {
         if let Some(trailers) = trailers {
             put_fields(&mut bytes, trailers);
         }
-        let large = if copied {
+        if copied {
             bytes.extend_from_slice(&body);
-            None
-        } else {
-            Some(Box::new(body))
-        };
+        }
         debug_assert_eq!(bytes.len(), size, "not of the size that was allocated");
-        Self {
-            bytes: bytes.into_boxed_slice().into(),
-            large,
+        let large = (!copied).then_some(body);
+        Self { bytes, large }
+    }
+}
+
+/// Only what the status document shows: status, `Content-Type` and the length of a packed body.
+pub(super) fn glance(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) {
+    let mut reader = Reader(packed);
+    let status = reader.status();
+    let mut content_type = None;
+    for _ in 0..reader.length() {
+        let (name, value, _) = reader.field();
+        if name == header::CONTENT_TYPE.as_str().as_bytes() && content_type.is_none() {
+            // Copied: a share of the bytes takes memory for as long as they are kept.
+            content_type = HeaderValue::from_bytes(value).ok();
         }
     }
-
-    /// Only what the status document shows: status, `Content-Type` and the body's length.
-    pub(super) fn glance(&self) -> (StatusCode, Option<HeaderValue>, u64) {
-        let mut reader = Reader(&self.bytes);
-        let status = reader.status();
-        let mut content_type = None;
-        for _ in 0..reader.length() {
-            let (name, value, _) = reader.field();
-            if name == header::CONTENT_TYPE.as_str().as_bytes() && content_type.is_none() {
-                // Copied: a share of the bytes takes memory for as long as they are kept.
-                content_type = HeaderValue::from_bytes(value).ok();
-            }
-        }
-        for _ in 1..reader.length() {
-            reader.field();
-        }
-        let body = self
-            .large
-            .as_ref()
-            .map_or(reader.0.len(), |body| body.len());
-        (status, content_type, body as u64)
+    for _ in 1..reader.length() {
+        reader.field();
     }
+    (status, content_type, reader.0.len())
+}
 
-    pub(super) fn unpack(&self) -> Unpacked {
-        let mut reader = Reader(&self.bytes);
-        let status = reader.status();
-        let count = reader.length();
-        let headers = reader.fields(count, &self.bytes);
-        let trailers = reader
-            .length()
-            .checked_sub(1)
-            .map(|count| reader.fields(count, &self.bytes));
-        let body = match &self.large {
-            Some(body) => (**body).clone(),
-            None => self.bytes.slice_ref(reader.0),
-        };
-        Unpacked {
-            status,
-            headers,
-            trailers,
-            body,
-        }
+pub(super) fn unpack(packed: &Bytes) -> Unpacked {
+    let mut reader = Reader(packed);
+    let status = reader.status();
+    let count = reader.length();
+    let headers = reader.fields(count, packed);
+    let trailers = reader
+        .length()
+        .checked_sub(1)
+        .map(|count| reader.fields(count, packed));
+    let body = packed.slice_ref(reader.0);
+    Unpacked {
+        status,
+        headers,
+        trailers,
+        body,
     }
 }
 
@@ -224,9 +214,11 @@ mod tests {
             let status = StatusCode::from_u16(code).expect("in range");
             let body = Bytes::from(if large { body.repeat(400) } else { body });
             let packed = Packed::new(status, &headers, trailers.as_ref(), body.clone());
-            let (shown, content_type, length) = packed.glance();
-            let all = packed.unpack();
-            prop_assert_eq!((shown, length), (status, body.len() as u64));
+            let (shown, content_type, length) = glance(&packed.bytes);
+            let mut all = unpack(&packed.bytes.into());
+            let length = packed.large.as_ref().map_or(length, Bytes::len);
+            all.body = packed.large.unwrap_or(all.body);
+            prop_assert_eq!((shown, length), (status, body.len()));
             prop_assert_eq!(content_type.as_ref(), headers.get(header::CONTENT_TYPE));
             prop_assert_eq!((all.status, &all.trailers, &all.body), (status, &trailers, &body));
             let flat = |map: &HeaderMap| -> Vec<_> {
@@ -241,9 +233,11 @@ mod tests {
         let (status, headers) = (StatusCode::OK, HeaderMap::new());
         let large = Bytes::from(vec![7; MAX_COPIED + 1]);
         let packed = Packed::new(status, &headers, None, large.clone());
-        assert_eq!(packed.unpack().body.as_ptr(), large.as_ptr());
+        assert_eq!(packed.large.map(|body| body.as_ptr()), Some(large.as_ptr()));
+        assert!(unpack(&packed.bytes.into()).body.is_empty());
         let small = Bytes::from(vec![7; MAX_COPIED]);
         let packed = Packed::new(status, &headers, None, small.clone());
-        assert_ne!(packed.unpack().body.as_ptr(), small.as_ptr());
+        assert!(packed.large.is_none());
+        assert_eq!(unpack(&packed.bytes.into()).body, small);
     }
 }

@@ -71,7 +71,7 @@ async fn reap(store: Weak<Shared>) {
 fn reap_some(store: &Shared) -> Option<Instant> {
     for _ in 0..AT_ONCE {
         let expired = {
-            let mut ended = store.ended.lock();
+            let mut ended = store.order.lock();
             let Some(first) = ended.order.first() else {
                 ended.reaper = None;
                 return None;

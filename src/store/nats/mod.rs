@@ -22,7 +22,7 @@ mod take;
 mod tasks;
 mod waiting;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
 use async_nats::{Client, jetstream::AckKind};
 use bytes::Bytes;
@@ -100,19 +100,26 @@ impl Store for NatsStore {
         self.shared.budget.reserve(bytes)
     }
 
-    async fn accept(
+    fn accept(
         &self,
         job: &NewJob,
         record: NatsRecord,
-    ) -> Result<Acceptance<NatsClaim>, NatsError> {
-        let accepting = submit::accept(self.shared.clone(), job.clone(), record);
+    ) -> impl Future<Output = Result<Acceptance<NatsClaim>, NatsError>> + Send + Unpin + 'static
+    {
         // Of several writes: on a task of its own, so that who hangs up does not leave half of them.
-        let accepted = tokio::spawn(accepting).await;
-        accepted.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
+        let accepting = tokio::spawn(submit::accept(self.shared.clone(), job.clone(), record));
+        Box::pin(async {
+            let accepted = accepting.await;
+            accepted.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
+        })
     }
 
-    async fn get(&self, id: JobId) -> Result<Lookup, NatsError> {
-        self.shared.lookup(id).await
+    fn get(
+        &self,
+        id: JobId,
+    ) -> impl Future<Output = Result<Lookup, NatsError>> + Send + Unpin + 'static {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.lookup(id).await })
     }
 
     fn changes(&self, id: JobId) -> NatsChanges {

@@ -1,0 +1,49 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// Counts milliseconds from the making of a store, and for how long it keeps what has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    epoch: Instant,
+    retain: u64,
+}
+
+impl Clock {
+    pub(super) fn new(retain: Duration) -> Self {
+        Self {
+            epoch: Instant::now(),
+            retain: whole_millis(retain),
+        }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.millis(Instant::now())
+    }
+
+    pub(super) fn millis(&self, at: Instant) -> u64 {
+        whole_millis(at.saturating_duration_since(self.epoch))
+    }
+
+    pub(super) fn instant(&self, millis: u64) -> Instant {
+        self.epoch + Duration::from_millis(millis)
+    }
+
+    /// When what ended then expires.
+    pub(super) fn expiry(&self, finished: u64) -> u64 {
+        finished.saturating_add(self.retain)
+    }
+}
+
+pub(super) fn since_unix_epoch(at: SystemTime) -> u64 {
+    whole_millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+pub(super) fn at_unix_millis(millis: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+fn whole_millis(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000);
+    seconds.saturating_add(duration.subsec_millis().into())
+}

@@ -1,0 +1,185 @@
+use std::{
+    borrow::Borrow,
+    hash::{Hash, Hasher},
+    num::NonZeroU64,
+};
+
+use bytes::Bytes;
+use http::Response;
+use triomphe::ThinArc;
+
+use super::{
+    clock::Clock,
+    job::{Birth, Kept, Told, shown_progress},
+    packed,
+};
+use crate::{
+    body::Replay,
+    budget::Charge,
+    job::{ErrorCode, Failure, JobId, ResponseHead, Snapshot, Status},
+};
+
+/// A job that has ended, in one allocation: what is told of it, and behind that its response.
+///
+/// There may be a million, and most are never looked at again: so a map of them has no more than a pointer
+/// to each, and who looks at one finds all of it in one place.
+#[derive(Clone)]
+pub(super) struct Ended(ThinArc<Head, u8>);
+
+struct Head {
+    birth: Birth,
+    /// In milliseconds since the epoch of the store; counted from 1, so that none takes no room of its own.
+    started: Option<NonZeroU64>,
+    /// In milliseconds since the epoch of the store.
+    finished: u64,
+    /// What it holds of the budget for its result, to be released by who removes the job.
+    charged: usize,
+    rare: Option<Box<Rare>>,
+    revision: u32,
+    status: Status,
+    /// Why there is no response.
+    broke: Option<ErrorCode>,
+}
+
+/// What most jobs have nothing of.
+struct Rare {
+    progress: Told,
+    /// A body that is too large to be moved behind the head.
+    body: Option<Bytes>,
+}
+
+/// How a job has ended.
+pub(super) struct Finish {
+    pub(super) revision: u32,
+    pub(super) status: Status,
+    pub(super) started: Option<u64>,
+    pub(super) finished: u64,
+    pub(super) progress: Told,
+    pub(super) kept: Kept,
+}
+
+impl Ended {
+    pub(super) fn new(birth: &Birth, finish: Finish) -> Self {
+        let (packed, body, charge, broke) = match finish.kept {
+            Kept::Response(packed, charge) => (packed.bytes, packed.large, charge, None),
+            Kept::Nothing(code) => (Vec::new(), None, None, Some(code)),
+        };
+        let progress = finish.progress;
+        let is_rare = progress.is_some() || body.is_some();
+        let started = finish.started.map(|at| at.saturating_add(1));
+        let head = Head {
+            birth: birth.clone(),
+            started: started.and_then(NonZeroU64::new),
+            finished: finish.finished,
+            charged: charge.map_or(0, Charge::keep),
+            rare: is_rare.then(|| Box::new(Rare { progress, body })),
+            revision: finish.revision,
+            status: finish.status,
+            broke,
+        };
+        Self(ThinArc::from_header_and_slice(head, &packed))
+    }
+
+    pub(super) fn birth(&self) -> &Birth {
+        &self.head().birth
+    }
+
+    pub(super) fn is_expired(&self, clock: &Clock) -> bool {
+        clock.expiry(self.head().finished) <= clock.now()
+    }
+
+    /// What the job holds of the budget.
+    pub(super) fn charged(&self) -> usize {
+        self.birth().cost() + self.head().charged
+    }
+
+    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+        let head = self.head();
+        let birth = &head.birth;
+        let (response, error) = self.glance();
+        Snapshot {
+            revision: head.revision.into(),
+            status: head.status,
+            started_at: head.started.map(|at| birth.shown(at.get() - 1)),
+            finished_at: Some(birth.shown(head.finished)),
+            expires_at: Some(birth.shown(clock.expiry(head.finished))),
+            progress: head
+                .rare
+                .as_ref()
+                .map_or_else(Default::default, |rare| shown_progress(&rare.progress)),
+            response,
+            error,
+            ..birth.snapshot(clock)
+        }
+    }
+
+    fn glance(&self) -> (Option<ResponseHead>, Option<Failure>) {
+        if let Some(code) = self.head().broke {
+            return (None, Some(Failure { code, status: None }));
+        }
+        let (status, content_type, packed) = packed::glance(&self.0.slice);
+        let error = (status.as_u16() >= 400).then_some(Failure {
+            code: ErrorCode::HttpError,
+            status: Some(status),
+        });
+        let length = self.large().map_or(packed, Bytes::len);
+        let head = ResponseHead {
+            status,
+            content_type,
+            content_length: length as u64,
+        };
+        (Some(head), error)
+    }
+
+    /// The response, whose fields and body are shares of what is kept.
+    pub(super) fn response(&self) -> Option<Response<Replay>> {
+        if self.head().broke.is_some() {
+            return None;
+        }
+        let unpacked = packed::unpack(&Bytes::from_owner(Slice(self.clone())));
+        let body = self.large().cloned().unwrap_or(unpacked.body);
+        let mut response = Response::new(Replay::new(body, unpacked.trailers));
+        *response.status_mut() = unpacked.status;
+        *response.headers_mut() = unpacked.headers;
+        Some(response)
+    }
+
+    fn head(&self) -> &Head {
+        &self.0.header.header
+    }
+
+    fn large(&self) -> Option<&Bytes> {
+        self.head().rare.as_ref()?.body.as_ref()
+    }
+}
+
+/// The packed response of a job, which is kept for as long as a share of it is.
+struct Slice(Ended);
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0.slice
+    }
+}
+
+// A job is found by its id.
+
+impl Borrow<JobId> for Ended {
+    fn borrow(&self) -> &JobId {
+        &self.birth().id
+    }
+}
+
+impl Hash for Ended {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.birth().id.hash(state);
+    }
+}
+
+impl PartialEq for Ended {
+    fn eq(&self, other: &Self) -> bool {
+        self.birth().id == other.birth().id
+    }
+}
+
+impl Eq for Ended {}
