@@ -28,7 +28,7 @@ use crate::{
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
     measure, replay,
-    store::{Change, End, Finished, Outcome, Store, What},
+    store::{End, Finished, News, Outcome, Report, Store},
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -101,7 +101,7 @@ where
         let (outcome, interrupted) = loop {
             // The call is asked first, so that one which is done at once costs neither a timer nor a
             // waiter.
-            let what = match select! {
+            let news = match select! {
                 biased;
                 step = poll_fn(|cx| match call.started() {
                     None if is_canceled(job) => Poll::Pending,
@@ -110,12 +110,12 @@ where
                 code = &mut interrupted => break (Outcome::Broke(code), Some(code)),
             } {
                 Step::Ended(outcome) => break (outcome, None),
-                Step::Started(at) => What::Started(at),
-                Step::Progress(progress) => What::Progress(progress),
+                Step::Started(at) => News::Started(at),
+                Step::Progress(progress) => News::Progress(progress),
             };
-            let fraction = match &what {
-                What::Started(_) => None,
-                What::Progress(progress) => progress.fraction,
+            let fraction = match &news {
+                News::Started(_) => None,
+                News::Progress(progress) => progress.fraction,
             };
             let now = Instant::now();
             if let (Some(started), Some(fraction)) = (call.started(), fraction) {
@@ -123,11 +123,11 @@ where
             }
             let estimates = &job.registry.estimates;
             let whole = estimates.whole(&job.kind, now, job.created, call.started(), fraction);
-            let change = Change {
+            let report = Report {
                 estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
-                what,
+                news,
             };
-            if let Err(error) = store.report(&job.claim, change).await {
+            if let Err(error) = store.report(&job.claim, report).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "progress not stored"

@@ -25,7 +25,7 @@ pub struct Experience(Weak<Estimates>);
 
 /// What one registry tells others: its last jobs that succeeded, by kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Told {
+pub struct Lessons {
     /// Who tells it.
     teller: u64,
     /// The number of its last job.
@@ -46,12 +46,12 @@ impl Experience {
     ///
     /// The more others there are, the less often: all together tell something about three times a second at
     /// most.
-    pub fn tell(&self) -> Option<Told> {
+    pub fn tell(&self) -> Option<Lessons> {
         self.0.upgrade()?.exchange().tell()
     }
 
     /// Takes in what another registry told. What it told before, or this one itself, is left out.
-    pub fn hear(&self, told: &Told) {
+    pub fn hear(&self, told: &Lessons) {
         let Some(estimates) = self.0.upgrade() else {
             return;
         };
@@ -72,7 +72,7 @@ impl Experience {
     }
 }
 
-impl Told {
+impl Lessons {
     /// Who tells it: random, and the same as long as its registry lives.
     pub fn teller(&self) -> u64 {
         self.teller
@@ -154,7 +154,7 @@ impl Exchange {
         }
     }
 
-    fn tell(&self) -> Option<Told> {
+    fn tell(&self) -> Option<Lessons> {
         let heard = self.heard.lock();
         let others = heard.values().filter(|heard| heard.at.elapsed() < LATELY);
         let rest = TURN * others.count() as u32;
@@ -171,7 +171,7 @@ impl Exchange {
         let kinds = here.kinds.iter();
         let kinds =
             kinds.map(|(kind, jobs)| (kind.as_ref().into(), jobs.iter().copied().collect()));
-        Some(Told {
+        Some(Lessons {
             teller: self.teller,
             last,
             kinds: kinds.collect(),
@@ -179,7 +179,7 @@ impl Exchange {
     }
 
     /// What is new of it, by kind.
-    fn hear<'a>(&self, told: &'a Told) -> impl Iterator<Item = (&'a str, Vec<Seen>)> {
+    fn hear<'a>(&self, told: &'a Lessons) -> impl Iterator<Item = (&'a str, Vec<Seen>)> {
         let known = self.known_of(told);
         told.kinds
             .iter()
@@ -192,7 +192,7 @@ impl Exchange {
     }
 
     /// The last job that is known of this teller; from now on, all that it has told.
-    fn known_of(&self, told: &Told) -> u64 {
+    fn known_of(&self, told: &Lessons) -> u64 {
         if told.teller == self.teller {
             return u64::MAX;
         }

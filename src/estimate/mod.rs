@@ -36,7 +36,7 @@ use self::{
     past::Seen,
 };
 pub use self::{
-    exchange::{Experience, Told},
+    exchange::{Experience, Lessons},
     kind::Kind,
 };
 pub(crate) use self::{kind::PathStart, pace::Halfway};

@@ -32,7 +32,7 @@ use crate::{
 pub use crate::{
     budget::{Budget, Charge},
     collect::Collected,
-    estimate::{Experience, Kind, Told},
+    estimate::{Experience, Kind, Lessons},
     idempotency::{Fingerprint, Key},
     list::{Cursor, Filter, Page, ParseCursorError},
     owner::Owner,
@@ -96,7 +96,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn report(
         &self,
         claim: &Self::Claim,
-        change: Change,
+        report: Report,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Ends a job.
@@ -240,9 +240,9 @@ pub enum Lookup {
 /// A job's next revision, while its call runs.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Change {
-    /// What has changed.
-    pub what: What,
+pub struct Report {
+    /// What is new of it.
+    pub news: News,
     /// When the job may be done, as it is told from this revision on.
     pub estimated_finish: Option<SystemTime>,
 }
@@ -250,7 +250,7 @@ pub struct Change {
 /// What changes while a call runs.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum What {
+pub enum News {
     /// The inner service was called.
     Started(Instant),
     /// The inner service told something new.
@@ -280,11 +280,11 @@ impl End {
     }
 }
 
-impl Change {
+impl Report {
     /// A revision of which nobody can tell when the job may be done.
-    pub fn new(what: What) -> Self {
+    pub fn new(news: News) -> Self {
         Self {
-            what,
+            news,
             estimated_finish: None,
         }
     }

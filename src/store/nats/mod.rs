@@ -44,7 +44,7 @@ use self::{
     tasks::Tasks,
 };
 use super::{
-    Acceptance, Change, End, Experience, Finished, Lookup, NewJob, Outcome, Queue, Store, What,
+    Acceptance, End, Experience, Finished, Lookup, NewJob, News, Outcome, Queue, Report, Store,
     Work,
 };
 use crate::{
@@ -156,17 +156,17 @@ impl Store for NatsStore {
     }
 
     /// Written within a fraction of a second, so that a call which tells much is not slowed down.
-    async fn report(&self, claim: &NatsClaim, change: Change) -> Result<(), NatsError> {
+    async fn report(&self, claim: &NatsClaim, report: Report) -> Result<(), NatsError> {
         {
             let mut state = claim.held.state.lock();
             let mut told = Told {
-                estimated_finish: change.estimated_finish,
+                estimated_finish: report.estimated_finish,
                 ..Told::default()
             };
-            match change.what {
-                What::Started(_) if state.record.started_at.is_some() => {}
-                What::Started(at) => told.started = Some(record::time_of(at)),
-                What::Progress(progress) => told.progress = Some(progress),
+            match report.news {
+                News::Started(_) if state.record.started_at.is_some() => {}
+                News::Started(at) => told.started = Some(record::time_of(at)),
+                News::Progress(progress) => told.progress = Some(progress),
             }
             if told.is_empty() {
                 return Ok(());

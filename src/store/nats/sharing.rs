@@ -23,7 +23,7 @@ use super::{
     log,
     shared::Shared,
 };
-use crate::store::{Experience, Told};
+use crate::store::{Experience, Lessons};
 
 /// How often it is looked whether there is anything to tell.
 const EACH: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ pub(super) async fn share(shared: Arc<Shared>) {
 /// Hears what the others tell, until the watch breaks.
 async fn hear(shared: &Shared, mut messages: Ordered) {
     while let Some(Ok(message)) = messages.next().await {
-        match open::<Told>(&message.subject, message.payload.clone()) {
+        match open::<Lessons>(&message.subject, message.payload.clone()) {
             Ok((told, _)) => {
                 let registries = shared.sharing.registries();
                 registries.iter().for_each(|registry| registry.hear(&told));
