@@ -17,7 +17,7 @@ use super::{
 
 /// What a registry sees of how long jobs take, so that those of other processes can learn from it.
 ///
-/// A [`Store`](super::Store) that processes share is [given](super::Store::share) one. From the first time on that
+/// A [`Store`](crate::store::Store) that processes share is [given](crate::store::Store::share) one. From the first time on that
 /// it is [asked](Self::tell), a registry keeps its last 256 jobs to be told. Whatever is lost of this on the way makes an
 /// estimate worse, and nothing else.
 #[derive(Clone)]
