@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span, instrument::Instrumented};
 
 use crate::{
     body::{Replay, RequestBody},
@@ -20,73 +20,80 @@ use crate::{
     collect::Collected,
     estimate::Kind,
     gate::{Refused, Slot},
-    idempotency::IDEMPOTENT_REPLAYED,
-    intake::{Bound, Intake},
+    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
     job::{JobId, Snapshot},
     jobs::Registry,
     links::Links,
     measure, monitor,
     negotiate::Format,
+    owner::Owner,
     prefer::Prefer,
     problem::{self, Problem},
     run::{Job, Run},
     store::{Acceptance, Lookup, NewJob, Store},
     terms::Terms,
+    when::Plan,
 };
 
-/// A request whose body has been read, with what it takes to make it a job.
+/// A request that may become a job, and what was found out from its head.
 pub(crate) struct Arrival<St: Store> {
-    registry: Arc<Registry<St>>,
-    terms: Arc<Terms>,
+    pub(crate) registry: Arc<Registry<St>>,
+    pub(crate) terms: Arc<Terms>,
     /// The place for it; without one it can only join a job that is there.
-    slot: Option<Slot>,
+    pub(crate) slot: Option<Slot>,
     /// Why there is none.
-    refused: Option<Refused>,
+    pub(crate) refused: Option<Refused>,
+    pub(crate) plan: Plan,
+    /// Whether the answer must be a 202, or whatever stands in its way: else the call stays inline.
+    pub(crate) is_owed: bool,
+    pub(crate) prefer: Prefer,
+    pub(crate) format: Format,
+    pub(crate) bound: Option<Box<Bound>>,
+    pub(crate) method: Method,
+    /// What is known once the body has been read.
+    pub(crate) read: Option<Read<St>>,
+}
+
+/// To whom and to which key a request is bound; few are.
+pub(crate) struct Bound {
+    pub(crate) owner: Option<Owner>,
+    pub(crate) key: Option<Key>,
+    /// What the key is used for, once the body has been read.
+    pub(crate) fingerprint: Option<Fingerprint>,
+}
+
+/// What is known of a request whose body has been read.
+pub(crate) struct Read<St: Store> {
+    at: Instant,
     /// Until the store has it.
     record: Option<St::Record>,
-    method: Method,
     /// The path, where links depend on it.
     path: Option<Box<str>>,
-    prefer: Prefer,
-    format: Format,
-    bound: Option<Box<Bound>>,
     /// What kind of request it is, where the layer was told how to tell.
     kind: Option<Kind>,
-    at: Instant,
 }
 
 impl<St: Store> Arrival<St> {
-    /// A request whose body has just been read.
-    pub(crate) fn new(intake: Intake<St>, head: &Parts, body: &Collected) -> Self {
-        let (registry, terms) = (intake.registry, intake.terms);
-        let (slot, refused) = match intake.slot {
-            Ok(slot) => (Some(slot), None),
-            Err(refused) => (None, Some(refused)),
-        };
+    /// Takes note of a body that has just been read. Returns when that was.
+    pub(crate) fn read(&mut self, head: &Parts, body: &Collected) -> Instant {
+        let (registry, terms) = (&self.registry, &self.terms);
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let mut bound = intake.bound;
-        if let Some(bound) = bound.as_mut().filter(|bound| bound.key.is_some()) {
+        if let Some(bound) = self.bound.as_mut().filter(|bound| bound.key.is_some()) {
             bound.fingerprint = Some(terms.idempotency.fingerprint(head, &body.bytes));
         }
         let kind = terms.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.config.links == Links::Relative;
-        Self {
-            registry,
-            terms,
-            slot,
-            refused,
+        let at = Instant::now();
+        self.read = Some(Read {
+            at,
             record: Some(record),
-            method: head.method.clone(),
             path: is_relative.then(|| head.uri.path().into()),
-            prefer: intake.prefer,
-            format: intake.format,
-            bound,
             kind,
-            at: Instant::now(),
-        }
+        });
+        at
     }
 
     /// Whether the call must not be made without an entry for it.
@@ -95,13 +102,8 @@ impl<St: Store> Arrival<St> {
         bound.is_some_and(|bound| bound.key.is_some())
     }
 
-    /// When the request's body had been read.
-    pub(crate) fn at(&self) -> Instant {
-        self.at
-    }
-
     /// The job it is to become now, if it may.
-    fn job<S, B>(&self, call: &Call<S, B>, now: Instant) -> Result<NewJob, Refused>
+    fn job<S, B>(&self, read: &Read<St>, call: &Call<S, B>, now: Instant) -> Result<NewJob, Refused>
     where
         S: Service<Request<RequestBody<B>>>,
     {
@@ -116,18 +118,18 @@ impl<St: Store> Arrival<St> {
         let bound = self.bound.as_ref();
         let key = bound.and_then(|bound| bound.key.zip(bound.fingerprint));
         let shown = SystemTime::now();
-        let age = now.saturating_duration_since(self.at);
+        let age = now.saturating_duration_since(read.at);
         let created_at = shown.checked_sub(age).unwrap_or(shown);
         let (started, progress) = (call.started(), call.progress());
         let estimates = &self.registry.estimates;
-        let kind = match &self.kind {
+        let kind = match &read.kind {
             Some(kind) => kind.clone(),
             None => estimates.kind_of(&self.method, call.path()),
         };
-        let whole = estimates.whole(&kind, now, self.at, started, progress.fraction);
+        let whole = estimates.whole(&kind, now, read.at, started, progress.fraction);
         Ok(NewJob {
             id: JobId::random(),
-            created: self.at,
+            created: read.at,
             created_at,
             started,
             progress,
@@ -146,10 +148,10 @@ impl<St: Store> Arrival<St> {
         new: &NewJob,
         accepted: Result<Acceptance<St::Claim>, St::Error>,
     ) -> Result<Settled<St::Claim>, Response<Replay>> {
-        let (snapshot, claim, is_joined) = match accepted {
-            Ok(Acceptance::RunHere(claim)) => (new.snapshot(), Some(claim), false),
-            Ok(Acceptance::Queued) => (new.snapshot(), None, false),
-            Ok(Acceptance::Joined(snapshot)) => (*snapshot, None, true),
+        let settled = match accepted {
+            Ok(Acceptance::RunHere(claim)) => Settled::New(Some(claim)),
+            Ok(Acceptance::Queued) => Settled::New(None),
+            Ok(Acceptance::Joined(job)) => Settled::Joined(job),
             Ok(Acceptance::KeyReused) => return Err(Problem::KeyReused.counted().response()),
             Ok(Acceptance::Full) => {
                 let draining = new.join_only.then_some(Refused::Draining);
@@ -161,40 +163,44 @@ impl<St: Store> Arrival<St> {
                 return Err(problem::store_failed(&error));
             }
         };
-        if !is_joined {
+        if let Settled::New(_) = settled {
             measure::accepted();
         }
-        if claim.is_none() {
+        if !matches!(settled, Settled::New(Some(_))) {
             // Not run here, so no place is taken here.
             self.slot = None;
         }
-        Ok(Settled {
-            snapshot,
-            claim,
-            is_joined,
-        })
+        Ok(settled)
     }
 
-    /// The job that is to run here.
-    fn run(&mut self, new: NewJob, claim: St::Claim) -> (Job<St>, Span) {
+    /// Makes a call the job that is to run here.
+    fn start<S, B>(
+        &mut self,
+        mut run: Pin<Box<Run<S, B, St>>>,
+        new: NewJob,
+        claim: St::Claim,
+    ) -> Instrumented<Pin<Box<Run<S, B, St>>>>
+    where
+        S: Service<Request<RequestBody<B>>>,
+    {
         let span = span(new.id, &self.method);
-        let job = Job {
+        run.as_mut().start(Job {
             id: new.id,
             registry: self.registry.clone(),
-            created: self.at,
+            created: new.created,
             created_at: new.created_at,
             is_head: self.method == Method::HEAD,
             is_owned: new.owner.is_some(),
             kind: new.kind,
             claim,
             _slot: self.slot.take(),
-        };
-        (job, span)
+        });
+        run.instrument(span)
     }
 
-    fn accepted(&self, job: &Snapshot, now: Instant) -> Response<Replay> {
+    fn accepted(&self, read: &Read<St>, job: &Snapshot, now: Instant) -> Response<Replay> {
         let applied = self.prefer.applied(true);
-        let path = self.path.as_deref().unwrap_or_default();
+        let path = read.path.as_deref().unwrap_or_default();
         match self.format {
             Format::Page => monitor::see_page(job, &self.registry, path, applied),
             Format::Json | Format::Events => {
@@ -204,7 +210,12 @@ impl<St: Store> Arrival<St> {
     }
 
     /// The job's response, if it ends within so long.
-    async fn inline_or_accepted(&self, id: JobId, limit: Duration) -> Response<Replay> {
+    async fn inline_or_accepted(
+        &self,
+        read: &Read<St>,
+        id: JobId,
+        limit: Duration,
+    ) -> Response<Replay> {
         let store = &self.registry.store;
         // As it is now: it has been run since it was made.
         let job = match store.get(id).await {
@@ -215,7 +226,7 @@ impl<St: Store> Arrival<St> {
         let ended = |job: &Snapshot| job.status.is_ended();
         let job = monitor::wait(store, job, limit, ended).await;
         if !job.status.is_ended() {
-            return self.accepted(&job, Instant::now());
+            return self.accepted(read, &job, Instant::now());
         }
         let outcome = monitor::outcome(&self.registry, &job).await;
         let mut response = outcome.unwrap_or_else(|error| problem::store_failed(&error));
@@ -225,29 +236,28 @@ impl<St: Store> Arrival<St> {
 }
 
 /// A request whose job is in the store, so that its 202 may go out.
-struct Settled<C> {
-    snapshot: Snapshot,
-    /// The right to end it, where it is to run here.
-    claim: Option<C>,
-    /// Whether the job is an earlier request's.
-    is_joined: bool,
+enum Settled<C> {
+    /// With the right to end it, where it is to run here.
+    New(Option<C>),
+    /// It is an earlier request's.
+    Joined(Box<Snapshot>),
 }
 
 /// The 202, or a refusal and the call.
-pub(crate) type Accepting<S, B> =
-    Result<Response<Replay>, (Response<Replay>, Pin<Box<Call<S, B>>>)>;
+pub(crate) type Accepting<S, B, St> =
+    Result<Response<Replay>, (Response<Replay>, Pin<Box<Run<S, B, St>>>)>;
 
 /// What there is of an accept that waits for its store.
-pub(crate) type Waiting<S, B> = Pin<Box<dyn Future<Output = Accepting<S, B>> + Send>>;
+pub(crate) type Waiting<S, B, St> = Pin<Box<dyn Future<Output = Accepting<S, B, St>> + Send>>;
 
 /// Makes a call a job as of `now`, runs it in the background, and answers 202; or gives the call back, with
-/// what there is to say against it. `Err` where the store takes its time.
+/// what there is to say against it. `Err` where the store takes its time: it has the arrival then.
 pub(crate) fn accept<S, B, R, St>(
-    mut arrival: Arrival<St>,
-    call: Pin<Box<Call<S, B>>>,
+    arriving: &mut Option<Arrival<St>>,
+    run: Pin<Box<Run<S, B, St>>>,
     now: Instant,
     cx: &mut Context<'_>,
-) -> Result<Accepting<S, B>, Waiting<S, B>>
+) -> Result<Accepting<S, B, St>, Waiting<S, B, St>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -257,33 +267,37 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let new = match arrival.job(&call, now) {
+    let arrival = arriving.as_mut().expect("a request arrives once");
+    let mut read = arrival.read.take().expect("its body has been read");
+    let new = match arrival.job(&read, run.as_call(), now) {
         Ok(new) => new,
         Err(refused) => {
             let refusal = Problem::from(refused).counted().response();
-            return Ok(Err((refusal, call)));
+            return Ok(Err((refusal, run)));
         }
     };
-    let record = arrival.record.take().expect("a request is recorded once");
+    let record = read.record.take().expect("a request is recorded once");
     let mut accepting = arrival.registry.store.accept(&new, record);
-    match Pin::new(&mut accepting).poll(cx) {
-        Poll::Ready(accepted) => Ok(arrival.conclude(new, accepted, call, now)),
-        Poll::Pending => Err(Box::pin(async move {
-            let accepted = accepting.await;
-            arrival.conclude(new, accepted, call, Instant::now())
-        })),
+    if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
+        return Ok(arrival.conclude(&read, new, accepted, run, now));
     }
+    let mut arrival = arriving.take().expect("it is there");
+    Err(Box::pin(async move {
+        let accepted = accepting.await;
+        arrival.conclude(&read, new, accepted, run, Instant::now())
+    }))
 }
 
 impl<St: Store> Arrival<St> {
     /// Answers for a job as the store has taken it, and starts it where it is to run here.
     fn conclude<S, B, R>(
-        mut self,
+        &mut self,
+        read: &Read<St>,
         new: NewJob,
         accepted: Result<Acceptance<St::Claim>, St::Error>,
-        call: Pin<Box<Call<S, B>>>,
+        run: Pin<Box<Run<S, B, St>>>,
         now: Instant,
-    ) -> Accepting<S, B>
+    ) -> Accepting<S, B, St>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
@@ -292,16 +306,17 @@ impl<St: Store> Arrival<St> {
         R: Body + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let settled = match self.settled(&new, accepted) {
-            Ok(settled) => settled,
-            Err(refusal) => return Err((refusal, call)),
-        };
-        let response = self.accepted(&settled.snapshot, now);
-        if let Some(claim) = settled.claim {
-            let (job, span) = self.run(new, claim);
-            spawn(call, job, span);
+        match self.settled(&new, accepted) {
+            Err(refusal) => Err((refusal, run)),
+            Ok(Settled::Joined(job)) => Ok(self.accepted(read, &job, now)),
+            Ok(Settled::New(claim)) => {
+                let response = self.accepted(read, &new.snapshot(), now);
+                if let Some(claim) = claim {
+                    tokio::spawn(self.start(run, new, claim));
+                }
+                Ok(response)
+            }
         }
-        Ok(response)
     }
 }
 
@@ -311,7 +326,7 @@ impl<St: Store> Arrival<St> {
 /// kept: that is what the key asks for.
 pub(crate) async fn accept_keyed<S, B, R, St>(
     mut arrival: Arrival<St>,
-    call: Pin<Box<Call<S, B>>>,
+    run: Pin<Box<Run<S, B, St>>>,
     within: Option<Duration>,
 ) -> Response<Replay>
 where
@@ -324,69 +339,51 @@ where
     St: Store,
 {
     let strict = arrival.terms.idempotency.strict;
-    let new = match arrival.job(&call, arrival.at) {
+    let mut read = arrival.read.take().expect("its body has been read");
+    let new = match arrival.job(&read, run.as_call(), read.at) {
         Ok(new) => NewJob {
             run_here: within.is_some(),
             ..new
         },
         Err(refused) => return Problem::from(refused).counted().response(),
     };
-    let record = arrival.record.take().expect("a request is recorded once");
+    let record = read.record.take().expect("a request is recorded once");
     let accepted = arrival.registry.store.accept(&new, record).await;
-    let Settled {
-        snapshot,
-        claim,
-        is_joined,
-    } = match arrival.settled(&new, accepted) {
-        Ok(settled) => settled,
+    let (job, is_joined) = match arrival.settled(&new, accepted) {
         Err(refusal) => return refusal,
-    };
-    if is_joined {
-        if strict && !snapshot.status.is_ended() {
-            return Problem::KeyInUse.counted().response();
+        Ok(Settled::Joined(job)) => {
+            if strict && !job.status.is_ended() {
+                return Problem::KeyInUse.counted().response();
+            }
+            measure::joined();
+            (*job, true)
         }
-        measure::joined();
-    }
-    if let Some(claim) = claim {
-        let (job, span) = arrival.run(new, claim);
-        match within {
-            None => spawn(call, job, span),
-            Some(_) => {
-                // Asked once before it goes to the background: what is ready at once is answered inline.
-                let mut running = Box::pin(Run { call, job }.until_ended()).instrument(span);
-                let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await;
+        Ok(Settled::New(claim)) => {
+            let job = new.snapshot();
+            if let Some(claim) = claim {
+                let mut running = arrival.start(run, new, claim);
+                // Where it is waited for, it is asked once before it goes to the background: what is ready at
+                // once is answered inline.
+                let first = match within {
+                    None => Poll::Pending,
+                    Some(_) => poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await,
+                };
                 if first.is_pending() {
                     tokio::spawn(running);
                 }
             }
+            (job, false)
         }
-    }
+    };
     let mut response = match within {
-        None => arrival.accepted(&snapshot, Instant::now()),
-        Some(limit) => arrival.inline_or_accepted(snapshot.id, limit).await,
+        None => arrival.accepted(&read, &job, Instant::now()),
+        Some(limit) => arrival.inline_or_accepted(&read, job.id, limit).await,
     };
     if is_joined {
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
     }
     response
-}
-
-fn spawn<S, B, R, St>(call: Pin<Box<Call<S, B>>>, job: Job<St>, span: Span)
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: Send + 'static,
-    R: Body + Send + 'static,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
-    let run = Run { call, job };
-    // Boxed within the task, so that tokio does not move all that a job may come to, nor the 202 waits for
-    // the room.
-    let run = async move { Box::pin(run.until_ended()).await };
-    tokio::spawn(run.instrument(span));
 }
 
 /// The job's span: it follows from the request's, and outlives it.

@@ -31,6 +31,7 @@ pub struct RequestBody<B> {
 }
 
 impl<B> RequestBody<B> {
+    #[inline(always)]
     pub(crate) fn streaming(body: B) -> Self {
         Self {
             read: None,
@@ -123,6 +124,7 @@ enum Kind<B> {
 }
 
 impl<B> ResponseBody<B> {
+    #[inline(always)]
     pub(crate) fn inner(body: B) -> Self {
         Self {
             kind: Kind::Inner(body),

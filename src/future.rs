@@ -14,15 +14,15 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{BoxError, Service};
 
 use crate::{
-    accept::{self, Accepting, Arrival, Waiting},
-    body::{RequestBody, ResponseBody},
+    accept::{self, Arrival, Waiting},
+    body::{Replay, RequestBody, ResponseBody},
     call::Call,
     collect::{Collect, CollectError, Collected},
-    intake::Intake,
     monitor::Answer,
     passing::Passing,
     prefer::Prefer,
     problem::Problem,
+    run::Run,
     store::{MemoryStore, Store},
     when::Plan,
 };
@@ -47,7 +47,7 @@ where
     mark: Option<Prefer>,
 }
 
-#[pin_project(project = StateProj, project_replace = StateOwn)]
+#[pin_project(project = StateProj)]
 enum State<S, B, St>
 where
     S: Service<Request<RequestBody<B>>>,
@@ -55,25 +55,40 @@ where
 {
     /// The call alone, without a way to become a job.
     Passing(#[pin] Passing<S, Request<RequestBody<B>>>),
-    Reading(Reading<S, B, St>),
-    Racing(Racing<S, B, St>),
+    /// A call that may become a job.
+    Arriving(Arriving<S, B, St>),
     /// The store takes its time.
     Accepting {
-        accepting: Waiting<S, B>,
+        accepting: Waiting<S, B, St>,
         is_owed: bool,
     },
     /// This layer answers.
     Answered(Answer),
-    Done,
 }
 
-/// The request's body is being read.
-struct Reading<S, B, St>
+/// A call that may become a job, or might have.
+struct Arriving<S, B, St>
 where
     S: Service<Request<RequestBody<B>>>,
+    St: Store,
 {
-    intake: Intake<St>,
-    call: Pin<Box<Call<S, B>>>,
+    /// Until the call goes to the background.
+    run: Option<Pin<Box<Run<S, B, St>>>>,
+    /// Until it is too late to become a job.
+    arrival: Option<Arrival<St>>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The request's body is being read.
+    Reading(Reading),
+    /// The call runs inline, and becomes a job if it takes longer than so.
+    Racing(Duration),
+    /// The call runs inline, however long.
+    Inline,
+}
+
+struct Reading {
     /// How long the body says it is, where it does.
     declared: Option<u64>,
     collect: Collect,
@@ -81,30 +96,18 @@ where
     ended: bool,
 }
 
-/// The call runs inline, and becomes a job if it takes too long.
-struct Racing<S, B, St>
+impl<S, B, St> Arriving<S, B, St>
 where
     S: Service<Request<RequestBody<B>>>,
     St: Store,
 {
-    call: Pin<Box<Call<S, B>>>,
-    /// After how long, and of what. `None` where the call stays inline.
-    hand_over: Option<(Duration, Arrival<St>)>,
-}
-
-impl<S, B, St> State<S, B, St>
-where
-    S: Service<Request<RequestBody<B>>>,
-    St: Store,
-{
-    fn refused(problem: Problem) -> Self {
-        Self::Answered(Answer::now(problem.response()))
-    }
-
-    /// Without a way to become a job any more.
-    fn inline(call: Pin<Box<Call<S, B>>>) -> Self {
-        let hand_over = None;
-        Self::Racing(Racing { call, hand_over })
+    /// A call without a way to become a job any more.
+    fn inline(run: Pin<Box<Run<S, B, St>>>) -> Self {
+        Self {
+            run: Some(run),
+            arrival: None,
+            stage: Stage::Inline,
+        }
     }
 }
 
@@ -113,6 +116,7 @@ where
     S: Service<Request<RequestBody<B>>>,
     St: Store,
 {
+    #[inline(always)]
     fn new(state: State<S, B, St>) -> Self {
         Self {
             state,
@@ -126,31 +130,34 @@ where
         self
     }
 
+    #[inline(always)]
     pub(crate) fn pass(inner: S, request: Request<RequestBody<B>>) -> Self {
         Self::new(State::Passing(Passing::new(inner, request)))
     }
 
     pub(crate) fn refused(problem: Problem) -> Self {
-        Self::new(State::refused(problem))
+        Self::answered(Answer::now(problem.response()))
     }
 
     pub(crate) fn answered(answer: Answer) -> Self {
         Self::new(State::Answered(answer))
     }
 
-    pub(crate) fn reading(intake: Intake<St>, inner: S, head: Parts, body: B) -> Self
+    pub(crate) fn arriving(arrival: Arrival<St>, inner: S, head: Parts, body: B) -> Self
     where
         B: Body,
     {
         let declared = body.size_hint().exact();
-        let collect = Collect::new(intake.registry.config.body_limit);
-        let call = Box::pin(Call::new(inner, head, RequestBody::streaming(body)));
-        Self::new(State::Reading(Reading {
-            intake,
-            call,
-            declared,
-            collect,
-            ended: false,
+        let collect = Collect::new(arrival.registry.config.body_limit);
+        let run = Run::new(inner, head, RequestBody::streaming(body));
+        Self::new(State::Arriving(Arriving {
+            run: Some(Box::pin(run)),
+            arrival: Some(arrival),
+            stage: Stage::Reading(Reading {
+                declared,
+                collect,
+                ended: false,
+            }),
         }))
     }
 }
@@ -175,73 +182,53 @@ where
                     let response = ready!(call.poll(cx));
                     return Poll::Ready(response.map(|response| inline(response, *this.mark)));
                 }
-                StateProj::Reading(reading) => {
-                    let read = match reading.poll(cx) {
-                        Poll::Ready(read) => read,
-                        Poll::Pending if reading.ended => return Poll::Pending,
-                        Poll::Pending => {
-                            let limit = reading.intake.registry.config.body_timeout;
-                            ready!(poll_timer(this.timer, limit, cx));
-                            Err(ReadError::TimedOut)
-                        }
-                    };
-                    *this.timer = None;
-                    match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Reading(reading) => reading.next(read, cx),
-                        _ => State::Done,
-                    }
-                }
-                StateProj::Racing(racing) => {
-                    if let Poll::Ready(response) = racing.call.as_mut().poll(cx) {
-                        this.state.set(State::Done);
+                StateProj::Arriving(arriving) => match ready!(arriving.poll(this.timer, cx)) {
+                    Next::Inline(response) => {
                         return Poll::Ready(response.map(|response| inline(response, *this.mark)));
                     }
-                    let Some((after, _)) = &racing.hand_over else {
-                        return Poll::Pending;
-                    };
-                    if !after.is_zero() {
-                        ready!(poll_timer(this.timer, *after, cx));
+                    Next::Answer(response) => {
+                        return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                     }
-                    *this.timer = None;
-                    match this.state.as_mut().project_replace(State::Done) {
-                        StateOwn::Racing(Racing {
-                            call,
-                            hand_over: Some((_, arrival)),
-                        }) => State::accept(arrival, call, Instant::now(), false, cx),
-                        _ => State::Done,
+                    Next::Stay => {
+                        forgo_wait(this.mark);
+                        continue;
                     }
-                }
+                    Next::Wait(accepting, is_owed) => State::Accepting { accepting, is_owed },
+                    Next::Keyed(answer) => State::Answered(answer),
+                },
                 StateProj::Accepting { accepting, is_owed } => {
-                    let accepting = ready!(accepting.as_mut().poll(cx));
-                    State::accepted(accepting, *is_owed)
+                    match ready!(accepting.as_mut().poll(cx)) {
+                        Err((_, run)) if !*is_owed => {
+                            forgo_wait(this.mark);
+                            State::Arriving(Arriving::inline(run))
+                        }
+                        Ok(answer) | Err((answer, _)) => State::Answered(Answer::now(answer)),
+                    }
                 }
                 StateProj::Answered(answer) => {
                     let response = ready!(Pin::new(answer).poll(cx));
                     return Poll::Ready(Ok(response.map(ResponseBody::monitor)));
                 }
-                StateProj::Done => panic!("`ResponseFuture` polled after completion"),
             };
-            if let (
-                State::Racing(Racing {
-                    hand_over: None, ..
-                }),
-                Some(prefer),
-            ) = (&next, &mut *this.mark)
-            {
-                // It is answered however late: no wait is honored.
-                prefer.wait = None;
-            }
             this.state.set(next);
         }
     }
 }
 
 /// The inner service's response, as it is but for a mark.
+#[inline(always)]
 fn inline<R>(mut response: Response<R>, mark: Option<Prefer>) -> Response<ResponseBody<R>> {
     if let Some(prefer) = mark {
         prefer.mark_inline(&mut response);
     }
     response.map(ResponseBody::inner)
+}
+
+/// What is answered however late honors no wait.
+fn forgo_wait(mark: &mut Option<Prefer>) {
+    if let Some(prefer) = mark {
+        prefer.wait = None;
+    }
 }
 
 /// Why a request's body was not read to its end.
@@ -252,7 +239,24 @@ enum ReadError {
     Broken,
 }
 
-impl<S, B, R, St> Reading<S, B, St>
+/// What comes of an arriving call.
+enum Next<S, B, R, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    /// The inner service's response.
+    Inline(Result<Response<R>, S::Error>),
+    /// The layer's.
+    Answer(Response<Replay>),
+    /// The call cannot become a job any more.
+    Stay,
+    /// The store takes its time; and whether a 202 is owed.
+    Wait(Waiting<S, B, St>, bool),
+    Keyed(Answer),
+}
+
+impl<S, B, R, St> Arriving<S, B, St>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -262,12 +266,149 @@ where
     R::Error: Into<BoxError>,
     St: Store,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
-        let Some((head, body)) = self.call.as_mut().request() else {
+    fn poll(
+        &mut self,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Next<S, B, R, St>> {
+        loop {
+            let run = self.run.as_mut().expect("polled after its response");
+            match (&mut self.stage, &mut self.arrival) {
+                (Stage::Reading(reading), Some(arrival)) => {
+                    let registry = &arrival.registry;
+                    let read = match reading.poll(run.as_mut().call(), &registry.store, cx) {
+                        Poll::Ready(read) => read,
+                        Poll::Pending if reading.ended => return Poll::Pending,
+                        Poll::Pending => {
+                            ready!(poll_timer(timer, registry.config.body_timeout, cx));
+                            Err(ReadError::TimedOut)
+                        }
+                    };
+                    *timer = None;
+                    if let Some(next) = self.read(read, cx) {
+                        return Poll::Ready(next);
+                    }
+                }
+                (Stage::Racing(after), Some(_)) => {
+                    if let Poll::Ready(response) = run.as_mut().call().poll(cx) {
+                        self.run = None;
+                        return Poll::Ready(Next::Inline(response));
+                    }
+                    if !after.is_zero() {
+                        ready!(poll_timer(timer, *after, cx));
+                    }
+                    *timer = None;
+                    return Poll::Ready(self.accept(Instant::now(), false, cx));
+                }
+                _ => {
+                    let response = ready!(run.as_mut().call().poll(cx));
+                    self.run = None;
+                    return Poll::Ready(Next::Inline(response));
+                }
+            }
+        }
+    }
+
+    /// Goes on with what was read of the body; `None` where the call runs inline at first.
+    fn read(
+        &mut self,
+        read: Result<(), ReadError>,
+        cx: &mut Context<'_>,
+    ) -> Option<Next<S, B, R, St>> {
+        let (Stage::Reading(reading), Some(arrival)) = (&mut self.stage, &mut self.arrival) else {
+            return None;
+        };
+        let collected = reading.collect.finish();
+        let read_bytes = collected.bytes.len() as u64;
+        let declared = reading.declared;
+        let is_whole = declared.is_none_or(|declared| declared == read_bytes);
+        let problem = match read {
+            Ok(()) if is_whole => return self.start(collected, cx),
+            Ok(()) | Err(ReadError::Broken) => {
+                return Some(self.answer(Problem::BodyBroken.counted().response()));
+            }
+            Err(ReadError::TooLarge) => Problem::BodyTooLarge,
+            Err(ReadError::NoRoom) => Problem::Full,
+            Err(ReadError::TimedOut) => Problem::BodyTimeout,
+        };
+        let problem = problem.counted();
+        if arrival.is_owed {
+            return Some(self.answer(problem.response()));
+        }
+        // No 202 is owed: the inner service gets what was read and the stream that follows.
+        if let Some((_, body)) = self.run.as_mut()?.as_mut().call().request() {
+            body.put_back(collected);
+        }
+        Some(self.stay())
+    }
+
+    /// Goes on with the whole body.
+    fn start(&mut self, collected: Collected, cx: &mut Context<'_>) -> Option<Next<S, B, R, St>> {
+        let (head, body) = self.run.as_mut()?.as_mut().call().request()?;
+        let arrival = self.arrival.as_mut()?;
+        let read_at = arrival.read(head, &collected);
+        *body = RequestBody::read(collected);
+        let within = match arrival.plan {
+            Plan::Within(within) => Some(within),
+            Plan::Now | Plan::Pass => None,
+        };
+        match within {
+            within if arrival.is_keyed() => {
+                let (arrival, run) = (self.arrival.take()?, self.run.take()?);
+                let accepting = accept::accept_keyed(arrival, run, within);
+                Some(Next::Keyed(Answer::later(async {
+                    accepting.await.map(Into::into)
+                })))
+            }
+            Some(within) => {
+                self.stage = Stage::Racing(within);
+                None
+            }
+            None => Some(self.accept(read_at, true, cx)),
+        }
+    }
+
+    fn accept(&mut self, now: Instant, is_owed: bool, cx: &mut Context<'_>) -> Next<S, B, R, St> {
+        let run = self.run.take().expect("a call is handed over once");
+        match accept::accept(&mut self.arrival, run, now, cx) {
+            Ok(Err((_, run))) if !is_owed => {
+                self.run = Some(run);
+                self.stay()
+            }
+            Ok(Ok(answer) | Err((answer, _))) => self.answer(answer),
+            Err(accepting) => Next::Wait(accepting, is_owed),
+        }
+    }
+
+    fn answer(&mut self, answer: Response<Replay>) -> Next<S, B, R, St> {
+        self.run = None;
+        self.arrival = None;
+        Next::Answer(answer)
+    }
+
+    fn stay(&mut self) -> Next<S, B, R, St> {
+        // Its slot goes with it.
+        self.arrival = None;
+        self.stage = Stage::Inline;
+        Next::Stay
+    }
+}
+
+impl Reading {
+    fn poll<S, B>(
+        &mut self,
+        call: Pin<&mut Call<S, B>>,
+        store: &impl Store,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ReadError>>
+    where
+        S: Service<Request<RequestBody<B>>>,
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Some((head, body)) = call.request() else {
             return Poll::Ready(Ok(()));
         };
         if !self.ended {
-            let store = &self.intake.registry.store;
             let reserve = |bytes| store.reserve(bytes);
             ready!(self.collect.poll(Pin::new(&mut *body), cx, reserve)).map_err(|error| {
                 match error {
@@ -284,58 +425,6 @@ where
         }
         Poll::Ready(Ok(()))
     }
-
-    fn next(mut self, read: Result<(), ReadError>, cx: &mut Context<'_>) -> State<S, B, St> {
-        let collected = self.collect.finish();
-        let read_bytes = collected.bytes.len() as u64;
-        let is_whole = self.declared.is_none_or(|declared| declared == read_bytes);
-        let problem = match read {
-            Ok(()) if is_whole => return self.start(collected, cx),
-            Ok(()) | Err(ReadError::Broken) => {
-                return State::refused(Problem::BodyBroken.counted());
-            }
-            Err(ReadError::TooLarge) => Problem::BodyTooLarge,
-            Err(ReadError::NoRoom) => Problem::Full,
-            Err(ReadError::TimedOut) => Problem::BodyTimeout,
-        };
-        let problem = problem.counted();
-        if self.intake.is_owed {
-            return State::refused(problem);
-        }
-        // No 202 is owed: the inner service gets what was read and the stream that follows.
-        if let Some((_, body)) = self.call.as_mut().request() {
-            body.put_back(collected);
-        }
-        State::inline(self.call)
-    }
-
-    /// Goes on with the whole body.
-    fn start(mut self, collected: Collected, cx: &mut Context<'_>) -> State<S, B, St> {
-        let Some((head, body)) = self.call.as_mut().request() else {
-            return State::inline(self.call);
-        };
-        let within = match self.intake.plan {
-            Plan::Within(within) => Some(within),
-            Plan::Now | Plan::Pass => None,
-        };
-        let arrival = Arrival::new(self.intake, head, &collected);
-        *body = RequestBody::read(collected);
-        let call = self.call;
-        match within {
-            within if arrival.is_keyed() => {
-                let accepting = accept::accept_keyed(arrival, call, within);
-                State::Answered(Answer::later(async { accepting.await.map(Into::into) }))
-            }
-            Some(within) => State::Racing(Racing {
-                call,
-                hand_over: Some((within, arrival)),
-            }),
-            None => {
-                let now = arrival.at();
-                State::accept(arrival, call, now, true, cx)
-            }
-        }
-    }
 }
 
 /// Whether the body's end may be that of its stream: an HTTP/2 stream reset as `NO_ERROR`, which is how
@@ -343,37 +432,6 @@ where
 /// reset where the call is pending, and drops it: so it is pending once more.
 fn may_have_been_cut<B: Body>(head: &Parts, body: &B) -> bool {
     head.version == Version::HTTP_2 && !body.is_end_stream()
-}
-
-impl<S, B, R, St> State<S, B, St>
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-    B: Send + 'static,
-    R: Body + Send + 'static,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
-    fn accept(
-        arrival: Arrival<St>,
-        call: Pin<Box<Call<S, B>>>,
-        now: Instant,
-        is_owed: bool,
-        cx: &mut Context<'_>,
-    ) -> Self {
-        match accept::accept(arrival, call, now, cx) {
-            Ok(accepting) => Self::accepted(accepting, is_owed),
-            Err(accepting) => Self::Accepting { accepting, is_owed },
-        }
-    }
-
-    fn accepted(accepting: Accepting<S, B>, is_owed: bool) -> Self {
-        match accepting {
-            Err((_, call)) if !is_owed => Self::inline(call),
-            Ok(answer) | Err((answer, _)) => Self::Answered(Answer::now(answer)),
-        }
-    }
 }
 
 /// Starts the timer where it is not running, and polls it.
@@ -394,11 +452,9 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.state {
             State::Passing(_) => "ResponseFuture::Passing",
-            State::Reading(_) => "ResponseFuture::Reading",
-            State::Racing(_) => "ResponseFuture::Racing",
+            State::Arriving(_) => "ResponseFuture::Arriving",
             State::Accepting { .. } => "ResponseFuture::Accepting",
             State::Answered(_) => "ResponseFuture::Answered",
-            State::Done => "ResponseFuture::Done",
         })
     }
 }

@@ -150,7 +150,6 @@ pub mod follow;
 mod future;
 mod gate;
 mod idempotency;
-mod intake;
 mod job;
 mod jobs;
 mod layer;

@@ -21,6 +21,7 @@ pub(crate) enum Passing<S: Service<Rq>, Rq> {
 }
 
 impl<S: Service<Rq>, Rq> Passing<S, Rq> {
+    #[inline(always)]
     pub(crate) fn new(mut inner: S, request: Rq) -> Self {
         // Nobody is to be woken here: where it is not ready, it is asked again by the task.
         match inner.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -34,6 +35,7 @@ impl<S: Service<Rq>, Rq> Passing<S, Rq> {
 impl<S: Service<Rq>, Rq> Future for Passing<S, Rq> {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let future = match self.as_mut().project() {

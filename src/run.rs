@@ -1,19 +1,19 @@
 use std::{
     any::Any,
-    future::{Future, poll_fn},
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime},
 };
 
-use http::{Request, Response, header, response};
+use http::{Request, Response, header, request::Parts, response};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::{
     select,
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tower::{BoxError, Service};
 use tracing::{Span, field::display};
@@ -35,6 +35,23 @@ use crate::{
 /// that often, however often the call reports.
 const PAUSE: Duration = Duration::from_millis(50);
 
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A call, and once it has been accepted, the job that it is.
+///
+/// It is boxed before its request's body is read, and is in that box until the job has ended: nothing of
+/// what follows moves it, and no job has room for a call beside its own. As a future it drives the call to exactly
+/// one end: its own, or the first that is decided elsewhere. Where it is dropped before, with its
+/// runtime, the claim's drop ends the job.
+#[pin_project]
+#[must_use = "futures do nothing unless polled"]
+pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
+    #[pin]
+    call: Call<S, B>,
+    /// Dropped after the call: its slot outlives that.
+    running: Option<Running<St>>,
+}
+
 /// A job that has been accepted and is to be run.
 pub(crate) struct Job<St: Store> {
     pub(crate) id: JobId,
@@ -52,167 +69,380 @@ pub(crate) struct Job<St: Store> {
     pub(crate) _slot: Option<Slot>,
 }
 
-/// A call, which may have begun elsewhere, and the job that it is.
-pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
-    pub(crate) call: Pin<Box<Call<S, B>>>,
-    /// Dropped after the call: its slot outlives that.
-    pub(crate) job: Job<St>,
-}
-
-impl<S, B, R, St> Run<S, B, St>
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    R: Body,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
-    /// Runs the call until the job has ended, and for its grace beyond.
-    ///
-    /// A block rather than an `async fn`, which has room for its arguments twice.
-    pub(crate) fn until_ended(self) -> impl Future<Output = ()> {
-        let mut run = self;
-        async move {
-            let run = &mut run;
-            drive(run.call.as_mut(), &run.job).await;
+impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
+    /// A call that is no job yet.
+    pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
+        Self {
+            call: Call::new(inner, head, body),
+            running: None,
         }
+    }
+
+    /// The call, until it is a job.
+    pub(crate) fn call(self: Pin<&mut Self>) -> Pin<&mut Call<S, B>> {
+        self.project().call
+    }
+
+    /// The same, to be looked at.
+    pub(crate) fn as_call(&self) -> &Call<S, B> {
+        &self.call
+    }
+
+    /// Makes the call a job.
+    pub(crate) fn start(self: Pin<&mut Self>, job: Job<St>) {
+        let this = self.project();
+        let start_told = this.call.started().is_some();
+        this.call.accepted(job.id);
+        *this.running = Some(Running {
+            job,
+            stage: Stage::Calling,
+            response: None,
+            interrupted: None,
+            pause: None,
+            halfway: Halfway::default(),
+            start_told,
+        });
     }
 }
 
-/// Drives one call to exactly one end: its own, or the first that is decided elsewhere.
-///
-/// Each way out of the loop finishes the job; where this future is dropped before, with its runtime,
-/// the claim's drop does.
-async fn drive<S, B, R, St>(mut call: Pin<&mut Call<S, B>>, job: &Job<St>)
+impl<S, B, R, St> Future for Run<S, B, St>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>>,
     S::Error: Into<BoxError>,
-    R: Body,
+    R: Body + Send + 'static,
     R::Error: Into<BoxError>,
     St: Store,
 {
-    let store = &job.registry.store;
-    call.as_mut().accepted(job.id);
-    let mut steps = Steps::new(call.started().is_some());
-    let mut interrupted = pin!(interrupted(job));
-    let mut halfway = Halfway::default();
-    // A scope of its own, so that the response does not take room in this future once it is stored.
-    let (finished, how, interrupted) = {
-        let (outcome, interrupted) = loop {
-            // The call is asked first, so that one which is done at once costs neither a timer nor a
-            // waiter.
-            let news = match select! {
-                biased;
-                step = poll_fn(|cx| match call.started() {
-                    None if is_canceled(job) => Poll::Pending,
-                    _ => steps.poll(call.as_mut(), job, cx),
-                }) => step,
-                code = &mut interrupted => break (Outcome::Broke(code), Some(code)),
-            } {
-                Step::Ended(outcome) => break (outcome, None),
-                Step::Started(at) => News::Started(at),
-                Step::Progress(progress) => News::Progress(progress),
-            };
-            let fraction = match &news {
-                News::Started(_) => None,
-                News::Progress(progress) => progress.fraction,
-            };
-            let now = Instant::now();
-            if let (Some(started), Some(fraction)) = (call.started(), fraction) {
-                halfway.see(fraction, now.saturating_duration_since(started));
+    type Output = ();
+
+    /// Completes when the job has ended, and its grace is over.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let running = this.running.as_mut().expect("a job is polled");
+        running.poll(this.call, cx)
+    }
+}
+
+/// How far a job has come.
+struct Running<St: Store> {
+    /// The response, once it has come. Boxed then: a job would have room for it for as long as its call runs.
+    response: Option<Pin<Box<dyn Receive<St> + Send>>>,
+    stage: Stage<St>,
+    /// What can end the job before its call does; waited for by those calls only that are not done at once.
+    interrupted: Option<BoxFuture<ErrorCode>>,
+    /// Runs after a report of progress; made for the first, since most calls report nothing.
+    pause: Option<Pin<Box<Sleep>>>,
+    halfway: Halfway,
+    start_told: bool,
+    /// Dropped last.
+    job: Job<St>,
+}
+
+enum Stage<St: Store> {
+    /// The call, then its response's body, goes on.
+    Calling,
+    /// The store takes its time for a report.
+    Reporting(BoxFuture<Result<(), St::Error>>),
+    /// The store takes its time for the end.
+    Finishing(BoxFuture<Result<Finished, St::Error>>, How),
+    /// The call has heard of its end, and may go on for a while.
+    Grace(BoxFuture<()>),
+    Done,
+}
+
+/// How a job is to end.
+#[derive(Clone, Copy)]
+struct How {
+    name: &'static str,
+    /// Why it is to before its call does.
+    interrupted: Option<ErrorCode>,
+}
+
+enum Step {
+    Started(Instant),
+    Progress(Progress),
+    Ended(Outcome),
+    Interrupted(ErrorCode),
+}
+
+impl<St: Store> Running<St> {
+    fn poll<S, B, R>(&mut self, mut call: Pin<&mut Call<S, B>>, cx: &mut Context<'_>) -> Poll<()>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        R: Body + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        loop {
+            match &mut self.stage {
+                Stage::Calling => match ready!(self.poll_step(call.as_mut(), cx)) {
+                    Step::Started(at) => self.report(&call, News::Started(at), cx),
+                    Step::Progress(progress) => self.report(&call, News::Progress(progress), cx),
+                    Step::Ended(outcome) => self.finish(call.as_mut(), outcome, None, cx),
+                    Step::Interrupted(code) => {
+                        self.finish(call.as_mut(), Outcome::Broke(code), Some(code), cx);
+                    }
+                },
+                Stage::Reporting(reporting) => {
+                    told(ready!(reporting.as_mut().poll(cx)));
+                    self.stage = Stage::Calling;
+                }
+                Stage::Finishing(finishing, how) => {
+                    let (finished, how) = (ready!(finishing.as_mut().poll(cx)), *how);
+                    self.ended(call.as_mut(), finished, how);
+                }
+                Stage::Grace(over) => {
+                    if over.as_mut().poll(cx).is_pending() {
+                        ready!(self.poll_end(call.as_mut(), cx));
+                    }
+                    self.stage = Stage::Done;
+                }
+                Stage::Done => return Poll::Ready(()),
             }
-            let estimates = &job.registry.estimates;
-            let whole = estimates.whole(&job.kind, now, job.created, call.started(), fraction);
-            let report = Report {
-                estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
-                news,
-            };
-            if let Err(error) = store.report(&job.claim, report).await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "progress not stored"
-                );
+        }
+    }
+
+    fn poll_step<S, B, R>(
+        &mut self,
+        mut call: Pin<&mut Call<S, B>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Step>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        R: Body + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        // The call is asked first, so that one which is done at once costs neither a timer nor a waiter. One
+        // that was canceled while it was queued is not to begin, ready or not.
+        if call.started().is_some() || !self.is_canceled() {
+            if let Poll::Ready(outcome) = self.poll_end(call.as_mut(), cx) {
+                return Poll::Ready(Step::Ended(outcome));
             }
+            if let (false, Some(at)) = (self.start_told, call.started()) {
+                self.start_told = true;
+                return Poll::Ready(Step::Started(at));
+            }
+            if let Poll::Ready(progress) = self.poll_progress(call, cx) {
+                return Poll::Ready(Step::Progress(progress));
+            }
+        }
+        let job = &self.job;
+        let interrupted = self.interrupted.get_or_insert_with(|| interrupted(job));
+        interrupted.as_mut().poll(cx).map(Step::Interrupted)
+    }
+
+    fn poll_progress<S, B>(
+        &mut self,
+        call: Pin<&mut Call<S, B>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Progress>
+    where
+        S: Service<Request<RequestBody<B>>>,
+    {
+        // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
+        // end looks for what came, and the job's end brings the last of it in any case.
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+        }
+        let Some(progress) = call.take_change(cx) else {
+            return Poll::Pending;
         };
-        let how = end_name(&outcome);
-        Span::current().record("end", display(how));
+        match &mut self.pause {
+            Some(pause) => pause.as_mut().reset(Instant::now() + PAUSE),
+            none => *none = Some(Box::pin(sleep(PAUSE))),
+        }
+        Poll::Ready(progress)
+    }
+
+    /// Polls the call, then its response's body. A panic in either is an end like any other: what
+    /// panicked is not polled again, so that nothing sees it half done.
+    fn poll_end<S, B, R>(
+        &mut self,
+        mut call: Pin<&mut Call<S, B>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Outcome>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        R: Body + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if self.response.is_none() {
+                match ready!(call.as_mut().poll(cx)) {
+                    Err(error) => {
+                        log("the service failed", error.into());
+                        return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
+                    }
+                    Ok(response) => {
+                        // A switch of protocols, or nothing that could be handed out as a result.
+                        if response.status().is_informational() {
+                            let status = response.status().to_string();
+                            log("the service's response is none", status.into());
+                            return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
+                        }
+                        self.response = Some(Box::pin(Incoming::new(response, &self.job)));
+                    }
+                }
+            }
+            match &mut self.response {
+                Some(response) => call.enter(|| response.as_mut().poll(&self.job, cx)),
+                None => Poll::Pending,
+            }
+        }));
+        polled.unwrap_or_else(|panic| {
+            tracing::error!(panic = panic_message(&*panic), "the service panicked");
+            Poll::Ready(Outcome::Broke(ErrorCode::Panic))
+        })
+    }
+
+    /// Whether the job was canceled.
+    fn is_canceled(&self) -> bool {
+        let mut canceled = self.job.registry.store.canceled(&self.job.claim);
+        // Whoever is to be woken waits in `interrupted`.
+        let mut nobody = Context::from_waker(Waker::noop());
+        Pin::new(&mut canceled).poll(&mut nobody).is_ready()
+    }
+
+    fn report<S, B>(&mut self, call: &Call<S, B>, news: News, cx: &mut Context<'_>)
+    where
+        S: Service<Request<RequestBody<B>>>,
+    {
+        let job = &self.job;
+        let fraction = match &news {
+            News::Started(_) => None,
+            News::Progress(progress) => progress.fraction,
+        };
+        let (now, started) = (Instant::now(), call.started());
+        if let (Some(started), Some(fraction)) = (started, fraction) {
+            let ran = now.saturating_duration_since(started);
+            self.halfway.see(fraction, ran);
+        }
+        let estimates = &job.registry.estimates;
+        let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
+        let report = Report {
+            estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
+            news,
+        };
+        let mut reporting = job.registry.store.report(&job.claim, report);
+        match Pin::new(&mut reporting).poll(cx) {
+            Poll::Ready(reported) => told(reported),
+            Poll::Pending => self.stage = Stage::Reporting(Box::pin(reporting)),
+        }
+    }
+
+    fn finish<S, B>(
+        &mut self,
+        call: Pin<&mut Call<S, B>>,
+        outcome: Outcome,
+        interrupted: Option<ErrorCode>,
+        cx: &mut Context<'_>,
+    ) where
+        S: Service<Request<RequestBody<B>>>,
+    {
+        let name = end_name(&outcome);
+        Span::current().record("end", display(name));
         let end = End {
             started: call.started(),
             progress: call.progress(),
             outcome,
         };
-        (store.finish(&job.claim, end), how, interrupted)
-    };
-    match finished.await {
-        Ok(Finished::HandedBack) => tracing::debug!("job handed back"),
-        Ok(finished) => {
-            tracing::debug!("job ended");
-            // Another end than its own comes from who canceled or deleted it.
-            let how = match finished {
-                Finished::First => how,
-                _ => ErrorCode::Canceled.as_str(),
-            };
-            measure::ended(how);
-            if let Some(started) = call.started() {
-                let queued = started.saturating_duration_since(job.created);
-                let (ran, succeeded) = (started.elapsed(), how == SUCCEEDED);
-                measure::took(&job.kind, succeeded, queued, ran);
-                // Of how long those take that succeed, others say nothing.
-                if succeeded {
-                    let estimates = &job.registry.estimates;
-                    estimates.learn(&job.kind, job.created_at, queued, ran, &halfway);
+        let how = How { name, interrupted };
+        let mut finishing = self.job.registry.store.finish(&self.job.claim, end);
+        match Pin::new(&mut finishing).poll(cx) {
+            Poll::Ready(finished) => self.ended(call, finished, how),
+            Poll::Pending => self.stage = Stage::Finishing(Box::pin(finishing), how),
+        }
+    }
+
+    /// Takes note of the end, and lets a call go on for a while that has heard of it.
+    fn ended<S, B>(
+        &mut self,
+        mut call: Pin<&mut Call<S, B>>,
+        finished: Result<Finished, St::Error>,
+        how: How,
+    ) where
+        S: Service<Request<RequestBody<B>>>,
+    {
+        let job = &self.job;
+        match finished {
+            Ok(Finished::HandedBack) => tracing::debug!("job handed back"),
+            Ok(finished) => {
+                tracing::debug!("job ended");
+                // Another end than its own comes from who canceled or deleted it.
+                let name = match finished {
+                    Finished::First => how.name,
+                    _ => ErrorCode::Canceled.as_str(),
+                };
+                measure::ended(name);
+                if let Some(started) = call.started() {
+                    let queued = started.saturating_duration_since(job.created);
+                    let (ran, succeeded) = (started.elapsed(), name == SUCCEEDED);
+                    measure::took(&job.kind, succeeded, queued, ran);
+                    // Of how long those take that succeed, others say nothing.
+                    if succeeded {
+                        let estimates = &job.registry.estimates;
+                        estimates.learn(&job.kind, job.created_at, queued, ran, &self.halfway);
+                    }
                 }
             }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the job's end is not stored"
+            ),
         }
-        Err(error) => tracing::error!(
+        self.stage = Stage::Done;
+        if let Some(code) = how.interrupted {
+            let heard = call.as_mut().cancel() && call.started().is_some();
+            // A drain has waited long enough already.
+            if heard && code != ErrorCode::Shutdown {
+                self.stage = Stage::Grace(Box::pin(grace(&job.registry)));
+            }
+        }
+    }
+}
+
+fn told(reported: Result<(), impl std::error::Error + 'static>) {
+    if let Err(error) = reported {
+        tracing::warn!(
             error = &error as &dyn std::error::Error,
-            "the job's end is not stored"
-        ),
+            "progress not stored"
+        );
     }
-    if let Some(code) = interrupted {
-        let heard = call.as_mut().cancel() && call.started().is_some();
-        // A drain has waited long enough already.
-        if heard && code != ErrorCode::Shutdown {
-            let ended = poll_fn(|cx| steps.poll_end(call.as_mut(), job, cx));
-            // Boxed: few jobs come to it, and each would have room for it.
-            Box::pin(grace(job, ended)).await;
+}
+
+/// Completes when a call has had its time to end by itself.
+fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + use<St> {
+    let registry = registry.clone();
+    async move {
+        select! {
+            () = sleep(registry.config.cancel_grace) => {}
+            () = registry.gate.shutdown() => {}
         }
     }
-}
-
-/// Lets a call go on that has heard of its end, for a while.
-async fn grace<St: Store>(job: &Job<St>, ended: impl Future<Output = Outcome>) {
-    select! {
-        _ = timeout(job.registry.config.cancel_grace, ended) => {}
-        () = job.registry.gate.shutdown() => {}
-    }
-}
-
-/// Whether the job was canceled while it was queued: its call is not to begin, ready or not.
-fn is_canceled<St: Store>(job: &Job<St>) -> bool {
-    let canceled = pin!(job.registry.store.canceled(&job.claim));
-    // Whoever is to be woken waits in `interrupted`.
-    let mut nobody = Context::from_waker(Waker::noop());
-    canceled.poll(&mut nobody).is_ready()
 }
 
 /// Completes when the job is to end before its call does.
-async fn interrupted<St: Store>(job: &Job<St>) -> ErrorCode {
-    let registry = &job.registry;
-    let timed_out = async {
+fn interrupted<St: Store>(job: &Job<St>) -> BoxFuture<ErrorCode> {
+    let (registry, created) = (job.registry.clone(), job.created);
+    let mut canceled = registry.store.canceled(&job.claim);
+    Box::pin(async move {
         let limit = registry.config.job_timeout;
-        // A limit beyond the clock's end is none.
-        match limit.and_then(|limit| job.created.checked_add(limit)) {
-            Some(end) => sleep_until(end).await,
-            None => std::future::pending().await,
+        let timed_out = async {
+            // A limit beyond the clock's end is none.
+            match limit.and_then(|limit| created.checked_add(limit)) {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        select! {
+            biased;
+            () = &mut canceled => ErrorCode::Canceled,
+            () = registry.gate.shutdown() => ErrorCode::Shutdown,
+            () = timed_out => ErrorCode::Timeout,
         }
-    };
-    select! {
-        biased;
-        () = registry.store.canceled(&job.claim) => ErrorCode::Canceled,
-        () = registry.gate.shutdown() => ErrorCode::Shutdown,
-        () = timed_out => ErrorCode::Timeout,
-    }
+    })
 }
 
 /// The name of the one good end.
@@ -226,20 +456,9 @@ fn end_name(outcome: &Outcome) -> &'static str {
     }
 }
 
-enum Step {
-    Started(Instant),
-    Progress(Progress),
-    Ended(Outcome),
-}
-
-/// What a call goes through as a job.
-struct Steps<R> {
-    start_told: bool,
-    /// Runs after a report of progress; made for the first, since most calls report nothing.
-    pause: Option<Pin<Box<Sleep>>>,
-    /// The response's head and body, once it has come. Boxed then: a job would have room for it for as
-    /// long as its call runs.
-    response: Option<Pin<Box<Incoming<R>>>>,
+/// Receives a response as a job's outcome.
+trait Receive<St: Store> {
+    fn poll(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome>;
 }
 
 /// A response on its way in.
@@ -251,97 +470,6 @@ struct Incoming<R> {
     collect: Collect,
     /// The head's place in the budget.
     charge: Option<Charge>,
-}
-
-impl<R> Steps<R>
-where
-    R: Body,
-    R::Error: Into<BoxError>,
-{
-    fn new(start_told: bool) -> Self {
-        Self {
-            start_told,
-            pause: None,
-            response: None,
-        }
-    }
-
-    fn poll<S, B, St>(
-        &mut self,
-        mut call: Pin<&mut Call<S, B>>,
-        job: &Job<St>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Step>
-    where
-        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-        S::Error: Into<BoxError>,
-        St: Store,
-    {
-        if let Poll::Ready(outcome) = self.poll_end(call.as_mut(), job, cx) {
-            return Poll::Ready(Step::Ended(outcome));
-        }
-        if let (false, Some(at)) = (self.start_told, call.started()) {
-            self.start_told = true;
-            return Poll::Ready(Step::Started(at));
-        }
-        // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
-        // end looks for what came, and the job's end brings the last of it in any case.
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-        }
-        let Some(progress) = call.take_change(cx) else {
-            return Poll::Pending;
-        };
-        match &mut self.pause {
-            Some(pause) => pause.as_mut().reset(Instant::now() + PAUSE),
-            none => *none = Some(Box::pin(sleep(PAUSE))),
-        }
-        Poll::Ready(Step::Progress(progress))
-    }
-
-    /// Polls the call, then its response's body. A panic in either is an end like any other: what
-    /// panicked is not polled again, so that nothing sees it half done.
-    fn poll_end<S, B, St>(
-        &mut self,
-        mut call: Pin<&mut Call<S, B>>,
-        job: &Job<St>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Outcome>
-    where
-        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-        S::Error: Into<BoxError>,
-        St: Store,
-    {
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            if self.response.is_none() {
-                match call.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => {
-                        log("the service failed", error.into());
-                        return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
-                    }
-                    Poll::Ready(Ok(response)) => {
-                        // A switch of protocols, or nothing that could be handed out as a result.
-                        if response.status().is_informational() {
-                            let status = response.status().to_string();
-                            log("the service's response is none", status.into());
-                            return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
-                        }
-                        let incoming = Incoming::new(response, job);
-                        self.response = Some(Box::pin(incoming));
-                    }
-                }
-            }
-            match &mut self.response {
-                Some(incoming) => call.enter(|| incoming.as_mut().poll(job, cx)),
-                None => Poll::Pending,
-            }
-        }));
-        polled.unwrap_or_else(|panic| {
-            tracing::error!(panic = panic_message(&*panic), "the service panicked");
-            Poll::Ready(Outcome::Broke(ErrorCode::Panic))
-        })
-    }
 }
 
 impl<R> Incoming<R>
@@ -362,8 +490,15 @@ where
             collect: Collect::new(job.registry.config.result_limit),
         }
     }
+}
 
-    fn poll<St: Store>(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome> {
+impl<R, St> Receive<St> for Incoming<R>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    fn poll(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.project();
         if this.charge.is_none() {
             return Poll::Ready(Outcome::Broke(ErrorCode::ResultTooLarge));

@@ -9,10 +9,10 @@ use http_body::Body;
 use tower::{BoxError, Service};
 
 use crate::{
+    accept::{Arrival, Bound},
     body::{Replay, RequestBody, ResponseBody},
     future::ResponseFuture,
     idempotency::{Key, Malformed},
-    intake::{Bound, Intake},
     jobs::Jobs,
     measure,
     mentions::Mentions,
@@ -135,25 +135,29 @@ where
             }
             Ok(key) => key,
         };
-        let slot = registry.gate.enter(owner);
+        let (slot, refused) = match registry.gate.enter(owner) {
+            Ok(slot) => (Some(slot), None),
+            Err(refused) => (None, Some(refused)),
+        };
         let too_large = body.size_hint().lower() > config.body_limit as u64;
-        let refused = match &slot {
+        let problem = match refused {
             _ if too_large => Some(Problem::BodyTooLarge),
             // With a key it may yet join a job that is there.
-            Err(refused) if key.is_none() => Some(Problem::from(*refused)),
+            Some(refused) if key.is_none() => Some(Problem::from(refused)),
             _ => None,
         };
         // Under `Always` a client's wait is no way around the limits; and with a key, the call must not
         // be made without an entry for it.
         let is_owed = plan == Plan::Now || when == When::Always || key.is_some();
-        match refused.map(Problem::counted) {
+        match problem.map(Problem::counted) {
             Some(problem) if is_owed => ResponseFuture::refused(problem),
             Some(_) => pass(inner, head, body).marked(passed),
             None => {
-                let intake = Intake {
+                let arrival = Arrival {
                     registry: registry.clone(),
                     terms: terms.clone(),
                     slot,
+                    refused,
                     plan,
                     is_owed,
                     prefer,
@@ -168,8 +172,10 @@ where
                             fingerprint: None,
                         })
                     }),
+                    method: head.method.clone(),
+                    read: None,
                 };
-                ResponseFuture::reading(intake, inner, head, body).marked(prefer)
+                ResponseFuture::arriving(arrival, inner, head, body).marked(prefer)
             }
         }
     }

@@ -15,7 +15,6 @@ use tracing::{Instrument, Span};
 use crate::{
     accept,
     body::RequestBody,
-    call::Call,
     gate::Slot,
     job::{ErrorCode, Progress},
     jobs::{Jobs, Registry},
@@ -167,10 +166,9 @@ where
         claim: work.claim,
         _slot: Some(slot),
     };
-    let call = Box::pin(Call::new(service, work.head, RequestBody::read(work.body)));
-    Box::pin(Run { call, job }.until_ended())
-        .instrument(span)
-        .await;
+    let mut run = Box::pin(Run::new(service, work.head, RequestBody::read(work.body)));
+    run.as_mut().start(job);
+    run.instrument(span).await;
 }
 
 /// Whether its time was up while it was in the queue.

@@ -151,18 +151,26 @@ pub(super) fn name(method: &Method, path: &str) -> String {
 /// Whether a segment is one of the application's words, as against the name of one thing of many:
 /// ids of every make have digits in them, but `v2` is a word.
 fn is_word(segment: &str) -> bool {
-    match segment.as_bytes() {
-        [b'v' | b'V', digits @ ..]
-            if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit) =>
-        {
-            true
-        }
-        bytes => {
-            let is_plain = |&byte: &u8| byte.is_ascii_alphabetic() || b"-_.~".contains(&byte);
-            bytes.len() <= MAX_WORD && bytes.iter().all(is_plain)
-        }
-    }
+    let bytes = segment.as_bytes();
+    bytes.len() <= MAX_WORD
+        && (bytes.iter().all(|&byte| PLAIN[usize::from(byte)]) || is_version(bytes))
 }
+
+fn is_version(segment: &[u8]) -> bool {
+    matches!(segment, [b'v' | b'V', digits @ ..] if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit))
+}
+
+/// What words consist of.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let is_plain = byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        plain[byte as usize] = is_plain;
+        byte += 1;
+    }
+    plain
+};
 
 impl Borrow<str> for Kind {
     fn borrow(&self) -> &str {

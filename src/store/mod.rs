@@ -41,9 +41,8 @@ pub use crate::{
 /// Keeps jobs.
 ///
 /// Every method that returns a future may be dropped before its end; what it does is then done whole
-/// or not at all. Those of [`accept`](Self::accept) and [`get`](Self::get) are `Unpin`: the layer polls them
-/// where it stands, and makes room for one only where it is not ready at once. A future that is not, an
-/// `async` block say, is boxed by the store.
+/// or not at all. Some are `Unpin` and borrow nothing: the layer polls them where it stands, and makes room for
+/// one only where it is not ready at once. A store that takes its time boxes an `async` block.
 pub trait Store: Clone + Send + Sync + 'static {
     /// What can go wrong with the store itself; the client is told 503, never 404.
     type Error: error::Error + Send + Sync + 'static;
@@ -97,18 +96,18 @@ pub trait Store: Clone + Send + Sync + 'static {
         &self,
         claim: &Self::Claim,
         report: Report,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send + Unpin + 'static;
 
     /// Ends a job.
     fn finish(
         &self,
         claim: &Self::Claim,
         end: End,
-    ) -> impl Future<Output = Result<Finished, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<Finished, Self::Error>> + Send + Unpin + 'static;
 
     /// Completes when somebody else has ended the job, by [`cancel`](Self::cancel) or
     /// [`forget`](Self::forget).
-    fn canceled(&self, claim: &Self::Claim) -> impl Future<Output = ()> + Send;
+    fn canceled(&self, claim: &Self::Claim) -> impl Future<Output = ()> + Send + Unpin + 'static;
 
     /// Ends a job as canceled, if it has not ended, and returns it as it is then.
     fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;

@@ -170,7 +170,7 @@ impl Store for MemoryStore {
         &self,
         claim: &MemoryClaim,
         report: Report,
-    ) -> impl Future<Output = Result<(), Infallible>> {
+    ) -> impl Future<Output = Result<(), Infallible>> + Unpin + 'static {
         claim.job.report(report, &self.shared.clock);
         ready(Ok(()))
     }
@@ -179,7 +179,7 @@ impl Store for MemoryStore {
         &self,
         claim: &MemoryClaim,
         end: End,
-    ) -> impl Future<Output = Result<Finished, Infallible>> {
+    ) -> impl Future<Output = Result<Finished, Infallible>> + Unpin + 'static {
         let ending = Ending::new(end, &self.shared.clock);
         ready(Ok(match self.shared.end(&claim.job, ending) {
             true => Finished::First,
@@ -187,8 +187,9 @@ impl Store for MemoryStore {
         }))
     }
 
-    async fn canceled(&self, claim: &MemoryClaim) {
-        poll_fn(|cx| claim.job.poll_ended(cx)).await;
+    fn canceled(&self, claim: &MemoryClaim) -> impl Future<Output = ()> + Send + Unpin + 'static {
+        let job = claim.job.clone();
+        poll_fn(move |cx| job.poll_ended(cx))
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {

@@ -22,7 +22,11 @@ mod take;
 mod tasks;
 mod waiting;
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{
+    fmt,
+    future::{Future, ready},
+    sync::Arc,
+};
 
 use async_nats::{Client, jetstream::AckKind};
 use bytes::Bytes;
@@ -156,7 +160,11 @@ impl Store for NatsStore {
     }
 
     /// Written within a fraction of a second, so that a call which tells much is not slowed down.
-    async fn report(&self, claim: &NatsClaim, report: Report) -> Result<(), NatsError> {
+    fn report(
+        &self,
+        claim: &NatsClaim,
+        report: Report,
+    ) -> impl Future<Output = Result<(), NatsError>> + Send + Unpin + 'static {
         {
             let mut state = claim.held.state.lock();
             let mut told = Told {
@@ -169,16 +177,43 @@ impl Store for NatsStore {
                 News::Progress(progress) => told.progress = Some(progress),
             }
             if told.is_empty() {
-                return Ok(());
+                return ready(Ok(()));
             }
             state.told = told.or(std::mem::take(&mut state.told));
         }
         self.shared.told.notify_one();
-        Ok(())
+        ready(Ok(()))
     }
 
-    async fn finish(&self, claim: &NatsClaim, end: End) -> Result<Finished, NatsError> {
-        let held = &claim.held;
+    fn finish(
+        &self,
+        claim: &NatsClaim,
+        end: End,
+    ) -> impl Future<Output = Result<Finished, NatsError>> + Send + Unpin + 'static {
+        let (store, held) = (self.clone(), claim.held.clone());
+        Box::pin(async move { store.end(&held, end).await })
+    }
+
+    fn canceled(&self, claim: &NatsClaim) -> impl Future<Output = ()> + Send + Unpin + 'static {
+        Box::pin(claim.held.ended.clone().cancelled_owned())
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
+        outside::end(&self.shared, id, false).await
+    }
+
+    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
+        outside::end(&self.shared, id, true).await
+    }
+
+    fn share(&self, experience: Experience) {
+        self.shared.sharing.join(experience);
+    }
+}
+
+impl NatsStore {
+    /// Ends a job that this process runs, or hands it back.
+    async fn end(&self, held: &Held, end: End) -> Result<Finished, NatsError> {
         let may_go_on = held.may_rerun || end.started.is_none();
         let (event, kept, body) = match end.outcome {
             Outcome::Broke(ErrorCode::Shutdown) if may_go_on => return self.hand_back(held).await,
@@ -222,24 +257,6 @@ impl Store for NatsStore {
         })
     }
 
-    async fn canceled(&self, claim: &NatsClaim) {
-        claim.held.ended.cancelled().await;
-    }
-
-    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
-        outside::end(&self.shared, id, false).await
-    }
-
-    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
-        outside::end(&self.shared, id, true).await
-    }
-
-    fn share(&self, experience: Experience) {
-        self.shared.sharing.join(experience);
-    }
-}
-
-impl NatsStore {
     /// Puts a result's body where it belongs: into the record, or into parts of its own.
     async fn keep_result(
         &self,
