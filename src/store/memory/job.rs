@@ -198,12 +198,12 @@ impl Job {
         clock: &Clock,
         keep: impl FnOnce(Ended),
     ) -> Option<u64> {
-        let finished = clock.now();
-        let before = {
+        let (before, finished) = {
             let mut phase = self.phase.lock();
             let Phase::Unfinished(job) = &mut *phase else {
                 return None;
             };
+            let finished = clock.now();
             let finish = Finish {
                 revision: job.revision + 1,
                 status: job.status().next(ending.event)?,
@@ -216,7 +216,10 @@ impl Job {
             };
             let ended = Ended::new(&self.birth, finish);
             keep(ended.clone());
-            std::mem::replace(&mut *phase, Phase::Ended(ended))
+            (
+                std::mem::replace(&mut *phase, Phase::Ended(ended)),
+                finished,
+            )
         };
         if let Phase::Unfinished(job) = before {
             if let Some(canceler) = job.canceler {
