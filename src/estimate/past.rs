@@ -42,18 +42,23 @@ impl Past {
         seen.at = seen.at.min(now);
         let ahead = self.0.iter_mut().rev().take_while(|seen| seen.at > now);
         ahead.for_each(|seen| seen.at = now);
-        let mut place = match self.0.back() {
-            Some(last) if last.at > seen.at => self.0.partition_point(|other| other.at <= seen.at),
-            _ => self.0.len(),
-        };
-        if self.0.len() == LENGTH {
-            if place == 0 {
-                return;
+        let is_full = self.0.len() == LENGTH;
+        if self.0.back().is_none_or(|last| last.at <= seen.at) {
+            if is_full {
+                self.0.pop_front();
             }
-            self.0.pop_front();
-            place -= 1;
+            return self.0.push_back(seen);
         }
-        self.0.insert(place, seen);
+        let place = self.0.partition_point(|other| other.at <= seen.at);
+        match (is_full, place) {
+            (false, place) => self.0.insert(place, seen),
+            // Older than all that is remembered.
+            (true, 0) => {}
+            (true, place) => {
+                self.0.pop_front();
+                self.0.insert(place - 1, seen);
+            }
+        }
     }
 
     pub(super) fn len(&self) -> usize {
