@@ -27,7 +27,7 @@ use crate::{
     jobs::Registry,
     measure,
     receive::{Incoming, Receive},
-    store::{Change, End, Finished, Outcome, Store, What},
+    store::{End, Finished, News, Outcome, Report, Store},
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -175,8 +175,8 @@ impl<St: Store> Running<St> {
         loop {
             match &mut self.stage {
                 Stage::Calling => match ready!(self.poll_step(call.as_mut(), cx)) {
-                    Step::Started(at) => self.report(&call, What::Started(at), cx),
-                    Step::Progress(progress) => self.report(&call, What::Progress(progress), cx),
+                    Step::Started(at) => self.report(&call, News::Started(at), cx),
+                    Step::Progress(progress) => self.report(&call, News::Progress(progress), cx),
                     Step::Ended(outcome) => self.finish(call.as_mut(), outcome, None, cx),
                     Step::Interrupted(code) => {
                         self.finish(call.as_mut(), Outcome::Broke(code), Some(code), cx);
@@ -304,14 +304,14 @@ impl<St: Store> Running<St> {
         Pin::new(&mut canceled).poll(&mut nobody).is_ready()
     }
 
-    fn report<S, B>(&mut self, call: &Call<S, B>, what: What, cx: &mut Context<'_>)
+    fn report<S, B>(&mut self, call: &Call<S, B>, news: News, cx: &mut Context<'_>)
     where
         S: Service<Request<RequestBody<B>>>,
     {
         let job = &self.job;
-        let fraction = match &what {
-            What::Started(_) => None,
-            What::Progress(progress) => progress.fraction,
+        let fraction = match &news {
+            News::Started(_) => None,
+            News::Progress(progress) => progress.fraction,
         };
         let (now, started) = (Instant::now(), call.started());
         if let (Some(started), Some(fraction)) = (started, fraction) {
@@ -320,11 +320,11 @@ impl<St: Store> Running<St> {
         }
         let estimates = &job.registry.estimates;
         let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
-        let change = Change {
+        let report = Report {
             estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
-            what,
+            news,
         };
-        let mut reporting = job.registry.store.report(&job.claim, change);
+        let mut reporting = job.registry.store.report(&job.claim, report);
         match Pin::new(&mut reporting).poll(cx) {
             Poll::Ready(reported) => told(reported),
             Poll::Pending => self.stage = Stage::Reporting(Box::pin(reporting)),
@@ -382,7 +382,7 @@ impl<St: Store> Running<St> {
                     // Of how long those take that succeed, others say nothing.
                     if succeeded {
                         let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, queued, ran, &self.halfway);
+                        estimates.learn(&job.kind, job.created_at, queued, ran, &self.halfway);
                     }
                 }
             }

@@ -16,6 +16,7 @@ mod server;
 mod site;
 
 mod chaos;
+mod estimating;
 mod keeping;
 mod rerunning;
 mod suites_run;

@@ -34,7 +34,7 @@ use self::{
     reaper::EndedJobs,
     tombstones::Tombstones,
 };
-use super::{Acceptance, Change, End, Finished, Lookup, NewJob, Store};
+use super::{Acceptance, End, Finished, Lookup, NewJob, Report, Store};
 use crate::{
     body::Replay,
     budget::{Budget, Charge},
@@ -158,9 +158,9 @@ impl Store for MemoryStore {
     fn report(
         &self,
         claim: &MemoryClaim,
-        change: Change,
+        report: Report,
     ) -> impl Future<Output = Result<(), Infallible>> + Unpin + 'static {
-        claim.job.report(change, &self.shared.clock);
+        claim.job.report(report, &self.shared.clock);
         ready(Ok(()))
     }
 

@@ -17,6 +17,7 @@ use super::{
     log::{self, Entry, Refused},
     names::Names,
     record::{Listed, Record, Used},
+    sharing::Sharing,
     streams::Streams,
 };
 use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) barrier: Barrier,
     /// A call has told something.
     pub(super) told: Notify,
+    pub(super) sharing: Sharing,
 }
 
 /// A record as it was read.
@@ -82,6 +84,7 @@ impl Shared {
             active: Mutex::default(),
             interest: Interest::default(),
             told: Notify::new(),
+            sharing: Sharing::default(),
         })
     }
 

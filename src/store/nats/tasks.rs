@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared};
+use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared, sharing::share};
 
 /// How long what a call tells is gathered before it is written.
 const GATHER: Duration = Duration::from_millis(200);
@@ -38,6 +38,7 @@ impl Tasks {
         tasks.spawn(beat(shared.clone()));
         tasks.spawn(keep(shared.clone()));
         tasks.spawn(renew_waiting(shared.clone()));
+        tasks.spawn(share(shared.clone()));
         Ok(Self { _tasks: tasks })
     }
 }
