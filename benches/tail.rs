@@ -43,6 +43,9 @@ const RETAIN: Duration = Duration::from_millis((JOBS / PER_MILLISECOND) as u64);
 /// How many jobs are there to be read while the others expire.
 const SURVIVORS: usize = 1_000;
 
+/// How many jobs are deleted, of as many as there are at the end.
+const REMOVALS: usize = 100_000;
+
 const READS: usize = 300_000;
 const STORMS: usize = 5;
 
@@ -59,7 +62,8 @@ async fn grow() {
     let store = MemoryStore::new(RETAIN, Budget::new(usize::MAX));
     let (mut growing, mut growing_ends) = (Times::new(), Times::new());
     let (mut evicting, mut evicting_ends) = (Times::new(), Times::new());
-    let mut turns = Times::new();
+    let (mut turns, mut removals) = (Times::new(), Times::new());
+    let mut newest = Vec::with_capacity(REMOVALS);
     for made in 1..=2 * JOBS {
         let (accepts, ends) = match made <= JOBS {
             true => (&mut growing, &mut growing_ends),
@@ -70,6 +74,9 @@ async fn grow() {
         let end = end();
         ends.take(|| finish(&store, &claim, end));
         drop(claim);
+        if made > 2 * JOBS - REMOVALS {
+            newest.push(new.id);
+        }
         if made % PER_MILLISECOND == 0 {
             let turn = Timer::start();
             // Lets the reaper have one turn.
@@ -84,11 +91,16 @@ async fn grow() {
         "{} jobs",
         store.len()
     );
+    for id in newest {
+        removals.take(|| store.forget(id).now_or_never());
+    }
     growing.print("accept, growing to 1,000,000");
     growing_ends.print("end, growing to 1,000,000");
     evicting.print("accept, as many expiring");
     evicting_ends.print("end, as many expiring");
     turns.print("a turn of the runtime, the reaper's 64 jobs in it");
+    // It holds a shard as long as the reaper does for one job, and less than it takes.
+    removals.print("a removal, of 1,000,000");
 }
 
 /// The same loop, what is kept being put in a row that has room for it: how long the machine stops by itself.

@@ -6,7 +6,7 @@ use crate::{
     budget::Budget,
     config::{Config, OwnerOf},
     dialect::Dialect,
-    estimate::Estimates,
+    estimate::{Estimates, Experience},
     gate::Gate,
     jobs::{Jobs, Registry},
     links::{Links, is_plain},
@@ -208,6 +208,8 @@ impl Builder {
     /// [`retain`](Self::retain) and [`max_bytes`](Self::max_bytes).
     pub fn build_with<St: Store>(self, store: St) -> Jobs<St> {
         measure::describe();
+        let estimates = Arc::new(Estimates::new(self.config.poll_cost));
+        store.share(Experience::of(&estimates));
         Jobs {
             registry: Arc::new(Registry {
                 store,
@@ -215,7 +217,7 @@ impl Builder {
                     self.config.max_unfinished,
                     self.config.max_unfinished_per_owner,
                 ),
-                estimates: Estimates::new(self.config.poll_cost),
+                estimates,
                 config: self.config,
             }),
         }

@@ -164,6 +164,7 @@ mod owner;
 mod passing;
 mod prefer;
 mod problem;
+mod receive;
 mod replay;
 mod run;
 mod service;

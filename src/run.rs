@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Request, Response, header, request::Parts, response};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::{
@@ -20,15 +20,14 @@ use tracing::{Span, field::display};
 
 use crate::{
     body::RequestBody,
-    budget::Charge,
     call::Call,
-    collect::{Collect, CollectError},
     estimate::{Halfway, Kind},
     gate::Slot,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
-    measure, replay,
-    store::{Change, End, Finished, Outcome, Store, What},
+    measure,
+    receive::{Incoming, Receive},
+    store::{End, Finished, News, Outcome, Report, Store},
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -178,8 +177,8 @@ impl<St: Store> Running<St> {
         loop {
             match &mut self.stage {
                 Stage::Calling => match ready!(self.poll_step(call.as_mut(), cx)) {
-                    Step::Started(at) => self.report(&call, What::Started(at), cx),
-                    Step::Progress(progress) => self.report(&call, What::Progress(progress), cx),
+                    Step::Started(at) => self.report(&call, News::Started(at), cx),
+                    Step::Progress(progress) => self.report(&call, News::Progress(progress), cx),
                     Step::Ended(outcome) => self.finish(call.as_mut(), outcome, None, cx),
                     Step::Interrupted(code) => {
                         self.finish(call.as_mut(), Outcome::Broke(code), Some(code), cx);
@@ -307,14 +306,14 @@ impl<St: Store> Running<St> {
         Pin::new(&mut canceled).poll(&mut nobody).is_ready()
     }
 
-    fn report<S, B>(&mut self, call: &Call<S, B>, what: What, cx: &mut Context<'_>)
+    fn report<S, B>(&mut self, call: &Call<S, B>, news: News, cx: &mut Context<'_>)
     where
         S: Service<Request<RequestBody<B>>>,
     {
         let job = &self.job;
-        let fraction = match &what {
-            What::Started(_) => None,
-            What::Progress(progress) => progress.fraction,
+        let fraction = match &news {
+            News::Started(_) => None,
+            News::Progress(progress) => progress.fraction,
         };
         let (now, started) = (Instant::now(), call.started());
         if let (Some(started), Some(fraction)) = (started, fraction) {
@@ -323,11 +322,11 @@ impl<St: Store> Running<St> {
         }
         let estimates = &job.registry.estimates;
         let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
-        let change = Change {
+        let report = Report {
             estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
-            what,
+            news,
         };
-        let mut reporting = job.registry.store.report(&job.claim, change);
+        let mut reporting = job.registry.store.report(&job.claim, report);
         match Pin::new(&mut reporting).poll(cx) {
             Poll::Ready(reported) => told(reported),
             Poll::Pending => self.stage = Stage::Reporting(Box::pin(reporting)),
@@ -385,7 +384,7 @@ impl<St: Store> Running<St> {
                     // Of how long those take that succeed, others say nothing.
                     if succeeded {
                         let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, queued, ran, &self.halfway);
+                        estimates.learn(&job.kind, job.created_at, queued, ran, &self.halfway);
                     }
                 }
             }
@@ -458,102 +457,6 @@ fn end_name(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Receives a response as a job's outcome.
-trait Receive<St: Store> {
-    fn poll(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome>;
-}
-
-/// A response on its way in.
-#[pin_project]
-struct Incoming<R> {
-    head: Option<response::Parts>,
-    #[pin]
-    body: R,
-    collect: Collect,
-    /// The head's place in the budget.
-    charge: Option<Charge>,
-}
-
-impl<R> Incoming<R>
-where
-    R: Body,
-    R::Error: Into<BoxError>,
-{
-    fn new<St: Store>(response: Response<R>, job: &Job<St>) -> Self {
-        let (head, body) = response.into_parts();
-        let fields = head.headers.iter();
-        let bytes: usize = fields
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
-        Self {
-            charge: job.registry.store.reserve(bytes),
-            head: Some(head),
-            body,
-            collect: Collect::new(job.registry.config.result_limit),
-        }
-    }
-}
-
-impl<R, St> Receive<St> for Incoming<R>
-where
-    R: Body,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
-    fn poll(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.project();
-        if this.charge.is_none() {
-            return Poll::Ready(Outcome::Broke(ErrorCode::ResultTooLarge));
-        }
-        let reserve = |bytes| job.registry.store.reserve(bytes);
-        let code = match ready!(this.collect.poll(this.body, cx, reserve)) {
-            Ok(()) => match this.head.take() {
-                Some(head) => {
-                    return Poll::Ready(kept(head, this.collect, this.charge.take(), job));
-                }
-                None => return Poll::Pending,
-            },
-            Err(CollectError::TooLarge | CollectError::NoRoom) => ErrorCode::ResultTooLarge,
-            Err(CollectError::Body(error)) => {
-                log("the response's body broke", error.into());
-                ErrorCode::BodyError
-            }
-        };
-        Poll::Ready(Outcome::Broke(code))
-    }
-}
-
-/// The outcome of a response that is there to its end.
-fn kept<St: Store>(
-    mut head: response::Parts,
-    collect: &mut Collect,
-    charge: Option<Charge>,
-    job: &Job<St>,
-) -> Outcome {
-    let mut collected = collect.finish();
-    let declared = head
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .filter(|_| !job.is_head && replay::has_length(head.status))
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|declared| declared != collected.bytes.len()) {
-        log(
-            "the response's body broke",
-            "not of its declared length".into(),
-        );
-        return Outcome::Broke(ErrorCode::BodyError);
-    }
-    collected.charge = match (charge, collected.charge.take()) {
-        (Some(mut all), Some(body)) => {
-            all.merge(body);
-            Some(all)
-        }
-        (one, other) => one.or(other),
-    };
-    replay::strip(&mut head, &job.registry.config, job.is_owned);
-    Outcome::Response(Response::from_parts(head, collected))
-}
-
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
@@ -562,6 +465,6 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("not a text")
 }
 
-fn log(what: &'static str, error: BoxError) {
+pub(crate) fn log(what: &'static str, error: BoxError) {
     tracing::error!(error = &*error as &dyn std::error::Error, "{what}");
 }

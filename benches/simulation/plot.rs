@@ -79,8 +79,12 @@ fn draw_one(chart: &Chart, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<
                 color.stroke_width(2),
             )))?,
         };
+        let (dash, gap) = match color == COLORS[0] {
+            true => (18, 0),
+            false => (5, 4),
+        };
         drawn.label(*name).legend(move |(x, y)| {
-            PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(2))
+            DashedPathElement::new([(x, y), (x + 18, y)], dash, gap, color.stroke_width(2))
         });
     }
     let default = (chart.default.polls, chart.default.late);

@@ -148,7 +148,7 @@ mod tests {
         let longest = durations.iter().copied().fold(0.0, f64::max);
         let mut sorted = durations.to_vec();
         sorted.sort_by(f64::total_cmp);
-        Distribution::of(&sorted, Grid::up_to(longest * 1.5))
+        Distribution::of(&sorted, Grid::beyond(longest))
     }
 
     #[test]

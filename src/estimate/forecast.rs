@@ -1,6 +1,7 @@
 //! What the past of a kind says of its next job.
 
 use super::{
+    change::{projected, recent},
     distribution::Distribution,
     grid::Grid,
     pace::Pace,
@@ -42,9 +43,6 @@ struct Outlook {
 /// How many jobs are to be seen before anything is told from them: with fewer, backing off does as well.
 const FEW: usize = 8;
 
-/// How far is planned beyond the longest time that was seen, as a multiple of it.
-const BEYOND: f64 = 1.5;
-
 impl Forecast {
     /// What is to be expected where nothing is known.
     pub(super) fn unknown(poll_cost: f64) -> Self {
@@ -59,29 +57,30 @@ impl Forecast {
 
     /// What is to be expected after such a past.
     pub(super) fn of(past: &Past, poll_cost: f64) -> Self {
-        let ran = past.ran.projected();
+        let ran = projected(past.ran());
         if ran.len() < FEW {
             return Self::unknown(poll_cost);
         }
-        let pace = Pace::of(&past.multiples.recent());
+        let pace = Pace::of(&recent(past.multiples()));
         let longest = ran[ran.len() - 1];
-        let distribution = Distribution::of(&ran, Grid::up_to(longest * BEYOND));
-        let plan = Plan::new(&distribution, poll_cost, |since| since);
-        let queued = past.queued.recent();
+        let distribution = Distribution::of(&ran, Grid::beyond(longest));
+        let (plan, ahead) = Plan::new(&distribution, poll_cost, |since| since);
+        let queued = recent(past.queued());
         let longest_queued = queued.last().copied().unwrap_or_default();
         let queue = (longest_queued > distribution.grid().step()).then(|| {
-            let grid = Grid::up_to((longest_queued + longest) * BEYOND);
+            let grid = Grid::beyond(longest_queued + longest);
             let late = distribution.late();
             // A job that is found to have begun has ended since, or is asked for again.
             let found = |since: f64| {
                 let run = distribution.grid();
                 let edge = run.cell(since).unwrap_or(run.cells());
                 let beyond = (since - run.horizon()).max(0.0);
-                late[edge] + beyond + distribution.left_at(since) * plan.ahead(since)
+                late[edge] + beyond + distribution.left_at(since) * ahead.at(since)
             };
             let queue = Distribution::of(&queued, grid);
+            let (plan, _) = Plan::new(&queue, poll_cost, found);
             Outlook {
-                plan: Plan::new(&queue, poll_cost, found),
+                plan,
                 grid,
                 left: queue.median_left(),
             }
@@ -103,6 +102,7 @@ impl Forecast {
     }
 
     /// How many seconds are left: half the time it is more.
+    #[inline] // it is asked for with every request
     pub(super) fn left(&self, standing: Standing) -> Option<f64> {
         match standing {
             Standing::Queued(waited) => match &self.queue {
@@ -122,6 +122,7 @@ impl Forecast {
 
     /// After how many whole seconds it is best to ask again, where anything is known; `whole` is how many
     /// seconds the job was last estimated to run.
+    #[inline] // it is asked for with every answer
     pub(super) fn next(&self, standing: Standing, whole: Option<f64>) -> Option<u64> {
         match standing {
             Standing::Queued(waited) => {
@@ -152,9 +153,12 @@ impl Outlook {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
-    use super::{super::pace::Halfway, *};
+    use super::{
+        super::{pace::Halfway, past::Seen},
+        *,
+    };
 
     #[test]
     fn calls_that_take_no_time_are_asked_for_as_their_queue_moves() {
@@ -163,7 +167,13 @@ mod tests {
             for n in 1..=count {
                 // Out of order, or it would be a trend.
                 let queued = Duration::from_secs(10) * (n * 37 % count) / count;
-                past.push(queued, Duration::ZERO, &Halfway::default());
+                let seen = Seen::new(
+                    SystemTime::now(),
+                    queued,
+                    Duration::ZERO,
+                    &Halfway::default(),
+                );
+                past.insert(seen, seen.at());
             }
             let forecast = Forecast::of(&past, 1.0);
             let next = forecast.next(Standing::Queued(0.0), None);

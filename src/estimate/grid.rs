@@ -13,19 +13,23 @@ const MAX_CELLS: usize = 256;
 /// The finest that is told apart, in cells per second.
 const FINEST: usize = 8;
 
+/// How far a grid goes beyond the longest time that was seen, as a multiple of it, where that costs no whole
+/// seconds.
+const BEYOND: f64 = 1.5;
+
 impl Grid {
-    /// The finest grid that goes as far as `horizon`, in seconds, and as far as 2 s at least.
-    pub(super) fn up_to(horizon: f64) -> Self {
-        let horizon = horizon.max(2.0);
+    /// The finest grid that goes beyond the longest time that was seen, in seconds, and as far as 2 s at least.
+    pub(super) fn beyond(longest: f64) -> Self {
+        let horizon = (longest * BEYOND).max(2.0);
         let mut parts = FINEST;
         while parts > 1 && horizon * parts as f64 > MAX_CELLS as f64 {
             parts /= 2;
         }
         let step = match parts {
-            1 => (horizon / MAX_CELLS as f64).ceil(),
+            1 => (longest / MAX_CELLS as f64).ceil().max(1.0),
             parts => 1.0 / parts as f64,
         };
-        let cells = (horizon / step).ceil() as usize;
+        let cells = ((horizon / step).ceil() as usize).min(MAX_CELLS);
         Self { step, cells }
     }
 
@@ -68,9 +72,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_grid_goes_as_far_as_asked_in_few_cells(horizon in 0.0..10_000_000.0) {
-            let grid = Grid::up_to(horizon);
-            prop_assert!(grid.horizon() >= horizon);
+        fn a_grid_goes_beyond_the_longest_in_few_cells(longest in 0.0..10_000_000.0) {
+            let grid = Grid::beyond(longest);
+            prop_assert!(grid.horizon() >= longest);
             prop_assert!(grid.cells() <= MAX_CELLS);
             prop_assert_eq!(f64::from(grid.seconds(grid.stride())) % 1.0, 0.0);
             prop_assert!(grid.seconds(grid.stride()) >= 1);

@@ -3,7 +3,10 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use super::{forecast::Forecast, pace::Halfway, past::Past};
+use super::{
+    forecast::Forecast,
+    past::{Past, Seen},
+};
 
 /// How long after a forecast the next one is made at the earliest, unless twice as much is known by then.
 const REST: Duration = Duration::from_secs(1);
@@ -11,7 +14,7 @@ const REST: Duration = Duration::from_secs(1);
 /// The past of a kind, and what was made of it.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Held for one push or one copy.
+    /// With when its last forecast was begun. Held for the insertion of a few, or one copy.
     past: Mutex<(Past, Option<Instant>)>,
     /// With when it was begun. Held for one copy or exchange of the pointer.
     forecast: RwLock<Option<(Instant, Arc<Forecast>)>>,
@@ -23,15 +26,16 @@ impl History {
         forecast.as_ref().map(|(_, forecast)| forecast.clone())
     }
 
-    pub(super) fn push(&self, queued: Duration, ran: Duration, halfway: &Halfway, poll_cost: f64) {
+    /// Takes in jobs, wherever they were seen, at a time by the clock on the wall.
+    pub(super) fn push(&self, seen: &[Seen], at: u32, poll_cost: f64) {
         let now = Instant::now();
         let past = {
             let mut guard = self.past.lock();
             let (past, made) = &mut *guard;
-            let before = past.ran.len();
-            past.push(queued, ran, halfway);
+            let before = past.len();
+            seen.iter().for_each(|&seen| past.insert(seen, at));
             // While little is known, each job tells much.
-            let has_doubled = past.ran.len() > before && past.ran.len().is_power_of_two();
+            let has_doubled = past.len().checked_ilog2() > before.checked_ilog2();
             if !has_doubled && made.is_some_and(|made| now.duration_since(made) < REST) {
                 return;
             }
@@ -49,18 +53,21 @@ impl History {
 
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
-        self.past.lock().0.ran.len()
+        self.past.lock().0.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::SystemTime;
+
+    use super::{super::pace::Halfway, *};
 
     #[tokio::test(start_paused = true)]
     async fn a_forecast_is_made_at_most_once_a_second_and_when_twice_as_much_is_known() {
         let history = History::default();
-        let push = || history.push(REST, REST, &Halfway::default(), 1.0);
+        let seen = Seen::new(SystemTime::now(), REST, REST, &Halfway::default());
+        let push = || history.push(&[seen], seen.at(), 1.0);
         let forecast = || history.forecast().expect("a forecast");
         push();
         let first = forecast();

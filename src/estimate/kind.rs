@@ -59,6 +59,11 @@ impl Kind {
         &self.0.name
     }
 
+    /// Its name, to be kept without its past.
+    pub(super) fn name(&self) -> Arc<str> {
+        self.0.name.clone()
+    }
+
     /// What is known of it, where that was so when it got its name.
     pub(super) fn history(&self) -> Option<&History> {
         self.0.history.as_deref()

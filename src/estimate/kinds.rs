@@ -4,12 +4,11 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::RwLock;
 
-use super::{forecast::Forecast, kind::Kind, pace::Halfway};
+use super::{forecast::Forecast, kind::Kind, past::Seen};
 
 /// What is known of each kind, of at most so many.
 ///
@@ -63,19 +62,12 @@ impl Kinds {
         }
     }
 
-    /// Takes note of a job that has succeeded.
-    pub(super) fn push(
-        &self,
-        kind: &Kind,
-        queued: Duration,
-        ran: Duration,
-        halfway: &Halfway,
-        poll_cost: f64,
-    ) {
+    /// Takes in jobs of a kind that succeeded, wherever they were seen; `now` is in seconds since the epoch of Unix.
+    pub(super) fn push(&self, kind: &Kind, seen: &[Seen], now: u32, poll_cost: f64) {
         let known = self.used(kind);
         let known = known.unwrap_or_else(|| self.table.write().enter(kind));
         if let Some(history) = known.history() {
-            history.push(queued, ran, halfway, poll_cost);
+            history.push(seen, now, poll_cost);
         }
     }
 
@@ -133,18 +125,18 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::{Duration, SystemTime};
 
-    const SECOND: Duration = Duration::from_secs(1);
+    use super::{super::pace::Halfway, *};
 
     fn push(kinds: &Kinds, name: &str) {
-        kinds.push(
-            &Kind::new(name),
+        let seen = Seen::new(
+            SystemTime::now(),
             Duration::ZERO,
-            SECOND,
+            Duration::from_secs(1),
             &Halfway::default(),
-            1.0,
         );
+        kinds.push(&Kind::new(name), &[seen], seen.at(), 1.0);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! When a job may be done, and when it is worth asking again.
 //!
 //! What is told of a job comes from the last jobs of its [`Kind`] that succeeded. [`Kinds`] keeps their
-//! [`Past`](past::Past): how long each waited, how long it ran and how its progress went, in a
-//! [`Window`](window::Window) each. Of that a [`Forecast`] is made: [`Distribution`](distribution::Distribution)
+//! [`Past`](past::Past): when each ended, how long it waited, how long it ran and how its progress went. Of that a
+//! [`Forecast`] is made: [`change`] finds since when it holds, [`Distribution`](distribution::Distribution)
 //! smooths the durations, [`Plan`](plan::Plan) finds when best to ask, and [`Pace`](pace::Pace) reads
-//! progress. Where nothing is known, [`back_off`].
+//! progress. Where nothing is known, [`back_off`]. Through an [`Exchange`] processes learn of one another's jobs.
 
 mod back_off;
+mod change;
 mod distribution;
+mod exchange;
 mod forecast;
 mod grid;
 mod history;
@@ -16,22 +18,26 @@ mod kinds;
 mod pace;
 mod past;
 mod plan;
-mod window;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use http::Method;
 use tokio::time::Instant;
 
-pub use self::kind::Kind;
 use self::{
     back_off::back_off,
+    exchange::Exchange,
     forecast::{Forecast, Standing},
     kind::name,
     kinds::Kinds,
+    past::Seen,
+};
+pub use self::{
+    exchange::{Experience, Lessons},
+    kind::Kind,
 };
 pub(crate) use self::{kind::PathStart, pace::Halfway};
 use crate::job::Snapshot;
@@ -48,6 +54,8 @@ pub(crate) struct Estimates {
     unknown: Arc<Forecast>,
     /// What a poll costs, in seconds.
     poll_cost: f64,
+    /// With other processes, where anybody tells them.
+    exchange: OnceLock<Exchange>,
 }
 
 impl Estimates {
@@ -58,6 +66,7 @@ impl Estimates {
             kinds: Kinds::default(),
             unknown: Arc::new(Forecast::unknown(poll_cost)),
             poll_cost,
+            exchange: OnceLock::new(),
         }
     }
 
@@ -115,8 +124,19 @@ impl Estimates {
     }
 
     /// Takes note of a job that has succeeded, after it had waited and run for so long.
-    pub(crate) fn learn(&self, kind: &Kind, queued: Duration, ran: Duration, halfway: &Halfway) {
-        self.kinds.push(kind, queued, ran, halfway, self.poll_cost);
+    pub(crate) fn learn(
+        &self,
+        kind: &Kind,
+        created_at: SystemTime,
+        queued: Duration,
+        ran: Duration,
+        halfway: &Halfway,
+    ) {
+        let seen = Seen::new(created_at, queued, ran, halfway);
+        if let Some(exchange) = self.exchange.get() {
+            exchange.note(kind, seen);
+        }
+        self.kinds.push(kind, &[seen], seen.at(), self.poll_cost);
     }
 
     fn forecast(&self, kind: &Kind) -> Arc<Forecast> {

@@ -14,8 +14,13 @@ pub(super) struct Plan {
     grid: Grid,
     /// In seconds, at the beginning of each cell.
     next: Box<[u32]>,
-    /// The sum that is to be expected from each edge on, in seconds, where the event has not come by then.
-    ahead: Box<[f64]>,
+}
+
+/// The sum that a plan is expected to come to from each edge on, in seconds, where the event has not come by then.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    grid: Grid,
+    sums: Box<[f64]>,
 }
 
 impl Plan {
@@ -28,7 +33,7 @@ impl Plan {
         distribution: &Distribution,
         poll_cost: f64,
         found: impl Fn(f64) -> f64,
-    ) -> Self {
+    ) -> (Self, Ahead) {
         let (grid, survival) = (distribution.grid(), distribution.survival());
         let (cells, stride) = (grid.cells(), grid.stride());
         // An event is taken to come in the middle of its cell.
@@ -59,15 +64,13 @@ impl Plan {
             // So near to the grid's end that no step of whole seconds stays on it.
             next.unwrap_or_else(|| overdue(cell as f64 * grid.step(), poll_cost) as u32)
         });
-        Self {
+        let plan = Self {
             next: next.collect(),
-            ahead: best
-                .iter()
-                .zip(survival)
-                .map(|(sum, left)| sum / left)
-                .collect(),
             grid,
-        }
+        };
+        let sums = best.iter().zip(survival).map(|(sum, left)| sum / left);
+        let sums = sums.collect();
+        (plan, Ahead { grid, sums })
     }
 
     /// After how many whole seconds, at least one, it is best to ask again at this age; `None` beyond what is
@@ -75,10 +78,12 @@ impl Plan {
     pub(super) fn next(&self, age: f64) -> Option<u64> {
         self.grid.cell(age).map(|cell| self.next[cell].into())
     }
+}
 
-    /// What is yet to be paid at this age, in seconds, where the event has not come.
-    pub(super) fn ahead(&self, age: f64) -> f64 {
-        self.ahead[self.grid.cell(age).unwrap_or(self.grid.cells())]
+impl Ahead {
+    /// What is yet to be paid at this age, in seconds.
+    pub(super) fn at(&self, age: f64) -> f64 {
+        self.sums[self.grid.cell(age).unwrap_or(self.grid.cells())]
     }
 }
 
@@ -102,11 +107,11 @@ mod tests {
 
     use super::*;
 
-    fn plan(durations: &[f64], poll_cost: f64) -> Plan {
+    fn plan(durations: &[f64], poll_cost: f64) -> (Plan, Ahead) {
         let mut sorted = durations.to_vec();
         sorted.sort_by(f64::total_cmp);
         let longest = sorted.last().copied().unwrap_or_default();
-        let distribution = Distribution::of(&sorted, Grid::up_to(longest * 1.5));
+        let distribution = Distribution::of(&sorted, Grid::beyond(longest));
         Plan::new(&distribution, poll_cost, |since| since)
     }
 
@@ -122,14 +127,14 @@ mod tests {
 
     #[test]
     fn what_always_takes_as_long_is_asked_for_once() {
-        assert_eq!(polls(&plan(&[23.4; 60], 1.0), 23.4), [0, 24]);
+        assert_eq!(polls(&plan(&[23.4; 60], 1.0).0, 23.4), [0, 24]);
     }
 
     #[test]
     fn between_two_crowds_nobody_asks() {
         let mut durations = vec![9.5; 40];
         durations.extend([59.5; 40]);
-        let plan = plan(&durations, 1.0);
+        let (plan, _) = plan(&durations, 1.0);
         assert_eq!(polls(&plan, 9.5), [0, 10]);
         assert_eq!(polls(&plan, 59.5), [0, 10, 60]);
     }
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn dearer_polls_are_fewer() {
         let durations: Vec<f64> = (0..100).map(|n| 20.0 + f64::from(n) / 5.0).collect();
-        let counts = [0.1, 1.0, 10.0].map(|cost| polls(&plan(&durations, cost), 35.0).len());
+        let counts = [0.1, 1.0, 10.0].map(|cost| polls(&plan(&durations, cost).0, 35.0).len());
         assert!(counts.is_sorted_by(|a, b| a > b), "{counts:?}");
     }
 
@@ -148,9 +153,9 @@ mod tests {
             poll_cost in 0.001..100.0,
             age in 0.0..200_000.0,
         ) {
-            let plan = plan(&durations, poll_cost);
+            let (plan, ahead) = plan(&durations, poll_cost);
             prop_assert!(plan.next(age).is_none_or(|next| next >= 1));
-            let ahead = plan.ahead(age);
+            let ahead = ahead.at(age);
             prop_assert!(ahead.is_finite() && ahead > 0.0, "{}", ahead);
             let longest = durations.iter().copied().fold(0.0, f64::max);
             prop_assert!(plan.next(longest).is_some());

@@ -32,7 +32,7 @@ use crate::{
 pub use crate::{
     budget::{Budget, Charge},
     collect::Collected,
-    estimate::Kind,
+    estimate::{Experience, Kind, Lessons},
     idempotency::{Fingerprint, Key},
     list::{Cursor, Filter, Page, ParseCursorError},
     owner::Owner,
@@ -95,7 +95,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn report(
         &self,
         claim: &Self::Claim,
-        change: Change,
+        report: Report,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + Unpin + 'static;
 
     /// Ends a job.
@@ -115,6 +115,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Cancels a job if it has not ended, and forgets it: it is unknown from then on. Returns it as
     /// it was.
     fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+
+    /// Is handed what a registry sees of how long jobs take, when it is built in this store.
+    ///
+    /// A store that processes share lets them learn from one another by it; any other has nothing to do.
+    fn share(&self, experience: Experience) {
+        drop(experience);
+    }
 }
 
 /// A job to be made.
@@ -234,9 +241,9 @@ pub enum Lookup {
 /// A job's next revision, while its call runs.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Change {
-    /// What has changed.
-    pub what: What,
+pub struct Report {
+    /// What is new of it.
+    pub news: News,
     /// When the job may be done, as it is told from this revision on.
     pub estimated_finish: Option<SystemTime>,
 }
@@ -244,7 +251,7 @@ pub struct Change {
 /// What changes while a call runs.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum What {
+pub enum News {
     /// The inner service was called.
     Started(Instant),
     /// The inner service told something new.
@@ -274,11 +281,11 @@ impl End {
     }
 }
 
-impl Change {
+impl Report {
     /// A revision of which nobody can tell when the job may be done.
-    pub fn new(what: What) -> Self {
+    pub fn new(news: News) -> Self {
         Self {
-            what,
+            news,
             estimated_finish: None,
         }
     }

@@ -70,6 +70,8 @@ async fn without_script_it_is_the_same_way() {
         let bar = "[role=progressbar]";
         browser.attribute_is(bar, "aria-valuenow", "40").await;
         browser.screenshot("no-script").await;
+        browser.screen(320, 640, "dark").await;
+        browser.screenshot("no-script-small").await;
         site.answer(200, RESULT);
         browser.is_at("/result").await;
         browser.shows("h1", "The report").await;
@@ -86,7 +88,10 @@ async fn who_waits_for_a_turn_is_told_and_then_goes_on() {
         browser.goto(&site.url()).await;
         browser.click("button").await;
         browser.shows("h1", "Waiting for its turn").await;
-        browser.screenshot("queued").await;
+        for scheme in ["light", "dark"] {
+            browser.screen(320, 480, scheme).await;
+            browser.screenshot(&format!("queued-{scheme}")).await;
+        }
         site.answer(200, "the first");
         browser.shows("h1", "In progress").await;
         site.answer(200, RESULT);
@@ -119,6 +124,8 @@ async fn a_failure_is_shown_with_a_way_to_the_answer() {
         let problem = "The service answered 422 Unprocessable Entity.";
         browser.shows("#problem", problem).await;
         browser.screenshot("failed-with-an-answer").await;
+        browser.screen(320, 480, "dark").await;
+        browser.screenshot("failed-with-an-answer-small").await;
         browser.click("a").await;
         browser.shows("h1", "Not like this").await;
     })

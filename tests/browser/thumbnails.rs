@@ -56,6 +56,9 @@ async fn photos_are_uploaded_watched_and_seen() {
             files.send_keys(&photo).await.unwrap();
         }
         browser.screenshot("thumbnails-form").await;
+        browser.screen(320, 640, "dark").await;
+        browser.screenshot("thumbnails-form-small").await;
+        browser.screen(800, 600, "light").await;
         browser.click("button").await;
         // Debug builds take long enough to be seen at it.
         let seen = browser

@@ -6,10 +6,11 @@
 #[allow(dead_code)]
 mod support;
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
@@ -179,4 +180,64 @@ async fn the_budget_is_taken_while_jobs_are_kept_and_free_when_they_are_gone() {
     assert!((320.0..600.0).contains(&taken), "{taken}");
     sleep(Duration::from_secs(200)).await;
     assert_eq!(scrape.value("tower_accepted_budget_bytes"), 0.0);
+}
+
+/// What a recorder is told that there will be: a name, a type, a unit.
+#[derive(Default)]
+struct Described(Mutex<Vec<(String, &'static str, Option<Unit>)>>);
+
+impl Described {
+    fn note(&self, name: KeyName, what: &'static str, unit: Option<Unit>) {
+        let mut described = self.0.lock().unwrap();
+        described.push((name.as_str().to_owned(), what, unit));
+    }
+}
+
+impl Recorder for Described {
+    fn describe_counter(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.note(name, "counter", unit);
+    }
+
+    fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.note(name, "gauge", unit);
+    }
+
+    fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, _: SharedString) {
+        self.note(name, "histogram", unit);
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn the_recorder_is_told_of_every_metric_as_the_docs_tell_it() {
+    let described = Described::default();
+    metrics::with_local_recorder(&described, Jobs::new);
+    let told = described.0.into_inner().unwrap().into_iter();
+    let mut told: Vec<_> = told
+        .map(|(name, what, unit)| match unit {
+            Some(Unit::Count) => format!("| `{name}` | {what} |"),
+            Some(unit) => format!("| `{name}` | {what}, {} |", unit.as_str()),
+            None => panic!("{name} has no unit"),
+        })
+        .collect();
+    let docs = include_str!("../../src/docs/metrics.md").lines();
+    let rows = docs.filter(|line| line.starts_with("| `tower_accepted_"));
+    let mut documented: Vec<_> = rows
+        .map(|row| row.splitn(4, '|').take(3).collect::<Vec<_>>().join("|") + "|")
+        .collect();
+    told.sort();
+    documented.sort();
+    assert_eq!(told, documented);
+    assert_eq!(told.len(), 10);
 }

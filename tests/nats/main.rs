@@ -17,6 +17,7 @@ mod site;
 mod wire;
 
 mod chaos;
+mod estimating;
 mod keeping;
 mod rerunning;
 mod suites_run;

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
 use tower_accepted::{
     ErrorCode, Filter, JobId, Owner, Snapshot, Status,
-    store::{Acceptance, Change, Collected, End, Finished, Lookup, NewJob, Outcome, Store, What},
+    store::{Acceptance, Collected, End, Finished, Lookup, NewJob, News, Outcome, Report, Store},
 };
 
 /// How long anything may take. Nothing waits that long unless it fails.
@@ -175,7 +175,7 @@ pub(crate) async fn who_follows_a_job_sees_it_to_its_end<St: Store>(store: St) {
     let mut changes = pin!(store.changes(id));
     let first = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
     assert_eq!((first.status, first.revision), (Status::Queued, 1));
-    let started = Change::new(What::Started(Instant::now()));
+    let started = Report::new(News::Started(Instant::now()));
     store.report(&claim, started).await.unwrap();
     let running = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
     assert_eq!(running.status, Status::Running);
@@ -195,7 +195,7 @@ pub(crate) async fn what_a_call_tells_is_seen<St: Store>(store: St) {
     progress.fraction = Some(0.25);
     progress.message = Some("a quarter".into());
     store
-        .report(&claim, Change::new(What::Progress(progress)))
+        .report(&claim, Report::new(News::Progress(progress)))
         .await
         .unwrap();
     let mut changes = pin!(store.changes(id));

@@ -19,7 +19,7 @@ use crate::{
     job::{ErrorCode, Event, JobId, Progress, Snapshot, Status},
     list::Cursor,
     owner::Owner,
-    store::{Change, End, NewJob, Outcome, What},
+    store::{End, NewJob, News, Outcome, Report},
 };
 
 /// What a job counts in the budget besides its result: about what it takes of the heap.
@@ -168,19 +168,19 @@ impl Job {
         }
     }
 
-    pub(super) fn report(&self, change: Change, clock: &Clock) {
+    pub(super) fn report(&self, report: Report, clock: &Clock) {
         let watchers = match &mut *self.phase.lock() {
             Phase::Ended(_) => return,
             Phase::Unfinished(job) => {
                 job.revision += 1;
-                job.estimated_finish = change.estimated_finish.map(since_unix_epoch);
-                match change.what {
-                    What::Started(at) => {
+                job.estimated_finish = report.estimated_finish.map(since_unix_epoch);
+                match report.news {
+                    News::Started(at) => {
                         if job.status().next(Event::Started).is_some() {
                             job.started = Some(clock.millis(at));
                         }
                     }
-                    What::Progress(progress) => job.progress = told(progress),
+                    News::Progress(progress) => job.progress = told(progress),
                 }
                 job.watchers.clone()
             }

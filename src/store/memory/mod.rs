@@ -2,6 +2,7 @@ mod changes;
 mod clock;
 mod ended;
 mod job;
+mod list;
 #[cfg(test)]
 mod model;
 mod order;
@@ -10,7 +11,7 @@ mod reaper;
 mod tombstones;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     convert::Infallible,
     fmt,
     future::{Future, poll_fn, ready},
@@ -23,7 +24,6 @@ use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use http::{HeaderMap, Response, request::Parts};
 use parking_lot::Mutex;
-use tokio::task::yield_now;
 
 pub use self::changes::MemoryChanges;
 use self::{
@@ -34,7 +34,7 @@ use self::{
     reaper::EndedJobs,
     tombstones::Tombstones,
 };
-use super::{Acceptance, Change, End, Finished, Lookup, NewJob, Store};
+use super::{Acceptance, End, Finished, Lookup, NewJob, Report, Store};
 use crate::{
     body::Replay,
     budget::{Budget, Charge},
@@ -60,9 +60,6 @@ const SHARDS: usize = 1024;
 
 /// The same for the unfinished, of which there are few.
 const UNFINISHED_SHARDS: usize = 64;
-
-/// How many of an owner's jobs are looked at before others are let run.
-const LIST_AT_ONCE: usize = 256;
 
 /// Guards of the maps are held for one look-up, insert or removal, and never leave this file: what is
 /// found is cloned out. Where two are held, that of `keys` was taken before that of another map; and a job's
@@ -109,7 +106,7 @@ impl MemoryStore {
         }
     }
 
-    /// The number of jobs kept, unfinished ones included.
+    /// The number of jobs kept, unfinished ones included; one that is just ending may count twice.
     pub fn len(&self) -> usize {
         self.shared.unfinished.len() + self.shared.ended.len()
     }
@@ -150,15 +147,7 @@ impl Store for MemoryStore {
     }
 
     async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
-        let mut jobs = match filter.owner {
-            Some(owner) => self.shared.list_owned(owner, filter).await,
-            None => self.shared.list_all(filter),
-        };
-        let more = jobs.len() > filter.limit;
-        jobs.truncate(filter.limit);
-        let next = jobs.last().filter(|_| more).map(|(cursor, _)| *cursor);
-        let jobs = jobs.into_iter().map(|(_, job)| job).collect();
-        Ok(Page { jobs, next })
+        Ok(self.shared.list(filter).await)
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, Infallible> {
@@ -169,9 +158,9 @@ impl Store for MemoryStore {
     fn report(
         &self,
         claim: &MemoryClaim,
-        change: Change,
+        report: Report,
     ) -> impl Future<Output = Result<(), Infallible>> + Unpin + 'static {
-        claim.job.report(change, &self.shared.clock);
+        claim.job.report(report, &self.shared.clock);
         ready(Ok(()))
     }
 
@@ -442,82 +431,6 @@ impl Shared {
             self.owned.remove_if(&owner, |_, owned| owned.is_empty());
         }
         self.budget.release(job.charged() - Order::PLACE_BYTES);
-    }
-
-    /// One job more than the filter's limit, to tell whether there are more.
-    async fn list_owned(&self, owner: Owner, filter: &Filter) -> Vec<(Cursor, Snapshot)> {
-        let mut found = Vec::new();
-        let mut before = filter.after;
-        loop {
-            let chunk: Vec<Cursor> = match (self.owned.get(&owner), before) {
-                (None, _) => return found,
-                (Some(owned), None) => owned.iter().rev().take(LIST_AT_ONCE).copied().collect(),
-                (Some(owned), Some(before)) => {
-                    let older = owned.range(..before).rev();
-                    older.take(LIST_AT_ONCE).copied().collect()
-                }
-            };
-            for &cursor in &chunk {
-                let job = self.find(cursor.id);
-                let job = job.map(|job| job.snapshot(&self.clock));
-                if let Some(job) = job.filter(|job| filter.admits(job)) {
-                    found.push((cursor, job));
-                    if found.len() > filter.limit {
-                        return found;
-                    }
-                }
-            }
-            if chunk.len() < LIST_AT_ONCE {
-                return found;
-            }
-            before = chunk.last().copied();
-            yield_now().await;
-        }
-    }
-
-    /// The same over all jobs, which are in no order: while all are looked at, the newest so far are
-    /// kept.
-    fn list_all(&self, filter: &Filter) -> Vec<(Cursor, Snapshot)> {
-        let mut newest = Newest {
-            filter,
-            jobs: BTreeMap::new(),
-        };
-        // One that ends meanwhile is seen here, or there, or both: then as it has ended.
-        for job in &self.unfinished {
-            newest.see(&job.birth, || job.snapshot(&self.clock));
-        }
-        for entry in &self.ended {
-            let job = entry.key();
-            if !job.is_expired(&self.clock) {
-                newest.see(job.birth(), || job.snapshot(&self.clock));
-            }
-        }
-        newest.jobs.into_iter().rev().collect()
-    }
-}
-
-/// The newest jobs of those that have been seen, one more than the filter's limit.
-struct Newest<'a> {
-    filter: &'a Filter,
-    jobs: BTreeMap<Cursor, Snapshot>,
-}
-
-impl Newest<'_> {
-    fn see(&mut self, birth: &Birth, snapshot: impl FnOnce() -> Snapshot) {
-        let cursor = birth.cursor();
-        let is_behind = self.filter.after.is_none_or(|after| cursor < after);
-        let is_full = self.jobs.len() > self.filter.limit;
-        let oldest = self.jobs.first_key_value().map(|(&oldest, _)| oldest);
-        if !is_behind || (is_full && oldest.is_some_and(|oldest| cursor < oldest)) {
-            return;
-        }
-        let snapshot = snapshot();
-        if !self.filter.admits(&snapshot) {
-            // As it was seen before, it may have been.
-            self.jobs.remove(&cursor);
-        } else if self.jobs.insert(cursor, snapshot).is_none() && is_full {
-            self.jobs.pop_first();
-        }
     }
 }
 

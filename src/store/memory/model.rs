@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     estimate::Kind,
     job::{Progress, Status},
-    store::{Collected, Outcome, What},
+    store::{Collected, News, Outcome},
 };
 
 const RETAIN: Duration = Duration::from_secs(60);
@@ -82,9 +82,9 @@ fn ended(outcome: Outcome) -> End {
     }
 }
 
-fn change(what: What) -> Change {
-    Change {
-        what,
+fn report(news: News) -> Report {
+    Report {
+        news,
         estimated_finish: None,
     }
 }
@@ -133,14 +133,14 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<Modeled>, step: Step) {
     let id = modeled.id;
     match (step, &modeled.claim) {
         (Step::Start(_), Some(claim)) => {
-            let started = change(What::Started(Instant::now()));
+            let started = report(News::Started(Instant::now()));
             store.report(claim, started).await.expect("infallible");
             if modeled.known == Known::Is(Status::Queued) {
                 modeled.known = Known::Is(Status::Running);
             }
         }
         (Step::Progress(_), Some(claim)) => {
-            let progress = change(What::Progress(Progress::default()));
+            let progress = report(News::Progress(Progress::default()));
             store.report(claim, progress).await.expect("infallible");
         }
         (Step::Respond(_, code), Some(claim)) => {

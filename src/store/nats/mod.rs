@@ -16,6 +16,7 @@ mod parts;
 mod record;
 mod request;
 mod shared;
+mod sharing;
 mod streams;
 mod submit;
 mod take;
@@ -48,7 +49,10 @@ use self::{
     shared::Shared,
     tasks::Tasks,
 };
-use super::{Acceptance, Change, End, Finished, Lookup, NewJob, Outcome, Queue, Store, What, Work};
+use super::{
+    Acceptance, End, Experience, Finished, Lookup, NewJob, News, Outcome, Queue, Report, Store,
+    Work,
+};
 use crate::{
     body::Replay,
     budget::Charge,
@@ -175,18 +179,18 @@ impl Store for NatsStore {
     fn report(
         &self,
         claim: &NatsClaim,
-        change: Change,
+        report: Report,
     ) -> impl Future<Output = Result<(), NatsError>> + Send + Unpin + 'static {
         {
             let mut state = claim.held.state.lock();
             let mut told = Told {
-                estimated_finish: change.estimated_finish,
+                estimated_finish: report.estimated_finish,
                 ..Told::default()
             };
-            match change.what {
-                What::Started(_) if state.record.started_at.is_some() => {}
-                What::Started(at) => told.started = Some(record::time_of(at)),
-                What::Progress(progress) => told.progress = Some(progress),
+            match report.news {
+                News::Started(_) if state.record.started_at.is_some() => {}
+                News::Started(at) => told.started = Some(record::time_of(at)),
+                News::Progress(progress) => told.progress = Some(progress),
             }
             if told.is_empty() {
                 return ready(Ok(()));
@@ -216,6 +220,10 @@ impl Store for NatsStore {
 
     async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
         outside::end(&self.shared, id, true).await
+    }
+
+    fn share(&self, experience: Experience) {
+        self.shared.sharing.join(experience);
     }
 }
 

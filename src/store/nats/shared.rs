@@ -22,6 +22,7 @@ use super::{
     names::Names,
     parts,
     record::{Listed, Parts, Record, Used},
+    sharing::Sharing,
     streams::Streams,
 };
 use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     results: Barrier,
     /// A call has told something.
     pub(super) told: Notify,
+    pub(super) sharing: Sharing,
 }
 
 /// A record as it was read.
@@ -83,6 +85,7 @@ impl Shared {
             interest: Interest::default(),
             depth: Depth::default(),
             told: Notify::new(),
+            sharing: Sharing::default(),
         })
     }
 

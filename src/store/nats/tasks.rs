@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared};
+use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared, sharing::share};
 
 /// How long what a call tells is gathered before it is written.
 const GATHER: Duration = Duration::from_millis(200);
@@ -44,6 +44,7 @@ impl Tasks {
         if let Some(limit) = shared.options.max_queued {
             tasks.spawn(count(shared.clone(), limit));
         }
+        tasks.spawn(share(shared.clone()));
         Ok(Self { _tasks: tasks })
     }
 }

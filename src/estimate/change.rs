@@ -1,19 +1,4 @@
-//! The last durations of a kind.
-
-/// Durations in the order in which they came, the last 128 of them.
-///
-/// They are kept as they are: so many take half a kilobyte, less than any sketch of them would, none is
-/// rounded, and their order tells whether they have changed of late.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Window {
-    /// In milliseconds; a ring once it is full.
-    values: Vec<u32>,
-    /// Where in the ring the next one goes.
-    next: usize,
-}
-
-/// How many durations are kept. Fewer miss what is rare, more are slow to forget.
-const LENGTH: usize = 128;
+//! Whether durations have changed of late; they come in the order in which they were seen, in seconds.
 
 /// By what factor they may have grown or shrunk in all, for that to be called steady.
 const MOST_GROWTH: f64 = 4.0;
@@ -31,56 +16,36 @@ const DIFFERENT: f64 = 2.3;
 /// How many times its own error a trend is to be before it is believed.
 const CERTAIN: f64 = 4.0;
 
-impl Window {
-    /// Takes one more, in milliseconds.
-    pub(super) fn push(&mut self, value: u32) {
-        match self.values.get_mut(self.next) {
-            Some(oldest) => *oldest = value,
-            None => self.values.push(value),
+/// Those that say something of the next, sorted: where the latest differ from those before, the latest alone.
+pub(super) fn recent(all: Vec<f64>) -> Vec<f64> {
+    sorted(latest(all))
+}
+
+/// The same, each as it would be now where they have grown or shrunk steadily.
+pub(super) fn projected(all: Vec<f64>) -> Vec<f64> {
+    let mut latest = latest(all);
+    if let Some(growth) = trend(&latest) {
+        let count = latest.len() as i32;
+        for (before, value) in (1..=count).rev().zip(&mut latest) {
+            *value *= growth.powi(before);
         }
-        self.next = (self.next + 1) % LENGTH;
     }
+    sorted(latest)
+}
 
-    pub(super) fn len(&self) -> usize {
-        self.values.len()
-    }
-
-    /// Those that say something of the next, in seconds and sorted: where the latest differ from those
-    /// before, the latest alone.
-    pub(super) fn recent(&self) -> Vec<f64> {
-        sorted(self.latest())
-    }
-
-    /// The same, each as it would be now where they have grown or shrunk steadily.
-    pub(super) fn projected(&self) -> Vec<f64> {
-        let mut latest = self.latest();
-        if let Some(growth) = trend(&latest) {
-            let count = latest.len() as i32;
-            for (before, value) in (1..=count).rev().zip(&mut latest) {
-                *value *= growth.powi(before);
-            }
+fn latest(mut all: Vec<f64>) -> Vec<f64> {
+    for latest in LATEST {
+        let Some(before) = all.len().checked_sub(latest).filter(|&left| left >= latest) else {
+            break;
+        };
+        let (old, new) = all.split_at(before);
+        let old = &old[old.len().saturating_sub(MOST_BEFORE)..];
+        if difference(old, new) > DIFFERENT {
+            all.drain(..before);
+            break;
         }
-        sorted(latest)
     }
-
-    /// In the order in which they came.
-    fn latest(&self) -> Vec<f64> {
-        let (latest, oldest) = self.values.split_at(self.next);
-        let in_order = oldest.iter().chain(latest);
-        let mut all: Vec<f64> = in_order.map(|&millis| f64::from(millis) / 1e3).collect();
-        for latest in LATEST {
-            let Some(before) = all.len().checked_sub(latest).filter(|&left| left >= latest) else {
-                break;
-            };
-            let (old, new) = all.split_at(before);
-            let old = &old[old.len().saturating_sub(MOST_BEFORE)..];
-            if difference(old, new) > DIFFERENT {
-                all.drain(..before);
-                break;
-            }
-        }
-        all
-    }
+    all
 }
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {
@@ -131,19 +96,25 @@ mod tests {
 
     use super::*;
 
-    fn window(values: impl IntoIterator<Item = u32>) -> Window {
-        let mut window = Window::default();
-        values.into_iter().for_each(|value| window.push(value));
-        window
+    fn seconds(millis: impl IntoIterator<Item = u32>) -> Vec<f64> {
+        millis
+            .into_iter()
+            .map(|millis| f64::from(millis) / 1e3)
+            .collect()
     }
 
     #[test]
     fn where_the_latest_differ_the_older_are_forgotten() {
         let slow = (0..100).map(|n| 20_000 + n % 10);
         let fast = (0..10).map(|n| 5_000 + n);
-        let recent = window(slow.clone().chain(fast)).recent();
+        let recent = recent(seconds(slow.chain(fast)));
         assert!(recent.iter().all(|&seconds| seconds < 6.0), "{recent:?}");
-        assert_eq!(window(slow).recent().len(), 100);
+    }
+
+    #[test]
+    fn where_nothing_has_changed_all_count() {
+        let slow = (0..100).map(|n| 20_000 + n % 10);
+        assert_eq!(recent(seconds(slow)).len(), 100);
     }
 
     #[test]
@@ -154,7 +125,7 @@ mod tests {
             (10_000.0 * 1.01_f64.powi(n) * noise) as u32
         });
         let now = 10.0 * 1.01_f64.powi(100);
-        let projected = window(growing).projected();
+        let projected = projected(seconds(growing));
         let part = projected[projected.len() / 2] / now;
         assert!((0.9..1.1).contains(&part), "{part}");
     }
@@ -162,23 +133,22 @@ mod tests {
     #[test]
     fn one_that_stands_out_changes_nothing() {
         let usual = (0..100).map(|n| 20_000 + n % 10);
-        assert_eq!(window(usual.chain([90_000])).recent().len(), 101);
+        assert_eq!(recent(seconds(usual.chain([90_000]))).len(), 101);
     }
 
     proptest! {
         #[test]
-        fn what_is_recent_is_some_of_the_last_sorted(values in vec(any::<u32>(), 1..400)) {
-            let recent = window(values.iter().copied()).recent();
-            prop_assert!((1..=LENGTH).contains(&recent.len()));
+        fn what_is_recent_is_some_of_the_last_sorted(values in vec(0.0..1e6, 1..128)) {
+            let recent = recent(values.clone());
             prop_assert!(recent.is_sorted());
-            let last = values[values.len() - recent.len()..].iter();
-            let last = sorted(last.map(|&millis| f64::from(millis) / 1e3).collect());
+            let last = sorted(values[values.len() - recent.len()..].to_vec());
             prop_assert_eq!(&recent, &last);
         }
 
         #[test]
-        fn what_is_projected_is_not_far_from_what_was(values in vec(1_u32.., 1..200)) {
-            let (recent, projected) = (window(values.clone()).recent(), window(values).projected());
+        fn what_is_projected_is_not_far_from_what_was(values in vec(1_u32.., 1..128)) {
+            let values = seconds(values);
+            let (recent, projected) = (recent(values.clone()), projected(values));
             let [was, is] = [recent, projected].map(|values| (values[0], values[values.len() - 1]));
             prop_assert!(is.0 >= was.0 / MOST_GROWTH - 1e-9, "{} from {}", is.0, was.0);
             prop_assert!(is.1 <= was.1 * MOST_GROWTH + 1e-9, "{} from {}", is.1, was.1);
