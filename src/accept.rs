@@ -191,7 +191,7 @@ impl<St: Store> Arrival<St> {
             id: new.id,
             registry: self.registry.clone(),
             created: new.created,
-            timed_from: new.created,
+            waited: 0,
             created_at: new.created_at,
             is_head: self.method == Method::HEAD,
             is_owned: new.owner.is_some(),

@@ -59,8 +59,9 @@ pub(crate) struct Job<St: Store> {
     pub(crate) created: Instant,
     /// The same by the clock on the wall.
     pub(crate) created_at: SystemTime,
-    /// From where its time-out counts: where it waited for a worker, since that has it.
-    pub(crate) timed_from: Instant,
+    /// For how many seconds it waited for a worker, which its time-out does not count. So few bytes find room
+    /// beside the rest.
+    pub(crate) waited: u32,
     /// Whether the request was a HEAD, whose response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,
@@ -426,13 +427,14 @@ fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + 
 
 /// Completes when the job is to end before its call does.
 fn interrupted<St: Store>(job: &Job<St>) -> BoxFuture<ErrorCode> {
-    let (registry, timed_from) = (job.registry.clone(), job.timed_from);
+    let registry = job.registry.clone();
+    let from = job.created + Duration::from_secs(job.waited.into());
     let mut canceled = registry.store.canceled(&job.claim);
     Box::pin(async move {
         let limit = registry.config.job_timeout;
         let timed_out = async {
             // A limit beyond the clock's end is none.
-            match limit.and_then(|limit| timed_from.checked_add(limit)) {
+            match limit.and_then(|limit| from.checked_add(limit)) {
                 Some(end) => sleep_until(end).await,
                 None => std::future::pending().await,
             }

@@ -7,7 +7,7 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tower::{BoxError, Service};
 use tracing::{Instrument, Span};
@@ -173,7 +173,7 @@ where
         kind: registry.estimates.kind(work.kind.as_str()),
         registry,
         created: work.created,
-        timed_from: Instant::now(),
+        waited: whole_seconds(work.created.elapsed()),
         created_at: work.created_at,
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
@@ -183,6 +183,12 @@ where
     let mut run = Box::pin(Run::new(service, work.head, RequestBody::read(work.body)));
     run.as_mut().start(job);
     run.instrument(span).await;
+}
+
+/// A time in seconds, and what is left of it as one more.
+fn whole_seconds(time: Duration) -> u32 {
+    let seconds = time.as_nanos().div_ceil(1_000_000_000);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 /// Gives a request back that was claimed when no call was to begin any more.
