@@ -75,7 +75,7 @@ pub(crate) struct Read<St: Store> {
 
 impl<St: Store> Arrival<St> {
     /// Takes note of a body that has just been read. Returns when that was.
-    pub(crate) fn read(&mut self, head: &Parts, body: &Collected) -> Instant {
+    pub(crate) fn body_read(&mut self, head: &Parts, body: &Collected) -> Instant {
         let (registry, terms) = (&self.registry, &self.terms);
         let record = registry
             .store
@@ -206,7 +206,7 @@ impl<St: Store> Arrival<St> {
         let applied = self.prefer.applied(true);
         let path = read.path.as_deref().unwrap_or_default();
         match self.format {
-            Format::Page => monitor::see_page(job, &self.registry, path, applied),
+            Format::Page => monitor::see_page(job, &self.registry, path, now, applied),
             Format::Json | Format::Events => {
                 monitor::accepted(job, &self.registry, path, now, applied)
             }
@@ -285,8 +285,11 @@ where
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
         return Ok(arrival.conclude(&read, new, accepted, run, now));
     }
-    let mut arrival = arriving.take().expect("it is there");
+    let arrival = arriving.take().expect("it is there");
     Err(Box::pin(async move {
+        // Dropped midway, the call goes before the slot.
+        let mut arrival = arrival;
+        let run = run;
         let accepted = accepting.await;
         arrival.conclude(&read, new, accepted, run, Instant::now())
     }))

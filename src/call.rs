@@ -17,8 +17,7 @@ use crate::{
 /// One call of the inner service: waits for it to be ready, calls it, and is its response.
 ///
 /// Whatever polls it, it is one call from beginning to end: it may be started on the request's task
-/// and go on on another. It is boxed before its request's body is read, so that of all that follows
-/// nothing moves it.
+/// and go on on another.
 #[pin_project]
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     #[pin]

@@ -292,6 +292,8 @@ where
                 (Stage::Racing(after), Some(_)) => {
                     if let Poll::Ready(response) = run.as_mut().call().poll(cx) {
                         self.run = None;
+                        // With its slot, and what was recorded of the request.
+                        self.arrival = None;
                         return Poll::Ready(Next::Inline(response));
                     }
                     if !after.is_zero() {
@@ -300,7 +302,7 @@ where
                     *timer = None;
                     return Poll::Ready(self.accept(Instant::now(), false, cx));
                 }
-                _ => {
+                (Stage::Inline, _) | (_, None) => {
                     let response = ready!(run.as_mut().call().poll(cx));
                     self.run = None;
                     return Poll::Ready(Next::Inline(response));
@@ -316,7 +318,7 @@ where
         cx: &mut Context<'_>,
     ) -> Option<Next<S, B, R, St>> {
         let (Stage::Reading(reading), Some(arrival)) = (&mut self.stage, &mut self.arrival) else {
-            return None;
+            return Some(self.stay());
         };
         let collected = reading.collect.finish();
         let read_bytes = collected.bytes.len() as u64;
@@ -336,7 +338,11 @@ where
             return Some(self.answer(problem.response()));
         }
         // No 202 is owed: the inner service gets what was read and the stream that follows.
-        if let Some((_, body)) = self.run.as_mut()?.as_mut().call().request() {
+        let request = self
+            .run
+            .as_mut()
+            .and_then(|run| run.as_mut().call().request());
+        if let Some((_, body)) = request {
             body.put_back(collected);
         }
         Some(self.stay())
@@ -344,9 +350,12 @@ where
 
     /// Goes on with the whole body.
     fn start(&mut self, collected: Collected, cx: &mut Context<'_>) -> Option<Next<S, B, R, St>> {
-        let (head, body) = self.run.as_mut()?.as_mut().call().request()?;
-        let arrival = self.arrival.as_mut()?;
-        let read_at = arrival.read(head, &collected);
+        let (Some(run), Some(arrival)) = (&mut self.run, &mut self.arrival) else {
+            return Some(self.stay());
+        };
+        let request = run.as_mut().call().request();
+        let (head, body) = request.expect("its call has not begun");
+        let read_at = arrival.body_read(head, &collected);
         *body = RequestBody::read(collected);
         let within = match arrival.plan {
             Plan::Within(within) => Some(within),

@@ -49,7 +49,7 @@ pub(super) fn follow<St: Store>(
         seen,
         first: true,
         ended: false,
-        heartbeat: sleep(HEARTBEAT),
+        heartbeat: None,
         _counted: Counted::stream(),
     };
     let mut response = Response::new(MonitorBody::events(events));
@@ -75,8 +75,8 @@ struct Events<St: Store> {
     seen: Option<u64>,
     first: bool,
     ended: bool,
-    #[pin]
-    heartbeat: Sleep,
+    /// Made when the events are first asked for: the answer may be made outside of a runtime.
+    heartbeat: Option<Pin<Box<Sleep>>>,
     _counted: Counted,
 }
 
@@ -92,6 +92,9 @@ impl<St: Store> Stream for Events<St> {
         if std::mem::take(this.first) {
             return Poll::Ready(Some(Bytes::from_static(RETRY.as_bytes())));
         }
+        let heartbeat = this
+            .heartbeat
+            .get_or_insert_with(|| Box::pin(sleep(HEARTBEAT)));
         loop {
             match this.changes.as_mut().poll_next(cx) {
                 Poll::Ready(Some(job)) => {
@@ -99,7 +102,7 @@ impl<St: Store> Stream for Events<St> {
                     if this.seen.take() == Some(job.revision) {
                         continue;
                     }
-                    this.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+                    heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
                     return Poll::Ready(Some(event(&job, this.registry)));
                 }
                 Poll::Ready(None) => {
@@ -107,8 +110,8 @@ impl<St: Store> Stream for Events<St> {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    ready!(this.heartbeat.as_mut().poll(cx));
-                    this.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+                    ready!(heartbeat.as_mut().poll(cx));
+                    heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
                     return Poll::Ready(Some(Bytes::from_static(b":\n\n")));
                 }
             }

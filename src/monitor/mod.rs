@@ -99,43 +99,43 @@ pub(crate) fn answer<St: Store>(registry: &Arc<Registry<St>>, place: Place, head
     let mut getting = registry.store.get(id);
     // Nobody is to be woken here: what is not known at once is asked for again by the task.
     match Pin::new(&mut getting).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(found) => match found.map(|found| job(registry, found, resource, &head)) {
-            Ok(Reply::Document(mut response)) => {
-                if is_head {
-                    *response.body_mut() = Replay::default().into();
-                }
-                Answer::now(response)
-            }
-            Ok(Reply::Other(response)) => Answer::now(measured(response, is_head)),
-            Ok(Reply::Hidden) => {
-                let registry = registry.clone();
-                Answer::later(async move { finished(hidden(&registry).await, is_head) })
-            }
-            Ok(Reply::Later(action, job)) => {
-                let registry = registry.clone();
-                Answer::later(async move {
-                    let answer = act(&registry, action, job, resource, &head).await;
-                    finished(answer, is_head)
-                })
-            }
-            Err(error) => now(problem::store_failed(&error)),
-        },
+        Poll::Ready(found) => for_job(registry, found, resource, head),
         Poll::Pending => {
             let registry = registry.clone();
+            Answer::later(async move { for_job(&registry, getting.await, resource, head).await })
+        }
+    }
+}
+
+fn for_job<St: Store>(
+    registry: &Arc<Registry<St>>,
+    found: Result<Lookup, St::Error>,
+    resource: Resource,
+    head: Parts,
+) -> Answer {
+    let is_head = head.method == Method::HEAD;
+    match found.map(|found| job(registry, found, resource, &head)) {
+        Ok(Reply::Document(mut response)) => {
+            if is_head {
+                *response.body_mut() = Replay::default().into();
+            }
+            Answer::now(response)
+        }
+        Ok(Reply::Other(response)) => Answer::now(measured(response, is_head)),
+        Ok(Reply::Hidden) => {
+            let registry = registry.clone();
+            Answer::later(async move { finished(hidden(&registry).await, is_head) })
+        }
+        Ok(Reply::Later(action, job)) => {
+            let registry = registry.clone();
             Answer::later(async move {
-                let found = getting.await;
-                let answer = match found.map(|found| job(&registry, found, resource, &head)) {
-                    Ok(Reply::Document(response) | Reply::Other(response)) => {
-                        return measured(response, is_head);
-                    }
-                    Ok(Reply::Hidden) => hidden(&registry).await,
-                    Ok(Reply::Later(action, job)) => {
-                        act(&registry, action, job, resource, &head).await
-                    }
-                    Err(error) => Err(error),
-                };
+                let answer = act(&registry, action, job, resource, &head).await;
                 finished(answer, is_head)
             })
+        }
+        Err(error) => {
+            let failed = problem::store_failed(&error).map(Into::into);
+            Answer::now(measured(failed, is_head))
         }
     }
 }

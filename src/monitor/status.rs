@@ -280,9 +280,10 @@ pub(crate) fn see_page<St>(
     job: &Snapshot,
     registry: &Registry<St>,
     path: &str,
+    now: Instant,
     applied: Option<HeaderValue>,
 ) -> Response<Replay> {
-    let mut response = accepted(job, registry, path, Instant::now(), applied);
+    let mut response = accepted(job, registry, path, now, applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     // With a 303 it would tell when to follow (RFC 9110 §10.2.3), and that is at once.

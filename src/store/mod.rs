@@ -42,7 +42,8 @@ pub use crate::{
 ///
 /// Every method that returns a future may be dropped before its end; what it does is then done whole
 /// or not at all. Some are `Unpin` and borrow nothing: the layer polls them where it stands, and makes room for
-/// one only where it is not ready at once. A store that takes its time boxes an `async` block.
+/// one only where it is not ready at once, perhaps on another task. A store that takes its time boxes an `async`
+/// block.
 pub trait Store: Clone + Send + Sync + 'static {
     /// What can go wrong with the store itself; the client is told 503, never 404.
     type Error: error::Error + Send + Sync + 'static;
@@ -74,6 +75,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Acceptance<Self::Claim>, Self::Error>> + Send + Unpin + 'static;
 
     /// Looks a job up.
+    ///
+    /// It may be polled first outside of a runtime, by who is not to be woken.
     fn get(
         &self,
         id: JobId,
@@ -107,6 +110,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Completes when somebody else has ended the job, by [`cancel`](Self::cancel) or
     /// [`forget`](Self::forget).
+    ///
+    /// There may be more than one of these at a time for a claim, of which the last to be polled is to be woken.
     fn canceled(&self, claim: &Self::Claim) -> impl Future<Output = ()> + Send + Unpin + 'static;
 
     /// Ends a job as canceled, if it has not ended, and returns it as it is then.

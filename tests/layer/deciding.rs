@@ -1,10 +1,14 @@
 //! Which requests become jobs, and the hand-over of a running call.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 
 use http::{Response, StatusCode, request::Parts};
 use tokio::time::{sleep, timeout};
-use tower::Layer;
+use tower::{Layer, Service};
 use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
 
 use crate::support::*;
@@ -240,4 +244,16 @@ async fn the_delay_counts_the_time_in_the_queue() {
     let queued = timeout(DELAY * 2, send(&service, post("/"))).await.unwrap();
     assert_eq!(queued.json()["status"], "queued");
     assert_eq!(queued.json()["startedAt"], serde_json::Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inline_answer_gives_its_place_back_at_once() {
+    let jobs = Jobs::new();
+    let layer = jobs.layer().when(When::After(DELAY));
+    let mut service = layer.layer(inner(async |_| ok("")));
+    let mut answer = pin!(service.call(post("/")));
+    let response = poll_fn(|cx| answer.as_mut().poll(cx)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    // The future that has answered is still there.
+    assert_eq!(jobs.unfinished(), 0);
 }

@@ -274,3 +274,17 @@ proptest! {
         prop_assert_eq!(heard, messages);
     }
 }
+
+#[test]
+fn events_can_be_asked_for_before_there_is_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let runtime = runtime.unwrap();
+    let mut service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = runtime.block_on(send(&service, post("/")));
+    let events = service.call(get(&format!("{}/events", accepted.location())));
+    let response = runtime.block_on(events).unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+}

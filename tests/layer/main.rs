@@ -27,6 +27,7 @@ mod owning;
 mod page;
 mod preferring;
 mod replaying;
+mod slow_store;
 mod suites_run;
 mod tracing;
 mod validating;

@@ -131,7 +131,8 @@ impl Ended {
         (Some(head), error)
     }
 
-    /// The response, whose fields and body are shares of what is kept.
+    /// The response, whose fields and body are shares of what is kept: of all of it, a large body included, as
+    /// long as anybody holds one.
     pub(super) fn response(&self) -> Option<Response<Replay>> {
         if self.head().broke.is_some() {
             return None;

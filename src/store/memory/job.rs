@@ -32,9 +32,9 @@ const BOUND_BYTES: usize = 192;
 /// without looking it up, and whoever follows it finds its end here.
 pub(super) struct Job {
     pub(super) birth: Birth,
-    /// Held for one transition or one copy, never across an await or a wake-up. Whoever moves it to
-    /// `Ended` has ended the job: that there is one end follows from the lock and
-    /// [`Status::next`]. Under it a guard of the map of ended jobs may be taken, never the other way round.
+    /// Held for one transition or one copy, never across an await or a wake-up; at the end, until what is
+    /// kept of the job has been put together and is in the map of ended jobs. Whoever moves it to `Ended` has
+    /// ended the job: that there is one end follows from the lock and [`Status::next`].
     phase: Mutex<Phase>,
 }
 

@@ -64,16 +64,9 @@ impl Shared {
             filter,
             jobs: BTreeMap::new(),
         };
-        // One that ends meanwhile is seen here, or there, or both: then as it has ended.
-        for job in &self.unfinished {
-            newest.see(&job.birth, || job.snapshot(&self.clock));
-        }
-        for entry in &self.ended {
-            let job = entry.key();
-            if !job.is_expired(&self.clock) {
-                newest.see(job.birth(), || job.snapshot(&self.clock));
-            }
-        }
+        // One that ends meanwhile is seen here, or there, or both; it is listed as it was at one of these times.
+        newest.see_unfinished(self);
+        newest.see_ended(self);
         newest.jobs.into_iter().rev().collect()
     }
 }
@@ -85,6 +78,21 @@ struct Newest<'a> {
 }
 
 impl Newest<'_> {
+    fn see_unfinished(&mut self, store: &Shared) {
+        for job in &store.unfinished {
+            self.see(&job.birth, || job.snapshot(&store.clock));
+        }
+    }
+
+    fn see_ended(&mut self, store: &Shared) {
+        for entry in &store.ended {
+            let job = entry.key();
+            if !job.is_expired(&store.clock) {
+                self.see(job.birth(), || job.snapshot(&store.clock));
+            }
+        }
+    }
+
     fn see(&mut self, birth: &Birth, snapshot: impl FnOnce() -> Snapshot) {
         let cursor = birth.cursor();
         let is_behind = self.filter.after.is_none_or(|after| cursor < after);
@@ -94,11 +102,44 @@ impl Newest<'_> {
             return;
         }
         let snapshot = snapshot();
-        if !self.filter.admits(&snapshot) {
-            // As it was seen before, it may have been.
-            self.jobs.remove(&cursor);
-        } else if self.jobs.insert(cursor, snapshot).is_none() && is_full {
+        let is_new = self.filter.admits(&snapshot) && self.jobs.insert(cursor, snapshot).is_none();
+        if is_new && is_full {
             self.jobs.pop_first();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::{
+        job::{ErrorCode, JobId, Status},
+        store::{Acceptance, Budget, MemoryStore, NewJob, memory::job::Ending},
+    };
+
+    #[test]
+    fn a_job_that_ends_while_they_are_listed_does_not_hide_that_there_are_more() {
+        let store = MemoryStore::new(Duration::from_secs(60), Budget::new(1 << 20));
+        let shared = &store.shared;
+        let accept = |second| {
+            let mut new = NewJob::new(JobId::random());
+            new.created_at = UNIX_EPOCH + Duration::from_secs(second);
+            match shared.accept(&new) {
+                Acceptance::RunHere(claim) => claim,
+                _ => panic!("there is room"),
+            }
+        };
+        let claims: Vec<_> = (1..=5).map(accept).collect();
+        let filter = Filter::new().status(Status::Queued).limit(2);
+        let mut newest = Newest {
+            filter: &filter,
+            jobs: BTreeMap::new(),
+        };
+        newest.see_unfinished(shared);
+        shared.end(&claims[4].job, Ending::early(ErrorCode::Panic));
+        newest.see_ended(shared);
+        assert!(newest.jobs.len() > filter.limit, "{:?}", newest.jobs.len());
     }
 }

@@ -61,9 +61,9 @@ const SHARDS: usize = 1024;
 /// The same for the unfinished, of which there are few.
 const UNFINISHED_SHARDS: usize = 64;
 
-/// Guards of the maps are held for one look-up, insert or removal, and never leave this file: what is
-/// found is cloned out. Where two are held, that of `keys` was taken before that of another map; and a job's
-/// own lock before that of `ended`.
+/// Guards of the maps never leave this folder, and are held for one look-up, insert or removal, and for the look
+/// at one job of a list: what is found is cloned out. Where more than one lock is held, they were taken in this
+/// order: `keys`, `unfinished` or `owned`, a job's own, `ended`.
 struct Shared {
     /// Jobs that have not ended, and for a moment those that just have. Accepting one goes to a map that is
     /// small, and so at hand, however many have ended.
@@ -415,11 +415,12 @@ impl Shared {
     /// Removes an ended job from the maps. Only one caller gets it out, and that one gives back what
     /// it was charged, but for its place in the order, which [`retire`](Self::retire) gives back.
     fn remove(&self, id: JobId) {
+        // Who ended it may not have come to that. First, so that nobody returns from here before it is out of
+        // both maps.
+        self.unfinished.remove(&id);
         let Some((job, ())) = self.ended.remove(&id) else {
             return;
         };
-        // Who ended it may not have come to that.
-        self.unfinished.remove(&id);
         let birth = job.birth();
         if let Some(key) = birth.key() {
             self.keys.remove_if(&key, |_, keyed| keyed.id == id);

@@ -235,3 +235,24 @@ proptest! {
         });
     }
 }
+
+/// Three threads at once: one ends the job, two forget it.
+#[test]
+fn what_was_forgotten_by_two_is_not_found() {
+    let store = MemoryStore::new(RETAIN, Budget::new(1 << 20));
+    let shared = &store.shared;
+    let new = NewJob::new(JobId::random());
+    let Acceptance::RunHere(claim) = shared.accept(&new) else {
+        panic!("there is room");
+    };
+    // Who ends it has not come to take it out of the unfinished.
+    let keep = |ended| {
+        shared.ended.insert(ended, ());
+    };
+    let ending = Ending::early(ErrorCode::Panic);
+    assert!(claim.job.end(ending, &shared.clock, keep).is_some());
+    // The first to forget it has not either.
+    assert!(shared.ended.remove(&new.id).is_some());
+    shared.remove(new.id);
+    assert!(matches!(shared.lookup(new.id, |_| {}), Lookup::Unknown));
+}
