@@ -358,8 +358,8 @@ impl Site {
     /// Waits until nothing that is not done with is left in the queue, also of what was refused and may have
     /// been put there.
     ///
-    /// With 2.9 a request may stay there that was acknowledged while servers were killed, as nobody's: what its
-    /// job has come to is then all that counts, until it is taken out some time later.
+    /// With 2.9.10 one was seen to stay there when every job had ended: what its job has come to is all that
+    /// counts, until it is taken out some time later.
     async fn emptied(&self) {
         let looking = async {
             // A leader may just have gone.
