@@ -39,7 +39,7 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A call, and once it has been accepted, the job that it is.
 ///
 /// It is boxed before its request's body is read, and is in that box until the job has ended: nothing of
-/// what follows moves it, and no job has room for a call beside its own. As a future it drives the call to exactly
+/// what follows moves it. As a future it drives the call to exactly
 /// one end: its own, or the first that is decided elsewhere. Where it is dropped before, with its
 /// runtime, the claim's drop ends the job.
 #[pin_project]
@@ -47,8 +47,9 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     #[pin]
     call: Call<S, B>,
-    /// Dropped after the call: its slot outlives that.
-    running: Option<Running<St>>,
+    /// Dropped after the call: its slot outlives that. Boxed: most calls are as large as allocators have at hand,
+    /// and one that is answered inline needs none of it.
+    running: Option<Box<Running<St>>>,
 }
 
 /// A job that has been accepted and is to be run.
@@ -95,7 +96,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
         let this = self.project();
         let start_told = this.call.started().is_some();
         this.call.accepted(job.id);
-        *this.running = Some(Running {
+        *this.running = Some(Box::new(Running {
             job,
             stage: Stage::Calling,
             response: None,
@@ -103,7 +104,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
             pause: None,
             halfway: Halfway::default(),
             start_told,
-        });
+        }));
     }
 }
 

@@ -179,8 +179,8 @@ async fn half_done_after_ten_seconds_is_taken_to_need_ten_more() {
 #[tokio::test(start_paused = true)]
 async fn where_progress_is_known_to_slow_down_that_is_reckoned_with() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
-        // The first half takes from 5 to 24 seconds, the second three times as long.
-        let first = 5 + (JobHandle::current().id().unwrap().to_string().as_bytes()[0] % 20);
+        // The first half takes from 8 to 27 seconds, the second three times as long: after 30 s half is done.
+        let first = 8 + (JobHandle::current().id().unwrap().to_string().as_bytes()[0] % 20);
         let first = Duration::from_secs(first.into());
         sleep(first).await;
         JobHandle::current().progress(0.5);
