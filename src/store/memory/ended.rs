@@ -11,7 +11,7 @@ use triomphe::ThinArc;
 use super::{
     clock::Clock,
     job::{Birth, Kept, Told, shown_progress},
-    packed,
+    packed::{self, Packed},
 };
 use crate::{
     body::Replay,
@@ -77,7 +77,9 @@ impl Ended {
             status: finish.status,
             broke,
         };
-        Self(ThinArc::from_header_and_slice(head, &packed))
+        let ended = Self(ThinArc::from_header_and_slice(head, &packed));
+        Packed::spare(packed);
+        ended
     }
 
     pub(super) fn birth(&self) -> &Birth {

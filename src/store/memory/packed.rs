@@ -1,9 +1,19 @@
+use std::cell::Cell;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 /// The largest body that is copied next to its head. A smaller one may be a slice of a connection's
 /// read buffer, and would keep all of it; a larger one is worth more than such a buffer.
 const MAX_COPIED: usize = 64 * 1024;
+
+/// What a thread keeps for the next response that it packs, in bytes.
+const MAX_SPARE: usize = 2 * MAX_COPIED;
+
+thread_local! {
+    /// A buffer that was packed into before, taken out while it is in use: what is kept of it is a copy.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A response in one piece: an `http::Response` takes five times the room of a small one.
 ///
@@ -42,7 +52,8 @@ impl Packed {
             + fields_size(headers)
             + trailers.map_or(0, fields_size)
             + if copied { body.len() } else { 0 };
-        let mut bytes = Vec::with_capacity(size);
+        let mut bytes = SPARE.take();
+        bytes.reserve(size);
         put_length(&mut bytes, code);
         put_length(&mut bytes, headers.len());
         put_fields(&mut bytes, headers);
@@ -56,6 +67,14 @@ impl Packed {
         debug_assert_eq!(bytes.len(), size, "not of the size that was allocated");
         let large = (!copied).then_some(body);
         Self { bytes, large }
+    }
+
+    /// Leaves its buffer to the next, once it has been copied.
+    pub(super) fn spare(mut bytes: Vec<u8>) {
+        if bytes.capacity() <= MAX_SPARE {
+            bytes.clear();
+            SPARE.set(bytes);
+        }
     }
 }
 
