@@ -1,7 +1,7 @@
 use std::{
     borrow::Borrow,
     hash::{Hash, Hasher},
-    num::NonZeroU64,
+    num::NonZeroU32,
 };
 
 use bytes::Bytes;
@@ -10,13 +10,15 @@ use triomphe::ThinArc;
 
 use super::{
     clock::Clock,
-    job::{Birth, Kept, Told, shown_progress},
+    job::{Birth, Bound, Kept, Told, cost, shown_progress},
     packed::{self, Packed},
 };
 use crate::{
     body::Replay,
     budget::Charge,
+    idempotency::Key,
     job::{ErrorCode, Failure, JobId, ResponseHead, Snapshot, Status},
+    owner::Owner,
 };
 
 /// A job that has ended, in one allocation: what is told of it, and behind that its response.
@@ -28,13 +30,15 @@ pub(super) struct Ended(ThinArc<Head, u8>);
 
 struct Head {
     birth: Birth,
-    /// In milliseconds since the epoch of the store; counted from 1, so that none takes no room of its own.
-    started: Option<NonZeroU64>,
     /// In milliseconds since the epoch of the store.
     finished: u64,
-    /// What it holds of the budget for its result, to be released by who removes the job.
-    charged: usize,
     rare: Option<Box<Rare>>,
+    /// After how many milliseconds its call began; counted from 1, so that none takes no room of its own.
+    /// Any more than 49 days are 49 days.
+    began_after: Option<NonZeroU32>,
+    /// What it holds of the budget for its result, to be released by who removes the job; as far as that goes
+    /// in here.
+    charged: u32,
     revision: u32,
     status: Status,
     /// Why there is no response.
@@ -43,7 +47,10 @@ struct Head {
 
 /// What most jobs have nothing of.
 struct Rare {
+    bound: Option<Bound>,
     progress: Told,
+    /// What more it holds of the budget.
+    charged: usize,
     /// A body that is too large to be moved behind the head.
     body: Option<Bytes>,
 }
@@ -59,20 +66,33 @@ pub(super) struct Finish {
 }
 
 impl Ended {
-    pub(super) fn new(birth: &Birth, finish: Finish) -> Self {
+    pub(super) fn new(birth: Birth, bound: Option<Bound>, finish: Finish) -> Self {
         let (packed, body, charge, broke) = match finish.kept {
             Kept::Response(packed, charge) => (packed.bytes, packed.large, charge, None),
             Kept::Nothing(code) => (Vec::new(), None, None, Some(code)),
         };
         let progress = finish.progress;
-        let is_rare = progress.is_some() || body.is_some();
-        let started = finish.started.map(|at| at.saturating_add(1));
+        let charged = charge.map_or(0, Charge::keep);
+        let here = u32::try_from(charged).unwrap_or(u32::MAX);
+        let more = charged - here as usize;
+        let is_rare = bound.is_some() || progress.is_some() || body.is_some() || more > 0;
+        let began_after = finish.started.map(|at| at.saturating_sub(birth.created));
         let head = Head {
-            birth: birth.clone(),
-            started: started.and_then(NonZeroU64::new),
+            birth,
             finished: finish.finished,
-            charged: charge.map_or(0, Charge::keep),
-            rare: is_rare.then(|| Box::new(Rare { progress, body })),
+            rare: is_rare.then(|| {
+                Box::new(Rare {
+                    bound,
+                    progress,
+                    charged: more,
+                    body,
+                })
+            }),
+            began_after: began_after.map(|millis| {
+                let millis = u32::try_from(millis).unwrap_or(u32::MAX);
+                NonZeroU32::MIN.saturating_add(millis)
+            }),
+            charged: here,
             revision: finish.revision,
             status: finish.status,
             broke,
@@ -86,13 +106,22 @@ impl Ended {
         &self.head().birth
     }
 
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.bound()?.owner
+    }
+
+    pub(super) fn key(&self) -> Option<Key> {
+        self.bound()?.key
+    }
+
     pub(super) fn is_expired(&self, clock: &Clock) -> bool {
         clock.expiry(self.head().finished) <= clock.now()
     }
 
     /// What the job holds of the budget.
     pub(super) fn charged(&self) -> usize {
-        self.birth().cost() + self.head().charged
+        let more = self.rare().map_or(0, |rare| rare.charged);
+        cost(self.bound().is_some()) + self.head().charged as usize + more
     }
 
     pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
@@ -102,16 +131,19 @@ impl Ended {
         Snapshot {
             revision: head.revision.into(),
             status: head.status,
-            started_at: head.started.map(|at| birth.shown(at.get() - 1)),
+            started_at: head.began_after.map(|after| {
+                let after = u64::from(after.get() - 1);
+                birth.shown(birth.created + after)
+            }),
             finished_at: Some(birth.shown(head.finished)),
             expires_at: Some(birth.shown(clock.expiry(head.finished))),
-            progress: head
-                .rare
-                .as_ref()
-                .map_or_else(Default::default, |rare| shown_progress(&rare.progress)),
+            progress: self
+                .rare()
+                .map(|rare| shown_progress(&rare.progress))
+                .unwrap_or_default(),
             response,
             error,
-            ..birth.snapshot(clock)
+            ..birth.snapshot(self.owner(), clock)
         }
     }
 
@@ -151,8 +183,16 @@ impl Ended {
         &self.0.header.header
     }
 
+    fn rare(&self) -> Option<&Rare> {
+        self.head().rare.as_deref()
+    }
+
+    fn bound(&self) -> Option<Bound> {
+        self.rare()?.bound
+    }
+
     fn large(&self) -> Option<&Bytes> {
-        self.head().rare.as_ref()?.body.as_ref()
+        self.rare()?.body.as_ref()
     }
 }
 

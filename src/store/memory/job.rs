@@ -32,25 +32,25 @@ const BOUND_BYTES: usize = 192;
 /// without looking it up, and whoever follows it finds its end here.
 pub(super) struct Job {
     pub(super) birth: Birth,
+    bound: Option<Box<Bound>>,
     /// Held for one transition or one copy, never across an await or a wake-up; at the end, until what is
     /// kept of the job has been put together and is in the map of ended jobs. Whoever moves it to `Ended` has
     /// ended the job: that there is one end follows from the lock and [`Status::next`].
     phase: Mutex<Phase>,
 }
 
-/// What of a job never changes.
-#[derive(Clone)]
+/// What every job has, and never changes.
+#[derive(Clone, Copy)]
 pub(super) struct Birth {
     pub(super) id: JobId,
     /// In milliseconds since the epoch of the store.
     pub(super) created: u64,
     /// In milliseconds since the epoch of Unix.
     pub(super) created_at: u64,
-    pub(super) bound: Option<Box<Bound>>,
 }
 
 /// To whom and to which request a job is bound.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct Bound {
     pub(super) owner: Option<Owner>,
     pub(super) key: Option<Key>,
@@ -79,24 +79,11 @@ struct Unfinished {
 pub(super) type Told = Option<Box<Progress>>;
 
 impl Birth {
-    pub(super) fn owner(&self) -> Option<Owner> {
-        self.bound.as_ref()?.owner
-    }
-
-    pub(super) fn key(&self) -> Option<Key> {
-        self.bound.as_ref()?.key
-    }
-
     pub(super) fn cursor(&self) -> Cursor {
         Cursor {
             created_at: self.created_at,
             id: self.id,
         }
-    }
-
-    /// What the job counts in the budget, its result apart.
-    pub(super) fn cost(&self) -> usize {
-        cost(self.bound.is_some())
     }
 
     /// A time by the clock on the wall, of one by that of the store.
@@ -106,10 +93,10 @@ impl Birth {
     }
 
     /// The job as far as that never changes.
-    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+    pub(super) fn snapshot(&self, owner: Option<Owner>, clock: &Clock) -> Snapshot {
         Snapshot {
             id: self.id,
-            owner: self.owner(),
+            owner,
             revision: 0,
             status: Status::Queued,
             created: clock.instant(self.created),
@@ -127,7 +114,7 @@ impl Birth {
 }
 
 /// What a job counts in the budget, its result apart.
-fn cost(is_bound: bool) -> usize {
+pub(super) fn cost(is_bound: bool) -> usize {
     JOB_BYTES + if is_bound { BOUND_BYTES } else { 0 }
 }
 
@@ -146,8 +133,8 @@ impl Job {
                 id: new.id,
                 created: clock.millis(new.created),
                 created_at: since_unix_epoch(new.created_at),
-                bound: is_bound.then(|| Box::new(Bound { owner, key })),
             },
+            bound: is_bound.then(|| Box::new(Bound { owner, key })),
             phase: Mutex::new(Phase::Unfinished(Unfinished {
                 revision: 1,
                 kind: new.kind.clone(),
@@ -158,6 +145,10 @@ impl Job {
                 watchers: None,
             })),
         }
+    }
+
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.bound.as_ref()?.owner
     }
 
     /// The job as it has ended, if it has.
@@ -214,7 +205,7 @@ impl Job {
                     .unwrap_or_else(|| std::mem::take(&mut job.progress)),
                 kept: ending.kept,
             };
-            let ended = Ended::new(&self.birth, finish);
+            let ended = Ended::new(self.birth, self.bound.as_deref().copied(), finish);
             keep(ended.clone());
             (
                 std::mem::replace(&mut *phase, Phase::Ended(ended)),
@@ -272,7 +263,7 @@ impl Job {
                 kind: Some(job.kind.clone()),
                 estimated_finish_at: job.estimated_finish.map(at_unix_millis),
                 progress: shown_progress(&job.progress),
-                ..self.birth.snapshot(clock)
+                ..self.birth.snapshot(self.owner(), clock)
             },
             Phase::Ended(ended) => ended.snapshot(clock),
         }

@@ -29,7 +29,7 @@ pub use self::changes::MemoryChanges;
 use self::{
     clock::Clock,
     ended::Ended,
-    job::{Birth, Ending, Job},
+    job::{Ending, Job},
     order::{Order, Place},
     reaper::EndedJobs,
     tombstones::Tombstones,
@@ -235,10 +235,10 @@ enum Found {
 }
 
 impl Found {
-    fn birth(&self) -> &Birth {
+    fn owner(&self) -> Option<Owner> {
         match self {
-            Self::Unfinished(job) => &job.birth,
-            Self::Ended(ended) => ended.birth(),
+            Self::Unfinished(job) => job.owner(),
+            Self::Ended(ended) => ended.owner(),
         }
     }
 
@@ -288,7 +288,7 @@ impl Shared {
             return Lookup::Found(Box::new(found.snapshot(&self.clock)));
         }
         // Expired and not yet reaped, or reaped and remembered.
-        let expired = self.look_for(id).map(|found| found.birth().owner());
+        let expired = self.look_for(id).map(|found| found.owner());
         match expired.or_else(|| self.tombstones.get(id)) {
             Some(owner) => Lookup::Gone(owner),
             None => Lookup::Unknown,
@@ -362,7 +362,7 @@ impl Shared {
         charge.keep();
         let job = Arc::new(Job::new(new, &self.clock));
         self.unfinished.insert(new.id, job.clone());
-        if let Some(owner) = job.birth.owner() {
+        if let Some(owner) = job.owner() {
             let mut owned = self.owned.entry(owner).or_default();
             owned.insert(job.birth.cursor());
         }
@@ -404,7 +404,7 @@ impl Shared {
     fn retire(&self, place: Place) {
         self.budget.release(Order::PLACE_BYTES);
         let owner = self.ended.get(&place.id);
-        let owner = owner.map(|job| job.key().birth().owner());
+        let owner = owner.map(|job| job.key().owner());
         if let Some(owner) = owner {
             // First remembered, then removed: at no time is it unknown.
             self.tombstones.insert(place.id, owner);
@@ -422,10 +422,10 @@ impl Shared {
             return;
         };
         let birth = job.birth();
-        if let Some(key) = birth.key() {
+        if let Some(key) = job.key() {
             self.keys.remove_if(&key, |_, keyed| keyed.id == id);
         }
-        if let Some(owner) = birth.owner() {
+        if let Some(owner) = job.owner() {
             if let Some(mut owned) = self.owned.get_mut(&owner) {
                 owned.remove(&birth.cursor());
             }
