@@ -114,8 +114,13 @@ impl Ended {
         self.bound()?.key
     }
 
+    /// When it expires, in milliseconds since the epoch of the store.
+    pub(super) fn expiry(&self, clock: &Clock) -> u64 {
+        clock.expiry(self.head().finished)
+    }
+
     pub(super) fn is_expired(&self, clock: &Clock) -> bool {
-        clock.expiry(self.head().finished) <= clock.now()
+        self.expiry(clock) <= clock.now()
     }
 
     /// What the job holds of the budget.
@@ -136,7 +141,7 @@ impl Ended {
                 birth.shown(birth.created + after)
             }),
             finished_at: Some(birth.shown(head.finished)),
-            expires_at: Some(birth.shown(clock.expiry(head.finished))),
+            expires_at: Some(birth.shown(self.expiry(clock))),
             progress: self
                 .rare()
                 .map(|rare| shown_progress(&rare.progress))

@@ -181,25 +181,22 @@ impl Job {
         }
     }
 
-    /// Ends the job, and hands on what is to be kept of it before anybody can see that it has ended; `None` if
-    /// it had ended before. Returns when it expires.
-    pub(super) fn end(
-        &self,
-        ending: Ending,
-        clock: &Clock,
-        keep: impl FnOnce(Ended),
-    ) -> Option<u64> {
-        let (before, finished) = {
+    /// Ends the job, and hands on what is to be kept of it before anybody can see that it has ended; `false`
+    /// if it had ended before.
+    pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(Ended)) -> bool {
+        let before = {
             let mut phase = self.phase.lock();
             let Phase::Unfinished(job) = &mut *phase else {
-                return None;
+                return false;
             };
-            let finished = clock.now();
+            let Some(status) = job.status().next(ending.event) else {
+                return false;
+            };
             let finish = Finish {
                 revision: job.revision + 1,
-                status: job.status().next(ending.event)?,
+                status,
                 started: ending.started.or(job.started),
-                finished,
+                finished: clock.now(),
                 progress: ending
                     .progress
                     .unwrap_or_else(|| std::mem::take(&mut job.progress)),
@@ -207,10 +204,7 @@ impl Job {
             };
             let ended = Ended::new(self.birth, self.bound.as_deref().copied(), finish);
             keep(ended.clone());
-            (
-                std::mem::replace(&mut *phase, Phase::Ended(ended)),
-                finished,
-            )
+            std::mem::replace(&mut *phase, Phase::Ended(ended))
         };
         if let Phase::Unfinished(job) = before {
             if let Some(canceler) = job.canceler {
@@ -220,7 +214,7 @@ impl Job {
                 watchers.notify_waiters();
             }
         }
-        Some(clock.expiry(finished))
+        true
     }
 
     /// Completes when the job has ended.

@@ -30,7 +30,7 @@ use self::{
     clock::Clock,
     ended::Ended,
     job::{Ending, Job},
-    order::{Order, Place},
+    order::Order,
     reaper::EndedJobs,
     tombstones::Tombstones,
 };
@@ -63,7 +63,7 @@ const UNFINISHED_SHARDS: usize = 64;
 
 /// Guards of the maps never leave this folder, and are held for one look-up, insert or removal, and for the look
 /// at one job of a list: what is found is cloned out. Where more than one lock is held, they were taken in this
-/// order: `keys`, `unfinished` or `owned`, a job's own, `ended`.
+/// order: `keys`, `unfinished` or `owned`, a job's own or `order`, `ended`.
 struct Shared {
     /// Jobs that have not ended, and for a moment those that just have. Accepting one goes to a map that is
     /// small, and so at hand, however many have ended.
@@ -72,7 +72,7 @@ struct Shared {
     ended: DashMap<Ended, (), BuildHasherDefault<IdHasher>>,
     keys: DashMap<Key, Keyed>,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
-    /// In which order those that have ended did so. Held for one push or pop, while no other lock is.
+    /// In which order those that have ended did so. Held for one push, pop or look at the first.
     order: Mutex<EndedJobs>,
     tombstones: Tombstones,
     budget: Budget,
@@ -391,24 +391,28 @@ impl Shared {
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
-        let Some(expires) = job.end(ending, &self.clock, keep) else {
-            return false;
-        };
-        let id = job.birth.id;
-        self.unfinished.remove(&id);
-        self.order.lock().push(Place { id, expires }, self);
-        true
+        let is_first = job.end(ending, &self.clock, keep);
+        if is_first {
+            self.unfinished.remove(&job.birth.id);
+            self.order.lock().push(job.birth.id, self);
+        }
+        is_first
+    }
+
+    /// When an ended job expires.
+    fn expiry(&self, id: JobId) -> Option<u64> {
+        self.ended.get(&id).map(|job| job.key().expiry(&self.clock))
     }
 
     /// Lets a job go that has left the order, and remembers that it was there.
-    fn retire(&self, place: Place) {
+    fn retire(&self, id: JobId) {
         self.budget.release(Order::PLACE_BYTES);
-        let owner = self.ended.get(&place.id);
+        let owner = self.ended.get(&id);
         let owner = owner.map(|job| job.key().owner());
         if let Some(owner) = owner {
             // First remembered, then removed: at no time is it unknown.
-            self.tombstones.insert(place.id, owner);
-            self.remove(place.id);
+            self.tombstones.insert(id, owner);
+            self.remove(id);
         }
     }
 

@@ -9,10 +9,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    Shared,
-    order::{Order, Place},
-};
+use super::{Shared, order::Order};
+use crate::job::JobId;
 
 /// How many jobs the reaper takes before it lets others run.
 const AT_ONCE: usize = 64;
@@ -30,8 +28,8 @@ pub(super) struct EndedJobs {
 impl EndedJobs {
     /// Puts a job last, and sees to it that a reaper is there. A reaper leaves only while it holds the
     /// lock around this, having seen the order empty.
-    pub(super) fn push(&mut self, place: Place, store: &Arc<Shared>) {
-        self.order.push(place);
+    pub(super) fn push(&mut self, id: JobId, store: &Arc<Shared>) {
+        self.order.push(id);
         if self.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
             // Without a runtime, as in one that is shutting down, memory is freed when room is
             // needed.
@@ -76,8 +74,12 @@ fn reap_some(store: &Shared) -> Option<Instant> {
                 ended.reaper = None;
                 return None;
             };
-            if first.expires > store.clock.now() {
-                return Some(store.clock.instant(first.expires));
+            // One that was deleted has left no more than its place.
+            match store.expiry(first) {
+                Some(expires) if expires > store.clock.now() => {
+                    return Some(store.clock.instant(expires));
+                }
+                _ => {}
             }
             ended.order.pop()
         };
