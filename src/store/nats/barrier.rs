@@ -39,6 +39,8 @@ pub(super) struct Barrier {
     streams: Vec<Stream<()>>,
     /// How often it takes one.
     rounds: usize,
+    /// How many servers are to have each stream.
+    replicas: usize,
     asking: mpsc::Sender<Answer>,
     raising: JoinHandle<()>,
 }
@@ -52,6 +54,7 @@ impl Barrier {
                 1 => 1,
                 _ => 2,
             },
+            replicas,
             asking,
             raising: tokio::spawn(raise_for_all(asked, streams.clone())),
             streams,
@@ -94,9 +97,11 @@ impl Barrier {
     async fn are_whole(&self) -> Result<bool, NatsError> {
         for stream in &self.streams {
             let info = stream.get_info().await.map_err(NatsError::unavailable)?;
-            let replicas = info.cluster.map(|cluster| cluster.replicas);
-            let replicas = replicas.unwrap_or_default();
-            if !replicas.iter().all(|peer| peer.current && !peer.offline) {
+            // Those besides its leader.
+            let followers = info.cluster.map(|cluster| cluster.replicas);
+            let followers = followers.unwrap_or_default();
+            let is_whole = followers.len() + 1 >= self.replicas;
+            if !is_whole || !followers.iter().all(|peer| peer.current && !peer.offline) {
                 return Ok(false);
             }
         }

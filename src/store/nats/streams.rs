@@ -103,6 +103,10 @@ async fn stream(context: &Context, wanted: Config) -> Result<Stream<()>, NatsErr
         &found.max_messages,
         &wanted.max_messages,
     )?;
+    // None is written in two ways. Others than the queue may have one that somebody set.
+    if wanted.retention == RetentionPolicy::WorkQueue {
+        fits(name, "byte limit", &found.max_bytes.max(0), &0)?;
+    }
     fits(
         name,
         "limit of messages per subject",

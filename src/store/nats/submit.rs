@@ -85,8 +85,15 @@ async fn submit(
         false => None,
         true => match shared.write_request(new.id, &request).await {
             Ok(count) => Some(count),
-            Err(Refused::Full) => return Ok(Acceptance::Full),
-            Err(refused) => return Err(refused.into_error()),
+            Err(refused) => {
+                if new.key.is_none() {
+                    shared.leave_no_parts(new.id).await;
+                }
+                return match refused {
+                    Refused::Full => Ok(Acceptance::Full),
+                    refused => Err(refused.into_error()),
+                };
+            }
         },
     };
     let asked = Asked::new(&new, &request, parts);
@@ -109,8 +116,7 @@ async fn submit(
         }
         Err(Queueing::Refused(why)) => {
             if parts.is_some() && new.key.is_none() {
-                let parts = shared.names.request_parts(new.id);
-                log::purge(&shared.streams.requests, &parts).await?;
+                shared.leave_no_parts(new.id).await;
             }
             Ok(why)
         }
@@ -173,6 +179,18 @@ async fn hold(
 }
 
 impl Shared {
+    /// Takes away the parts of a request that was not accepted; else they go by themselves, in days.
+    async fn leave_no_parts(&self, id: JobId) {
+        let parts = self.names.request_parts(id);
+        if let Err(error) = log::purge(&self.streams.requests, &parts).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                %id,
+                "parts of a request that was not accepted are left"
+            );
+        }
+    }
+
     async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
         let subject = |part| self.names.request_part(id, part);
         let (body, size) = (&request.body, self.part());

@@ -41,8 +41,8 @@ impl Tasks {
         tasks.spawn(beat(shared.clone()));
         tasks.spawn(keep(shared.clone()));
         tasks.spawn(tend_waiting(shared.clone()));
-        if let Some(limit) = shared.options.max_queued {
-            tasks.spawn(count(shared.clone(), limit));
+        if shared.options.max_queued.is_some() {
+            tasks.spawn(count(shared.clone()));
         }
         tasks.spawn(share(shared.clone()));
         Ok(Self { _tasks: tasks })
@@ -96,12 +96,12 @@ async fn tend_waiting(shared: Arc<Shared>) {
 }
 
 /// Asks how many requests are in the queue, as long as that may matter.
-async fn count(shared: Arc<Shared>, limit: u64) {
+async fn count(shared: Arc<Shared>) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        if !shared.depth.is_stale(limit) {
+        if !shared.depth.is_stale() {
             continue;
         }
         let added = shared.depth.added();

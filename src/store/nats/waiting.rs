@@ -84,19 +84,45 @@ impl Shared {
     pub(super) async fn tend_waiting(&self) -> Result<(), NatsError> {
         let info = self.streams.queue.get_info().await;
         let info = info.map_err(NatsError::unavailable)?;
-        if info.state.messages == 0 || !self.takes_turn().await? {
+        if info.state.messages == 0 {
             return Ok(());
         }
+        let Some(turn) = self.takes_turn().await? else {
+            return Ok(());
+        };
         let oldest = now().saturating_sub(whole_millis(self.quarter()) / 2);
-        let waiting = self.all_waiting().await?;
-        waiting
-            .try_for_each_concurrent(AT_ONCE, async |(id, waiting)| {
+        let tended = self
+            .all_waiting()
+            .await?
+            .map(|waiting| async {
+                let (id, waiting) = waiting?;
                 match waiting.asked.created_at < oldest {
                     true => self.tend(id, &waiting).await,
                     false => Ok(()),
                 }
             })
-            .await
+            .buffer_unordered(AT_ONCE)
+            .fold(true, async |all, tended| match tended {
+                Ok(()) => all,
+                // Not this version's to look after; the others are.
+                Err(error @ NatsError::Unreadable { .. }) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "left alone");
+                    all
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a request that waits is not looked after"
+                    );
+                    false
+                }
+            })
+            .await;
+        match tended {
+            true => Ok(()),
+            // Of what was left out, the record may expire.
+            false => self.ends_turn_early(turn).await,
+        }
     }
 
     async fn tend(
@@ -150,7 +176,8 @@ impl Shared {
         self.options.retain / 4
     }
 
-    async fn takes_turn(&self) -> Result<bool, NatsError> {
+    /// Where it is written that it is this process's turn, if it is.
+    async fn takes_turn(&self) -> Result<Option<u64>, NatsError> {
         let subject = self.names.turn();
         let mut since = self.claims_kept_since();
         let expected = match log::last(&self.streams.jobs, &subject).await? {
@@ -160,22 +187,33 @@ impl Shared {
                 let (turn, _) = open::<Turn>(&subject, entry.payload)?;
                 let quarter = whole_millis(self.quarter());
                 // A little early is as good, and late is not.
-                if turn.at + quarter * 3 / 4 > now() {
-                    return Ok(false);
+                if turn.at.saturating_add(quarter / 4 * 3) > now() {
+                    return Ok(None);
                 }
                 // What was too young to be renewed then has not expired yet.
-                if turn.at + quarter * 2 > now() {
+                if turn.at.saturating_add(quarter.saturating_mul(2)) > now() {
                     since = turn.since;
                 }
                 sequence
             }
         };
-        let payload = seal(&Turn { at: now(), since }, b"");
+        self.write_turn(since, expected).await
+    }
+
+    /// Takes back what a turn has said of those before it.
+    async fn ends_turn_early(&self, turn: u64) -> Result<(), NatsError> {
+        let since = self.claims_kept_since();
+        self.write_turn(since, turn).await.map(|_| ())
+    }
+
+    /// Where it is written, unless another process was first.
+    async fn write_turn(&self, since: u64, expected: u64) -> Result<Option<u64>, NatsError> {
+        let (subject, payload) = (self.names.turn(), seal(&Turn { at: now(), since }, b""));
         let (context, patience) = (&self.context, self.patience());
         let expected = Some(expected);
         match log::write(context, &subject, expected, None, &payload, patience).await {
-            Ok(_) => Ok(true),
-            Err(Refused::Conflict) => Ok(false),
+            Ok(sequence) => Ok(Some(sequence)),
+            Err(Refused::Conflict) => Ok(None),
             Err(refused) => Err(refused.into_error()),
         }
     }
