@@ -246,6 +246,13 @@ async fn many_processes_connect_at_a_time_and_one_that_asks_for_something_else_i
     assert!(told.contains("storage File, and Memory"), "{told}");
     let told = unfit(options().lease(Duration::from_secs(9))).await;
     assert!(told.contains("ack wait 1s, and 9s"), "{told}");
+    let jetstream = jetstream::new(servers.client().await);
+    let queue = jetstream.get_stream("accepted_queue").await.unwrap();
+    let mut limited = queue.cached_info().config.clone();
+    limited.max_bytes = 1 << 20;
+    jetstream.update_stream(limited).await.unwrap();
+    let told = unfit(options()).await;
+    assert!(told.contains("byte limit 1048576, and 0"), "{told}");
     let elsewhere = options().prefix("other").storage(Storage::Memory);
     NatsStore::connect(servers.client().await, elsewhere)
         .await
