@@ -1,26 +1,19 @@
 //! The layer on a store that takes its time for everything: as one elsewhere does, but in memory.
 
-use std::{convert::Infallible, future::Future, sync::Mutex, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{HeaderMap, Response, request::Parts};
 use tokio::task::yield_now;
-use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_accepted::{
-    Builder, Filter, JobId, Jobs, Page, Replay, When,
+    Filter, JobId, Page, Replay,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, MemoryChanges, MemoryClaim, MemoryStore,
         NewJob, Report, Store,
     },
 };
 
-use crate::{
-    suites::{
-        route_suite,
-        routes::{Inner, Outer, Site},
-    },
-    support::Body,
-};
+use crate::{suites::route_suite, suites_run::InProcess};
 
 /// A store in memory that is ready at the third poll of each of its futures.
 #[derive(Clone)]
@@ -113,31 +106,11 @@ impl Store for Slow {
     }
 }
 
-#[derive(Default)]
-struct SlowSite {
-    jobs: Mutex<Option<Jobs<Slow>>>,
-}
-
-async fn site() -> Option<SlowSite> {
-    Some(SlowSite::default())
-}
-
-impl Site for SlowSite {
-    async fn serve(&self, builder: Builder, when: When, service: Inner) -> [Outer; 2] {
+async fn site() -> Option<InProcess<Slow>> {
+    Some(InProcess::new(|builder| {
         let store = MemoryStore::new(Duration::from_secs(60), Budget::new(1 << 26));
-        let jobs = builder.build_with(Slow(store));
-        let layered = jobs.layer().when(when).layer(service);
-        let layered = layered.map_response(|response: Response<_>| response.map(Body::new));
-        *self.jobs.lock().unwrap() = Some(jobs);
-        let layered =
-            BoxCloneSyncService::new(layered.map_request(|request: Request<Body>| request));
-        [layered.clone(), layered]
-    }
-
-    async fn drain(&self) {
-        let jobs = self.jobs.lock().unwrap().clone().unwrap();
-        jobs.drain(Duration::ZERO).await;
-    }
+        builder.build_with(Slow(store))
+    }))
 }
 
 mod routes {

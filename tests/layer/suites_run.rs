@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_accepted::{
     Builder, Jobs, When,
-    store::{Budget, MemoryStore},
+    store::{Budget, MemoryStore, Store},
 };
 
 use crate::{
@@ -25,18 +25,22 @@ async fn store() -> Option<MemoryStore> {
     ))
 }
 
-#[derive(Default)]
-struct Memory {
-    jobs: Mutex<Option<Jobs>>,
+/// A site in this process, whose jobs are built by `build`.
+pub(crate) struct InProcess<St> {
+    build: fn(Builder) -> Jobs<St>,
+    jobs: Mutex<Option<Jobs<St>>>,
 }
 
-async fn site() -> Option<Memory> {
-    Some(Memory::default())
+impl<St> InProcess<St> {
+    pub(crate) fn new(build: fn(Builder) -> Jobs<St>) -> Self {
+        let jobs = Mutex::default();
+        Self { build, jobs }
+    }
 }
 
-impl Site for Memory {
+impl<St: Store> Site for InProcess<St> {
     async fn serve(&self, builder: Builder, when: When, service: Inner) -> [Outer; 2] {
-        let jobs = builder.build();
+        let jobs = (self.build)(builder);
         let layered = jobs.layer().when(when).layer(service);
         let layered = layered.map_response(|response: Response<_>| response.map(Body::new));
         *self.jobs.lock().unwrap() = Some(jobs);
@@ -49,6 +53,10 @@ impl Site for Memory {
         let jobs = self.jobs.lock().unwrap().clone().unwrap();
         jobs.drain(Duration::ZERO).await;
     }
+}
+
+async fn site() -> Option<InProcess<MemoryStore>> {
+    Some(InProcess::new(Builder::build))
 }
 
 mod stores {
