@@ -176,6 +176,7 @@ mod tests {
         budget.release(kept);
         assert_eq!(budget.used(), 0);
     }
+
     #[cfg(feature = "nats")]
     #[test]
     fn bytes_are_held_until_the_last_slice_of_them_is_gone() {

@@ -39,16 +39,15 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A call, and once it has been accepted, the job that it is.
 ///
 /// It is boxed before its request's body is read, and is in that box until the job has ended: nothing of
-/// what follows moves it. As a future it drives the call to exactly
-/// one end: its own, or the first that is decided elsewhere. Where it is dropped before, with its
-/// runtime, the claim's drop ends the job.
+/// what follows moves it. As a future it drives the call to exactly one end: its own, or the first that is
+/// decided elsewhere. Where it is dropped before, with its runtime, the claim's drop ends the job.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     #[pin]
     call: Call<S, B>,
-    /// Dropped after the call: its slot outlives that. Boxed: most calls are as large as allocators have at hand,
-    /// and one that is answered inline needs none of it.
+    /// Dropped after the call: its slot outlives that. Boxed: a call that is answered inline has no need of it, and
+    /// with it many a call would be larger than what allocators keep at hand (glibc: 1,032 bytes).
     running: Option<Box<Running<St>>>,
 }
 

@@ -407,8 +407,7 @@ impl Shared {
     /// Lets a job go that has left the order, and remembers that it was there.
     fn retire(&self, id: JobId) {
         self.budget.release(Order::PLACE_BYTES);
-        let owner = self.ended.get(&id);
-        let owner = owner.map(|job| job.key().owner());
+        let owner = self.ended.get(&id).map(|job| job.key().owner());
         if let Some(owner) = owner {
             // First remembered, then removed: at no time is it unknown.
             self.tombstones.insert(id, owner);

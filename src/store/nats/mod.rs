@@ -33,6 +33,7 @@ use std::{
 use async_nats::{Client, jetstream::AckKind};
 use bytes::Bytes;
 use http::{HeaderMap, Response, request::Parts};
+use tokio::task::yield_now;
 
 pub use self::{
     changes::NatsChanges,
@@ -141,7 +142,11 @@ impl Store for NatsStore {
         id: JobId,
     ) -> impl Future<Output = Result<Lookup, NatsError>> + Send + Unpin + 'static {
         let shared = self.shared.clone();
-        Box::pin(async move { shared.lookup(id).await })
+        Box::pin(async move {
+            // Not begun by who polls it first: there may be no runtime yet, and nobody to be woken.
+            yield_now().await;
+            shared.lookup(id).await
+        })
     }
 
     fn changes(&self, id: JobId) -> NatsChanges {
