@@ -370,6 +370,8 @@ impl<St: Store> Running<St> {
         let job = &self.job;
         match finished {
             Ok(Finished::HandedBack) => tracing::debug!("job handed back"),
+            // Whoever has it counts it.
+            Ok(Finished::TakenOver) => tracing::debug!("job taken over"),
             Ok(finished) => {
                 tracing::debug!("job ended");
                 // Another end than its own comes from who canceled or deleted it.

@@ -226,8 +226,10 @@ pub enum Acceptance<C> {
 pub enum Finished {
     /// It has ended so.
     First,
-    /// Another end came first, and holds.
+    /// Another end came first, and holds: this claim's, or it was canceled or deleted.
     Late,
+    /// It is another process's by now, or has the end that that one gave it.
+    TakenOver,
     /// It has not ended: another process is to run it.
     HandedBack,
 }

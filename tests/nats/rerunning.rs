@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::jetstream;
 use http::{Request, StatusCode};
+use serde_json::Value;
 use tokio::{runtime::Runtime, sync::Notify, time::sleep};
 use tower::Layer;
 use tower_accepted::{
@@ -302,4 +304,126 @@ async fn a_job_that_is_canceled_in_the_queue_is_never_run() {
         send(&site, get(deleted.location())).await.status,
         StatusCode::NOT_FOUND
     );
+}
+
+/// A job that was begun, and handed back.
+struct Again {
+    servers: Servers,
+    location: String,
+    /// The record of its run as it was handed back: what it is written under, and what.
+    handed_back: (String, Value),
+}
+
+impl Again {
+    async fn start(options: &NatsOptions) -> Option<Self> {
+        let servers = Servers::one().await?;
+        let web = process(&servers, options.clone(), Jobs::builder()).await;
+        let first = process(&servers, options.clone(), Jobs::builder()).await;
+        let site = layered(&web, inner(async |_| ok("here")));
+        let begun = Counter::default();
+        let hanging = begun.clone();
+        let working = work(
+            &first,
+            inner(move |_| {
+                hanging.up();
+                std::future::pending::<Result<http::Response<Body>, Failed>>()
+            }),
+        );
+        let accepted = send(&site, request("PUT", "/it")).await;
+        until(async || begun.count() == 1).await;
+        first.drain(Duration::ZERO).await;
+        working.await.unwrap();
+        let location = accepted.location().to_owned();
+        let (_, id) = location.rsplit_once('/').unwrap();
+        let subject = format!("$KV.accepted_jobs.job.run.{id}");
+        let record = record(&servers, &subject).await;
+        assert_eq!(
+            (&record["attempts"], &record["holder"]),
+            (&1.into(), &Value::Null)
+        );
+        Some(Self {
+            handed_back: (subject, record),
+            servers,
+            location,
+        })
+    }
+
+    async fn write(&self, subject: String, record: &Value) {
+        let head = record.to_string();
+        let length = u32::try_from(head.len()).unwrap();
+        let payload = [&[1][..], &length.to_be_bytes(), head.as_bytes()].concat();
+        let jetstream = jetstream::new(self.servers.client().await);
+        let written = jetstream.publish(subject, payload.into()).await.unwrap();
+        written.await.unwrap();
+    }
+}
+
+/// What the bucket has under a subject.
+async fn record(servers: &Servers, subject: &str) -> Value {
+    let jetstream = jetstream::new(servers.client().await);
+    let bucket = jetstream.get_stream("KV_accepted_jobs").await.unwrap();
+    let entry = bucket.get_last_raw_message_by_subject(subject).await;
+    let payload = entry.unwrap().payload;
+    let length = u32::from_be_bytes(payload[1..5].try_into().unwrap()) as usize;
+    serde_json::from_slice(&payload[5..5 + length]).unwrap()
+}
+
+#[tokio::test]
+async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
+    let options = options().attempts(2);
+    let Some(again) = Again::start(&options).await else {
+        return;
+    };
+    // As of a worker that was killed between the two.
+    let (subject, mut claimed) = again.handed_back.clone();
+    claimed["attempts"] = 2.into();
+    claimed["holder"] = serde_json::json!({"claim": 7, "message": 1});
+    let claim = subject.replace("job.run", "claim") + ".2";
+    again.write(claim, &claimed).await;
+    let calls = Counter::default();
+    let begun = calls.clone();
+    let last = process(&again.servers, options, Jobs::builder()).await;
+    work(
+        &last,
+        inner(move |_| {
+            begun.up();
+            async { ok("a third time") }
+        }),
+    );
+    let site = layered(&last, inner(async |_| ok("here")));
+    let end = ended(&site, &again.location).await;
+    assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
+    assert_eq!(calls.count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_written_late_from_before_a_claim_does_not_end_it() {
+    let Some(again) = Again::start(&options()).await else {
+        return;
+    };
+    let second = process(&again.servers, options(), Jobs::builder()).await;
+    let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
+    let (begun, going) = (calls.clone(), go.clone());
+    work(
+        &second,
+        inner(move |_| {
+            begun.up();
+            let going = going.clone();
+            async move {
+                going.notified().await;
+                ok("second")
+            }
+        }),
+    );
+    until(async || calls.count() == 1).await;
+    let (subject, handed_back) = again.handed_back.clone();
+    assert_eq!(record(&again.servers, &subject).await["attempts"], 2);
+    again.write(subject.clone(), &handed_back).await;
+    // It is put right by who has the job.
+    until(async || record(&again.servers, &subject).await["attempts"] == 2).await;
+    go.notify_one();
+    let site = layered(&second, inner(async |_| ok("here")));
+    let end = ended(&site, &again.location).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
 }

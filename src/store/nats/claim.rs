@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     NatsError,
     envelope::seal,
-    log::{self, Refused},
+    log::{self, Refused, Repeating},
     record::{Record, Told, now, whole_millis},
     shared::Shared,
 };
@@ -55,8 +55,10 @@ pub(super) struct State {
     /// The record that was written last, and where.
     pub(super) record: Record,
     pub(super) sequence: u64,
-    /// Where somebody else wrote last, as far as was heard before this claim wrote anything.
+    /// Where somebody else wrote last, as far as was heard before this claim was written.
     heard: u64,
+    /// Whether the record that others read may not be this one: not yet, or somebody has written over it.
+    is_behind: bool,
     pub(super) written: Instant,
     /// What is not written yet.
     pub(super) told: Told,
@@ -105,6 +107,7 @@ impl Held {
                 record,
                 sequence,
                 heard: 0,
+                is_behind: false,
                 written: Instant::now(),
                 told: Told::default(),
             }),
@@ -126,9 +129,15 @@ impl Held {
     pub(super) fn is_due(&self, shared: &Shared) -> bool {
         let state = self.state.lock();
         !state.told.is_empty()
+            || state.is_behind
             || state.written.elapsed() > shared.options.retain / 4
             || (matches!(self.delivery, Delivery::Here(_))
                 && state.written.elapsed() > shared.options.lease / 4)
+    }
+
+    /// Whether the record that others read may be another than this claim's last.
+    pub(super) fn is_behind(&self) -> bool {
+        self.state.lock().is_behind
     }
 
     /// Writes what is not written yet, and with it that the job is alive.
@@ -144,7 +153,7 @@ impl Held {
             .rewrite(shared, &Bytes::new(), patience, |record| {
                 record.tell(&told);
                 if let (Delivery::Here(_), Some(holder)) = (&self.delivery, &mut record.holder) {
-                    holder.until = Some(now() + lease);
+                    holder.until = Some(now().saturating_add(lease));
                 }
             })
             .await;
@@ -173,6 +182,7 @@ impl Held {
     ) -> Result<bool, NatsError> {
         let subject = shared.names.run(self.id);
         let _turn = self.writing.acquire().await;
+        let mut repeating = Repeating::until(patience);
         loop {
             let (mut record, expected) = {
                 let state = self.state.lock();
@@ -202,23 +212,35 @@ impl Held {
                 Err(Refused::Conflict) => {}
                 Err(refused) => return Err(refused.into_error()),
             }
-            match shared.record(self.id).await? {
+            let found = match shared.record(self.id).await? {
                 // This write, whose answer was lost.
                 Some(found) if found.record.nonce == record.nonce => {
                     self.wrote(record, found.sequence);
                     return Ok(true);
                 }
+                Some(found) if found.record.is_ended() => {
+                    self.ended.cancel();
+                    return Ok(false);
+                }
                 // Another write of this claim came between.
                 Some(found) if found.record.is_held_by(self.claim) => {
                     self.wrote(found.record, found.sequence);
+                    found.sequence
                 }
+                // From before this claim: what whoever had the job wrote late, or what kept it from expiring.
+                Some(found) if found.record.attempts < record.attempts => found.sequence,
                 Some(_) => {
                     self.ended.cancel();
                     return Ok(false);
                 }
                 // It has expired: nobody has seen it since, and it is as it was.
-                None => self.state.lock().sequence = 0,
+                None => 0,
+            };
+            if found == expected {
+                let error = NatsError::unavailable("what was in the way is not there");
+                repeating.after(error, &subject).await?;
             }
+            self.state.lock().sequence = found;
         }
     }
 
@@ -247,27 +269,30 @@ impl Held {
         Ok(is_first)
     }
 
-    pub(super) fn wrote(&self, record: Record, sequence: u64) {
+    /// The claim is written, and with it the record of the job's run, at this place, or only in a place of its own
+    /// beside what `run` is the place of.
+    pub(super) fn took(&self, record: Record, run: u64, is_there: bool) {
+        self.wrote(record, run);
+        self.state.lock().is_behind |= !is_there;
+    }
+
+    fn wrote(&self, record: Record, sequence: u64) {
         let mut state = self.state.lock();
         // Two tasks may have written; the later one is the one that counts.
         if sequence >= state.sequence {
             state.record = record;
             state.sequence = sequence;
             state.written = Instant::now();
-        }
-        if state.heard > sequence {
-            self.ended.cancel();
+            state.is_behind = state.heard > sequence;
         }
     }
 
-    /// Somebody else has written at this place. What was there before this claim came does not count.
+    /// Somebody else has written at this place. What was there before this claim came does not count; what that
+    /// makes of the claim is found out when its record is written next.
     pub(super) fn hear(&self, sequence: u64) {
         let mut state = self.state.lock();
-        match state.sequence {
-            0 => state.heard = state.heard.max(sequence),
-            written if sequence > written => self.ended.cancel(),
-            _ => {}
-        }
+        state.heard = state.heard.max(sequence);
+        state.is_behind |= state.sequence != 0 && sequence > state.sequence;
     }
 
     /// Lets the queue forget the request.

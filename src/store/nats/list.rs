@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
 use super::{
@@ -49,8 +49,8 @@ pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsE
     let mut looked_up = stream::iter(looking).buffered(AT_ONCE);
     let mut jobs: Vec<(Cursor, Snapshot)> = Vec::new();
     let mut next = None;
-    while let Some((place, lookup)) = looked_up.try_next().await? {
-        let Lookup::Found(job) = lookup else {
+    while let Some(looked_up) = looked_up.next().await {
+        let Some((place, Lookup::Found(job))) = readable(looked_up)? else {
             continue;
         };
         if !filter.admits(&job) {
@@ -81,11 +81,29 @@ async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
     let created_at = |entry| Ok(found(entry)?.record.created_at);
     let mut all = places(shared, subjects, created_at).await?;
     let mut waiting = pin!(shared.all_waiting().await?);
-    while let Some((id, waiting)) = waiting.try_next().await? {
+    while let Some(waiting) = waiting.next().await {
+        let Some((id, waiting)) = readable(waiting)? else {
+            continue;
+        };
         let created_at = waiting.asked.created_at;
         all.push(Cursor { created_at, id });
     }
     Ok(all)
+}
+
+/// Leaves out what this version cannot read: a list of the others is better than none.
+fn readable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error @ NatsError::Unreadable { .. }) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "left out of a list"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What the newest entry of each subject in the bucket tells of its job's place; of the entries nothing is kept.
@@ -127,8 +145,9 @@ async fn places(
                 written: 0,
                 payload: message.payload.clone(),
             };
-            let created_at = created_at(entry)?;
-            places.push(Cursor { created_at, id });
+            if let Some(created_at) = readable(created_at(entry))? {
+                places.push(Cursor { created_at, id });
+            }
         }
         if count == 0 {
             break;

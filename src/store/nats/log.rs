@@ -112,18 +112,15 @@ pub(super) async fn write(
     let mut repeating = Repeating::until(patience);
     let mut is_unknown = false;
     loop {
-        match write_once(context, subject, expected, claim, payload).await {
-            Err(Refused::Unknown(error)) => repeating
-                .after(error, subject)
-                .await
-                .map_err(Refused::Unknown)?,
+        let error = match write_once(context, subject, expected, claim, payload).await {
+            Err(Refused::Unknown(error)) => error,
             // It may have been written before, into the last place there was.
-            Err(Refused::Full) if is_unknown => {
-                return Err(Refused::Unknown(Refused::Full.into_error()));
-            }
+            Err(Refused::Full) if is_unknown => Refused::Full.into_error(),
             done => return done,
-        }
+        };
         is_unknown = true;
+        let repeated = repeating.after(error, subject).await;
+        repeated.map_err(Refused::Unknown)?;
     }
 }
 

@@ -45,7 +45,7 @@ pub use self::{
 };
 use self::{
     claim::{Delivery, Held},
-    log::Repeating,
+    log::{Refused, Repeating},
     record::{Kept, Record, Told},
     shared::Shared,
     tasks::Tasks,
@@ -241,8 +241,15 @@ impl NatsStore {
             Outcome::Broke(code) => (Event::Broke(code), None, Bytes::new()),
             Outcome::Response(response) => {
                 let event = Event::Responded(response.status());
-                let (kept, body) = self.keep_result(held, response).await?;
-                (event, Some(kept), body)
+                match self.keep_result(held, response).await {
+                    Ok((kept, body)) => (event, Some(kept), body),
+                    // Such are the limits that somebody has set.
+                    Err(Refused::Full | Refused::TooLarge) => {
+                        tracing::warn!(id = %held.id, "there is no room for a result");
+                        (Event::Broke(ErrorCode::ResultTooLarge), None, Bytes::new())
+                    }
+                    Err(refused) => return Err(refused.into_error()),
+                }
             }
         };
         let started = end.started.map(record::time_of);
@@ -280,9 +287,24 @@ impl NatsStore {
                 );
             }
         }
-        Ok(match won {
-            true => Finished::First,
-            false => Finished::Late,
+        match won {
+            true => Ok(Finished::First),
+            false => self.late(held).await,
+        }
+    }
+
+    /// What became of a job that is not this claim's to end.
+    async fn late(&self, held: &Held) -> Result<Finished, NatsError> {
+        // This claim has ended it before.
+        if held.state.lock().record.is_ended() {
+            return Ok(Finished::Late);
+        }
+        let found = self.shared.record(held.id).await?;
+        let canceled = Some(ErrorCode::Canceled);
+        Ok(match found {
+            Some(found) if found.record.error != canceled => Finished::TakenOver,
+            // Of one that was deleted there may be nothing by now.
+            _ => Finished::Late,
         })
     }
 
@@ -299,7 +321,7 @@ impl NatsStore {
         &self,
         held: &Held,
         response: Response<Collected>,
-    ) -> Result<(Kept, Bytes), NatsError> {
+    ) -> Result<(Kept, Bytes), Refused> {
         let mut kept = Kept::new(&response);
         let body = response.into_body().bytes;
         if body.len() <= self.shared.inline() {
@@ -308,11 +330,8 @@ impl NatsStore {
         let (id, claim) = (held.id, held.claim);
         let subject = |part| self.shared.names.result_part(id, claim, part);
         let (context, size) = (&self.shared.context, self.shared.part());
-        let patience = claim::PATIENCE;
-        match parts::write(context, subject, &body, size, patience).await {
-            Ok(count) => kept.parts = Some(record::Parts { claim, count }),
-            Err(refused) => return Err(refused.into_error()),
-        }
+        let count = parts::write(context, subject, &body, size, claim::PATIENCE).await?;
+        kept.parts = Some(record::Parts { claim, count });
         Ok((kept, Bytes::new()))
     }
 
@@ -323,7 +342,7 @@ impl NatsStore {
         let (none, patience) = (Bytes::new(), claim::PATIENCE);
         let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
         if !rewritten.await? {
-            return Ok(Finished::Late);
+            return self.late(held).await;
         }
         if let Delivery::Taken(acker) = &held.delivery {
             let returned = acker.ack_with(AckKind::Nak(None)).await;

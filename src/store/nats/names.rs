@@ -59,6 +59,11 @@ impl Names {
         format!("$KV.{}_jobs.job.run.{id}", self.prefix)
     }
 
+    /// A claim of a job that was claimed before: which one that is, counted from 1.
+    pub(super) fn claim(&self, id: JobId, attempt: u32) -> String {
+        format!("$KV.{}_jobs.claim.{id}.{attempt}", self.prefix)
+    }
+
     /// The end of a job that was claimed.
     pub(super) fn end(&self, id: JobId) -> String {
         format!("$KV.{}_jobs.job.end.{id}", self.prefix)

@@ -108,7 +108,8 @@ impl Record {
     pub(super) fn here(new: &NewJob, asked: &Asked, holder: Holder) -> Self {
         let started = new
             .started
-            .map(|at| asked.created_at + whole_millis(at.saturating_duration_since(new.created)));
+            .map(|at| whole_millis(at.saturating_duration_since(new.created)))
+            .map(|waited| asked.created_at.saturating_add(waited));
         Self {
             status: match started {
                 None => Status::Queued,
@@ -167,7 +168,7 @@ impl Record {
     pub(super) fn hand_back(&mut self, pause: Duration) {
         self.revision += 1;
         self.holder = None;
-        self.not_before = (!pause.is_zero()).then(|| now() + whole_millis(pause));
+        self.not_before = (!pause.is_zero()).then(|| now().saturating_add(whole_millis(pause)));
     }
 
     /// How long it is not to be begun.

@@ -2,6 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use tokio::time::sleep;
+
 use super::{
     NatsError,
     claim::{Delivery, Held, NatsClaim},
@@ -20,6 +23,9 @@ use crate::{
 
 /// How often a key that changes under one's hands is looked at again.
 const ROUNDS: usize = 8;
+
+/// How long after it was looked at last.
+const SOON: Duration = Duration::from_millis(50);
 
 /// What a request with a key comes to.
 enum Keyed {
@@ -97,8 +103,20 @@ async fn submit(
         },
     };
     let asked = Asked::new(&new, &request, parts);
+    let body = match asked.parts {
+        None => &request.body[..],
+        Some(_) => &[],
+    };
+    let payload = seal(&asked, body);
+    // Before anything is written of it that a repeated request could join.
+    if payload.len() > shared.context.client().max_payload() {
+        if parts.is_some() && new.key.is_none() {
+            shared.leave_no_parts(new.id).await;
+        }
+        return Ok(Acceptance::TooLarge);
+    }
     if new.run_here {
-        return hold(shared, &new, &asked, &request).await;
+        return hold(shared, &new, &asked, &payload).await;
     }
     let listed = async {
         match &asked.owner {
@@ -106,7 +124,7 @@ async fn submit(
             None => Ok(()),
         }
     };
-    let (queued, listed) = tokio::join!(shared.enqueue(new.id, &asked, &request), listed);
+    let (queued, listed) = tokio::join!(shared.enqueue(new.id, &payload), listed);
     match queued {
         Ok(_) => {
             if let Err(error) = listed {
@@ -132,10 +150,10 @@ async fn hold(
     shared: &Arc<Shared>,
     new: &NewJob,
     asked: &Asked,
-    request: &NatsRecord,
+    payload: &Bytes,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let claim = rand::random();
-    let until = Some(now() + whole_millis(shared.options.lease));
+    let until = Some(now().saturating_add(whole_millis(shared.options.lease)));
     let holder = Holder {
         claim,
         message: None,
@@ -149,7 +167,7 @@ async fn hold(
         // Of its id there is a job: it was made for a request with its key, a moment ago.
         return Ok(Acceptance::Queued);
     };
-    let sequence = match shared.enqueue(new.id, asked, request).await {
+    let sequence = match shared.enqueue(new.id, payload).await {
         Ok(sequence) => sequence,
         Err(refused) => {
             // What cannot be taken back goes by itself: nobody has been told of it, unless it has a key.
@@ -204,19 +222,9 @@ impl Shared {
     /// replicas, since what is acknowledged is removed on each by itself: of a repeated write, one replica
     /// might find the first in its way, and another not. Up to 2.11 each decides for itself then, and from
     /// there on they differ.
-    async fn enqueue(
-        &self,
-        id: JobId,
-        asked: &Asked,
-        request: &NatsRecord,
-    ) -> Result<u64, Queueing> {
-        let body = match asked.parts {
-            None => &request.body[..],
-            Some(_) => &[],
-        };
-        let (subject, payload) = (self.names.queued(id), seal(asked, body));
-        let (context, patience) = (&self.context, self.patience());
-        let written = log::write(context, &subject, None, None, &payload, patience).await;
+    async fn enqueue(&self, id: JobId, payload: &Bytes) -> Result<u64, Queueing> {
+        let (subject, context, patience) = (self.names.queued(id), &self.context, self.patience());
+        let written = log::write(context, &subject, None, None, payload, patience).await;
         written.map_err(|refused| match refused {
             Refused::Full => Queueing::Refused(Acceptance::Full),
             Refused::TooLarge => Queueing::Refused(Acceptance::TooLarge),
@@ -287,6 +295,14 @@ impl Shared {
             let id = found.id.0;
             let is_gone = match self.lookup(id).await? {
                 Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
+                // One that was begun where its request came in is there before that is in the queue, and may
+                // yet be refused.
+                Lookup::Found(snapshot)
+                    if !snapshot.status.is_ended() && self.waiting(id).await?.is_none() =>
+                {
+                    sleep(SOON).await;
+                    continue;
+                }
                 Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
                 Lookup::Gone(_) => true,
                 Lookup::Unknown => match self.record(id).await? {

@@ -5,17 +5,19 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream::{AckKind, Message, message::Acker};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use http::{HeaderMap, request::Parts};
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     NatsError,
     claim::{Delivery, Held, NatsClaim},
     envelope::open,
+    log,
     names::Names,
     parts,
     record::{Record, instant, now, time},
     request::Asked,
-    shared::{Found, Shared},
+    shared::{Found, Shared, found},
 };
 use crate::{
     collect::Collected,
@@ -68,10 +70,21 @@ impl Drop for NatsTicket {
     }
 }
 
+/// A request as it was handed out.
+struct Opened {
+    id: JobId,
+    /// The job as it was made of it.
+    queued: Record,
+    may_rerun: bool,
+    head: Parts,
+    trailers: Option<HeaderMap>,
+    /// What of its body is with it.
+    body: Bytes,
+}
+
 /// What is to be done with a request that was handed out.
 enum Verdict {
-    /// It is claimed, with this record at this place, and this is its body.
-    Run(Record, u64, Bytes),
+    Run(Claimed, Bytes),
     /// Its job has ended.
     Done(Record),
     /// There is another message of the same request, and somebody has that.
@@ -80,10 +93,19 @@ enum Verdict {
     Later(Duration),
 }
 
+/// A claim that was written.
+struct Claimed {
+    record: Record,
+    /// Where the record of the job's run is.
+    run: u64,
+    /// Whether it says so there.
+    is_there: bool,
+}
+
 /// What is to be done, as far as what is known of the job tells.
 enum Plan {
     Leave(Verdict),
-    /// It is to be claimed, over this.
+    /// It is to be claimed, as this.
     Begin(Writing),
     Write(Writing),
 }
@@ -150,12 +172,7 @@ pub(super) async fn claim(
     let (delivered, place) = (info.delivered, info.stream_sequence);
     let (message, acker) = message.split();
     let acker = Arc::new(acker);
-    let subject = message.subject.as_str();
-    let opened = match Names::id(subject) {
-        Some(id) => open::<Asked>(subject, message.payload).map(|(asked, body)| (id, asked, body)),
-        None => Err(NatsError::unreadable(subject, "not a job's")),
-    };
-    let (id, asked, body) = match opened {
+    let opened = match Opened::new(shared, &message.subject, message.payload) {
         Ok(opened) => opened,
         Err(error) => {
             // A newer version may have written it, and may have a worker too.
@@ -163,34 +180,36 @@ pub(super) async fn claim(
             return Err(error);
         }
     };
+    let (id, queued) = (opened.id, &opened.queued);
     // For a body that is here already it is of no other use than to know.
-    let bytes = match asked.parts {
-        None => body.len(),
+    let bytes = match queued.parts {
+        None => opened.body.len(),
         Some(count) => count as usize * parts::LARGEST,
     };
     let charge = shared.budget.reserve(bytes.min(shared.budget.limit()));
-    if charge.is_none() && asked.parts.is_some() {
+    if charge.is_none() && queued.parts.is_some() {
         settle(&acker, AckKind::Nak(Some(NO_ROOM))).await?;
         return Ok(None);
     }
-    let claim = rand::random();
-    let may_rerun = asked.may_rerun(&shared.options);
-    // Known to who watches for others before anybody can see it.
-    let delivery = Delivery::Taken(acker.clone());
-    let held = Held::new(id, claim, delivery, may_rerun, Record::queued(&asked), 0);
-    let claimed = NatsClaim::new(shared, held);
     let attempt = Attempt {
         shared,
         id,
-        asked: &asked,
-        claim,
+        queued,
+        claim: rand::random(),
         place,
-        may_rerun,
+        may_rerun: opened.may_rerun,
         delivered,
     };
-    let body = match attempt.decide(body).await {
-        Ok(Verdict::Run(record, sequence, body)) => {
-            claimed.held.wrote(record, sequence);
+    // Known to who watches for others before anybody can see it.
+    let delivery = Delivery::Taken(acker.clone());
+    let may_rerun = attempt.may_rerun;
+    let held = Held::new(id, attempt.claim, delivery, may_rerun, queued.clone(), 0);
+    let claim = NatsClaim::new(shared, held);
+    let body = match attempt.decide(opened.body).await {
+        Ok(Verdict::Run(claimed, body)) => {
+            claim
+                .held
+                .took(claimed.record, claimed.run, claimed.is_there);
             body
         }
         Ok(Verdict::Later(pause)) => {
@@ -211,43 +230,48 @@ pub(super) async fn claim(
             return Err(error);
         }
     };
-    let (created_at, is_owned) = (asked.created_at, asked.owner.is_some());
-    let kind = Kind::new(&asked.kind);
-    let (head, trailers) = match asked.into_head(&shared.options) {
-        Ok(head) => head,
-        Err(error) => {
-            tracing::error!(%id, %error, "the request cannot be read");
-            return give_up(shared, claimed).await;
-        }
-    };
+    // Else who looks would see it wait until something is told of it.
+    if claim.held.is_behind()
+        && let Err(error) = claim.held.keep(shared).await
+    {
+        tracing::debug!(%error, %id, "a claim is not in the job's record yet");
+    }
     let body = Collected {
         charge,
         bytes: body,
-        trailers: trailers.map(Box::new),
+        trailers: opened.trailers.map(Box::new),
     };
     Ok(Some(Work {
-        claim: claimed,
+        claim,
         id,
-        created: instant(created_at),
-        created_at: time(created_at),
-        kind,
-        is_owned,
-        head,
+        created: instant(queued.created_at),
+        created_at: time(queued.created_at),
+        kind: Kind::new(&queued.kind),
+        is_owned: queued.owner.is_some(),
+        head: opened.head,
         body,
     }))
 }
 
-async fn give_up(
-    shared: &Arc<Shared>,
-    claimed: NatsClaim,
-) -> Result<Option<Work<NatsClaim>>, NatsError> {
-    let held = &claimed.held;
-    let retain = shared.options.retain;
-    let lost = |record: &mut Record| record.end(Event::Broke(ErrorCode::Lost), retain);
-    if held.end(shared, b"", lost).await? {
-        held.acknowledge(shared).await?;
+impl Opened {
+    fn new(shared: &Shared, subject: &str, payload: Bytes) -> Result<Self, NatsError> {
+        let Some(id) = Names::id(subject) else {
+            return Err(NatsError::unreadable(subject, "not a job's"));
+        };
+        let (asked, body) = open::<Asked>(subject, payload)?;
+        let (queued, options) = (Record::queued(&asked), &shared.options);
+        let may_rerun = asked.may_rerun(options);
+        let head = asked.into_head(options);
+        let (head, trailers) = head.map_err(|error| NatsError::unreadable(subject, error))?;
+        Ok(Self {
+            id,
+            queued,
+            may_rerun,
+            head,
+            trailers,
+            body,
+        })
     }
-    Ok(None)
 }
 
 async fn settle(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {
@@ -256,10 +280,14 @@ async fn settle(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {
 }
 
 /// A request that was handed out, and what is known about that.
+///
+/// Whatever decides who runs it is written where nothing was, in one step of the servers' (see [`Shared::put`]):
+/// the first claim as the record of the job's run, each later one as a record of its own, named by how many there
+/// were before. Who has written that has the job; the record of its run, where everybody reads, follows.
 struct Attempt<'a> {
     shared: &'a Shared,
     id: JobId,
-    asked: &'a Asked,
+    queued: &'a Record,
     claim: u64,
     /// Where in the queue it is.
     place: u64,
@@ -271,20 +299,22 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Finds out what is to be done with it. An error comes from before anything was written.
     async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
-        let mut body = self.asked.parts.is_none().then_some(with_it);
+        let parts = self.queued.parts;
+        let mut body = parts.is_none().then_some(with_it);
         // What is handed out for the first time has no record as a rule: that is tried without a look,
         // unless a large body would be read for it.
-        let mut found = match self.delivered > 1 || body.is_none() {
-            true => self.shared.record(self.id).await?,
+        let mut known = match self.delivered > 1 || body.is_none() {
+            true => self.known().await?,
             false => None,
         };
         for _ in 0..ROUNDS {
-            let is_known = found.is_some() || !self.may_be_forgotten().await?;
-            let mut writing = match self.plan(found, is_known) {
+            let is_known = known.is_some() || !self.may_be_forgotten().await?;
+            let run = known.as_ref().map(|known| known.sequence);
+            let mut writing = match self.plan(known, is_known) {
                 Plan::Leave(verdict) => return Ok(verdict),
                 Plan::Write(writing) => writing,
                 Plan::Begin(writing) => {
-                    if let (None, Some(count)) = (&body, self.asked.parts) {
+                    if let (None, Some(count)) = (&body, parts) {
                         body = self.shared.request_body(self.id, count).await?;
                     }
                     match body {
@@ -296,22 +326,45 @@ impl Attempt<'_> {
             if let Some(sequence) = self.put(&mut writing).await? {
                 let record = writing.record;
                 return Ok(match record.holder {
-                    Some(_) => Verdict::Run(record, sequence, body.unwrap_or_default()),
+                    Some(_) => {
+                        let claimed = Claimed {
+                            record,
+                            run: run.unwrap_or(sequence),
+                            is_there: run.is_none(),
+                        };
+                        Verdict::Run(claimed, body.unwrap_or_default())
+                    }
                     None if record.is_ended() => Verdict::Done(record),
                     None => Verdict::Later(record.pause()),
                 });
             }
             // Somebody was faster.
-            found = self.shared.record(self.id).await?;
+            known = self.known().await?;
         }
         Ok(Verdict::Later(SOON))
     }
 
-    /// What is to be done with a job of which this was found, and whether nothing is missing in that.
-    fn plan(&self, found: Option<Found>, is_known: bool) -> Plan {
-        let Some(found) = found else {
+    /// The job's record, where it is; as it is by the last claim, which may not be written there yet.
+    async fn known(&self) -> Result<Option<Found>, NatsError> {
+        let Some(mut known) = self.shared.record(self.id).await? else {
+            return Ok(None);
+        };
+        while !known.record.is_ended() {
+            let next = known.record.attempts.saturating_add(1);
+            let subject = self.shared.names.claim(self.id, next);
+            match log::last(&self.shared.streams.jobs, &subject).await? {
+                Some(entry) => known.record = found(entry)?.record,
+                None => break,
+            }
+        }
+        Ok(Some(known))
+    }
+
+    /// What is to be done with a job of which this is known, and whether nothing is missing in that.
+    fn plan(&self, known: Option<Found>, is_known: bool) -> Plan {
+        let Some(known) = known else {
             let first = Writing {
-                record: Record::queued(self.asked),
+                record: self.queued.clone(),
                 subject: self.shared.names.run(self.id),
                 expected: 0,
             };
@@ -322,9 +375,9 @@ impl Attempt<'_> {
         };
         let options = &self.shared.options;
         let mut writing = Writing {
-            record: found.record,
-            subject: found.subject,
-            expected: found.sequence,
+            record: known.record,
+            subject: known.subject,
+            expected: known.sequence,
         };
         let record = &mut writing.record;
         if record.is_ended() {
@@ -342,7 +395,8 @@ impl Attempt<'_> {
             // Its process runs it, and says until when that is to be believed.
             Some(holder) if holder.until.is_some_and(|until| until > now()) => {
                 let left = holder.until.unwrap_or_default().saturating_sub(now());
-                Plan::Leave(Verdict::Later(Duration::from_millis(left + 500)))
+                let left = Duration::from_millis(left.saturating_add(500));
+                Plan::Leave(Verdict::Later(left.min(LONGEST_PAUSE)))
             }
             // Handed out once, and yet somebody has it: the servers have lost count. If that one is
             // gone, its lease will tell.
@@ -356,8 +410,8 @@ impl Attempt<'_> {
             Some(_) if attempts <= 1 => Plan::Begin(writing),
             Some(_) => {
                 let doublings = attempts.saturating_sub(2).min(16);
-                let pause = (options.lease * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
-                record.hand_back(pause);
+                let pause = options.lease.saturating_mul(2_u32.pow(doublings));
+                record.hand_back(pause.min(LONGEST_PAUSE));
                 Plan::Write(writing)
             }
         }
@@ -370,11 +424,16 @@ impl Attempt<'_> {
             return Ok(false);
         }
         let since = self.shared.claims_known_since().await?;
-        Ok(self.asked.created_at < since)
+        Ok(self.queued.created_at < since)
     }
 
     fn begin(&self, mut writing: Writing) -> Writing {
         writing.record.claim(self.claim, self.place);
+        if writing.expected != 0 {
+            let attempts = writing.record.attempts;
+            writing.subject = self.shared.names.claim(self.id, attempts);
+            writing.expected = 0;
+        }
         writing
     }
 

@@ -149,7 +149,10 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 match Some(held.claim) == claim {
                     true => {}
                     false if Names::is_end(&change.subject) => held.ended.cancel(),
-                    false => held.hear(sequence),
+                    false => {
+                        held.hear(sequence);
+                        shared.told.notify_one();
+                    }
                 }
             }
             shared.interest.tell(id);

@@ -143,7 +143,7 @@ impl Shared {
                 return log::delete(&self.streams.queue, *sequence).await;
             }
             // Whoever is alive does that itself, and sooner.
-            if now().saturating_sub(written) > 2 * whole_millis(self.quarter()) {
+            if now().saturating_sub(written) > whole_millis(self.quarter()).saturating_mul(2) {
                 let mut run = found(run)?;
                 let claim = run.record.holder.map(|holder| holder.claim);
                 let (at, patience) = (run.sequence, self.patience());
@@ -169,7 +169,7 @@ impl Shared {
 
     /// The same as far as records are kept without anybody's doing, and some time less.
     fn claims_kept_since(&self) -> u64 {
-        now().saturating_sub(3 * whole_millis(self.quarter()))
+        now().saturating_sub(whole_millis(self.quarter()).saturating_mul(3))
     }
 
     pub(super) fn quarter(&self) -> Duration {
