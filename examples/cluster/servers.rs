@@ -204,7 +204,7 @@ impl Drop for Node {
 }
 
 /// `NATS_SERVER` names another one than that which is installed.
-fn program() -> OsString {
+pub(crate) fn program() -> OsString {
     env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into())
 }
 
