@@ -6,7 +6,7 @@
 //! `ACCEPTED_CHAOS_JOBS=10000 cargo test --all-features --test nats chaos -- --nocapture`
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     env, fs,
     io::Write,
     path::{Path, PathBuf},
@@ -132,6 +132,11 @@ async fn a_worker_process() {
         return;
     };
     let (url, journal) = told.split_once(' ').expect("a URL and a file");
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     let client = connect(url).await;
     let store = loop {
         // The cluster may be without a leader when this is started.
@@ -174,6 +179,7 @@ async fn every_job_ends_and_none_is_lost_or_done_twice_whatever_is_killed() {
     };
     let mut site = Site::start(servers, seed).await;
     let run = site.run(jobs as usize).await;
+    println!("{}", site.losses());
     run.check(&site.journal());
     println!("{}", run.summary(&site));
 }
@@ -264,6 +270,17 @@ impl Site {
 
     fn journal(&self) -> String {
         fs::read_to_string(self.folder.path().join("journal")).expect("lines")
+    }
+
+    /// Of how many jobs the workers have said that they are lost, by why.
+    fn losses(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join("workers.log")).expect("lines");
+        let mut losses = BTreeMap::<&str, usize>::new();
+        for line in log.lines().filter(|line| line.contains("a job is lost")) {
+            let (_, why) = line.split_once("why=").unwrap_or_default();
+            *losses.entry(why).or_default() += 1;
+        }
+        format!("lost, as the workers say: {losses:?}")
     }
 
     /// Sends requests and sees every accepted one to its end, while things are killed.
