@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use serde_json::Value;
 use tokio::{runtime::Runtime, sync::Notify, time::sleep};
@@ -14,7 +15,7 @@ use tower_accepted::{
 
 use crate::{
     server::Servers,
-    site::{ended, layered, options, process, until, work},
+    site::{ended, layered, options, process, until, waiting, work},
     support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
 };
 
@@ -193,15 +194,7 @@ async fn a_call_that_was_handed_over_goes_on_where_a_worker_of_its_process_is_ha
     };
     let both = process(&servers, options(), Jobs::builder()).await;
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
-    let (begun, going) = (calls.clone(), go.clone());
-    let service = inner(move |_| {
-        begun.up();
-        let going = going.clone();
-        async move {
-            going.notified().await;
-            ok("done")
-        }
-    });
+    let service = waiting(&calls, &go, "done");
     work(&both, service.clone());
     let when = When::After(Duration::from_millis(50));
     let site = both.layer().when(when).layer(service);
@@ -347,15 +340,23 @@ impl Again {
             location,
         })
     }
+}
 
-    async fn write(&self, subject: String, record: &Value) {
-        let head = record.to_string();
-        let length = u32::try_from(head.len()).unwrap();
-        let payload = [&[1][..], &length.to_be_bytes(), head.as_bytes()].concat();
-        let jetstream = jetstream::new(self.servers.client().await);
-        let written = jetstream.publish(subject, payload.into()).await.unwrap();
-        written.await.unwrap();
-    }
+/// Claims a job that this is the record of once more, as a worker that is nowhere.
+async fn claim(servers: &Servers, subject: &str, mut record: Value) {
+    record["attempts"] = 2.into();
+    record["holder"] = serde_json::json!({"claim": 7, "message": 1});
+    let subject = subject.replace("job.run", "claim") + ".2";
+    write(servers, subject, &record).await;
+}
+
+async fn write(servers: &Servers, subject: String, record: &Value) {
+    let head = record.to_string();
+    let length = u32::try_from(head.len()).unwrap();
+    let payload = [&[1][..], &length.to_be_bytes(), head.as_bytes()].concat();
+    let jetstream = jetstream::new(servers.client().await);
+    let written = jetstream.publish(subject, payload.into()).await.unwrap();
+    written.await.unwrap();
 }
 
 /// What the bucket has under a subject.
@@ -375,11 +376,8 @@ async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
         return;
     };
     // As of a worker that was killed between the two.
-    let (subject, mut claimed) = again.handed_back.clone();
-    claimed["attempts"] = 2.into();
-    claimed["holder"] = serde_json::json!({"claim": 7, "message": 1});
-    let claim = subject.replace("job.run", "claim") + ".2";
-    again.write(claim, &claimed).await;
+    let (subject, record) = again.handed_back;
+    claim(&again.servers, &subject, record).await;
     let calls = Counter::default();
     let begun = calls.clone();
     let last = process(&again.servers, options, Jobs::builder()).await;
@@ -403,22 +401,11 @@ async fn what_is_written_late_from_before_a_claim_does_not_end_it() {
     };
     let second = process(&again.servers, options(), Jobs::builder()).await;
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
-    let (begun, going) = (calls.clone(), go.clone());
-    work(
-        &second,
-        inner(move |_| {
-            begun.up();
-            let going = going.clone();
-            async move {
-                going.notified().await;
-                ok("second")
-            }
-        }),
-    );
+    work(&second, waiting(&calls, &go, "second"));
     until(async || calls.count() == 1).await;
     let (subject, handed_back) = again.handed_back.clone();
-    assert_eq!(record(&again.servers, &subject).await["attempts"], 2);
-    again.write(subject.clone(), &handed_back).await;
+    until(async || record(&again.servers, &subject).await["attempts"] == 2).await;
+    write(&again.servers, subject.clone(), &handed_back).await;
     // It is put right by who has the job.
     until(async || record(&again.servers, &subject).await["attempts"] == 2).await;
     go.notify_one();
@@ -426,4 +413,42 @@ async fn what_is_written_late_from_before_a_claim_does_not_end_it() {
     let end = ended(&site, &again.location).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn a_later_claim_is_known_for_as_long_as_its_request_waits() {
+    let options = options().retain(Duration::from_secs(4));
+    let Some(again) = Again::start(&options).await else {
+        return;
+    };
+    let (subject, handed_back) = again.handed_back;
+    claim(&again.servers, &subject, handed_back).await;
+    // Without a worker: whoever is there keeps the record from expiring, and with it what the claim says.
+    let _web = process(&again.servers, options, Jobs::builder()).await;
+    until(async || record(&again.servers, &subject).await["attempts"] == 2).await;
+}
+
+#[tokio::test]
+async fn what_another_has_claimed_since_is_not_handed_out_by_who_was_thought_dead() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().lease(Duration::from_secs(600));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let (calls, never) = (Counter::default(), Arc::new(Notify::new()));
+    let working = work(&worker, waiting(&calls, &never, "never"));
+    let accepted = send(&site, request("PUT", "/it")).await;
+    until(async || calls.count() == 1).await;
+    let (_, id) = accepted.location().rsplit_once('/').unwrap();
+    let subject = format!("$KV.accepted_jobs.job.run.{id}");
+    claim(&servers, &subject, record(&servers, &subject).await).await;
+    worker.drain(Duration::ZERO).await;
+    working.await.unwrap();
+    let jetstream = jetstream::new(servers.client().await);
+    let queue = jetstream.get_stream("accepted_queue").await.unwrap();
+    let workers: PullConsumer = queue.get_consumer("accepted_workers").await.unwrap();
+    let mut handed_out = workers.fetch().max_messages(1).messages().await.unwrap();
+    assert!(handed_out.next().await.is_none());
 }

@@ -1,8 +1,9 @@
 //! What a process of a site has: a registry, and the service behind its layer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use http::{Request, Response};
+use tokio::{sync::Notify, task::JoinHandle};
 use tower::{BoxError, Layer, Service};
 use tower_accepted::{
     Builder, Jobs, RequestBody,
@@ -11,7 +12,7 @@ use tower_accepted::{
 
 use crate::{
     server::Servers,
-    support::{Answer, Body, get, send, with},
+    support::{Answer, Body, Counter, Failed, get, inner, ok, send, with},
 };
 
 /// Short times, so that what takes one is over soon.
@@ -43,10 +44,7 @@ pub(crate) async fn connected(
 /// Runs a worker in this process.
 pub(crate) fn work<S, R>(jobs: &Jobs<NatsStore>, service: S) -> JoinHandle<()>
 where
-    S: Service<http::Request<RequestBody<Body>>, Response = http::Response<R>>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Request<RequestBody<Body>>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError> + Send,
     R: http_body::Body + Send + 'static,
@@ -55,10 +53,34 @@ where
     tokio::spawn(jobs.worker::<_, Body>(service).run())
 }
 
+/// A service that counts its calls, and answers each with its name when it is let go on.
+pub(crate) fn waiting(
+    calls: &Counter,
+    go: &Arc<Notify>,
+    name: &'static str,
+) -> impl Service<
+    Request<RequestBody<Body>>,
+    Response = Response<Body>,
+    Error = Failed,
+    Future = impl Future<Output = Result<Response<Body>, Failed>> + Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let (begun, go) = (calls.clone(), go.clone());
+    inner(move |_| {
+        begun.up();
+        let go = go.clone();
+        async move {
+            go.notified().await;
+            ok(name)
+        }
+    })
+}
+
 /// Waits at the monitor for the end of a job.
 pub(crate) async fn ended<S, R>(site: &S, location: &str) -> Answer
 where
-    S: Service<http::Request<Body>, Response = http::Response<R>> + Clone,
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
     R: http_body::Body<Data = bytes::Bytes>,
     R::Error: Into<BoxError>,

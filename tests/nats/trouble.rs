@@ -7,13 +7,14 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::{sync::Notify, time::sleep};
-use tower_accepted::{JobId, Jobs, RequestBody};
+use tokio::{runtime::Runtime, sync::Notify, time::sleep};
+use tower::Layer;
+use tower_accepted::{JobId, Jobs, RequestBody, When};
 
 use crate::{
     server::Servers,
-    site::{connected, ended, layered, options, process, until, work},
-    support::{Body, Counter, Failed, get, inner, ok, post, request, send},
+    site::{connected, ended, layered, options, process, until, waiting, work},
+    support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
     wire::Wire,
 };
 
@@ -170,18 +171,7 @@ async fn a_request_that_is_in_the_queue_twice_is_run_once() {
     put_back(&servers, messages(&queue).await).await;
     assert_eq!(messages(&queue).await.len(), 2);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
-    let (begun, going) = (calls.clone(), go.clone());
-    work(
-        &worker,
-        inner(move |_| {
-            begun.up();
-            let going = going.clone();
-            async move {
-                going.notified().await;
-                ok("done")
-            }
-        }),
-    );
+    work(&worker, waiting(&calls, &go, "done"));
     until(async || messages(&queue).await.len() == 1).await;
     go.notify_one();
     let end = ended(&site, accepted.location()).await;
@@ -430,4 +420,86 @@ async fn a_result_that_cannot_be_read_now_is_503_and_gone_only_with_its_job() {
     send(&site, request("DELETE", accepted.location())).await;
     let gone = send(&site, result()).await;
     assert_eq!(gone.status, StatusCode::NOT_FOUND, "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_found_is_waited_for_as_long_as_it_may_be_there() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().inline(1_000);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, large("/large")).await;
+    let bodies = stream(&servers, "accepted_requests").await;
+    let parts = messages(&bodies).await;
+    bodies.purge().await.unwrap();
+    let calls = Counter::default();
+    work(&worker, counting!(calls, "done"));
+    let queue = stream(&servers, "accepted_queue").await;
+    until(async || {
+        let info = queue.consumer_info("accepted_workers").await.unwrap();
+        info.num_redelivered > 0
+    })
+    .await;
+    assert_eq!(calls.count(), 0);
+    put_back(&servers, parts).await;
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn a_request_whose_body_has_expired_is_lost() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().inline(1_000);
+    let options = options.max_queued_for(Duration::from_secs(2));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, large("/large")).await;
+    let bodies = stream(&servers, "accepted_requests").await;
+    until(async || messages(&bodies).await.is_empty()).await;
+    let calls = Counter::default();
+    work(&worker, counting!(calls, "done"));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
+    assert_eq!(calls.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_key_is_good_for_a_request_that_its_process_did_not_bring_to_the_queue() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let keyed = || with(post("/it"), &[("idempotency-key", "\"once\"")]);
+    let doomed = Runtime::new().unwrap();
+    let url = servers.url();
+    let first = doomed
+        .spawn(async move {
+            let client = async_nats::connect(url).await.unwrap();
+            let jobs = connected(client, options(), Jobs::builder()).await;
+            let when = When::After(Duration::from_millis(50));
+            let hanging = inner(|_| std::future::pending::<Result<http::Response<Body>, Failed>>());
+            send(&jobs.layer().when(when).layer(hanging), keyed()).await
+        })
+        .await
+        .unwrap();
+    doomed.shutdown_background();
+    // As if that had died a moment sooner.
+    let queue = stream(&servers, "accepted_queue").await;
+    queue.purge().await.unwrap();
+    let other = process(&servers, options(), Jobs::builder()).await;
+    let site = layered(&other, inner(async |_| ok("here")));
+    let again = send(&site, keyed()).await;
+    assert_eq!(again.status, StatusCode::SERVICE_UNAVAILABLE, "{again:?}");
+    let calls = Counter::default();
+    work(&other, counting!(calls, "done"));
+    until(async || send(&site, keyed()).await.status == StatusCode::ACCEPTED).await;
+    let end = ended(&site, first.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
 }

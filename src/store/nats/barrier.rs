@@ -1,7 +1,7 @@
 //! Reads that are up to date whichever server has just become the leader.
 //!
 //! Who has just become the leader of a stream answers reads, and may not have applied yet all that its
-//! predecessor has acknowledged. Where something is found that does no harm; but "there is none" may be
+//! predecessor has acknowledged. Where something is found that does no harm as a rule; but "there is none" may be
 //! wrong. A removal goes through the replicas' log, also of a message that is not there: when it has
 //! been answered, all that was acknowledged before it was asked for has been applied.
 //!
@@ -70,10 +70,7 @@ impl Barrier {
             return Ok(Some(there));
         }
         for round in 0..self.rounds {
-            if round > 0 {
-                sleep(NEWS_OF_A_LEADER).await;
-            }
-            self.raise().await?;
+            self.round(round).await?;
             if let Some(there) = read().await? {
                 return Ok(Some(there));
             }
@@ -84,7 +81,23 @@ impl Barrier {
         }
     }
 
-    /// Returns when what was acknowledged before is seen by every read that comes.
+    /// Returns when a read that comes is up to date with what was acknowledged before, also where something older is
+    /// there.
+    pub(super) async fn pass(&self) -> Result<(), NatsError> {
+        for round in 0..self.rounds {
+            self.round(round).await?;
+        }
+        Ok(())
+    }
+
+    async fn round(&self, round: usize) -> Result<(), NatsError> {
+        if round > 0 {
+            sleep(NEWS_OF_A_LEADER).await;
+        }
+        self.raise().await
+    }
+
+    /// Returns when what was acknowledged before is seen by every read that the same leader answers.
     async fn raise(&self) -> Result<(), NatsError> {
         let (answer, answered) = oneshot::channel();
         let asked = self.asking.try_send(answer);

@@ -135,11 +135,6 @@ impl Held {
                 && state.written.elapsed() > shared.options.lease / 4)
     }
 
-    /// Whether the record that others read may be another than this claim's last.
-    pub(super) fn is_behind(&self) -> bool {
-        self.state.lock().is_behind
-    }
-
     /// Writes what is not written yet, and with it that the job is alive.
     pub(super) async fn keep(&self, shared: &Shared) -> Result<(), NatsError> {
         let (told, renews) = {
@@ -228,7 +223,12 @@ impl Held {
                     found.sequence
                 }
                 // From before this claim: what whoever had the job wrote late, or what kept it from expiring.
-                Some(found) if found.record.attempts < record.attempts => found.sequence,
+                Some(found) if found.record.attempts < record.attempts => {
+                    // Who follows the job is to see what comes next as newer.
+                    let mut state = self.state.lock();
+                    state.record.revision = record.revision.max(found.record.revision) + 1;
+                    found.sequence
+                }
                 Some(_) => {
                     self.ended.cancel();
                     return Ok(false);

@@ -1,5 +1,6 @@
 //! Jobs in NATS JetStream: [the story](crate::nats).
 
+mod attempt;
 mod barrier;
 mod changes;
 mod claim;
@@ -345,6 +346,11 @@ impl NatsStore {
             return self.late(held).await;
         }
         if let Delivery::Taken(acker) = &held.delivery {
+            // Whoever has claimed it since, this one having been thought dead, is not to lose it.
+            let record = held.state.lock().record.clone();
+            if self.shared.claim_after(held.id, &record).await?.is_some() {
+                return Ok(Finished::TakenOver);
+            }
             let returned = acker.ack_with(AckKind::Nak(None)).await;
             returned.map_err(NatsError::unavailable)?;
             // Before this process may go: else it is handed out when its lease has ended.

@@ -226,6 +226,12 @@ impl Record {
         self.holder.is_some_and(|holder| holder.claim == claim)
     }
 
+    /// Whether it was begun by the process that took its request, and that one has let its lease end.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let until = self.holder.and_then(|holder| holder.until);
+        !self.is_ended() && until.is_some_and(|until| until <= now())
+    }
+
     pub(super) fn is_ended(&self) -> bool {
         self.status.is_ended()
     }

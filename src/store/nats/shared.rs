@@ -130,6 +130,34 @@ impl Shared {
         Ok(None)
     }
 
+    /// The job's record as [`record`](Self::record) has it, at its place; but as it is by its last claim, where it does
+    /// not tell of that yet.
+    pub(super) async fn known(&self, id: JobId) -> Result<Option<Found>, NatsError> {
+        let Some(mut known) = self.record(id).await? else {
+            return Ok(None);
+        };
+        while !known.record.is_ended() {
+            match self.claim_after(id, &known.record).await? {
+                Some(claimed) => known.record = claimed,
+                None => break,
+            }
+        }
+        Ok(Some(known))
+    }
+
+    /// The claim of a job that came after this record of it.
+    pub(super) async fn claim_after(
+        &self,
+        id: JobId,
+        record: &Record,
+    ) -> Result<Option<Record>, NatsError> {
+        let subject = self.names.claim(id, record.attempts.saturating_add(1));
+        match log::last(&self.streams.jobs, &subject).await? {
+            Some(entry) => Ok(Some(found(entry)?.record)),
+            None => Ok(None),
+        }
+    }
+
     /// What is known of a job.
     pub(super) async fn lookup(&self, id: JobId) -> Result<Lookup, NatsError> {
         let known = self.barrier.read(|| self.look(id)).await?;
@@ -188,10 +216,13 @@ impl Shared {
         let payload = seal(record, body);
         let context = &self.context;
         let mut repeating = Repeating::until(patience);
+        let mut is_in_the_way = false;
         loop {
             match log::write(context, subject, Some(expected), claim, &payload, patience).await {
                 Ok(sequence) => return Ok(Some(sequence)),
-                Err(Refused::Conflict) => {}
+                Err(Refused::Conflict) => is_in_the_way = true,
+                // What was in the way may have been this, into the last place there was.
+                Err(Refused::Full) if is_in_the_way => {}
                 Err(refused) => return Err(refused.into_error()),
             }
             // Of somebody else, or of this very write, whose answer was lost: that has to be known.

@@ -296,12 +296,17 @@ impl Shared {
             let is_gone = match self.lookup(id).await? {
                 Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 // One that was begun where its request came in is there before that is in the queue, and may
-                // yet be refused.
+                // yet be refused; or its process is gone, and it never comes there.
                 Lookup::Found(snapshot)
                     if !snapshot.status.is_ended() && self.waiting(id).await?.is_none() =>
                 {
-                    sleep(SOON).await;
-                    continue;
+                    match self.record(id).await? {
+                        Some(found) if found.record.is_abandoned() => false,
+                        _ => {
+                            sleep(SOON).await;
+                            continue;
+                        }
+                    }
                 }
                 Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
                 Lookup::Gone(_) => true,

@@ -10,21 +10,16 @@ use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     NatsError,
+    attempt::{Attempt, Verdict},
     claim::{Delivery, Held, NatsClaim},
     envelope::open,
-    log,
     names::Names,
     parts,
-    record::{Record, instant, now, time},
+    record::{Record, instant, time},
     request::Asked,
-    shared::{Found, Shared, found},
+    shared::Shared,
 };
-use crate::{
-    collect::Collected,
-    estimate::Kind,
-    job::{ErrorCode, Event, JobId},
-    store::Work,
-};
+use crate::{collect::Collected, estimate::Kind, job::JobId, store::Work};
 
 /// How long a request for work waits at the server, and so a worker that is to leave for its answer: one
 /// that nobody waits for any more swallows a request that is handed back, with server 2.9.
@@ -38,15 +33,6 @@ const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
 
 /// The same where this process has no room for its body.
 const NO_ROOM: Duration = Duration::from_secs(1);
-
-/// The same where its job changes while it is looked at.
-const SOON: Duration = Duration::from_millis(100);
-
-/// How often a job that changes while it is looked at is looked at again.
-const ROUNDS: usize = 3;
-
-/// The longest pause before a request is begun again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// A request that JetStream has handed to this process. Dropped, it is handed out again at once.
 #[derive(Debug)]
@@ -80,41 +66,6 @@ struct Opened {
     trailers: Option<HeaderMap>,
     /// What of its body is with it.
     body: Bytes,
-}
-
-/// What is to be done with a request that was handed out.
-enum Verdict {
-    Run(Claimed, Bytes),
-    /// Its job has ended.
-    Done(Record),
-    /// There is another message of the same request, and somebody has that.
-    Double,
-    /// It is not for now.
-    Later(Duration),
-}
-
-/// A claim that was written.
-struct Claimed {
-    record: Record,
-    /// Where the record of the job's run is.
-    run: u64,
-    /// Whether it says so there.
-    is_there: bool,
-}
-
-/// What is to be done, as far as what is known of the job tells.
-enum Plan {
-    Leave(Verdict),
-    /// It is to be claimed, as this.
-    Begin(Writing),
-    Write(Writing),
-}
-
-/// A record that is to be written, and over what.
-struct Writing {
-    record: Record,
-    subject: String,
-    expected: u64,
 }
 
 /// Waits for requests, and takes all that are there up to `most`.
@@ -207,9 +158,12 @@ pub(super) async fn claim(
     let claim = NatsClaim::new(shared, held);
     let body = match attempt.decide(opened.body).await {
         Ok(Verdict::Run(claimed, body)) => {
-            claim
-                .held
-                .took(claimed.record, claimed.run, claimed.is_there);
+            let is_there = claimed.is_there;
+            claim.held.took(claimed.record, claimed.run, is_there);
+            if !is_there {
+                // For those who look; written beside the call.
+                shared.told.notify_one();
+            }
             body
         }
         Ok(Verdict::Later(pause)) => {
@@ -230,12 +184,7 @@ pub(super) async fn claim(
             return Err(error);
         }
     };
-    // Else who looks would see it wait until something is told of it.
-    if claim.held.is_behind()
-        && let Err(error) = claim.held.keep(shared).await
-    {
-        tracing::debug!(%error, %id, "a claim is not in the job's record yet");
-    }
+    // From here on nothing is waited for: a claim is let go of by whoever has it, and else by nobody.
     let body = Collected {
         charge,
         bytes: body,
@@ -277,190 +226,4 @@ impl Opened {
 async fn settle(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {
     let settled = acker.ack_with(kind).await;
     settled.map_err(NatsError::unavailable)
-}
-
-/// A request that was handed out, and what is known about that.
-///
-/// Whatever decides who runs it is written where nothing was, in one step of the servers' (see [`Shared::put`]):
-/// the first claim as the record of the job's run, each later one as a record of its own, named by how many there
-/// were before. Who has written that has the job; the record of its run, where everybody reads, follows.
-struct Attempt<'a> {
-    shared: &'a Shared,
-    id: JobId,
-    queued: &'a Record,
-    claim: u64,
-    /// Where in the queue it is.
-    place: u64,
-    may_rerun: bool,
-    /// How often it was handed out, this time included.
-    delivered: i64,
-}
-
-impl Attempt<'_> {
-    /// Finds out what is to be done with it. An error comes from before anything was written.
-    async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
-        let parts = self.queued.parts;
-        let mut body = parts.is_none().then_some(with_it);
-        // What is handed out for the first time has no record as a rule: that is tried without a look,
-        // unless a large body would be read for it.
-        let mut known = match self.delivered > 1 || body.is_none() {
-            true => self.known().await?,
-            false => None,
-        };
-        for _ in 0..ROUNDS {
-            let is_known = known.is_some() || !self.may_be_forgotten().await?;
-            let run = known.as_ref().map(|known| known.sequence);
-            let mut writing = match self.plan(known, is_known) {
-                Plan::Leave(verdict) => return Ok(verdict),
-                Plan::Write(writing) => writing,
-                Plan::Begin(writing) => {
-                    if let (None, Some(count)) = (&body, parts) {
-                        body = self.shared.request_body(self.id, count).await?;
-                    }
-                    match body {
-                        Some(_) => self.begin(writing),
-                        None => self.lose(writing, "the request's body has expired"),
-                    }
-                }
-            };
-            if let Some(sequence) = self.put(&mut writing).await? {
-                let record = writing.record;
-                return Ok(match record.holder {
-                    Some(_) => {
-                        let claimed = Claimed {
-                            record,
-                            run: run.unwrap_or(sequence),
-                            is_there: run.is_none(),
-                        };
-                        Verdict::Run(claimed, body.unwrap_or_default())
-                    }
-                    None if record.is_ended() => Verdict::Done(record),
-                    None => Verdict::Later(record.pause()),
-                });
-            }
-            // Somebody was faster.
-            known = self.known().await?;
-        }
-        Ok(Verdict::Later(SOON))
-    }
-
-    /// The job's record, where it is; as it is by the last claim, which may not be written there yet.
-    async fn known(&self) -> Result<Option<Found>, NatsError> {
-        let Some(mut known) = self.shared.record(self.id).await? else {
-            return Ok(None);
-        };
-        while !known.record.is_ended() {
-            let next = known.record.attempts.saturating_add(1);
-            let subject = self.shared.names.claim(self.id, next);
-            match log::last(&self.shared.streams.jobs, &subject).await? {
-                Some(entry) => known.record = found(entry)?.record,
-                None => break,
-            }
-        }
-        Ok(Some(known))
-    }
-
-    /// What is to be done with a job of which this is known, and whether nothing is missing in that.
-    fn plan(&self, known: Option<Found>, is_known: bool) -> Plan {
-        let Some(known) = known else {
-            let first = Writing {
-                record: self.queued.clone(),
-                subject: self.shared.names.run(self.id),
-                expected: 0,
-            };
-            return match is_known {
-                true => Plan::Begin(first),
-                false => Plan::Write(self.lose(first, "it may have been run and forgotten")),
-            };
-        };
-        let options = &self.shared.options;
-        let mut writing = Writing {
-            record: known.record,
-            subject: known.subject,
-            expected: known.sequence,
-        };
-        let record = &mut writing.record;
-        if record.is_ended() {
-            return Plan::Leave(Verdict::Done(writing.record));
-        }
-        let attempts = record.attempts;
-        match record.holder {
-            None => match record.pause() {
-                Duration::ZERO => Plan::Begin(writing),
-                pause => Plan::Leave(Verdict::Later(pause)),
-            },
-            Some(holder) if holder.message.is_some_and(|place| place != self.place) => {
-                Plan::Leave(Verdict::Double)
-            }
-            // Its process runs it, and says until when that is to be believed.
-            Some(holder) if holder.until.is_some_and(|until| until > now()) => {
-                let left = holder.until.unwrap_or_default().saturating_sub(now());
-                let left = Duration::from_millis(left.saturating_add(500));
-                Plan::Leave(Verdict::Later(left.min(LONGEST_PAUSE)))
-            }
-            // Handed out once, and yet somebody has it: the servers have lost count. If that one is
-            // gone, its lease will tell.
-            Some(holder) if holder.until.is_none() && self.delivered <= 1 => {
-                Plan::Leave(Verdict::Later(options.lease))
-            }
-            // Whoever had it is gone.
-            Some(_) if !self.may_rerun || attempts >= options.attempts => {
-                Plan::Write(self.lose(writing, "the process that ran it is gone"))
-            }
-            Some(_) if attempts <= 1 => Plan::Begin(writing),
-            Some(_) => {
-                let doublings = attempts.saturating_sub(2).min(16);
-                let pause = options.lease.saturating_mul(2_u32.pow(doublings));
-                record.hand_back(pause.min(LONGEST_PAUSE));
-                Plan::Write(writing)
-            }
-        }
-    }
-
-    /// Whether it may have been begun so long ago, before all processes were gone for as long as records are
-    /// kept, that the record of it has expired. What must not be begun twice is then not begun.
-    async fn may_be_forgotten(&self) -> Result<bool, NatsError> {
-        if self.delivered <= 1 || self.may_rerun {
-            return Ok(false);
-        }
-        let since = self.shared.claims_known_since().await?;
-        Ok(self.queued.created_at < since)
-    }
-
-    fn begin(&self, mut writing: Writing) -> Writing {
-        writing.record.claim(self.claim, self.place);
-        if writing.expected != 0 {
-            let attempts = writing.record.attempts;
-            writing.subject = self.shared.names.claim(self.id, attempts);
-            writing.expected = 0;
-        }
-        writing
-    }
-
-    /// The end of a job that is not to be run (any more): where there is nothing of it yet, or where ends are.
-    fn lose(&self, mut writing: Writing, why: &'static str) -> Writing {
-        let attempts = writing.record.attempts;
-        tracing::warn!(id = %self.id, attempts, why, "a job is lost");
-        if writing.expected != 0 {
-            (writing.subject, writing.expected) = (self.shared.names.end(self.id), 0);
-        }
-        let retain = self.shared.options.retain;
-        writing.record.end(Event::Broke(ErrorCode::Lost), retain);
-        writing
-    }
-
-    /// Writes it, and does not give up before it is known whether that was done: a claim that nobody knows of
-    /// looks like one of the dead. Whoever leaves in the meantime drops this.
-    async fn put(&self, writing: &mut Writing) -> Result<Option<u64>, NatsError> {
-        let Writing {
-            record,
-            subject,
-            expected,
-        } = writing;
-        let (claim, patience) = (Some(self.claim), Duration::MAX);
-        let put = self
-            .shared
-            .put(subject, record, b"", *expected, claim, patience);
-        put.await
-    }
 }

@@ -12,7 +12,7 @@ use super::{
     names::Names,
     record::{Record, now, whole_millis},
     request::Asked,
-    shared::{Shared, found},
+    shared::Shared,
 };
 use crate::job::JobId;
 
@@ -144,10 +144,13 @@ impl Shared {
             }
             // Whoever is alive does that itself, and sooner.
             if now().saturating_sub(written) > whole_millis(self.quarter()).saturating_mul(2) {
-                let mut run = found(run)?;
-                let claim = run.record.holder.map(|holder| holder.claim);
-                let (at, patience) = (run.sequence, self.patience());
-                let put = self.put(&run.subject, &mut run.record, b"", at, claim, patience);
+                // With it the last claim, which has no other record to be renewed in.
+                let Some(mut known) = self.known(id).await? else {
+                    return Ok(());
+                };
+                let claim = known.record.holder.map(|holder| holder.claim);
+                let (at, patience) = (known.sequence, self.patience());
+                let put = self.put(&known.subject, &mut known.record, b"", at, claim, patience);
                 put.await?;
             }
         }
