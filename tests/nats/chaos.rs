@@ -280,7 +280,10 @@ impl Site {
             let (_, why) = line.split_once("why=").unwrap_or_default();
             *losses.entry(why).or_default() += 1;
         }
-        format!("lost, as the workers say: {losses:?}")
+        let without_body = "a request's body is not there";
+        let without_body = log.lines().filter(|line| line.contains(without_body));
+        let without_body = without_body.count();
+        format!("lost, as the workers say: {losses:?}; bodies not found: {without_body}")
     }
 
     /// Sends requests and sees every accepted one to its end, while things are killed.
