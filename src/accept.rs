@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
-use tracing::{Instrument, Span, field::Empty, info_span, instrument::Instrumented};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     body::{Replay, RequestBody},
@@ -177,18 +177,22 @@ impl<St: Store> Arrival<St> {
     }
 
     /// Makes a call the job that is to run here.
-    fn start<S, B>(
+    fn start<S, B, R>(
         &mut self,
         call: Call<S, B>,
         new: NewJob,
         claim: St::Claim,
-    ) -> Pin<Box<Instrumented<Run<S, B, St>>>>
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>
     where
-        S: Service<Request<RequestBody<B>>>,
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Send + 'static,
+        R: Body + Send + 'static,
+        R::Error: Into<BoxError>,
     {
         let span = span(new.id, &self.method);
         let job = Job {
-            id: new.id,
             registry: self.registry.clone(),
             created: new.created,
             waited: 0,
@@ -199,8 +203,12 @@ impl<St: Store> Arrival<St> {
             claim,
             _slot: self.slot.take(),
         };
-        // Boxed with its span, so that the runtime's own record of it is of the smallest size.
-        Box::pin(Run::new(call, job).instrument(span))
+        let run = Run::new(call, new.id, job);
+        // Boxed, so that the runtime's own record of it is of the smallest size.
+        match span.is_disabled() {
+            true => Box::pin(run),
+            false => Box::pin(run.instrument(span)),
+        }
     }
 
     fn accepted(&self, read: &Read<St>, job: &Snapshot, now: Instant) -> Response<Replay> {
@@ -373,7 +381,7 @@ where
                 // once is answered inline.
                 let first = match within {
                     None => Poll::Pending,
-                    Some(_) => poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await,
+                    Some(_) => poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await,
                 };
                 if first.is_pending() {
                     tokio::spawn(running);

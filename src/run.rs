@@ -10,6 +10,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
+use pin_project::pin_project;
 use tokio::{
     select,
     time::{Instant, Sleep, sleep},
@@ -48,17 +49,24 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     stage: Stage<St>,
     /// What can end the job before its call does; asked for by those calls only that are not done at once.
     interrupt: Option<Interrupt>,
-    /// Runs after a report of progress; made for the first, since most calls report nothing.
-    pause: Option<Pin<Box<Sleep>>>,
-    halfway: Halfway,
+    /// Made for the first report of progress, since most calls report nothing.
+    reported: Option<Pin<Box<Reported>>>,
     start_told: bool,
     /// Dropped last: its slot outlives the call.
     job: Job<St>,
 }
 
+/// What there is of a job that has told of its progress.
+#[pin_project]
+struct Reported {
+    /// Runs after each report.
+    #[pin]
+    pause: Sleep,
+    halfway: Halfway,
+}
+
 /// A job that has been accepted and is to be run.
 pub(crate) struct Job<St: Store> {
-    pub(crate) id: JobId,
     pub(crate) registry: Arc<Registry<St>>,
     /// When the request was taken.
     pub(crate) created: Instant,
@@ -105,17 +113,16 @@ enum Step {
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
-    /// Makes a call a job.
-    pub(crate) fn new(mut call: Call<S, B>, job: Job<St>) -> Self {
-        call.accepted(job.id);
+    /// Makes a call the job of this name.
+    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>) -> Self {
+        call.accepted(id);
         Self {
             start_told: call.started().is_some(),
             call,
             response: None,
             stage: Stage::Calling,
             interrupt: None,
-            pause: None,
-            halfway: Halfway::default(),
+            reported: None,
             job,
         }
     }
@@ -194,15 +201,23 @@ where
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
         // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
         // end looks for what came, and the job's end brings the last of it in any case.
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
+        if let Some(reported) = &mut self.reported {
+            ready!(reported.as_mut().project().pause.poll(cx));
         }
         let Some(progress) = self.call.take_change(cx) else {
             return Poll::Pending;
         };
-        match &mut self.pause {
-            Some(pause) => pause.as_mut().reset(Instant::now() + PAUSE),
-            none => *none = Some(Box::pin(sleep(PAUSE))),
+        match &mut self.reported {
+            Some(reported) => {
+                let pause = reported.as_mut().project().pause;
+                pause.reset(Instant::now() + PAUSE);
+            }
+            none => {
+                *none = Some(Box::pin(Reported {
+                    pause: sleep(PAUSE),
+                    halfway: Halfway::default(),
+                }));
+            }
         }
         Poll::Ready(progress)
     }
@@ -274,9 +289,11 @@ where
             News::Progress(progress) => progress.fraction,
         };
         let (now, started) = (Instant::now(), self.call.started());
-        if let (Some(started), Some(fraction)) = (started, fraction) {
+        if let (Some(started), Some(fraction), Some(reported)) =
+            (started, fraction, &mut self.reported)
+        {
             let ran = now.saturating_duration_since(started);
-            self.halfway.see(fraction, ran);
+            reported.as_mut().project().halfway.see(fraction, ran);
         }
         let estimates = &job.registry.estimates;
         let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
@@ -330,8 +347,11 @@ where
                     measure::took(&job.kind, succeeded, queued, ran);
                     // Of how long those take that succeed, others say nothing.
                     if succeeded {
+                        let reported = self.reported.as_ref();
+                        let halfway = reported.map(|reported| reported.halfway);
+                        let halfway = halfway.unwrap_or_default();
                         let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, job.created_at, queued, ran, &self.halfway);
+                        estimates.learn(&job.kind, job.created_at, queued, ran, &halfway);
                     }
                 }
             }

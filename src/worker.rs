@@ -169,7 +169,6 @@ where
         return let_go(&registry, &work).instrument(span).await;
     }
     let job = Job {
-        id: work.id,
         // The one that is known here, where it is.
         kind: registry.estimates.kind(work.kind.as_str()),
         registry,
@@ -182,7 +181,7 @@ where
         _slot: Some(slot),
     };
     let call = Call::new(service, work.head, RequestBody::read(work.body));
-    Run::new(call, job).instrument(span).await;
+    Run::new(call, work.id, job).instrument(span).await;
 }
 
 /// A time in seconds, and what is left of it as one more.

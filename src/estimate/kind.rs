@@ -2,10 +2,10 @@ use std::{
     borrow::Borrow,
     fmt,
     hash::{Hash, Hasher},
-    sync::Arc,
 };
 
 use http::Method;
+use triomphe::ThinArc;
 
 use super::history::History;
 
@@ -13,15 +13,11 @@ use super::history::History;
 ///
 /// It is the method and a path in which what looks like a name of one thing is left out, `POST
 /// /reports/{}`; or what [`AcceptedLayer::kind`](crate::AcceptedLayer::kind) makes of a request.
+///
+/// Its name, and where it was known when the name was given, its past: so that it is looked up once for each
+/// request. Of a kind that is not known yet each request has a name of its own, so it is one allocation.
 #[derive(Clone)]
-pub struct Kind(Arc<Named>);
-
-/// The name of a kind, and where it was known when the name was given, its past: so that it is looked up
-/// once for each request.
-struct Named {
-    name: Arc<str>,
-    history: Option<Box<History>>,
-}
+pub struct Kind(ThinArc<Option<Box<History>>, u8>);
 
 /// How many bytes of a path are looked at.
 const MAX_PATH: usize = 119;
@@ -42,31 +38,26 @@ impl Kind {
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        Self::named(name[..end].into(), None)
+        Self::named(&name[..end], None)
     }
 
     /// The same kind, of which something is to be known from now on.
     pub(super) fn with_history(&self) -> Self {
-        Self::named(self.0.name.clone(), Some(Box::default()))
+        Self::named(self.as_str(), Some(Box::default()))
     }
 
-    fn named(name: Arc<str>, history: Option<Box<History>>) -> Self {
-        Self(Arc::new(Named { name, history }))
+    fn named(name: &str, history: Option<Box<History>>) -> Self {
+        Self(ThinArc::from_header_and_slice(history, name.as_bytes()))
     }
 
     /// Its name.
     pub fn as_str(&self) -> &str {
-        &self.0.name
-    }
-
-    /// Its name, to be kept without its past.
-    pub(super) fn name(&self) -> Arc<str> {
-        self.0.name.clone()
+        str::from_utf8(&self.0.slice).unwrap_or_default()
     }
 
     /// What is known of it, where that was so when it got its name.
     pub(super) fn history(&self) -> Option<&History> {
-        self.0.history.as_deref()
+        self.0.header.header.as_deref()
     }
 }
 
