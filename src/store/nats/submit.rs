@@ -93,7 +93,7 @@ async fn submit(
             Ok(count) => Some(count),
             Err(refused) => {
                 if new.key.is_none() {
-                    shared.leave_no_parts(new.id).await;
+                    shared.leave_no_parts(new.id, &request).await;
                 }
                 return match refused {
                     Refused::Full => Ok(Acceptance::Full),
@@ -111,7 +111,7 @@ async fn submit(
     // Before anything is written of it that a repeated request could join.
     if payload.len() > shared.context.client().max_payload() {
         if parts.is_some() && new.key.is_none() {
-            shared.leave_no_parts(new.id).await;
+            shared.leave_no_parts(new.id, &request).await;
         }
         return Ok(Acceptance::TooLarge);
     }
@@ -134,7 +134,7 @@ async fn submit(
         }
         Err(Queueing::Refused(why)) => {
             if parts.is_some() && new.key.is_none() {
-                shared.leave_no_parts(new.id).await;
+                shared.leave_no_parts(new.id, &request).await;
             }
             Ok(why)
         }
@@ -198,9 +198,9 @@ async fn hold(
 
 impl Shared {
     /// Takes away the parts of a request that was not accepted; else they go by themselves, in days.
-    async fn leave_no_parts(&self, id: JobId) {
-        let parts = self.names.request_parts(id);
-        if let Err(error) = log::purge(&self.streams.requests, &parts).await {
+    async fn leave_no_parts(&self, id: JobId, request: &NatsRecord) {
+        let count = parts::count(&request.body, self.part());
+        if let Err(error) = self.remove_request(id, count).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 %id,
