@@ -180,7 +180,7 @@ impl<St: Store> Arrival<St> {
     fn start<S, B, R>(
         &mut self,
         call: Call<S, B>,
-        new: NewJob,
+        new: &NewJob,
         claim: St::Claim,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>>
     where
@@ -199,7 +199,7 @@ impl<St: Store> Arrival<St> {
             created_at: new.created_at,
             is_head: self.method == Method::HEAD,
             is_owned: new.owner.is_some(),
-            kind: new.kind,
+            kind: new.kind.clone(),
             claim,
             _slot: self.slot.take(),
         };
@@ -291,7 +291,7 @@ where
     let record = read.record.take().expect("a request is recorded once");
     let mut accepting = arrival.registry.store.accept(&new, record);
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return Ok(arrival.conclude(&read, new, accepted, call, now));
+        return Ok(arrival.conclude(&read, &new, accepted, call, now));
     }
     let arrival = arriving.take().expect("it is there");
     Err(Box::pin(async move {
@@ -299,7 +299,7 @@ where
         let mut arrival = arrival;
         let call = call;
         let accepted = accepting.await;
-        arrival.conclude(&read, new, accepted, call, Instant::now())
+        arrival.conclude(&read, &new, accepted, call, Instant::now())
     }))
 }
 
@@ -308,7 +308,7 @@ impl<St: Store> Arrival<St> {
     fn conclude<S, B, R>(
         &mut self,
         read: &Read<St>,
-        new: NewJob,
+        new: &NewJob,
         accepted: Result<Acceptance<St::Claim>, St::Error>,
         call: Call<S, B>,
         now: Instant,
@@ -321,7 +321,7 @@ impl<St: Store> Arrival<St> {
         R: Body + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        match self.settled(&new, accepted) {
+        match self.settled(new, accepted) {
             Err(refusal) => Err((refusal, call)),
             Ok(Settled::Joined(job)) => Ok(self.accepted(read, &job, now)),
             Ok(Settled::New(claim)) => {
@@ -376,7 +376,7 @@ where
         Ok(Settled::New(claim)) => {
             let job = new.snapshot();
             if let Some(claim) = claim {
-                let mut running = arrival.start(call, new, claim);
+                let mut running = arrival.start(call, &new, claim);
                 // Where it is waited for, it is asked once before it goes to the background: what is ready at
                 // once is answered inline.
                 let first = match within {
