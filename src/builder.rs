@@ -95,6 +95,9 @@ impl Builder {
     /// Where it waits in a [`Queue`](crate::store::Queue) for a [`Worker`](crate::Worker), the time counts from
     /// when one has it, and anew each time that it is run again: an hour's wait for a place is no fault of the
     /// call. A job that takes longer fails as [`timeout`](crate::ErrorCode::Timeout).
+    ///
+    /// One timer keeps the time for all jobs, on the runtime of the one that was the first to need it: where several
+    /// runtimes share a registry, limits are told late while that one is blocked.
     pub fn job_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.config.job_timeout = timeout.into();
         self

@@ -95,9 +95,8 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
 
     /// Tells the call that its response is not wanted any more. Returns whether that could be heard,
     /// so that it is worth waiting for.
-    pub(crate) fn cancel(&mut self) -> bool {
-        self.scope.cancel();
-        self.scope.is_heard()
+    pub(crate) fn cancel(&self) -> bool {
+        self.scope.cancel()
     }
 
     /// Polls something that belongs to this call, its response's body.

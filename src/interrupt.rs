@@ -18,7 +18,8 @@ use crate::job::ErrorCode;
 /// Tells calls that they are to end: each when its time is up, and all when the process shuts down.
 ///
 /// One list and one timer for all of a registry's: with a timer and a waiter of its own, a job that waits
-/// would take some 250 bytes more.
+/// would take some 250 bytes more. The timer is on the runtime of the call that needed it first; where that goes
+/// away the others look for another one, and while it is blocked their limits are told late.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupts {
     shared: Arc<Shared>,
@@ -32,8 +33,8 @@ pub(crate) struct Interrupt {
 
 #[derive(Default)]
 struct Shared {
-    /// Held for a look at one place, and by the timer for one at each; never across a wake-up, a spawn or an
-    /// await.
+    /// Held for a look at one place, and by the timer and a shutdown for one at each; not while anything is woken,
+    /// spawned, aborted or let go of, as what goes with that may want it; never across an await.
     places: Mutex<Places>,
 }
 
@@ -60,12 +61,12 @@ enum Limit {
 
 struct Timer {
     number: u64,
-    /// When it goes off: not after the first limit.
+    /// The first limit when it was set: one that is earlier needs another timer.
     at: Instant,
     task: Option<AbortHandle>,
 }
 
-/// How many places a look takes a millisecond of rest for: so however many there are, and however close
+/// After a look at so many places the timer rests for a millisecond: so however many there are, and however close
 /// their limits, looking takes well below a hundredth of a processor. Limits are told that much late.
 const PLACES_A_MILLISECOND: usize = 1024;
 
@@ -107,24 +108,26 @@ impl Interrupt {
     /// Ready when the call is to end: with [`ErrorCode::Shutdown`] or [`ErrorCode::Timeout`]. Of those who asked
     /// the last is woken.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<ErrorCode> {
-        let number = {
+        let (_old, missing) = {
             let mut places = self.shared.places.lock();
             if places.is_shut_down {
                 return Poll::Ready(ErrorCode::Shutdown);
             }
             let place = &mut places.taken[self.place];
-            match &mut place.waker {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-            match place.limit {
+            let limit = match place.limit {
                 Limit::Reached => return Poll::Ready(ErrorCode::Timeout),
+                Limit::At(at) => Some(at),
                 Limit::None => None,
-                Limit::At(at) => places.new_timer(at).map(|number| (number, at)),
-            }
+            };
+            let is_known = |waker: &Waker| waker.will_wake(cx.waker());
+            let old = match place.waker.as_ref().is_some_and(is_known) {
+                true => None,
+                false => place.waker.replace(cx.waker().clone()),
+            };
+            (old, limit.and_then(|at| places.missing_timer(at)))
         };
-        if let Some((number, at)) = number {
-            self.shared.start_timer(number, at);
+        if let Some(missing) = missing {
+            self.shared.start(missing);
         }
         Poll::Pending
     }
@@ -132,7 +135,6 @@ impl Interrupt {
 
 impl Drop for Interrupt {
     fn drop(&mut self) {
-        // A waker is let go of outside of the lock: whatever goes with it may want it.
         let _place = {
             let mut places = self.shared.places.lock();
             let place = places.taken.remove(self.place);
@@ -144,6 +146,13 @@ impl Drop for Interrupt {
     }
 }
 
+/// A timer that is to be started, and the one that it replaces.
+struct Missing {
+    number: u64,
+    at: Instant,
+    replaced: Option<Timer>,
+}
+
 impl Places {
     /// Takes the wakers of some.
     fn wakers(&mut self, which: impl Fn(&Place) -> bool) -> Vec<Waker> {
@@ -151,18 +160,18 @@ impl Places {
         woken.filter_map(|(_, place)| place.waker.take()).collect()
     }
 
-    /// The number of a timer that is to be started, where none goes off by then.
-    fn new_timer(&mut self, at: Instant) -> Option<u64> {
+    /// What is to be done where there is no timer for a limit as early as this.
+    fn missing_timer(&mut self, at: Instant) -> Option<Missing> {
         if self.timer.as_ref().is_some_and(|timer| timer.at <= at) {
             return None;
         }
         self.timers += 1;
-        let number = self.timers;
-        let task = None;
-        if let Some(replaced) = self.timer.replace(Timer { number, at, task }) {
-            replaced.stop();
-        }
-        Some(number)
+        let (number, task) = (self.timers, None);
+        Some(Missing {
+            number,
+            at,
+            replaced: self.timer.replace(Timer { number, at, task }),
+        })
     }
 
     fn timer(&mut self, number: u64) -> Option<&mut Timer> {
@@ -187,43 +196,50 @@ impl Drop for Places {
 }
 
 impl Shared {
-    /// Starts a timer on the runtime that polls, and without the lock: where that runtime is going away, the
-    /// task is dropped right here.
-    fn start_timer(self: &Arc<Self>, number: u64, at: Instant) {
+    /// Starts a timer on the runtime that polls; where that is going away, its task is dropped right here.
+    fn start(self: &Arc<Self>, missing: Missing) {
+        if let Some(replaced) = missing.replaced {
+            replaced.stop();
+        }
+        let number = missing.number;
         let keeper = Timekeeper {
             shared: Arc::downgrade(self),
             number,
         };
-        let task = tokio::spawn(keeper.keep_time(sleep_until(at))).abort_handle();
-        match self.places.lock().timer(number) {
-            Some(timer) => timer.task = Some(task),
-            // Somebody else's is earlier.
-            None => task.abort(),
+        let task = tokio::spawn(keeper.keep_time(sleep_until(missing.at))).abort_handle();
+        if let Some(timer) = self.places.lock().timer(number) {
+            timer.task = Some(task);
+            return;
         }
+        // It has been replaced meanwhile, or is over.
+        task.abort();
     }
 
     /// Tells those whose time is up. Returns when to look again; `None` where the timer is not needed any more.
     fn look(&self, number: u64) -> Option<Instant> {
         let now = Instant::now();
-        let (next, wakers) = {
+        let mut wakers = Vec::new();
+        let next = {
             let mut places = self.places.lock();
             places.timer(number)?;
             let mut first = None;
             for (_, place) in &mut places.taken {
                 match place.limit {
-                    Limit::At(at) if at <= now => place.limit = Limit::Reached,
+                    Limit::At(at) if at <= now => {
+                        place.limit = Limit::Reached;
+                        wakers.extend(place.waker.take());
+                    }
                     Limit::At(at) => first = Some(first.map_or(at, |first| at.min(first))),
                     Limit::None | Limit::Reached => {}
                 }
             }
-            let rest = (places.taken.len() / PLACES_A_MILLISECOND) as u64;
-            let next = first.map(|first| first.max(now + Duration::from_millis(rest)));
-            match (next, places.timer(number)) {
-                (Some(next), Some(timer)) => timer.at = next,
+            // Places that are free were looked at as well.
+            let rest = (places.taken.capacity() / PLACES_A_MILLISECOND) as u64;
+            match (first, places.timer(number)) {
+                (Some(first), Some(timer)) => timer.at = first,
                 _ => places.timer = None,
             }
-            let reached = |place: &Place| matches!(place.limit, Limit::Reached);
-            (next, places.wakers(reached))
+            first.map(|first| first.max(now + Duration::from_millis(rest)))
         };
         wakers.into_iter().for_each(Waker::wake);
         next

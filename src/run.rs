@@ -319,6 +319,8 @@ where
             progress: self.call.progress(),
             outcome,
         };
+        // Nothing is to end it any more.
+        self.interrupt = None;
         let mut finishing = self.job.registry.store.finish(&self.job.claim, end);
         match Pin::new(&mut finishing).poll(cx) {
             Poll::Ready(finished) => self.ended(finished, how),
@@ -362,7 +364,7 @@ where
         }
         self.stage = Stage::Done;
         if let Some(code) = how.interrupted {
-            let heard = call.cancel() && call.started().is_some();
+            let heard = call.cancel();
             // A drain has waited long enough already.
             if heard && code != ErrorCode::Shutdown {
                 self.stage = Stage::Grace(Box::pin(grace(&job.registry)));

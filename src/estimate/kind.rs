@@ -1,5 +1,4 @@
 use std::{
-    borrow::Borrow,
     cell::Cell,
     fmt,
     hash::{Hash, Hasher},
@@ -56,17 +55,19 @@ impl Kind {
         str::from_utf8(&self.0.slice).unwrap_or_default()
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0.slice
+    }
+
     /// What is known of it, where that was so when it got its name.
     pub(super) fn history(&self) -> Option<&History> {
         self.0.header.header.as_deref()
     }
 }
 
-// By the bytes of its name: to see that they are a text takes longer than to compare them.
-
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
-        self.0.slice == other.0.slice
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -74,7 +75,7 @@ impl Eq for Kind {}
 
 impl Hash for Kind {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.slice.hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
@@ -178,12 +179,6 @@ static PLAIN: [bool; 256] = {
     }
     plain
 };
-
-impl Borrow<[u8]> for Kind {
-    fn borrow(&self) -> &[u8] {
-        &self.0.slice
-    }
-}
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,5 @@
 use std::{
+    borrow::Borrow,
     collections::HashMap,
     sync::{
         Arc,
@@ -26,10 +27,20 @@ pub(super) struct Kinds {
 struct Table {
     /// Found by a hash that is quick with short texts: who would make up names that collide has no more of them in
     /// here than there is room for.
-    places: HashMap<Kind, usize, RandomState>,
+    places: HashMap<Name, usize, RandomState>,
     kinds: Vec<Known>,
     /// Where in `kinds` to look next for one to let go.
     hand: usize,
+}
+
+/// A kind that is found by the bytes of its name: to see that they are a text takes longer than to look them up.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Name(Kind);
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 #[derive(Debug)]
@@ -54,7 +65,7 @@ impl Kinds {
         table
             .places
             .get_key_value(name.as_bytes())
-            .map(|(kind, _)| kind.clone())
+            .map(|(name, _)| name.0.clone())
     }
 
     pub(super) fn forecast(&self, kind: &Kind) -> Option<Arc<Forecast>> {
@@ -77,7 +88,7 @@ impl Kinds {
     /// The kind as it is known, which is counted.
     fn used(&self, kind: &Kind) -> Option<Kind> {
         let table = self.table.read();
-        let known = &table.kinds[*table.places.get(kind)?];
+        let known = &table.kinds[*table.places.get(kind.as_bytes())?];
         let uses = known.uses.load(Ordering::Relaxed);
         known
             .uses
@@ -89,7 +100,7 @@ impl Kinds {
 impl Table {
     /// Lets a kind in, unless somebody else has just done so.
     fn enter(&mut self, kind: &Kind) -> Kind {
-        if let Some(&place) = self.places.get(kind) {
+        if let Some(&place) = self.places.get(kind.as_bytes()) {
             return self.kinds[place].kind.clone();
         }
         let kind = kind.with_history();
@@ -105,11 +116,11 @@ impl Table {
             _ => {
                 let place = self.least_used();
                 let old = std::mem::replace(&mut self.kinds[place], known);
-                self.places.remove(&old.kind);
+                self.places.remove(old.kind.as_bytes());
                 place
             }
         };
-        self.places.insert(kind.clone(), place);
+        self.places.insert(Name(kind.clone()), place);
         kind
     }
 

@@ -222,17 +222,12 @@ impl CallScope {
         self.id.is_some()
     }
 
-    /// Tells the inner service that it is no longer wanted.
-    pub(crate) fn cancel(&mut self) {
-        // Whoever asks for the handle only now is told as well.
-        self.handle().shared.canceled.cancel();
-    }
-
-    /// Whether anybody could hear [`cancel`](Self::cancel).
-    pub(crate) fn is_heard(&self) -> bool {
-        self.handle
-            .as_ref()
-            .is_some_and(|handle| Arc::strong_count(&handle.shared) > 1)
+    /// Tells the inner service that it is no longer wanted. Returns whether it could hear that.
+    pub(crate) fn cancel(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| {
+            handle.shared.canceled.cancel();
+            Arc::strong_count(&handle.shared) > 1
+        })
     }
 
     /// What was reported since this was last asked; else `cx` is woken by the next report.

@@ -111,7 +111,7 @@ impl Packed {
 
     /// Leaves its buffer to the next, once it has been copied.
     pub(super) fn spare(mut bytes: Vec<u8>) {
-        if bytes.capacity() <= MAX_SPARE {
+        if (1..=MAX_SPARE).contains(&bytes.capacity()) {
             bytes.clear();
             SPARE.set(bytes);
         }

@@ -79,7 +79,8 @@ const TIMES: usize = 4;
 /// Removes a body, message by message.
 ///
 /// Not by a purge of its subjects: a server up to 2.9.17 that was killed, and finds the purge in its log when it is
-/// back, removes all that is older in the stream (nats-server #4196).
+/// back, removes all that is older in the stream (nats-server #4196). To learn where a part is means to read it once
+/// more.
 pub(super) async fn remove(
     stream: &Stream<()>,
     subject: impl Fn(u32) -> String,
