@@ -30,7 +30,7 @@ use hyper_util::{
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{net::TcpListener, runtime::Runtime, task::yield_now, time::sleep};
-use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceExt, limit::GlobalConcurrencyLimitLayer, service_fn};
 use tower_accepted::{JobHandle, Jobs, RequestBody};
 
 use crate::{
@@ -53,7 +53,7 @@ const STREAMS: usize = 1_000;
 /// A name, what measures it, and in which units.
 type Scenario = (&'static str, fn() -> Vec<f64>, &'static str);
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     ("ended", ended_in_process, "bytes"),
     ("ended-handwritten", ended_by_hand_in_process, "bytes"),
     ("ended-sockets", ended_over_sockets, "bytes"),
@@ -62,6 +62,7 @@ const SCENARIOS: [Scenario; 9] = [
         ended_by_hand_over_sockets,
         "bytes",
     ),
+    ("queued-sockets", queued_over_sockets, "bytes"),
     ("unfinished", unfinished_in_process, "bytes, its future's"),
     (
         "unfinished-sockets",
@@ -177,6 +178,12 @@ fn unfinished_with_its_head() -> Vec<f64> {
         over_sockets(service, UNFINISHED),
         size_of_call(wait_with_head),
     ]
+}
+
+fn queued_over_sockets() -> Vec<f64> {
+    let full = GlobalConcurrencyLimitLayer::new(0);
+    let service = registry().layer().layer(full.layer(service_fn(wait)));
+    vec![over_sockets(service, UNFINISHED)]
 }
 
 /// Ten thousand jobs that report progress each second, on two threads: what they take, and what the

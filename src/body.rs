@@ -14,6 +14,10 @@ use tower::BoxError;
 
 use crate::{budget::Charge, collect::Collected};
 
+/// The largest body that is copied so that it keeps no more memory than its own. A smaller one may be a slice of a
+/// connection's read buffer, and would keep all of it; a larger one is worth more than such a buffer.
+pub(crate) const MAX_COPIED: usize = 64 * 1024;
+
 /// The body of the request that the inner service gets.
 ///
 /// Of a job it has been read to its end, so that the client may hang up; of a request that passes
@@ -51,6 +55,15 @@ impl<B> RequestBody<B> {
         };
         body.put_back(collected);
         body
+    }
+
+    /// Copies what was read of it, where that is small and may be a slice of a connection's read buffer.
+    pub(crate) fn detach(&mut self) {
+        if let Some(read) = &mut self.read
+            && read.len() <= MAX_COPIED
+        {
+            *read = Bytes::copy_from_slice(read);
+        }
     }
 
     /// Puts what was read of it in front of what follows.

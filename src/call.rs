@@ -11,6 +11,7 @@ use tower::Service;
 
 use crate::{
     body::RequestBody,
+    detach::detach_head,
     estimate::PathStart,
     job::{CallScope, JobId, Progress},
 };
@@ -38,7 +39,8 @@ enum Place<S: Service<Request<RequestBody<B>>>, B> {
 
 #[pin_project(project = FirstProj)]
 enum First<S: Service<Request<RequestBody<B>>>, B> {
-    Queued(S, Option<(Parts, RequestBody<B>)>),
+    /// And whether the request has let go of its connection's read buffer.
+    Queued(S, Option<(Parts, RequestBody<B>)>, bool),
     /// With what the request was for, of a call that had begun before it was a job: here, where the
     /// request was, it takes no room of its own.
     Running(#[pin] S::Future, PathStart),
@@ -47,7 +49,7 @@ enum First<S: Service<Request<RequestBody<B>>>, B> {
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         Self {
-            place: Place::First(Box::pin(First::Queued(inner, Some((head, body))))),
+            place: Place::First(Box::pin(First::Queued(inner, Some((head, body)), false))),
             scope: CallScope::default(),
             started: None,
         }
@@ -59,7 +61,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             return None;
         };
         match first.as_mut().project() {
-            FirstProj::Queued(_, request) => request.as_mut(),
+            FirstProj::Queued(_, request, _) => request.as_mut(),
             FirstProj::Running(..) => None,
         }
     }
@@ -75,9 +77,9 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             return "";
         };
         match &**first {
-            First::Queued(_, Some((head, _))) => head.uri.path(),
+            First::Queued(_, Some((head, _)), _) => head.uri.path(),
             First::Running(_, path) => path.as_str(),
-            First::Queued(_, None) => "",
+            First::Queued(_, None, _) => "",
         }
     }
 
@@ -115,8 +117,17 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                     Place::Done => panic!("polled after its response"),
                 };
                 match first.as_mut().project() {
-                    FirstProj::Queued(inner, request) => {
-                        ready!(inner.poll_ready(cx))?;
+                    FirstProj::Queued(inner, request, is_detached) => {
+                        let ready = inner.poll_ready(cx);
+                        if let (true, false, Some((head, body))) =
+                            (is_job && ready.is_pending(), *is_detached, &mut *request)
+                        {
+                            // It may wait for long, with many others.
+                            detach_head(head);
+                            body.detach();
+                            *is_detached = true;
+                        }
+                        ready!(ready)?;
                         let (head, body) = request.take().expect("a call is called once");
                         *started = Some(Instant::now());
                         if is_job {

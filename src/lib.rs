@@ -142,6 +142,7 @@ mod builder;
 mod call;
 mod collect;
 mod config;
+mod detach;
 mod dialect;
 mod digest;
 mod estimate;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_accepted::{Accepted, Jobs, RequestBody, When};
@@ -52,7 +53,8 @@ async fn a_saturated_inner_service_never_delays_the_202_nor_the_monitor() {
 #[tokio::test(start_paused = true)]
 async fn a_job_is_queued_until_the_service_is_ready_and_running_from_the_call_on() {
     let (service, mut handle) = saturated(When::Always);
-    let accepted = send(&service, post("/reports")).await;
+    let asked = Request::post("/reports?month=11").header("x-user", "me");
+    let accepted = send(&service, asked.body(Body::from("{}")).unwrap()).await;
     sleep(Duration::from_secs(60)).await;
     let queued = send(&service, get(accepted.location())).await.json();
     assert_eq!(
@@ -62,7 +64,10 @@ async fn a_job_is_queued_until_the_service_is_ready_and_running_from_the_call_on
 
     handle.allow(1);
     let (request, respond) = handle.next_request().await.unwrap();
-    assert_eq!(request.uri(), "/reports");
+    assert_eq!(request.uri(), "/reports?month=11");
+    assert_eq!(request.headers()["x-user"], "me");
+    let body = request.into_body().collect().await.unwrap();
+    assert_eq!(body.to_bytes(), "{}");
     let running = send(&service, get(accepted.location())).await.json();
     assert_eq!(running["status"], "running");
     assert!(

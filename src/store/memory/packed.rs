@@ -3,9 +3,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// The largest body that is copied next to its head. A smaller one may be a slice of a connection's
-/// read buffer, and would keep all of it; a larger one is worth more than such a buffer.
-const MAX_COPIED: usize = 64 * 1024;
+use crate::body::MAX_COPIED;
 
 /// What a thread keeps for the next response that it packs, in bytes.
 const MAX_SPARE: usize = 2 * MAX_COPIED;
