@@ -503,3 +503,41 @@ async fn a_repeated_key_is_good_for_a_request_that_its_process_did_not_bring_to_
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
 }
+
+#[tokio::test]
+async fn who_joins_a_request_that_its_process_does_not_know_to_be_in_the_queue_can_rely_on_it() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let keyed = || with(post("/it"), &[("idempotency-key", "\"once\"")]);
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let unsure = options().ack_timeout(Duration::from_secs(1));
+    let first = connected(client, unsure, Jobs::builder()).await;
+    let other = process(&servers, options(), Jobs::builder()).await;
+    let hanging = inner(|_| std::future::pending::<Result<http::Response<Body>, Failed>>());
+    let when = When::After(Duration::from_millis(50));
+    let first = first.layer().when(when).layer(hanging);
+    wire.hold_at("accepted.queue.");
+    let refused = tokio::spawn(async move { send(&first, keyed()).await });
+    wire.held().await;
+    let site = layered(&other, inner(async |_| ok("here")));
+    let mut joined = None;
+    until(async || {
+        let answer = send(&site, keyed()).await;
+        joined = (answer.status == StatusCode::ACCEPTED).then(|| answer.location().to_owned());
+        joined.is_some()
+    })
+    .await;
+    let refused = refused.await.unwrap();
+    assert_eq!(
+        refused.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{refused:?}"
+    );
+    let calls = Counter::default();
+    work(&other, counting!(calls, "done"));
+    let end = ended(&site, &joined.unwrap()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!(calls.count(), 1);
+}

@@ -169,10 +169,13 @@ async fn hold(
     };
     let sequence = match shared.enqueue(new.id, payload).await {
         Ok(sequence) => sequence,
+        // Somebody may have joined it meanwhile, and been told that it is accepted. Its lease ends, and then a worker runs
+        // it; or where it is not in the queue, the next that repeats the key brings it there.
+        Err(Queueing::Unknown(error)) if new.key.is_some() => return Err(error),
         Err(refused) => {
-            // What cannot be taken back goes by itself: nobody has been told of it, unless it has a key.
+            // What cannot be taken back goes by itself: nobody has been told of it.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
-            record.forgotten = new.key.is_none() || matches!(refused, Queueing::Refused(_));
+            record.forgotten = true;
             let end = shared.names.end(new.id);
             let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
             return match refused {
