@@ -9,7 +9,10 @@ use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{runtime::Runtime, sync::Notify, time::sleep};
 use tower::Layer;
-use tower_accepted::{JobId, Jobs, RequestBody, When};
+use tower_accepted::{
+    JobId, Jobs, RequestBody, When,
+    store::{NatsStore, Queue},
+};
 
 use crate::{
     server::Servers,
@@ -52,6 +55,24 @@ async fn put_back(servers: &Servers, messages: Vec<(String, Bytes)>) {
         let written = jetstream.publish(subject, payload).await;
         written.expect("sent").await.expect("stored");
     }
+}
+
+/// What the queue is told of requests that it has handed out, from now on, but for signs of life.
+async fn told(servers: &Servers) -> impl futures_util::Stream<Item = String> + Unpin {
+    let client = servers.client().await;
+    let told = client.subscribe("$JS.ACK.accepted_queue.>").await.unwrap();
+    client.flush().await.unwrap();
+    let told = told.map(|told| String::from_utf8(told.payload.to_vec()).unwrap());
+    Box::pin(told.filter(|told| std::future::ready(told != "+WPI")))
+}
+
+/// How long a request is not to be handed out again, of which the queue was told so.
+fn pause(told: &str) -> Duration {
+    let nanos = told
+        .strip_prefix("-NAK {\"delay\":")
+        .and_then(|rest| rest.strip_suffix('}'));
+    let nanos = nanos.unwrap_or_else(|| panic!("it is put off: {told}"));
+    Duration::from_nanos(nanos.parse().unwrap())
 }
 
 fn large(path: &str) -> Request<Body> {
@@ -540,4 +561,129 @@ async fn who_joins_a_request_that_its_process_does_not_know_to_be_in_the_queue_c
     let end = ended(&site, &joined.unwrap()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
+async fn a_request_is_put_off_for_longer_than_a_sign_of_life_takes() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().inline(1_000).lease(Duration::from_secs(10));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    send(&site, large("/large")).await;
+    let jetstream = jetstream::new(servers.client().await);
+    jetstream.delete_stream("accepted_requests").await.unwrap();
+    let mut told = told(&servers).await;
+    work(&worker, inner(async |_| ok("done")));
+    let put_off = pause(&told.next().await.unwrap());
+    assert!(put_off >= Duration::from_secs(5), "{put_off:?}");
+}
+
+#[tokio::test]
+async fn what_is_handed_out_beside_who_has_just_claimed_it_is_left_to_that_one() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().lease(Duration::from_secs(4));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let first = process(&servers, options.clone(), Jobs::builder()).await;
+    let second = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
+    let accepted = send(&site, post("/it")).await;
+    work(&first, waiting(&calls, &go, "first"));
+    until(async || calls.count() == 1).await;
+    // As from who had it before, was thought dead and gives it back.
+    let mut told = told(&servers).await;
+    let client = servers.client().await;
+    let subject = "$JS.ACK.accepted_queue.accepted_workers.1.1.1.1.0";
+    client.publish(subject, "-NAK".into()).await.unwrap();
+    assert_eq!(told.next().await.unwrap(), "-NAK");
+    let others = Counter::default();
+    work(&second, counting!(others, "second"));
+    let put_off = pause(&told.next().await.unwrap());
+    assert!(put_off >= Duration::from_secs(4), "{put_off:?}");
+    // As long, and longer: its signs of life go out.
+    sleep(Duration::from_secs(6)).await;
+    go.notify_one();
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!((calls.count(), others.count()), (1, 0));
+}
+
+#[tokio::test]
+async fn who_was_too_late_to_claim_a_request_does_not_think_dead_who_was_sooner() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().lease(Duration::from_secs(2));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let patient = options.ack_timeout(Duration::from_secs(60));
+    let late = connected(client, patient, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let accepted = send(&site, post("/it")).await;
+    // Handed out before, and not claimed.
+    let queue = stream(&servers, "accepted_queue").await;
+    let workers: PullConsumer = queue.get_consumer("accepted_workers").await.unwrap();
+    let mut handed_out = workers.fetch().max_messages(1).messages().await.unwrap();
+    let message = handed_out.next().await.expect("one").unwrap();
+    message.ack_with(AckKind::Nak(None)).await.unwrap();
+    // It asks for what is known of the job, and has no answer yet that there is nothing.
+    wire.hold_at("_jobs.job.run.");
+    let calls = Counter::default();
+    work(&late, counting!(calls, "late"));
+    wire.held().await;
+    let run = format!("$KV.accepted_jobs.job.run.{}", accepted.id());
+    let record = serde_json::json!({
+        "nonce": 1, "revision": 2, "status": "running", "created_at": 1, "kind": "", "attempts": 1,
+        "holder": {"claim": 7, "message": 1},
+    });
+    let head = record.to_string();
+    let length = u32::try_from(head.len()).unwrap();
+    let payload = [&[1][..], &length.to_be_bytes(), head.as_bytes()].concat();
+    put_back(&servers, vec![(run, payload.into())]).await;
+    // So long that it was not claimed a moment ago.
+    sleep(Duration::from_secs(2)).await;
+    let mut told = told(&servers).await;
+    wire.let_go();
+    let put_off = pause(&told.next().await.unwrap());
+    assert!(put_off >= Duration::from_secs(2), "{put_off:?}");
+    let running = send(&site, get(accepted.location())).await;
+    assert_eq!(running.json()["status"], "running", "{running:?}");
+    assert_eq!(calls.count(), 0);
+}
+
+#[tokio::test]
+async fn a_ticket_is_given_back_at_once_only_while_nobody_else_can_have_been_handed_it() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().lease(Duration::from_secs(4));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let store = NatsStore::connect(servers.client().await, options).await;
+    let store = store.unwrap();
+    send(&site, post("/it")).await;
+    let mut told = told(&servers).await;
+    let ticket = store.next(1).await.unwrap();
+    drop(ticket);
+    assert_eq!(told.next().await.unwrap(), "-NAK");
+    let ticket = store.next(1).await.unwrap();
+    sleep(Duration::from_secs(3)).await;
+    drop(ticket);
+    // It comes again by the end of its lease, and nothing was told before.
+    let mut again = Vec::new();
+    until(async || {
+        again = store.next(1).await.unwrap();
+        !again.is_empty()
+    })
+    .await;
+    let client = servers.client().await;
+    let nobody = "$JS.ACK.accepted_queue.nobody";
+    client.publish(nobody, "now".into()).await.unwrap();
+    assert_eq!(told.next().await.unwrap(), "now");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     NatsError,
@@ -10,9 +11,6 @@ use super::{
     shared::{Found, Shared},
 };
 use crate::job::{ErrorCode, Event, JobId};
-
-/// How long a request is left alone whose job changes while it is looked at.
-const SOON: Duration = Duration::from_millis(100);
 
 /// How often a job that changes while it is looked at is looked at again.
 const ROUNDS: usize = 4;
@@ -30,7 +28,7 @@ pub(super) enum Verdict {
     Done(Record),
     /// There is another message of the same request, and somebody has that.
     Double,
-    /// It is not for now.
+    /// It is not for now, and for so long.
     Later(Duration),
 }
 
@@ -76,6 +74,8 @@ pub(super) struct Attempt<'a> {
     pub(super) may_rerun: bool,
     /// How often it was handed out, this time included.
     pub(super) delivered: i64,
+    /// When it was this time.
+    pub(super) handed_out: Instant,
 }
 
 impl Attempt<'_> {
@@ -90,10 +90,14 @@ impl Attempt<'_> {
             false => None,
         };
         let mut is_up_to_date = false;
+        // Whether it was handed out again since whoever had it is gone, as far as this process can tell: what was
+        // handed out long ago may have been handed to others since.
+        let mut is_left =
+            self.delivered > 1 && self.handed_out.elapsed() < self.shared.options.lease / 2;
         for _ in 0..ROUNDS {
             let is_known = known.is_some() || !self.may_be_forgotten().await?;
             let run = known.as_ref().map(|known| known.sequence);
-            let mut writing = match self.plan(known, is_known) {
+            let mut writing = match self.plan(known, is_known, is_left) {
                 Plan::Leave(verdict) => return Ok(verdict),
                 Plan::Write(writing) => writing,
                 // An end holds, whatever it was decided on; and who has just become the leader may not know yet that
@@ -136,14 +140,16 @@ impl Attempt<'_> {
                     None => Verdict::Later(record.pause()),
                 });
             }
-            // Somebody was faster.
+            // Somebody was faster, who need not be gone.
+            is_left = false;
             known = self.shared.known(self.id).await?;
         }
-        Ok(Verdict::Later(SOON))
+        Ok(Verdict::Later(Duration::ZERO))
     }
 
-    /// What is to be done with a job of which this is known, and whether nothing is missing in that.
-    fn plan(&self, known: Option<Found>, is_known: bool) -> Plan {
+    /// What is to be done with a job of which this is known, and whether nothing is missing in that; and whether
+    /// whoever had it is gone.
+    fn plan(&self, known: Option<Found>, is_known: bool, is_left: bool) -> Plan {
         let Some(known) = known else {
             let first = Writing {
                 record: self.queued.clone(),
@@ -156,6 +162,8 @@ impl Attempt<'_> {
             };
         };
         let options = &self.shared.options;
+        // Whoever has it has written a moment ago, and its lease cannot have ended since.
+        let is_fresh = now().abs_diff(known.written) < whole_millis(options.lease) / 2;
         let mut writing = Writing {
             record: known.record,
             subject: known.subject,
@@ -180,9 +188,9 @@ impl Attempt<'_> {
                 let left = Duration::from_millis(left.saturating_add(500));
                 Plan::Leave(Verdict::Later(left.min(LONGEST_PAUSE)))
             }
-            // Handed out once, and yet somebody has it: the servers have lost count. If that one is
-            // gone, its lease will tell.
-            Some(holder) if holder.until.is_none() && self.delivered <= 1 => {
+            // It was handed out for another reason: the servers have lost count, or somebody has given it back who
+            // was thought dead. If whoever has it is gone, its lease will tell.
+            Some(holder) if holder.until.is_none() && (is_fresh || !is_left) => {
                 Plan::Leave(Verdict::Later(options.lease))
             }
             // Whoever had it is gone.

@@ -346,7 +346,8 @@ impl NatsStore {
             return self.late(held).await;
         }
         if let Delivery::Taken(acker) = &held.delivery {
-            // Whoever has claimed it since, this one having been thought dead, is not to lose it.
+            // Whoever has claimed it since, this one having been thought dead, is not to lose it; and who claims it
+            // only now does not, having written that a moment ago.
             let record = held.state.lock().record.clone();
             if self.shared.claim_after(held.id, &record).await?.is_some() {
                 return Ok(Finished::TakenOver);

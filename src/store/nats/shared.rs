@@ -59,6 +59,8 @@ pub(super) struct Found {
     pub(super) record: Record,
     pub(super) subject: String,
     pub(super) sequence: u64,
+    /// When it was written, in milliseconds since the epoch of Unix.
+    pub(super) written: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
 }
@@ -138,7 +140,9 @@ impl Shared {
         };
         while !known.record.is_ended() {
             match self.claim_after(id, &known.record).await? {
-                Some(claimed) => known.record = claimed,
+                Some(claimed) => {
+                    (known.record, known.written) = (claimed.record, claimed.written);
+                }
                 None => break,
             }
         }
@@ -150,10 +154,10 @@ impl Shared {
         &self,
         id: JobId,
         record: &Record,
-    ) -> Result<Option<Record>, NatsError> {
+    ) -> Result<Option<Found>, NatsError> {
         let subject = self.names.claim(id, record.attempts.saturating_add(1));
         match log::last(&self.streams.jobs, &subject).await? {
-            Some(entry) => Ok(Some(found(entry)?.record)),
+            Some(entry) => found(entry).map(Some),
             None => Ok(None),
         }
     }
@@ -318,6 +322,7 @@ pub(super) fn found(entry: Entry) -> Result<Found, NatsError> {
         record,
         subject: entry.subject,
         sequence: entry.sequence,
+        written: entry.written,
         body,
     })
 }

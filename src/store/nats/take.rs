@@ -2,11 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{AckKind, Message, message::Acker};
+use async_nats::{
+    connection::State,
+    jetstream::{AckKind, Message, message::Acker},
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, request::Parts};
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 use super::{
     NatsError,
@@ -28,17 +34,15 @@ const WAIT: Duration = Duration::from_secs(2);
 /// How long the server may take to tell that there is none.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a request is left alone of which something could not be read.
-const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
-
-/// The same where this process has no room for its body.
-const NO_ROOM: Duration = Duration::from_secs(1);
-
-/// A request that JetStream has handed to this process. Dropped, it is handed out again at once.
+/// A request that JetStream has handed to this process. Dropped, it is handed out again: at once, unless that was
+/// long ago.
 #[derive(Debug)]
 pub struct NatsTicket {
     /// Until it is claimed.
     message: Option<Message>,
+    handed_out: Instant,
+    /// For how long nobody else is handed it.
+    lease: Duration,
 }
 
 impl Drop for NatsTicket {
@@ -47,6 +51,11 @@ impl Drop for NatsTicket {
         let (Some(message), Ok(runtime)) = (self.message.take(), Handle::try_current()) else {
             return;
         };
+        // Told late, it would be taken from whoever has it by then.
+        let is_connected = message.context.client().connection_state() == State::Connected;
+        if !is_connected || self.handed_out.elapsed() >= self.lease / 2 {
+            return;
+        }
         // Ends by itself: it waits for room in the connection's buffer, and not for long.
         runtime.spawn(timeout(GRACE, async move {
             if message.ack_with(AckKind::Nak(None)).await.is_ok() {
@@ -74,15 +83,16 @@ pub(super) async fn next(shared: &Shared, most: usize) -> Result<Vec<NatsTicket>
     // Those that are there, in one go; else the first that comes.
     let fetching = workers.fetch().max_messages(most).messages();
     let mut tickets = Vec::new();
-    gather(fetching.await, GRACE, &mut tickets).await?;
+    gather(shared, fetching.await, GRACE, &mut tickets).await?;
     if tickets.is_empty() {
         let waiting = workers.batch().max_messages(1).expires(WAIT).messages();
-        gather(waiting.await, WAIT + GRACE, &mut tickets).await?;
+        gather(shared, waiting.await, WAIT + GRACE, &mut tickets).await?;
     }
     Ok(tickets)
 }
 
 async fn gather(
+    shared: &Shared,
     batch: Result<
         async_nats::jetstream::consumer::pull::Batch,
         async_nats::jetstream::consumer::pull::BatchError,
@@ -96,6 +106,8 @@ async fn gather(
             match message {
                 Ok(message) => tickets.push(NatsTicket {
                     message: Some(message),
+                    handed_out: Instant::now(),
+                    lease: shared.options.lease,
                 }),
                 // What was handed out before is not to wait for its lease to end.
                 Err(_) if !tickets.is_empty() => break,
@@ -127,7 +139,7 @@ pub(super) async fn claim(
         Ok(opened) => opened,
         Err(error) => {
             // A newer version may have written it, and may have a worker too.
-            settle(&acker, AckKind::Nak(Some(shared.options.lease))).await?;
+            later(shared, &acker, shared.options.lease).await?;
             return Err(error);
         }
     };
@@ -139,7 +151,7 @@ pub(super) async fn claim(
     };
     let charge = shared.budget.reserve(bytes.min(shared.budget.limit()));
     if charge.is_none() && queued.parts.is_some() {
-        settle(&acker, AckKind::Nak(Some(NO_ROOM))).await?;
+        later(shared, &acker, Duration::ZERO).await?;
         return Ok(None);
     }
     let attempt = Attempt {
@@ -150,6 +162,7 @@ pub(super) async fn claim(
         place,
         may_rerun: opened.may_rerun,
         delivered,
+        handed_out: ticket.handed_out,
     };
     // Known to who watches for others before anybody can see it.
     let delivery = Delivery::Taken(acker.clone());
@@ -167,7 +180,7 @@ pub(super) async fn claim(
             body
         }
         Ok(Verdict::Later(pause)) => {
-            settle(&acker, AckKind::Nak(Some(pause))).await?;
+            later(shared, &acker, pause).await?;
             return Ok(None);
         }
         Ok(Verdict::Done(record)) => {
@@ -180,7 +193,7 @@ pub(super) async fn claim(
             return Ok(None);
         }
         Err(error) => {
-            settle(&acker, AckKind::Nak(Some(AFTER_AN_ERROR))).await?;
+            later(shared, &acker, Duration::ZERO).await?;
             return Err(error);
         }
     };
@@ -221,6 +234,13 @@ impl Opened {
             body,
         })
     }
+}
+
+/// Lets it be handed out again after this pause, and not before a sign of life of whoever else may have it by then
+/// can put that off: the server takes this for it however late it comes, and whoever was handed it last.
+async fn later(shared: &Shared, acker: &Acker, pause: Duration) -> Result<(), NatsError> {
+    let pause = pause.max(shared.options.lease / 2);
+    settle(acker, AckKind::Nak(Some(pause))).await
 }
 
 async fn settle(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {
