@@ -687,3 +687,33 @@ async fn a_ticket_is_given_back_at_once_only_while_nobody_else_can_have_been_han
     client.publish(nobody, "now".into()).await.unwrap();
     assert_eq!(told.next().await.unwrap(), "now");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_process_had_begun_before_all_were_gone_for_long_is_not_begun_again() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(4));
+    let doomed = Runtime::new().unwrap();
+    let (url, short) = (servers.url(), options.clone());
+    let accepted = doomed
+        .spawn(async move {
+            let client = async_nats::connect(url).await.unwrap();
+            let jobs = connected(client, short, Jobs::builder()).await;
+            let when = When::After(Duration::from_millis(50));
+            let hanging = inner(|_| std::future::pending::<Result<http::Response<Body>, Failed>>());
+            send(&jobs.layer().when(when).layer(hanging), post("/it")).await
+        })
+        .await
+        .unwrap();
+    doomed.shutdown_background();
+    let bucket = stream(&servers, "KV_accepted_jobs").await;
+    until(async || messages(&bucket).await.is_empty()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let calls = Counter::default();
+    work(&worker, counting!(calls, "again"));
+    let site = layered(&worker, inner(async |_| ok("here")));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
+    assert_eq!(calls.count(), 0);
+}

@@ -72,6 +72,8 @@ pub(super) struct Attempt<'a> {
     /// Where in the queue it is.
     pub(super) place: u64,
     pub(super) may_rerun: bool,
+    /// Whether the process that took the request has begun it.
+    pub(super) begun_here: bool,
     /// How often it was handed out, this time included.
     pub(super) delivered: i64,
     /// When it was this time.
@@ -83,11 +85,11 @@ impl Attempt<'_> {
     pub(super) async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
         let parts = self.queued.parts;
         let mut body = parts.is_none().then_some(with_it);
-        // What is handed out for the first time has no record as a rule: that is tried without a look,
-        // unless a large body would be read for it.
-        let mut known = match self.delivered > 1 || body.is_none() {
-            true => self.shared.known(self.id).await?,
-            false => None,
+        // What nobody has begun has no record as a rule: that is tried without a look, unless a large body would be
+        // read for it.
+        let mut known = match self.is_first() && body.is_some() {
+            true => None,
+            false => self.shared.known(self.id).await?,
         };
         let mut is_up_to_date = false;
         // Whether it was handed out again since whoever had it is gone, as far as this process can tell: what was
@@ -207,10 +209,15 @@ impl Attempt<'_> {
         }
     }
 
+    /// Whether nobody can have begun it before.
+    fn is_first(&self) -> bool {
+        self.delivered <= 1 && !self.begun_here
+    }
+
     /// Whether it may have been begun so long ago, before all processes were gone for as long as records are
     /// kept, that the record of it has expired. What must not be begun twice is then not begun.
     async fn may_be_forgotten(&self) -> Result<bool, NatsError> {
-        if self.delivered <= 1 || self.may_rerun {
+        if self.is_first() || self.may_rerun {
             return Ok(false);
         }
         let since = self.shared.claims_known_since().await?;

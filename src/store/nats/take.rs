@@ -71,6 +71,7 @@ struct Opened {
     /// The job as it was made of it.
     queued: Record,
     may_rerun: bool,
+    begun_here: bool,
     head: Parts,
     trailers: Option<HeaderMap>,
     /// What of its body is with it.
@@ -161,6 +162,7 @@ pub(super) async fn claim(
         claim: rand::random(),
         place,
         may_rerun: opened.may_rerun,
+        begun_here: opened.begun_here,
         delivered,
         handed_out: ticket.handed_out,
     };
@@ -222,13 +224,14 @@ impl Opened {
         };
         let (asked, body) = open::<Asked>(subject, payload)?;
         let (queued, options) = (Record::queued(&asked), &shared.options);
-        let may_rerun = asked.may_rerun(options);
+        let (may_rerun, begun_here) = (asked.may_rerun(options), asked.begun_here);
         let head = asked.into_head(options);
         let (head, trailers) = head.map_err(|error| NatsError::unreadable(subject, error))?;
         Ok(Self {
             id,
             queued,
             may_rerun,
+            begun_here,
             head,
             trailers,
             body,
