@@ -3,12 +3,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream;
+use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tower_accepted::{
-    Filter, Jobs, Owner, RequestBody,
-    store::{NatsError, NatsOptions, NatsStore, Storage},
+    Filter, JobId, Jobs, Owner, RequestBody, Status,
+    store::{Lookup, NatsError, NatsOptions, NatsStore, NewJob, Queue, Storage, Store},
 };
 
 use crate::{
@@ -378,4 +379,31 @@ async fn without_a_server_it_is_503_and_with_it_everything_is_there_again() {
         answer.status == StatusCode::OK && answer.json()["status"] == "succeeded"
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_job_that_was_canceled_is_nothing_else_later_though_its_call_goes_on() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(3));
+    let store = NatsStore::connect(servers.client().await, options).await;
+    let store = store.unwrap();
+    let (head, _) = post("/it").into_parts();
+    let new = NewJob::new(JobId::random());
+    let asked = store.record(&head, &Bytes::new(), None);
+    store.accept(&new, asked).await.unwrap();
+    let ticket = store.next(1).await.unwrap().pop().unwrap();
+    let work = store.claim(ticket).await.unwrap().unwrap();
+    store.cancel(new.id).await.unwrap();
+    until(async || match store.get(new.id).await.unwrap() {
+        Lookup::Found(job) => {
+            assert_eq!(job.status, Status::Canceled);
+            false
+        }
+        Lookup::Gone(_) => false,
+        Lookup::Unknown => true,
+    })
+    .await;
+    drop(work);
 }

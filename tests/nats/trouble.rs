@@ -717,3 +717,59 @@ async fn what_its_process_had_begun_before_all_were_gone_for_long_is_not_begun_a
     assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
     assert_eq!(calls.count(), 0);
 }
+
+#[tokio::test]
+async fn a_claim_is_given_up_before_what_others_have_made_of_the_job_may_be_forgotten() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(4));
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let second = process(&servers, options.clone(), Jobs::builder()).await;
+    let impatient = options.ack_timeout(Duration::from_millis(200));
+    let first = connected(client, impatient, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    wire.hold_at("$KV.accepted_jobs.job.run.");
+    let accepted = send(&site, request("PUT", "/it")).await;
+    let (calls, others) = (Counter::default(), Counter::default());
+    work(&first, counting!(calls, "first"));
+    wire.held().await;
+    // Its signs of life go out for as long as it waits for its answer.
+    work(&second, counting!(others, "second"));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    assert_eq!((calls.count(), others.count()), (0, 1));
+}
+
+#[tokio::test]
+async fn who_was_away_for_as_long_as_jobs_are_kept_ends_none_a_second_time() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(3));
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let first = connected(client, options.clone(), Jobs::builder()).await;
+    let second = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&second, inner(async |_| ok("here")));
+    let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
+    let working = work(&first, waiting(&calls, &go, "first"));
+    let accepted = send(&site, request("PUT", "/it")).await;
+    until(async || calls.count() == 1).await;
+    wire.cut(true);
+    let others = Counter::default();
+    work(&second, counting!(others, "second"));
+    let end = ended(&site, accepted.location()).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+    until(async || send(&site, get(accepted.location())).await.status == StatusCode::NOT_FOUND)
+        .await;
+    wire.cut(false);
+    go.notify_one();
+    first.drain(Duration::from_secs(60)).await;
+    working.await.unwrap();
+    let forgotten = send(&site, get(accepted.location())).await;
+    assert_eq!(forgotten.status, StatusCode::NOT_FOUND, "{forgotten:?}");
+    assert_eq!((calls.count(), others.count()), (1, 1));
+}

@@ -81,7 +81,8 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Finds out what is to be done with it. An error comes from before anything was written.
+    /// Finds out what is to be done with it. Where that fails nothing was written, as a rule; or a claim was that is as
+    /// one of the dead.
     pub(super) async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
         let parts = self.queued.parts;
         let mut body = parts.is_none().then_some(with_it);
@@ -253,18 +254,28 @@ impl Attempt<'_> {
         writing
     }
 
-    /// Writes it, and does not give up before it is known whether that was done: a claim that nobody knows of
-    /// looks like one of the dead. Whoever leaves in the meantime drops this.
+    /// Writes it, and finds out whether that was done: a claim that nobody knows of looks like one of the dead. But
+    /// for no longer than is certain that what others have made of the job meanwhile is still known. Whoever leaves in
+    /// the meantime drops this.
     async fn put(&self, writing: &mut Writing) -> Result<Option<u64>, NatsError> {
         let Writing {
             record,
             subject,
             expected,
         } = writing;
-        let (claim, patience) = (Some(self.claim), Duration::MAX);
+        let (claim, patience) = (Some(self.claim), self.left()?);
         let put = self
             .shared
             .put(subject, record, b"", *expected, claim, patience);
-        put.await
+        let put = put.await?;
+        self.left()?;
+        Ok(put)
+    }
+
+    /// For how long what is written counts.
+    fn left(&self) -> Result<Duration, NatsError> {
+        let whole = self.shared.options.retain / 2;
+        let left = whole.checked_sub(self.handed_out.elapsed());
+        left.ok_or_else(|| NatsError::unavailable("it took too long to claim a request"))
     }
 }

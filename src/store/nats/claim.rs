@@ -59,7 +59,9 @@ pub(super) struct State {
     heard: u64,
     /// Whether the record that others read may not be this one: not yet, or somebody has written over it.
     is_behind: bool,
-    pub(super) written: Instant,
+    /// Before when nothing that others have made of the job can have been forgotten by now: it was this claim's when
+    /// it was written last, and that was begun then.
+    written: Instant,
     /// What is not written yet.
     pub(super) told: Told,
 }
@@ -177,11 +179,16 @@ impl Held {
     ) -> Result<bool, NatsError> {
         let subject = shared.names.run(self.id);
         let _turn = self.writing.acquire().await;
+        let Some(left) = self.left(shared) else {
+            return Ok(false);
+        };
+        let patience = patience.min(left);
         let mut repeating = Repeating::until(patience);
         loop {
-            let (mut record, expected) = {
+            let begun = Instant::now();
+            let (mut record, expected, before) = {
                 let state = self.state.lock();
-                (state.record.clone(), state.sequence)
+                (state.record.clone(), state.sequence, state.written)
             };
             // Ended, or handed back, by this claim.
             if !record.is_held_by(self.claim) {
@@ -201,7 +208,7 @@ impl Held {
             .await;
             match written {
                 Ok(sequence) => {
-                    self.wrote(record, sequence);
+                    self.wrote(record, sequence, begun);
                     return Ok(true);
                 }
                 Err(Refused::Conflict) => {}
@@ -210,7 +217,7 @@ impl Held {
             let found = match shared.record(self.id).await? {
                 // This write, whose answer was lost.
                 Some(found) if found.record.nonce == record.nonce => {
-                    self.wrote(record, found.sequence);
+                    self.wrote(record, found.sequence, begun);
                     return Ok(true);
                 }
                 Some(found) if found.record.is_ended() => {
@@ -219,7 +226,7 @@ impl Held {
                 }
                 // Another write of this claim came between.
                 Some(found) if found.record.is_held_by(self.claim) => {
-                    self.wrote(found.record, found.sequence);
+                    self.wrote(found.record, found.sequence, before);
                     found.sequence
                 }
                 // From before this claim: what whoever had the job wrote late, or what kept it from expiring.
@@ -233,7 +240,7 @@ impl Held {
                     self.ended.cancel();
                     return Ok(false);
                 }
-                // It has expired: nobody has seen it since, and it is as it was.
+                // It cannot have expired yet: a new leader does not know of it, or somebody has removed it.
                 None => 0,
             };
             if found == expected {
@@ -253,13 +260,14 @@ impl Held {
         change: impl Fn(&mut Record),
     ) -> Result<bool, NatsError> {
         let _turn = self.writing.acquire().await;
-        if self.ended.is_cancelled() {
+        let Some(left) = self.left(shared) else {
             return Ok(false);
-        }
+        };
         let mut record = self.state.lock().record.clone();
         change(&mut record);
         let (subject, claim) = (shared.names.end(self.id), Some(self.claim));
-        let put = shared.put(&subject, &mut record, body, 0, claim, PATIENCE);
+        let patience = PATIENCE.min(left);
+        let put = shared.put(&subject, &mut record, body, 0, claim, patience);
         let is_first = put.await?.is_some();
         match is_first {
             // From here on nothing is written of its run.
@@ -272,17 +280,29 @@ impl Held {
     /// The claim is written, and with it the record of the job's run, at this place, or only in a place of its own
     /// beside what `run` is the place of.
     pub(super) fn took(&self, record: Record, run: u64, is_there: bool) {
-        self.wrote(record, run);
+        let before = self.state.lock().written;
+        self.wrote(record, run, before);
         self.state.lock().is_behind |= !is_there;
     }
 
-    fn wrote(&self, record: Record, sequence: u64) {
+    /// For how long what this claim writes counts: as long as the record that it wrote last is kept. After that others
+    /// may have had the job, and that may be forgotten. `None`: it does not.
+    fn left(&self, shared: &Shared) -> Option<Duration> {
+        let age = self.state.lock().written.elapsed();
+        let left = shared.options.retain.checked_sub(age);
+        if left.is_none() {
+            self.ended.cancel();
+        }
+        left.filter(|_| !self.ended.is_cancelled())
+    }
+
+    fn wrote(&self, record: Record, sequence: u64, begun: Instant) {
         let mut state = self.state.lock();
         // Two tasks may have written; the later one is the one that counts.
         if sequence >= state.sequence {
             state.record = record;
             state.sequence = sequence;
-            state.written = Instant::now();
+            state.written = begun;
             state.is_behind = state.heard > sequence;
         }
     }

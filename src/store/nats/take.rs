@@ -124,7 +124,7 @@ async fn gather(
 /// Claims a request, unless that is not to be.
 ///
 /// Everything that the request takes to be run is read before. What goes wrong up to there leaves it as it
-/// was; once a claim may be written it is found out whether it is, however long that takes.
+/// was; once a claim may be written it is found out whether it is, for half as long as records are kept.
 pub(super) async fn claim(
     shared: &Arc<Shared>,
     mut ticket: NatsTicket,
