@@ -318,6 +318,32 @@ async fn a_key_whose_job_was_never_made_makes_it() {
 }
 
 #[tokio::test]
+async fn a_key_whose_job_was_never_made_makes_it_while_a_server_is_down() {
+    let Some(mut servers) = Servers::start(3).await else {
+        return;
+    };
+    let options = options().replicas(3);
+    let web = process(&servers, options, Jobs::builder()).await;
+    let site = layered(&web, inner(async |_| ok("here")));
+    let keyed = || with(post("/it"), &[("idempotency-key", "\"k\"")]);
+    let accepted = send(&site, keyed()).await;
+    let jetstream = jetstream::new(servers.client().await);
+    let queue = jetstream.get_stream("accepted_queue").await.unwrap();
+    queue.purge().await.unwrap();
+    servers.whole(&["accepted_queue", "KV_accepted_jobs"]).await;
+    servers.kill_node(2);
+    // A leader may have gone.
+    let mut again = None;
+    until(async || {
+        let answer = send(&site, keyed()).await;
+        again = (answer.status == StatusCode::ACCEPTED).then(|| answer.location().to_owned());
+        again.is_some()
+    })
+    .await;
+    assert_eq!(again.as_deref(), Some(accepted.location()));
+}
+
+#[tokio::test]
 async fn no_more_is_queued_than_may_be() {
     let Some(servers) = Servers::one().await else {
         return;

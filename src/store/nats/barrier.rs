@@ -66,6 +66,20 @@ impl Barrier {
     where
         Fut: Future<Output = Result<Option<T>, NatsError>>,
     {
+        if let Some(there) = self.find(read).await? {
+            return Ok(Some(there));
+        }
+        match self.are_whole().await? {
+            true => Ok(None),
+            false => Err(NatsError::unavailable("not all replicas are there to ask")),
+        }
+    }
+
+    /// The same as far as the replicas tell that are there: a majority.
+    pub(super) async fn find<T, Fut>(&self, read: impl Fn() -> Fut) -> Result<Option<T>, NatsError>
+    where
+        Fut: Future<Output = Result<Option<T>, NatsError>>,
+    {
         if let Some(there) = read().await? {
             return Ok(Some(there));
         }
@@ -75,10 +89,7 @@ impl Barrier {
                 return Ok(Some(there));
             }
         }
-        match self.are_whole().await? {
-            true => Ok(None),
-            false => Err(NatsError::unavailable("not all replicas are there to ask")),
-        }
+        Ok(None)
     }
 
     /// Returns when a read that comes is up to date with what was acknowledged before, also where something older is

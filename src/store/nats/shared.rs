@@ -190,7 +190,7 @@ impl Shared {
 
     /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
     /// from the one to the other in between.
-    async fn look(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
+    pub(super) async fn look(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
         if let Some(found) = self.record(id).await? {
             return Ok(Some(found.lookup(id)));
         }

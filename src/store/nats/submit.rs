@@ -296,7 +296,10 @@ impl Shared {
                 return Ok(Keyed::First);
             }
             let id = found.id.0;
-            let is_gone = match self.lookup(id).await? {
+            // Where a job is made for it that is there all the same, one of them is run: its claim and its end are
+            // written where nothing was.
+            let known = self.barrier.find(|| self.look(id)).await?;
+            let is_gone = match known.unwrap_or(Lookup::Unknown) {
                 Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 // One that was begun where its request came in is there before that is in the queue, and may
                 // yet be refused; or its process is gone, and it never comes there.
