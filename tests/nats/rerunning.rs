@@ -370,8 +370,26 @@ async fn record(servers: &Servers, subject: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
+async fn what_was_handed_back_has_taken_nobody_with_it() {
     let options = options().attempts(2);
+    let Some(again) = Again::start(&options).await else {
+        return;
+    };
+    let second = process(&again.servers, options.clone(), Jobs::builder()).await;
+    let (calls, never) = (Counter::default(), Arc::new(Notify::new()));
+    let working = work(&second, waiting(&calls, &never, "never"));
+    until(async || calls.count() == 1).await;
+    working.abort();
+    let third = process(&again.servers, options, Jobs::builder()).await;
+    work(&third, inner(async |_| ok("third")));
+    let site = layered(&third, inner(async |_| ok("here")));
+    let end = ended(&site, &again.location).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+}
+
+#[tokio::test]
+async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
+    let options = options().attempts(1);
     let Some(again) = Again::start(&options).await else {
         return;
     };

@@ -176,7 +176,7 @@ impl Attempt<'_> {
         if record.is_ended() {
             return Plan::Leave(Verdict::Done(writing.record));
         }
-        let attempts = record.attempts;
+        let deaths = record.deaths();
         match record.holder {
             None => match record.pause() {
                 Duration::ZERO => Plan::Begin(writing),
@@ -197,14 +197,14 @@ impl Attempt<'_> {
                 Plan::Leave(Verdict::Later(options.lease))
             }
             // Whoever had it is gone.
-            Some(_) if !self.may_rerun || attempts >= options.attempts => {
+            Some(_) if !self.may_rerun || deaths >= options.attempts => {
                 Plan::Lose(writing, "the process that ran it is gone")
             }
-            Some(_) if attempts <= 1 => Plan::Begin(writing),
+            Some(_) if deaths <= 1 => Plan::Begin(writing),
             Some(_) => {
-                let doublings = attempts.saturating_sub(2).min(16);
+                let doublings = deaths.saturating_sub(2).min(16);
                 let pause = options.lease.saturating_mul(2_u32.pow(doublings));
-                record.hand_back(pause.min(LONGEST_PAUSE));
+                record.let_go(pause.min(LONGEST_PAUSE));
                 Plan::Write(writing)
             }
         }

@@ -338,10 +338,8 @@ impl NatsStore {
 
     /// Lets another process run it.
     async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
-        let pause = Duration::ZERO;
-        let hand_back = |record: &mut Record| record.hand_back(pause);
         let (none, patience) = (Bytes::new(), claim::PATIENCE);
-        let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
+        let rewritten = held.rewrite(&self.shared, &none, patience, Record::hand_back);
         if !rewritten.await? {
             return self.late(held).await;
         }

@@ -54,6 +54,9 @@ pub(super) struct Record {
     /// How often it was begun.
     #[serde(default)]
     pub(super) attempts: u32,
+    /// How often of these its process handed it back when it was shut down.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) handed_back: u32,
     /// Before when it is not to be begun again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
@@ -63,6 +66,11 @@ pub(super) struct Record {
     /// Whether it is to be as if it had never been.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How much further the revision of an end is than that of the run that was known when it was made: a
@@ -144,6 +152,7 @@ impl Record {
             response: None,
             holder: None,
             attempts: 0,
+            handed_back: 0,
             not_before: None,
             parts: asked.parts,
             forgotten: false,
@@ -164,11 +173,22 @@ impl Record {
         self.not_before = None;
     }
 
-    /// Nobody runs it any more, and it is to be run once more.
-    pub(super) fn hand_back(&mut self, pause: Duration) {
+    /// Its process lets it be run once more, at once.
+    pub(super) fn hand_back(&mut self) {
+        self.handed_back += 1;
+        self.let_go(Duration::ZERO);
+    }
+
+    /// Nobody runs it any more, and it is to be run once more after this pause.
+    pub(super) fn let_go(&mut self, pause: Duration) {
         self.revision += 1;
         self.holder = None;
         self.not_before = (!pause.is_zero()).then(|| now().saturating_add(whole_millis(pause)));
+    }
+
+    /// How many processes have been gone over it, if whoever has it is.
+    pub(super) fn deaths(&self) -> u32 {
+        self.attempts.saturating_sub(self.handed_back)
     }
 
     /// How long it is not to be begun.
