@@ -155,25 +155,23 @@ pub(super) async fn claim(
         later(shared, &acker, Duration::ZERO).await?;
         return Ok(None);
     }
+    // Known to who watches for others before anybody can see it.
+    let delivery = Delivery::Taken(acker.clone());
+    let may_rerun = opened.may_rerun;
+    let held = Held::new(id, rand::random(), delivery, may_rerun, queued.clone(), 0);
+    let claim = NatsClaim::new(shared, held);
     let attempt = Attempt {
         shared,
-        id,
+        held: &claim.held,
         queued,
-        claim: rand::random(),
         place,
-        may_rerun: opened.may_rerun,
         begun_here: opened.begun_here,
         delivered,
         handed_out: ticket.handed_out,
     };
-    // Known to who watches for others before anybody can see it.
-    let delivery = Delivery::Taken(acker.clone());
-    let may_rerun = attempt.may_rerun;
-    let held = Held::new(id, attempt.claim, delivery, may_rerun, queued.clone(), 0);
-    let claim = NatsClaim::new(shared, held);
     let body = match attempt.decide(opened.body).await {
         Ok(Verdict::Run(claimed, body)) => {
-            let is_there = claimed.is_there;
+            let is_there = claimed.sequence == claimed.run;
             claim.held.took(claimed.record, claimed.run, is_there);
             if !is_there {
                 // For those who look; written beside the call.
