@@ -338,8 +338,8 @@ impl NatsStore {
 
     /// Lets another process run it.
     async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
-        let (none, patience) = (Bytes::new(), claim::PATIENCE);
-        let rewritten = held.rewrite(&self.shared, &none, patience, Record::hand_back);
+        let patience = claim::PATIENCE;
+        let rewritten = held.rewrite(&self.shared, patience, Record::hand_back);
         if !rewritten.await? {
             return self.late(held).await;
         }

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     NatsError,
-    attempt::{Attempt, Verdict},
+    attempt::{Attempt, Claimed, Verdict},
     claim::{Delivery, Held, NatsClaim},
     envelope::open,
     names::Names,
@@ -171,9 +171,13 @@ pub(super) async fn claim(
     };
     let body = match attempt.decide(opened.body).await {
         Ok(Verdict::Run(claimed, body)) => {
-            let is_there = claimed.sequence == claimed.run;
-            claim.held.took(claimed.record, claimed.run, is_there);
-            if !is_there {
+            let Claimed {
+                record,
+                sequence,
+                run,
+            } = claimed;
+            claim.held.took(record, sequence, run);
+            if run != sequence {
                 // For those who look; written beside the call.
                 shared.told.notify_one();
             }
