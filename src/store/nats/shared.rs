@@ -245,6 +245,17 @@ impl Shared {
         }
     }
 
+    /// Writes what is no record, for as long as a client waits.
+    pub(super) async fn write(
+        &self,
+        subject: &str,
+        expected: Option<u64>,
+        payload: &Bytes,
+    ) -> Result<u64, Refused> {
+        let patience = self.patience();
+        log::write(&self.context, subject, expected, None, payload, patience).await
+    }
+
     /// What a key was used for, and where that is written.
     pub(super) async fn used(&self, subject: &str) -> Result<Option<(Used, u64)>, NatsError> {
         match log::last(&self.streams.jobs, subject).await? {
@@ -261,36 +272,34 @@ impl Shared {
             if let Some((used, sequence)) = self.used(&subject).await?
                 && used.id.0 == id
             {
-                let (context, patience) = (&self.context, self.patience());
-                let payload = seal(&used, b"");
-                let expected = Some(sequence);
-                match log::write(context, &subject, expected, None, &payload, patience).await {
+                let written = self
+                    .write(&subject, Some(sequence), &seal(&used, b""))
+                    .await;
+                match written {
                     // Somebody else has renewed it.
                     Ok(_) | Err(Refused::Conflict) => {}
                     Err(refused) => return Err(refused.into_error()),
                 }
             }
         }
-        match &record.owner {
-            Some(owner) => self.list(id, owner, record.created_at).await,
-            None => Ok(()),
-        }
+        self.list(id, record.owner.as_ref(), record.created_at)
+            .await
     }
 
-    /// Puts a job into its owner's list.
+    /// Puts a job into its owner's list, where it has one.
     pub(super) async fn list(
         &self,
         id: JobId,
-        owner: &Owner,
+        owner: Option<&Owner>,
         created_at: u64,
     ) -> Result<(), NatsError> {
+        let Some(owner) = owner else {
+            return Ok(());
+        };
         let subject = self.names.listed(owner, id);
         let payload = seal(&Listed { created_at }, b"");
-        let (context, patience) = (&self.context, self.patience());
-        match log::write(context, &subject, None, None, &payload, patience).await {
-            Ok(_) => Ok(()),
-            Err(refused) => Err(refused.into_error()),
-        }
+        let written = self.write(&subject, None, &payload).await;
+        written.map(drop).map_err(Refused::into_error)
     }
 
     /// What is to be done once a job has ended, and before its request leaves the queue. It may be done
