@@ -354,7 +354,7 @@ pub(super) struct Used {
     pub(super) fingerprint: crate::idempotency::Fingerprint,
 }
 
-/// A job in its owner's list.
+/// A job in its owner's list; and of any record, when its job was made.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Listed {
     pub(super) created_at: u64,

@@ -325,7 +325,7 @@ impl Found {
     }
 }
 
-pub(super) fn found(entry: Entry) -> Result<Found, NatsError> {
+fn found(entry: Entry) -> Result<Found, NatsError> {
     let (record, body) = open(&entry.subject, entry.payload)?;
     Ok(Found {
         record,
