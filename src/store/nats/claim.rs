@@ -125,7 +125,7 @@ impl Held {
         if let Delivery::Taken(acker) = &self.delivery
             && let Err(error) = acker.ack_with(AckKind::Progress).await
         {
-            tracing::warn!(error = &*error, id = %self.id, "no sign of life sent");
+            tracing::warn!(%error, id = %self.id, "no sign of life sent");
         }
     }
 
@@ -134,7 +134,7 @@ impl Held {
         let state = self.state.lock();
         !state.told.is_empty()
             || state.is_behind()
-            || state.written.elapsed() > shared.options.retain / 4
+            || state.written.elapsed() > shared.quarter()
             || (matches!(self.delivery, Delivery::Here(_))
                 && state.written.elapsed() > shared.options.lease / 4)
     }
@@ -143,7 +143,7 @@ impl Held {
     pub(super) async fn keep(&self, shared: &Shared) -> Result<(), NatsError> {
         let (told, renews) = {
             let mut state = self.state.lock();
-            let renews = state.written.elapsed() > shared.options.retain / 4;
+            let renews = state.written.elapsed() > shared.quarter();
             (std::mem::take(&mut state.told), renews)
         };
         let lease = whole_millis(shared.options.lease);

@@ -78,7 +78,7 @@ fn readable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
         Ok(read) => Ok(Some(read)),
         Err(error @ NatsError::Unreadable { .. }) => {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "left out of a list"
             );
             Ok(None)

@@ -99,8 +99,8 @@ impl Repeating {
     }
 }
 
-/// Writes, and waits for the streams to have it. Until `patience` is over what gets no answer is
-/// repeated: what `expected` says makes that safe.
+/// Writes, and waits for the stream to have it. Until `patience` is over what gets no answer is repeated, and is there
+/// twice perhaps: once only where it is told what to expect, or where a stream keeps the last of each subject.
 pub(super) async fn write(
     context: &Context,
     subject: &str,

@@ -282,7 +282,7 @@ impl NatsStore {
             // The request is handed out again then, and whoever gets it sees that its job has ended.
             if let Err(error) = tidied {
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    %error,
                     id = %held.id,
                     "an ended job's request is still in the queue"
                 );

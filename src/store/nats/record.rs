@@ -349,7 +349,6 @@ impl Told {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Used {
     pub(super) nonce: u64,
-    /// The job's id, in its two halves.
     pub(super) id: IdText,
     pub(super) fingerprint: crate::idempotency::Fingerprint,
 }

@@ -74,7 +74,7 @@ async fn keep(shared: Arc<Shared>) {
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, async |held| {
                 if let Err(error) = held.keep(&shared).await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, id = %held.id, "a job's record is not renewed");
+                    tracing::warn!(%error, id = %held.id, "a job's record is not renewed");
                 }
             })
             .await;
@@ -88,7 +88,7 @@ async fn tend_waiting(shared: Arc<Shared>) {
         sleep(shared.quarter()).await;
         if let Err(error) = shared.tend_waiting().await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "what belongs to waiting requests is not renewed"
             );
         }
@@ -164,7 +164,7 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 Ok(changes) => break changes,
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        %error,
                         "the watch of jobs is not back yet"
                     );
                 }

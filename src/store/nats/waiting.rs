@@ -106,12 +106,12 @@ impl Shared {
                 Ok(()) => all,
                 // Not this version's to look after; the others are.
                 Err(error @ NatsError::Unreadable { .. }) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "left alone");
+                    tracing::warn!(%error, "left alone");
                     all
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        %error,
                         "a request that waits is not looked after"
                     );
                     false
