@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{
     NatsError,
     claim::Held,
-    record::{Record, now, whole_millis},
+    clock::{now, whole_millis},
+    record::Record,
     shared::{Found, Shared},
 };
 use crate::job::{ErrorCode, Event};

@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     NatsError,
+    clock::{now, whole_millis},
     log::{self, Repeating},
-    record::{Record, Told, now, whole_millis},
+    record::{Record, Told},
     shared::Shared,
 };
 use crate::job::JobId;

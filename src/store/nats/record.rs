@@ -1,13 +1,16 @@
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
-use super::{envelope::Fields, request::Asked};
+use super::{
+    clock::{instant, millis, now, time, whole_millis},
+    envelope::Fields,
+    request::Asked,
+};
 use crate::{
     collect::Collected,
     estimate::Kind,
@@ -376,33 +379,4 @@ impl TryFrom<String> for IdText {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)
     }
-}
-
-pub(super) fn now() -> u64 {
-    millis(SystemTime::now())
-}
-
-pub(super) fn millis(at: SystemTime) -> u64 {
-    whole_millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-pub(super) fn time(millis: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(millis)
-}
-
-/// A time by this process's monotonic clock, as well as it goes: not before the clock began.
-pub(super) fn instant(millis: u64) -> Instant {
-    let now = Instant::now();
-    let age = Duration::from_millis(self::now().saturating_sub(millis));
-    now.checked_sub(age).unwrap_or(now)
-}
-
-/// A time by the clock on the wall.
-pub(super) fn time_of(at: Instant) -> SystemTime {
-    let now = SystemTime::now();
-    now.checked_sub(at.elapsed()).unwrap_or(now)
-}
-
-pub(super) fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

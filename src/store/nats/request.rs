@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    clock::millis,
     envelope::Fields,
     options::{NatsOptions, Rerun},
-    record::{Record, millis},
+    record::Record,
 };
 use crate::{
     idempotency::Key,

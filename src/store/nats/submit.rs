@@ -8,10 +8,11 @@ use tokio::time::sleep;
 use super::{
     NatsError,
     claim::{Delivery, Held, NatsClaim},
+    clock::{now, whole_millis},
     envelope::seal,
     log::{self, Refused},
     parts,
-    record::{Holder, IdText, Record, Used, now, whole_millis},
+    record::{Holder, IdText, Record, Used},
     request::{Asked, NatsRecord},
     shared::Shared,
 };

@@ -18,10 +18,11 @@ use super::{
     NatsError,
     attempt::{Attempt, Claimed, Verdict},
     claim::{Delivery, Held, NatsClaim},
+    clock::{instant, time},
     envelope::open,
     names::Names,
     parts,
-    record::{Record, instant, time},
+    record::Record,
     request::Asked,
     shared::Shared,
 };

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     NatsError,
+    clock::{now, whole_millis},
     envelope::{open, seal},
     log::{self, Refused},
     names::Names,
-    record::{Record, now, whole_millis},
+    record::Record,
     request::Asked,
     shared::Shared,
 };
