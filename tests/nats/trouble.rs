@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{self, AckKind, consumer::PullConsumer, stream::Stream};
+use async_nats::jetstream::{self, AckKind, stream::Stream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::{runtime::Runtime, sync::Notify, time::sleep};
+use tokio::{sync::Notify, time::sleep};
 use tower::Layer;
 use tower_accepted::{
     JobId, Jobs, RequestBody, When,
@@ -16,26 +16,13 @@ use tower_accepted::{
 
 use crate::{
     server::Servers,
-    site::{connected, ended, layered, options, process, until, waiting, work},
+    site::{
+        Pair, connected, counting, ended, handed_out, handed_over, hanging, options, process,
+        put_back, served, stream, until, waiting, work, write,
+    },
     support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
     wire::Wire,
 };
-
-/// A service that counts its calls, and answers with its name.
-macro_rules! counting {
-    ($calls:expr, $name:expr) => {{
-        let calls = $calls.clone();
-        inner(move |_: Request<RequestBody<Body>>| {
-            calls.up();
-            async { ok($name) }
-        })
-    }};
-}
-
-async fn stream(servers: &Servers, name: &str) -> Stream {
-    let jetstream = jetstream::new(servers.client().await);
-    jetstream.get_stream(name).await.expect("it is there")
-}
 
 /// The messages that a stream has, by their subjects.
 async fn messages(stream: &Stream) -> Vec<(String, Bytes)> {
@@ -47,14 +34,6 @@ async fn messages(stream: &Stream) -> Vec<(String, Bytes)> {
         }
     }
     messages
-}
-
-async fn put_back(servers: &Servers, messages: Vec<(String, Bytes)>) {
-    let jetstream = jetstream::new(servers.client().await);
-    for (subject, payload) in messages {
-        let written = jetstream.publish(subject, payload).await;
-        written.expect("sent").await.expect("stored");
-    }
 }
 
 /// What the queue is told of requests that it has handed out, from now on, but for signs of life.
@@ -83,23 +62,19 @@ fn large(path: &str) -> Request<Body> {
 
 #[tokio::test]
 async fn a_request_whose_body_cannot_be_read_now_is_run_when_it_can() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options().inline(1_000)).await else {
         return;
     };
-    let options = options().inline(1_000);
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    let accepted = send(&site, large("/large")).await;
-    let bodies = stream(&servers, "accepted_requests").await;
+    let accepted = send(&pair.site, large("/large")).await;
+    let bodies = stream(&pair.servers, "accepted_requests").await;
     let parts = messages(&bodies).await;
     assert_eq!(parts.len(), 3);
-    let jetstream = jetstream::new(servers.client().await);
+    let jetstream = jetstream::new(pair.servers.client().await);
     jetstream.delete_stream("accepted_requests").await.unwrap();
     let calls = Counter::default();
     let begun = calls.clone();
     work(
-        &worker,
+        &pair.worker,
         inner(move |request: Request<RequestBody<Body>>| {
             begun.up();
             async {
@@ -109,18 +84,18 @@ async fn a_request_whose_body_cannot_be_read_now_is_run_when_it_can() {
             }
         }),
     );
-    let queue = stream(&servers, "accepted_queue").await;
+    let queue = stream(&pair.servers, "accepted_queue").await;
     until(async || {
         let info = queue.consumer_info("accepted_workers").await.unwrap();
         info.num_redelivered > 0
     })
     .await;
-    let waiting = send(&site, get(accepted.location())).await;
+    let waiting = send(&pair.site, get(accepted.location())).await;
     assert_eq!(waiting.json()["status"], "queued", "{waiting:?}");
     let config = bodies.cached_info().config.clone();
     jetstream.create_stream(config).await.unwrap();
-    put_back(&servers, parts).await;
-    let end = ended(&site, accepted.location()).await;
+    put_back(&pair.servers, parts).await;
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
 }
@@ -136,13 +111,13 @@ async fn a_claim_that_is_answered_late_is_one() {
     let first = connected(client, options.clone(), Jobs::builder()).await;
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     wire.hold_at("$KV.accepted_jobs.job.run.");
     let accepted = send(&site, post("/it")).await;
     let (calls, others) = (Counter::default(), Counter::default());
-    work(&first, counting!(calls, "first"));
+    work(&first, counting(&calls, "first"));
     wire.held().await;
-    work(&second, counting!(others, "second"));
+    work(&second, counting(&others, "second"));
     // Some leases long: its signs of life go out.
     sleep(Duration::from_secs(4)).await;
     wire.let_go();
@@ -163,16 +138,16 @@ async fn what_is_claimed_when_nothing_is_to_begin_any_more_is_given_back() {
     let first = connected(client, options.clone(), Jobs::builder()).await;
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     wire.hold_at("$KV.accepted_jobs.job.run.");
     let accepted = send(&site, post("/it")).await;
     let (calls, others) = (Counter::default(), Counter::default());
-    let working = work(&first, counting!(calls, "first"));
+    let working = work(&first, counting(&calls, "first"));
     wire.held().await;
     assert_eq!(first.drain(Duration::ZERO).await, 1);
     wire.let_go();
     working.await.unwrap();
-    work(&second, counting!(others, "second"));
+    work(&second, counting(&others, "second"));
     let end = ended(&site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!((calls.count(), others.count()), (0, 1));
@@ -180,22 +155,19 @@ async fn what_is_claimed_when_nothing_is_to_begin_any_more_is_given_back() {
 
 #[tokio::test]
 async fn a_request_that_is_in_the_queue_twice_is_run_once() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options()).await else {
         return;
     };
-    let web = process(&servers, options(), Jobs::builder()).await;
-    let worker = process(&servers, options(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    let accepted = send(&site, post("/it")).await;
-    let queue = stream(&servers, "accepted_queue").await;
+    let accepted = send(&pair.site, post("/it")).await;
+    let queue = stream(&pair.servers, "accepted_queue").await;
     // As where the answer to a write was lost, and it was repeated.
-    put_back(&servers, messages(&queue).await).await;
+    put_back(&pair.servers, messages(&queue).await).await;
     assert_eq!(messages(&queue).await.len(), 2);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
-    work(&worker, waiting(&calls, &go, "done"));
+    work(&pair.worker, waiting(&calls, &go, "done"));
     until(async || messages(&queue).await.len() == 1).await;
     go.notify_one();
-    let end = ended(&site, accepted.location()).await;
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     until(async || messages(&queue).await.is_empty()).await;
     assert_eq!(calls.count(), 1);
@@ -209,7 +181,7 @@ async fn a_request_of_a_canceled_job_that_is_left_in_the_queue_is_taken_out_befo
     };
     let options = options().retain(Duration::from_secs(8));
     let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let accepted = send(&site, post("/it")).await;
     let queue = stream(&servers, "accepted_queue").await;
     let mut left = messages(&queue).await;
@@ -226,24 +198,17 @@ async fn a_request_of_a_canceled_job_that_is_left_in_the_queue_is_taken_out_befo
 
 #[tokio::test]
 async fn what_was_handed_out_and_not_claimed_is_run_however_long_it_has_waited() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options().retain(Duration::from_secs(4))).await else {
         return;
     };
-    let options = options().retain(Duration::from_secs(4));
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    let accepted = send(&site, post("/it")).await;
+    let accepted = send(&pair.site, post("/it")).await;
     // Longer than records are kept.
     sleep(Duration::from_secs(6)).await;
-    let queue = stream(&servers, "accepted_queue").await;
-    let workers: PullConsumer = queue.get_consumer("accepted_workers").await.unwrap();
-    let mut handed_out = workers.fetch().max_messages(1).messages().await.unwrap();
-    let message = handed_out.next().await.expect("one").unwrap();
+    let message = handed_out(&pair.servers).await.expect("one");
     message.ack_with(AckKind::Nak(None)).await.unwrap();
     let calls = Counter::default();
-    work(&worker, counting!(calls, "done"));
-    let end = ended(&site, accepted.location()).await;
+    work(&pair.worker, counting(&calls, "done"));
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
 }
@@ -261,16 +226,9 @@ async fn what_was_begun_before_all_processes_were_gone_for_long_is_not_begun_aga
     let accepted = {
         let web = process(&servers, options.clone(), Jobs::builder()).await;
         let worker = process(&servers, options.clone(), Jobs::builder()).await;
-        let site = layered(&web, inner(async |_| ok("here")));
+        let site = served(&web);
         let accepted = send(&site, post("/it")).await;
-        let begun = calls.clone();
-        let working = work(
-            &worker,
-            inner(move |_| {
-                begun.up();
-                std::future::pending::<Result<http::Response<Body>, Failed>>()
-            }),
-        );
+        let working = work(&worker, hanging(&calls));
         until(async || calls.count() == 1).await;
         working.abort();
         accepted
@@ -278,8 +236,8 @@ async fn what_was_begun_before_all_processes_were_gone_for_long_is_not_begun_aga
     let bucket = stream(&servers, "KV_accepted_jobs").await;
     until(async || messages(&bucket).await.is_empty()).await;
     let worker = process(&servers, options, Jobs::builder()).await;
-    work(&worker, counting!(calls, "again"));
-    let site = layered(&worker, inner(async |_| ok("here")));
+    work(&worker, counting(&calls, "again"));
+    let site = served(&worker);
     let end = ended(&site, accepted.location()).await;
     assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
     assert_eq!(calls.count(), 1);
@@ -292,19 +250,12 @@ async fn what_was_begun_is_known_as_long_as_there_is_any_process() {
     };
     let options = options().retain(Duration::from_secs(4));
     let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let (calls, kept) = (Counter::default(), Counter::default());
     let accepted = send(&site, post("/it")).await;
     {
         let worker = process(&servers, options.clone(), Jobs::builder()).await;
-        let begun = calls.clone();
-        let working = work(
-            &worker,
-            inner(move |_| {
-                begun.up();
-                std::future::pending::<Result<http::Response<Body>, Failed>>()
-            }),
-        );
+        let working = work(&worker, hanging(&calls));
         until(async || calls.count() == 1).await;
         working.abort();
     }
@@ -313,7 +264,7 @@ async fn what_was_begun_is_known_as_long_as_there_is_any_process() {
     let running = send(&site, get(accepted.location())).await;
     assert_eq!(running.json()["status"], "running", "{running:?}");
     let worker = process(&servers, options, Jobs::builder()).await;
-    work(&worker, counting!(kept, "again"));
+    work(&worker, counting(&kept, "again"));
     let end = ended(&site, accepted.location()).await;
     assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
     assert_eq!((calls.count(), kept.count()), (1, 0));
@@ -327,7 +278,7 @@ async fn the_time_that_a_job_may_take_begins_when_a_worker_has_it() {
     let builder = || Jobs::builder().job_timeout(Duration::from_secs(2));
     let web = process(&servers, options(), builder()).await;
     let worker = process(&servers, options(), builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let quick = send(&site, post("/quick")).await;
     let hanging = send(&site, post("/hanging")).await;
     // Longer than it may take.
@@ -354,7 +305,7 @@ async fn what_servers_do_not_take_in_one_message_is_cut_or_refused() {
     };
     let web = process(&servers, options(), Jobs::builder()).await;
     let worker = process(&servers, options(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let long = HeaderValue::from_str(&"x".repeat(70_000)).unwrap();
     let mut refused = post("/refused");
     refused.headers_mut().insert("x-long", long.clone());
@@ -413,8 +364,8 @@ async fn a_result_that_cannot_be_read_now_is_503_and_gone_only_with_its_job() {
     )
     .await;
     let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    let small = layered(&small, inner(async |_| ok("here")));
+    let site = served(&web);
+    let small = served(&small);
     let accepted = send(&site, post("/it")).await;
     work(
         &worker,
@@ -445,48 +396,40 @@ async fn a_result_that_cannot_be_read_now_is_503_and_gone_only_with_its_job() {
 
 #[tokio::test]
 async fn a_body_that_is_not_found_is_waited_for_as_long_as_it_may_be_there() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options().inline(1_000)).await else {
         return;
     };
-    let options = options().inline(1_000);
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    let accepted = send(&site, large("/large")).await;
-    let bodies = stream(&servers, "accepted_requests").await;
+    let accepted = send(&pair.site, large("/large")).await;
+    let bodies = stream(&pair.servers, "accepted_requests").await;
     let parts = messages(&bodies).await;
     bodies.purge().await.unwrap();
     let calls = Counter::default();
-    work(&worker, counting!(calls, "done"));
-    let queue = stream(&servers, "accepted_queue").await;
+    work(&pair.worker, counting(&calls, "done"));
+    let queue = stream(&pair.servers, "accepted_queue").await;
     until(async || {
         let info = queue.consumer_info("accepted_workers").await.unwrap();
         info.num_redelivered > 0
     })
     .await;
     assert_eq!(calls.count(), 0);
-    put_back(&servers, parts).await;
-    let end = ended(&site, accepted.location()).await;
+    put_back(&pair.servers, parts).await;
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
 }
 
 #[tokio::test]
 async fn a_request_whose_body_has_expired_is_lost() {
-    let Some(servers) = Servers::one().await else {
+    let options = options().inline(1_000);
+    let Some(pair) = Pair::start(options.max_queued_for(Duration::from_secs(2))).await else {
         return;
     };
-    let options = options().inline(1_000);
-    let options = options.max_queued_for(Duration::from_secs(2));
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    let accepted = send(&site, large("/large")).await;
-    let bodies = stream(&servers, "accepted_requests").await;
+    let accepted = send(&pair.site, large("/large")).await;
+    let bodies = stream(&pair.servers, "accepted_requests").await;
     until(async || messages(&bodies).await.is_empty()).await;
     let calls = Counter::default();
-    work(&worker, counting!(calls, "done"));
-    let end = ended(&site, accepted.location()).await;
+    work(&pair.worker, counting(&calls, "done"));
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
     assert_eq!(calls.count(), 0);
 }
@@ -497,28 +440,18 @@ async fn a_repeated_key_is_good_for_a_request_that_its_process_did_not_bring_to_
         return;
     };
     let keyed = || with(post("/it"), &[("idempotency-key", "\"once\"")]);
-    let doomed = Runtime::new().unwrap();
-    let url = servers.url();
-    let first = doomed
-        .spawn(async move {
-            let client = async_nats::connect(url).await.unwrap();
-            let jobs = connected(client, options(), Jobs::builder()).await;
-            let when = When::After(Duration::from_millis(50));
-            let hanging = inner(|_| std::future::pending::<Result<http::Response<Body>, Failed>>());
-            send(&jobs.layer().when(when).layer(hanging), keyed()).await
-        })
-        .await
-        .unwrap();
+    let never = Counter::default();
+    let (doomed, first) = handed_over(&servers, options(), &never, keyed()).await;
     doomed.shutdown_background();
     // As if that had died a moment sooner.
     let queue = stream(&servers, "accepted_queue").await;
     queue.purge().await.unwrap();
     let other = process(&servers, options(), Jobs::builder()).await;
-    let site = layered(&other, inner(async |_| ok("here")));
+    let site = served(&other);
     let again = send(&site, keyed()).await;
     assert_eq!(again.status, StatusCode::SERVICE_UNAVAILABLE, "{again:?}");
     let calls = Counter::default();
-    work(&other, counting!(calls, "done"));
+    work(&other, counting(&calls, "done"));
     until(async || send(&site, keyed()).await.status == StatusCode::ACCEPTED).await;
     let end = ended(&site, first.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
@@ -536,13 +469,13 @@ async fn who_joins_a_request_that_its_process_does_not_know_to_be_in_the_queue_c
     let unsure = options().ack_timeout(Duration::from_secs(1));
     let first = connected(client, unsure, Jobs::builder()).await;
     let other = process(&servers, options(), Jobs::builder()).await;
-    let hanging = inner(|_| std::future::pending::<Result<http::Response<Body>, Failed>>());
+    let never = hanging(&Counter::default());
     let when = When::After(Duration::from_millis(50));
-    let first = first.layer().when(when).layer(hanging);
+    let first = first.layer().when(when).layer(never);
     wire.hold_at("accepted.queue.");
     let refused = tokio::spawn(async move { send(&first, keyed()).await });
     wire.held().await;
-    let site = layered(&other, inner(async |_| ok("here")));
+    let site = served(&other);
     let mut joined = None;
     until(async || {
         let answer = send(&site, keyed()).await;
@@ -557,7 +490,7 @@ async fn who_joins_a_request_that_its_process_does_not_know_to_be_in_the_queue_c
         "{refused:?}"
     );
     let calls = Counter::default();
-    work(&other, counting!(calls, "done"));
+    work(&other, counting(&calls, "done"));
     let end = ended(&site, &joined.unwrap()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
@@ -565,18 +498,15 @@ async fn who_joins_a_request_that_its_process_does_not_know_to_be_in_the_queue_c
 
 #[tokio::test]
 async fn a_request_is_put_off_for_longer_than_a_sign_of_life_takes() {
-    let Some(servers) = Servers::one().await else {
+    let options = options().inline(1_000).lease(Duration::from_secs(10));
+    let Some(pair) = Pair::start(options).await else {
         return;
     };
-    let options = options().inline(1_000).lease(Duration::from_secs(10));
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
-    send(&site, large("/large")).await;
-    let jetstream = jetstream::new(servers.client().await);
+    send(&pair.site, large("/large")).await;
+    let jetstream = jetstream::new(pair.servers.client().await);
     jetstream.delete_stream("accepted_requests").await.unwrap();
-    let mut told = told(&servers).await;
-    work(&worker, inner(async |_| ok("done")));
+    let mut told = told(&pair.servers).await;
+    work(&pair.worker, counting(&Counter::default(), "done"));
     let put_off = pause(&told.next().await.unwrap());
     assert!(put_off >= Duration::from_secs(5), "{put_off:?}");
 }
@@ -590,7 +520,7 @@ async fn what_is_handed_out_beside_who_has_just_claimed_it_is_left_to_that_one()
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let first = process(&servers, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
     let accepted = send(&site, post("/it")).await;
     work(&first, waiting(&calls, &go, "first"));
@@ -602,7 +532,7 @@ async fn what_is_handed_out_beside_who_has_just_claimed_it_is_left_to_that_one()
     client.publish(subject, "-NAK".into()).await.unwrap();
     assert_eq!(told.next().await.unwrap(), "-NAK");
     let others = Counter::default();
-    work(&second, counting!(others, "second"));
+    work(&second, counting(&others, "second"));
     let put_off = pause(&told.next().await.unwrap());
     assert!(put_off >= Duration::from_secs(4), "{put_off:?}");
     // As long, and longer: its signs of life go out.
@@ -624,28 +554,22 @@ async fn who_was_too_late_to_claim_a_request_does_not_think_dead_who_was_sooner(
     let client = async_nats::connect(wire.url()).await.unwrap();
     let patient = options.ack_timeout(Duration::from_secs(60));
     let late = connected(client, patient, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let accepted = send(&site, post("/it")).await;
     // Handed out before, and not claimed.
-    let queue = stream(&servers, "accepted_queue").await;
-    let workers: PullConsumer = queue.get_consumer("accepted_workers").await.unwrap();
-    let mut handed_out = workers.fetch().max_messages(1).messages().await.unwrap();
-    let message = handed_out.next().await.expect("one").unwrap();
+    let message = handed_out(&servers).await.expect("one");
     message.ack_with(AckKind::Nak(None)).await.unwrap();
     // It asks for what is known of the job, and has no answer yet that there is nothing.
     wire.hold_at("_jobs.job.run.");
     let calls = Counter::default();
-    work(&late, counting!(calls, "late"));
+    work(&late, counting(&calls, "late"));
     wire.held().await;
     let run = format!("$KV.accepted_jobs.job.run.{}", accepted.id());
     let record = serde_json::json!({
         "nonce": 1, "revision": 2, "status": "running", "created_at": 1, "kind": "", "attempts": 1,
         "holder": {"claim": 7, "message": 1},
     });
-    let head = record.to_string();
-    let length = u32::try_from(head.len()).unwrap();
-    let payload = [&[1][..], &length.to_be_bytes(), head.as_bytes()].concat();
-    put_back(&servers, vec![(run, payload.into())]).await;
+    write(&servers, run, &record).await;
     // So long that it was not claimed a moment ago.
     sleep(Duration::from_secs(2)).await;
     let mut told = told(&servers).await;
@@ -664,7 +588,7 @@ async fn a_ticket_is_given_back_at_once_only_while_nobody_else_can_have_been_han
     };
     let options = options().lease(Duration::from_secs(4));
     let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let store = NatsStore::connect(servers.client().await, options).await;
     let store = store.unwrap();
     send(&site, post("/it")).await;
@@ -694,25 +618,15 @@ async fn what_its_process_had_begun_before_all_were_gone_for_long_is_not_begun_a
         return;
     };
     let options = options().retain(Duration::from_secs(4));
-    let doomed = Runtime::new().unwrap();
-    let (url, short) = (servers.url(), options.clone());
-    let accepted = doomed
-        .spawn(async move {
-            let client = async_nats::connect(url).await.unwrap();
-            let jobs = connected(client, short, Jobs::builder()).await;
-            let when = When::After(Duration::from_millis(50));
-            let hanging = inner(|_| std::future::pending::<Result<http::Response<Body>, Failed>>());
-            send(&jobs.layer().when(when).layer(hanging), post("/it")).await
-        })
-        .await
-        .unwrap();
+    let never = Counter::default();
+    let (doomed, accepted) = handed_over(&servers, options.clone(), &never, post("/it")).await;
     doomed.shutdown_background();
     let bucket = stream(&servers, "KV_accepted_jobs").await;
     until(async || messages(&bucket).await.is_empty()).await;
     let worker = process(&servers, options, Jobs::builder()).await;
     let calls = Counter::default();
-    work(&worker, counting!(calls, "again"));
-    let site = layered(&worker, inner(async |_| ok("here")));
+    work(&worker, counting(&calls, "again"));
+    let site = served(&worker);
     let end = ended(&site, accepted.location()).await;
     assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
     assert_eq!(calls.count(), 0);
@@ -730,14 +644,14 @@ async fn a_claim_is_given_up_before_what_others_have_made_of_the_job_may_be_forg
     let second = process(&servers, options.clone(), Jobs::builder()).await;
     let impatient = options.ack_timeout(Duration::from_millis(200));
     let first = connected(client, impatient, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     wire.hold_at("$KV.accepted_jobs.job.run.");
     let accepted = send(&site, request("PUT", "/it")).await;
     let (calls, others) = (Counter::default(), Counter::default());
-    work(&first, counting!(calls, "first"));
+    work(&first, counting(&calls, "first"));
     wire.held().await;
     // Its signs of life go out for as long as it waits for its answer.
-    work(&second, counting!(others, "second"));
+    work(&second, counting(&others, "second"));
     let end = ended(&site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!((calls.count(), others.count()), (0, 1));
@@ -753,14 +667,14 @@ async fn who_was_away_for_as_long_as_jobs_are_kept_ends_none_a_second_time() {
     let client = async_nats::connect(wire.url()).await.unwrap();
     let first = connected(client, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&second, inner(async |_| ok("here")));
+    let site = served(&second);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
     let working = work(&first, waiting(&calls, &go, "first"));
     let accepted = send(&site, request("PUT", "/it")).await;
     until(async || calls.count() == 1).await;
     wire.cut(true);
     let others = Counter::default();
-    work(&second, counting!(others, "second"));
+    work(&second, counting(&others, "second"));
     let end = ended(&site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     until(async || send(&site, get(accepted.location())).await.status == StatusCode::NOT_FOUND)
