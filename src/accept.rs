@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, Service};
-use tracing::{Instrument, Span, field::Empty, info_span, instrument::Instrumented};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     body::{Replay, RequestBody},
@@ -177,29 +177,38 @@ impl<St: Store> Arrival<St> {
     }
 
     /// Makes a call the job that is to run here.
-    fn start<S, B>(
+    fn start<S, B, R>(
         &mut self,
-        mut run: Pin<Box<Run<S, B, St>>>,
-        new: NewJob,
+        call: Call<S, B>,
+        new: &NewJob,
         claim: St::Claim,
-    ) -> Instrumented<Pin<Box<Run<S, B, St>>>>
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>
     where
-        S: Service<Request<RequestBody<B>>>,
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Send + 'static,
+        R: Body + Send + 'static,
+        R::Error: Into<BoxError>,
     {
         let span = span(new.id, &self.method);
-        run.as_mut().start(Job {
-            id: new.id,
+        let job = Job {
             registry: self.registry.clone(),
             created: new.created,
             waited: 0,
             created_at: new.created_at,
             is_head: self.method == Method::HEAD,
             is_owned: new.owner.is_some(),
-            kind: new.kind,
+            kind: new.kind.clone(),
             claim,
             _slot: self.slot.take(),
-        });
-        run.instrument(span)
+        };
+        let run = Run::new(call, new.id, job);
+        // Boxed, so that the runtime's own record of it is of the smallest size.
+        match span.is_disabled() {
+            true => Box::pin(run),
+            false => Box::pin(run.instrument(span)),
+        }
     }
 
     fn accepted(&self, read: &Read<St>, job: &Snapshot, now: Instant) -> Response<Replay> {
@@ -248,20 +257,19 @@ enum Settled<C> {
 }
 
 /// The 202, or a refusal and the call.
-pub(crate) type Accepting<S, B, St> =
-    Result<Response<Replay>, (Response<Replay>, Pin<Box<Run<S, B, St>>>)>;
+pub(crate) type Accepting<S, B> = Result<Response<Replay>, (Response<Replay>, Call<S, B>)>;
 
 /// What there is of an accept that waits for its store.
-pub(crate) type Waiting<S, B, St> = Pin<Box<dyn Future<Output = Accepting<S, B, St>> + Send>>;
+pub(crate) type Waiting<S, B> = Pin<Box<dyn Future<Output = Accepting<S, B>> + Send>>;
 
 /// Makes a call a job as of `now`, runs it in the background, and answers 202; or gives the call back, with
 /// what there is to say against it. `Err` where the store takes its time: it has the arrival then.
 pub(crate) fn accept<S, B, R, St>(
     arriving: &mut Option<Arrival<St>>,
-    run: Pin<Box<Run<S, B, St>>>,
+    call: Call<S, B>,
     now: Instant,
     cx: &mut Context<'_>,
-) -> Result<Accepting<S, B, St>, Waiting<S, B, St>>
+) -> Result<Accepting<S, B>, Waiting<S, B>>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -273,25 +281,25 @@ where
 {
     let arrival = arriving.as_mut().expect("a request arrives once");
     let mut read = arrival.read.take().expect("its body has been read");
-    let new = match arrival.job(&read, run.as_call(), now) {
+    let new = match arrival.job(&read, &call, now) {
         Ok(new) => new,
         Err(refused) => {
             let refusal = Problem::from(refused).counted().response();
-            return Ok(Err((refusal, run)));
+            return Ok(Err((refusal, call)));
         }
     };
     let record = read.record.take().expect("a request is recorded once");
     let mut accepting = arrival.registry.store.accept(&new, record);
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return Ok(arrival.conclude(&read, new, accepted, run, now));
+        return Ok(arrival.conclude(&read, &new, accepted, call, now));
     }
     let arrival = arriving.take().expect("it is there");
     Err(Box::pin(async move {
         // Dropped midway, the call goes before the slot.
         let mut arrival = arrival;
-        let run = run;
+        let call = call;
         let accepted = accepting.await;
-        arrival.conclude(&read, new, accepted, run, Instant::now())
+        arrival.conclude(&read, &new, accepted, call, Instant::now())
     }))
 }
 
@@ -300,11 +308,11 @@ impl<St: Store> Arrival<St> {
     fn conclude<S, B, R>(
         &mut self,
         read: &Read<St>,
-        new: NewJob,
+        new: &NewJob,
         accepted: Result<Acceptance<St::Claim>, St::Error>,
-        run: Pin<Box<Run<S, B, St>>>,
+        call: Call<S, B>,
         now: Instant,
-    ) -> Accepting<S, B, St>
+    ) -> Accepting<S, B>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send + 'static,
@@ -313,13 +321,13 @@ impl<St: Store> Arrival<St> {
         R: Body + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        match self.settled(&new, accepted) {
-            Err(refusal) => Err((refusal, run)),
+        match self.settled(new, accepted) {
+            Err(refusal) => Err((refusal, call)),
             Ok(Settled::Joined(job)) => Ok(self.accepted(read, &job, now)),
             Ok(Settled::New(claim)) => {
                 let response = self.accepted(read, &new.snapshot(), now);
                 if let Some(claim) = claim {
-                    tokio::spawn(self.start(run, new, claim));
+                    tokio::spawn(self.start(call, new, claim));
                 }
                 Ok(response)
             }
@@ -333,7 +341,7 @@ impl<St: Store> Arrival<St> {
 /// kept: that is what the key asks for.
 pub(crate) async fn accept_keyed<S, B, R, St>(
     mut arrival: Arrival<St>,
-    run: Pin<Box<Run<S, B, St>>>,
+    call: Call<S, B>,
     within: Option<Duration>,
 ) -> Response<Replay>
 where
@@ -347,7 +355,7 @@ where
 {
     let strict = arrival.terms.idempotency.strict;
     let mut read = arrival.read.take().expect("its body has been read");
-    let new = match arrival.job(&read, run.as_call(), read.at) {
+    let new = match arrival.job(&read, &call, read.at) {
         Ok(new) => NewJob {
             run_here: within.is_some(),
             ..new
@@ -368,12 +376,12 @@ where
         Ok(Settled::New(claim)) => {
             let job = new.snapshot();
             if let Some(claim) = claim {
-                let mut running = arrival.start(run, new, claim);
+                let mut running = arrival.start(call, &new, claim);
                 // Where it is waited for, it is asked once before it goes to the background: what is ready at
                 // once is answered inline.
                 let first = match within {
                     None => Poll::Pending,
-                    Some(_) => poll_fn(|cx| Poll::Ready(Pin::new(&mut running).poll(cx))).await,
+                    Some(_) => poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await,
                 };
                 if first.is_pending() {
                     tokio::spawn(running);

@@ -1,4 +1,5 @@
 use std::{
+    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -18,39 +19,48 @@ use crate::{
 ///
 /// Whatever polls it, it is one call from beginning to end: it may be started on the request's task
 /// and go on on another.
-#[pin_project]
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
-    #[pin]
-    phase: Phase<S, RequestBody<B>, S::Future>,
+    place: Place<S, B>,
     scope: CallScope,
     started: Option<Instant>,
 }
 
-#[pin_project(project = PhaseProj)]
-enum Phase<S, B, F> {
-    Queued(S, Option<(Parts, B)>),
-    /// With what the request was for, of a call that had begun before it was a job: here, where the
-    /// request was, it takes no room of its own.
-    Running(#[pin] F, PathStart),
+enum Place<S: Service<Request<RequestBody<B>>>, B> {
+    /// Made before the request's body is read. What is answered inline goes on in there, so that it takes one
+    /// allocation.
+    First(Pin<Box<First<S, B>>>),
+    /// Of a job, which may run for long, in a box that has no room for its request.
+    Alone(Pin<Box<S::Future>>),
     /// The service's future is dropped with its response, and with it what it holds: a place in a
     /// concurrency limit, say.
     Done,
 }
 
+#[pin_project(project = FirstProj)]
+enum First<S: Service<Request<RequestBody<B>>>, B> {
+    Queued(S, Option<(Parts, RequestBody<B>)>),
+    /// With what the request was for, of a call that had begun before it was a job: here, where the
+    /// request was, it takes no room of its own.
+    Running(#[pin] S::Future, PathStart),
+}
+
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         Self {
-            phase: Phase::Queued(inner, Some((head, body))),
+            place: Place::First(Box::pin(First::Queued(inner, Some((head, body))))),
             scope: CallScope::default(),
             started: None,
         }
     }
 
     /// The request, as long as the call has not begun.
-    pub(crate) fn request(self: Pin<&mut Self>) -> Option<&mut (Parts, RequestBody<B>)> {
-        match self.project().phase.project() {
-            PhaseProj::Queued(_, request) => request.as_mut(),
-            PhaseProj::Running(..) | PhaseProj::Done => None,
+    pub(crate) fn request(&mut self) -> Option<&mut (Parts, RequestBody<B>)> {
+        let Place::First(first) = &mut self.place else {
+            return None;
+        };
+        match first.as_mut().project() {
+            FirstProj::Queued(_, request) => request.as_mut(),
+            FirstProj::Running(..) => None,
         }
     }
 
@@ -61,10 +71,13 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
 
     /// What its request is for, or the beginning of that.
     pub(crate) fn path(&self) -> &str {
-        match &self.phase {
-            Phase::Queued(_, Some((head, _))) => head.uri.path(),
-            Phase::Running(_, path) => path.as_str(),
-            Phase::Queued(_, None) | Phase::Done => "",
+        let Place::First(first) = &self.place else {
+            return "";
+        };
+        match &**first {
+            First::Queued(_, Some((head, _))) => head.uri.path(),
+            First::Running(_, path) => path.as_str(),
+            First::Queued(_, None) => "",
         }
     }
 
@@ -72,55 +85,56 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.scope.progress()
     }
 
-    pub(crate) fn take_change(self: Pin<&mut Self>, cx: &Context<'_>) -> Option<Progress> {
-        self.project().scope.take_change(cx)
+    pub(crate) fn take_change(&mut self, cx: &Context<'_>) -> Option<Progress> {
+        self.scope.take_change(cx)
     }
 
-    pub(crate) fn accepted(self: Pin<&mut Self>, id: JobId) {
-        self.project().scope.accepted(id);
+    pub(crate) fn accepted(&mut self, id: JobId) {
+        self.scope.accepted(id);
     }
 
     /// Tells the call that its response is not wanted any more. Returns whether that could be heard,
     /// so that it is worth waiting for.
-    pub(crate) fn cancel(self: Pin<&mut Self>) -> bool {
-        let this = self.project();
-        this.scope.cancel();
-        this.scope.is_heard()
+    pub(crate) fn cancel(&mut self) -> bool {
+        self.scope.cancel();
+        self.scope.is_heard()
     }
 
     /// Polls something that belongs to this call, its response's body.
-    pub(crate) fn enter<R>(self: Pin<&mut Self>, poll: impl FnOnce() -> R) -> R {
-        self.project().scope.enter(poll)
+    pub(crate) fn enter<R>(&mut self, poll: impl FnOnce() -> R) -> R {
+        self.scope.enter(poll)
     }
 
-    pub(crate) fn poll(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, S::Error>> {
-        let mut this = self.project();
-        let (phase, started) = (&mut this.phase, &mut *this.started);
-        let is_job = this.scope.is_job();
-        let response = this.scope.enter(|| {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+        let (place, started) = (&mut self.place, &mut self.started);
+        let is_job = self.scope.is_job();
+        let response = self.scope.enter(|| {
             loop {
-                match phase.as_mut().project() {
-                    PhaseProj::Queued(inner, request) => {
+                let first = match place {
+                    Place::First(first) => first,
+                    Place::Alone(future) => return future.as_mut().poll(cx),
+                    Place::Done => panic!("polled after its response"),
+                };
+                match first.as_mut().project() {
+                    FirstProj::Queued(inner, request) => {
                         ready!(inner.poll_ready(cx))?;
                         let (head, body) = request.take().expect("a call is called once");
-                        let path = match is_job {
-                            false => PathStart::of(head.uri.path()),
-                            true => PathStart::default(),
-                        };
                         *started = Some(Instant::now());
-                        let future = inner.call(Request::from_parts(head, body));
-                        phase.set(Phase::Running(future, path));
+                        if is_job {
+                            let future = inner.call(Request::from_parts(head, body));
+                            *place = Place::Alone(Box::pin(future));
+                        } else {
+                            let path = PathStart::of(head.uri.path());
+                            let future = inner.call(Request::from_parts(head, body));
+                            first.set(First::Running(future, path));
+                        }
                     }
-                    PhaseProj::Running(future, _) => return future.poll(cx),
-                    PhaseProj::Done => panic!("polled after its response"),
+                    FirstProj::Running(future, _) => return future.poll(cx),
                 }
             }
         });
         if response.is_ready() {
-            this.phase.set(Phase::Done);
+            self.place = Place::Done;
         }
         response
     }

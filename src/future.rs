@@ -22,7 +22,6 @@ use crate::{
     passing::Passing,
     prefer::Prefer,
     problem::Problem,
-    run::Run,
     store::{MemoryStore, Store},
     when::Plan,
 };
@@ -59,7 +58,7 @@ where
     Arriving(Arriving<S, B, St>),
     /// The store takes its time.
     Accepting {
-        accepting: Waiting<S, B, St>,
+        accepting: Waiting<S, B>,
         is_owed: bool,
     },
     /// This layer answers.
@@ -73,7 +72,7 @@ where
     St: Store,
 {
     /// Until the call goes to the background.
-    run: Option<Pin<Box<Run<S, B, St>>>>,
+    call: Option<Call<S, B>>,
     /// Until it is too late to become a job.
     arrival: Option<Arrival<St>>,
     stage: Stage,
@@ -102,9 +101,9 @@ where
     St: Store,
 {
     /// A call without a way to become a job any more.
-    fn inline(run: Pin<Box<Run<S, B, St>>>) -> Self {
+    fn inline(call: Call<S, B>) -> Self {
         Self {
-            run: Some(run),
+            call: Some(call),
             arrival: None,
             stage: Stage::Inline,
         }
@@ -149,9 +148,8 @@ where
     {
         let declared = body.size_hint().exact();
         let collect = Collect::new(arrival.registry.config.body_limit);
-        let run = Run::new(inner, head, RequestBody::streaming(body));
         Self::new(State::Arriving(Arriving {
-            run: Some(Box::pin(run)),
+            call: Some(Call::new(inner, head, RequestBody::streaming(body))),
             arrival: Some(arrival),
             stage: Stage::Reading(Reading {
                 declared,
@@ -198,9 +196,9 @@ where
                 },
                 StateProj::Accepting { accepting, is_owed } => {
                     match ready!(accepting.as_mut().poll(cx)) {
-                        Err((_, run)) if !*is_owed => {
+                        Err((_, call)) if !*is_owed => {
                             forgo_wait(this.mark);
-                            State::Arriving(Arriving::inline(run))
+                            State::Arriving(Arriving::inline(call))
                         }
                         Ok(answer) | Err((answer, _)) => State::Answered(Answer::now(answer)),
                     }
@@ -240,11 +238,7 @@ enum ReadError {
 }
 
 /// What comes of an arriving call.
-enum Next<S, B, R, St>
-where
-    S: Service<Request<RequestBody<B>>>,
-    St: Store,
-{
+enum Next<S: Service<Request<RequestBody<B>>>, B, R> {
     /// The inner service's response.
     Inline(Result<Response<R>, S::Error>),
     /// The layer's.
@@ -252,7 +246,7 @@ where
     /// The call cannot become a job any more.
     Stay,
     /// The store takes its time; and whether a 202 is owed.
-    Wait(Waiting<S, B, St>, bool),
+    Wait(Waiting<S, B>, bool),
     Keyed(Answer),
 }
 
@@ -270,13 +264,13 @@ where
         &mut self,
         timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Next<S, B, R, St>> {
+    ) -> Poll<Next<S, B, R>> {
         loop {
-            let run = self.run.as_mut().expect("polled after its response");
+            let call = self.call.as_mut().expect("polled after its response");
             match (&mut self.stage, &mut self.arrival) {
                 (Stage::Reading(reading), Some(arrival)) => {
                     let registry = &arrival.registry;
-                    let read = match reading.poll(run.as_mut().call(), &registry.store, cx) {
+                    let read = match reading.poll(call, &registry.store, cx) {
                         Poll::Ready(read) => read,
                         Poll::Pending if reading.ended => return Poll::Pending,
                         Poll::Pending => {
@@ -290,8 +284,8 @@ where
                     }
                 }
                 (Stage::Racing(after), Some(_)) => {
-                    if let Poll::Ready(response) = run.as_mut().call().poll(cx) {
-                        self.run = None;
+                    if let Poll::Ready(response) = call.poll(cx) {
+                        self.call = None;
                         // With its slot, and what was recorded of the request.
                         self.arrival = None;
                         return Poll::Ready(Next::Inline(response));
@@ -303,8 +297,8 @@ where
                     return Poll::Ready(self.accept(Instant::now(), false, cx));
                 }
                 (Stage::Inline, _) | (_, None) => {
-                    let response = ready!(run.as_mut().call().poll(cx));
-                    self.run = None;
+                    let response = ready!(call.poll(cx));
+                    self.call = None;
                     return Poll::Ready(Next::Inline(response));
                 }
             }
@@ -312,11 +306,7 @@ where
     }
 
     /// Goes on with what was read of the body; `None` where the call runs inline at first.
-    fn read(
-        &mut self,
-        read: Result<(), ReadError>,
-        cx: &mut Context<'_>,
-    ) -> Option<Next<S, B, R, St>> {
+    fn read(&mut self, read: Result<(), ReadError>, cx: &mut Context<'_>) -> Option<Next<S, B, R>> {
         let (Stage::Reading(reading), Some(arrival)) = (&mut self.stage, &mut self.arrival) else {
             return Some(self.stay());
         };
@@ -338,10 +328,7 @@ where
             return Some(self.answer(problem.response()));
         }
         // No 202 is owed: the inner service gets what was read and the stream that follows.
-        let request = self
-            .run
-            .as_mut()
-            .and_then(|run| run.as_mut().call().request());
+        let request = self.call.as_mut().and_then(Call::request);
         if let Some((_, body)) = request {
             body.put_back(collected);
         }
@@ -349,11 +336,11 @@ where
     }
 
     /// Goes on with the whole body.
-    fn start(&mut self, collected: Collected, cx: &mut Context<'_>) -> Option<Next<S, B, R, St>> {
-        let (Some(run), Some(arrival)) = (&mut self.run, &mut self.arrival) else {
+    fn start(&mut self, collected: Collected, cx: &mut Context<'_>) -> Option<Next<S, B, R>> {
+        let (Some(call), Some(arrival)) = (&mut self.call, &mut self.arrival) else {
             return Some(self.stay());
         };
-        let request = run.as_mut().call().request();
+        let request = call.request();
         let (head, body) = request.expect("its call has not begun");
         let read_at = arrival.body_read(head, &collected);
         *body = RequestBody::read(collected);
@@ -363,8 +350,8 @@ where
         };
         match within {
             within if arrival.is_keyed() => {
-                let (arrival, run) = (self.arrival.take()?, self.run.take()?);
-                let accepting = accept::accept_keyed(arrival, run, within);
+                let (arrival, call) = (self.arrival.take()?, self.call.take()?);
+                let accepting = accept::accept_keyed(arrival, call, within);
                 Some(Next::Keyed(Answer::later(async {
                     accepting.await.map(Into::into)
                 })))
@@ -377,11 +364,11 @@ where
         }
     }
 
-    fn accept(&mut self, now: Instant, is_owed: bool, cx: &mut Context<'_>) -> Next<S, B, R, St> {
-        let run = self.run.take().expect("a call is handed over once");
-        match accept::accept(&mut self.arrival, run, now, cx) {
-            Ok(Err((_, run))) if !is_owed => {
-                self.run = Some(run);
+    fn accept(&mut self, now: Instant, is_owed: bool, cx: &mut Context<'_>) -> Next<S, B, R> {
+        let call = self.call.take().expect("a call is handed over once");
+        match accept::accept(&mut self.arrival, call, now, cx) {
+            Ok(Err((_, call))) if !is_owed => {
+                self.call = Some(call);
                 self.stay()
             }
             Ok(Ok(answer) | Err((answer, _))) => self.answer(answer),
@@ -389,13 +376,13 @@ where
         }
     }
 
-    fn answer(&mut self, answer: Response<Replay>) -> Next<S, B, R, St> {
-        self.run = None;
+    fn answer(&mut self, answer: Response<Replay>) -> Next<S, B, R> {
+        self.call = None;
         self.arrival = None;
         Next::Answer(answer)
     }
 
-    fn stay(&mut self) -> Next<S, B, R, St> {
+    fn stay(&mut self) -> Next<S, B, R> {
         // Its slot goes with it.
         self.arrival = None;
         self.stage = Stage::Inline;
@@ -406,7 +393,7 @@ where
 impl Reading {
     fn poll<S, B>(
         &mut self,
-        call: Pin<&mut Call<S, B>>,
+        call: &mut Call<S, B>,
         store: &impl Store,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ReadError>>

@@ -11,7 +11,7 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{measure::Counted, owner::Owner};
+use crate::{interrupt::Interrupts, measure::Counted, owner::Owner};
 
 /// Counts what this process has taken on and not finished, and closes for a shutdown.
 ///
@@ -36,7 +36,7 @@ struct Shared {
     /// Tells that no more slots are given.
     closing: CancellationToken,
     /// Ends the calls that a drain did not wait for.
-    shutdown: CancellationToken,
+    interrupts: Interrupts,
 }
 
 /// The bit of [`Shared::state`] that says no more slots are given.
@@ -64,7 +64,7 @@ impl Gate {
                 owner_limit,
                 emptied: Notify::new(),
                 closing: CancellationToken::new(),
-                shutdown: CancellationToken::new(),
+                interrupts: Interrupts::default(),
             }),
         }
     }
@@ -139,19 +139,14 @@ impl Gate {
             return 0;
         }
         let left = self.unfinished();
-        self.shared.shutdown.cancel();
+        self.shared.interrupts.shut_down();
         let _ = tokio::time::timeout(LAST_WAIT, self.emptied()).await;
         left
     }
 
-    /// Completes when the calls are to end.
-    pub(crate) async fn shutdown(&self) {
-        self.shared.shutdown.cancelled().await;
-    }
-
-    /// Whether no call is to begin any more.
-    pub(crate) fn is_shut_down(&self) -> bool {
-        self.shared.shutdown.is_cancelled()
+    /// Where calls hear that they are to end.
+    pub(crate) fn interrupts(&self) -> &Interrupts {
+        &self.shared.interrupts
     }
 
     async fn emptied(&self) {
@@ -252,7 +247,7 @@ mod tests {
         let call = tokio::spawn({
             let gate = gate.clone();
             async move {
-                gate.shutdown().await;
+                gate.interrupts().shutdown().await;
                 tokio::time::sleep(LAST_WAIT / 2).await;
                 drop(slot);
             }

@@ -150,6 +150,7 @@ pub mod follow;
 mod future;
 mod gate;
 mod idempotency;
+mod interrupt;
 mod job;
 mod jobs;
 mod layer;

@@ -125,30 +125,48 @@ pub(crate) fn released(bytes: usize) {
 
 /// One that is counted for as long as it is there.
 #[derive(Debug)]
-pub(crate) struct Counted(&'static str);
+pub(crate) struct Counted(Count);
+
+/// What is counted: of a byte, since a job has one.
+#[derive(Debug, Clone, Copy)]
+enum Count {
+    Unfinished,
+    Waiters,
+    Streams,
+}
 
 impl Counted {
     pub(crate) fn unfinished() -> Self {
-        Self::of(UNFINISHED)
+        Self::of(Count::Unfinished)
     }
 
     pub(crate) fn waiter() -> Self {
-        Self::of(WAITERS)
+        Self::of(Count::Waiters)
     }
 
     pub(crate) fn stream() -> Self {
-        Self::of(STREAMS)
+        Self::of(Count::Streams)
     }
 
-    fn of(name: &'static str) -> Self {
-        gauge!(name).increment(1.0);
-        Self(name)
+    fn of(count: Count) -> Self {
+        gauge!(count.name()).increment(1.0);
+        Self(count)
+    }
+}
+
+impl Count {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unfinished => UNFINISHED,
+            Self::Waiters => WAITERS,
+            Self::Streams => STREAMS,
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        gauge!(self.0).decrement(1.0);
+        gauge!(self.0.name()).decrement(1.0);
     }
 }
 

@@ -8,12 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
 use tokio::{
     select,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, Sleep, sleep},
 };
 use tower::{BoxError, Service};
 use tracing::{Span, field::display};
@@ -23,6 +23,7 @@ use crate::{
     call::Call,
     estimate::{Halfway, Kind},
     gate::Slot,
+    interrupt::Interrupt,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
     measure,
@@ -36,24 +37,36 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A call, and once it has been accepted, the job that it is.
+/// A call that is a job.
 ///
-/// It is boxed before its request's body is read, and is in that box until the job has ended: nothing of
-/// what follows moves it. As a future it drives the call to exactly one end: its own, or the first that is
-/// decided elsewhere. Where it is dropped before, with its runtime, the claim's drop ends the job.
-#[pin_project]
+/// As a future it drives the call to exactly one end: its own, or the first that is decided elsewhere. Where it is
+/// dropped before, with its runtime, the claim's drop ends the job.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
-    #[pin]
     call: Call<S, B>,
-    /// Dropped after the call: its slot outlives that. Boxed: a call that is answered inline has no need of it, and
-    /// with it many a call would be larger than what allocators keep at hand (glibc: 1,032 bytes).
-    running: Option<Box<Running<St>>>,
+    /// The response, once it has come. Boxed then: a job would have room for it for as long as its call runs.
+    response: Option<Pin<Box<dyn Receive<St> + Send>>>,
+    stage: Stage<St>,
+    /// What can end the job before its call does; asked for by those calls only that are not done at once.
+    interrupt: Option<Interrupt>,
+    /// Made for the first report of progress, since most calls report nothing.
+    reported: Option<Pin<Box<Reported>>>,
+    start_told: bool,
+    /// Dropped last: its slot outlives the call.
+    job: Job<St>,
+}
+
+/// What there is of a job that has told of its progress.
+#[pin_project]
+struct Reported {
+    /// Runs after each report.
+    #[pin]
+    pause: Sleep,
+    halfway: Halfway,
 }
 
 /// A job that has been accepted and is to be run.
 pub(crate) struct Job<St: Store> {
-    pub(crate) id: JobId,
     pub(crate) registry: Arc<Registry<St>>,
     /// When the request was taken.
     pub(crate) created: Instant,
@@ -71,75 +84,6 @@ pub(crate) struct Job<St: Store> {
     pub(crate) _slot: Option<Slot>,
 }
 
-impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
-    /// A call that is no job yet.
-    pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
-        Self {
-            call: Call::new(inner, head, body),
-            running: None,
-        }
-    }
-
-    /// The call, until it is a job.
-    pub(crate) fn call(self: Pin<&mut Self>) -> Pin<&mut Call<S, B>> {
-        self.project().call
-    }
-
-    /// The same, to be looked at.
-    pub(crate) fn as_call(&self) -> &Call<S, B> {
-        &self.call
-    }
-
-    /// Makes the call a job.
-    pub(crate) fn start(self: Pin<&mut Self>, job: Job<St>) {
-        let this = self.project();
-        let start_told = this.call.started().is_some();
-        this.call.accepted(job.id);
-        *this.running = Some(Box::new(Running {
-            job,
-            stage: Stage::Calling,
-            response: None,
-            interrupted: None,
-            pause: None,
-            halfway: Halfway::default(),
-            start_told,
-        }));
-    }
-}
-
-impl<S, B, R, St> Future for Run<S, B, St>
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    R: Body + Send + 'static,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
-    type Output = ();
-
-    /// Completes when the job has ended, and its grace is over.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        let running = this.running.as_mut().expect("a job is polled");
-        running.poll(this.call, cx)
-    }
-}
-
-/// How far a job has come.
-struct Running<St: Store> {
-    /// The response, once it has come. Boxed then: a job would have room for it for as long as its call runs.
-    response: Option<Pin<Box<dyn Receive<St> + Send>>>,
-    stage: Stage<St>,
-    /// What can end the job before its call does; waited for by those calls only that are not done at once.
-    interrupted: Option<BoxFuture<ErrorCode>>,
-    /// Runs after a report of progress; made for the first, since most calls report nothing.
-    pause: Option<Pin<Box<Sleep>>>,
-    halfway: Halfway,
-    start_told: bool,
-    /// Dropped last.
-    job: Job<St>,
-}
-
 enum Stage<St: Store> {
     /// The call, then its response's body, goes on.
     Calling,
@@ -155,7 +99,8 @@ enum Stage<St: Store> {
 /// How a job is to end.
 #[derive(Clone, Copy)]
 struct How {
-    name: &'static str,
+    /// What it has failed with, if it has.
+    error: Option<ErrorCode>,
     /// Why it is to before its call does.
     interrupted: Option<ErrorCode>,
 }
@@ -167,131 +112,143 @@ enum Step {
     Interrupted(ErrorCode),
 }
 
-impl<St: Store> Running<St> {
-    fn poll<S, B, R>(&mut self, mut call: Pin<&mut Call<S, B>>, cx: &mut Context<'_>) -> Poll<()>
-    where
-        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-        S::Error: Into<BoxError>,
-        R: Body + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
+    /// Makes a call the job of this name.
+    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>) -> Self {
+        call.accepted(id);
+        Self {
+            start_told: call.started().is_some(),
+            call,
+            response: None,
+            stage: Stage::Calling,
+            interrupt: None,
+            reported: None,
+            job,
+        }
+    }
+}
+
+// Nothing is pinned in here but what has a box of its own.
+impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Unpin for Run<S, B, St> {}
+
+impl<S, B, R, St> Future for Run<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    type Output = ();
+
+    /// Completes when the job has ended, and its grace is over.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
         loop {
-            match &mut self.stage {
-                Stage::Calling => match ready!(self.poll_step(call.as_mut(), cx)) {
-                    Step::Started(at) => self.report(&call, News::Started(at), cx),
-                    Step::Progress(progress) => self.report(&call, News::Progress(progress), cx),
-                    Step::Ended(outcome) => self.finish(call.as_mut(), outcome, None, cx),
-                    Step::Interrupted(code) => {
-                        self.finish(call.as_mut(), Outcome::Broke(code), Some(code), cx);
-                    }
+            match &mut this.stage {
+                Stage::Calling => match ready!(this.poll_step(cx)) {
+                    Step::Started(at) => this.report(News::Started(at), cx),
+                    Step::Progress(progress) => this.report(News::Progress(progress), cx),
+                    Step::Ended(outcome) => this.finish(outcome, None, cx),
+                    Step::Interrupted(code) => this.finish(Outcome::Broke(code), Some(code), cx),
                 },
                 Stage::Reporting(reporting) => {
                     told(ready!(reporting.as_mut().poll(cx)));
-                    self.stage = Stage::Calling;
+                    this.stage = Stage::Calling;
                 }
                 Stage::Finishing(finishing, how) => {
                     let (finished, how) = (ready!(finishing.as_mut().poll(cx)), *how);
-                    self.ended(call.as_mut(), finished, how);
+                    this.ended(finished, how);
                 }
                 Stage::Grace(over) => {
                     if over.as_mut().poll(cx).is_pending() {
-                        ready!(self.poll_end(call.as_mut(), cx));
+                        ready!(this.poll_end(cx));
                     }
-                    self.stage = Stage::Done;
+                    this.stage = Stage::Done;
                 }
                 Stage::Done => return Poll::Ready(()),
             }
         }
     }
+}
 
-    fn poll_step<S, B, R>(
-        &mut self,
-        mut call: Pin<&mut Call<S, B>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Step>
-    where
-        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-        S::Error: Into<BoxError>,
-        R: Body + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+impl<S, B, R, St> Run<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError>,
+    St: Store,
+{
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         // The call is asked first, so that one which is done at once costs neither a timer nor a waiter. One
         // that was canceled while it was queued is not to begin, ready or not.
-        if call.started().is_some() || !self.is_canceled() {
-            if let Poll::Ready(outcome) = self.poll_end(call.as_mut(), cx) {
+        if self.call.started().is_some() || !self.is_canceled() {
+            if let Poll::Ready(outcome) = self.poll_end(cx) {
                 return Poll::Ready(Step::Ended(outcome));
             }
-            if let (false, Some(at)) = (self.start_told, call.started()) {
+            if let (false, Some(at)) = (self.start_told, self.call.started()) {
                 self.start_told = true;
                 return Poll::Ready(Step::Started(at));
             }
-            if let Poll::Ready(progress) = self.poll_progress(call, cx) {
+            if let Poll::Ready(progress) = self.poll_progress(cx) {
                 return Poll::Ready(Step::Progress(progress));
             }
         }
-        let job = &self.job;
-        let interrupted = self.interrupted.get_or_insert_with(|| interrupted(job));
-        interrupted.as_mut().poll(cx).map(Step::Interrupted)
+        self.poll_interrupted(cx).map(Step::Interrupted)
     }
 
-    fn poll_progress<S, B>(
-        &mut self,
-        call: Pin<&mut Call<S, B>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Progress>
-    where
-        S: Service<Request<RequestBody<B>>>,
-    {
+    fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
         // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
         // end looks for what came, and the job's end brings the last of it in any case.
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
+        if let Some(reported) = &mut self.reported {
+            ready!(reported.as_mut().project().pause.poll(cx));
         }
-        let Some(progress) = call.take_change(cx) else {
+        let Some(progress) = self.call.take_change(cx) else {
             return Poll::Pending;
         };
-        match &mut self.pause {
-            Some(pause) => pause.as_mut().reset(Instant::now() + PAUSE),
-            none => *none = Some(Box::pin(sleep(PAUSE))),
+        match &mut self.reported {
+            Some(reported) => {
+                let pause = reported.as_mut().project().pause;
+                pause.reset(Instant::now() + PAUSE);
+            }
+            none => {
+                *none = Some(Box::pin(Reported {
+                    pause: sleep(PAUSE),
+                    halfway: Halfway::default(),
+                }));
+            }
         }
         Poll::Ready(progress)
     }
 
     /// Polls the call, then its response's body. A panic in either is an end like any other: what
     /// panicked is not polled again, so that nothing sees it half done.
-    fn poll_end<S, B, R>(
-        &mut self,
-        mut call: Pin<&mut Call<S, B>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Outcome>
-    where
-        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-        S::Error: Into<BoxError>,
-        R: Body + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let Self {
+            call,
+            response,
+            job,
+            ..
+        } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            if self.response.is_none() {
-                match ready!(call.as_mut().poll(cx)) {
+            let response = match response {
+                Some(response) => response,
+                none => match ready!(call.poll(cx)) {
                     Err(error) => {
                         log("the service failed", error.into());
                         return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                     }
-                    Ok(response) => {
-                        // A switch of protocols, or nothing that could be handed out as a result.
-                        if response.status().is_informational() {
-                            let status = response.status().to_string();
-                            log("the service's response is none", status.into());
-                            return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
-                        }
-                        self.response = Some(Box::pin(Incoming::new(response, &self.job)));
+                    // A switch of protocols, or nothing that could be handed out as a result.
+                    Ok(response) if response.status().is_informational() => {
+                        let status = response.status().to_string();
+                        log("the service's response is none", status.into());
+                        return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
                     }
-                }
-            }
-            match &mut self.response {
-                Some(response) => call.enter(|| response.as_mut().poll(&self.job, cx)),
-                None => Poll::Pending,
-            }
+                    Ok(response) => none.insert(Box::pin(Incoming::new(response, job))),
+                },
+            };
+            call.enter(|| response.as_mut().poll(job, cx))
         }));
         polled.unwrap_or_else(|panic| {
             tracing::error!(panic = panic_message(&*panic), "the service panicked");
@@ -301,25 +258,42 @@ impl<St: Store> Running<St> {
 
     /// Whether the job was canceled.
     fn is_canceled(&self) -> bool {
-        let mut canceled = self.job.registry.store.canceled(&self.job.claim);
-        // Whoever is to be woken waits in `interrupted`.
+        let job = &self.job;
+        // Who is to be woken asks in `poll_interrupted`.
         let mut nobody = Context::from_waker(Waker::noop());
-        Pin::new(&mut canceled).poll(&mut nobody).is_ready()
+        let canceled = job.registry.store.poll_canceled(&job.claim, &mut nobody);
+        canceled.is_ready()
     }
 
-    fn report<S, B>(&mut self, call: &Call<S, B>, news: News, cx: &mut Context<'_>)
-    where
-        S: Service<Request<RequestBody<B>>>,
-    {
+    /// Ready when the job is to end before its call does.
+    fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<ErrorCode> {
+        let job = &self.job;
+        let registry = &job.registry;
+        if registry.store.poll_canceled(&job.claim, cx).is_ready() {
+            return Poll::Ready(ErrorCode::Canceled);
+        }
+        let interrupt = self.interrupt.get_or_insert_with(|| {
+            let from = job.created + Duration::from_secs(job.waited.into());
+            let limit = registry.config.job_timeout;
+            // A limit beyond the clock's end is none.
+            let end = limit.and_then(|limit| from.checked_add(limit));
+            registry.gate.interrupts().enter(end)
+        });
+        interrupt.poll(cx)
+    }
+
+    fn report(&mut self, news: News, cx: &mut Context<'_>) {
         let job = &self.job;
         let fraction = match &news {
             News::Started(_) => None,
             News::Progress(progress) => progress.fraction,
         };
-        let (now, started) = (Instant::now(), call.started());
-        if let (Some(started), Some(fraction)) = (started, fraction) {
+        let (now, started) = (Instant::now(), self.call.started());
+        if let (Some(started), Some(fraction), Some(reported)) =
+            (started, fraction, &mut self.reported)
+        {
             let ran = now.saturating_duration_since(started);
-            self.halfway.see(fraction, ran);
+            reported.as_mut().project().halfway.see(fraction, ran);
         }
         let estimates = &job.registry.estimates;
         let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
@@ -334,40 +308,27 @@ impl<St: Store> Running<St> {
         }
     }
 
-    fn finish<S, B>(
-        &mut self,
-        call: Pin<&mut Call<S, B>>,
-        outcome: Outcome,
-        interrupted: Option<ErrorCode>,
-        cx: &mut Context<'_>,
-    ) where
-        S: Service<Request<RequestBody<B>>>,
-    {
-        let name = end_name(&outcome);
-        Span::current().record("end", display(name));
+    fn finish(&mut self, outcome: Outcome, interrupted: Option<ErrorCode>, cx: &mut Context<'_>) {
+        let how = How {
+            error: error_of(&outcome),
+            interrupted,
+        };
+        Span::current().record("end", display(end_name(how.error)));
         let end = End {
-            started: call.started(),
-            progress: call.progress(),
+            started: self.call.started(),
+            progress: self.call.progress(),
             outcome,
         };
-        let how = How { name, interrupted };
         let mut finishing = self.job.registry.store.finish(&self.job.claim, end);
         match Pin::new(&mut finishing).poll(cx) {
-            Poll::Ready(finished) => self.ended(call, finished, how),
+            Poll::Ready(finished) => self.ended(finished, how),
             Poll::Pending => self.stage = Stage::Finishing(Box::pin(finishing), how),
         }
     }
 
     /// Takes note of the end, and lets a call go on for a while that has heard of it.
-    fn ended<S, B>(
-        &mut self,
-        mut call: Pin<&mut Call<S, B>>,
-        finished: Result<Finished, St::Error>,
-        how: How,
-    ) where
-        S: Service<Request<RequestBody<B>>>,
-    {
-        let job = &self.job;
+    fn ended(&mut self, finished: Result<Finished, St::Error>, how: How) {
+        let (call, job) = (&mut self.call, &self.job);
         match finished {
             Ok(Finished::HandedBack) => tracing::debug!("job handed back"),
             // Whoever has it counts it.
@@ -375,19 +336,22 @@ impl<St: Store> Running<St> {
             Ok(finished) => {
                 tracing::debug!("job ended");
                 // Another end than its own comes from who canceled or deleted it.
-                let name = match finished {
-                    Finished::First => how.name,
-                    _ => ErrorCode::Canceled.as_str(),
+                let error = match finished {
+                    Finished::First => how.error,
+                    _ => Some(ErrorCode::Canceled),
                 };
-                measure::ended(name);
+                measure::ended(end_name(error));
                 if let Some(started) = call.started() {
                     let queued = started.saturating_duration_since(job.created);
-                    let (ran, succeeded) = (started.elapsed(), name == SUCCEEDED);
+                    let (ran, succeeded) = (started.elapsed(), error.is_none());
                     measure::took(&job.kind, succeeded, queued, ran);
                     // Of how long those take that succeed, others say nothing.
                     if succeeded {
+                        let reported = self.reported.as_ref();
+                        let halfway = reported.map(|reported| reported.halfway);
+                        let halfway = halfway.unwrap_or_default();
                         let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, job.created_at, queued, ran, &self.halfway);
+                        estimates.learn(&job.kind, job.created_at, queued, ran, &halfway);
                     }
                 }
             }
@@ -398,7 +362,7 @@ impl<St: Store> Running<St> {
         }
         self.stage = Stage::Done;
         if let Some(code) = how.interrupted {
-            let heard = call.as_mut().cancel() && call.started().is_some();
+            let heard = call.cancel() && call.started().is_some();
             // A drain has waited long enough already.
             if heard && code != ErrorCode::Shutdown {
                 self.stage = Stage::Grace(Box::pin(grace(&job.registry)));
@@ -422,42 +386,22 @@ fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + 
     async move {
         select! {
             () = sleep(registry.config.cancel_grace) => {}
-            () = registry.gate.shutdown() => {}
+            () = registry.gate.interrupts().shutdown() => {}
         }
     }
 }
 
-/// Completes when the job is to end before its call does.
-fn interrupted<St: Store>(job: &Job<St>) -> BoxFuture<ErrorCode> {
-    let registry = job.registry.clone();
-    let from = job.created + Duration::from_secs(job.waited.into());
-    let mut canceled = registry.store.canceled(&job.claim);
-    Box::pin(async move {
-        let limit = registry.config.job_timeout;
-        let timed_out = async {
-            // A limit beyond the clock's end is none.
-            match limit.and_then(|limit| from.checked_add(limit)) {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
-            }
-        };
-        select! {
-            biased;
-            () = &mut canceled => ErrorCode::Canceled,
-            () = registry.gate.shutdown() => ErrorCode::Shutdown,
-            () = timed_out => ErrorCode::Timeout,
-        }
-    })
+/// The name of an end.
+fn end_name(error: Option<ErrorCode>) -> &'static str {
+    error.map_or("succeeded", |code| code.as_str())
 }
 
-/// The name of the one good end.
-const SUCCEEDED: &str = "succeeded";
-
-fn end_name(outcome: &Outcome) -> &'static str {
+/// What a job that ends so has failed with.
+fn error_of(outcome: &Outcome) -> Option<ErrorCode> {
     match outcome {
-        Outcome::Broke(code) => code.as_str(),
-        Outcome::Response(response) if response.status().as_u16() < 400 => SUCCEEDED,
-        Outcome::Response(_) => ErrorCode::HttpError.as_str(),
+        Outcome::Broke(code) => Some(*code),
+        Outcome::Response(response) if response.status().as_u16() < 400 => None,
+        Outcome::Response(_) => Some(ErrorCode::HttpError),
     }
 }
 

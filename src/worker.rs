@@ -15,6 +15,7 @@ use tracing::{Instrument, Span};
 use crate::{
     accept,
     body::RequestBody,
+    call::Call,
     gate::Slot,
     job::ErrorCode,
     jobs::{Jobs, Registry},
@@ -144,7 +145,7 @@ where
     St: Queue,
 {
     let left = async {
-        registry.gate.shutdown().await;
+        registry.gate.interrupts().shutdown().await;
         sleep(LAST_CLAIM).await;
     };
     let claimed = select! {
@@ -164,11 +165,10 @@ where
         }
     };
     let span = accept::span(work.id, &work.head.method);
-    if registry.gate.is_shut_down() {
+    if registry.gate.interrupts().is_shut_down() {
         return let_go(&registry, &work).instrument(span).await;
     }
     let job = Job {
-        id: work.id,
         // The one that is known here, where it is.
         kind: registry.estimates.kind(work.kind.as_str()),
         registry,
@@ -180,9 +180,8 @@ where
         claim: work.claim,
         _slot: Some(slot),
     };
-    let mut run = Box::pin(Run::new(service, work.head, RequestBody::read(work.body)));
-    run.as_mut().start(job);
-    run.instrument(span).await;
+    let call = Call::new(service, work.head, RequestBody::read(work.body));
+    Run::new(call, work.id, job).instrument(span).await;
 }
 
 /// A time in seconds, and what is left of it as one more.

@@ -104,7 +104,7 @@ pub(super) struct Exchange {
 #[derive(Debug, Default)]
 struct Here {
     /// The last jobs of each kind.
-    kinds: HashMap<Arc<str>, VecDeque<Job>>,
+    kinds: HashMap<Box<str>, VecDeque<Job>>,
     /// How many these are.
     kept: usize,
     /// The number of the last one, from 1 on.
@@ -146,7 +146,10 @@ impl Exchange {
         let mut here = self.here.lock();
         here.last += 1;
         let job = (here.last, seen);
-        let jobs = here.kinds.entry(kind.name()).or_default();
+        let jobs = match here.kinds.get_mut(kind.as_str()) {
+            Some(jobs) => jobs,
+            None => here.kinds.entry(kind.as_str().into()).or_default(),
+        };
         jobs.push_back(job);
         match here.kept < MOST_JOBS {
             true => here.kept += 1,

@@ -1,11 +1,12 @@
 use std::{
     borrow::Borrow,
+    cell::Cell,
     fmt,
     hash::{Hash, Hasher},
-    sync::Arc,
 };
 
 use http::Method;
+use triomphe::ThinArc;
 
 use super::history::History;
 
@@ -13,15 +14,11 @@ use super::history::History;
 ///
 /// It is the method and a path in which what looks like a name of one thing is left out, `POST
 /// /reports/{}`; or what [`AcceptedLayer::kind`](crate::AcceptedLayer::kind) makes of a request.
+///
+/// Its name, and where it was known when the name was given, its past: so that it is looked up once for each
+/// request. Of a kind that is not known yet each request has a name of its own, so it is one allocation.
 #[derive(Clone)]
-pub struct Kind(Arc<Named>);
-
-/// The name of a kind, and where it was known when the name was given, its past: so that it is looked up
-/// once for each request.
-struct Named {
-    name: Arc<str>,
-    history: Option<Box<History>>,
-}
+pub struct Kind(ThinArc<Option<Box<History>>, u8>);
 
 /// How many bytes of a path are looked at.
 const MAX_PATH: usize = 119;
@@ -42,37 +39,34 @@ impl Kind {
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        Self::named(name[..end].into(), None)
+        Self::named(&name[..end], None)
     }
 
     /// The same kind, of which something is to be known from now on.
     pub(super) fn with_history(&self) -> Self {
-        Self::named(self.0.name.clone(), Some(Box::default()))
+        Self::named(self.as_str(), Some(Box::default()))
     }
 
-    fn named(name: Arc<str>, history: Option<Box<History>>) -> Self {
-        Self(Arc::new(Named { name, history }))
+    fn named(name: &str, history: Option<Box<History>>) -> Self {
+        Self(ThinArc::from_header_and_slice(history, name.as_bytes()))
     }
 
     /// Its name.
     pub fn as_str(&self) -> &str {
-        &self.0.name
-    }
-
-    /// Its name, to be kept without its past.
-    pub(super) fn name(&self) -> Arc<str> {
-        self.0.name.clone()
+        str::from_utf8(&self.0.slice).unwrap_or_default()
     }
 
     /// What is known of it, where that was so when it got its name.
     pub(super) fn history(&self) -> Option<&History> {
-        self.0.history.as_deref()
+        self.0.header.header.as_deref()
     }
 }
 
+// By the bytes of its name: to see that they are a text takes longer than to compare them.
+
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.0.slice == other.0.slice
     }
 }
 
@@ -80,7 +74,7 @@ impl Eq for Kind {}
 
 impl Hash for Kind {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.0.slice.hash(state);
     }
 }
 
@@ -123,9 +117,23 @@ impl PathStart {
     }
 }
 
-/// The name of a request's kind where nobody says what it is: its method and its path's words.
-pub(super) fn name(method: &Method, path: &str) -> String {
-    let mut name = String::with_capacity(64);
+thread_local! {
+    /// A name that was written before, taken out while it is written over.
+    static SPARE: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Makes something of the name of a request's kind where nobody says what it is.
+pub(super) fn with_name<T>(method: &Method, path: &str, make: impl FnOnce(&str) -> T) -> T {
+    let mut name = SPARE.take();
+    name.clear();
+    write_name(&mut name, method, path);
+    let made = make(&name);
+    SPARE.set(name);
+    made
+}
+
+/// Its method and its path's words.
+fn write_name(name: &mut String, method: &Method, path: &str) {
     // Standard methods are short; what else a client makes up is one.
     name.push_str(match method.as_str() {
         method if method.len() <= MAX_WORD => method,
@@ -145,7 +153,6 @@ pub(super) fn name(method: &Method, path: &str) -> String {
     if segments.next().is_some() {
         name.push_str("/*");
     }
-    name
 }
 
 /// Whether a segment is one of the application's words, as against the name of one thing of many:
@@ -172,9 +179,9 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
-impl Borrow<str> for Kind {
-    fn borrow(&self) -> &str {
-        self.as_str()
+impl Borrow<[u8]> for Kind {
+    fn borrow(&self) -> &[u8] {
+        &self.0.slice
     }
 }
 
@@ -209,7 +216,7 @@ mod tests {
             ("/a/b/c/d/e/f/g/h/i/j", "POST /a/b/c/d/e/f/g/h/*"),
             ("*", "POST /{}"),
         ] {
-            assert_eq!(name(&Method::POST, path), kind);
+            assert_eq!(with_name(&Method::POST, path, str::to_owned), kind);
         }
     }
 
@@ -224,7 +231,7 @@ mod tests {
         #[test]
         fn whatever_the_path_a_name_is_short(path: String, method in "[A-Z]{1,300}") {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
-            prop_assert!(name(&method, &path).len() <= (MAX_SEGMENTS + 1) * (MAX_WORD + 1) + 2);
+            prop_assert!(with_name(&method, &path, str::len) <= (MAX_SEGMENTS + 1) * (MAX_WORD + 1) + 2);
             prop_assert!(Kind::new(&path).as_str().len() <= MAX_NAME);
         }
     }

@@ -31,7 +31,7 @@ use self::{
     back_off::back_off,
     exchange::Exchange,
     forecast::{Forecast, Standing},
-    kind::name,
+    kind::with_name,
     kinds::Kinds,
     past::Seen,
 };
@@ -72,7 +72,7 @@ impl Estimates {
 
     /// The kind of a request of which nobody says what it is.
     pub(crate) fn kind_of(&self, method: &Method, path: &str) -> Kind {
-        self.kind(&name(method, path))
+        with_name(method, path, |name| self.kind(name))
     }
 
     /// The kind of this name.

@@ -187,7 +187,6 @@ pub struct Progress {
 pub(crate) struct CallScope {
     handle: Option<JobHandle>,
     id: Option<JobId>,
-    canceled: bool,
 }
 
 impl CallScope {
@@ -225,10 +224,8 @@ impl CallScope {
 
     /// Tells the inner service that it is no longer wanted.
     pub(crate) fn cancel(&mut self) {
-        self.canceled = true;
-        if let Some(handle) = &self.handle {
-            handle.shared.canceled.cancel();
-        }
+        // Whoever asks for the handle only now is told as well.
+        self.handle().shared.canceled.cancel();
     }
 
     /// Whether anybody could hear [`cancel`](Self::cancel).
@@ -262,10 +259,6 @@ impl CallScope {
     fn handle(&mut self) -> JobHandle {
         self.handle
             .get_or_insert_with(|| {
-                let canceled = CancellationToken::new();
-                if self.canceled {
-                    canceled.cancel();
-                }
                 let reported = Mutex::new(Reported {
                     id: self.id,
                     fraction: None,
@@ -276,7 +269,10 @@ impl CallScope {
                     waker: None,
                 });
                 JobHandle {
-                    shared: Arc::new(Shared { reported, canceled }),
+                    shared: Arc::new(Shared {
+                        reported,
+                        canceled: CancellationToken::new(),
+                    }),
                 }
             })
             .clone()

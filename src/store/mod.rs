@@ -9,7 +9,12 @@ mod memory;
 mod nats;
 mod queue;
 
-use std::{error, future::Future, time::SystemTime};
+use std::{
+    error,
+    future::Future,
+    task::{Context, Poll},
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -108,11 +113,9 @@ pub trait Store: Clone + Send + Sync + 'static {
         end: End,
     ) -> impl Future<Output = Result<Finished, Self::Error>> + Send + Unpin + 'static;
 
-    /// Completes when somebody else has ended the job, by [`cancel`](Self::cancel) or
-    /// [`forget`](Self::forget).
-    ///
-    /// There may be more than one of these at a time for a claim, of which the last to be polled is to be woken.
-    fn canceled(&self, claim: &Self::Claim) -> impl Future<Output = ()> + Send + Unpin + 'static;
+    /// Ready when somebody else has ended the job, by [`cancel`](Self::cancel) or
+    /// [`forget`](Self::forget). Of those who asked the last is to be woken.
+    fn poll_canceled(&self, claim: &Self::Claim, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Ends a job as canceled, if it has not ended, and returns it as it is then.
     fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;

@@ -1,6 +1,11 @@
 //! The layer on a store that takes its time for everything: as one elsewhere does, but in memory.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, request::Parts};
@@ -91,8 +96,8 @@ impl Store for Slow {
         late(self.0.finish(claim, end))
     }
 
-    fn canceled(&self, claim: &MemoryClaim) -> impl Future<Output = ()> + Send + Unpin + 'static {
-        self.0.canceled(claim)
+    fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_canceled(claim, cx)
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {

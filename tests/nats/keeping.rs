@@ -4,6 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream;
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -250,6 +251,44 @@ async fn many_processes_connect_at_a_time_and_one_that_asks_for_something_else_i
     NatsStore::connect(servers.client().await, elsewhere)
         .await
         .unwrap();
+}
+
+/// Servers up to 2.9.17 that are killed, and find a purge in their log when they are back, remove all that is older in
+/// the stream.
+#[tokio::test]
+async fn bodies_are_removed_and_none_by_a_purge() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().inline(1_000);
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let worker = process(&servers, options, Jobs::builder()).await;
+    let site = served(&web);
+    let client = servers.client().await;
+    let mut purges = client.subscribe("$JS.API.STREAM.PURGE.>").await.unwrap();
+    client.flush().await.unwrap();
+    let mut large = post("/large");
+    *large.body_mut() = Body::from(vec![7; 600_000]);
+    let accepted = send(&site, large).await;
+    let bodies = async || {
+        let mut left = messages(&servers).await;
+        left.retain(|(stream, _)| stream == "accepted_requests" || stream == "accepted_results");
+        left
+    };
+    assert_eq!(bodies().await, [("accepted_requests".to_owned(), 3)]);
+    let answer = inner(async |_| {
+        let mut large = ok("")?;
+        *large.body_mut() = Body::from(vec![8; 700_000]);
+        Ok::<_, Failed>(large)
+    });
+    work(&worker, answer);
+    ended(&site, accepted.location()).await;
+    until(async || bodies().await == [("accepted_results".to_owned(), 3)]).await;
+    let delete = request("DELETE", accepted.location());
+    assert_eq!(send(&site, delete).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(bodies().await, []);
+    client.flush().await.unwrap();
+    assert!(purges.next().now_or_never().is_none());
 }
 
 #[tokio::test]

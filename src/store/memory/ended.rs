@@ -1,7 +1,6 @@
 use std::{
     borrow::Borrow,
     hash::{Hash, Hasher},
-    num::NonZeroU32,
 };
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use triomphe::ThinArc;
 
 use super::{
     clock::Clock,
-    job::{Birth, Bound, Kept, Told, cost, shown_progress},
+    job::{Began, Birth, Bound, Kept, Told, cost, shown_progress},
     packed::{self, Packed},
 };
 use crate::{
@@ -33,9 +32,7 @@ struct Head {
     /// In milliseconds since the epoch of the store.
     finished: u64,
     rare: Option<Box<Rare>>,
-    /// After how many milliseconds its call began; counted from 1, so that none takes no room of its own.
-    /// Any more than 49 days are 49 days.
-    began_after: Option<NonZeroU32>,
+    began: Option<Began>,
     /// What it holds of the budget for its result, to be released by who removes the job; as far as that goes
     /// in here.
     charged: u32,
@@ -59,7 +56,7 @@ struct Rare {
 pub(super) struct Finish {
     pub(super) revision: u32,
     pub(super) status: Status,
-    pub(super) started: Option<u64>,
+    pub(super) began: Option<Began>,
     pub(super) finished: u64,
     pub(super) progress: Told,
     pub(super) kept: Kept,
@@ -76,7 +73,6 @@ impl Ended {
         let here = u32::try_from(charged).unwrap_or(u32::MAX);
         let more = charged - here as usize;
         let is_rare = bound.is_some() || progress.is_some() || body.is_some() || more > 0;
-        let began_after = finish.started.map(|at| at.saturating_sub(birth.created));
         let head = Head {
             birth,
             finished: finish.finished,
@@ -88,10 +84,7 @@ impl Ended {
                     body,
                 })
             }),
-            began_after: began_after.map(|millis| {
-                let millis = u32::try_from(millis).unwrap_or(u32::MAX);
-                NonZeroU32::MIN.saturating_add(millis)
-            }),
+            began: finish.began,
             charged: here,
             revision: finish.revision,
             status: finish.status,
@@ -136,10 +129,7 @@ impl Ended {
         Snapshot {
             revision: head.revision.into(),
             status: head.status,
-            started_at: head.began_after.map(|after| {
-                let after = u64::from(after.get() - 1);
-                birth.shown(birth.created + after)
-            }),
+            started_at: head.began.map(|began| birth.started_at(began)),
             finished_at: Some(birth.shown(head.finished)),
             expires_at: Some(birth.shown(self.expiry(clock))),
             progress: self

@@ -1,4 +1,5 @@
 use std::{
+    num::{NonZeroU32, NonZeroU64},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -63,16 +64,21 @@ enum Phase {
 
 struct Unfinished {
     revision: u32,
+    began: Option<Began>,
     kind: Kind,
-    started: Option<u64>,
     /// In milliseconds since the epoch of Unix.
-    estimated_finish: Option<u64>,
+    estimated_finish: Option<NonZeroU64>,
     progress: Told,
     /// Who waits for somebody else to end the job: the task that runs the call.
     canceler: Option<Waker>,
     /// Whom to tell of changes; made for the first who wants to know.
     watchers: Option<Arc<Notify>>,
 }
+
+/// After how many milliseconds a job's call began; counted from 1, so that none takes no room of its own. Any more
+/// than 49 days are 49 days.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Began(NonZeroU32);
 
 /// What a call has told of its progress. Boxed, since most tell nothing, and a job would have room for it
 /// for as long as it is kept.
@@ -90,6 +96,17 @@ impl Birth {
     pub(super) fn shown(&self, at: u64) -> SystemTime {
         let age = Duration::from_millis(at.saturating_sub(self.created));
         at_unix_millis(self.created_at) + age
+    }
+
+    /// What is kept of when its call began, by the clock of the store.
+    fn began(&self, at: u64) -> Began {
+        let millis = u32::try_from(at.saturating_sub(self.created)).unwrap_or(u32::MAX);
+        Began(NonZeroU32::MIN.saturating_add(millis))
+    }
+
+    /// When its call began.
+    pub(super) fn started_at(&self, Began(after): Began) -> SystemTime {
+        self.shown(self.created + u64::from(after.get() - 1))
     }
 
     /// The job as far as that never changes.
@@ -128,18 +145,20 @@ impl Job {
         let key = new.key.map(|(key, _)| key);
         let is_bound = new.owner.is_some() || key.is_some();
         let owner = new.owner;
+        let birth = Birth {
+            id: new.id,
+            created: clock.millis(new.created),
+            created_at: since_unix_epoch(new.created_at),
+        };
+        let started = new.started.map(|started| clock.millis(started));
         Self {
-            birth: Birth {
-                id: new.id,
-                created: clock.millis(new.created),
-                created_at: since_unix_epoch(new.created_at),
-            },
+            birth,
             bound: is_bound.then(|| Box::new(Bound { owner, key })),
             phase: Mutex::new(Phase::Unfinished(Unfinished {
                 revision: 1,
                 kind: new.kind.clone(),
-                started: new.started.map(|started| clock.millis(started)),
-                estimated_finish: new.estimated_finish.map(since_unix_epoch),
+                began: started.map(|at| birth.began(at)),
+                estimated_finish: new.estimated_finish.and_then(kept_time),
                 progress: told(new.progress.clone()),
                 canceler: None,
                 watchers: None,
@@ -164,11 +183,11 @@ impl Job {
             Phase::Ended(_) => return,
             Phase::Unfinished(job) => {
                 job.revision += 1;
-                job.estimated_finish = report.estimated_finish.map(since_unix_epoch);
+                job.estimated_finish = report.estimated_finish.and_then(kept_time);
                 match report.news {
                     News::Started(at) => {
                         if job.status().next(Event::Started).is_some() {
-                            job.started = Some(clock.millis(at));
+                            job.began = Some(self.birth.began(clock.millis(at)));
                         }
                     }
                     News::Progress(progress) => job.progress = told(progress),
@@ -195,7 +214,7 @@ impl Job {
             let finish = Finish {
                 revision: job.revision + 1,
                 status,
-                started: ending.started.or(job.started),
+                began: ending.started.map(|at| self.birth.began(at)).or(job.began),
                 finished: clock.now(),
                 progress: ending
                     .progress
@@ -253,9 +272,9 @@ impl Job {
             Phase::Unfinished(job) => Snapshot {
                 revision: job.revision.into(),
                 status: job.status(),
-                started_at: job.started.map(|at| self.birth.shown(at)),
+                started_at: job.began.map(|began| self.birth.started_at(began)),
                 kind: Some(job.kind.clone()),
-                estimated_finish_at: job.estimated_finish.map(at_unix_millis),
+                estimated_finish_at: job.estimated_finish.map(|at| at_unix_millis(at.get())),
                 progress: shown_progress(&job.progress),
                 ..self.birth.snapshot(self.owner(), clock)
             },
@@ -266,7 +285,7 @@ impl Job {
 
 impl Unfinished {
     fn status(&self) -> Status {
-        match self.started {
+        match self.began {
             None => Status::Queued,
             Some(_) => Status::Running,
         }
@@ -320,6 +339,11 @@ impl Ending {
             progress: None,
         }
     }
+}
+
+/// What is kept of a time to come; of the epoch of Unix nothing.
+fn kept_time(at: SystemTime) -> Option<NonZeroU64> {
+    NonZeroU64::new(since_unix_epoch(at))
 }
 
 fn told(progress: Progress) -> Told {

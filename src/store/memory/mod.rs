@@ -14,9 +14,10 @@ use std::{
     collections::BTreeSet,
     convert::Infallible,
     fmt,
-    future::{Future, poll_fn, ready},
+    future::{Future, ready},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -176,9 +177,8 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn canceled(&self, claim: &MemoryClaim) -> impl Future<Output = ()> + Send + Unpin + 'static {
-        let job = claim.job.clone();
-        poll_fn(move |cx| job.poll_ended(cx))
+    fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
+        claim.job.poll_ended(cx)
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {

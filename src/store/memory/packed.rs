@@ -1,7 +1,7 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// The largest body that is copied next to its head. A smaller one may be a slice of a connection's
 /// read buffer, and would keep all of it; a larger one is worth more than such a buffer.
@@ -9,6 +9,51 @@ const MAX_COPIED: usize = 64 * 1024;
 
 /// What a thread keeps for the next response that it packs, in bytes.
 const MAX_SPARE: usize = 2 * MAX_COPIED;
+
+/// Names that many responses have, the most frequent first: of these their place is kept. Of the first 64 that takes
+/// a byte.
+static NAMES: [&str; 40] = [
+    "content-type",
+    "cache-control",
+    "etag",
+    "date",
+    "x-request-id",
+    "vary",
+    "server",
+    "content-encoding",
+    "last-modified",
+    "location",
+    "set-cookie",
+    "content-disposition",
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-expose-headers",
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+    "content-security-policy",
+    "referrer-policy",
+    "permissions-policy",
+    "cross-origin-resource-policy",
+    "accept-ranges",
+    "age",
+    "allow",
+    "content-language",
+    "content-location",
+    "deprecation",
+    "expires",
+    "link",
+    "pragma",
+    "preference-applied",
+    "ratelimit",
+    "retry-after",
+    "server-timing",
+    "traceparent",
+    "via",
+    "www-authenticate",
+    "x-correlation-id",
+    "x-powered-by",
+];
 
 thread_local! {
     /// A buffer that was packed into before, taken out while it is in use: what is kept of it is a copy.
@@ -19,7 +64,8 @@ thread_local! {
 ///
 /// Lengths are in LEB128. The head is the status, the headers and the trailers, each group by its
 /// count (for the trailers one more, and 0 where there are none) and then names and values; the
-/// lowest bit of a value's length tells whether it is sensitive. A small body follows.
+/// lowest bit of a name's length tells that it is instead a place among [`NAMES`], of a value's that it is
+/// sensitive. A small body follows.
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) bytes: Vec<u8>,
@@ -45,26 +91,20 @@ impl Packed {
         body: Bytes,
     ) -> Self {
         let copied = body.len() <= MAX_COPIED;
-        let code = status.as_u16().into();
-        let after = trailers.map_or(0, |trailers| trailers.len() + 1);
-        let head = [code, headers.len(), after].map(length_of_length);
-        let size = head.iter().sum::<usize>()
-            + fields_size(headers)
-            + trailers.map_or(0, fields_size)
-            + if copied { body.len() } else { 0 };
         let mut bytes = SPARE.take();
-        bytes.reserve(size);
-        put_length(&mut bytes, code);
+        put_length(&mut bytes, status.as_u16().into());
         put_length(&mut bytes, headers.len());
         put_fields(&mut bytes, headers);
-        put_length(&mut bytes, after);
+        put_length(
+            &mut bytes,
+            trailers.map_or(0, |trailers| trailers.len() + 1),
+        );
         if let Some(trailers) = trailers {
             put_fields(&mut bytes, trailers);
         }
         if copied {
             bytes.extend_from_slice(&body);
         }
-        debug_assert_eq!(bytes.len(), size, "not of the size that was allocated");
         let large = (!copied).then_some(body);
         Self { bytes, large }
     }
@@ -85,7 +125,7 @@ pub(super) fn glance(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) 
     let mut content_type = None;
     for _ in 0..reader.length() {
         let (name, value, _) = reader.field();
-        if name == header::CONTENT_TYPE.as_str().as_bytes() && content_type.is_none() {
+        if name == b"content-type" && content_type.is_none() {
             // Copied: a share of the bytes takes memory for as long as they are kept.
             content_type = HeaderValue::from_bytes(value).ok();
         }
@@ -124,27 +164,21 @@ fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
 
 fn put_fields(bytes: &mut Vec<u8>, fields: &HeaderMap) {
     for (name, value) in fields {
-        put_length(bytes, name.as_str().len());
-        bytes.extend_from_slice(name.as_str().as_bytes());
+        match place_of(name) {
+            Some(place) => put_length(bytes, place << 1 | 1),
+            None => {
+                put_length(bytes, name.as_str().len() << 1);
+                bytes.extend_from_slice(name.as_str().as_bytes());
+            }
+        }
         put_length(bytes, value.len() << 1 | usize::from(value.is_sensitive()));
         bytes.extend_from_slice(value.as_bytes());
     }
 }
 
-/// The number of bytes that [`put_length`] writes: seven bits to each.
-fn length_of_length(length: usize) -> usize {
-    (length.checked_ilog2().unwrap_or(0) / 7 + 1) as usize
-}
-
-/// The number of bytes that [`put_fields`] writes.
-fn fields_size(fields: &HeaderMap) -> usize {
-    fields
-        .iter()
-        .map(|(name, value)| {
-            let (name, value) = (name.as_str().len(), value.len());
-            length_of_length(name) + name + length_of_length(value << 1) + value
-        })
-        .sum()
+/// The place of a name among [`NAMES`].
+fn place_of(name: &HeaderName) -> Option<usize> {
+    NAMES.iter().position(|known| name == known)
 }
 
 /// Reads what this file wrote. The fallbacks stand for what was never written.
@@ -180,7 +214,12 @@ impl<'a> Reader<'a> {
     /// A name, its value, and whether that is sensitive.
     fn field(&mut self) -> (&'a [u8], &'a [u8], bool) {
         let length = self.length();
-        let name = self.take(length);
+        let name = match length & 1 {
+            0 => self.take(length >> 1),
+            _ => NAMES
+                .get(length >> 1)
+                .map_or(&[][..], |name| name.as_bytes()),
+        };
         let length = self.length();
         (name, self.take(length >> 1), length & 1 == 1)
     }
@@ -208,7 +247,10 @@ mod tests {
     use super::*;
 
     fn fields() -> impl Strategy<Value = HeaderMap> {
-        let name = "[a-zA-Z][a-z0-9-]{0,20}";
+        let name = prop_oneof![
+            "[a-zA-Z][a-z0-9-]{0,20}",
+            proptest::sample::select(NAMES.map(str::to_owned).to_vec()),
+        ];
         let value = "[ -~\u{80}-\u{ff}]{0,300}";
         vec((name, value, any::<bool>()), 0..12).prop_map(|fields| {
             let mut map = HeaderMap::new();
@@ -238,12 +280,24 @@ mod tests {
             let length = packed.large.as_ref().map_or(length, Bytes::len);
             all.body = packed.large.unwrap_or(all.body);
             prop_assert_eq!((shown, length), (status, body.len()));
-            prop_assert_eq!(content_type.as_ref(), headers.get(header::CONTENT_TYPE));
+            prop_assert_eq!(content_type.as_ref(), headers.get("content-type"));
             prop_assert_eq!((all.status, &all.trailers, &all.body), (status, &trailers, &body));
             let flat = |map: &HeaderMap| -> Vec<_> {
                 map.iter().map(|(n, v)| (n.clone(), v.clone(), v.is_sensitive())).collect()
             };
             prop_assert_eq!(flat(&all.headers), flat(&headers));
+        }
+    }
+
+    #[test]
+    fn a_name_that_many_have_takes_a_byte() {
+        assert!(NAMES.len() <= 64);
+        for name in NAMES {
+            let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static("x"));
+            let headers = HeaderMap::from_iter([(name, value)]);
+            let mut bytes = Vec::new();
+            put_fields(&mut bytes, &headers);
+            assert_eq!(bytes.len(), 3);
         }
     }
 

@@ -1,9 +1,16 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use async_nats::jetstream::{AckKind, message::Acker};
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     NatsError,
@@ -24,6 +31,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub struct NatsClaim {
     shared: Arc<Shared>,
     pub(super) held: Arc<Held>,
+    /// Held for one poll.
+    ended: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// A claimed job.
@@ -77,8 +86,14 @@ impl NatsClaim {
         shared.active.lock().insert(place, held.clone());
         Self {
             shared: shared.clone(),
+            ended: Mutex::new(Box::pin(held.ended.clone().cancelled_owned())),
             held,
         }
+    }
+
+    /// Ready when the job has been ended by somebody else.
+    pub(super) fn poll_canceled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.ended.lock().as_mut().poll(cx)
     }
 }
 

@@ -201,9 +201,3 @@ fn is_not_there(answer: &jetstream::Error) -> bool {
         _ => false,
     }
 }
-
-/// Removes all messages of a subject.
-pub(super) async fn purge(stream: &Stream<()>, subject: &str) -> Result<(), NatsError> {
-    let purged = stream.purge().filter(subject).await;
-    purged.map(drop).map_err(NatsError::unavailable)
-}

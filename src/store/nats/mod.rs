@@ -30,6 +30,7 @@ use std::{
     fmt,
     future::{Future, ready},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -214,8 +215,8 @@ impl Store for NatsStore {
         Box::pin(async move { finish::end(&shared, &held, end).await })
     }
 
-    fn canceled(&self, claim: &NatsClaim) -> impl Future<Output = ()> + Send + Unpin + 'static {
-        Box::pin(claim.held.ended.clone().cancelled_owned())
+    fn poll_canceled(&self, claim: &NatsClaim, cx: &mut Context<'_>) -> Poll<()> {
+        claim.poll_canceled(cx)
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {

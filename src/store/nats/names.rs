@@ -104,20 +104,12 @@ impl Names {
         format!("{}.request.*.*", self.prefix)
     }
 
-    pub(super) fn request_parts(&self, id: JobId) -> String {
-        format!("{}.request.{id}.*", self.prefix)
-    }
-
     pub(super) fn request_part(&self, id: JobId, part: u32) -> String {
         format!("{}.request.{id}.{part}", self.prefix)
     }
 
     pub(super) fn all_results(&self) -> String {
         format!("{}.result.*.*.*", self.prefix)
-    }
-
-    pub(super) fn result_parts(&self, id: JobId) -> String {
-        format!("{}.result.{id}.*.*", self.prefix)
     }
 
     pub(super) fn result_part(&self, id: JobId, claim: u64, part: u32) -> String {

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{NatsError, log, record::Record, shared::Shared};
+use super::{
+    NatsError, parts,
+    record::{Parts, Record},
+    shared::Shared,
+};
 use crate::{
     job::{ErrorCode, Event, JobId},
     store::Lookup,
@@ -38,10 +42,7 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
             },
         };
         let was = record.snapshot(id);
-        let has_parts = record
-            .response
-            .as_ref()
-            .is_some_and(|kept| kept.parts.is_some());
+        let result = record.response.as_ref().and_then(|kept| kept.parts);
         record.end(Event::Broke(ErrorCode::Canceled), shared.options.retain);
         if forget {
             record.forgotten = true;
@@ -53,7 +54,7 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         }
-        if let Err(error) = clear(shared, id, &record, has_parts).await {
+        if let Err(error) = clear(shared, id, &record, result).await {
             tracing::warn!(
                 %error,
                 %id,
@@ -76,12 +77,15 @@ async fn clear(
     shared: &Shared,
     id: JobId,
     record: &Record,
-    has_parts: bool,
+    result: Option<Parts>,
 ) -> Result<(), NatsError> {
     shared.tidy(id, record).await?;
     shared.take_out(id).await?;
-    if has_parts {
-        log::purge(&shared.streams.results, &shared.names.result_parts(id)).await?;
+    match result {
+        Some(Parts { claim, count }) => {
+            let subject = |part| shared.names.result_part(id, claim, part);
+            parts::remove(&shared.streams.results, subject, count).await
+        }
+        None => Ok(()),
     }
-    Ok(())
 }

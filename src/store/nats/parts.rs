@@ -21,6 +21,11 @@ const AT_ONCE: usize = 8;
 /// How large a part is at most: messages of more are for servers that are set up for them.
 pub(super) const LARGEST: usize = 256 << 10;
 
+/// In how many parts of a size a body is.
+pub(super) fn count(body: &Bytes, size: usize) -> u32 {
+    u32::try_from(body.len().div_ceil(size)).unwrap_or(u32::MAX)
+}
+
 /// Writes a body, and returns in how many parts.
 pub(super) async fn write(
     context: &Context,
@@ -29,8 +34,7 @@ pub(super) async fn write(
     size: usize,
     patience: Duration,
 ) -> Result<u32, Refused> {
-    let parts = body.len().div_ceil(size);
-    let count = u32::try_from(parts).unwrap_or(u32::MAX);
+    let count = count(body, size);
     let subject = &subject;
     let writing = (0..count).map(|part| async move {
         let start = part as usize * size;
@@ -67,4 +71,32 @@ pub(super) async fn read(
         }
     }
     Ok(Some(body.freeze()))
+}
+
+/// How often a part may have been written: more than once where an answer was lost.
+const TIMES: usize = 4;
+
+/// Removes a body, message by message.
+///
+/// Not by a purge of its subjects: a server up to 2.9.17 that was killed, and finds the purge in its log when it is
+/// back, removes all that is older in the stream (nats-server #4196).
+pub(super) async fn remove(
+    stream: &Stream<()>,
+    subject: impl Fn(u32) -> String,
+    count: u32,
+) -> Result<(), NatsError> {
+    let subject = &subject;
+    let removing = (0..count).map(|part| async move {
+        let subject = subject(part);
+        // A leader of before may go on to find it: what is left expires.
+        for _ in 0..TIMES {
+            match log::last(stream, &subject).await? {
+                Some(found) => log::delete(stream, found.sequence).await?,
+                None => break,
+            }
+        }
+        Ok(())
+    });
+    let removing = stream::iter(removing).buffer_unordered(AT_ONCE);
+    removing.try_collect().await
 }

@@ -308,10 +308,16 @@ impl Shared {
         if !record.forgotten {
             self.renew(id, record).await?;
         }
-        if record.parts.is_some() {
-            log::purge(&self.streams.requests, &self.names.request_parts(id)).await?;
+        match record.parts {
+            Some(count) => self.remove_request(id, count).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Removes a request's body.
+    pub(super) async fn remove_request(&self, id: JobId, count: u32) -> Result<(), NatsError> {
+        let subject = |part| self.names.request_part(id, part);
+        parts::remove(&self.streams.requests, subject, count).await
     }
 }
 

@@ -125,8 +125,8 @@ async fn refuse(
     refused: Refused,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     if new.key.is_none() && request.body.len() > shared.inline() {
-        let parts = shared.names.request_parts(new.id);
-        if let Err(error) = log::purge(&shared.streams.requests, &parts).await {
+        let count = parts::count(&request.body, shared.part());
+        if let Err(error) = shared.remove_request(new.id, count).await {
             tracing::warn!(
                 %error,
                 id = %new.id,
