@@ -65,8 +65,8 @@ pub(super) struct State {
     /// Where the job was written of last, as far as was heard: by somebody else, or by this claim beside the record of
     /// its run.
     heard: u64,
-    /// Before when nothing that others have made of the job can have been forgotten by now: it was this claim's when
-    /// it was written last, and that was begun then.
+    /// When the last write of the record began: the job was this claim's, and what others make of it after that is known
+    /// for as long as records are kept.
     written: Instant,
     /// What is not written yet.
     pub(super) told: Told,
@@ -279,7 +279,7 @@ impl Held {
     }
 
     /// For how long what this claim writes counts: as long as the record that it wrote last is kept. After that others
-    /// may have had the job, and that may be forgotten. `None`: it does not.
+    /// may have had the job, and that may be forgotten. `None`: it counts no more, or somebody else has the job.
     fn left(&self, shared: &Shared) -> Option<Duration> {
         let age = self.state.lock().written.elapsed();
         let left = shared.options.retain.checked_sub(age);
