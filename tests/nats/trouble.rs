@@ -54,6 +54,16 @@ fn pause(told: &str) -> Duration {
     Duration::from_nanos(nanos.parse().unwrap())
 }
 
+/// Claims the one job there is, as a worker that is elsewhere.
+async fn claim(servers: &Servers, id: JobId) {
+    let run = format!("$KV.accepted_jobs.job.run.{id}");
+    let record = serde_json::json!({
+        "nonce": 1, "revision": 2, "status": "running", "created_at": 1, "kind": "", "attempts": 1,
+        "holder": {"claim": 7, "message": 1},
+    });
+    write(servers, run, &record).await;
+}
+
 fn large(path: &str) -> Request<Body> {
     let mut large = post(path);
     *large.body_mut() = Body::from(vec![7; 600_000]);
@@ -559,17 +569,12 @@ async fn who_was_too_late_to_claim_a_request_does_not_think_dead_who_was_sooner(
     // Handed out before, and not claimed.
     let message = handed_out(&servers).await.expect("one");
     message.ack_with(AckKind::Nak(None)).await.unwrap();
-    // It asks for what is known of the job, and has no answer yet that there is nothing.
-    wire.hold_at("_jobs.job.run.");
+    // It has heard that nothing is known of the job, and asks since when it would be.
+    wire.hold_at("_jobs.turn");
     let calls = Counter::default();
     work(&late, counting(&calls, "late"));
     wire.held().await;
-    let run = format!("$KV.accepted_jobs.job.run.{}", accepted.id());
-    let record = serde_json::json!({
-        "nonce": 1, "revision": 2, "status": "running", "created_at": 1, "kind": "", "attempts": 1,
-        "holder": {"claim": 7, "message": 1},
-    });
-    write(&servers, run, &record).await;
+    claim(&servers, accepted.id()).await;
     // So long that it was not claimed a moment ago.
     sleep(Duration::from_secs(2)).await;
     let mut told = told(&servers).await;
@@ -579,6 +584,30 @@ async fn who_was_too_late_to_claim_a_request_does_not_think_dead_who_was_sooner(
     let running = send(&site, get(accepted.location())).await;
     assert_eq!(running.json()["status"], "running", "{running:?}");
     assert_eq!(calls.count(), 0);
+}
+
+#[tokio::test]
+async fn who_looks_late_at_what_it_was_handed_does_not_think_dead_who_has_it() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().lease(Duration::from_secs(4));
+    let web = process(&servers, options.clone(), Jobs::builder()).await;
+    let site = served(&web);
+    let store = NatsStore::connect(servers.client().await, options).await;
+    let store = store.unwrap();
+    let accepted = send(&site, post("/it")).await;
+    // Handed out before, and not claimed.
+    let message = handed_out(&servers).await.expect("one");
+    message.ack_with(AckKind::Nak(None)).await.unwrap();
+    let ticket = store.next(1).await.unwrap().pop().expect("one");
+    claim(&servers, accepted.id()).await;
+    // So long that it may have been handed to that one, and that it was not claimed a moment ago.
+    sleep(Duration::from_millis(2_500)).await;
+    let mut told = told(&servers).await;
+    assert!(store.claim(ticket).await.unwrap().is_none());
+    let put_off = pause(&told.next().await.unwrap());
+    assert!(put_off >= Duration::from_secs(4), "{put_off:?}");
 }
 
 #[tokio::test]
