@@ -3,19 +3,20 @@
 use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream;
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tower_accepted::{
-    Filter, Jobs, Owner, RequestBody,
-    store::{NatsError, NatsOptions, NatsStore, Storage},
+    Filter, JobId, Jobs, Owner, RequestBody, Status,
+    store::{Lookup, NatsError, NatsOptions, NatsStore, NewJob, Queue, Storage, Store},
 };
 
 use crate::{
     server::Servers,
-    site::{ended, layered, options, process, until, work},
-    support::{Body, Failed, get, inner, ok, post, request, send, with},
+    site::{Pair, counting, ended, options, process, served, stream, until, work},
+    support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
 };
 
 /// How many messages there are in all streams.
@@ -39,7 +40,7 @@ async fn nothing_is_left_of_jobs_when_they_have_expired() {
     let builder = || Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
     let web = process(&servers, options.clone(), builder()).await;
     let worker = process(&servers, options, builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let mut large = with(
         post("/large"),
         &[("x-user", "me"), ("idempotency-key", "\"k\"")],
@@ -91,26 +92,22 @@ async fn nothing_is_left_of_jobs_when_they_have_expired() {
 
 #[tokio::test]
 async fn what_runs_longer_than_jobs_are_kept_is_kept_while_it_runs() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options().retain(Duration::from_secs(3))).await else {
         return;
     };
-    let options = options().retain(Duration::from_secs(3));
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
     work(
-        &worker,
+        &pair.worker,
         inner(async |_| {
             tokio::time::sleep(Duration::from_secs(8)).await;
             ok("at last")
         }),
     );
     let keyed = || with(post("/long"), &[("idempotency-key", "\"long\"")]);
-    let accepted = send(&site, keyed()).await;
+    let accepted = send(&pair.site, keyed()).await;
     until(async || {
-        let answer = send(&site, get(accepted.location())).await;
+        let answer = send(&pair.site, get(accepted.location())).await;
         assert_eq!(answer.status, StatusCode::OK);
-        let again = send(&site, keyed()).await;
+        let again = send(&pair.site, keyed()).await;
         assert_eq!(again.location(), accepted.location());
         answer.json()["status"] == "succeeded"
     })
@@ -125,7 +122,7 @@ async fn what_waits_longer_than_jobs_are_kept_is_run() {
     let options = options().retain(Duration::from_secs(2)).inline(1_000);
     let builder = || Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
     let web = process(&servers, options.clone(), builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let large = || {
         let fields = [("x-user", "me"), ("idempotency-key", "\"large\"")];
         let mut large = with(post("/large"), &fields);
@@ -160,7 +157,7 @@ async fn a_list_of_more_than_is_fetched_at_a_time_is_whole() {
     };
     let builder = Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
     let web = process(&servers, options(), builder).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let mut sending = JoinSet::new();
     for _ in 0..1_100 {
         let site = site.clone();
@@ -192,29 +189,25 @@ struct Local;
 
 #[tokio::test]
 async fn extensions_cross_where_they_are_named() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options().carry::<User>("user")).await else {
         return;
     };
-    let options = options().carry::<User>("user");
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
     let user = User {
         name: "Zoë".to_owned(),
     };
     let mut request = post("/it");
     request.extensions_mut().insert(user.clone());
     request.extensions_mut().insert(Local);
-    let accepted = send(&site, request).await;
+    let accepted = send(&pair.site, request).await;
     work(
-        &worker,
+        &pair.worker,
         inner(move |request: Request<RequestBody<Body>>| {
             assert_eq!(request.extensions().get(), Some(&user));
             assert!(request.extensions().get::<Local>().is_none());
             async { ok("done") }
         }),
     );
-    let end = ended(&site, accepted.location()).await;
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
 }
 
@@ -270,7 +263,7 @@ async fn bodies_are_removed_and_none_by_a_purge() {
     let options = options().inline(1_000);
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let client = servers.client().await;
     let mut purges = client.subscribe("$JS.API.STREAM.PURGE.>").await.unwrap();
     client.flush().await.unwrap();
@@ -331,43 +324,60 @@ async fn many_processes_connect_to_a_new_cluster_at_a_time() {
 
 #[tokio::test]
 async fn a_key_whose_job_was_never_made_makes_it() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options()).await else {
         return;
     };
-    let web = process(&servers, options(), Jobs::builder()).await;
-    let worker = process(&servers, options(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
     let keyed = || with(post("/it"), &[("idempotency-key", "\"k\"")]);
-    let accepted = send(&site, keyed()).await;
+    let accepted = send(&pair.site, keyed()).await;
     // As if the process had died between the key and the request.
-    let jetstream = jetstream::new(servers.client().await);
-    let queue = jetstream.get_stream("accepted_queue").await.unwrap();
+    let queue = stream(&pair.servers, "accepted_queue").await;
     queue.purge().await.unwrap();
     assert_eq!(
-        send(&site, get(accepted.location())).await.status,
+        send(&pair.site, get(accepted.location())).await.status,
         StatusCode::NOT_FOUND
     );
-    let again = send(&site, keyed()).await;
+    let again = send(&pair.site, keyed()).await;
     assert_eq!(again.location(), accepted.location());
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
-    work(&worker, inner(async |_| ok("done")));
-    let end = ended(&site, accepted.location()).await;
+    work(&pair.worker, counting(&Counter::default(), "done"));
+    let end = ended(&pair.site, accepted.location()).await;
     assert_eq!(end.json()["status"], "succeeded");
 }
 
 #[tokio::test]
-async fn no_more_is_queued_than_may_be() {
-    let Some(servers) = Servers::one().await else {
+async fn a_key_whose_job_was_never_made_makes_it_while_a_server_is_down() {
+    let Some(mut servers) = Servers::start(3).await else {
         return;
     };
-    let options = options().max_queued(5);
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let options = options().replicas(3);
+    let web = process(&servers, options, Jobs::builder()).await;
+    let site = served(&web);
+    let keyed = || with(post("/it"), &[("idempotency-key", "\"k\"")]);
+    let accepted = send(&site, keyed()).await;
+    let queue = stream(&servers, "accepted_queue").await;
+    queue.purge().await.unwrap();
+    servers.whole(&["accepted_queue", "KV_accepted_jobs"]).await;
+    servers.kill_node(2);
+    // A leader may have gone.
+    let mut again = None;
+    until(async || {
+        let answer = send(&site, keyed()).await;
+        again = (answer.status == StatusCode::ACCEPTED).then(|| answer.location().to_owned());
+        again.is_some()
+    })
+    .await;
+    assert_eq!(again.as_deref(), Some(accepted.location()));
+}
+
+#[tokio::test]
+async fn no_more_is_queued_than_may_be() {
+    let Some(pair) = Pair::start(options().max_queued(5)).await else {
+        return;
+    };
     let mut accepted = Vec::new();
     // What is written while the queue is asked may be counted twice for a second.
     until(async || {
-        let answer = send(&site, post("/it")).await;
+        let answer = send(&pair.site, post("/it")).await;
         match answer.status {
             StatusCode::ACCEPTED => accepted.push(answer.location().to_owned()),
             _ => {
@@ -383,15 +393,15 @@ async fn no_more_is_queued_than_may_be() {
     .await;
     // And never one more, however often the queue is asked.
     for _ in 0..100 {
-        let full = send(&site, post("/it")).await;
+        let full = send(&pair.site, post("/it")).await;
         assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE, "{full:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    work(&worker, inner(async |_| ok("done")));
+    work(&pair.worker, counting(&Counter::default(), "done"));
     for location in &accepted {
-        ended(&site, location).await;
+        ended(&pair.site, location).await;
     }
-    until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
+    until(async || send(&pair.site, post("/it")).await.status == StatusCode::ACCEPTED).await;
 }
 
 #[tokio::test]
@@ -402,7 +412,7 @@ async fn without_a_server_it_is_503_and_with_it_everything_is_there_again() {
     let options = options().ack_timeout(Duration::from_millis(300));
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let accepted = send(&site, post("/it")).await;
     servers.kill_node(0);
     let refused = send(&site, post("/it")).await;
@@ -410,11 +420,38 @@ async fn without_a_server_it_is_503_and_with_it_everything_is_there_again() {
     assert!(refused.header("retry-after").is_some());
     let asked = send(&site, get(accepted.location())).await;
     assert_eq!(asked.status, StatusCode::SERVICE_UNAVAILABLE);
-    work(&worker, inner(async |_| ok("done")));
+    work(&worker, counting(&Counter::default(), "done"));
     servers.start_node(0);
     until(async || {
         let answer = send(&site, get(accepted.location())).await;
         answer.status == StatusCode::OK && answer.json()["status"] == "succeeded"
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_job_that_was_canceled_is_nothing_else_later_though_its_call_goes_on() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let options = options().retain(Duration::from_secs(3));
+    let store = NatsStore::connect(servers.client().await, options).await;
+    let store = store.unwrap();
+    let (head, _) = post("/it").into_parts();
+    let new = NewJob::new(JobId::random());
+    let asked = store.record(&head, &Bytes::new(), None);
+    store.accept(&new, asked).await.unwrap();
+    let ticket = store.next(1).await.unwrap().pop().unwrap();
+    let work = store.claim(ticket).await.unwrap().unwrap();
+    store.cancel(new.id).await.unwrap();
+    until(async || match store.get(new.id).await.unwrap() {
+        Lookup::Found(job) => {
+            assert_eq!(job.status, Status::Canceled);
+            false
+        }
+        Lookup::Gone(_) => false,
+        Lookup::Unknown => true,
+    })
+    .await;
+    drop(work);
 }

@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{self, consumer::PullConsumer};
-use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use serde_json::Value;
-use tokio::{runtime::Runtime, sync::Notify, time::sleep};
+use tokio::{sync::Notify, time::sleep};
 use tower::Layer;
 use tower_accepted::{
     Jobs, RequestBody, When,
@@ -15,8 +13,11 @@ use tower_accepted::{
 
 use crate::{
     server::Servers,
-    site::{ended, layered, options, process, until, waiting, work},
-    support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
+    site::{
+        Pair, counting, ended, handed_out, handed_over, hanging, options, process, served, stream,
+        until, waiting, work, write,
+    },
+    support::{Body, Counter, get, inner, ok, post, request, send, with},
 };
 
 /// Sends a request whose first worker dies over it, and returns how it ends, and how often it was
@@ -30,25 +31,13 @@ async fn abandoned(options: NatsOptions, request: Request<Body>) -> (String, usi
         process(&servers, options.clone(), Jobs::builder()).await,
         process(&servers, options, Jobs::builder()).await,
     ];
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let calls = Counter::default();
-    let begun = calls.clone();
-    let hanging = inner(move |_| {
-        begun.up();
-        std::future::pending::<Result<http::Response<Body>, Failed>>()
-    });
-    let working = work(&first, hanging);
+    let working = work(&first, hanging(&calls));
     let accepted = send(&site, request).await;
     until(async || calls.count() == 1).await;
     working.abort();
-    let begun = calls.clone();
-    work(
-        &second,
-        inner(move |_| {
-            begun.up();
-            async { ok("again") }
-        }),
-    );
+    work(&second, counting(&calls, "again"));
     let end = ended(&site, accepted.location()).await.json();
     let code = end["error"]["code"].as_str().map(str::to_owned);
     let status = end["status"].as_str().unwrap().to_owned();
@@ -97,31 +86,17 @@ async fn a_request_that_takes_every_worker_with_it_is_lost_in_the_end() {
     };
     let options = options().attempts(3);
     let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let accepted = send(&site, request("PUT", "/poison")).await;
     let calls = Counter::default();
     for attempt in 1..=3 {
         let worker = process(&servers, options.clone(), Jobs::builder()).await;
-        let begun = calls.clone();
-        let working = work(
-            &worker,
-            inner(move |_| {
-                begun.up();
-                std::future::pending::<Result<http::Response<Body>, Failed>>()
-            }),
-        );
+        let working = work(&worker, hanging(&calls));
         until(async || calls.count() == attempt).await;
         working.abort();
     }
     let last = process(&servers, options, Jobs::builder()).await;
-    let begun = calls.clone();
-    work(
-        &last,
-        inner(move |_| {
-            begun.up();
-            async { ok("a fourth time") }
-        }),
-    );
+    work(&last, counting(&calls, "a fourth time"));
     let end = ended(&site, accepted.location()).await.json();
     assert_eq!(
         (&end["status"], &end["error"]["code"]),
@@ -144,7 +119,7 @@ async fn what_outlasts_a_drain_is_handed_back_where_it_may_be_run_again() {
         process(&servers, options.clone(), Jobs::builder()).await,
         process(&servers, options, Jobs::builder()).await,
     ];
-    let site = layered(&web, inner(async |_| ok("here")));
+    let site = served(&web);
     let begun = Counter::default();
     let (hanging, go) = (begun.clone(), Arc::new(Notify::new()));
     let going = go.clone();
@@ -173,7 +148,7 @@ async fn what_outlasts_a_drain_is_handed_back_where_it_may_be_run_again() {
     let cut = draining.await.unwrap();
     assert!((2..=3).contains(&cut), "{cut}");
     working.await.unwrap();
-    work(&second, inner(async |_| ok("second")));
+    work(&second, counting(&Counter::default(), "second"));
     let text = async |location: &str| {
         let end = ended(&site, location).await.json();
         let result = send(&site, get(&format!("{location}/result"))).await;
@@ -211,32 +186,10 @@ async fn a_call_that_was_handed_over_goes_on_where_a_worker_of_its_process_is_ha
 async fn handed_over_and_abandoned(request: Request<Body>) -> Option<(String, usize)> {
     let servers = Servers::one().await?;
     let calls = Counter::default();
-    let doomed = Runtime::new().unwrap();
-    let (url, begun) = (servers.url(), calls.clone());
-    let accepted = doomed
-        .spawn(async move {
-            let client = async_nats::connect(url).await.unwrap();
-            let store = tower_accepted::store::NatsStore::connect(client, options());
-            let jobs = Jobs::builder().build_with(store.await.unwrap());
-            let when = When::After(Duration::from_millis(50));
-            let site = jobs.layer().when(when).layer(inner(move |_| {
-                begun.up();
-                std::future::pending::<Result<http::Response<Body>, Failed>>()
-            }));
-            send(&site, request).await
-        })
-        .await
-        .unwrap();
+    let (doomed, accepted) = handed_over(&servers, options(), &calls, request).await;
     let other = process(&servers, options(), Jobs::builder()).await;
-    let site = layered(&other, inner(async |_| ok("here")));
-    let begun = calls.clone();
-    work(
-        &other,
-        inner(move |_| {
-            begun.up();
-            async { ok("again") }
-        }),
-    );
+    let site = served(&other);
+    work(&other, counting(&calls, "again"));
     // It is held for longer than a lease, by signs of life; then it is not.
     sleep(Duration::from_secs(2)).await;
     let running = send(&site, get(accepted.location())).await.json();
@@ -265,36 +218,31 @@ async fn a_call_that_was_handed_over_and_must_not_be_repeated_is_lost_with_its_p
 
 #[tokio::test]
 async fn a_job_that_is_canceled_in_the_queue_is_never_run() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options()).await else {
         return;
     };
-    let [web, worker] = [
-        process(&servers, options(), Jobs::builder()).await,
-        process(&servers, options(), Jobs::builder()).await,
-    ];
-    let site = layered(&web, inner(async |_| ok("here")));
-    let canceled = send(&site, post("/canceled")).await;
-    let deleted = send(&site, post("/deleted")).await;
-    let run = send(&site, post("/run")).await;
-    let answer = send(&site, post(&format!("{}/cancel", canceled.location()))).await;
+    let canceled = send(&pair.site, post("/canceled")).await;
+    let deleted = send(&pair.site, post("/deleted")).await;
+    let run = send(&pair.site, post("/run")).await;
+    let answer = send(&pair.site, post(&format!("{}/cancel", canceled.location()))).await;
     assert_eq!(answer.json()["status"], "canceled", "{answer:?}");
-    send(&site, request("DELETE", deleted.location())).await;
+    send(&pair.site, request("DELETE", deleted.location())).await;
     let calls = Counter::default();
     let begun = calls.clone();
     work(
-        &worker,
+        &pair.worker,
         inner(move |request: Request<RequestBody<Body>>| {
             begun.up();
             assert_eq!(request.uri().path(), "/run");
             async { ok("done") }
         }),
     );
-    ended(&site, run.location()).await;
+    ended(&pair.site, run.location()).await;
     assert_eq!(calls.count(), 1);
-    let answer = send(&site, get(canceled.location())).await;
+    let answer = send(&pair.site, get(canceled.location())).await;
     assert_eq!(answer.json()["status"], "canceled");
     assert_eq!(
-        send(&site, get(deleted.location())).await.status,
+        send(&pair.site, get(deleted.location())).await.status,
         StatusCode::NOT_FOUND
     );
 }
@@ -312,16 +260,9 @@ impl Again {
         let servers = Servers::one().await?;
         let web = process(&servers, options.clone(), Jobs::builder()).await;
         let first = process(&servers, options.clone(), Jobs::builder()).await;
-        let site = layered(&web, inner(async |_| ok("here")));
+        let site = served(&web);
         let begun = Counter::default();
-        let hanging = begun.clone();
-        let working = work(
-            &first,
-            inner(move |_| {
-                hanging.up();
-                std::future::pending::<Result<http::Response<Body>, Failed>>()
-            }),
-        );
+        let working = work(&first, hanging(&begun));
         let accepted = send(&site, request("PUT", "/it")).await;
         until(async || begun.count() == 1).await;
         first.drain(Duration::ZERO).await;
@@ -350,19 +291,9 @@ async fn claim(servers: &Servers, subject: &str, mut record: Value) {
     write(servers, subject, &record).await;
 }
 
-async fn write(servers: &Servers, subject: String, record: &Value) {
-    let head = record.to_string();
-    let length = u32::try_from(head.len()).unwrap();
-    let payload = [&[1][..], &length.to_be_bytes(), head.as_bytes()].concat();
-    let jetstream = jetstream::new(servers.client().await);
-    let written = jetstream.publish(subject, payload.into()).await.unwrap();
-    written.await.unwrap();
-}
-
 /// What the bucket has under a subject.
 async fn record(servers: &Servers, subject: &str) -> Value {
-    let jetstream = jetstream::new(servers.client().await);
-    let bucket = jetstream.get_stream("KV_accepted_jobs").await.unwrap();
+    let bucket = stream(servers, "KV_accepted_jobs").await;
     let entry = bucket.get_last_raw_message_by_subject(subject).await;
     let payload = entry.unwrap().payload;
     let length = u32::from_be_bytes(payload[1..5].try_into().unwrap()) as usize;
@@ -370,8 +301,26 @@ async fn record(servers: &Servers, subject: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
+async fn what_was_handed_back_has_taken_nobody_with_it() {
     let options = options().attempts(2);
+    let Some(again) = Again::start(&options).await else {
+        return;
+    };
+    let second = process(&again.servers, options.clone(), Jobs::builder()).await;
+    let (calls, never) = (Counter::default(), Arc::new(Notify::new()));
+    let working = work(&second, waiting(&calls, &never, "never"));
+    until(async || calls.count() == 1).await;
+    working.abort();
+    let third = process(&again.servers, options, Jobs::builder()).await;
+    work(&third, counting(&Counter::default(), "third"));
+    let site = served(&third);
+    let end = ended(&site, &again.location).await;
+    assert_eq!(end.json()["status"], "succeeded", "{end:?}");
+}
+
+#[tokio::test]
+async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
+    let options = options().attempts(1);
     let Some(again) = Again::start(&options).await else {
         return;
     };
@@ -379,16 +328,9 @@ async fn a_later_claim_is_one_before_the_jobs_record_tells_of_it() {
     let (subject, record) = again.handed_back;
     claim(&again.servers, &subject, record).await;
     let calls = Counter::default();
-    let begun = calls.clone();
     let last = process(&again.servers, options, Jobs::builder()).await;
-    work(
-        &last,
-        inner(move |_| {
-            begun.up();
-            async { ok("a third time") }
-        }),
-    );
-    let site = layered(&last, inner(async |_| ok("here")));
+    work(&last, counting(&calls, "a third time"));
+    let site = served(&last);
     let end = ended(&site, &again.location).await;
     assert_eq!(end.json()["error"]["code"], "lost", "{end:?}");
     assert_eq!(calls.count(), 0);
@@ -409,7 +351,7 @@ async fn what_is_written_late_from_before_a_claim_does_not_end_it() {
     // It is put right by who has the job.
     until(async || record(&again.servers, &subject).await["attempts"] == 2).await;
     go.notify_one();
-    let site = layered(&second, inner(async |_| ok("here")));
+    let site = served(&second);
     let end = ended(&site, &again.location).await;
     assert_eq!(end.json()["status"], "succeeded", "{end:?}");
     assert_eq!(calls.count(), 1);
@@ -430,25 +372,22 @@ async fn a_later_claim_is_known_for_as_long_as_its_request_waits() {
 
 #[tokio::test]
 async fn what_another_has_claimed_since_is_not_handed_out_by_who_was_thought_dead() {
-    let Some(servers) = Servers::one().await else {
+    let Some(pair) = Pair::start(options().lease(Duration::from_secs(600))).await else {
         return;
     };
-    let options = options().lease(Duration::from_secs(600));
-    let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let worker = process(&servers, options, Jobs::builder()).await;
-    let site = layered(&web, inner(async |_| ok("here")));
     let (calls, never) = (Counter::default(), Arc::new(Notify::new()));
-    let working = work(&worker, waiting(&calls, &never, "never"));
-    let accepted = send(&site, request("PUT", "/it")).await;
+    let working = work(&pair.worker, waiting(&calls, &never, "never"));
+    let accepted = send(&pair.site, request("PUT", "/it")).await;
     until(async || calls.count() == 1).await;
     let (_, id) = accepted.location().rsplit_once('/').unwrap();
     let subject = format!("$KV.accepted_jobs.job.run.{id}");
-    claim(&servers, &subject, record(&servers, &subject).await).await;
-    worker.drain(Duration::ZERO).await;
+    claim(
+        &pair.servers,
+        &subject,
+        record(&pair.servers, &subject).await,
+    )
+    .await;
+    pair.worker.drain(Duration::ZERO).await;
     working.await.unwrap();
-    let jetstream = jetstream::new(servers.client().await);
-    let queue = jetstream.get_stream("accepted_queue").await.unwrap();
-    let workers: PullConsumer = queue.get_consumer("accepted_workers").await.unwrap();
-    let mut handed_out = workers.fetch().max_messages(1).messages().await.unwrap();
-    assert!(handed_out.next().await.is_none());
+    assert!(handed_out(&pair.servers).await.is_none());
 }

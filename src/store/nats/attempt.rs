@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     NatsError,
-    record::{Record, now, whole_millis},
+    claim::Held,
+    clock::{now, whole_millis},
+    record::Record,
     shared::{Found, Shared},
 };
-use crate::job::{ErrorCode, Event, JobId};
-
-/// How long a request is left alone whose job changes while it is looked at.
-const SOON: Duration = Duration::from_millis(100);
+use crate::job::{ErrorCode, Event};
 
 /// How often a job that changes while it is looked at is looked at again.
 const ROUNDS: usize = 4;
@@ -30,179 +30,218 @@ pub(super) enum Verdict {
     Done(Record),
     /// There is another message of the same request, and somebody has that.
     Double,
-    /// It is not for now.
+    /// It is not for now, and for so long.
     Later(Duration),
 }
 
 /// A claim that was written.
 pub(super) struct Claimed {
     pub(super) record: Record,
-    /// Where the record of the job's run is.
+    /// Where it is.
+    pub(super) sequence: u64,
+    /// Where the record of the job's run is: the same place, unless there was one before.
     pub(super) run: u64,
-    /// Whether it says so there.
-    pub(super) is_there: bool,
 }
 
 /// What is to be done, as far as what is known of the job tells.
 enum Plan {
-    Leave(Verdict),
-    /// It is to be claimed, as this.
-    Begin(Writing),
+    /// Nothing: its job has ended.
+    Done,
+    /// Nothing: there is another message of it.
+    Double,
+    /// Nothing, for so long.
+    Later(Duration),
+    /// It is to be claimed.
+    Begin,
     /// It is not to be run (any more), for this reason.
-    Lose(Writing, &'static str),
-    Write(Writing),
-}
-
-/// A record that is to be written, and over what.
-struct Writing {
-    record: Record,
-    subject: String,
-    expected: u64,
+    Lose(&'static str),
+    /// It is to be claimed after this pause.
+    Pause(Duration),
 }
 
 /// A request that was handed out, and what is known about that.
 ///
 /// Whatever decides who runs it is written where nothing was, in one step of the servers' (see [`Shared::put`]):
-/// the first claim as the record of the job's run, each later one as a record of its own, named by how many there
-/// were before. Who has written that has the job; the record of its run, where everybody reads, follows.
+/// the first claim as the record of the job's run, each later one as a record of its own, named by its number. Who
+/// has written that has the job; the record of its run, where everybody reads, follows.
 pub(super) struct Attempt<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) id: JobId,
+    /// The claim that may come of it.
+    pub(super) held: &'a Held,
     /// The job as it was made of the request.
     pub(super) queued: &'a Record,
-    pub(super) claim: u64,
     /// Where in the queue it is.
     pub(super) place: u64,
-    pub(super) may_rerun: bool,
+    /// Whether the process that took the request has begun it.
+    pub(super) begun_here: bool,
     /// How often it was handed out, this time included.
     pub(super) delivered: i64,
+    /// When it was this time.
+    pub(super) handed_out: Instant,
 }
 
 impl Attempt<'_> {
-    /// Finds out what is to be done with it. An error comes from before anything was written.
+    /// Finds out what is to be done with it. Where that fails nothing was written, as a rule; or a claim was that is as
+    /// one of the dead.
     pub(super) async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
-        let parts = self.queued.parts;
+        let (shared, id, parts) = (self.shared, self.held.id, self.queued.parts);
         let mut body = parts.is_none().then_some(with_it);
-        // What is handed out for the first time has no record as a rule: that is tried without a look,
-        // unless a large body would be read for it.
-        let mut known = match self.delivered > 1 || body.is_none() {
-            true => self.shared.known(self.id).await?,
-            false => None,
+        // What nobody has begun has no record as a rule: that is tried without a look, unless a large body would be
+        // read for it.
+        let mut known = match self.is_first() && body.is_some() {
+            true => None,
+            false => shared.known(id).await?,
         };
         let mut is_up_to_date = false;
+        // Whether it was handed out again since whoever had it is gone, as far as this process can tell: what was
+        // handed out long ago may have been handed to others since.
+        let mut is_left =
+            self.delivered > 1 && self.handed_out.elapsed() < shared.options.lease / 2;
         for _ in 0..ROUNDS {
-            let is_known = known.is_some() || !self.may_be_forgotten().await?;
-            let run = known.as_ref().map(|known| known.sequence);
-            let mut writing = match self.plan(known, is_known) {
-                Plan::Leave(verdict) => return Ok(verdict),
-                Plan::Write(writing) => writing,
-                // An end holds, whatever it was decided on; and who has just become the leader may not know yet that
-                // the job was handed back.
-                Plan::Lose(..) if !is_up_to_date => {
-                    self.shared.barrier.pass().await?;
-                    is_up_to_date = true;
-                    known = self.shared.known(self.id).await?;
-                    continue;
+            let mut plan = match &known {
+                Some(known) => self.plan(known, is_left),
+                None if self.may_be_forgotten().await? => {
+                    Plan::Lose("it may have been run and forgotten")
                 }
-                Plan::Lose(writing, why) => self.lose(writing, why),
-                Plan::Begin(writing) => {
-                    if let (None, Some(count)) = (&body, parts) {
-                        body = self.shared.request_body(self.id, count).await?;
-                    }
-                    match body {
-                        Some(_) => self.begin(writing),
-                        None if self.may_have_expired() => {
-                            self.lose(writing, "the request's body has expired")
-                        }
-                        None => {
-                            tracing::warn!(id = %self.id, "a request's body is not there");
-                            return Ok(Verdict::Later(self.shared.options.lease));
-                        }
-                    }
-                }
+                None => Plan::Begin,
             };
-            if let Some(sequence) = self.put(&mut writing).await? {
-                let record = writing.record;
-                return Ok(match record.holder {
-                    Some(_) => {
-                        let claimed = Claimed {
-                            record,
-                            run: run.unwrap_or(sequence),
-                            is_there: run.is_none(),
-                        };
-                        Verdict::Run(claimed, body.unwrap_or_default())
+            if let (Plan::Begin, None, Some(count)) = (&plan, &body, parts) {
+                body = shared.request_body(id, count).await?;
+                plan = match body {
+                    Some(_) => plan,
+                    None if self.may_have_expired() => Plan::Lose("the request's body has expired"),
+                    None => {
+                        tracing::warn!(%id, "a request's body is not there");
+                        Plan::Later(shared.options.lease)
                     }
-                    None if record.is_ended() => Verdict::Done(record),
-                    None => Verdict::Later(record.pause()),
-                });
+                };
             }
-            // Somebody was faster.
-            known = self.shared.known(self.id).await?;
+            // An end holds, whatever it was decided on; and who has just become the leader may not know yet that the
+            // job was handed back.
+            if matches!(plan, Plan::Lose(_)) && !is_up_to_date {
+                shared.barrier.pass().await?;
+                is_up_to_date = true;
+            } else {
+                let body = body.clone().unwrap_or_default();
+                if let Some(verdict) = self.carry_out(plan, known, body).await? {
+                    return Ok(verdict);
+                }
+                // Somebody was faster, who need not be gone.
+                is_left = false;
+            }
+            known = shared.known(id).await?;
         }
-        Ok(Verdict::Later(SOON))
+        Ok(Verdict::Later(Duration::ZERO))
     }
 
-    /// What is to be done with a job of which this is known, and whether nothing is missing in that.
-    fn plan(&self, known: Option<Found>, is_known: bool) -> Plan {
-        let Some(known) = known else {
-            let first = Writing {
-                record: self.queued.clone(),
-                subject: self.shared.names.run(self.id),
-                expected: 0,
-            };
-            return match is_known {
-                true => Plan::Begin(first),
-                false => Plan::Lose(first, "it may have been run and forgotten"),
-            };
-        };
-        let options = &self.shared.options;
-        let mut writing = Writing {
-            record: known.record,
-            subject: known.subject,
-            expected: known.sequence,
-        };
-        let record = &mut writing.record;
+    /// What is to be done with a job of which this is known; and whether whoever had it is gone.
+    fn plan(&self, known: &Found, is_left: bool) -> Plan {
+        let (record, options) = (&known.record, &self.shared.options);
         if record.is_ended() {
-            return Plan::Leave(Verdict::Done(writing.record));
+            return Plan::Done;
         }
-        let attempts = record.attempts;
-        match record.holder {
-            None => match record.pause() {
-                Duration::ZERO => Plan::Begin(writing),
-                pause => Plan::Leave(Verdict::Later(pause)),
-            },
-            Some(holder) if holder.message.is_some_and(|place| place != self.place) => {
-                Plan::Leave(Verdict::Double)
-            }
+        let Some(holder) = record.holder else {
+            return match record.pause() {
+                Duration::ZERO => Plan::Begin,
+                pause => Plan::Later(pause),
+            };
+        };
+        if holder.message.is_some_and(|place| place != self.place) {
+            return Plan::Double;
+        }
+        match holder.until {
             // Its process runs it, and says until when that is to be believed.
-            Some(holder) if holder.until.is_some_and(|until| until > now()) => {
-                let left = holder.until.unwrap_or_default().saturating_sub(now());
-                let left = Duration::from_millis(left.saturating_add(500));
-                Plan::Leave(Verdict::Later(left.min(LONGEST_PAUSE)))
+            Some(until) if until > now() => {
+                let left = until.saturating_sub(now()).saturating_add(500);
+                let left = Duration::from_millis(left).min(LONGEST_PAUSE);
+                return Plan::Later(left);
             }
-            // Handed out once, and yet somebody has it: the servers have lost count. If that one is
-            // gone, its lease will tell.
-            Some(holder) if holder.until.is_none() && self.delivered <= 1 => {
-                Plan::Leave(Verdict::Later(options.lease))
-            }
-            // Whoever had it is gone.
-            Some(_) if !self.may_rerun || attempts >= options.attempts => {
-                Plan::Lose(writing, "the process that ran it is gone")
-            }
-            Some(_) if attempts <= 1 => Plan::Begin(writing),
-            Some(_) => {
-                let doublings = attempts.saturating_sub(2).min(16);
-                let pause = options.lease.saturating_mul(2_u32.pow(doublings));
-                record.hand_back(pause.min(LONGEST_PAUSE));
-                Plan::Write(writing)
+            Some(_) => {}
+            // It was handed out for another reason: the servers have lost count, or somebody has given it back who was
+            // thought dead. Who has written a moment ago lives. If whoever has it is gone, its lease will tell.
+            None => {
+                let age = now().abs_diff(known.written);
+                if !is_left || age < whole_millis(options.lease) / 2 {
+                    return Plan::Later(options.lease);
+                }
             }
         }
+        // Whoever had it is gone.
+        match record.deaths() {
+            deaths if !self.held.may_rerun || deaths >= options.attempts => {
+                Plan::Lose("the process that ran it is gone")
+            }
+            0 | 1 => Plan::Begin,
+            deaths => {
+                let doublings = (deaths - 2).min(16);
+                let pause = options.lease.saturating_mul(2_u32.pow(doublings));
+                Plan::Pause(pause.min(LONGEST_PAUSE))
+            }
+        }
+    }
+
+    /// Does what is planned for a job of which this is known. `None`: somebody was faster.
+    async fn carry_out(
+        &self,
+        plan: Plan,
+        known: Option<Found>,
+        body: Bytes,
+    ) -> Result<Option<Verdict>, NatsError> {
+        let (id, names) = (self.held.id, &self.shared.names);
+        // Where the record of its run is; 0 where there is none.
+        let (mut record, run) = match known {
+            Some(known) => (known.record, known.sequence),
+            None => (self.queued.clone(), 0),
+        };
+        // What decides is written where nothing was: in place of the run, or else beside it.
+        let place = |beside: String| match run {
+            0 => names.run(id),
+            _ => beside,
+        };
+        Ok(match plan {
+            Plan::Done => Some(Verdict::Done(record)),
+            Plan::Double => Some(Verdict::Double),
+            Plan::Later(pause) => Some(Verdict::Later(pause)),
+            Plan::Begin => {
+                record.claim(self.held.claim, self.place);
+                let place = place(names.claim(id, record.attempts));
+                let written = self.put(&place, &mut record, 0).await?;
+                written.map(|sequence| {
+                    let run = if run == 0 { sequence } else { run };
+                    let claimed = Claimed {
+                        record,
+                        sequence,
+                        run,
+                    };
+                    Verdict::Run(claimed, body)
+                })
+            }
+            Plan::Lose(why) => {
+                let attempts = record.attempts;
+                record.end(Event::Broke(ErrorCode::Lost), self.shared.options.retain);
+                let written = self.put(&place(names.end(id)), &mut record, 0).await?;
+                written.map(|_| {
+                    tracing::warn!(%id, attempts, why, "a job is lost");
+                    Verdict::Done(record)
+                })
+            }
+            Plan::Pause(pause) => {
+                record.let_go(pause);
+                let written = self.put(&names.run(id), &mut record, run).await?;
+                written.map(|_| Verdict::Later(pause))
+            }
+        })
+    }
+
+    /// Whether nobody can have begun it before.
+    fn is_first(&self) -> bool {
+        self.delivered <= 1 && !self.begun_here
     }
 
     /// Whether it may have been begun so long ago, before all processes were gone for as long as records are
     /// kept, that the record of it has expired. What must not be begun twice is then not begun.
     async fn may_be_forgotten(&self) -> Result<bool, NatsError> {
-        if self.delivered <= 1 || self.may_rerun {
+        if self.is_first() || self.held.may_rerun {
             return Ok(false);
         }
         let since = self.shared.claims_known_since().await?;
@@ -216,40 +255,28 @@ impl Attempt<'_> {
         age >= whole_millis(kept)
     }
 
-    fn begin(&self, mut writing: Writing) -> Writing {
-        writing.record.claim(self.claim, self.place);
-        if writing.expected != 0 {
-            let attempts = writing.record.attempts;
-            writing.subject = self.shared.names.claim(self.id, attempts);
-            writing.expected = 0;
-        }
-        writing
-    }
-
-    /// The end of a job that is not to be run (any more): where there is nothing of it yet, or where ends are.
-    fn lose(&self, mut writing: Writing, why: &'static str) -> Writing {
-        let attempts = writing.record.attempts;
-        tracing::warn!(id = %self.id, attempts, why, "a job is lost");
-        if writing.expected != 0 {
-            (writing.subject, writing.expected) = (self.shared.names.end(self.id), 0);
-        }
-        let retain = self.shared.options.retain;
-        writing.record.end(Event::Broke(ErrorCode::Lost), retain);
-        writing
-    }
-
-    /// Writes it, and does not give up before it is known whether that was done: a claim that nobody knows of
-    /// looks like one of the dead. Whoever leaves in the meantime drops this.
-    async fn put(&self, writing: &mut Writing) -> Result<Option<u64>, NatsError> {
-        let Writing {
-            record,
-            subject,
-            expected,
-        } = writing;
-        let (claim, patience) = (Some(self.claim), Duration::MAX);
+    /// Writes it, and finds out whether that was done: a claim that nobody knows of looks like one of the dead. But
+    /// for no longer than is certain that what others have made of the job meanwhile is still known. Whoever leaves in
+    /// the meantime drops this.
+    async fn put(
+        &self,
+        subject: &str,
+        record: &mut Record,
+        expected: u64,
+    ) -> Result<Option<u64>, NatsError> {
+        let (claim, patience) = (Some(self.held.claim), self.left()?);
         let put = self
             .shared
-            .put(subject, record, b"", *expected, claim, patience);
-        put.await
+            .put(subject, record, b"", expected, claim, patience);
+        let put = put.await?;
+        self.left()?;
+        Ok(put)
+    }
+
+    /// For how long what is written counts.
+    fn left(&self) -> Result<Duration, NatsError> {
+        let whole = self.shared.options.retain / 2;
+        let left = whole.checked_sub(self.handed_out.elapsed());
+        left.ok_or_else(|| NatsError::unavailable("it took too long to claim a request"))
     }
 }

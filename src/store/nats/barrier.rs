@@ -8,9 +8,9 @@
 //! That holds for who has answered it. Who was the leader before may not have heard of that yet, and answer
 //! the read that follows: so a [`Barrier`] reads once more, later.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
+use async_nats::jetstream::stream::Stream;
 use futures_util::future::try_join_all;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{NatsError, log::is_not_there};
+use super::{NatsError, log};
 
 /// How many may wait for the same barrier before more are told to come back.
 const WAITING: usize = 1_024;
@@ -37,8 +37,6 @@ type Answer = oneshot::Sender<Result<(), NatsError>>;
 #[derive(Debug)]
 pub(super) struct Barrier {
     streams: Vec<Stream<()>>,
-    /// How often it takes one.
-    rounds: usize,
     /// How many servers are to have each stream.
     replicas: usize,
     asking: mpsc::Sender<Answer>,
@@ -50,10 +48,6 @@ impl Barrier {
         let streams: Vec<_> = streams.iter().copied().cloned().collect();
         let (asking, asked) = mpsc::channel(WAITING);
         Self {
-            rounds: match replicas {
-                1 => 1,
-                _ => 2,
-            },
             replicas,
             asking,
             raising: tokio::spawn(raise_for_all(asked, streams.clone())),
@@ -66,14 +60,8 @@ impl Barrier {
     where
         Fut: Future<Output = Result<Option<T>, NatsError>>,
     {
-        if let Some(there) = read().await? {
+        if let Some(there) = self.find(read).await? {
             return Ok(Some(there));
-        }
-        for round in 0..self.rounds {
-            self.round(round).await?;
-            if let Some(there) = read().await? {
-                return Ok(Some(there));
-            }
         }
         match self.are_whole().await? {
             true => Ok(None),
@@ -81,13 +69,35 @@ impl Barrier {
         }
     }
 
+    /// The same as far as the replicas tell that are there: a majority.
+    pub(super) async fn find<T, Fut>(&self, read: impl Fn() -> Fut) -> Result<Option<T>, NatsError>
+    where
+        Fut: Future<Output = Result<Option<T>, NatsError>>,
+    {
+        if let Some(there) = read().await? {
+            return Ok(Some(there));
+        }
+        for round in self.rounds() {
+            self.round(round).await?;
+            if let Some(there) = read().await? {
+                return Ok(Some(there));
+            }
+        }
+        Ok(None)
+    }
+
     /// Returns when a read that comes is up to date with what was acknowledged before, also where something older is
     /// there.
     pub(super) async fn pass(&self) -> Result<(), NatsError> {
-        for round in 0..self.rounds {
+        for round in self.rounds() {
             self.round(round).await?;
         }
         Ok(())
+    }
+
+    /// How often it takes one: once more for a leader that has been replaced, where there may be another.
+    fn rounds(&self) -> Range<usize> {
+        0..self.replicas.min(2)
     }
 
     async fn round(&self, round: usize) -> Result<(), NatsError> {
@@ -131,7 +141,10 @@ impl Drop for Barrier {
 async fn raise_for_all(mut asked: mpsc::Receiver<Answer>, streams: Vec<Stream<()>>) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, WAITING).await > 0 {
-        let raised = try_join_all(streams.iter().map(raise)).await;
+        let raising = streams
+            .iter()
+            .map(|stream| log::delete(stream, NO_SEQUENCE));
+        let raised = try_join_all(raising).await;
         let why = raised.err().map(|error| error.to_string());
         for answer in waiting.drain(..) {
             let raised = match &why {
@@ -141,16 +154,5 @@ async fn raise_for_all(mut asked: mpsc::Receiver<Answer>, streams: Vec<Stream<()
             // Who has hung up needs no answer.
             let _ = answer.send(raised);
         }
-    }
-}
-
-async fn raise(stream: &Stream<()>) -> Result<(), NatsError> {
-    match stream.delete_message(NO_SEQUENCE).await {
-        Ok(_) => Ok(()),
-        Err(error) => match error.kind() {
-            // There is none: that is the leader's answer.
-            DeleteMessageErrorKind::JetStream(answer) if is_not_there(&answer) => Ok(()),
-            _ => Err(NatsError::unavailable(error)),
-        },
     }
 }

@@ -99,7 +99,7 @@ impl Following {
                 }
                 Ok(Lookup::Gone(_) | Lookup::Unknown) => return None,
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, id = %self.id, "a job cannot be followed");
+                    tracing::warn!(%error, id = %self.id, "a job cannot be followed");
                     sleep(PAUSE).await;
                 }
             }

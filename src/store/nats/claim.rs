@@ -8,16 +8,15 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, message::Acker};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     NatsError,
-    envelope::seal,
-    log::{self, Refused, Repeating},
-    record::{Record, Told, now, whole_millis},
+    clock::{now, whole_millis},
+    log::{self, Repeating},
+    record::{Record, Told},
     shared::Shared,
 };
 use crate::job::JobId;
@@ -43,8 +42,7 @@ pub(super) struct Held {
     pub(super) claim: u64,
     pub(super) delivery: Delivery,
     pub(super) may_rerun: bool,
-    /// Held for a copy or an assignment, never across an await: what is written in between by another
-    /// task is found out by the sequence.
+    /// Held for a copy or an assignment, never across an await.
     pub(super) state: Mutex<State>,
     /// One write of this claim at a time: of two at a time both might go through, see [`Shared::put`].
     writing: Semaphore,
@@ -64,13 +62,21 @@ pub(super) struct State {
     /// The record that was written last, and where.
     pub(super) record: Record,
     pub(super) sequence: u64,
-    /// Where somebody else wrote last, as far as was heard before this claim was written.
+    /// Where the job was written of last, as far as was heard: by somebody else, or by this claim beside the record of
+    /// its run.
     heard: u64,
-    /// Whether the record that others read may not be this one: not yet, or somebody has written over it.
-    is_behind: bool,
-    pub(super) written: Instant,
+    /// When the last write of the record began: the job was this claim's, and what others make of it after that is known
+    /// for as long as records are kept.
+    written: Instant,
     /// What is not written yet.
     pub(super) told: Told,
+}
+
+impl State {
+    /// Whether the record that others read may not be this one: not yet, or somebody has written over it.
+    pub(super) fn is_behind(&self) -> bool {
+        self.sequence != 0 && self.heard > self.sequence
+    }
 }
 
 impl NatsClaim {
@@ -122,7 +128,6 @@ impl Held {
                 record,
                 sequence,
                 heard: 0,
-                is_behind: false,
                 written: Instant::now(),
                 told: Told::default(),
             }),
@@ -136,7 +141,7 @@ impl Held {
         if let Delivery::Taken(acker) = &self.delivery
             && let Err(error) = acker.ack_with(AckKind::Progress).await
         {
-            tracing::warn!(error = &*error, id = %self.id, "no sign of life sent");
+            tracing::warn!(%error, id = %self.id, "no sign of life sent");
         }
     }
 
@@ -144,8 +149,8 @@ impl Held {
     pub(super) fn is_due(&self, shared: &Shared) -> bool {
         let state = self.state.lock();
         !state.told.is_empty()
-            || state.is_behind
-            || state.written.elapsed() > shared.options.retain / 4
+            || state.is_behind()
+            || state.written.elapsed() > shared.quarter()
             || (matches!(self.delivery, Delivery::Here(_))
                 && state.written.elapsed() > shared.options.lease / 4)
     }
@@ -154,13 +159,13 @@ impl Held {
     pub(super) async fn keep(&self, shared: &Shared) -> Result<(), NatsError> {
         let (told, renews) = {
             let mut state = self.state.lock();
-            let renews = state.written.elapsed() > shared.options.retain / 4;
+            let renews = state.written.elapsed() > shared.quarter();
             (std::mem::take(&mut state.told), renews)
         };
         let lease = whole_millis(shared.options.lease);
         let patience = Duration::ZERO;
         let is_ours = self
-            .rewrite(shared, &Bytes::new(), patience, |record| {
+            .rewrite(shared, patience, |record| {
                 record.tell(&told);
                 if let (Delivery::Here(_), Some(holder)) = (&self.delivery, &mut record.holder) {
                     holder.until = Some(now().saturating_add(lease));
@@ -186,77 +191,58 @@ impl Held {
     pub(super) async fn rewrite(
         &self,
         shared: &Shared,
-        body: &Bytes,
         patience: Duration,
         change: impl Fn(&mut Record),
     ) -> Result<bool, NatsError> {
-        let subject = shared.names.run(self.id);
+        let (subject, claim) = (shared.names.run(self.id), Some(self.claim));
         let _turn = self.writing.acquire().await;
+        let Some(left) = self.left(shared) else {
+            return Ok(false);
+        };
+        let patience = patience.min(left);
         let mut repeating = Repeating::until(patience);
+        let (mut base, mut expected) = {
+            let state = self.state.lock();
+            (state.record.clone(), state.sequence)
+        };
         loop {
-            let (mut record, expected) = {
-                let state = self.state.lock();
-                (state.record.clone(), state.sequence)
-            };
-            // Ended, or handed back, by this claim.
-            if !record.is_held_by(self.claim) {
+            // It has ended or was handed back, by this claim.
+            if !base.is_held_by(self.claim) {
                 return Ok(false);
             }
+            let (mut record, begun) = (base.clone(), Instant::now());
             change(&mut record);
-            record.nonce = rand::random();
-            let payload = seal(&record, body);
-            let written = log::write(
-                &shared.context,
-                &subject,
-                Some(expected),
-                Some(self.claim),
-                &payload,
-                patience,
-            )
-            .await;
-            match written {
-                Ok(sequence) => {
-                    self.wrote(record, sequence);
-                    return Ok(true);
-                }
-                Err(Refused::Conflict) => {}
-                Err(refused) => return Err(refused.into_error()),
+            let put = shared.put(&subject, &mut record, b"", expected, claim, patience);
+            if let Some(sequence) = put.await? {
+                let mut state = self.state.lock();
+                (state.record, state.sequence, state.written) = (record, sequence, begun);
+                return Ok(true);
             }
             let found = match shared.record(self.id).await? {
-                // This write, whose answer was lost.
-                Some(found) if found.record.nonce == record.nonce => {
-                    self.wrote(record, found.sequence);
-                    return Ok(true);
-                }
-                Some(found) if found.record.is_ended() => {
-                    self.ended.cancel();
-                    return Ok(false);
-                }
-                // Another write of this claim came between.
+                Some(found) if found.record.is_ended() => break,
+                // An earlier write of this claim, whose answer was lost.
                 Some(found) if found.record.is_held_by(self.claim) => {
-                    self.wrote(found.record, found.sequence);
+                    base = found.record;
                     found.sequence
                 }
                 // From before this claim: what whoever had the job wrote late, or what kept it from expiring.
-                Some(found) if found.record.attempts < record.attempts => {
+                Some(found) if found.record.attempts < base.attempts => {
                     // Who follows the job is to see what comes next as newer.
-                    let mut state = self.state.lock();
-                    state.record.revision = record.revision.max(found.record.revision) + 1;
+                    base.revision = base.revision.max(found.record.revision) + 1;
                     found.sequence
                 }
-                Some(_) => {
-                    self.ended.cancel();
-                    return Ok(false);
-                }
-                // It has expired: nobody has seen it since, and it is as it was.
+                Some(_) => break,
+                // It cannot have expired yet: a new leader does not know of it, or somebody has removed it.
                 None => 0,
             };
             if found == expected {
                 let error = NatsError::unavailable("what was in the way is not there");
                 repeating.after(error, &subject).await?;
             }
-            self.state.lock().sequence = found;
+            expected = found;
         }
+        self.ended.cancel();
+        Ok(false)
     }
 
     /// Ends the job, unless somebody else has; tried for as long as it is worth it, since what is not
@@ -268,13 +254,14 @@ impl Held {
         change: impl Fn(&mut Record),
     ) -> Result<bool, NatsError> {
         let _turn = self.writing.acquire().await;
-        if self.ended.is_cancelled() {
+        let Some(left) = self.left(shared) else {
             return Ok(false);
-        }
+        };
         let mut record = self.state.lock().record.clone();
         change(&mut record);
         let (subject, claim) = (shared.names.end(self.id), Some(self.claim));
-        let put = shared.put(&subject, &mut record, body, 0, claim, PATIENCE);
+        let patience = PATIENCE.min(left);
+        let put = shared.put(&subject, &mut record, body, 0, claim, patience);
         let is_first = put.await?.is_some();
         match is_first {
             // From here on nothing is written of its run.
@@ -284,22 +271,22 @@ impl Held {
         Ok(is_first)
     }
 
-    /// The claim is written, and with it the record of the job's run, at this place, or only in a place of its own
-    /// beside what `run` is the place of.
-    pub(super) fn took(&self, record: Record, run: u64, is_there: bool) {
-        self.wrote(record, run);
-        self.state.lock().is_behind |= !is_there;
+    /// The claim is written in this place, and the record of the job's run is in that.
+    pub(super) fn took(&self, record: Record, sequence: u64, run: u64) {
+        let mut state = self.state.lock();
+        state.heard = state.heard.max(sequence);
+        (state.record, state.sequence) = (record, run);
     }
 
-    fn wrote(&self, record: Record, sequence: u64) {
-        let mut state = self.state.lock();
-        // Two tasks may have written; the later one is the one that counts.
-        if sequence >= state.sequence {
-            state.record = record;
-            state.sequence = sequence;
-            state.written = Instant::now();
-            state.is_behind = state.heard > sequence;
+    /// For how long what this claim writes counts: as long as the record that it wrote last is kept. After that others
+    /// may have had the job, and that may be forgotten. `None`: it counts no more, or somebody else has the job.
+    fn left(&self, shared: &Shared) -> Option<Duration> {
+        let age = self.state.lock().written.elapsed();
+        let left = shared.options.retain.checked_sub(age);
+        if left.is_none() {
+            self.ended.cancel();
         }
+        left.filter(|_| !self.ended.is_cancelled())
     }
 
     /// Somebody else has written at this place. What was there before this claim came does not count; what that
@@ -307,7 +294,6 @@ impl Held {
     pub(super) fn hear(&self, sequence: u64) {
         let mut state = self.state.lock();
         state.heard = state.heard.max(sequence);
-        state.is_behind |= state.sequence != 0 && sequence > state.sequence;
     }
 
     /// Lets the queue forget the request.

@@ -64,10 +64,7 @@ impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let mut headers = Self::with_capacity(fields.0.len());
         for (name, value) in fields.0 {
-            let value: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
-            let value =
-                value.and_then(|value| HeaderValue::from_maybe_shared(Bytes::from(value)).ok());
-            if let (Ok(name), Some(value)) = (HeaderName::try_from(name), value) {
+            if let (Ok(name), Some(value)) = (HeaderName::try_from(name), value_of(&value)) {
                 headers.append(name, value);
             }
         }
@@ -79,9 +76,13 @@ impl Fields {
     /// The value of a field, if it is text.
     pub(super) fn get(&self, name: &HeaderName) -> Option<HeaderValue> {
         let (_, value) = self.0.iter().find(|(is, _)| is == name.as_str())?;
-        let value: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
-        HeaderValue::from_bytes(&value?).ok()
+        value_of(value)
     }
+}
+
+fn value_of(text: &str) -> Option<HeaderValue> {
+    let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+    HeaderValue::from_maybe_shared(Bytes::from(bytes?)).ok()
 }
 
 #[cfg(test)]

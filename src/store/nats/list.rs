@@ -6,18 +6,10 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
-use super::{
-    NatsError,
-    envelope::open,
-    log::Entry,
-    names::Names,
-    record::Listed,
-    shared::{Shared, found},
-};
+use super::{NatsError, envelope::open, names::Names, record::Listed, shared::Shared};
 use crate::{
     job::Snapshot,
     list::{Cursor, Filter, Page},
-    owner::Owner,
     store::Lookup,
 };
 
@@ -35,7 +27,7 @@ const ABANDONED: Duration = Duration::from_secs(30);
 
 pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsError> {
     let mut places = match filter.owner {
-        Some(owner) => listed(shared, &owner).await?,
+        Some(owner) => places(shared, shared.names.all_listed(&owner)).await?,
         None => everywhere(shared).await?,
     };
     // Of a job that went from the queue to the bucket meanwhile there are two.
@@ -66,20 +58,9 @@ pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsE
     Ok(Page { jobs, next })
 }
 
-/// An owner's jobs, by its list.
-async fn listed(shared: &Shared, owner: &Owner) -> Result<Vec<Cursor>, NatsError> {
-    places(shared, shared.names.all_listed(owner), |entry| {
-        let (listed, _) = open::<Listed>(&entry.subject, entry.payload)?;
-        Ok(listed.created_at)
-    })
-    .await
-}
-
 /// All jobs: those of the bucket, and those that wait.
 async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
-    let subjects = shared.names.all_jobs();
-    let created_at = |entry| Ok(found(entry)?.record.created_at);
-    let mut all = places(shared, subjects, created_at).await?;
+    let mut all = places(shared, shared.names.all_jobs()).await?;
     let mut waiting = pin!(shared.all_waiting().await?);
     while let Some(waiting) = waiting.next().await {
         let Some((id, waiting)) = readable(waiting)? else {
@@ -97,7 +78,7 @@ fn readable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
         Ok(read) => Ok(Some(read)),
         Err(error @ NatsError::Unreadable { .. }) => {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "left out of a list"
             );
             Ok(None)
@@ -106,14 +87,11 @@ fn readable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
     }
 }
 
-/// What the newest entry of each subject in the bucket tells of its job's place; of the entries nothing is kept.
+/// What the newest entry of each subject in the bucket tells of its job's place, be it a record or one of an owner's
+/// list; of the entries nothing is kept.
 ///
 /// They are fetched, some at a time, until there are no more: what expires in between is not waited for.
-async fn places(
-    shared: &Shared,
-    subjects: String,
-    created_at: impl Fn(Entry) -> Result<u64, NatsError>,
-) -> Result<Vec<Cursor>, NatsError> {
+async fn places(shared: &Shared, subjects: String) -> Result<Vec<Cursor>, NatsError> {
     let config = pull::Config {
         filter_subject: subjects,
         deliver_policy: DeliverPolicy::LastPerSubject,
@@ -138,14 +116,8 @@ async fn places(
             let Some(id) = Names::id(&message.subject) else {
                 continue;
             };
-            let info = message.info().map_err(NatsError::Unavailable)?;
-            let entry = Entry {
-                subject: message.subject.as_str().to_owned(),
-                sequence: info.stream_sequence,
-                written: 0,
-                payload: message.payload.clone(),
-            };
-            if let Some(created_at) = readable(created_at(entry))? {
+            let told = open(&message.subject, message.payload.clone());
+            if let Some((Listed { created_at }, _)) = readable(told)? {
                 places.push(Cursor { created_at, id });
             }
         }

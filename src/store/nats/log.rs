@@ -99,8 +99,8 @@ impl Repeating {
     }
 }
 
-/// Writes, and waits for the streams to have it. Until `patience` is over what gets no answer is
-/// repeated: what `expected` says makes that safe.
+/// Writes, and waits for the stream to have it. Until `patience` is over what gets no answer is repeated, and is there
+/// twice perhaps: once only where it is told what to expect, or where a stream keeps the last of each subject.
 pub(super) async fn write(
     context: &Context,
     subject: &str,
@@ -190,7 +190,7 @@ pub(super) async fn delete(stream: &Stream<()>, sequence: u64) -> Result<(), Nat
 
 /// Whether it is not removed for there being no such message. Servers have one code for that and for a
 /// store that fails, and texts that differ with their version.
-pub(super) fn is_not_there(answer: &jetstream::Error) -> bool {
+fn is_not_there(answer: &jetstream::Error) -> bool {
     const TEXTS: [&str; 3] = ["no message found", "message not found", "deleted message"];
     match answer.error_code() {
         ErrorCode::NO_MESSAGE_FOUND | ErrorCode::SEQUENCE_NOT_FOUND => true,

@@ -4,9 +4,11 @@ mod attempt;
 mod barrier;
 mod changes;
 mod claim;
+mod clock;
 mod depth;
 mod envelope;
 mod error;
+mod finish;
 mod interest;
 mod list;
 mod log;
@@ -32,10 +34,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, jetstream::AckKind};
+use async_nats::Client;
 use bytes::Bytes;
 use http::{HeaderMap, Response, request::Parts};
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 
 pub use self::{
     changes::NatsChanges,
@@ -46,21 +48,17 @@ pub use self::{
     take::NatsTicket,
 };
 use self::{
-    claim::{Delivery, Held},
-    log::{Refused, Repeating},
-    record::{Kept, Record, Told},
+    log::Repeating,
+    record::{Kept, Told},
     shared::Shared,
-    tasks::Tasks,
 };
 use super::{
-    Acceptance, End, Experience, Finished, Lookup, NewJob, News, Outcome, Queue, Report, Store,
-    Work,
+    Acceptance, End, Experience, Finished, Lookup, NewJob, News, Queue, Report, Store, Work,
 };
 use crate::{
     body::Replay,
     budget::Charge,
-    collect::Collected,
-    job::{ErrorCode, Event, JobId},
+    job::JobId,
     list::{Filter, Page},
 };
 
@@ -73,7 +71,7 @@ use crate::{
 pub struct NatsStore {
     shared: Arc<Shared>,
     /// Ended with the last clone.
-    _tasks: Arc<Tasks>,
+    _tasks: Arc<JoinSet<()>>,
 }
 
 /// For how long it is tried to connect.
@@ -103,7 +101,7 @@ impl NatsStore {
 
     async fn connect_once(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
         let shared = Arc::new(Shared::connect(client, options).await?);
-        let tasks = Tasks::start(&shared).await?;
+        let tasks = tasks::start(&shared).await?;
         Ok(Self {
             shared,
             _tasks: Arc::new(tasks),
@@ -196,7 +194,7 @@ impl Store for NatsStore {
             };
             match report.news {
                 News::Started(_) if state.record.started_at.is_some() => {}
-                News::Started(at) => told.started = Some(record::time_of(at)),
+                News::Started(at) => told.started = Some(clock::time_of(at)),
                 News::Progress(progress) => told.progress = Some(progress),
             }
             if told.is_empty() {
@@ -213,8 +211,8 @@ impl Store for NatsStore {
         claim: &NatsClaim,
         end: End,
     ) -> impl Future<Output = Result<Finished, NatsError>> + Send + Unpin + 'static {
-        let (store, held) = (self.clone(), claim.held.clone());
-        Box::pin(async move { store.end(&held, end).await })
+        let (shared, held) = (self.shared.clone(), claim.held.clone());
+        Box::pin(async move { finish::end(&shared, &held, end).await })
     }
 
     fn poll_canceled(&self, claim: &NatsClaim, cx: &mut Context<'_>) -> Poll<()> {
@@ -235,130 +233,12 @@ impl Store for NatsStore {
 }
 
 impl NatsStore {
-    /// Ends a job that this process runs, or hands it back.
-    async fn end(&self, held: &Held, end: End) -> Result<Finished, NatsError> {
-        let may_go_on = held.may_rerun || end.started.is_none();
-        let (event, kept, body) = match end.outcome {
-            Outcome::Broke(ErrorCode::Shutdown) if may_go_on => return self.hand_back(held).await,
-            Outcome::Broke(code) => (Event::Broke(code), None, Bytes::new()),
-            Outcome::Response(response) => {
-                let event = Event::Responded(response.status());
-                match self.keep_result(held, response).await {
-                    Ok((kept, body)) => (event, Some(kept), body),
-                    // Such are the limits that somebody has set.
-                    Err(Refused::Full | Refused::TooLarge) => {
-                        tracing::warn!(id = %held.id, "there is no room for a result");
-                        (Event::Broke(ErrorCode::ResultTooLarge), None, Bytes::new())
-                    }
-                    Err(refused) => return Err(refused.into_error()),
-                }
-            }
-        };
-        let started = end.started.map(record::time_of);
-        let retain = self.shared.options.retain;
-        let write = async |event, kept: Option<Kept>, body: &[u8]| {
-            let ended = |record: &mut Record| {
-                if let Some(at) = started {
-                    record.start(at);
-                }
-                record.progress(&end.progress);
-                record.response = kept.clone();
-                record.end(event, retain);
-            };
-            held.end(&self.shared, body, ended).await
-        };
-        let won = match write(event, kept, &body).await {
-            Err(NatsError::TooLarge) => {
-                let event = Event::Broke(ErrorCode::ResultTooLarge);
-                write(event, None, b"").await?
-            }
-            ended => ended?,
-        };
-        if won {
-            let record = held.state.lock().record.clone();
-            let tidied = match self.shared.tidy(held.id, &record).await {
-                Ok(()) => held.acknowledge(&self.shared).await,
-                failed => failed,
-            };
-            // The request is handed out again then, and whoever gets it sees that its job has ended.
-            if let Err(error) = tidied {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    id = %held.id,
-                    "an ended job's request is still in the queue"
-                );
-            }
-        }
-        match won {
-            true => Ok(Finished::First),
-            false => self.late(held).await,
-        }
-    }
-
-    /// What became of a job that is not this claim's to end.
-    async fn late(&self, held: &Held) -> Result<Finished, NatsError> {
-        // This claim has ended it before.
-        if held.state.lock().record.is_ended() {
-            return Ok(Finished::Late);
-        }
-        let found = self.shared.record(held.id).await?;
-        let canceled = Some(ErrorCode::Canceled);
-        Ok(match found {
-            Some(found) if found.record.error != canceled => Finished::TakenOver,
-            // Of one that was deleted there may be nothing by now.
-            _ => Finished::Late,
-        })
-    }
-
     /// The response that a job ended with, and what of its body is with it.
     async fn kept(&self, id: JobId) -> Result<Option<(Kept, Bytes)>, NatsError> {
         let shared = &self.shared;
         let found = shared.barrier.read(|| shared.record(id)).await?;
         let found = found.filter(|found| !found.record.forgotten && !found.record.is_expired());
         Ok(found.and_then(|found| Some((found.record.response?, found.body))))
-    }
-
-    /// Puts a result's body where it belongs: into the record, or into parts of its own.
-    async fn keep_result(
-        &self,
-        held: &Held,
-        response: Response<Collected>,
-    ) -> Result<(Kept, Bytes), Refused> {
-        let mut kept = Kept::new(&response);
-        let body = response.into_body().bytes;
-        if body.len() <= self.shared.inline() {
-            return Ok((kept, body));
-        }
-        let (id, claim) = (held.id, held.claim);
-        let subject = |part| self.shared.names.result_part(id, claim, part);
-        let (context, size) = (&self.shared.context, self.shared.part());
-        let count = parts::write(context, subject, &body, size, claim::PATIENCE).await?;
-        kept.parts = Some(record::Parts { claim, count });
-        Ok((kept, Bytes::new()))
-    }
-
-    /// Lets another process run it.
-    async fn hand_back(&self, held: &Held) -> Result<Finished, NatsError> {
-        let pause = Duration::ZERO;
-        let hand_back = |record: &mut Record| record.hand_back(pause);
-        let (none, patience) = (Bytes::new(), claim::PATIENCE);
-        let rewritten = held.rewrite(&self.shared, &none, patience, hand_back);
-        if !rewritten.await? {
-            return self.late(held).await;
-        }
-        if let Delivery::Taken(acker) = &held.delivery {
-            // Whoever has claimed it since, this one having been thought dead, is not to lose it.
-            let record = held.state.lock().record.clone();
-            if self.shared.claim_after(held.id, &record).await?.is_some() {
-                return Ok(Finished::TakenOver);
-            }
-            let returned = acker.ack_with(AckKind::Nak(None)).await;
-            returned.map_err(NatsError::unavailable)?;
-            // Before this process may go: else it is handed out when its lease has ended.
-            let flushed = self.shared.context.client().flush().await;
-            flushed.map_err(NatsError::unavailable)?;
-        }
-        Ok(Finished::HandedBack)
     }
 }
 

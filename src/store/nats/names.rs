@@ -1,4 +1,3 @@
-use super::record::IdText;
 use crate::{idempotency::Key, job::JobId, owner::Owner};
 
 /// What the streams are called, and what is in them.
@@ -120,6 +119,6 @@ impl Names {
     /// The job that a subject ends with.
     pub(super) fn id(subject: &str) -> Option<JobId> {
         let (_, id) = subject.rsplit_once('.')?;
-        IdText::try_from(id.to_owned()).ok().map(|id| id.0)
+        id.parse().ok()
     }
 }

@@ -162,10 +162,10 @@ impl NatsOptions {
         self
     }
 
-    /// How often a request is begun at most. Default: 5.
+    /// How many processes a request may take with it. Default: 5.
     ///
-    /// One that has taken so many processes with it ends as [`lost`](crate::ErrorCode::Lost). From the
-    /// second time on there is a pause of a lease before it, which doubles.
+    /// Then it ends as [`lost`](crate::ErrorCode::Lost). From the second on there is a pause of a lease before it is begun
+    /// again, which doubles. A process that hands it back when it is shut down does not count.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self

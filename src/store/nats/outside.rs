@@ -56,7 +56,7 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
         }
         if let Err(error) = clear(shared, id, &record, result).await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 %id,
                 "an ended job's request is still in the queue"
             );

@@ -1,13 +1,16 @@
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
-use super::{envelope::Fields, request::Asked};
+use super::{
+    clock::{instant, millis, now, time, whole_millis},
+    envelope::Fields,
+    request::Asked,
+};
 use crate::{
     collect::Collected,
     estimate::Kind,
@@ -54,6 +57,9 @@ pub(super) struct Record {
     /// How often it was begun.
     #[serde(default)]
     pub(super) attempts: u32,
+    /// How often of these its process handed it back when it was shut down.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) handed_back: u32,
     /// Before when it is not to be begun again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
@@ -63,6 +69,11 @@ pub(super) struct Record {
     /// Whether it is to be as if it had never been.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How much further the revision of an end is than that of the run that was known when it was made: a
@@ -144,6 +155,7 @@ impl Record {
             response: None,
             holder: None,
             attempts: 0,
+            handed_back: 0,
             not_before: None,
             parts: asked.parts,
             forgotten: false,
@@ -164,11 +176,22 @@ impl Record {
         self.not_before = None;
     }
 
-    /// Nobody runs it any more, and it is to be run once more.
-    pub(super) fn hand_back(&mut self, pause: Duration) {
+    /// Its process lets it be run once more, at once.
+    pub(super) fn hand_back(&mut self) {
+        self.handed_back += 1;
+        self.let_go(Duration::ZERO);
+    }
+
+    /// Nobody runs it any more, and it is to be run once more after this pause.
+    pub(super) fn let_go(&mut self, pause: Duration) {
         self.revision += 1;
         self.holder = None;
         self.not_before = (!pause.is_zero()).then(|| now().saturating_add(whole_millis(pause)));
+    }
+
+    /// How many processes have been gone over it, if whoever has it is.
+    pub(super) fn deaths(&self) -> u32 {
+        self.attempts.saturating_sub(self.handed_back)
     }
 
     /// How long it is not to be begun.
@@ -329,12 +352,11 @@ impl Told {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Used {
     pub(super) nonce: u64,
-    /// The job's id, in its two halves.
     pub(super) id: IdText,
     pub(super) fingerprint: crate::idempotency::Fingerprint,
 }
 
-/// A job in its owner's list.
+/// A job in its owner's list; and of any record, when its job was made.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Listed {
     pub(super) created_at: u64,
@@ -357,33 +379,4 @@ impl TryFrom<String> for IdText {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)
     }
-}
-
-pub(super) fn now() -> u64 {
-    millis(SystemTime::now())
-}
-
-pub(super) fn millis(at: SystemTime) -> u64 {
-    whole_millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-pub(super) fn time(millis: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(millis)
-}
-
-/// A time by this process's monotonic clock, as well as it goes: not before the clock began.
-pub(super) fn instant(millis: u64) -> Instant {
-    let now = Instant::now();
-    let age = Duration::from_millis(self::now().saturating_sub(millis));
-    now.checked_sub(age).unwrap_or(now)
-}
-
-/// A time by the clock on the wall.
-pub(super) fn time_of(at: Instant) -> SystemTime {
-    let now = SystemTime::now();
-    now.checked_sub(at.elapsed()).unwrap_or(now)
-}
-
-pub(super) fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

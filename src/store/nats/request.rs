@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    clock::millis,
     envelope::Fields,
     options::{NatsOptions, Rerun},
-    record::{Record, millis},
+    record::Record,
 };
 use crate::{
     idempotency::Key,
@@ -69,6 +70,9 @@ pub(super) struct Asked {
     pub(super) key: Option<Key>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parts: Option<u32>,
+    /// Whether the process that took it runs it, before any worker is handed it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) begun_here: bool,
 }
 
 impl Asked {
@@ -92,6 +96,7 @@ impl Asked {
             owner: new.owner,
             key: new.key.map(|(key, _)| key),
             parts,
+            begun_here: new.run_here,
         }
     }
 

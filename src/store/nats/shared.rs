@@ -59,6 +59,8 @@ pub(super) struct Found {
     pub(super) record: Record,
     pub(super) subject: String,
     pub(super) sequence: u64,
+    /// When it was written, in milliseconds since the epoch of Unix.
+    pub(super) written: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
 }
@@ -138,7 +140,9 @@ impl Shared {
         };
         while !known.record.is_ended() {
             match self.claim_after(id, &known.record).await? {
-                Some(claimed) => known.record = claimed,
+                Some(claimed) => {
+                    (known.record, known.written) = (claimed.record, claimed.written);
+                }
                 None => break,
             }
         }
@@ -150,10 +154,10 @@ impl Shared {
         &self,
         id: JobId,
         record: &Record,
-    ) -> Result<Option<Record>, NatsError> {
+    ) -> Result<Option<Found>, NatsError> {
         let subject = self.names.claim(id, record.attempts.saturating_add(1));
         match log::last(&self.streams.jobs, &subject).await? {
-            Some(entry) => Ok(Some(found(entry)?.record)),
+            Some(entry) => found(entry).map(Some),
             None => Ok(None),
         }
     }
@@ -186,7 +190,7 @@ impl Shared {
 
     /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
     /// from the one to the other in between.
-    async fn look(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
+    pub(super) async fn look(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
         if let Some(found) = self.record(id).await? {
             return Ok(Some(found.lookup(id)));
         }
@@ -241,6 +245,17 @@ impl Shared {
         }
     }
 
+    /// Writes what is no record, for as long as a client waits.
+    pub(super) async fn write(
+        &self,
+        subject: &str,
+        expected: Option<u64>,
+        payload: &Bytes,
+    ) -> Result<u64, Refused> {
+        let patience = self.patience();
+        log::write(&self.context, subject, expected, None, payload, patience).await
+    }
+
     /// What a key was used for, and where that is written.
     pub(super) async fn used(&self, subject: &str) -> Result<Option<(Used, u64)>, NatsError> {
         match log::last(&self.streams.jobs, subject).await? {
@@ -257,36 +272,34 @@ impl Shared {
             if let Some((used, sequence)) = self.used(&subject).await?
                 && used.id.0 == id
             {
-                let (context, patience) = (&self.context, self.patience());
-                let payload = seal(&used, b"");
-                let expected = Some(sequence);
-                match log::write(context, &subject, expected, None, &payload, patience).await {
+                let written = self
+                    .write(&subject, Some(sequence), &seal(&used, b""))
+                    .await;
+                match written {
                     // Somebody else has renewed it.
                     Ok(_) | Err(Refused::Conflict) => {}
                     Err(refused) => return Err(refused.into_error()),
                 }
             }
         }
-        match &record.owner {
-            Some(owner) => self.list(id, owner, record.created_at).await,
-            None => Ok(()),
-        }
+        self.list(id, record.owner.as_ref(), record.created_at)
+            .await
     }
 
-    /// Puts a job into its owner's list.
+    /// Puts a job into its owner's list, where it has one.
     pub(super) async fn list(
         &self,
         id: JobId,
-        owner: &Owner,
+        owner: Option<&Owner>,
         created_at: u64,
     ) -> Result<(), NatsError> {
+        let Some(owner) = owner else {
+            return Ok(());
+        };
         let subject = self.names.listed(owner, id);
         let payload = seal(&Listed { created_at }, b"");
-        let (context, patience) = (&self.context, self.patience());
-        match log::write(context, &subject, None, None, &payload, patience).await {
-            Ok(_) => Ok(()),
-            Err(refused) => Err(refused.into_error()),
-        }
+        let written = self.write(&subject, None, &payload).await;
+        written.map(drop).map_err(Refused::into_error)
     }
 
     /// What is to be done once a job has ended, and before its request leaves the queue. It may be done
@@ -318,12 +331,13 @@ impl Found {
     }
 }
 
-pub(super) fn found(entry: Entry) -> Result<Found, NatsError> {
+fn found(entry: Entry) -> Result<Found, NatsError> {
     let (record, body) = open(&entry.subject, entry.payload)?;
     Ok(Found {
         record,
         subject: entry.subject,
         sequence: entry.sequence,
+        written: entry.written,
         body,
     })
 }

@@ -20,7 +20,6 @@ use tokio::{
 use super::{
     NatsError,
     envelope::{open, seal},
-    log,
     shared::Shared,
 };
 use crate::store::{Experience, Lessons};
@@ -107,11 +106,8 @@ async fn tell(shared: &Shared) -> std::convert::Infallible {
         {
             let subject = shared.names.took(told.teller());
             let payload = seal(&told, b"");
-            let (context, patience) = (&shared.context, shared.patience());
             // What is lost is told with the next.
-            if let Err(refused) =
-                log::write(context, &subject, None, None, &payload, patience).await
-            {
+            if let Err(refused) = shared.write(&subject, None, &payload).await {
                 tracing::debug!(?refused, "how long jobs took is not told");
             }
         }

@@ -8,10 +8,11 @@ use tokio::time::sleep;
 use super::{
     NatsError,
     claim::{Delivery, Held, NatsClaim},
+    clock::{now, whole_millis},
     envelope::seal,
     log::{self, Refused},
     parts,
-    record::{Holder, IdText, Record, Used, now, whole_millis},
+    record::{Holder, IdText, Record, Used},
     request::{Asked, NatsRecord},
     shared::Shared,
 };
@@ -38,13 +39,6 @@ enum Keyed {
     Reused,
     /// It would be the first, and there is no room.
     Full,
-}
-
-/// Why a request is not in the queue, as far as is known.
-enum Queueing {
-    Refused(Acceptance<NatsClaim>),
-    /// It may be there or not.
-    Unknown(NatsError),
 }
 
 pub(super) async fn accept(
@@ -87,60 +81,88 @@ async fn submit(
     if limit.is_some_and(|limit| !shared.depth.add(limit)) {
         return Ok(Acceptance::Full);
     }
-    let parts = match request.body.len() > shared.inline() {
-        false => None,
-        true => match shared.write_request(new.id, &request).await {
-            Ok(count) => Some(count),
-            Err(refused) => {
-                if new.key.is_none() {
-                    shared.leave_no_parts(new.id, &request).await;
-                }
-                return match refused {
-                    Refused::Full => Ok(Acceptance::Full),
-                    refused => Err(refused.into_error()),
-                };
-            }
-        },
+    let (asked, payload) = match prepare(shared, &new, &request).await {
+        Ok(prepared) => prepared,
+        Err(refused) => return refuse(shared, &new, &request, refused).await,
     };
-    let asked = Asked::new(&new, &request, parts);
-    let body = match asked.parts {
-        None => &request.body[..],
-        Some(_) => &[],
+    let submitted = match new.run_here {
+        true => hold(shared, &new, &asked, &payload).await,
+        false => queue(shared, &new, &asked, &payload).await,
     };
+    match submitted {
+        // It may be there or not.
+        Err(Refused::Unknown(error)) => Err(error),
+        Err(refused) => refuse(shared, &new, &request, refused).await,
+        Ok(accepted) => Ok(accepted),
+    }
+}
+
+/// Makes of a request what is put into the queue; where its body is large, that is written before.
+async fn prepare(
+    shared: &Shared,
+    new: &NewJob,
+    request: &NatsRecord,
+) -> Result<(Asked, Bytes), Refused> {
+    let (parts, body) = match request.body.len() > shared.inline() {
+        false => (None, &request.body[..]),
+        true => (Some(shared.write_request(new.id, request).await?), &[][..]),
+    };
+    let asked = Asked::new(new, request, parts);
     let payload = seal(&asked, body);
     // Before anything is written of it that a repeated request could join.
-    if payload.len() > shared.context.client().max_payload() {
-        if parts.is_some() && new.key.is_none() {
-            shared.leave_no_parts(new.id, &request).await;
-        }
-        return Ok(Acceptance::TooLarge);
+    match payload.len() > shared.context.client().max_payload() {
+        true => Err(Refused::TooLarge),
+        false => Ok((asked, payload)),
     }
-    if new.run_here {
-        return hold(shared, &new, &asked, &payload).await;
-    }
-    let listed = async {
-        match &asked.owner {
-            Some(owner) => shared.list(new.id, owner, asked.created_at).await,
-            None => Ok(()),
+}
+
+/// Answers a request that is not in the queue, and takes the parts of its body away; else they go by themselves, in
+/// days. Those of one with a key may be those of who repeats it.
+async fn refuse(
+    shared: &Shared,
+    new: &NewJob,
+    request: &NatsRecord,
+    refused: Refused,
+) -> Result<Acceptance<NatsClaim>, NatsError> {
+    if new.key.is_none() && request.body.len() > shared.inline() {
+        let count = parts::count(&request.body, shared.part());
+        if let Err(error) = shared.remove_request(new.id, count).await {
+            tracing::warn!(
+                %error,
+                id = %new.id,
+                "parts of a request that was not accepted are left"
+            );
         }
-    };
-    let (queued, listed) = tokio::join!(shared.enqueue(new.id, &payload), listed);
+    }
+    match refused {
+        Refused::Full => Ok(Acceptance::Full),
+        Refused::TooLarge => Ok(Acceptance::TooLarge),
+        refused => Err(refused.into_error()),
+    }
+}
+
+/// Makes a job that any worker runs.
+async fn queue(
+    shared: &Shared,
+    new: &NewJob,
+    asked: &Asked,
+    payload: &Bytes,
+) -> Result<Acceptance<NatsClaim>, Refused> {
+    let listing = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
+    let (queued, listed) = tokio::join!(shared.enqueue(new.id, payload), listing);
     match queued {
         Ok(_) => {
             if let Err(error) = listed {
-                tracing::warn!(error = &error as &dyn std::error::Error, id = %new.id, "a job is not listed before it runs");
+                tracing::warn!(%error, id = %new.id, "a job is not listed before it runs");
             }
             Ok(Acceptance::Queued)
         }
-        Err(Queueing::Refused(why)) => {
-            if parts.is_some() && new.key.is_none() {
-                shared.leave_no_parts(new.id, &request).await;
-            }
-            Ok(why)
+        // One with a key somebody may have joined meanwhile, and been told that it is accepted.
+        Err(Refused::Unknown(error)) if new.key.is_none() => {
+            let withdrawn = shared.withdraw(new.id, asked, error).await;
+            withdrawn.map_err(Refused::Unknown)
         }
-        // Somebody may have joined it meanwhile, and been told that it is accepted.
-        Err(Queueing::Unknown(error)) if new.key.is_some() => Err(error),
-        Err(Queueing::Unknown(error)) => shared.withdraw(new.id, &asked, error).await,
+        Err(refused) => Err(refused),
     }
 }
 
@@ -151,7 +173,7 @@ async fn hold(
     new: &NewJob,
     asked: &Asked,
     payload: &Bytes,
-) -> Result<Acceptance<NatsClaim>, NatsError> {
+) -> Result<Acceptance<NatsClaim>, Refused> {
     let claim = rand::random();
     let until = Some(now().saturating_add(whole_millis(shared.options.lease)));
     let holder = Holder {
@@ -163,32 +185,27 @@ async fn hold(
     let patience = shared.patience();
     let run = shared.names.run(new.id);
     let put = shared.put(&run, &mut record, b"", 0, Some(claim), patience);
-    let Some(at) = put.await? else {
+    let Some(at) = put.await.map_err(Refused::Unknown)? else {
         // Of its id there is a job: it was made for a request with its key, a moment ago.
         return Ok(Acceptance::Queued);
     };
     let sequence = match shared.enqueue(new.id, payload).await {
         Ok(sequence) => sequence,
+        // Somebody may have joined it meanwhile, and been told that it is accepted. Its lease ends, and then a worker runs
+        // it; or where it is not in the queue, the next that repeats the key brings it there.
+        Err(Refused::Unknown(error)) if new.key.is_some() => return Err(Refused::Unknown(error)),
         Err(refused) => {
-            // What cannot be taken back goes by itself: nobody has been told of it, unless it has a key.
+            // What cannot be taken back goes by itself: nobody has been told of it.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
-            record.forgotten = new.key.is_none() || matches!(refused, Queueing::Refused(_));
+            record.forgotten = true;
             let end = shared.names.end(new.id);
             let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
-            return match refused {
-                Queueing::Unknown(error) => Err(error),
-                Queueing::Refused(why) => taken_back.map(|_| why),
-            };
+            return taken_back.map_err(Refused::Unknown).and(Err(refused));
         }
     };
-    if let Some(owner) = &asked.owner
-        && let Err(error) = shared.list(new.id, owner, asked.created_at).await
-    {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            id = %new.id,
-            "a job is not listed before it ends"
-        );
+    let listed = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
+    if let Err(error) = listed.await {
+        tracing::warn!(%error, id = %new.id, "a job is not listed before it ends");
     }
     let may_rerun = asked.may_rerun(&shared.options);
     let delivery = Delivery::Here(sequence);
@@ -197,22 +214,15 @@ async fn hold(
 }
 
 impl Shared {
-    /// Takes away the parts of a request that was not accepted; else they go by themselves, in days.
-    async fn leave_no_parts(&self, id: JobId, request: &NatsRecord) {
-        let count = parts::count(&request.body, self.part());
-        if let Err(error) = self.remove_request(id, count).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                %id,
-                "parts of a request that was not accepted are left"
-            );
-        }
-    }
-
+    /// Writes a body in parts. That one of them is too large says nothing of the request's head.
     async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
         let subject = |part| self.names.request_part(id, part);
         let (body, size) = (&request.body, self.part());
-        parts::write(&self.context, subject, body, size, self.patience()).await
+        let written = parts::write(&self.context, subject, body, size, self.patience()).await;
+        written.map_err(|refused| match refused {
+            Refused::Full => Refused::Full,
+            refused => Refused::Unknown(refused.into_error()),
+        })
     }
 
     /// Puts a request into the queue, perhaps twice where the first answer is lost: whoever is handed the
@@ -222,14 +232,8 @@ impl Shared {
     /// replicas, since what is acknowledged is removed on each by itself: of a repeated write, one replica
     /// might find the first in its way, and another not. Up to 2.11 each decides for itself then, and from
     /// there on they differ.
-    async fn enqueue(&self, id: JobId, payload: &Bytes) -> Result<u64, Queueing> {
-        let (subject, context, patience) = (self.names.queued(id), &self.context, self.patience());
-        let written = log::write(context, &subject, None, None, payload, patience).await;
-        written.map_err(|refused| match refused {
-            Refused::Full => Queueing::Refused(Acceptance::Full),
-            Refused::TooLarge => Queueing::Refused(Acceptance::TooLarge),
-            unknown => Queueing::Unknown(unknown.into_error()),
-        })
+    async fn enqueue(&self, id: JobId, payload: &Bytes) -> Result<u64, Refused> {
+        self.write(&self.names.queued(id), None, payload).await
     }
 
     /// Whether a request was put into the queue is not known: it is not, from now on, unless a worker
@@ -266,16 +270,11 @@ impl Shared {
             id: IdText(new.id),
             fingerprint,
         };
-        let mut expected = match new.join_only {
-            true => None,
-            false => Some(0),
-        };
+        let payload = seal(&used, b"");
         for _ in 0..ROUNDS {
-            if let Some(expected) = expected {
-                let payload = seal(&used, b"");
-                let (context, patience) = (&self.context, self.patience());
-                let expected = Some(expected);
-                match log::write(context, &subject, expected, None, &payload, patience).await {
+            // Of all who find the key free, one is the first where there is none.
+            if !new.join_only {
+                match self.write(&subject, Some(0), &payload).await {
                     Ok(_) => return Ok(Keyed::First),
                     Err(Refused::Conflict) => {}
                     Err(Refused::Full) => return Ok(Keyed::Full),
@@ -286,14 +285,16 @@ impl Shared {
                 if new.join_only {
                     return Ok(Keyed::Full);
                 }
-                expected = Some(0);
                 continue;
             };
             if found.nonce == used.nonce {
                 return Ok(Keyed::First);
             }
             let id = found.id.0;
-            let is_gone = match self.lookup(id).await? {
+            // Where a job is made for it that is there all the same, one of them is run: its claim and its end are
+            // written where nothing was.
+            let known = self.barrier.find(|| self.look(id)).await?;
+            let is_gone = match known.unwrap_or(Lookup::Unknown) {
                 Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 // One that was begun where its request came in is there before that is in the queue, and may
                 // yet be refused; or its process is gone, and it never comes there.
@@ -319,11 +320,7 @@ impl Shared {
             };
             match is_gone {
                 _ if new.join_only => return Ok(Keyed::Full),
-                // The key is free: of all who find it so, one is the first where there is none.
-                true => {
-                    log::delete(&self.streams.jobs, sequence).await?;
-                    expected = Some(0);
-                }
+                true => log::delete(&self.streams.jobs, sequence).await?,
                 false if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 false => return Ok(Keyed::Orphaned(id)),
             }

@@ -2,20 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{AckKind, Message, message::Acker};
+use async_nats::{
+    connection::State,
+    jetstream::{AckKind, Message, message::Acker},
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, request::Parts};
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 use super::{
     NatsError,
-    attempt::{Attempt, Verdict},
+    attempt::{Attempt, Claimed, Verdict},
     claim::{Delivery, Held, NatsClaim},
+    clock::{instant, time},
     envelope::open,
     names::Names,
     parts,
-    record::{Record, instant, time},
+    record::Record,
     request::Asked,
     shared::Shared,
 };
@@ -28,17 +35,15 @@ const WAIT: Duration = Duration::from_secs(2);
 /// How long the server may take to tell that there is none.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long a request is left alone of which something could not be read.
-const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
-
-/// The same where this process has no room for its body.
-const NO_ROOM: Duration = Duration::from_secs(1);
-
-/// A request that JetStream has handed to this process. Dropped, it is handed out again at once.
+/// A request that JetStream has handed to this process. Dropped, it is handed out again: at once, unless that was
+/// long ago.
 #[derive(Debug)]
 pub struct NatsTicket {
     /// Until it is claimed.
     message: Option<Message>,
+    handed_out: Instant,
+    /// For how long nobody else is handed it.
+    lease: Duration,
 }
 
 impl Drop for NatsTicket {
@@ -47,6 +52,11 @@ impl Drop for NatsTicket {
         let (Some(message), Ok(runtime)) = (self.message.take(), Handle::try_current()) else {
             return;
         };
+        // Told late, it would be taken from whoever has it by then.
+        let is_connected = message.context.client().connection_state() == State::Connected;
+        if !is_connected || self.handed_out.elapsed() >= self.lease / 2 {
+            return;
+        }
         // Ends by itself: it waits for room in the connection's buffer, and not for long.
         runtime.spawn(timeout(GRACE, async move {
             if message.ack_with(AckKind::Nak(None)).await.is_ok() {
@@ -62,6 +72,7 @@ struct Opened {
     /// The job as it was made of it.
     queued: Record,
     may_rerun: bool,
+    begun_here: bool,
     head: Parts,
     trailers: Option<HeaderMap>,
     /// What of its body is with it.
@@ -74,15 +85,16 @@ pub(super) async fn next(shared: &Shared, most: usize) -> Result<Vec<NatsTicket>
     // Those that are there, in one go; else the first that comes.
     let fetching = workers.fetch().max_messages(most).messages();
     let mut tickets = Vec::new();
-    gather(fetching.await, GRACE, &mut tickets).await?;
+    gather(shared, fetching.await, GRACE, &mut tickets).await?;
     if tickets.is_empty() {
         let waiting = workers.batch().max_messages(1).expires(WAIT).messages();
-        gather(waiting.await, WAIT + GRACE, &mut tickets).await?;
+        gather(shared, waiting.await, WAIT + GRACE, &mut tickets).await?;
     }
     Ok(tickets)
 }
 
 async fn gather(
+    shared: &Shared,
     batch: Result<
         async_nats::jetstream::consumer::pull::Batch,
         async_nats::jetstream::consumer::pull::BatchError,
@@ -96,6 +108,8 @@ async fn gather(
             match message {
                 Ok(message) => tickets.push(NatsTicket {
                     message: Some(message),
+                    handed_out: Instant::now(),
+                    lease: shared.options.lease,
                 }),
                 // What was handed out before is not to wait for its lease to end.
                 Err(_) if !tickets.is_empty() => break,
@@ -111,7 +125,7 @@ async fn gather(
 /// Claims a request, unless that is not to be.
 ///
 /// Everything that the request takes to be run is read before. What goes wrong up to there leaves it as it
-/// was; once a claim may be written it is found out whether it is, however long that takes.
+/// was; once a claim may be written it is found out whether it is, for half as long as records are kept.
 pub(super) async fn claim(
     shared: &Arc<Shared>,
     mut ticket: NatsTicket,
@@ -127,7 +141,7 @@ pub(super) async fn claim(
         Ok(opened) => opened,
         Err(error) => {
             // A newer version may have written it, and may have a worker too.
-            settle(&acker, AckKind::Nak(Some(shared.options.lease))).await?;
+            later(shared, &acker, shared.options.lease).await?;
             return Err(error);
         }
     };
@@ -139,35 +153,39 @@ pub(super) async fn claim(
     };
     let charge = shared.budget.reserve(bytes.min(shared.budget.limit()));
     if charge.is_none() && queued.parts.is_some() {
-        settle(&acker, AckKind::Nak(Some(NO_ROOM))).await?;
+        later(shared, &acker, Duration::ZERO).await?;
         return Ok(None);
     }
-    let attempt = Attempt {
-        shared,
-        id,
-        queued,
-        claim: rand::random(),
-        place,
-        may_rerun: opened.may_rerun,
-        delivered,
-    };
     // Known to who watches for others before anybody can see it.
     let delivery = Delivery::Taken(acker.clone());
-    let may_rerun = attempt.may_rerun;
-    let held = Held::new(id, attempt.claim, delivery, may_rerun, queued.clone(), 0);
+    let may_rerun = opened.may_rerun;
+    let held = Held::new(id, rand::random(), delivery, may_rerun, queued.clone(), 0);
     let claim = NatsClaim::new(shared, held);
+    let attempt = Attempt {
+        shared,
+        held: &claim.held,
+        queued,
+        place,
+        begun_here: opened.begun_here,
+        delivered,
+        handed_out: ticket.handed_out,
+    };
     let body = match attempt.decide(opened.body).await {
         Ok(Verdict::Run(claimed, body)) => {
-            let is_there = claimed.is_there;
-            claim.held.took(claimed.record, claimed.run, is_there);
-            if !is_there {
+            let Claimed {
+                record,
+                sequence,
+                run,
+            } = claimed;
+            claim.held.took(record, sequence, run);
+            if run != sequence {
                 // For those who look; written beside the call.
                 shared.told.notify_one();
             }
             body
         }
         Ok(Verdict::Later(pause)) => {
-            settle(&acker, AckKind::Nak(Some(pause))).await?;
+            later(shared, &acker, pause).await?;
             return Ok(None);
         }
         Ok(Verdict::Done(record)) => {
@@ -180,7 +198,7 @@ pub(super) async fn claim(
             return Ok(None);
         }
         Err(error) => {
-            settle(&acker, AckKind::Nak(Some(AFTER_AN_ERROR))).await?;
+            later(shared, &acker, Duration::ZERO).await?;
             return Err(error);
         }
     };
@@ -209,18 +227,26 @@ impl Opened {
         };
         let (asked, body) = open::<Asked>(subject, payload)?;
         let (queued, options) = (Record::queued(&asked), &shared.options);
-        let may_rerun = asked.may_rerun(options);
+        let (may_rerun, begun_here) = (asked.may_rerun(options), asked.begun_here);
         let head = asked.into_head(options);
         let (head, trailers) = head.map_err(|error| NatsError::unreadable(subject, error))?;
         Ok(Self {
             id,
             queued,
             may_rerun,
+            begun_here,
             head,
             trailers,
             body,
         })
     }
+}
+
+/// Lets it be handed out again after this pause, and not before a sign of life of whoever else may have it by then
+/// can put that off: the server takes this for it however late it comes, and whoever was handed it last.
+async fn later(shared: &Shared, acker: &Acker, pause: Duration) -> Result<(), NatsError> {
+    let pause = pause.max(shared.options.lease / 2);
+    settle(acker, AckKind::Nak(Some(pause))).await
 }
 
 async fn settle(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {

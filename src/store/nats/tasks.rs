@@ -27,26 +27,20 @@ const AT_ONCE: usize = 32;
 /// How long to wait before a watch that broke is made again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The tasks of a store. They end with it.
-pub(super) struct Tasks {
-    _tasks: JoinSet<()>,
-}
-
-impl Tasks {
-    pub(super) async fn start(shared: &Arc<Shared>) -> Result<Self, NatsError> {
-        // Before anybody can wait for anything.
-        let changes = watch(shared).await?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(notice(shared.clone(), changes));
-        tasks.spawn(beat(shared.clone()));
-        tasks.spawn(keep(shared.clone()));
-        tasks.spawn(tend_waiting(shared.clone()));
-        if shared.options.max_queued.is_some() {
-            tasks.spawn(count(shared.clone()));
-        }
-        tasks.spawn(share(shared.clone()));
-        Ok(Self { _tasks: tasks })
+/// Starts the tasks of a store. They end with what this returns.
+pub(super) async fn start(shared: &Arc<Shared>) -> Result<JoinSet<()>, NatsError> {
+    // Before anybody can wait for anything.
+    let changes = watch(shared).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(notice(shared.clone(), changes));
+    tasks.spawn(beat(shared.clone()));
+    tasks.spawn(keep(shared.clone()));
+    tasks.spawn(tend_waiting(shared.clone()));
+    if shared.options.max_queued.is_some() {
+        tasks.spawn(count(shared.clone()));
     }
+    tasks.spawn(share(shared.clone()));
+    Ok(tasks)
 }
 
 /// Gives signs of life of what runs here.
@@ -74,7 +68,7 @@ async fn keep(shared: Arc<Shared>) {
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, async |held| {
                 if let Err(error) = held.keep(&shared).await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, id = %held.id, "a job's record is not renewed");
+                    tracing::warn!(%error, id = %held.id, "a job's record is not renewed");
                 }
             })
             .await;
@@ -88,7 +82,7 @@ async fn tend_waiting(shared: Arc<Shared>) {
         sleep(shared.quarter()).await;
         if let Err(error) = shared.tend_waiting().await {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                %error,
                 "what belongs to waiting requests is not renewed"
             );
         }
@@ -164,7 +158,7 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
                 Ok(changes) => break changes,
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        %error,
                         "the watch of jobs is not back yet"
                     );
                 }

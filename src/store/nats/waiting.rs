@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     NatsError,
+    clock::{now, whole_millis},
     envelope::{open, seal},
     log::{self, Refused},
     names::Names,
-    record::{Record, now, whole_millis},
+    record::Record,
     request::Asked,
     shared::Shared,
 };
@@ -106,12 +107,12 @@ impl Shared {
                 Ok(()) => all,
                 // Not this version's to look after; the others are.
                 Err(error @ NatsError::Unreadable { .. }) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "left alone");
+                    tracing::warn!(%error, "left alone");
                     all
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        %error,
                         "a request that waits is not looked after"
                     );
                     false
@@ -133,31 +134,23 @@ impl Shared {
         // What has none of its run has no end either: most are asked for once.
         let run = log::last(&self.streams.jobs, &self.names.run(id)).await?;
         if let Some(run) = run {
-            let written = run.written;
-            if let Some(ended) = self
-                .record(id)
-                .await?
-                .filter(|found| found.record.is_ended())
-            {
-                self.tidy(id, &ended.record).await?;
+            // With it the last claim, which has no other record to be renewed in.
+            let Some(mut known) = self.known(id).await? else {
+                return Ok(());
+            };
+            if known.record.is_ended() {
+                self.tidy(id, &known.record).await?;
                 return log::delete(&self.streams.queue, *sequence).await;
             }
             // Whoever is alive does that itself, and sooner.
-            if now().saturating_sub(written) > whole_millis(self.quarter()).saturating_mul(2) {
-                // With it the last claim, which has no other record to be renewed in.
-                let Some(mut known) = self.known(id).await? else {
-                    return Ok(());
-                };
+            if now().saturating_sub(run.written) > whole_millis(self.quarter()).saturating_mul(2) {
                 let claim = known.record.holder.map(|holder| holder.claim);
                 let (at, patience) = (known.sequence, self.patience());
                 let put = self.put(&known.subject, &mut known.record, b"", at, claim, patience);
                 put.await?;
             }
         }
-        match asked.key.is_some() || asked.owner.is_some() {
-            true => self.renew(id, &Record::queued(asked)).await,
-            false => Ok(()),
-        }
+        self.renew(id, &Record::queued(asked)).await
     }
 
     /// Since when no claim of a request in the queue has been forgotten: of one that was made since and of
@@ -212,9 +205,7 @@ impl Shared {
     /// Where it is written, unless another process was first.
     async fn write_turn(&self, since: u64, expected: u64) -> Result<Option<u64>, NatsError> {
         let (subject, payload) = (self.names.turn(), seal(&Turn { at: now(), since }, b""));
-        let (context, patience) = (&self.context, self.patience());
-        let expected = Some(expected);
-        match log::write(context, &subject, expected, None, &payload, patience).await {
+        match self.write(&subject, Some(expected), &payload).await {
             Ok(sequence) => Ok(Some(sequence)),
             Err(Refused::Conflict) => Ok(None),
             Err(refused) => Err(refused.into_error()),
