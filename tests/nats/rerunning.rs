@@ -71,6 +71,18 @@ async fn any_other_request_is_lost_and_not_run_again() {
     is(abandoned(options(), post("/it")).await, "lost", 1);
 }
 
+/// What keeps a record from expiring is no sign of life.
+#[tokio::test]
+async fn a_worker_is_taken_for_gone_also_where_records_are_kept_for_less_than_a_lease() {
+    let second = Duration::from_secs(1);
+    let short = options().lease(3 * second).retain(2 * second);
+    is(
+        abandoned(short, request("PUT", "/it")).await,
+        "succeeded",
+        2,
+    );
+}
+
 #[tokio::test]
 async fn all_or_none_are_run_again_where_that_is_asked_for() {
     let always = options().rerun(Rerun::Always);

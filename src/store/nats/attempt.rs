@@ -25,22 +25,14 @@ const CLOCKS: Duration = Duration::from_secs(1);
 
 /// What is to be done with a request that was handed out.
 pub(super) enum Verdict {
-    Run(Claimed, Bytes),
+    /// It is claimed; with the request's body.
+    Run(Bytes),
     /// Its job has ended.
-    Done(Record),
+    Done(Box<Record>),
     /// There is another message of the same request, and somebody has that.
     Double,
     /// It is not for now, and for so long.
     Later(Duration),
-}
-
-/// A claim that was written.
-pub(super) struct Claimed {
-    pub(super) record: Record,
-    /// Where it is.
-    pub(super) sequence: u64,
-    /// Where the record of the job's run is: the same place, unless there was one before.
-    pub(super) run: u64,
 }
 
 /// What is to be done, as far as what is known of the job tells.
@@ -93,11 +85,13 @@ impl Attempt<'_> {
             false => shared.known(id).await?,
         };
         let mut is_up_to_date = false;
-        // Whether it was handed out again since whoever had it is gone, as far as this process can tell: what was
-        // handed out long ago may have been handed to others since.
-        let mut is_left =
-            self.delivered > 1 && self.handed_out.elapsed() < shared.options.lease / 2;
+        // Whether somebody was faster, who need not be gone.
+        let mut is_beaten = false;
         for _ in 0..ROUNDS {
+            // Whether it was handed out again since whoever had it is gone, as far as this process can tell: what was
+            // handed out long ago may have been handed to others since.
+            let is_fresh = self.handed_out.elapsed() < shared.options.lease / 2;
+            let is_left = self.delivered > 1 && is_fresh && !is_beaten;
             let mut plan = match &known {
                 Some(known) => self.plan(known, is_left),
                 None if self.may_be_forgotten().await? => {
@@ -126,8 +120,7 @@ impl Attempt<'_> {
                 if let Some(verdict) = self.carry_out(plan, known, body).await? {
                     return Ok(verdict);
                 }
-                // Somebody was faster, who need not be gone.
-                is_left = false;
+                is_beaten = true;
             }
             known = shared.known(id).await?;
         }
@@ -160,7 +153,7 @@ impl Attempt<'_> {
             // It was handed out for another reason: the servers have lost count, or somebody has given it back who was
             // thought dead. Who has written a moment ago lives. If whoever has it is gone, its lease will tell.
             None => {
-                let age = now().abs_diff(known.written);
+                let age = now().abs_diff(holder.since);
                 if !is_left || age < whole_millis(options.lease) / 2 {
                     return Plan::Later(options.lease);
                 }
@@ -199,7 +192,7 @@ impl Attempt<'_> {
             _ => beside,
         };
         Ok(match plan {
-            Plan::Done => Some(Verdict::Done(record)),
+            Plan::Done => Some(Verdict::Done(Box::new(record))),
             Plan::Double => Some(Verdict::Double),
             Plan::Later(pause) => Some(Verdict::Later(pause)),
             Plan::Begin => {
@@ -208,12 +201,8 @@ impl Attempt<'_> {
                 let written = self.put(&place, &mut record, 0).await?;
                 written.map(|sequence| {
                     let run = if run == 0 { sequence } else { run };
-                    let claimed = Claimed {
-                        record,
-                        sequence,
-                        run,
-                    };
-                    Verdict::Run(claimed, body)
+                    self.held.took(record, sequence, run);
+                    Verdict::Run(body)
                 })
             }
             Plan::Lose(why) => {
@@ -222,7 +211,7 @@ impl Attempt<'_> {
                 let written = self.put(&place(names.end(id)), &mut record, 0).await?;
                 written.map(|_| {
                     tracing::warn!(%id, attempts, why, "a job is lost");
-                    Verdict::Done(record)
+                    Verdict::Done(Box::new(record))
                 })
             }
             Plan::Pause(pause) => {

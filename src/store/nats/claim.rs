@@ -118,6 +118,7 @@ impl Held {
         may_rerun: bool,
         record: Record,
         sequence: u64,
+        written: Instant,
     ) -> Self {
         Self {
             id,
@@ -128,7 +129,7 @@ impl Held {
                 record,
                 sequence,
                 heard: 0,
-                written: Instant::now(),
+                written,
                 told: Told::default(),
             }),
             writing: Semaphore::new(1),
@@ -212,6 +213,9 @@ impl Held {
             }
             let (mut record, begun) = (base.clone(), Instant::now());
             change(&mut record);
+            if let Some(holder) = &mut record.holder {
+                holder.since = now();
+            }
             let put = shared.put(&subject, &mut record, b"", expected, claim, patience);
             if let Some(sequence) = put.await? {
                 let mut state = self.state.lock();

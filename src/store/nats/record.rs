@@ -112,6 +112,9 @@ pub(super) struct Holder {
     /// begun by the process that took its request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) until: Option<u64>,
+    /// When it wrote the record itself: what keeps that from expiring leaves this as it is.
+    #[serde(default)]
+    pub(super) since: u64,
 }
 
 impl Record {
@@ -171,6 +174,7 @@ impl Record {
             claim,
             message: Some(message),
             until: None,
+            since: now(),
         });
         self.attempts += 1;
         self.not_before = None;
@@ -249,10 +253,10 @@ impl Record {
         self.holder.is_some_and(|holder| holder.claim == claim)
     }
 
-    /// Whether it was begun by the process that took its request, and that one has let its lease end.
+    /// Whether the process that took its request was to begin it, and has let its lease end or has given it back.
     pub(super) fn is_abandoned(&self) -> bool {
-        let until = self.holder.and_then(|holder| holder.until);
-        !self.is_ended() && until.is_some_and(|until| until <= now())
+        let is_left = |holder: Holder| holder.until.is_some_and(|until| until <= now());
+        !self.is_ended() && self.holder.is_none_or(is_left)
     }
 
     pub(super) fn is_ended(&self) -> bool {

@@ -59,8 +59,6 @@ pub(super) struct Found {
     pub(super) record: Record,
     pub(super) subject: String,
     pub(super) sequence: u64,
-    /// When it was written, in milliseconds since the epoch of Unix.
-    pub(super) written: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
 }
@@ -140,9 +138,7 @@ impl Shared {
         };
         while !known.record.is_ended() {
             match self.claim_after(id, &known.record).await? {
-                Some(claimed) => {
-                    (known.record, known.written) = (claimed.record, claimed.written);
-                }
+                Some(claimed) => known.record = claimed.record,
                 None => break,
             }
         }
@@ -337,7 +333,6 @@ fn found(entry: Entry) -> Result<Found, NatsError> {
         record,
         subject: entry.subject,
         sequence: entry.sequence,
-        written: entry.written,
         body,
     })
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     NatsError,
@@ -174,12 +174,12 @@ async fn hold(
     asked: &Asked,
     payload: &Bytes,
 ) -> Result<Acceptance<NatsClaim>, Refused> {
-    let claim = rand::random();
-    let until = Some(now().saturating_add(whole_millis(shared.options.lease)));
+    let (claim, begun, since) = (rand::random(), Instant::now(), now());
     let holder = Holder {
         claim,
         message: None,
-        until,
+        until: Some(since.saturating_add(whole_millis(shared.options.lease))),
+        since,
     };
     let mut record = Record::here(new, asked, holder);
     let patience = shared.patience();
@@ -189,11 +189,23 @@ async fn hold(
         // Of its id there is a job: it was made for a request with its key, a moment ago.
         return Ok(Acceptance::Queued);
     };
-    let sequence = match shared.enqueue(new.id, payload).await {
+    // At a time: its lease goes on from before the record was written.
+    let listing = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
+    let (queued, listed) = tokio::join!(shared.enqueue(new.id, payload), listing);
+    let sequence = match queued {
         Ok(sequence) => sequence,
-        // Somebody may have joined it meanwhile, and been told that it is accepted. Its lease ends, and then a worker runs
-        // it; or where it is not in the queue, the next that repeats the key brings it there.
-        Err(Refused::Unknown(error)) if new.key.is_some() => return Err(Refused::Unknown(error)),
+        // Somebody may have joined it meanwhile, and been told that it is accepted. So it is given back, or else its lease
+        // ends, and then a worker runs it; or where it is not in the queue, the next that repeats the key brings it there.
+        Err(Refused::Unknown(error)) if new.key.is_some() => {
+            record.hand_back();
+            let given_back = shared
+                .put(&run, &mut record, b"", at, Some(claim), patience)
+                .await;
+            if let Err(error) = given_back {
+                tracing::debug!(%error, id = %new.id, "a job is left to its lease");
+            }
+            return Err(Refused::Unknown(error));
+        }
         Err(refused) => {
             // What cannot be taken back goes by itself: nobody has been told of it.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
@@ -203,13 +215,12 @@ async fn hold(
             return taken_back.map_err(Refused::Unknown).and(Err(refused));
         }
     };
-    let listed = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
-    if let Err(error) = listed.await {
+    if let Err(error) = listed {
         tracing::warn!(%error, id = %new.id, "a job is not listed before it ends");
     }
     let may_rerun = asked.may_rerun(&shared.options);
     let delivery = Delivery::Here(sequence);
-    let held = Held::new(new.id, claim, delivery, may_rerun, record, at);
+    let held = Held::new(new.id, claim, delivery, may_rerun, record, at, begun);
     Ok(Acceptance::RunHere(NatsClaim::new(shared, held)))
 }
 

@@ -11,12 +11,12 @@ use futures_util::StreamExt;
 use http::{HeaderMap, request::Parts};
 use tokio::{
     runtime::Handle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     NatsError,
-    attempt::{Attempt, Claimed, Verdict},
+    attempt::{Attempt, Verdict},
     claim::{Delivery, Held, NatsClaim},
     clock::{instant, time},
     envelope::open,
@@ -34,6 +34,9 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// How long the server may take to tell that there is none.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long after it was found that there is no room it is looked for again.
+const SOON: Duration = Duration::from_millis(50);
 
 /// A request that JetStream has handed to this process. Dropped, it is handed out again: at once, unless that was
 /// long ago.
@@ -151,15 +154,22 @@ pub(super) async fn claim(
         None => opened.body.len(),
         Some(count) => count as usize * parts::LARGEST,
     };
-    let charge = shared.budget.reserve(bytes.min(shared.budget.limit()));
-    if charge.is_none() && queued.parts.is_some() {
-        later(shared, &acker, Duration::ZERO).await?;
-        return Ok(None);
+    let bytes = bytes.min(shared.budget.limit());
+    let mut charge = shared.budget.reserve(bytes);
+    // What runs here may be done soon. But others may have room, too.
+    while charge.is_none() && queued.parts.is_some() {
+        if ticket.handed_out.elapsed() > shared.options.lease / 4 {
+            later(shared, &acker, Duration::ZERO).await?;
+            return Ok(None);
+        }
+        sleep(SOON).await;
+        charge = shared.budget.reserve(bytes);
     }
     // Known to who watches for others before anybody can see it.
     let delivery = Delivery::Taken(acker.clone());
     let may_rerun = opened.may_rerun;
-    let held = Held::new(id, rand::random(), delivery, may_rerun, queued.clone(), 0);
+    let (name, record) = (rand::random(), queued.clone());
+    let held = Held::new(id, name, delivery, may_rerun, record, 0, Instant::now());
     let claim = NatsClaim::new(shared, held);
     let attempt = Attempt {
         shared,
@@ -171,14 +181,8 @@ pub(super) async fn claim(
         handed_out: ticket.handed_out,
     };
     let body = match attempt.decide(opened.body).await {
-        Ok(Verdict::Run(claimed, body)) => {
-            let Claimed {
-                record,
-                sequence,
-                run,
-            } = claimed;
-            claim.held.took(record, sequence, run);
-            if run != sequence {
+        Ok(Verdict::Run(body)) => {
+            if claim.held.state.lock().is_behind() {
                 // For those who look; written beside the call.
                 shared.told.notify_one();
             }
