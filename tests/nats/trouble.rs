@@ -11,7 +11,7 @@ use tokio::{sync::Notify, time::sleep};
 use tower::Layer;
 use tower_accepted::{
     JobId, Jobs, RequestBody, When,
-    store::{NatsStore, Queue},
+    store::{NatsOptions, NatsStore, Queue},
 };
 
 use crate::{
@@ -23,6 +23,14 @@ use crate::{
     support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
     wire::Wire,
 };
+
+/// A process whose connection can be cut.
+async fn behind_a_wire(servers: &Servers, options: NatsOptions) -> (Wire, Jobs<NatsStore>) {
+    let wire = Wire::start(&servers.addresses()).await;
+    let client = async_nats::connect(wire.url()).await.unwrap();
+    let jobs = connected(client, options, Jobs::builder()).await;
+    (wire, jobs)
+}
 
 /// The messages that a stream has, by their subjects.
 async fn messages(stream: &Stream) -> Vec<(String, Bytes)> {
@@ -116,9 +124,7 @@ async fn a_claim_that_is_answered_late_is_one() {
         return;
     };
     let options = options().ack_timeout(Duration::from_millis(200));
-    let wire = Wire::start(&servers.addresses()).await;
-    let client = async_nats::connect(wire.url()).await.unwrap();
-    let first = connected(client, options.clone(), Jobs::builder()).await;
+    let (wire, first) = behind_a_wire(&servers, options.clone()).await;
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options, Jobs::builder()).await;
     let site = served(&web);
@@ -143,9 +149,7 @@ async fn what_is_claimed_when_nothing_is_to_begin_any_more_is_given_back() {
     };
     // So long that nobody could have waited for the lease to end.
     let options = options().lease(Duration::from_secs(600));
-    let wire = Wire::start(&servers.addresses()).await;
-    let client = async_nats::connect(wire.url()).await.unwrap();
-    let first = connected(client, options.clone(), Jobs::builder()).await;
+    let (wire, first) = behind_a_wire(&servers, options.clone()).await;
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options, Jobs::builder()).await;
     let site = served(&web);
@@ -474,10 +478,8 @@ async fn who_joins_a_request_that_its_process_does_not_know_to_be_in_the_queue_c
         return;
     };
     let keyed = || with(post("/it"), &[("idempotency-key", "\"once\"")]);
-    let wire = Wire::start(&servers.addresses()).await;
-    let client = async_nats::connect(wire.url()).await.unwrap();
     let unsure = options().ack_timeout(Duration::from_secs(1));
-    let first = connected(client, unsure, Jobs::builder()).await;
+    let (wire, first) = behind_a_wire(&servers, unsure).await;
     let other = process(&servers, options(), Jobs::builder()).await;
     let never = hanging(&Counter::default());
     let when = When::After(Duration::from_millis(50));
@@ -560,10 +562,8 @@ async fn who_was_too_late_to_claim_a_request_does_not_think_dead_who_was_sooner(
     };
     let options = options().lease(Duration::from_secs(2));
     let web = process(&servers, options.clone(), Jobs::builder()).await;
-    let wire = Wire::start(&servers.addresses()).await;
-    let client = async_nats::connect(wire.url()).await.unwrap();
     let patient = options.ack_timeout(Duration::from_secs(60));
-    let late = connected(client, patient, Jobs::builder()).await;
+    let (wire, late) = behind_a_wire(&servers, patient).await;
     let site = served(&web);
     let accepted = send(&site, post("/it")).await;
     // Handed out before, and not claimed.
@@ -667,12 +667,10 @@ async fn a_claim_is_given_up_before_what_others_have_made_of_the_job_may_be_forg
         return;
     };
     let options = options().retain(Duration::from_secs(4));
-    let wire = Wire::start(&servers.addresses()).await;
-    let client = async_nats::connect(wire.url()).await.unwrap();
     let web = process(&servers, options.clone(), Jobs::builder()).await;
     let second = process(&servers, options.clone(), Jobs::builder()).await;
     let impatient = options.ack_timeout(Duration::from_millis(200));
-    let first = connected(client, impatient, Jobs::builder()).await;
+    let (wire, first) = behind_a_wire(&servers, impatient).await;
     let site = served(&web);
     wire.hold_at("$KV.accepted_jobs.job.run.");
     let accepted = send(&site, request("PUT", "/it")).await;
@@ -692,9 +690,7 @@ async fn who_was_away_for_as_long_as_jobs_are_kept_ends_none_a_second_time() {
         return;
     };
     let options = options().retain(Duration::from_secs(3));
-    let wire = Wire::start(&servers.addresses()).await;
-    let client = async_nats::connect(wire.url()).await.unwrap();
-    let first = connected(client, options.clone(), Jobs::builder()).await;
+    let (wire, first) = behind_a_wire(&servers, options.clone()).await;
     let second = process(&servers, options, Jobs::builder()).await;
     let site = served(&second);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
