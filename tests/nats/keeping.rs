@@ -266,6 +266,8 @@ async fn bodies_are_removed_and_none_by_a_purge() {
     let site = served(&web);
     let client = servers.client().await;
     let mut purges = client.subscribe("$JS.API.STREAM.PURGE.>").await.unwrap();
+    let asked = client.subscribe("$JS.API.STREAM.MSG.*.accepted_requests");
+    let asked = asked.await.unwrap();
     client.flush().await.unwrap();
     let mut large = post("/large");
     *large.body_mut() = Body::from(vec![7; 600_000]);
@@ -284,6 +286,13 @@ async fn bodies_are_removed_and_none_by_a_purge() {
     work(&worker, answer);
     ended(&site, accepted.location()).await;
     until(async || bodies().await == [("accepted_results".to_owned(), 3)]).await;
+    // What the worker has read it need not read again to remove it.
+    let asked = asked.take(6).map(|asked| {
+        let verb = asked.subject.split('.').nth(4);
+        verb.map(str::to_owned).unwrap_or_default()
+    });
+    let asked: Vec<_> = asked.collect().await;
+    assert_eq!(asked, ["GET", "GET", "GET", "DELETE", "DELETE", "DELETE"]);
     let delete = request("DELETE", accepted.location());
     assert_eq!(send(&site, delete).await.status, StatusCode::NO_CONTENT);
     assert_eq!(bodies().await, []);

@@ -100,7 +100,11 @@ impl Attempt<'_> {
                 None => Plan::Begin,
             };
             if let (Plan::Begin, None, Some(count)) = (&plan, &body, parts) {
-                body = shared.request_body(id, count).await?;
+                let read = shared.request_body(id, count).await?;
+                body = read.map(|whole| {
+                    self.held.state.lock().body = whole.places;
+                    whole.bytes
+                });
                 plan = match body {
                     Some(_) => plan,
                     None if self.may_have_expired() => Plan::Lose("the request's body has expired"),

@@ -70,6 +70,8 @@ pub(super) struct State {
     written: Instant,
     /// What is not written yet.
     pub(super) told: Told,
+    /// Where the parts of the request's body are, that were read.
+    pub(super) body: Vec<u64>,
 }
 
 impl State {
@@ -131,6 +133,7 @@ impl Held {
                 heard: 0,
                 written,
                 told: Told::default(),
+                body: Vec::new(),
             }),
             writing: Semaphore::new(1),
             ended: CancellationToken::new(),

@@ -61,13 +61,18 @@ pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finish
     if !won {
         return late(shared, held).await;
     }
-    let record = held.state.lock().record.clone();
-    let tidied = match shared.tidy(held.id, &record).await {
-        Ok(()) => held.acknowledge(shared).await,
-        failed => failed,
+    let (record, body) = {
+        let mut state = held.state.lock();
+        (state.record.clone(), std::mem::take(&mut state.body))
+    };
+    let tidied = async {
+        // What this process has read it need not look for.
+        parts::remove_at(&shared.streams.requests, body).await?;
+        shared.tidy(held.id, &record).await?;
+        held.acknowledge(shared).await
     };
     // The request is handed out again then, and whoever gets it sees that its job has ended.
-    if let Err(error) = tidied {
+    if let Err(error) = tidied.await {
         tracing::warn!(
             %error,
             id = %held.id,

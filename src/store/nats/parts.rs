@@ -48,13 +48,20 @@ pub(super) async fn write(
     Ok(count)
 }
 
+/// A body as it was read.
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    /// Where its parts are.
+    pub(super) places: Vec<u64>,
+}
+
 /// Reads a body; `None` where a part of it is certainly gone.
 pub(super) async fn read(
     stream: &Stream<()>,
     barrier: &Barrier,
     subject: impl Fn(u32) -> String,
     count: u32,
-) -> Result<Option<Bytes>, NatsError> {
+) -> Result<Option<Whole>, NatsError> {
     let subject = &subject;
     let reading = (0..count).map(|part| async move {
         let subject = subject(part);
@@ -63,14 +70,25 @@ pub(super) async fn read(
             .await
     });
     let mut parts = stream::iter(reading).buffered(AT_ONCE);
-    let mut body = BytesMut::new();
+    let (mut bytes, mut places) = (BytesMut::new(), Vec::new());
     while let Some(part) = parts.try_next().await? {
         match part {
-            Some(part) => body.extend_from_slice(&part.payload),
+            Some(part) => {
+                bytes.extend_from_slice(&part.payload);
+                places.push(part.sequence);
+            }
             None => return Ok(None),
         }
     }
-    Ok(Some(body.freeze()))
+    let bytes = bytes.freeze();
+    Ok(Some(Whole { bytes, places }))
+}
+
+/// Removes the parts of a body that are in these places.
+pub(super) async fn remove_at(stream: &Stream<()>, places: Vec<u64>) -> Result<(), NatsError> {
+    let removing = places.into_iter().map(|place| log::delete(stream, place));
+    let removing = stream::iter(removing).buffer_unordered(AT_ONCE);
+    removing.try_collect().await
 }
 
 /// How often a part may have been written: more than once where an answer was lost.
@@ -79,8 +97,8 @@ const TIMES: usize = 4;
 /// Removes a body, message by message.
 ///
 /// Not by a purge of its subjects: a server up to 2.9.17 that was killed, and finds the purge in its log when it is
-/// back, removes all that is older in the stream (nats-server #4196). To learn where a part is means to read it once
-/// more.
+/// back, removes all that is older in the stream (nats-server #4196). Where a part is, that is still there, is learned
+/// by reading it once more.
 pub(super) async fn remove(
     stream: &Stream<()>,
     subject: impl Fn(u32) -> String,

@@ -20,7 +20,7 @@ use super::{
     interest::Interest,
     log::{self, Entry, Refused, Repeating},
     names::Names,
-    parts,
+    parts::{self, Whole},
     record::{Listed, Parts, Record, Used},
     sharing::Sharing,
     streams::Streams,
@@ -169,7 +169,7 @@ impl Shared {
         &self,
         id: JobId,
         count: u32,
-    ) -> Result<Option<Bytes>, NatsError> {
+    ) -> Result<Option<Whole>, NatsError> {
         let subject = |part| self.names.request_part(id, part);
         parts::read(&self.streams.requests, &self.requests, subject, count).await
     }
@@ -181,7 +181,8 @@ impl Shared {
         Parts { claim, count }: Parts,
     ) -> Result<Option<Bytes>, NatsError> {
         let subject = |part| self.names.result_part(id, claim, part);
-        parts::read(&self.streams.results, &self.results, subject, count).await
+        let read = parts::read(&self.streams.results, &self.results, subject, count);
+        Ok(read.await?.map(|whole| whole.bytes))
     }
 
     /// What the leaders say of it: from the bucket, or else the queue. What is in neither may have gone
