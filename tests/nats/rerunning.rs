@@ -23,13 +23,21 @@ use crate::{
 /// Sends a request whose first worker dies over it, and returns how it ends, and how often it was
 /// begun.
 async fn abandoned(options: NatsOptions, request: Request<Body>) -> (String, usize) {
-    let Some(servers) = Servers::one().await else {
-        return Default::default();
-    };
+    match Servers::one().await {
+        Some(servers) => abandoned_on(&servers, options, request).await,
+        None => Default::default(),
+    }
+}
+
+async fn abandoned_on(
+    servers: &Servers,
+    options: NatsOptions,
+    request: Request<Body>,
+) -> (String, usize) {
     let [web, first, second] = [
-        process(&servers, options.clone(), Jobs::builder()).await,
-        process(&servers, options.clone(), Jobs::builder()).await,
-        process(&servers, options, Jobs::builder()).await,
+        process(servers, options.clone(), Jobs::builder()).await,
+        process(servers, options.clone(), Jobs::builder()).await,
+        process(servers, options, Jobs::builder()).await,
     ];
     let site = served(&web);
     let calls = Counter::default();
@@ -69,6 +77,17 @@ async fn a_request_with_a_key_is_run_again() {
 #[tokio::test]
 async fn any_other_request_is_lost_and_not_run_again() {
     is(abandoned(options(), post("/it")).await, "lost", 1);
+}
+
+/// To be sure of that takes a cluster longer than such a lease.
+#[tokio::test]
+async fn a_request_is_lost_on_a_cluster_however_short_its_lease() {
+    let Some(servers) = Servers::start(3).await else {
+        return;
+    };
+    let replicated = options().replicas(3);
+    let ended = abandoned_on(&servers, replicated, post("/it")).await;
+    is(ended, "lost", 1);
 }
 
 /// What keeps a record from expiring is no sign of life.

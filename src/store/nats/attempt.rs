@@ -87,11 +87,17 @@ impl Attempt<'_> {
         let mut is_up_to_date = false;
         // Whether somebody was faster, who need not be gone.
         let mut is_beaten = false;
+        // The claim that there was when it had just been handed out.
+        let mut left = None;
         for _ in 0..ROUNDS {
-            // Whether it was handed out again since whoever had it is gone, as far as this process can tell: what was
-            // handed out long ago may have been handed to others since.
-            let is_fresh = self.handed_out.elapsed() < shared.options.lease / 2;
-            let is_left = self.delivered > 1 && is_fresh && !is_beaten;
+            // Whether it was handed out again since whoever has it is gone, as far as this process can tell: what was
+            // handed out long ago may have been handed to others since, who have a claim of their own then.
+            let claim = known.as_ref().and_then(|known| known.record.holder);
+            let claim = claim.map(|holder| holder.claim);
+            if self.handed_out.elapsed() < shared.options.lease / 2 {
+                left = claim;
+            }
+            let is_left = self.delivered > 1 && claim == left && !is_beaten;
             let mut plan = match &known {
                 Some(known) => self.plan(known, is_left),
                 None if self.may_be_forgotten().await? => {
