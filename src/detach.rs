@@ -3,26 +3,23 @@
 //! A server's parser hands out slices of the buffer that it read into: a few hundred bytes keep some thousand for as
 //! long as they are there, which does no harm to what is answered at once.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Uri, request::Parts};
+use bytes::Bytes;
+use http::{HeaderValue, Uri, request::Parts};
 
 /// Copies a head's address and the values of its fields into one piece.
 pub(crate) fn detach_head(head: &mut Parts) {
-    let uri = head.uri.to_string();
-    let length = head.headers.values().map(HeaderValue::len).sum::<usize>();
-    let mut copy = BytesMut::with_capacity(uri.len() + length);
-    copy.put_slice(uri.as_bytes());
-    copy.extend(head.headers.values().flat_map(HeaderValue::as_bytes));
-    let mut copy = copy.freeze();
+    let mut copy = head.uri.to_string().into_bytes();
+    let address = copy.len();
+    for value in head.headers.values() {
+        copy.extend_from_slice(value.as_bytes());
+    }
+    copy.shrink_to_fit();
+    let mut copy = Bytes::from(copy);
     // What was let in before is let in again; else it stays as it is.
-    if let Ok(uri) = Uri::from_maybe_shared(copy.split_to(uri.len())) {
+    if let Ok(uri) = Uri::from_maybe_shared(copy.split_to(address)) {
         head.uri = uri;
     }
-    detach_values(&mut head.headers, copy);
-}
-
-fn detach_values(headers: &mut HeaderMap, mut copy: Bytes) {
-    for value in headers.values_mut() {
+    for value in head.headers.values_mut() {
         if let Ok(mut copied) = HeaderValue::from_maybe_shared(copy.split_to(value.len())) {
             copied.set_sensitive(value.is_sensitive());
             *value = copied;
