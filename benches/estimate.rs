@@ -1,7 +1,7 @@
 //! What estimates are worth: how often clients poll that obey `Retry-After`, and how late they learn of an
 //! end, beside others.
 //!
-//! `cargo bench --bench estimate` prints the table of `src/docs/estimate.md` and draws `docs/estimate.svg`.
+//! `cargo bench --bench estimate` prints the table of `src/guide/estimate.md` and draws `docs/estimate.svg`.
 //! Jobs run behind the layer as it is, on a clock that is advanced as fast as it goes.
 
 mod simulation;

@@ -3,16 +3,13 @@ use std::{sync::Arc, time::Duration};
 use http::request::Parts;
 
 use crate::{
-    budget::Budget,
-    config::{Config, OwnerOf},
-    dialect::Dialect,
+    config::{Config, Dialect, Links, OwnerOf, is_plain},
     estimate::{Estimates, Experience},
-    gate::Gate,
+    job::Owner,
     jobs::{Jobs, Registry},
-    links::{Links, is_plain},
-    measure,
-    owner::Owner,
+    limit::{Budget, Gate},
     store::{MemoryStore, Store},
+    telemetry,
 };
 
 /// Sets a [`Jobs`] up.
@@ -210,7 +207,7 @@ impl Builder {
     /// The registry, in a store that was made before, and that has its own settings in place of
     /// [`retain`](Self::retain) and [`max_bytes`](Self::max_bytes).
     pub fn build_with<St: Store>(self, store: St) -> Jobs<St> {
-        measure::describe();
+        telemetry::describe();
         let estimates = Arc::new(Estimates::new(self.config.poll_cost));
         store.share(Experience::of(&estimates));
         Jobs {

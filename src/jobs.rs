@@ -4,13 +4,12 @@ use crate::{
     builder::Builder,
     config::Config,
     estimate::Estimates,
-    gate::Gate,
-    job::{JobId, Snapshot},
-    layer::AcceptedLayer,
-    list::{Filter, Page},
+    job::{Filter, JobId, Page, Snapshot},
+    limit::Gate,
+    middleware::AcceptedLayer,
     monitor::Monitor,
+    run::Worker,
     store::{Lookup, MemoryStore, Queue, Store},
-    worker::Worker,
 };
 
 /// The registry of accepted requests.

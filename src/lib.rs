@@ -135,81 +135,52 @@
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 //! [RFC 9110 §15.3.3]: https://www.rfc-editor.org/rfc/rfc9110#section-15.3.3
 
-mod accept;
-mod body;
-mod budget;
 mod builder;
-mod call;
-mod collect;
 mod config;
-mod detach;
-mod dialect;
-mod digest;
 mod estimate;
 #[cfg(feature = "follow")]
 pub mod follow;
-mod future;
-mod gate;
-mod idempotency;
-mod interrupt;
 mod job;
 mod jobs;
-mod layer;
-mod links;
-mod list;
-#[cfg_attr(not(feature = "metrics"), path = "unmeasured.rs")]
-mod measure;
-mod mentions;
+mod limit;
+mod middleware;
 mod monitor;
-mod negotiate;
-mod owner;
-mod passing;
-mod prefer;
 mod problem;
-mod receive;
-mod replay;
+mod protocol;
 mod run;
-mod service;
+mod stop;
 pub mod store;
-mod terms;
-mod when;
-mod worker;
+mod telemetry;
 
 pub use crate::{
-    body::{MonitorBody, Replay, RequestBody, ResponseBody},
     builder::Builder,
-    dialect::Dialect,
+    config::{Dialect, Idempotency, Links, Policy, When},
     estimate::Kind,
-    future::ResponseFuture,
-    idempotency::Idempotency,
     job::{
-        ErrorCode, Event, Failure, JobHandle, JobId, ParseJobIdError, Progress, ResponseHead,
-        Snapshot, Status,
+        Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,
+        ParseJobIdError, Progress, ResponseHead, Snapshot, Status,
     },
     jobs::Jobs,
-    layer::AcceptedLayer,
-    links::Links,
-    list::{Cursor, Filter, Page, ParseCursorError},
+    middleware::{
+        Accepted, AcceptedLayer, MonitorBody, Replay, RequestBody, ResponseBody, ResponseFuture,
+    },
     monitor::{Monitor, MonitorFuture},
-    owner::Owner,
-    service::Accepted,
-    when::{Policy, When},
-    worker::Worker,
+    run::Worker,
 };
 
-#[doc = include_str!("docs/mounting.md")]
+#[doc = include_str!("guide/mounting.md")]
 pub mod mounting {}
 
 #[cfg(feature = "nats")]
-#[doc = include_str!("docs/nats.md")]
+#[doc = include_str!("guide/nats.md")]
 pub mod nats {}
 
-#[doc = include_str!("docs/estimate.md")]
+#[doc = include_str!("guide/estimate.md")]
 #[doc = include_str!("../docs/estimate.svg")]
 pub mod estimating {}
 
 #[cfg(feature = "metrics")]
-#[doc = include_str!("docs/metrics.md")]
+#[doc = include_str!("guide/metrics.md")]
 pub mod metrics {}
 
 /// The README's examples, compiled.

@@ -5,7 +5,12 @@ use std::error;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::{body::Replay, estimate, gate::Refused, job::Failure, measure};
+use crate::{
+    job::Failure,
+    limit::Refused,
+    middleware::Replay,
+    {estimate, telemetry},
+};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -161,7 +166,7 @@ impl Problem {
     /// Counts it as what kept a request from becoming a job.
     pub(crate) fn counted(self) -> Self {
         let (_, name, _, _) = self.parts();
-        measure::refused(name);
+        telemetry::refused(name);
         self
     }
 

@@ -5,8 +5,8 @@ use super::{
     links::{Named, location},
 };
 use crate::{
-    prefer::{PREFER, PREFERENCE_APPLIED, split},
-    replay::ASYNC_RESULT,
+    protocol::{PREFER, PREFERENCE_APPLIED, split},
+    run::ASYNC_RESULT,
 };
 
 const PROBLEM_JSON: &str = "application/problem+json";

@@ -1,7 +1,7 @@
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::origin::Target;
-use crate::{prefer::PREFER, replay::strip_hop_by_hop};
+use crate::{protocol::PREFER, run::strip_hop_by_hop};
 
 /// What is said of the one original request, and not true of the questions that follow it, besides
 /// all of `Content-*` and of `If-*`.

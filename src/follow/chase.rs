@@ -21,7 +21,7 @@ use super::{
     retry_after::retry_after,
     start::Start,
 };
-use crate::prefer::PREFER;
+use crate::protocol::PREFER;
 
 /// One 202 on the way to its end.
 pub(super) struct Chase<S, B, R: Body> {

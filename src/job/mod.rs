@@ -1,7 +1,10 @@
 //! One job: its id, its states, what is known of it, and how the inner service sees it.
 
+mod digest;
+mod filter;
 mod handle;
 mod id;
+mod owner;
 mod snapshot;
 mod state;
 
@@ -11,3 +14,7 @@ pub(crate) use id::IdText;
 pub use id::{JobId, ParseJobIdError};
 pub use snapshot::{Failure, ResponseHead, Snapshot};
 pub use state::{ErrorCode, Event, Status};
+
+pub(crate) use digest::Digest;
+pub use filter::{Cursor, Filter, Page, ParseCursorError};
+pub use owner::Owner;

@@ -3,8 +3,9 @@ use std::time::SystemTime;
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
+use super::owner::Owner;
 use super::{ErrorCode, JobId, Progress, Status};
-use crate::{estimate::Kind, owner::Owner};
+use crate::estimate::Kind;
 
 /// All that can be told about a job at one of its revisions.
 #[derive(Debug, Clone)]

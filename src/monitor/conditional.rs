@@ -4,7 +4,7 @@ use headers::{ETag, Header, HeaderMapExt, IfModifiedSince, IfNoneMatch, IfRange,
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use http_range_header::{ParsedRanges, RangeUnsatisfiableError, parse_range_header};
 
-use crate::body::Replay;
+use crate::middleware::Replay;
 
 /// Whether the client has the representation with this `ETag`.
 pub(super) fn has(head: &HeaderMap, etag: &str) -> bool {

@@ -4,9 +4,8 @@ use serde::Serialize;
 
 use super::timestamp;
 use crate::{
-    config::Config,
+    config::{At, Config},
     job::{ErrorCode, Failure, IdText, ResponseHead, Snapshot},
-    links::At,
 };
 
 /// Room for the document of a job that has ended, with links of some length.

@@ -14,7 +14,9 @@ use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{NO_STORE, VARY, document::document, empty};
-use crate::{body::MonitorBody, job::Snapshot, jobs::Registry, measure::Counted, store::Store};
+use crate::{
+    job::Snapshot, jobs::Registry, middleware::MonitorBody, store::Store, telemetry::Counted,
+};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

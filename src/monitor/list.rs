@@ -6,13 +6,10 @@ use serde_json::value::RawValue;
 
 use super::{NO_STORE, document::document_at};
 use crate::{
-    body::Replay,
-    config::Config,
-    job::Status,
+    config::{At, Config, Links},
+    job::{Filter, Owner, Page, Status},
     jobs::Registry,
-    links::{At, Links},
-    list::{Filter, Page},
-    owner::Owner,
+    middleware::Replay,
     problem::Problem,
     store::Store,
 };

@@ -5,9 +5,9 @@ mod document;
 mod events;
 mod list;
 mod page;
-mod place;
+mod respond;
+mod route;
 mod service;
-mod status;
 mod timestamp;
 mod wait;
 
@@ -21,24 +21,22 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
-use self::place::Resource;
+use self::route::Resource;
 pub use self::service::{Monitor, MonitorFuture};
 pub(crate) use self::{
-    place::Place,
-    status::{accepted, see_page},
+    respond::{accepted, see_page},
+    route::Place,
     wait::wait,
 };
 use crate::{
-    body::{MonitorBody, Replay},
-    config::Config,
-    dialect::Dialect,
+    config::{Config, Dialect},
     job::{JobId, Snapshot},
     jobs::Registry,
-    mentions::Mentions,
-    negotiate::Format,
-    prefer::{PREFERENCE_APPLIED, Prefer},
-    problem::{self, Problem},
-    replay,
+    middleware::{MonitorBody, Replay},
+    problem,
+    problem::Problem,
+    protocol::{Format, Mentions, PREFERENCE_APPLIED, Prefer},
+    run::replay,
     store::{Lookup, Store},
 };
 
@@ -280,8 +278,8 @@ async fn act<St: Store>(
             deleted(config)
         }
         Action::Cancel { is_page } => match store.cancel(job.id).await? {
-            Lookup::Found(job) if is_page => status::back_to_page(&job, resource, registry),
-            Lookup::Found(job) => status::answer(&job, registry),
+            Lookup::Found(job) if is_page => respond::back_to_page(&job, resource, registry),
+            Lookup::Found(job) => respond::answer(&job, registry),
             Lookup::Gone(_) => Problem::Gone.response(),
             Lookup::Unknown => Problem::NotFound.response(),
         },
@@ -303,7 +301,7 @@ async fn show<St: Store>(
         Some(limit) => {
             let says = view == View::Document && head.headers.contains_key(header::IF_NONE_MATCH);
             let wanted = |job: &Snapshot| {
-                job.status.is_ended() || (says && !status::is_known(job, &head.headers))
+                job.status.is_ended() || (says && !respond::is_known(job, &head.headers))
             };
             wait(&registry.store, job, limit, wanted).await
         }
@@ -355,9 +353,9 @@ impl View {
                 let (page, etag) = page::page(job, registry);
                 conditional::tagged(page, &etag, head)
             }
-            Self::Document => status::tagged(job, registry, head),
-            Self::WayToResult(_) if job.status.is_ended() => status::see_result(job, registry),
-            Self::WayToResult(at) | Self::Result(at) => status::pending(job, at, registry),
+            Self::Document => respond::tagged(job, registry, head),
+            Self::WayToResult(_) if job.status.is_ended() => respond::see_result(job, registry),
+            Self::WayToResult(at) | Self::Result(at) => respond::pending(job, at, registry),
         }
     }
 }

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::{NO_STORE, VARY, document::percent, timestamp};
 use crate::{
-    body::Replay,
     job::{Snapshot, Status},
     jobs::Registry,
+    middleware::Replay,
 };
 
 /// One file, which loads no other.

@@ -11,8 +11,8 @@ use tower::Service;
 
 use super::{Answer, Place, answer};
 use crate::{
-    body::MonitorBody,
     jobs::Jobs,
+    middleware::MonitorBody,
     store::{MemoryStore, Store},
 };
 

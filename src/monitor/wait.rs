@@ -3,7 +3,7 @@ use std::{future::poll_fn, pin::pin, time::Duration};
 use futures_core::Stream;
 use tokio::time::timeout;
 
-use crate::{job::Snapshot, measure::Counted, store::Store};
+use crate::{job::Snapshot, store::Store, telemetry::Counted};
 
 /// Waits until a job is as wanted, at most so long (RFC 7240 §4.3), and returns it as it is then.
 ///

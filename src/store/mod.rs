@@ -30,17 +30,15 @@ pub use self::{
     memory::{MemoryChanges, MemoryClaim, MemoryStore},
     queue::{Queue, Work},
 };
-use crate::{
-    body::Replay,
-    job::{ErrorCode, JobId, Progress, Snapshot, Status},
-};
 pub use crate::{
-    budget::{Budget, Charge},
-    collect::Collected,
+    config::{Fingerprint, Key},
     estimate::{Experience, Kind, Lessons},
-    idempotency::{Fingerprint, Key},
-    list::{Cursor, Filter, Page, ParseCursorError},
-    owner::Owner,
+    job::{Cursor, Filter, Owner, Page, ParseCursorError},
+    limit::{Budget, Charge, Collected},
+};
+use crate::{
+    job::{ErrorCode, JobId, Progress, Snapshot, Status},
+    middleware::Replay,
 };
 
 /// Keeps jobs.

@@ -4,7 +4,7 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use super::Store;
-use crate::{collect::Collected, estimate::Kind, job::JobId};
+use crate::{estimate::Kind, job::JobId, limit::Collected};
 
 /// A store whose jobs wait for any process that has the service to run them.
 ///

@@ -59,7 +59,7 @@ async fn conversation(dialect: Dialect) -> String {
 
 fn assert_shown(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("../../src/docs/exchanges");
+    settings.set_snapshot_path("../../src/guide/exchanges");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     let id = r#"(/jobs/|"id":")[A-Za-z0-9_-]{22}"#;

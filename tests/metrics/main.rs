@@ -231,7 +231,7 @@ fn the_recorder_is_told_of_every_metric_as_the_docs_tell_it() {
             None => panic!("{name} has no unit"),
         })
         .collect();
-    let docs = include_str!("../../src/docs/metrics.md").lines();
+    let docs = include_str!("../../src/guide/metrics.md").lines();
     let rows = docs.filter(|line| line.starts_with("| `tower_accepted_"));
     let mut documented: Vec<_> = rows
         .map(|row| row.splitn(4, '|').take(3).collect::<Vec<_>>().join("|") + "|")

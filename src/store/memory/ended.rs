@@ -13,11 +13,10 @@ use super::{
     packed::{self, Packed},
 };
 use crate::{
-    body::Replay,
-    budget::Charge,
-    idempotency::Key,
-    job::{ErrorCode, Failure, JobId, ResponseHead, Snapshot, Status},
-    owner::Owner,
+    config::Key,
+    job::{ErrorCode, Failure, JobId, Owner, ResponseHead, Snapshot, Status},
+    limit::Charge,
+    middleware::Replay,
 };
 
 /// A job that has ended, in one allocation: what is told of it, and behind that its response.

@@ -14,12 +14,10 @@ use super::{
     packed::Packed,
 };
 use crate::{
-    budget::Charge,
+    config::Key,
     estimate::Kind,
-    idempotency::Key,
-    job::{ErrorCode, Event, JobId, Progress, Snapshot, Status},
-    list::Cursor,
-    owner::Owner,
+    job::{Cursor, ErrorCode, Event, JobId, Owner, Progress, Snapshot, Status},
+    limit::Charge,
     store::{End, NewJob, News, Outcome, Report},
 };
 

@@ -3,11 +3,7 @@ use std::collections::BTreeMap;
 use tokio::task::yield_now;
 
 use super::{Shared, job::Birth};
-use crate::{
-    job::Snapshot,
-    list::{Cursor, Filter, Page},
-    owner::Owner,
-};
+use crate::job::{Cursor, Filter, Owner, Page, Snapshot};
 
 /// How many of an owner's jobs are looked at before others are let run.
 const AT_ONCE: usize = 256;
@@ -116,7 +112,8 @@ mod tests {
     use super::*;
     use crate::{
         job::{ErrorCode, JobId, Status},
-        store::{Acceptance, Budget, MemoryStore, NewJob, memory::job::Ending},
+        store::memory::job::Ending,
+        store::{Acceptance, Budget, MemoryStore, NewJob},
     };
 
     #[test]

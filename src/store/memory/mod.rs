@@ -37,12 +37,10 @@ use self::{
 };
 use super::{Acceptance, End, Finished, Lookup, NewJob, Report, Store};
 use crate::{
-    body::Replay,
-    budget::{Budget, Charge},
-    idempotency::{Fingerprint, Key},
-    job::{ErrorCode, JobId, Snapshot},
-    list::{Cursor, Filter, Page},
-    owner::Owner,
+    config::{Fingerprint, Key},
+    job::{Cursor, ErrorCode, Filter, JobId, Owner, Page, Snapshot},
+    limit::{Budget, Charge},
+    middleware::Replay,
 };
 
 /// Keeps jobs in this process's memory, in a [`DashMap`].

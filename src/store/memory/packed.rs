@@ -3,7 +3,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::body::MAX_COPIED;
+use crate::middleware::MAX_COPIED;
 
 /// What a thread keeps for the next response that it packs, in bytes.
 const MAX_SPARE: usize = 2 * MAX_COPIED;

@@ -4,7 +4,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::IdHasher;
-use crate::{job::JobId, owner::Owner};
+use crate::job::{JobId, Owner};
 
 /// How many gone jobs are remembered; the oldest are forgotten first.
 const LIMIT: usize = 65_536;

@@ -14,8 +14,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    collect::Collected,
     job::{ErrorCode, Event},
+    limit::Collected,
     store::{End, Finished, Outcome},
 };
 

@@ -8,8 +8,7 @@ use tokio::time::timeout;
 
 use super::{NatsError, envelope::open, names::Names, record::Listed, shared::Shared};
 use crate::{
-    job::Snapshot,
-    list::{Cursor, Filter, Page},
+    job::{Cursor, Filter, Page, Snapshot},
     store::Lookup,
 };
 

@@ -56,10 +56,9 @@ use super::{
     Acceptance, End, Experience, Finished, Lookup, NewJob, News, Queue, Report, Store, Work,
 };
 use crate::{
-    body::Replay,
-    budget::Charge,
-    job::JobId,
-    list::{Filter, Page},
+    job::{Filter, JobId, Page},
+    limit::Charge,
+    middleware::Replay,
 };
 
 /// Keeps jobs in NATS JetStream, where every process that is connected to it finds them, and any

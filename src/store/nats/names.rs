@@ -1,4 +1,7 @@
-use crate::{idempotency::Key, job::JobId, owner::Owner};
+use crate::{
+    config::Key,
+    job::{JobId, Owner},
+};
 
 /// What the streams are called, and what is in them.
 #[derive(Debug, Clone)]

@@ -12,11 +12,10 @@ use super::{
     request::Asked,
 };
 use crate::{
-    collect::Collected,
+    config::Key,
     estimate::Kind,
-    idempotency::Key,
-    job::{ErrorCode, Event, Failure, JobId, Progress, ResponseHead, Snapshot, Status},
-    owner::Owner,
+    job::{ErrorCode, Event, Failure, JobId, Owner, Progress, ResponseHead, Snapshot, Status},
+    limit::Collected,
     store::NewJob,
 };
 
@@ -357,7 +356,7 @@ impl Told {
 pub(super) struct Used {
     pub(super) nonce: u64,
     pub(super) id: IdText,
-    pub(super) fingerprint: crate::idempotency::Fingerprint,
+    pub(super) fingerprint: crate::config::Fingerprint,
 }
 
 /// A job in its owner's list; and of any record, when its job was made.

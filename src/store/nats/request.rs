@@ -10,9 +10,8 @@ use super::{
     record::Record,
 };
 use crate::{
-    idempotency::Key,
-    job::{JobId, Snapshot},
-    owner::Owner,
+    config::Key,
+    job::{JobId, Owner, Snapshot},
     store::NewJob,
 };
 

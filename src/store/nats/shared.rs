@@ -25,7 +25,11 @@ use super::{
     sharing::Sharing,
     streams::Streams,
 };
-use crate::{budget::Budget, job::JobId, owner::Owner, store::Lookup};
+use crate::{
+    job::{JobId, Owner},
+    limit::Budget,
+    store::Lookup,
+};
 
 /// How many writes may be without an answer at a time.
 const IN_FLIGHT: usize = 65_536;

@@ -17,7 +17,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    idempotency::{Fingerprint, Key},
+    config::{Fingerprint, Key},
     job::{ErrorCode, Event, JobId, Snapshot},
     store::{Acceptance, Lookup, NewJob},
 };

@@ -26,7 +26,7 @@ use super::{
     request::Asked,
     shared::Shared,
 };
-use crate::{collect::Collected, estimate::Kind, job::JobId, store::Work};
+use crate::{estimate::Kind, job::JobId, limit::Collected, store::Work};
 
 /// How long a request for work waits at the server, and so a worker that is to leave for its answer: one
 /// that nobody waits for any more swallows a request that is handed back, with server 2.9.

@@ -9,7 +9,7 @@ use std::{
 #[cfg(feature = "nats")]
 use bytes::Bytes;
 
-use crate::measure;
+use crate::telemetry;
 
 /// A number of bytes that everything kept in memory shares.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ struct Pool {
 impl Drop for Pool {
     /// What was kept goes with who kept it.
     fn drop(&mut self) {
-        measure::released(*self.used.get_mut());
+        telemetry::released(*self.used.get_mut());
     }
 }
 
@@ -73,7 +73,7 @@ impl Pool {
             })
             .is_ok();
         if is_taken {
-            measure::reserved(bytes);
+            telemetry::reserved(bytes);
         }
         is_taken
     }
@@ -83,7 +83,7 @@ impl Pool {
             return;
         }
         self.used.fetch_sub(bytes, Ordering::Relaxed);
-        measure::released(bytes);
+        telemetry::released(bytes);
     }
 }
 

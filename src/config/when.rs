@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use http::{Method, request::Parts};
 
-use crate::{dialect::Dialect, prefer::Prefer};
+use super::dialect::Dialect;
+use crate::protocol::Prefer;
 
 /// Which requests become jobs, and when.
 ///

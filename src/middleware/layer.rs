@@ -4,13 +4,11 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use tower::Layer;
 
+use super::{options::Terms, service::Accepted};
 use crate::{
-    idempotency::Idempotency,
+    config::{Idempotency, Policy, When},
     jobs::Jobs,
-    service::Accepted,
     store::{MemoryStore, Store},
-    terms::Terms,
-    when::{Policy, When},
 };
 
 /// Puts 202 (Accepted) in front of a service: see the [crate's page](crate).

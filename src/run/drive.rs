@@ -18,17 +18,19 @@ use tokio::{
 use tower::{BoxError, Service};
 use tracing::{Span, field::display};
 
-use crate::{
-    body::RequestBody,
+use super::{
     call::Call,
+    response::{Incoming, Receive},
+};
+use crate::{
     estimate::{Halfway, Kind},
-    gate::Slot,
-    interrupt::Interrupt,
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
-    measure,
-    receive::{Incoming, Receive},
+    limit::Slot,
+    middleware::RequestBody,
+    stop::Interrupt,
     store::{End, Finished, News, Outcome, Report, Store},
+    telemetry,
 };
 
 /// How long nothing new is told of a job's progress after something was: whoever watches is woken
@@ -342,11 +344,11 @@ where
                     Finished::First => how.error,
                     _ => Some(ErrorCode::Canceled),
                 };
-                measure::ended(end_name(error));
+                telemetry::ended(end_name(error));
                 if let Some(started) = call.started() {
                     let queued = started.saturating_duration_since(job.created);
                     let (ran, succeeded) = (started.elapsed(), error.is_none());
-                    measure::took(&job.kind, succeeded, queued, ran);
+                    telemetry::took(&job.kind, succeeded, queued, ran);
                     // Of how long those take that succeed, others say nothing.
                     if succeeded {
                         let reported = self.reported.as_ref();

@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body;
 
-use crate::budget::Charge;
+use super::budget::Charge;
 
 /// How much is allocated on the strength of a declared length alone, in bytes.
 const MAX_AHEAD: usize = 256 * 1024;

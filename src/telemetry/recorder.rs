@@ -1,4 +1,4 @@
-//! What the operator sees, by the `metrics` facade: names and units are told in `docs/metrics.md`.
+//! What the operator sees, by the `metrics` facade: names and units are told in `guide/metrics.md`.
 
 use std::{
     collections::HashSet,

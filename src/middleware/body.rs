@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::BoxError;
 
-use crate::{budget::Charge, collect::Collected};
+use crate::limit::{Charge, Collected};
 
 /// The largest body that is copied so that it keeps no more memory than its own. A smaller one may be a slice of a
 /// connection's read buffer, and would keep all of it; a larger one is worth more than such a buffer.

@@ -22,20 +22,20 @@ pub enum Dialect {
     /// The monitor is a resource of its own: it always shows the document.
     ///
     /// ```text
-    #[doc = include_str!("docs/exchanges/default.snap")]
+    #[doc = include_str!("../guide/exchanges/default.snap")]
     /// ```
     #[default]
     Default,
     /// The monitor is 202 until it is the result.
     ///
     /// ```text
-    #[doc = include_str!("docs/exchanges/pending202.snap")]
+    #[doc = include_str!("../guide/exchanges/pending202.snap")]
     /// ```
     Pending202,
     /// The monitor is 202 until it leads to the result.
     ///
     /// ```text
-    #[doc = include_str!("docs/exchanges/see_other.snap")]
+    #[doc = include_str!("../guide/exchanges/see_other.snap")]
     /// ```
     SeeOther,
 }

@@ -11,7 +11,7 @@ use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{interrupt::Interrupts, measure::Counted, owner::Owner};
+use crate::{job::Owner, stop::Interrupts, telemetry::Counted};
 
 /// Counts what this process has taken on and not finished, and closes for a shutdown.
 ///

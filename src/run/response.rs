@@ -10,12 +10,13 @@ use http_body::Body;
 use pin_project::pin_project;
 use tower::BoxError;
 
-use crate::{
-    budget::Charge,
-    collect::{Collect, CollectError},
-    job::ErrorCode,
+use super::{
+    drive::{Job, log},
     replay,
-    run::{Job, log},
+};
+use crate::{
+    job::ErrorCode,
+    limit::{Charge, Collect, CollectError},
     store::{Outcome, Store},
 };
 

@@ -44,8 +44,9 @@ fn asks_for_another_protocol(line: &HeaderValue) -> bool {
 mod tests {
     use http::header;
 
+    use super::prefer::PREFER;
     use super::*;
-    use crate::{idempotency::IDEMPOTENCY_KEY, prefer::PREFER};
+    use crate::config::IDEMPOTENCY_KEY;
 
     #[test]
     fn each_field_is_known_by_its_name() {

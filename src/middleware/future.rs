@@ -13,17 +13,20 @@ use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::{BoxError, Service};
 
-use crate::{
-    accept::{self, Arrival, Waiting},
+use super::{
+    admission,
+    admission::{Arrival, Waiting},
     body::{Replay, RequestBody, ResponseBody},
-    call::Call,
-    collect::{Collect, CollectError, Collected},
+    pass_through::Passing,
+};
+use crate::{
+    config::Plan,
+    limit::{Collect, CollectError, Collected},
     monitor::Answer,
-    passing::Passing,
-    prefer::Prefer,
     problem::Problem,
+    protocol::Prefer,
+    run::Call,
     store::{MemoryStore, Store},
-    when::Plan,
 };
 
 /// The answer of [`Accepted`](crate::Accepted).
@@ -351,7 +354,7 @@ where
         match within {
             within if arrival.is_keyed() => {
                 let (arrival, call) = (self.arrival.take()?, self.call.take()?);
-                let accepting = accept::accept_keyed(arrival, call, within);
+                let accepting = admission::accept_keyed(arrival, call, within);
                 Some(Next::Keyed(Answer::later(async {
                     accepting.await.map(Into::into)
                 })))
@@ -366,7 +369,7 @@ where
 
     fn accept(&mut self, now: Instant, is_owed: bool, cx: &mut Context<'_>) -> Next<S, B, R> {
         let call = self.call.take().expect("a call is handed over once");
-        match accept::accept(&mut self.arrival, call, now, cx) {
+        match admission::accept(&mut self.arrival, call, now, cx) {
             Ok(Err((_, call))) if !is_owed => {
                 self.call = Some(call);
                 self.stay()

@@ -9,11 +9,11 @@ use pin_project::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::unshare::detach_head;
 use crate::{
-    body::RequestBody,
-    detach::detach_head,
     estimate::PathStart,
     job::{CallScope, JobId, Progress},
+    middleware::RequestBody,
 };
 
 /// One call of the inner service: waits for it to be ready, calls it, and is its response.

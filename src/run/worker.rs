@@ -12,16 +12,17 @@ use tokio::{
 use tower::{BoxError, Service};
 use tracing::{Instrument, Span};
 
-use crate::{
-    accept,
-    body::RequestBody,
+use super::{
     call::Call,
-    gate::Slot,
+    drive::{Job, Run},
+};
+use crate::{
     job::ErrorCode,
     jobs::{Jobs, Registry},
-    measure,
-    run::{Job, Run},
+    limit::Slot,
+    middleware::{RequestBody, admission},
     store::{End, Finished, Outcome, Queue, Work},
+    telemetry,
 };
 
 /// How long a worker leaves a store alone that has failed.
@@ -164,7 +165,7 @@ where
             return;
         }
     };
-    let span = accept::span(work.id, &work.head.method);
+    let span = admission::span(work.id, &work.head.method);
     if registry.gate.interrupts().is_shut_down() {
         return let_go(&registry, &work).instrument(span).await;
     }
@@ -195,7 +196,7 @@ async fn let_go<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
     let end = End::new(Outcome::Broke(ErrorCode::Shutdown));
     Span::current().record("end", ErrorCode::Shutdown.as_str());
     match registry.store.finish(&work.claim, end).await {
-        Ok(Finished::First) => measure::ended(ErrorCode::Shutdown.as_str()),
+        Ok(Finished::First) => telemetry::ended(ErrorCode::Shutdown.as_str()),
         Ok(_) => {}
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,

@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, owner::Owner};
+use crate::job::{Digest, Owner};
 
 /// The header in which a client names a request, to be able to repeat it
 /// (draft-ietf-httpapi-idempotency-key-header).

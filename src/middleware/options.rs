@@ -3,7 +3,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use http::{Response, request::Parts};
 
-use crate::idempotency::Idempotency;
+use crate::config::Idempotency;
 
 /// On what terms a layer accepts requests.
 #[derive(Clone, Default)]

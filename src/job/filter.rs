@@ -2,10 +2,8 @@ use std::{error, fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::{
-    job::{JobId, Snapshot, Status},
-    owner::Owner,
-};
+use super::owner::Owner;
+use crate::job::{JobId, Snapshot, Status};
 
 /// The most jobs that a page can have.
 const MAX_LIMIT: usize = 1_000;

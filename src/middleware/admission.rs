@@ -14,25 +14,21 @@ use tokio::time::Instant;
 use tower::{BoxError, Service};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
-use crate::{
+use super::{
     body::{Replay, RequestBody},
-    call::Call,
-    collect::Collected,
+    options::Terms,
+};
+use crate::{
+    config::{Fingerprint, IDEMPOTENT_REPLAYED, Key, Links, Plan},
     estimate::Kind,
-    gate::{Refused, Slot},
-    idempotency::{Fingerprint, IDEMPOTENT_REPLAYED, Key},
-    job::{JobId, Snapshot},
+    job::{JobId, Owner, Snapshot},
     jobs::Registry,
-    links::Links,
-    measure, monitor,
-    negotiate::Format,
-    owner::Owner,
-    prefer::Prefer,
-    problem::{self, Problem},
-    run::{Job, Run},
+    limit::{Collected, Refused, Slot},
+    problem::Problem,
+    protocol::{Format, Prefer},
+    run::{Call, Job, Run},
     store::{Acceptance, Lookup, NewJob, Store},
-    terms::Terms,
-    when::Plan,
+    {monitor, problem, telemetry},
 };
 
 /// A request that may become a job, and what was found out from its head.
@@ -162,12 +158,12 @@ impl<St: Store> Arrival<St> {
                 return Err(Problem::from(refused).counted().response());
             }
             Err(error) => {
-                measure::refused("store-unavailable");
+                telemetry::refused("store-unavailable");
                 return Err(problem::store_failed(&error));
             }
         };
         if let Settled::New(_) = settled {
-            measure::accepted();
+            telemetry::accepted();
         }
         if !matches!(settled, Settled::New(Some(_))) {
             // Not run here, so no place is taken here.
@@ -370,7 +366,7 @@ where
             if strict && !job.status.is_ended() {
                 return Problem::KeyInUse.counted().response();
             }
-            measure::joined();
+            telemetry::joined();
             (*job, true)
         }
         Ok(Settled::New(claim)) => {

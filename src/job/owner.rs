@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use super::digest::Digest;
 
 /// Whom a job belongs to.
 ///

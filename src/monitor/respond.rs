@@ -9,16 +9,14 @@ use tokio::time::Instant;
 use super::{
     NO_STORE, VARY, conditional,
     document::{document, document_at},
-    place::Resource,
+    route::Resource,
 };
 use crate::{
-    body::Replay,
-    config::Config,
-    dialect::Dialect,
+    config::{At, Config, Dialect},
     job::{IdText, JobId, Snapshot},
     jobs::Registry,
-    links::At,
-    prefer::{PREFER, PREFERENCE_APPLIED},
+    middleware::Replay,
+    protocol::{PREFER, PREFERENCE_APPLIED},
 };
 
 /// Where clients of Azure's convention look for the document.

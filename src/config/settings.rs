@@ -2,12 +2,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
 
-use crate::{
+use super::{
     dialect::Dialect,
-    job::IdText,
     links::{At, Links},
-    owner::Owner,
 };
+use crate::job::{IdText, Owner};
 
 /// What a [`Builder`](crate::Builder) sets.
 #[derive(Debug, Clone)]

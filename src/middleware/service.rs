@@ -8,21 +8,20 @@ use http::{Method, Request, Response};
 use http_body::Body;
 use tower::{BoxError, Service};
 
-use crate::{
-    accept::{Arrival, Bound},
+use super::{
+    admission::{Arrival, Bound},
     body::{Replay, RequestBody, ResponseBody},
     future::ResponseFuture,
-    idempotency::{Key, Malformed},
+    options::Terms,
+};
+use crate::{
+    config::{Key, Malformed, Plan, Policy, When, choose, is_passed},
     jobs::Jobs,
-    measure,
-    mentions::Mentions,
-    monitor::{self, Answer, Place},
-    negotiate::Format,
-    prefer::Prefer,
+    monitor::{Answer, Place},
     problem::Problem,
+    protocol::{Format, Mentions, Prefer},
     store::{MemoryStore, Store},
-    terms::Terms,
-    when::{Plan, Policy, When, choose, is_passed},
+    {monitor, telemetry},
 };
 
 /// A service behind [`AcceptedLayer`](crate::AcceptedLayer).
@@ -120,7 +119,7 @@ where
         }
         let terms = &self.terms;
         if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
-            measure::refused("admit");
+            telemetry::refused("admit");
             return ResponseFuture::answered(Answer::now(refusal.map(Replay::from)));
         }
         let owner = config.owner(&head);
