@@ -1,14 +1,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Digest, Owner};
-
-/// The header in which a client names a request, to be able to repeat it
-/// (draft-ietf-httpapi-idempotency-key-header).
-pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Tells that the answer is about the job of an earlier request with the same key.
-pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+use crate::{
+    job::{Digest, Owner},
+    protocol::IDEMPOTENCY_KEY,
+};
 
 /// The longest key taken, in bytes.
 const MAX_KEY: usize = 255;

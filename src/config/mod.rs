@@ -13,7 +13,7 @@ pub use self::{
     when::{Policy, When},
 };
 pub(crate) use self::{
-    idempotency::{IDEMPOTENT_REPLAYED, Malformed},
+    idempotency::Malformed,
     links::{At, is_plain},
     settings::{Config, OwnerOf},
     when::{Plan, choose, is_passed},

@@ -4,10 +4,7 @@ use super::{
     document::{Stand, is_json, media_type},
     links::{Named, location},
 };
-use crate::{
-    protocol::{PREFER, PREFERENCE_APPLIED, split},
-    run::ASYNC_RESULT,
-};
+use crate::protocol::{ASYNC_RESULT, PREFER, PREFERENCE_APPLIED, split};
 
 const PROBLEM_JSON: &str = "application/problem+json";
 

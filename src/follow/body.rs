@@ -11,7 +11,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use crate::middleware::poll_bytes;
+use crate::protocol::poll_bytes;
 
 /// The body of a response that has been followed, or looked at on the way: the service's own.
 #[pin_project]

@@ -1,7 +1,7 @@
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::origin::Target;
-use crate::{protocol::PREFER, run::strip_hop_by_hop};
+use crate::protocol::{IDEMPOTENCY_KEY, PREFER, strip_hop_by_hop};
 
 /// What is said of the one original request, and not true of the questions that follow it, besides
 /// all of `Content-*` and of `If-*`.
@@ -10,7 +10,7 @@ const ONCE: [HeaderName; 9] = [
     header::EXPECT,
     header::RANGE,
     header::TRAILER,
-    HeaderName::from_static("idempotency-key"),
+    IDEMPOTENCY_KEY,
     PREFER,
     // A POST that stands for another method: the questions are GETs, and stay so.
     HeaderName::from_static("x-http-method"),

@@ -19,13 +19,13 @@ use super::{
     options::Terms,
 };
 use crate::{
-    config::{Fingerprint, IDEMPOTENT_REPLAYED, Key, Links, Plan},
+    config::{Fingerprint, Key, Links, Plan},
     estimate::Kind,
     job::{JobId, Owner, Snapshot},
     jobs::Registry,
     limit::{Collected, Refused, Slot},
     problem::Problem,
-    protocol::{Format, Prefer},
+    protocol::{Format, IDEMPOTENT_REPLAYED, Prefer},
     run::{Call, Job, Run},
     store::{Acceptance, Lookup, NewJob, Store},
     {monitor, problem, telemetry},

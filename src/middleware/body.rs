@@ -2,17 +2,20 @@ use std::{
     fmt,
     ops::RangeInclusive,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_core::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::BoxError;
 
-use crate::limit::{Charge, Collected};
+use crate::{
+    limit::{Charge, Collected},
+    protocol::poll_bytes,
+};
 
 /// The largest body that is copied so that it keeps no more memory than its own. A smaller one may be a slice of a
 /// connection's read buffer, and would keep all of it; a larger one is worth more than such a buffer.
@@ -370,15 +373,4 @@ fn read_hint(bytes: u64, has_trailers: bool) -> SizeHint {
         hint.set_upper(bytes);
     }
     hint
-}
-
-/// The next frame, its data as `Bytes`, which costs nothing where it is `Bytes` already.
-pub(crate) fn poll_bytes<B: Body>(
-    body: Pin<&mut B>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-    let frame = ready!(body.poll_frame(cx));
-    Poll::Ready(frame.map(|frame| {
-        frame.map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-    }))
 }

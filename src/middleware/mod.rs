@@ -8,7 +8,7 @@ mod options;
 mod pass_through;
 mod service;
 
-pub(crate) use self::body::{MAX_COPIED, poll_bytes};
+pub(crate) use self::body::MAX_COPIED;
 pub use self::{
     body::{MonitorBody, Replay, RequestBody, ResponseBody},
     future::ResponseFuture,

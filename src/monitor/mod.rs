@@ -35,7 +35,7 @@ use crate::{
     middleware::{MonitorBody, Replay},
     problem,
     problem::Problem,
-    protocol::{Format, Mentions, PREFERENCE_APPLIED, Prefer},
+    protocol::{ASYNC_RESULT, Format, Mentions, PREFERENCE_APPLIED, Prefer, has_length},
     run::replay,
     store::{Lookup, Store},
 };
@@ -150,7 +150,7 @@ fn finished(
 /// An answer with its length, and to a HEAD without its body.
 fn measured(mut response: Response<MonitorBody>, is_head: bool) -> Response<MonitorBody> {
     // Trailers need a message that is not framed by its length; to a HEAD there is none to frame.
-    let has_length = replay::has_length(response.status());
+    let has_length = has_length(response.status());
     let body = response.body().as_replay().filter(|_| has_length);
     let body = body.filter(|body| is_head || !body.has_trailers());
     if let Some(length) = body.map(Replay::len) {
@@ -370,7 +370,7 @@ async fn result<St: Store>(
         return Ok(no_outcome(job));
     };
     let status = HeaderValue::from(response.status().as_u16());
-    response.headers_mut().insert(replay::ASYNC_RESULT, status);
+    response.headers_mut().insert(ASYNC_RESULT, status);
     Ok(conditional::apply(head, response))
 }
 

@@ -44,9 +44,10 @@ fn asks_for_another_protocol(line: &HeaderValue) -> bool {
 mod tests {
     use http::header;
 
-    use super::prefer::PREFER;
-    use super::*;
-    use crate::config::IDEMPOTENCY_KEY;
+    use super::{
+        super::names::{IDEMPOTENCY_KEY, PREFER},
+        *,
+    };
 
     #[test]
     fn each_field_is_known_by_its_name() {

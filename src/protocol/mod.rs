@@ -1,11 +1,21 @@
 //! HTTP alone: fields of requests and responses, with no word of jobs.
 
 mod accept;
+mod body;
 mod headers;
+mod hop_by_hop;
+mod list;
+mod names;
 mod prefer;
+mod status;
 
 pub(crate) use self::{
     accept::Format,
+    body::poll_bytes,
     headers::Mentions,
-    prefer::{PREFER, PREFERENCE_APPLIED, Prefer, split},
+    hop_by_hop::strip_hop_by_hop,
+    list::split,
+    names::{ASYNC_RESULT, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, PREFER, PREFERENCE_APPLIED},
+    prefer::Prefer,
+    status::has_length,
 };

@@ -1,12 +1,11 @@
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 
-/// The header in which a client says what it prefers (RFC 7240 §2).
-pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
-
-/// The header in which a server says which of it was honored (RFC 7240 §3).
-pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+use super::{
+    list::split,
+    names::{PREFER, PREFERENCE_APPLIED},
+};
 
 /// What a client prefers, as far as this layer has a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,24 +65,6 @@ impl Prefer {
         }
         prefer
     }
-}
-
-/// The parts between separators, but for separators within a quoted string.
-pub(crate) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
-    text.split(move |&byte| {
-        if escaped {
-            escaped = false;
-            return false;
-        }
-        match byte {
-            b'"' => quoted = !quoted,
-            b'\\' if quoted => escaped = true,
-            _ => return byte == separator && !quoted,
-        }
-        false
-    })
-    .map(<[u8]>::trim_ascii)
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {

@@ -11,5 +11,4 @@ pub use self::worker::Worker;
 pub(crate) use self::{
     call::Call,
     drive::{Job, Run},
-    replay::{ASYNC_RESULT, strip_hop_by_hop},
 };

@@ -1,27 +1,14 @@
 //! What of an inner response is kept, and what is added where it is handed out again.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue,
     header::{self, Entry},
     response,
 };
 
-use crate::config::Config;
-
-/// Tells the status of the response that a monitor hands out (OData 4.01 §8.3.1).
-pub(crate) const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
+use crate::{config::Config, protocol::strip_hop_by_hop};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-
-/// Fields that are about one connection, besides those that `Connection` names (RFC 9110 §7.6.1).
-static HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Takes out of a response's head what must not be kept.
 ///
@@ -34,23 +21,7 @@ pub(crate) fn strip(head: &mut response::Parts, config: &Config, is_owned: bool)
         headers.remove(header::SET_COOKIE);
         headers.remove(CLEAR_SITE_DATA);
     }
-    // Most have none, and to see that costs less than to look each of them up.
-    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        strip_hop_by_hop(headers);
-    }
-}
-
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
+    strip_hop_by_hop(headers);
 }
 
 /// Adds to a kept response's head what makes it safe as the answer to a GET that can be shared.
@@ -74,13 +45,6 @@ pub(crate) fn complete(headers: &mut HeaderMap, config: &Config, is_owned: bool)
             HeaderValue::from_static("sandbox"),
         );
     }
-}
-
-/// Whether a response with this status has a length to tell (RFC 9110 §8.6).
-pub(crate) fn has_length(status: StatusCode) -> bool {
-    !status.is_informational()
-        && status != StatusCode::NO_CONTENT
-        && status != StatusCode::NOT_MODIFIED
 }
 
 #[cfg(test)]

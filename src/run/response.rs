@@ -17,6 +17,7 @@ use super::{
 use crate::{
     job::ErrorCode,
     limit::{Charge, Collect, CollectError},
+    protocol::has_length,
     store::{Outcome, Store},
 };
 
@@ -96,7 +97,7 @@ fn kept<St: Store>(
     let declared = head
         .headers
         .get(header::CONTENT_LENGTH)
-        .filter(|_| !job.is_head && replay::has_length(head.status))
+        .filter(|_| !job.is_head && has_length(head.status))
         .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|declared| declared != collected.bytes.len()) {
         log(

@@ -1,0 +1,18 @@
+//! Names of the header fields that the crate `http` does not define.
+
+use http::HeaderName;
+
+/// The status code of the response that a monitor returns for a job (OData 4.01 §8.3.1).
+pub(crate) const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult");
+
+/// The client's name for a request that it may repeat (draft-ietf-httpapi-idempotency-key-header).
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Marks a response that belongs to the job of an earlier request with the same key.
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The client's preferences (RFC 7240 §2).
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// The preferences that the server has honored (RFC 7240 §3).
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");

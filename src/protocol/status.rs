@@ -1,0 +1,10 @@
+//! What a status code says about a response's content.
+
+use http::StatusCode;
+
+/// Returns whether a response with this status may have a `Content-Length` (RFC 9110 §8.6).
+pub(crate) fn has_length(status: StatusCode) -> bool {
+    !status.is_informational()
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED
+}
