@@ -16,7 +16,7 @@ use crate::{
     job::{IdText, JobId, Snapshot},
     jobs::Registry,
     middleware::Replay,
-    protocol::{PREFER, PREFERENCE_APPLIED},
+    protocol::{PREFER, PREFERENCE_APPLIED, matches_if_none_match},
 };
 
 /// Where clients of Azure's convention look for the document.
@@ -163,7 +163,7 @@ pub(super) fn is_known(job: &Snapshot, head: &HeaderMap) -> bool {
     head.contains_key(header::IF_NONE_MATCH) && {
         let mut etag = Vec::new();
         write_etag(&mut etag, job);
-        str::from_utf8(&etag).is_ok_and(|etag| conditional::has(head, etag))
+        str::from_utf8(&etag).is_ok_and(|etag| matches_if_none_match(head, etag))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod conditional;
 mod headers;
 mod hop_by_hop;
 mod list;
@@ -12,6 +13,7 @@ mod status;
 pub(crate) use self::{
     accept::Format,
     body::poll_bytes,
+    conditional::{Selection, Validators, matches_if_none_match},
     headers::Mentions,
     hop_by_hop::strip_hop_by_hop,
     list::split,

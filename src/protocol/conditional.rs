@@ -1,0 +1,119 @@
+//! Evaluates conditional and range requests (RFC 9110 §13 and §14).
+
+use headers::{ETag, Header, HeaderMapExt, IfModifiedSince, IfNoneMatch, IfRange, LastModified};
+use http::{HeaderMap, Method, header, request::Parts};
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
+
+/// The part of a stored representation that answers a request. Offsets are in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// The client has this representation: 304.
+    NotModified,
+    /// The representation from `first` to `last`, both included: 206.
+    Range { first: u64, last: u64, whole: u64 },
+    /// The request's range is outside the representation: 416.
+    Unsatisfiable { whole: u64 },
+    /// All of the representation.
+    Full,
+}
+
+/// The validators of a stored representation (RFC 9110 §8.8).
+#[derive(Debug)]
+pub(crate) struct Validators {
+    etag: ETag,
+    last_modified: Option<LastModified>,
+}
+
+impl Validators {
+    /// Reads the validators from a response's head.
+    ///
+    /// Sets its `ETag` to `default` unless it has a valid one.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `default` is not an entity tag.
+    pub(crate) fn from_headers(headers: &mut HeaderMap, default: &'static str) -> Self {
+        let etag = typed(headers).unwrap_or_else(|| {
+            let etag: ETag = default.parse().expect("an entity tag");
+            headers.typed_insert(etag.clone());
+            etag
+        });
+        Self {
+            etag,
+            last_modified: headers.typed_get(),
+        }
+    }
+
+    /// Evaluates `If-None-Match`, `If-Modified-Since`, `If-Range` and `Range`, in the order of
+    /// RFC 9110 §13.2.2.
+    ///
+    /// `len` is the representation's size, or `None` if it cannot be sent in ranges.
+    pub(crate) fn select(&self, request: &Parts, len: Option<u64>) -> Selection {
+        if self.is_current(&request.headers) {
+            return Selection::NotModified;
+        }
+        match len {
+            Some(len) if request.method == Method::GET => self.range(&request.headers, len),
+            _ => Selection::Full,
+        }
+    }
+
+    /// Returns whether the client has this representation.
+    fn is_current(&self, request: &HeaderMap) -> bool {
+        if let Some(condition) = typed::<IfNoneMatch>(request) {
+            return !condition.precondition_passes(&self.etag);
+        }
+        match (request.typed_get::<IfModifiedSince>(), self.last_modified) {
+            (Some(condition), Some(modified)) => !condition.is_modified(modified.into()),
+            _ => false,
+        }
+    }
+
+    /// Selects the request's range if there is exactly one. Several are answered with the whole
+    /// representation, as RFC 9110 §14.2 allows.
+    fn range(&self, request: &HeaderMap, whole: u64) -> Selection {
+        // A malformed `If-Range` matches no representation.
+        let is_same = match typed::<IfRange>(request) {
+            Some(condition) => {
+                !condition.is_modified(Some(&self.etag), self.last_modified.as_ref())
+            }
+            None => !request.contains_key(header::IF_RANGE),
+        };
+        let range = request.get(header::RANGE).filter(|_| is_same);
+        let Some(ranges) = range.and_then(|range| parse_range_header(range.to_str().ok()?).ok())
+        else {
+            return Selection::Full;
+        };
+        match ranges.validate(whole).as_deref() {
+            Ok([range]) => Selection::Range {
+                first: *range.start(),
+                last: *range.end(),
+                whole,
+            },
+            Err(RangeUnsatisfiableError::Unsatisfiable) => Selection::Unsatisfiable { whole },
+            _ => Selection::Full,
+        }
+    }
+}
+
+/// Returns whether the request's `If-None-Match` names `etag`.
+pub(crate) fn matches_if_none_match(request: &HeaderMap, etag: &str) -> bool {
+    match (typed::<IfNoneMatch>(request), etag.parse::<ETag>()) {
+        (Some(condition), Ok(etag)) => !condition.precondition_passes(&etag),
+        _ => false,
+    }
+}
+
+/// Reads a field of entity tags if each tag is valid (RFC 9110 §8.8.3).
+///
+/// The crate `headers` does not check the characters of a tag.
+fn typed<H: Header>(headers: &HeaderMap) -> Option<H> {
+    let is_tag = |byte: u8| (b'!'..=b'~').contains(&byte);
+    let is_valid = headers.get_all(H::name()).iter().all(|value| {
+        // Every second part is inside quotes. A date has no quotes.
+        let mut parts = value.as_bytes().split(|&byte| byte == b'"').skip(1);
+        let mut quoted = parts.by_ref().step_by(2);
+        quoted.all(|tag| tag.iter().copied().all(is_tag))
+    });
+    is_valid.then(|| headers.typed_get()).flatten()
+}
