@@ -1,31 +1,119 @@
-use std::{sync::Arc, time::Duration};
+//! Sets up a registry, and creates the handles that own one.
+
+use std::time::Duration;
 
 use http::request::Parts;
 
 use crate::{
-    config::{Config, Dialect, Links, OwnerOf, is_plain},
-    estimate::{Estimates, Experience},
+    config::{Dialect, Links, OwnerFn, Settings, is_plain},
     job::Owner,
-    jobs::{Jobs, Registry},
-    limit::{Budget, Gate},
-    store::{MemoryStore, Store},
-    telemetry,
+    jobs::Jobs,
+    middleware::AcceptedLayer,
+    registry::Registry,
+    store::{Budget, MemoryStore, Store},
 };
 
-/// Sets a [`Jobs`] up.
-#[derive(Debug, Clone, Default)]
+/// The default limit of the byte budget of a store in memory.
+const DEFAULT_MAX_BYTES: usize = 256 << 20;
+
+/// How long an ended job is kept in memory by default.
+const DEFAULT_RETAIN: Duration = Duration::from_secs(3600);
+
+/// Sets up a [`Jobs`].
+///
+/// Jobs are kept in this process's memory, unless [`store`](Self::store) sets another store.
+#[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct Builder {
-    config: Config,
+pub struct JobsBuilder<S = InMemory> {
+    settings: Settings,
+    store: S,
 }
 
-impl Builder {
-    /// Where the monitor is, as a path. Default: `/jobs`, so that a job is at `/jobs/{id}`.
+/// Keeps the jobs of a [`JobsBuilder`] in this process's memory, in a [`MemoryStore`].
+#[derive(Debug, Clone)]
+pub struct InMemory {
+    retain: Duration,
+}
+
+impl Default for JobsBuilder {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            store: InMemory {
+                retain: DEFAULT_RETAIN,
+            },
+        }
+    }
+}
+
+impl Jobs {
+    /// Creates a registry in memory with default settings.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Creates a builder for a registry.
+    pub fn builder() -> JobsBuilder {
+        JobsBuilder::default()
+    }
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AcceptedLayer {
+    /// Creates a layer with a registry of its own, in memory and with default settings.
+    pub fn new() -> Self {
+        Jobs::new().layer()
+    }
+}
+
+impl Default for AcceptedLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl JobsBuilder {
+    /// Keeps jobs in a store that was created before, which has its own retention.
+    pub fn store<St: Store>(self, store: St) -> JobsBuilder<St> {
+        JobsBuilder {
+            settings: self.settings,
+            store,
+        }
+    }
+
+    /// Sets how long a job is kept after its end. Default: one hour.
+    pub fn retain(mut self, retain: Duration) -> Self {
+        self.store.retain = retain;
+        self
+    }
+
+    /// Creates the registry in memory.
+    pub fn build(self) -> Jobs {
+        let budget = Budget::new(DEFAULT_MAX_BYTES);
+        let store = MemoryStore::new(self.store.retain, budget);
+        Jobs::with_registry(Registry::new(store, self.settings))
+    }
+}
+
+impl<St: Store> JobsBuilder<St> {
+    /// Creates the registry in the store.
+    pub fn build(self) -> Jobs<St> {
+        Jobs::with_registry(Registry::new(self.store, self.settings))
+    }
+}
+
+impl<S> JobsBuilder<S> {
+    /// Sets the path of the monitor. Default: `/jobs`, so that a job is at `/jobs/{id}`.
     ///
     /// # Panics
     ///
-    /// If the path does not begin with a slash, ends with one, or has other characters than a URI's
-    /// path may have.
+    /// Panics if the path does not begin with a slash, ends with one, or has characters that the path
+    /// of a URI cannot have.
     pub fn monitor_path(mut self, path: impl Into<String>) -> Self {
         let path = path.into();
         let valid = path.len() > 1
@@ -35,129 +123,125 @@ impl Builder {
             && path
                 .parse::<http::Uri>()
                 .is_ok_and(|uri| uri.path() == path);
-        assert!(valid, "not a path that jobs can be under: {path:?}");
-        self.config.monitor_path = path;
+        assert!(valid, "invalid monitor path: {path:?}");
+        self.settings.monitor_path = path;
         self
     }
 
-    /// How many jobs may be unfinished at a time, those still being read included. Default: 10,000.
+    /// Sets the maximum number of unfinished jobs, including requests that are being read.
+    /// Default: 10,000.
     ///
-    /// One more is answered 503; where no 202 is owed ([`When::After`](crate::When::After)) it
-    /// passes through.
+    /// Beyond it a request gets 503, or passes through if no 202 is owed
+    /// ([`When::After`](crate::When::After)).
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
-        self.config.max_unfinished = jobs;
+        self.settings.max_unfinished = jobs;
         self
     }
 
-    /// How many bytes there are for bodies being read, requests held, results being collected and
-    /// results kept, all together. Default: 256 MiB.
+    /// Sets how many bytes of this process's memory all bodies being read, requests, and results may
+    /// take together. Default: 256 MiB.
     ///
-    /// A kept job counts with 320 bytes and its result. For room, ended jobs are let go, the one that
-    /// ended first before the others; unfinished ones never. No room when a request comes: 503. No
-    /// room for a result: the job fails as
-    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    /// A job in memory counts 320 bytes besides its result. To make room, ended jobs are evicted, the
+    /// oldest end first; unfinished jobs never are. Without room a request gets 503, and a result ends
+    /// its job as [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_bytes = bytes;
+        self.settings.max_bytes = Some(bytes);
         self
     }
 
-    /// The largest request body that is accepted, in bytes. Default: 2 MiB.
+    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB.
     ///
-    /// A larger one is answered 413; where no 202 is owed it passes through.
+    /// A larger one gets 413, or passes through if no 202 is owed.
     pub fn max_body(mut self, bytes: usize) -> Self {
-        self.config.body_limit = bytes;
+        self.settings.max_body = bytes;
         self
     }
 
-    /// How long a request's body may take to arrive. Default: 30 s.
+    /// Sets how long a request body may take to arrive. Default: 30 s.
     ///
-    /// A slower one is answered 408; where no 202 is owed it passes through.
+    /// A slower one gets 408, or passes through if no 202 is owed.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.config.body_timeout = timeout;
+        self.settings.body_timeout = timeout;
         self
     }
 
-    /// The largest response body that is kept, in bytes. Default: 16 MiB.
+    /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB.
     ///
     /// A job with a larger one fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     pub fn max_result(mut self, bytes: usize) -> Self {
-        self.config.result_limit = bytes;
+        self.settings.max_result = bytes;
         self
     }
 
-    /// How long a job may take from the request on, until the inner service is ready included; `None` for
-    /// ever. Default: one hour.
+    /// Sets the time limit of a job, counted from its request and including the wait for the inner
+    /// service to be ready. `None` sets no limit. Default: one hour.
     ///
-    /// Where it waits in a [`Queue`](crate::store::Queue) for a [`Worker`](crate::Worker), the time counts from
-    /// when one has it, and anew each time that it is run again: an hour's wait for a place is no fault of the
-    /// call. A job that takes longer fails as [`timeout`](crate::ErrorCode::Timeout).
-    ///
-    /// One timer keeps the time for all jobs, on the runtime of the one that was the first to need it: where several
-    /// runtimes share a registry, limits are told late while that one is blocked.
+    /// For a job that waits in a [`Queue`](crate::store::Queue), the time counts from when a
+    /// [`Worker`](crate::Worker) claims it, and again for each further run. A job that exceeds the
+    /// limit fails as [`timeout`](crate::ErrorCode::Timeout).
     pub fn job_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.config.job_timeout = timeout.into();
+        self.settings.job_timeout = timeout.into();
         self
     }
 
-    /// How long a call may go on after its job was canceled, deleted or timed out, where it has asked
-    /// for its [`JobHandle`](crate::JobHandle) and so can hear of it; one that has not is dropped at
-    /// once. Default: 5 s.
+    /// Sets how long a call may continue after its job was canceled, deleted or timed out.
+    /// Default: 5 s.
+    ///
+    /// It applies to calls that have asked for their [`JobHandle`](crate::JobHandle), and so can
+    /// notice. Any other call is dropped at once.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
-        self.config.cancel_grace = grace;
+        self.settings.cancel_grace = grace;
         self
     }
 
-    /// How long a job is kept after its end. Default: one hour.
-    pub fn retain(mut self, retain: Duration) -> Self {
-        self.config.retain = retain;
-        self
-    }
-
-    /// The longest that a client's `Prefer: wait` (RFC 7240 §4.3) is honored. Default: 60 s.
+    /// Sets the maximum time that a client's `Prefer: wait` (RFC 7240 §4.3) is honored.
+    /// Default: 60 s.
     pub fn max_wait(mut self, wait: Duration) -> Self {
-        self.config.max_wait = wait;
+        self.settings.max_wait = wait;
         self
     }
 
-    /// How much later a client may learn of a job's end where that saves it a poll. Default: 1 s.
+    /// Sets the latency, per saved poll, that clients should tolerate. Default: 1 s.
     ///
-    /// It decides between polling often and learning late, for clients that do as `Retry-After` says: that
-    /// is chosen so that *polls × this + time from the end to the poll that finds it* is as little as can be
-    /// expected, from how long the last jobs of the same [kind](crate::AcceptedLayer::kind) took.
+    /// Higher values mean fewer polls and later notification, for clients that obey `Retry-After`. Its
+    /// value minimizes the expected *polls × this + time from the end to the poll that finds it*,
+    /// given how long recent jobs of the same [kind](crate::AcceptedLayer::kind) took.
     pub fn poll_cost(mut self, cost: Duration) -> Self {
-        self.config.poll_cost = cost;
+        self.settings.poll_cost = cost;
         self
     }
 
-    /// Whether results are handed out with their `Set-Cookie` and `Clear-Site-Data`. Default: no.
+    /// Replays results with their `Set-Cookie` and `Clear-Site-Data`. Default: `false`.
     ///
-    /// A result is the answer to a GET that can be shared: with its cookies, a link to one could put
-    /// somebody else into the session of who submitted the job.
+    /// A result answers a GET that can be shared. With cookies, a link to it could put another person
+    /// into the submitter's session.
     pub fn replay_cookies(mut self, replay: bool) -> Self {
-        self.config.replay_cookies = replay;
+        self.settings.replay_cookies = replay;
         self
     }
 
-    /// Whether results are handed out with `Content-Security-Policy: sandbox`, for results that are
-    /// made of what strangers sent. Default: no.
-    pub fn sandbox_results(mut self, sandbox: bool) -> Self {
-        self.config.sandbox_results = sandbox;
-        self
-    }
-
-    /// Binds each job to the principal that its request came from. Default: jobs belong to nobody.
+    /// Replays results with `Content-Security-Policy: sandbox`. Default: `false`.
     ///
-    /// The closure is asked about every request that becomes a job, and about every request to the
-    /// monitor. To anyone but its owner a job is not there (404); idempotency keys are each owner's own;
-    /// and `GET` of the monitor's path lists the owner's jobs. A job of nobody can be seen by whoever
-    /// knows its id. To turn away requests of nobody, see [`AcceptedLayer::admit`](crate::AcceptedLayer::admit).
+    /// Use it if results contain what strangers sent.
+    pub fn sandbox_results(mut self, sandbox: bool) -> Self {
+        self.settings.sandbox_results = sandbox;
+        self
+    }
+
+    /// Binds each job to the principal that its request came from. Default: jobs have no owner.
+    ///
+    /// The closure is called for every request that becomes a job, and for every request to the
+    /// monitor. Only its owner can see a job; anyone else gets 404. Each owner has its own idempotency
+    /// keys, and `GET` of the monitor's path lists the owner's jobs. Whoever knows the id of a job
+    /// without an owner can see it. To refuse requests without an owner, see
+    /// [`AcceptedLayer::admit`](crate::AcceptedLayer::admit).
     ///
     /// ```
     /// use tower_accepted::{Jobs, Owner};
     ///
     /// #[derive(Clone)]
-    /// struct User(String); // put there by an authentication layer outside this one
+    /// struct User(String); // set by an authentication layer outside this one
     ///
     /// let jobs = Jobs::builder()
     ///     .owner(|head| head.extensions.get::<User>().map(|user| Owner::new(&user.0)))
@@ -169,57 +253,31 @@ impl Builder {
     where
         F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static,
     {
-        self.config.owner = Some(OwnerOf(Arc::new(owner)));
+        self.settings.owner = Some(OwnerFn::new(owner));
         self
     }
 
-    /// How many jobs of one owner may be unfinished at a time. Default: only the limit on all.
+    /// Sets the maximum number of unfinished jobs of one owner. Default: only the limit for all.
     ///
-    /// One more is answered 429; where no 202 is owed it passes through.
+    /// Beyond it a request gets 429, or passes through if no 202 is owed.
     pub fn max_unfinished_per_owner(mut self, jobs: usize) -> Self {
-        self.config.max_unfinished_per_owner = Some(jobs);
+        self.settings.max_unfinished_per_owner = Some(jobs);
         self
     }
 
-    /// How links are written. Default: [`Links::Path`].
+    /// Sets how links are written. Default: [`Links::Path`].
     ///
     /// # Panics
     ///
-    /// If the base of [`Links::Base`] is no absolute `http` or `https` URL, or has a query.
+    /// Panics if the base of [`Links::Base`] is not an absolute `http` or `https` URL, or has a query.
     pub fn links(mut self, links: Links) -> Self {
-        self.config.links = links.check();
+        self.settings.links = links.check();
         self
     }
 
-    /// How the monitor shows a job. Default: [`Dialect::Default`].
+    /// Sets the convention in which the monitor presents a job. Default: [`Dialect::Default`].
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.config.dialect = dialect;
+        self.settings.dialect = dialect;
         self
-    }
-
-    /// The registry, in memory.
-    pub fn build(self) -> Jobs {
-        let budget = Budget::new(self.config.max_bytes);
-        let store = MemoryStore::new(self.config.retain, budget);
-        self.build_with(store)
-    }
-
-    /// The registry, in a store that was made before, and that has its own settings in place of
-    /// [`retain`](Self::retain) and [`max_bytes`](Self::max_bytes).
-    pub fn build_with<St: Store>(self, store: St) -> Jobs<St> {
-        telemetry::describe();
-        let estimates = Arc::new(Estimates::new(self.config.poll_cost));
-        store.share(Experience::of(&estimates));
-        Jobs {
-            registry: Arc::new(Registry {
-                store,
-                gate: Gate::new(
-                    self.config.max_unfinished,
-                    self.config.max_unfinished_per_owner,
-                ),
-                estimates,
-                config: self.config,
-            }),
-        }
     }
 }

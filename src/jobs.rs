@@ -1,20 +1,20 @@
+//! The handle of a registry that an application holds.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    builder::Builder,
-    config::Config,
-    estimate::Estimates,
+    config::When,
     job::{Filter, JobId, Page, Snapshot},
-    limit::Gate,
     middleware::AcceptedLayer,
     monitor::Monitor,
+    registry::Registry,
     run::Worker,
-    store::{Lookup, MemoryStore, Queue, Store},
+    store::{MemoryStore, Queue, Store},
 };
 
 /// The registry of accepted requests.
 ///
-/// A cheap clone: all clones, and all layers and monitors made from them, share the same jobs.
+/// A cheap clone: all clones, and all layers and monitors created from them, share the same jobs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,116 +31,100 @@ use crate::{
 ///
 /// # Shutting down
 ///
-/// Jobs run on tasks of the runtime that served their requests. A registry that is dropped does not
-/// end them; [`drain`](Self::drain) waits for them, and a runtime that goes away ends them as
+/// Jobs run on tasks of the runtime that served their requests. Dropping a registry does not end
+/// them; [`drain`](Self::drain) waits for them. A runtime that shuts down ends its jobs as
 /// [`shutdown`](crate::ErrorCode::Shutdown).
 pub struct Jobs<St = MemoryStore> {
-    pub(crate) registry: Arc<Registry<St>>,
+    registry: Arc<Registry<St>>,
 }
 
-/// What all clones of a [`Jobs`] share.
-#[derive(Debug)]
-pub(crate) struct Registry<St> {
-    pub(crate) store: St,
-    pub(crate) gate: Gate,
-    pub(crate) estimates: Arc<Estimates>,
-    pub(crate) config: Config,
-}
-
-impl Jobs {
-    /// A registry in memory, with every setting at its default.
-    pub fn new() -> Self {
-        Self::builder().build()
+impl<St> Jobs<St> {
+    pub(crate) fn with_registry(registry: Arc<Registry<St>>) -> Self {
+        Self { registry }
     }
 
-    /// A registry to be set up.
-    pub fn builder() -> Builder {
-        Builder::default()
+    /// Returns the number of requests that this process has taken on and not finished: requests being
+    /// read, jobs that are queued or running, and canceled calls that have not ended yet.
+    pub fn unfinished(&self) -> usize {
+        self.registry.permits.count()
     }
-}
 
-impl Default for Jobs {
-    fn default() -> Self {
-        Self::new()
+    /// Stops accepting requests, waits until every job has ended, and after `timeout` ends the rest as
+    /// [`shutdown`](crate::ErrorCode::Shutdown).
+    ///
+    /// Returns how many requests were unfinished then: the jobs that it ended, and requests that were
+    /// still being read or answered inline, which the server must end.
+    ///
+    /// The monitor still answers during and after a drain, so keep the server running until this
+    /// returns. The registry accepts nothing from the first poll on, and cannot be reopened.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped, no job is ended and the registry stays closed. It may be called again.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        self.registry.drain(timeout).await
     }
 }
 
 impl<St: Store> Jobs<St> {
-    /// The layer that turns requests into jobs of this registry, and serves its monitor.
-    pub fn layer(&self) -> AcceptedLayer<crate::When, St> {
-        AcceptedLayer::of(self.clone())
+    /// Creates the layer that turns requests into jobs of this registry, and serves its monitor.
+    pub fn layer(&self) -> AcceptedLayer<When, St> {
+        AcceptedLayer::with_registry(self.registry.clone())
     }
 
-    /// The monitor alone, as a service to be mounted where the layer does not see its path.
+    /// Creates the monitor alone, as a service that can be mounted where the layer does not see the
+    /// monitor's path.
     ///
-    /// It takes its path with the registry's `monitor_path` before it, and without.
+    /// It accepts its path with and without the registry's `monitor_path` in front.
     pub fn monitor(&self) -> Monitor<St> {
-        Monitor::new(self.clone())
+        Monitor::new(self.registry.clone())
     }
 
-    /// A worker that runs this registry's requests, those that other processes have accepted among
-    /// them, through a service: the same as is behind [`layer`](Self::layer) there.
+    /// Creates a worker that runs this registry's queued requests, including those that other
+    /// processes have accepted. `service` must be the service that is behind the
+    /// [`layer`](Self::layer) there.
     ///
-    /// `B` is a type of request body that the service takes; what it gets has been read to its end.
+    /// `B` is a type of request body that the service takes. It gets a body that has been read to its
+    /// end.
     pub fn worker<S, B>(&self, service: S) -> Worker<S, B, St>
     where
         St: Queue,
     {
-        Worker::new(self.clone(), service)
+        Worker::new(self.registry.clone(), service)
     }
 
-    /// Looks a job up; `None` if there is none of that id, or it has expired.
+    /// Looks up a job. Returns `None` if there is no such job, or it has expired.
     ///
     /// # Errors
     ///
-    /// The store's own; the one in memory has none.
+    /// Returns the store's error; the store in memory has none.
     pub async fn get(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
         Ok(self.registry.store.get(id).await?.found())
     }
 
-    /// Cancels a job that has not ended, and returns it as it is then; `None` as [`get`](Self::get).
+    /// Cancels a job unless it has ended, and returns it as it is then. Returns `None` if there is no
+    /// such job, or it has expired.
     ///
-    /// The job has ended as canceled when this returns. Its call is told
-    /// ([`JobHandle::canceled`](crate::JobHandle::canceled)) and, after a grace period, dropped.
+    /// The job has ended as canceled when this returns. Its call is notified through
+    /// [`JobHandle::canceled`](crate::JobHandle::canceled), and dropped after the grace period.
     ///
     /// # Errors
     ///
-    /// The store's own; the one in memory has none.
+    /// Returns the store's error; the store in memory has none.
     pub async fn cancel(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
         Ok(self.registry.store.cancel(id).await?.found())
     }
 
-    /// The jobs there are, the newest first, a page at a time.
+    /// Lists jobs, the newest first, a page at a time.
     ///
-    /// With an owner, that owner's jobs are found by an index; without, every job is looked at: about a
-    /// tenth of a second for a million of them.
+    /// An owner's jobs are found by an index. Without an owner the store in memory reads every job,
+    /// which takes about a tenth of a second for a million of them.
     ///
     /// # Errors
     ///
-    /// The store's own; the one in memory has none.
+    /// Returns the store's error; the store in memory has none.
     pub async fn list(&self, filter: &Filter) -> Result<Page, St::Error> {
         self.registry.store.list(filter).await
-    }
-
-    /// The number of requests taken on in this process and not done with: being read, waiting,
-    /// running, or canceled and still winding down.
-    pub fn unfinished(&self) -> usize {
-        self.registry.gate.unfinished()
-    }
-
-    /// Accepts nothing more, waits until every job has ended, and ends those that have not after
-    /// `timeout` as [`shutdown`](crate::ErrorCode::Shutdown). Returns how many requests were not done
-    /// with by then: those jobs, and what was still being read or answered inline, which is the server's
-    /// to end.
-    ///
-    /// The monitor still answers during and after it, so keep the server running until it returns.
-    /// There is no way back: the registry accepts nothing from the first poll on.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped before its end, nothing is ended; the registry stays closed. It may be called again.
-    pub async fn drain(&self, timeout: Duration) -> usize {
-        self.registry.gate.drain(timeout).await
     }
 }
 
@@ -156,16 +140,7 @@ impl<St: fmt::Debug> fmt::Debug for Jobs<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jobs")
             .field("store", &self.registry.store)
-            .field("gate", &self.registry.gate)
+            .field("permits", &self.registry.permits)
             .finish_non_exhaustive()
-    }
-}
-
-impl Lookup {
-    fn found(self) -> Option<Snapshot> {
-        match self {
-            Self::Found(snapshot) => Some(*snapshot),
-            Self::Gone(_) | Self::Unknown => None,
-        }
     }
 }

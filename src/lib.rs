@@ -147,25 +147,24 @@ mod middleware;
 mod monitor;
 mod problem;
 mod protocol;
+mod registry;
 mod run;
 mod stop;
 pub mod store;
 mod telemetry;
 
 pub use crate::{
-    builder::Builder,
+    builder::{InMemory, JobsBuilder},
     config::{Dialect, Idempotency, Links, Policy, When},
-    estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,
-        ParseJobIdError, Progress, ResponseHead, Snapshot, Status,
+        ParseErrorCodeError, ParseJobIdError, ParseStatusError, Progress, ResponseHead, Snapshot,
+        Status,
     },
     jobs::Jobs,
-    middleware::{
-        Accepted, AcceptedLayer, MonitorBody, Replay, RequestBody, ResponseBody, ResponseFuture,
-    },
-    monitor::{Monitor, MonitorFuture},
-    run::Worker,
+    middleware::{Accepted, AcceptedLayer, ResponseBody, ResponseFuture},
+    monitor::{Monitor, MonitorBody, MonitorFuture},
+    run::{RequestBody, Worker},
 };
 
 #[doc = include_str!("guide/mounting.md")]

@@ -1,22 +1,21 @@
-//! What this layer itself has to say against a request, as problem documents (RFC 9457).
+//! The layer's own refusals, as problem documents (RFC 9457).
 
 use std::error;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::{
-    job::Failure,
-    limit::Refused,
-    middleware::Replay,
-    {estimate, telemetry},
-};
+use crate::{job::Failure, limit::PermitError, store::ResultBody, telemetry};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// `Retry-After` if there is no room. Short, because the end of any job makes room.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// A reason of this layer to refuse a request. Each has a type URI that never changes,
-/// `urn:problem-type:tower-accepted:` and the name in brackets.
+/// A reason for the layer to refuse a request.
+///
+/// Each has a type URI that never changes: `urn:problem-type:tower-accepted:` and the name below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// `body-broken`
@@ -31,7 +30,7 @@ pub(crate) enum Problem {
     CrossSite,
     /// `not-found`
     NotFound,
-    /// `method-not-allowed`, with the methods that are
+    /// `method-not-allowed`, with the methods that are allowed
     MethodNotAllowed(&'static str),
     /// `body-timeout`
     BodyTimeout,
@@ -61,116 +60,116 @@ impl Problem {
             Self::BodyBroken => (
                 StatusCode::BAD_REQUEST,
                 "body-broken",
-                "The request's body broke off",
+                "The request body is incomplete",
                 "Nothing was accepted. Send the request again.",
             ),
             Self::MalformedKey => (
                 StatusCode::BAD_REQUEST,
                 "malformed-key",
-                "Not an idempotency key",
-                "Send one Idempotency-Key of 1 to 255 printable ASCII characters, best a quoted string.",
+                "Invalid idempotency key",
+                "Send one Idempotency-Key of 1 to 255 printable ASCII characters, preferably a quoted string.",
             ),
             Self::KeyRequired => (
                 StatusCode::BAD_REQUEST,
                 "key-required",
-                "An idempotency key is required",
-                "Send an Idempotency-Key, a new one for each new request and the same when it is repeated.",
+                "Idempotency key required",
+                "Send an Idempotency-Key: a new one for each new request, the same one for a repeat.",
             ),
             Self::BadQuery => (
                 StatusCode::BAD_REQUEST,
                 "bad-query",
-                "Not a query of this resource",
-                "Use status, limit and cursor, with values as they were given out.",
+                "Invalid query",
+                "Use status, limit and cursor, with values from an earlier response.",
             ),
             Self::CrossSite => (
                 StatusCode::FORBIDDEN,
                 "cross-site",
-                "Not from another site",
-                "A page of another site may not cancel or delete a job.",
+                "Cross-site request refused",
+                "A page of another site cannot cancel or delete a job.",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not-found",
-                "No such job",
-                "Check the address: it is the Location of the 202, and works only for who may see the job.",
+                "Job not found",
+                "Use the Location of the 202 response. It is only visible to the job's owner.",
             ),
             Self::MethodNotAllowed(_) => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
-                "Not a method of this resource",
+                "Method not allowed",
                 "Use one of the methods in Allow.",
             ),
             Self::BodyTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
                 "body-timeout",
-                "The request's body did not arrive in time",
+                "The request body took too long",
                 "Nothing was accepted. Send the request again.",
             ),
             Self::KeyInUse => (
                 StatusCode::CONFLICT,
                 "key-in-use",
-                "The first request with this key is still being worked on",
-                "Follow the job of the first request, or send the request again later.",
+                "The first request with this key is unfinished",
+                "Follow the job of the first request, or repeat the request later.",
             ),
             Self::Gone => (
                 StatusCode::GONE,
                 "gone",
                 "The job has expired",
-                "Its result is no longer kept. Submit the request again.",
+                "Its result is no longer available. Submit the request again.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body-too-large",
-                "The request's body is too large",
-                "Nothing was accepted. Send less.",
+                "The request body is too large",
+                "Nothing was accepted. Send a smaller body.",
             ),
             Self::KeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "key-reused",
-                "The key was used for another request",
+                "The key belongs to another request",
                 "Nothing was accepted. Use a new Idempotency-Key for a new request.",
             ),
             Self::OwnerFull => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "owner-full",
-                "Too many of your jobs are unfinished",
-                "Nothing was accepted. Send the request again after the time in Retry-After.",
+                "You have too many unfinished jobs",
+                "Nothing was accepted. Repeat the request after the time in Retry-After.",
             ),
             Self::FieldsTooLarge => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "fields-too-large",
-                "The request's header fields are too large",
-                "Nothing was accepted. Send less in them.",
+                "The request header fields are too large",
+                "Nothing was accepted. Send smaller fields.",
             ),
             Self::Full => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "full",
-                "Too much work is waiting",
-                "Nothing was accepted. Send the request again after the time in Retry-After.",
+                "The server is at capacity",
+                "Nothing was accepted. Repeat the request after the time in Retry-After.",
             ),
             Self::Draining => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "draining",
                 "The server is shutting down",
-                "Nothing was accepted. Send the request again after the time in Retry-After.",
+                "Nothing was accepted. Repeat the request after the time in Retry-After.",
             ),
             Self::StoreUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store-unavailable",
-                "Jobs cannot be looked up or accepted right now",
-                "Send the request again after the time in Retry-After.",
+                "Jobs are temporarily unavailable",
+                "Repeat the request after the time in Retry-After.",
             ),
         }
     }
 
-    /// Counts it as what kept a request from becoming a job.
+    /// Counts this as the reason why a request did not become a job.
     pub(crate) fn counted(self) -> Self {
         let (_, name, _, _) = self.parts();
         telemetry::refused(name);
         self
     }
 
-    pub(crate) fn response(self) -> Response<Replay> {
+    pub(crate) fn response(self) -> Response<ResultBody> {
         let (status, name, title, detail) = self.parts();
         let mut response = document(status, name, title, detail, None);
         match self {
@@ -183,7 +182,7 @@ impl Problem {
             | Self::Draining
             | Self::StoreUnavailable
             | Self::KeyInUse => {
-                let seconds = estimate::WHEN_FULL.into();
+                let seconds = RETRY_AFTER_SECONDS.into();
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
             _ => {}
@@ -192,24 +191,23 @@ impl Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Full => Self::Full,
-            Refused::OwnerFull => Self::OwnerFull,
-            Refused::Draining => Self::Draining,
+impl From<PermitError> for Problem {
+    fn from(error: PermitError) -> Self {
+        match error {
+            PermitError::Full => Self::Full,
+            PermitError::OwnerFull => Self::OwnerFull,
+            PermitError::Draining => Self::Draining,
         }
     }
 }
 
-/// The answer where the store itself fails. What it says goes to the log.
-pub(crate) fn store_failed(error: &(dyn error::Error + 'static)) -> Response<Replay> {
-    tracing::error!(error, "the store failed");
-    Problem::StoreUnavailable.response()
+/// Logs an error of the store, which clients never see.
+pub(crate) fn log_store_error(error: &(dyn error::Error + 'static)) {
+    tracing::error!(error, "store failed");
 }
 
-/// What stands at `…/result` for a response that there is none of.
-pub(crate) fn no_result(failure: &Failure) -> Response<Replay> {
+/// Returns what `…/result` serves for a job that ended without a response.
+pub(crate) fn no_result(failure: &Failure) -> Response<ResultBody> {
     let code = failure.code;
     document(
         code.status(),
@@ -221,7 +219,7 @@ pub(crate) fn no_result(failure: &Failure) -> Response<Replay> {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ProblemDocument<'a> {
     r#type: String,
     title: &'a str,
     status: u16,
@@ -236,16 +234,16 @@ fn document(
     title: &str,
     detail: &str,
     code: Option<&str>,
-) -> Response<Replay> {
-    let document = Document {
+) -> Response<ResultBody> {
+    let document = ProblemDocument {
         r#type: format!("urn:problem-type:tower-accepted:{}", name.replace('_', "-")),
         title,
         status: status.as_u16(),
         detail,
         code,
     };
-    let json = serde_json::to_vec(&document).expect("texts and a number");
-    let mut response = Response::new(Replay::new(json.into(), None));
+    let json = serde_json::to_vec(&document).expect("strings and a number");
+    let mut response = Response::new(ResultBody::new(json.into(), None));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);

@@ -3,18 +3,16 @@
 mod dialect;
 mod idempotency;
 mod links;
+mod policy;
 mod settings;
 mod when;
 
-pub use self::{
-    dialect::Dialect,
-    idempotency::{Fingerprint, Idempotency, Key},
-    links::Links,
-    when::{Policy, When},
-};
 pub(crate) use self::{
-    idempotency::Malformed,
-    links::{At, is_plain},
-    settings::{Config, OwnerOf},
-    when::{Plan, choose, is_passed},
+    links::{LinkOrigin, is_plain},
+    policy::{choose, passes_through},
+    settings::{OwnerFn, Settings},
+    when::Schedule,
+};
+pub use self::{
+    dialect::Dialect, idempotency::Idempotency, links::Links, policy::Policy, when::When,
 };

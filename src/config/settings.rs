@@ -1,59 +1,64 @@
+//! The settings of a registry.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
 
 use super::{
     dialect::Dialect,
-    links::{At, Links},
+    links::{LinkOrigin, Links},
 };
 use crate::job::{IdText, Owner};
 
-/// What a [`Builder`](crate::Builder) sets.
+/// The settings of a registry, with their defaults.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
+pub(crate) struct Settings {
     pub(crate) monitor_path: String,
     pub(crate) max_unfinished: usize,
-    pub(crate) max_bytes: usize,
-    pub(crate) body_limit: usize,
+    /// The limit of the store's budget; `None` leaves it as the store has it.
+    pub(crate) max_bytes: Option<usize>,
+    pub(crate) max_body: usize,
     pub(crate) body_timeout: Duration,
-    pub(crate) result_limit: usize,
+    pub(crate) max_result: usize,
     pub(crate) job_timeout: Option<Duration>,
     pub(crate) cancel_grace: Duration,
-    pub(crate) retain: Duration,
     pub(crate) max_wait: Duration,
     pub(crate) poll_cost: Duration,
     pub(crate) replay_cookies: bool,
     pub(crate) sandbox_results: bool,
-    pub(crate) owner: Option<OwnerOf>,
+    pub(crate) owner: Option<OwnerFn>,
     pub(crate) max_unfinished_per_owner: Option<usize>,
     pub(crate) links: Links,
     pub(crate) dialect: Dialect,
 }
 
-/// Tells whom a request comes from.
+/// Returns the owner of a request.
 #[derive(Clone)]
-pub(crate) struct OwnerOf(pub(crate) Arc<OwnerFn>);
+pub(crate) struct OwnerFn(Arc<dyn Fn(&Parts) -> Option<Owner> + Send + Sync>);
 
-pub(crate) type OwnerFn = dyn Fn(&Parts) -> Option<Owner> + Send + Sync;
-
-impl fmt::Debug for OwnerOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OwnerOf")
+impl OwnerFn {
+    pub(crate) fn new(owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(owner))
     }
 }
 
-impl Default for Config {
+impl fmt::Debug for OwnerFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnerFn")
+    }
+}
+
+impl Default for Settings {
     fn default() -> Self {
         Self {
             monitor_path: "/jobs".to_owned(),
             max_unfinished: 10_000,
-            max_bytes: 256 << 20,
-            body_limit: 2 << 20,
+            max_bytes: None,
+            max_body: 2 << 20,
             body_timeout: Duration::from_secs(30),
-            result_limit: 16 << 20,
+            max_result: 16 << 20,
             job_timeout: Some(Duration::from_secs(3600)),
             cancel_grace: Duration::from_secs(5),
-            retain: Duration::from_secs(3600),
             max_wait: Duration::from_secs(60),
             poll_cost: Duration::from_secs(1),
             replay_cookies: false,
@@ -66,23 +71,23 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Whom a request comes from.
+impl Settings {
+    /// Returns the owner of a request.
     pub(crate) fn owner(&self, head: &Parts) -> Option<Owner> {
         self.owner.as_ref().and_then(|owner| owner.0(head))
     }
 
-    /// Writes the address of a job's monitor as it is written there.
-    pub(crate) fn write_link(&self, to: &mut Vec<u8>, at: At<'_>, id: &IdText) {
-        self.links.write_prefix(to, &self.monitor_path, at);
+    /// Writes the URI of a job's monitor, as a reference from `origin`.
+    pub(crate) fn write_link(&self, to: &mut Vec<u8>, origin: LinkOrigin<'_>, id: &IdText) {
+        self.links.write_prefix(to, &self.monitor_path, origin);
         to.extend_from_slice(id);
     }
 
-    /// The address of an owner's list.
+    /// Returns the URI of an owner's list.
     pub(crate) fn list_link(&self) -> String {
         let mut link = Vec::new();
         self.links
-            .write_prefix(&mut link, &self.monitor_path, At::Document);
+            .write_prefix(&mut link, &self.monitor_path, LinkOrigin::Document);
         let link = String::from_utf8(link).unwrap_or_default();
         link.trim_end_matches('/').to_owned()
     }

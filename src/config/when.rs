@@ -1,13 +1,12 @@
+//! When a request is answered with 202.
+
 use std::time::Duration;
 
-use http::{Method, request::Parts};
-
-use super::dialect::Dialect;
 use crate::protocol::Prefer;
 
 /// Which requests become jobs, and when.
 ///
-/// What the client prefers (RFC 7240) is taken into account:
+/// The client's preferences (RFC 7240) are honored:
 ///
 /// | | no `Prefer` | `respond-async` | `respond-async, wait=N` | `wait=N` |
 /// |---|---|---|---|---|
@@ -16,104 +15,44 @@ use crate::protocol::Prefer;
 /// | `Preferred` | inline, however long | 202 at once | inline if done in N s, else 202 | inline, however long |
 /// | `Never` | inline, however long | the same | the same | the same |
 ///
-/// `CONNECT`, requests with `Upgrade` (to anything but HTTP/2 itself) and gRPC calls always pass
-/// through.
+/// `CONNECT`, requests with `Upgrade` (except to HTTP/2) and gRPC calls always pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum When {
-    /// Answer 202 at once.
+    /// Answers 202 at once.
     #[default]
     Always,
-    /// Answer 202 if the inner service has not answered (its head; the body may take as long as it
-    /// likes) so long after the whole request is there.
+    /// Answers 202 if the inner service has not responded this long after the whole request was
+    /// received. The head of the response counts; its body may take any time.
     ///
-    /// The call is the same before and after: it is moved, not started again. `After(ZERO)` asks it
-    /// once: what is ready at once, as a router's 404, 405, 415, 422 or 401 is, stays an ordinary
-    /// answer instead of a 202 for work that cannot succeed. It is the choice for a whole router.
+    /// The call is moved to the background, not started again. `After(Duration::ZERO)` polls it once:
+    /// a response that is ready at once, such as a router's 404, 405, 415, 422 or 401, stays an
+    /// ordinary response. Choose it for a whole router.
     After(Duration),
-    /// Answer 202 only where the client prefers `respond-async`.
+    /// Answers 202 only if the client prefers `respond-async`.
     Preferred,
-    /// Pass the request through, untouched and streaming.
+    /// Passes the request through, unchanged and streaming.
     Never,
 }
 
-/// Chooses a [`When`] for each request.
-///
-/// A [`When`] itself does, for the unsafe methods: `GET`, `HEAD`, `OPTIONS` and `TRACE` (RFC 9110
-/// §9.2.1) pass through. A closure over the request's head is taken at its word:
-///
-/// ```
-/// use http::request::Parts;
-/// use tower_accepted::{AcceptedLayer, When};
-///
-/// let layer = AcceptedLayer::new().when(|head: &Parts| match head.uri.path() {
-///     "/reports" => When::Always,
-///     _ => When::Never,
-/// });
-/// # let _ = layer;
-/// ```
-pub trait Policy {
-    /// When to answer 202 to this request.
-    fn when(&self, head: &Parts) -> When;
-
-    /// Whether this speaks for safe methods, too. Default: yes; `false` leaves them to the layer, which
-    /// passes them through, but for a `GET` with `respond-async` under
-    /// [`Dialect::Pending202`](crate::Dialect::Pending202).
-    fn is_for_safe_methods(&self) -> bool {
-        true
-    }
-}
-
-impl Policy for When {
-    fn when(&self, _: &Parts) -> When {
-        *self
-    }
-
-    fn is_for_safe_methods(&self) -> bool {
-        false
-    }
-}
-
-impl<F: Fn(&Parts) -> When> Policy for F {
-    fn when(&self, head: &Parts) -> When {
-        self(head)
-    }
-}
-
-/// Whether requests of this method pass through, whatever else their heads say.
-pub(crate) fn is_passed<P: Policy>(policy: &P, dialect: Dialect, method: &Method) -> bool {
-    let may_be_asked_for = dialect == Dialect::Pending202 && method == Method::GET;
-    method.is_safe() && !policy.is_for_safe_methods() && !may_be_asked_for
-}
-
-/// What the policy says of a request that is not passed, and where it says nothing, the dialect.
-pub(crate) fn choose<P: Policy>(policy: &P, head: &Parts) -> When {
-    let is_spoken_for = policy.is_for_safe_methods() || !head.method.is_safe();
-    match policy.when(head) {
-        When::Never => When::Never,
-        when if is_spoken_for => when,
-        _ => When::Preferred,
-    }
-}
-
-/// What is to be done with one request.
+/// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Plan {
-    /// Hand it to the inner service as it is.
-    Pass,
-    /// Answer 202, or refuse.
-    Now,
-    /// Answer inline within so long, else 202.
-    Within(Duration),
+pub(crate) enum Schedule {
+    /// It passes through to the inner service.
+    PassThrough,
+    /// It is answered 202 at once, or refused.
+    AcceptNow,
+    /// It is answered inline within this time, else 202.
+    InlineWithin(Duration),
 }
 
 impl When {
-    pub(crate) fn plan(self, prefer: &Prefer) -> Plan {
+    pub(crate) fn schedule(self, prefer: &Prefer) -> Schedule {
         match (self, prefer.respond_async, prefer.wait) {
-            (Self::Never, _, _) | (Self::Preferred, false, _) => Plan::Pass,
-            (_, _, Some(wait)) => Plan::Within(wait),
-            (_, true, None) | (Self::Always, false, None) => Plan::Now,
-            (Self::After(delay), false, None) => Plan::Within(delay),
+            (Self::Never, _, _) | (Self::Preferred, false, _) => Schedule::PassThrough,
+            (_, _, Some(wait)) => Schedule::InlineWithin(wait),
+            (_, true, None) | (Self::Always, false, None) => Schedule::AcceptNow,
+            (Self::After(delay), false, None) => Schedule::InlineWithin(delay),
         }
     }
 }
@@ -123,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_when_and_preference_holds() {
+    fn schedule_follows_the_documented_table() {
         let (delay, wait) = (Duration::from_millis(300), Duration::from_secs(5));
         let prefer = |respond_async, wait| Prefer {
             respond_async,
@@ -135,15 +74,19 @@ mod tests {
             prefer(true, Some(wait)),
             prefer(false, Some(wait)),
         ];
-        let (pass, now, waits) = (Plan::Pass, Plan::Now, Plan::Within(wait));
+        let (pass, now) = (Schedule::PassThrough, Schedule::AcceptNow);
+        let (waits, delayed) = (
+            Schedule::InlineWithin(wait),
+            Schedule::InlineWithin(delay),
+        );
         for (when, row) in [
             (When::Always, [now, now, waits, waits]),
-            (When::After(delay), [Plan::Within(delay), now, waits, waits]),
+            (When::After(delay), [delayed, now, waits, waits]),
             (When::Preferred, [pass, now, waits, pass]),
             (When::Never, [pass, pass, pass, pass]),
         ] {
-            for (prefer, plan) in columns.iter().zip(row) {
-                assert_eq!(when.plan(prefer), plan, "{when:?}, {prefer:?}");
+            for (prefer, schedule) in columns.iter().zip(row) {
+                assert_eq!(when.schedule(prefer), schedule, "{when:?}, {prefer:?}");
             }
         }
     }

@@ -1,15 +1,17 @@
+//! The digest that keys, fingerprints and owners are kept as.
+
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
-/// The first 128 bits of a SHA-256: what is kept of a text that is only compared.
+/// The first 128 bits of a SHA-256: what is kept of text that is only compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Digest([u8; 16]);
+pub(super) struct Digest([u8; 16]);
 
 impl Digest {
-    /// Each part goes in with its length before it, so that no two lists of parts are alike.
-    pub(crate) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+    /// Hashes each part with its length in front, so that two different lists of parts differ.
+    pub(super) fn new<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hash = Sha256::new();
         for part in parts {
             hash.update((part.len() as u64).to_be_bytes());
@@ -20,7 +22,11 @@ impl Digest {
         Self(digest)
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
@@ -56,20 +62,18 @@ mod tests {
     use super::Digest;
 
     #[test]
-    fn a_digest_is_read_back_from_its_text() {
+    fn digest_round_trips_through_its_text() {
         for bytes in [[0; 16], [0xfe; 16], [7; 16]] {
             let digest = Digest(bytes);
-            let text = serde_json::to_string(&digest).expect("a text");
+            let text = serde_json::to_string(&digest).expect("text");
             assert_eq!(serde_json::from_str::<Digest>(&text).expect("hex"), digest);
         }
     }
 
     #[test]
-    fn where_one_part_ends_makes_a_difference() {
-        assert_ne!(
-            Digest::of([&b"ab"[..], b"c"]),
-            Digest::of([&b"a"[..], b"bc"])
-        );
-        assert_eq!(Digest::of([&b"ab"[..]]), Digest::of([&b"ab"[..]]));
+    fn boundaries_between_parts_count() {
+        let split = Digest::new([&b"ab"[..], b"c"]);
+        assert_ne!(split, Digest::new([&b"a"[..], b"bc"]));
+        assert_eq!(split, Digest::new([&b"ab"[..], b"c"]));
     }
 }

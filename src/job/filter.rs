@@ -1,23 +1,23 @@
-use std::{error, fmt, str::FromStr};
+//! Which jobs to list, and a page of them.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use super::{cursor::Cursor, owner::Owner, snapshot::Snapshot, state::Status};
 
-use super::owner::Owner;
-use crate::job::{JobId, Snapshot, Status};
+/// The maximum number of jobs in a page.
+const MAX_PAGE_JOBS: usize = 1_000;
 
-/// The most jobs that a page can have.
-const MAX_LIMIT: usize = 1_000;
+/// The default number of jobs in a page.
+const DEFAULT_PAGE_JOBS: usize = 100;
 
-/// Which jobs to list: [`Jobs::list`](crate::Jobs::list).
+/// Selects the jobs that [`Jobs::list`](crate::Jobs::list) returns.
 ///
-/// The default is every job, a hundred a page.
+/// The default selects every job, a hundred a page.
 #[derive(Debug, Clone)]
 #[must_use = "a filter does nothing until it is given to `Jobs::list`"]
 pub struct Filter {
-    pub(crate) owner: Option<Owner>,
-    pub(crate) status: Option<Status>,
-    pub(crate) limit: usize,
-    pub(crate) after: Option<Cursor>,
+    owner: Option<Owner>,
+    status: Option<Status>,
+    limit: usize,
+    after: Option<Cursor>,
 }
 
 impl Default for Filter {
@@ -25,129 +25,129 @@ impl Default for Filter {
         Self {
             owner: None,
             status: None,
-            limit: 100,
+            limit: DEFAULT_PAGE_JOBS,
             after: None,
         }
     }
 }
 
 impl Filter {
-    /// Every job.
+    /// Creates a filter that selects every job.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Only jobs of this owner. Default: of all, and of none.
+    /// Selects jobs of this owner only. Default: jobs of all owners and of none.
     pub fn owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
         self
     }
 
-    /// Only jobs of this status. Default: of all.
+    /// Selects jobs of this status only. Default: all.
     pub fn status(mut self, status: Status) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// How many jobs a page has at most, from 1 to 1,000. Default: 100.
+    /// Sets the maximum number of jobs in a page, from 1 to 1,000. Default: 100.
     pub fn limit(mut self, jobs: usize) -> Self {
-        self.limit = jobs.clamp(1, MAX_LIMIT);
+        self.limit = jobs.clamp(1, MAX_PAGE_JOBS);
         self
     }
 
-    /// Goes on behind a page that was had before.
+    /// Continues after an earlier page: selects jobs older than this position only.
     pub fn after(mut self, cursor: Cursor) -> Self {
         self.after = Some(cursor);
         self
     }
 
-    /// Whether a job is one of those asked for, on whichever page.
-    pub(crate) fn admits(&self, job: &Snapshot) -> bool {
+    /// Returns the owner whose jobs are selected, if there is one.
+    pub fn get_owner(&self) -> Option<Owner> {
+        self.owner
+    }
+
+    /// Returns the status of the jobs that are selected, if there is one.
+    pub fn get_status(&self) -> Option<Status> {
+        self.status
+    }
+
+    /// Returns the maximum number of jobs in a page.
+    pub fn get_limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Returns the position that the page continues after, if there is one.
+    pub fn get_after(&self) -> Option<Cursor> {
+        self.after
+    }
+
+    /// Returns `true` if this selects the job, whichever page it is on.
+    pub fn matches(&self, job: &Snapshot) -> bool {
         self.status.is_none_or(|status| job.status == status)
             && self.owner.is_none_or(|owner| job.owner == Some(owner))
     }
+
+    /// Selects a page from all jobs, given in any order: the newest first.
+    ///
+    /// It looks at every job, which suits a store with few of them.
+    pub fn page(&self, jobs: impl IntoIterator<Item = Snapshot>) -> Page {
+        let mut selected: Vec<(Cursor, Snapshot)> = jobs
+            .into_iter()
+            .filter(|job| self.matches(job))
+            .map(|job| (Cursor::from(&job), job))
+            .filter(|(cursor, _)| self.after.is_none_or(|after| *cursor < after))
+            .collect();
+        selected.sort_by(|(one, _), (other, _)| other.cmp(one));
+        let has_more = selected.len() > self.limit;
+        selected.truncate(self.limit);
+        let next = selected.last().filter(|_| has_more);
+        Page {
+            next: next.map(|(cursor, _)| *cursor),
+            jobs: selected.into_iter().map(|(_, job)| job).collect(),
+        }
+    }
 }
 
-/// Some jobs, the newest first.
+/// Some of the jobs that a [`Filter`] selects, the newest first.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Page {
     /// The jobs.
     pub jobs: Vec<Snapshot>,
-    /// Where to go on, if there are more.
+    /// Where the next page begins, if there are more jobs.
     pub next: Option<Cursor>,
 }
 
-/// A place in the list of jobs. It stays right while jobs come and go.
-///
-/// Its text form is for clients: short, and safe in a URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor {
-    /// When the job before this place was made, in milliseconds since the epoch of Unix.
-    pub(crate) created_at: u64,
-    pub(crate) id: JobId,
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let created_at = URL_SAFE_NO_PAD.encode(self.created_at.to_be_bytes());
-        write!(f, "{created_at}{}", self.id)
+impl Page {
+    /// Creates a page.
+    pub fn new(jobs: Vec<Snapshot>, next: Option<Cursor>) -> Self {
+        Self { jobs, next }
     }
 }
-
-impl FromStr for Cursor {
-    type Err = ParseCursorError;
-
-    /// # Errors
-    ///
-    /// Any text that no [`Page`] has given out.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (created_at, id) = text.split_at_checked(11).ok_or(ParseCursorError(()))?;
-        let created_at = URL_SAFE_NO_PAD.decode(created_at).ok();
-        let created_at = created_at.and_then(|bytes| bytes.try_into().ok());
-        match (created_at, id.parse()) {
-            (Some(created_at), Ok(id)) => Ok(Self {
-                created_at: u64::from_be_bytes(created_at),
-                id,
-            }),
-            _ => Err(ParseCursorError(())),
-        }
-    }
-}
-
-/// A text that is no [`Cursor`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParseCursorError(());
-
-impl fmt::Display for ParseCursorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a cursor that a page has given out")
-    }
-}
-
-impl error::Error for ParseCursorError {}
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::job::JobId;
 
     #[test]
-    fn a_cursor_is_read_back_from_its_text_and_nothing_else_is() {
-        let created_at = 1_795_000_000_120;
-        let cursor = Cursor {
-            created_at,
-            id: JobId::random(),
-        };
-        let text = cursor.to_string();
-        assert_eq!(text.parse(), Ok(cursor));
-        for text in [
-            "",
-            "x",
-            &text[1..],
-            &format!("{text}A"),
-            "é".repeat(17).as_str(),
-        ] {
-            assert!(text.parse::<Cursor>().is_err(), "{text}");
+    fn pages_list_each_job_once_newest_first() {
+        let now = std::time::SystemTime::now();
+        let jobs = (0..5).map(|age| Snapshot::new(JobId::random(), now - Duration::from_secs(age)));
+        let jobs: Vec<Snapshot> = jobs.collect();
+        let expected: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        let mut filter = Filter::new().limit(2);
+        let mut listed = Vec::new();
+        loop {
+            let page = filter.page(jobs.iter().rev().cloned());
+            listed.extend(page.jobs.iter().map(|job| job.id));
+            match page.next {
+                Some(next) => filter = filter.after(next),
+                None => break,
+            }
         }
+        assert_eq!(listed, expected);
     }
 }

@@ -210,7 +210,7 @@ impl CallScope {
     }
 
     /// The call has become a job.
-    pub(crate) fn accepted(&mut self, id: JobId) {
+    pub(crate) fn accept(&mut self, id: JobId) {
         self.id = Some(id);
         if let Some(handle) = &self.handle {
             handle.shared.reported.lock().id = Some(id);

@@ -1,47 +1,49 @@
+//! The id of a job.
+
 use std::{
+    borrow::Cow,
     error, fmt,
     hash::{Hash, Hasher},
     str::FromStr,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// The length of an id as text: 128 bits in base64url without padding.
-const LEN: usize = 22;
+const TEXT_LEN: usize = 22;
 
 /// An id as text.
-pub(crate) type IdText = [u8; LEN];
+pub(crate) type IdText = [u8; TEXT_LEN];
 
-/// Names one job, and is the capability to see it.
+/// The id of a job, which is the capability to see it.
 ///
 /// 128 bits from a cryptographic generator, written as 22 characters of base64url (RFC 4648 §5)
-/// without padding. There is neither a time nor a counter in it: who has not been told an id cannot
-/// guess one.
+/// without padding. It contains neither a time nor a counter, so it cannot be guessed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 // Two halves rather than one `u128`, whose alignment of 16 would pad every map entry.
 pub struct JobId([u64; 2]);
 
 impl JobId {
-    /// A new id that nobody can guess.
+    /// Creates an id that cannot be guessed.
     ///
-    /// The generator is `rand`'s, one a thread: seeded by the operating system and a cipher from
-    /// there on, so that an id costs no system call.
+    /// Each thread has a generator that the operating system seeds, so an id costs no system call.
     pub fn random() -> Self {
         Self(rand::random())
     }
 
     pub(crate) fn encode(self) -> IdText {
-        let mut text = [0; LEN];
+        let mut text = [0; TEXT_LEN];
         let bits = (u128::from(self.0[0]) << 64) | u128::from(self.0[1]);
         let written = URL_SAFE_NO_PAD.encode_slice(bits.to_be_bytes(), &mut text);
-        debug_assert_eq!(written.ok(), Some(LEN));
+        debug_assert_eq!(written.ok(), Some(TEXT_LEN));
         text
     }
 }
 
 impl Hash for JobId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // All bits are random: half of them tell ids apart as well as all.
+        // All bits are random, so half of them are enough.
         state.write_u64(self.0[0]);
     }
 }
@@ -61,13 +63,13 @@ impl fmt::Debug for JobId {
 impl FromStr for JobId {
     type Err = ParseJobIdError;
 
-    /// Reads an id in its one spelling.
+    /// Parses the only text of an id.
     ///
     /// # Errors
     ///
-    /// Any other text than the 22 characters that [`Display`](fmt::Display) writes.
+    /// Fails for any text that [`Display`](fmt::Display) does not write.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() != LEN {
+        if text.len() != TEXT_LEN {
             return Err(ParseJobIdError(()));
         }
         let mut bits = [0; 16];
@@ -81,13 +83,26 @@ impl FromStr for JobId {
     }
 }
 
-/// A text that is no [`JobId`].
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The error of parsing a [`JobId`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseJobIdError(());
 
 impl fmt::Display for ParseJobIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a job id: 22 characters of base64url are expected")
+        f.write_str("invalid job id: expected 22 characters of base64url")
     }
 }
 
@@ -101,20 +116,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_is_read_back_from_its_text(bits: [u64; 2]) {
+        fn id_round_trips_through_its_text(bits: [u64; 2]) {
             let id = JobId(bits);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
+            let json = serde_json::to_string(&id).expect("text");
+            prop_assert_eq!(serde_json::from_str::<JobId>(&json).expect("text"), id);
         }
 
         #[test]
-        fn an_id_has_one_spelling(text in "[A-Za-z0-9_-]{22}") {
+        fn id_has_only_one_text(text in "[A-Za-z0-9_-]{22}") {
             if let Ok(id) = text.parse::<JobId>() {
                 prop_assert_eq!(id.to_string(), text);
             }
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text: String) {
+        fn parser_panics_on_no_text(text: String) {
             let _ = text.parse::<JobId>();
         }
     }

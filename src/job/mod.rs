@@ -1,20 +1,25 @@
-//! One job: its id, its states, what is known of it, and how the inner service sees it.
+//! One job: its id, its states, its snapshots, and the handle that the inner service has.
 
+mod callback;
+mod cursor;
 mod digest;
 mod filter;
 mod handle;
 mod id;
+mod key;
 mod owner;
 mod snapshot;
 mod state;
 
-pub(crate) use handle::CallScope;
-pub use handle::{JobHandle, Progress};
-pub(crate) use id::IdText;
-pub use id::{JobId, ParseJobIdError};
-pub use snapshot::{Failure, ResponseHead, Snapshot};
-pub use state::{ErrorCode, Event, Status};
-
-pub(crate) use digest::Digest;
-pub use filter::{Cursor, Filter, Page, ParseCursorError};
-pub use owner::Owner;
+pub use self::{
+    callback::CallbackTarget,
+    cursor::{Cursor, ParseCursorError},
+    filter::{Filter, Page},
+    handle::{JobHandle, Progress},
+    id::{JobId, ParseJobIdError},
+    key::{Fingerprint, Key},
+    owner::Owner,
+    snapshot::{Failure, ResponseHead, Snapshot},
+    state::{ErrorCode, Event, ParseErrorCodeError, ParseStatusError, Status},
+};
+pub(crate) use self::{handle::CallScope, id::IdText, key::InvalidKey};

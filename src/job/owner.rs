@@ -1,25 +1,40 @@
+//! The principal that a job belongs to.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 
-/// Whom a job belongs to.
+/// The principal that a job belongs to.
 ///
-/// Made from whatever names a principal to the application: a user's id, a tenant, an API key's. Only
-/// its SHA-256 is kept, cut to 128 bits.
+/// Created from whatever identifies a principal to the application: a user's id, a tenant, the id of
+/// an API key. Only its SHA-256 is kept, truncated to 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(Digest);
 
 impl Owner {
-    /// The owner of this name. Equal names are the same owner.
+    /// Creates the owner of this name. Equal names are the same owner.
     pub fn new(name: impl AsRef<[u8]>) -> Self {
-        Self(Digest::of([name.as_ref()]))
+        Self(Digest::new([name.as_ref()]))
     }
 
-    pub(crate) fn digest(&self) -> &Digest {
-        &self.0
+    /// Restores an owner from [`as_bytes`](Self::as_bytes).
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Digest::from_bytes(bytes))
+    }
+
+    /// Returns the digest of the owner's name.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for Owner {
+    /// Writes the digest in hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

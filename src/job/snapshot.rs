@@ -1,51 +1,150 @@
-use std::time::SystemTime;
+//! A job at one of its revisions.
 
-use http::{HeaderValue, StatusCode};
-use tokio::time::Instant;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use super::owner::Owner;
-use super::{ErrorCode, JobId, Progress, Status};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{
+    callback::CallbackTarget,
+    handle::Progress,
+    id::JobId,
+    owner::Owner,
+    state::{ErrorCode, Event, Status},
+};
 use crate::estimate::Kind;
 
-/// All that can be told about a job at one of its revisions.
+/// A job at one of its revisions.
+///
+/// A store keeps a job as it likes. It creates a snapshot with [`new`](Self::new), assigns what it
+/// knows, and moves it on with [`start`](Self::start), [`update`](Self::update) and
+/// [`end`](Self::end).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The job's name.
+    /// The job's id.
     pub id: JobId,
-    /// Whom it belongs to.
+    /// The principal that the job belongs to, if there is one.
     pub owner: Option<Owner>,
-    /// Counts the job's changes, from 1; two snapshots of one revision are equal.
+    /// What the job is, in words for people.
+    pub title: Option<Arc<str>>,
+    /// The addresses that are notified of the job.
+    pub callbacks: Option<Arc<[CallbackTarget]>>,
+    /// The number of the job's change, from 1. Two snapshots of one revision are equal, except for
+    /// their age.
     pub revision: u64,
-    /// Where the job stands.
+    /// The job's status.
     pub status: Status,
-    /// When the request was taken, by the monotonic clock: what the job's age is told from.
-    pub created: Instant,
-    /// When the request was taken, by the clock on the wall.
+    /// The number of times that the inner service was called for this job.
+    pub attempt: u32,
+    /// The time since the request was taken, when the snapshot was read. It is measured by a monotonic
+    /// clock if the store can.
+    pub age: Duration,
+    /// When the request was taken.
     pub created_at: SystemTime,
     /// When the inner service was called.
     pub started_at: Option<SystemTime>,
     /// When the job ended.
     pub finished_at: Option<SystemTime>,
-    /// Until when an ended job is kept; less where its memory is needed.
+    /// When an ended job expires. It may be evicted earlier for memory.
     pub expires_at: Option<SystemTime>,
-    /// What kind of request it was made of, which its estimate comes from; only while it is unfinished.
+    /// The kind of the request, which its estimate is based on. A store may drop it at the end.
     pub kind: Option<Kind>,
-    /// When an unfinished job may be done, as far as that can be told.
+    /// When an unfinished job is expected to end.
     pub estimated_finish_at: Option<SystemTime>,
-    /// What the inner service last told.
+    /// What the inner service reported last.
     pub progress: Progress,
-    /// The head of the response, where the job ended with one.
+    /// The head of the response, if the job ended with one.
     pub response: Option<ResponseHead>,
     /// Why the job failed or was canceled.
     pub error: Option<Failure>,
 }
 
-/// The part of a kept response that the status document shows.
+impl Snapshot {
+    /// Creates the first revision of a queued job without an owner, whose request was taken at
+    /// `created_at`.
+    ///
+    /// Its age is the time since then by the system clock.
+    pub fn new(id: JobId, created_at: SystemTime) -> Self {
+        Self {
+            id,
+            owner: None,
+            title: None,
+            callbacks: None,
+            revision: 1,
+            status: Status::Queued,
+            attempt: 0,
+            age: created_at.elapsed().unwrap_or_default(),
+            created_at,
+            started_at: None,
+            finished_at: None,
+            expires_at: None,
+            kind: None,
+            estimated_finish_at: None,
+            progress: Progress::default(),
+            response: None,
+            error: None,
+        }
+    }
+
+    /// Moves a queued job to running, at a new revision. Returns `false` if it is not queued.
+    pub fn start(&mut self, at: SystemTime) -> bool {
+        let Some(status) = self.status.next(Event::Started) else {
+            return false;
+        };
+        self.revision += 1;
+        self.status = status;
+        self.attempt += 1;
+        self.started_at = Some(at);
+        true
+    }
+
+    /// Replaces progress and estimate, at a new revision. Returns `false` if the job has ended.
+    pub fn update(&mut self, progress: Progress, estimated_finish_at: Option<SystemTime>) -> bool {
+        if self.status.is_ended() {
+            return false;
+        }
+        self.revision += 1;
+        self.progress = progress;
+        self.estimated_finish_at = estimated_finish_at;
+        true
+    }
+
+    /// Ends the job, at a new revision. Returns `false`, and changes nothing, if it has ended.
+    ///
+    /// `response` is the head of the response for [`Event::Responded`], and is ignored otherwise.
+    pub fn end(
+        &mut self,
+        event: Event,
+        response: Option<ResponseHead>,
+        finished_at: SystemTime,
+        expires_at: SystemTime,
+    ) -> bool {
+        let next = self.status.next(event);
+        let Some(status) = next.filter(|status| status.is_ended()) else {
+            return false;
+        };
+        self.revision += 1;
+        self.status = status;
+        self.finished_at = Some(finished_at);
+        self.expires_at = Some(expires_at);
+        self.estimated_finish_at = None;
+        self.error = Failure::from_event(event);
+        self.response = match event {
+            Event::Responded(_) => response,
+            Event::Started | Event::NoResponse(_) => None,
+        };
+        true
+    }
+}
+
+/// The part of a stored response that the status document shows.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ResponseHead {
-    /// The response's status.
+    /// The status of the response.
     pub status: StatusCode,
     /// Its `Content-Type`.
     pub content_type: Option<HeaderValue>,
@@ -53,12 +152,63 @@ pub struct ResponseHead {
     pub content_length: u64,
 }
 
+impl ResponseHead {
+    /// Creates the head of a response whose body has this length in bytes.
+    pub fn new(status: StatusCode, headers: &HeaderMap, content_length: u64) -> Self {
+        let content_type = headers.get(header::CONTENT_TYPE).cloned();
+        Self {
+            status,
+            content_type,
+            content_length,
+        }
+    }
+}
+
 /// Why a job failed or was canceled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// For programs.
+    /// The reason, for programs.
     pub code: ErrorCode,
-    /// The status, where there is a response ([`ErrorCode::HttpError`]).
+    /// The status of the response, for [`ErrorCode::HttpError`].
     pub status: Option<StatusCode>,
+}
+
+impl Failure {
+    /// Creates a failure. `status` is the status of the response, for [`ErrorCode::HttpError`].
+    pub fn new(code: ErrorCode, status: Option<StatusCode>) -> Self {
+        Self { code, status }
+    }
+
+    /// Returns the failure that an event is, if it is one.
+    pub fn from_event(event: Event) -> Option<Self> {
+        match event {
+            Event::NoResponse(code) => Some(Self::new(code, None)),
+            Event::Responded(status) if status.as_u16() >= 400 => {
+                Some(Self::new(ErrorCode::HttpError, Some(status)))
+            }
+            Event::Responded(_) | Event::Started => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_end_of_a_snapshot_holds() {
+        let now = SystemTime::now();
+        let mut job = Snapshot::new(JobId::random(), now);
+        assert!(job.start(now) && !job.start(now));
+        assert!(job.end(Event::Responded(StatusCode::NOT_FOUND), None, now, now));
+        let code = job.error.map(|failure| failure.code);
+        assert_eq!(
+            (job.status, code),
+            (Status::Failed, Some(ErrorCode::HttpError))
+        );
+        assert!(!job.end(Event::NoResponse(ErrorCode::Panic), None, now, now));
+        assert!(!job.update(Progress::default(), None));
+        assert_eq!(job.revision, 3);
+    }
 }

@@ -1,9 +1,11 @@
-use std::fmt;
+//! The states of a job, and the events that move it from one to the next.
+
+use std::{error, fmt, str::FromStr};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Where a job stands.
+/// The status of a job.
 ///
 /// ```text
 /// queued ──► running ──► succeeded
@@ -13,25 +15,34 @@ use serde::{Deserialize, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted; the inner service has not been called yet (it is not ready).
+    /// Accepted, but the inner service has not been called yet.
     Queued,
     /// The inner service has been called.
     Running,
     /// Ended with a response whose status is below 400.
     Succeeded,
-    /// Ended with a response of 400 or above, or with none.
+    /// Ended with a response whose status is 400 or above, or without a response.
     Failed,
-    /// Ended by a client, or by [`Jobs::cancel`](crate::Jobs::cancel).
+    /// Canceled by a client, or by [`Jobs::cancel`](crate::Jobs::cancel).
     Canceled,
 }
 
 impl Status {
-    /// Whether the job has ended. An ended job never changes again.
+    /// Every status.
+    const ALL: [Self; 5] = [
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Canceled,
+    ];
+
+    /// Returns `true` if the job has ended. An ended job never changes again.
     pub fn is_ended(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// The word of the status document.
+    /// Returns the word of the status document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -42,31 +53,19 @@ impl Status {
         }
     }
 
-    /// The status of this word.
-    pub(crate) fn of(word: &str) -> Option<Self> {
-        let all = [
-            Self::Queued,
-            Self::Running,
-            Self::Succeeded,
-            Self::Failed,
-            Self::Canceled,
-        ];
-        all.into_iter().find(|status| status.as_str() == word)
-    }
-
-    /// The state after `event`, or `None` where the event comes too late to change anything.
+    /// Returns the status after `event`, or `None` if the event comes too late to change anything.
     ///
-    /// This is the whole state machine; stores apply it, each in its own atomic step.
+    /// This is the whole state machine. Each store applies it in an atomic step of its own.
     pub fn next(self, event: Event) -> Option<Self> {
         match (self, event) {
             (Self::Queued, Event::Started) => Some(Self::Running),
             (Self::Queued | Self::Running, Event::Responded(status)) if status.as_u16() < 400 => {
                 Some(Self::Succeeded)
             }
-            (Self::Queued | Self::Running, Event::Broke(ErrorCode::Canceled)) => {
+            (Self::Queued | Self::Running, Event::NoResponse(ErrorCode::Canceled)) => {
                 Some(Self::Canceled)
             }
-            (Self::Queued | Self::Running, Event::Responded(_) | Event::Broke(_)) => {
+            (Self::Queued | Self::Running, Event::Responded(_) | Event::NoResponse(_)) => {
                 Some(Self::Failed)
             }
             (Self::Running, Event::Started)
@@ -81,21 +80,46 @@ impl fmt::Display for Status {
     }
 }
 
+impl FromStr for Status {
+    type Err = ParseStatusError;
+
+    /// # Errors
+    ///
+    /// Fails for any text that [`as_str`](Self::as_str) does not return.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        let found = all.find(|status| status.as_str() == text);
+        found.ok_or(ParseStatusError(()))
+    }
+}
+
+/// The error of parsing a [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseStatusError(());
+
+impl fmt::Display for ParseStatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown job status")
+    }
+}
+
+impl error::Error for ParseStatusError {}
+
 impl Serialize for Status {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
 }
 
-/// What can happen to a job.
+/// An event that changes a job's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The inner service was called.
     Started,
-    /// The inner service's response is complete, its body included.
+    /// The inner service's response is complete, including its body.
     Responded(StatusCode),
     /// The job ends without a response.
-    Broke(ErrorCode),
+    NoResponse(ErrorCode),
 }
 
 /// Why a job failed or was canceled: `error.code` of the status document.
@@ -103,29 +127,43 @@ pub enum Event {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// `http_error`: the inner service answered with a status of 400 or above. The response is kept.
+    /// `http_error`: the inner service responded with a status of 400 or above. The response is kept.
     HttpError,
-    /// `panic`: the inner service panicked, in its call, its future or its response body.
+    /// `panic`: the inner service panicked in its call, its future or its response body.
     Panic,
-    /// `timeout`: the job outlived the registry's limit.
+    /// `timeout`: the job exceeded the registry's time limit.
     Timeout,
-    /// `inner_error`: the inner service returned an error. What it says goes to the log, never to
-    /// the client. Also an answer of 101 (Switching Protocols), which no job can keep.
+    /// `inner_error`: the inner service returned an error, which is logged and never sent to the
+    /// client. Also a response of 101 (Switching Protocols), which a job cannot keep.
     InnerError,
-    /// `body_error`: the response's body broke, or its length was not the one declared.
+    /// `body_error`: the response's body ended with an error, or its length differs from the declared
+    /// one.
     BodyError,
-    /// `result_too_large`: the response is over the limit for one, or there is no room for it.
+    /// `result_too_large`: the response exceeds the size limit, or there is no room for it.
     ResultTooLarge,
-    /// `canceled`: somebody canceled it.
+    /// `canceled`: a client or the application canceled the job.
     Canceled,
-    /// `shutdown`: the process that ran the job went away in good order.
+    /// `shutdown`: the process that ran the job shut down before the call ended.
     Shutdown,
-    /// `lost`: the process that ran the job is gone, and running it again would not be safe.
+    /// `lost`: the process that ran the job is gone, and running it again is not safe.
     Lost,
 }
 
 impl ErrorCode {
-    /// The word of the status document.
+    /// Every code.
+    const ALL: [Self; 9] = [
+        Self::HttpError,
+        Self::Panic,
+        Self::Timeout,
+        Self::InnerError,
+        Self::BodyError,
+        Self::ResultTooLarge,
+        Self::Canceled,
+        Self::Shutdown,
+        Self::Lost,
+    ];
+
+    /// Returns the word of the status document.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HttpError => "http_error",
@@ -140,26 +178,28 @@ impl ErrorCode {
         }
     }
 
-    /// One sentence for a person, with nothing in it that the inner service or a client said.
+    /// Returns one sentence for people. It contains nothing that the inner service or a client sent.
     pub fn message(self) -> &'static str {
         match self {
-            Self::HttpError => "The service answered with an error; it is kept as the result.",
-            Self::Panic => "The service stopped unexpectedly while working on this request.",
-            Self::Timeout => "The work took longer than is allowed here.",
-            Self::InnerError => "The service could not be reached or gave up.",
+            Self::HttpError => "The service responded with an error, which is kept as the result.",
+            Self::Panic => "The service stopped unexpectedly while it worked on this request.",
+            Self::Timeout => "The work took longer than this server allows.",
+            Self::InnerError => "The service could not be reached, or gave up.",
             Self::BodyError => "The service's response broke off before its end.",
-            Self::ResultTooLarge => "The result is larger than can be kept here.",
+            Self::ResultTooLarge => "The result is larger than this server can keep.",
             Self::Canceled => "The job was canceled.",
             Self::Shutdown => {
-                "The server shut down before the work was done. Find out what was done before submitting it again."
+                "The server shut down before the work was done. \
+                 Check what was done before you submit it again."
             }
             Self::Lost => {
-                "The server working on this was lost. Find out what was done before submitting it again."
+                "The server that worked on this was lost. \
+                 Check what was done before you submit it again."
             }
         }
     }
 
-    /// The status that stands for the missing response at `…/result`.
+    /// Returns the status that `…/result` has if there is no response.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -176,6 +216,31 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+impl FromStr for ErrorCode {
+    type Err = ParseErrorCodeError;
+
+    /// # Errors
+    ///
+    /// Fails for any text that [`as_str`](Self::as_str) does not return.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        let found = all.find(|code| code.as_str() == text);
+        found.ok_or(ParseErrorCodeError(()))
+    }
+}
+
+/// The error of parsing an [`ErrorCode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParseErrorCodeError(());
+
+impl fmt::Display for ParseErrorCodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unknown error code")
+    }
+}
+
+impl error::Error for ParseErrorCodeError {}
+
 #[cfg(test)]
 mod tests {
     use proptest::{collection::vec, prelude::*, sample::select};
@@ -183,27 +248,19 @@ mod tests {
     use super::*;
 
     fn events() -> impl Strategy<Value = Event> {
-        let codes = select(vec![
-            ErrorCode::Panic,
-            ErrorCode::Timeout,
-            ErrorCode::InnerError,
-            ErrorCode::BodyError,
-            ErrorCode::ResultTooLarge,
-            ErrorCode::Canceled,
-            ErrorCode::Shutdown,
-            ErrorCode::Lost,
-        ]);
+        // All but `HttpError`, which comes with a response.
+        let codes = select(&ErrorCode::ALL[1..]);
         prop_oneof![
             Just(Event::Started),
             (200_u16..600)
                 .prop_map(|code| Event::Responded(StatusCode::from_u16(code).expect("in range"))),
-            codes.prop_map(Event::Broke),
+            codes.prop_map(Event::NoResponse),
         ]
     }
 
     proptest! {
         #[test]
-        fn the_first_end_is_the_only_one(events in vec(events(), 0..12)) {
+        fn first_end_is_the_only_one(events in vec(events(), 0..12)) {
             let mut status = Status::Queued;
             let mut end = None;
             for event in events {
@@ -225,7 +282,20 @@ mod tests {
     }
 
     #[test]
-    fn the_status_code_tells_success_from_failure() {
+    fn words_round_trip() {
+        for status in Status::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+        }
+        for code in ErrorCode::ALL {
+            assert_eq!(code.as_str().parse(), Ok(code));
+            let json = serde_json::to_string(&code).expect("a word");
+            assert_eq!(json, format!("\"{code}\""));
+        }
+        assert!("Queued".parse::<Status>().is_err() && "".parse::<ErrorCode>().is_err());
+    }
+
+    #[test]
+    fn response_status_decides_success_or_failure() {
         for (code, status) in [
             (StatusCode::OK, Status::Succeeded),
             (StatusCode::FOUND, Status::Succeeded),

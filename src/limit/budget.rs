@@ -1,88 +1,127 @@
+//! The byte budget that everything kept in this process's memory shares.
+
 use std::{
-    fmt,
+    fmt, mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-#[cfg(feature = "nats")]
-use bytes::Bytes;
-
 use crate::telemetry;
 
-/// A number of bytes that everything kept in memory shares.
+/// A number of bytes that everything kept in this process's memory shares.
+///
+/// Clones share the same bytes.
 #[derive(Clone)]
 pub struct Budget {
     pool: Arc<Pool>,
 }
 
+/// What bytes of a [`Budget`] are used for.
+///
+/// A store may give each purpose a share of its own, and may let ended jobs go for some of them only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// The body of a request that is still being read and has not been accepted.
+    Upload,
+    /// A job: its record, and the request that it keeps until its call has ended.
+    Accepted,
+    /// The response of a job, while it is collected and for as long as it is kept.
+    Response,
+    /// Bytes of a stored response that were read into memory to be sent to a client.
+    Replay,
+}
+
 struct Pool {
-    /// Only a count: nothing else is read on the strength of it, so every access is `Relaxed`. The
-    /// update is one atomic step, so it never passes `limit`, whoever else reserves at the time.
+    /// Only a count: no other memory depends on it, so every access is `Relaxed`. The update is one
+    /// atomic step, so concurrent reservations never pass `limit`.
     used: AtomicUsize,
-    limit: usize,
+    /// The parts of `used`, by purpose. `Relaxed`, and read only for display.
+    by_purpose: [AtomicUsize; Purpose::COUNT],
+    /// Set once, when a registry is built. `Relaxed`: a reservation may see the value from before.
+    limit: AtomicUsize,
+}
+
+impl Purpose {
+    const COUNT: usize = 4;
 }
 
 impl Drop for Pool {
-    /// What was kept goes with who kept it.
+    /// Releases what is still charged from the gauge.
     fn drop(&mut self) {
         telemetry::released(*self.used.get_mut());
     }
 }
 
 impl Budget {
-    /// A budget of `limit` bytes, all of them free.
+    /// Creates a budget of `limit` bytes, all of them free.
     pub fn new(limit: usize) -> Self {
-        let used = AtomicUsize::new(0);
         Self {
-            pool: Arc::new(Pool { used, limit }),
+            pool: Arc::new(Pool {
+                used: AtomicUsize::new(0),
+                by_purpose: [const { AtomicUsize::new(0) }; Purpose::COUNT],
+                limit: AtomicUsize::new(limit),
+            }),
         }
     }
 
-    /// Takes `bytes` out, or nothing if so many are not free.
-    pub fn reserve(&self, bytes: usize) -> Option<Charge> {
-        self.pool.take(bytes).then(|| Charge {
+    /// Takes `bytes`, or returns `None` if fewer are free.
+    pub fn reserve(&self, bytes: usize, purpose: Purpose) -> Option<Charge> {
+        self.pool.take(bytes, purpose).then(|| Charge {
             pool: self.pool.clone(),
             bytes,
+            purpose,
         })
     }
 
-    /// How many bytes are taken.
+    /// Returns the number of bytes in use.
     pub fn used(&self) -> usize {
         self.pool.used.load(Ordering::Relaxed)
     }
 
-    /// How many bytes there are in all.
-    pub fn limit(&self) -> usize {
-        self.pool.limit
+    /// Returns the number of bytes in use for one purpose.
+    pub fn used_for(&self, purpose: Purpose) -> usize {
+        self.pool.by_purpose[purpose as usize].load(Ordering::Relaxed)
     }
 
-    /// Gives back what a [`Charge::keep`] left taken.
-    pub(crate) fn release(&self, bytes: usize) {
-        self.pool.release(bytes);
+    /// Returns the number of bytes in total.
+    pub fn limit(&self) -> usize {
+        self.pool.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of bytes in total.
+    ///
+    /// Bytes that are in use stay in use: after a lower limit, reservations fail until enough of
+    /// them have been released.
+    pub fn set_limit(&self, bytes: usize) {
+        self.pool.limit.store(bytes, Ordering::Relaxed);
     }
 }
 
 impl Pool {
-    fn take(&self, bytes: usize) -> bool {
+    fn take(&self, bytes: usize, purpose: Purpose) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
         let is_taken = self
             .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&used| used <= self.limit)
+                used.checked_add(bytes).filter(|&used| used <= limit)
             })
             .is_ok();
         if is_taken {
+            self.by_purpose[purpose as usize].fetch_add(bytes, Ordering::Relaxed);
             telemetry::reserved(bytes);
         }
         is_taken
     }
 
-    fn release(&self, bytes: usize) {
+    fn release(&self, bytes: usize, purpose: Purpose) {
         if bytes == 0 {
             return;
         }
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.by_purpose[purpose as usize].fetch_sub(bytes, Ordering::Relaxed);
         telemetry::released(bytes);
     }
 }
@@ -91,102 +130,116 @@ impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget")
             .field("used", &self.used())
-            .field("limit", &self.pool.limit)
+            .field("limit", &self.limit())
             .finish()
     }
 }
 
-/// Bytes taken from a [`Budget`]; given back when dropped.
-#[must_use = "the bytes are given back when this is dropped"]
+/// Bytes taken from a [`Budget`], released on drop.
+#[must_use = "dropping a charge releases its bytes"]
 pub struct Charge {
     pool: Arc<Pool>,
     bytes: usize,
+    purpose: Purpose,
 }
 
 impl Charge {
-    /// How many bytes this holds.
+    /// Returns the number of bytes this holds.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes over what `other`, of the same budget, holds.
+    /// Returns what the bytes are used for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Adds the bytes of `other`, a charge of the same budget, to this one and its purpose.
     pub fn merge(&mut self, mut other: Self) {
-        debug_assert!(Arc::ptr_eq(&self.pool, &other.pool), "two budgets");
-        self.bytes += std::mem::take(&mut other.bytes);
+        debug_assert!(
+            Arc::ptr_eq(&self.pool, &other.pool),
+            "charges of two budgets"
+        );
+        other.transfer(self.purpose);
+        self.bytes += mem::take(&mut other.bytes);
     }
 
-    /// Holds them for as long as anything is left of `bytes`.
-    #[cfg(feature = "nats")]
-    pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
-        struct Charged {
-            bytes: Bytes,
-            _charge: Charge,
-        }
-        impl AsRef<[u8]> for Charged {
-            fn as_ref(&self) -> &[u8] {
-                &self.bytes
-            }
-        }
-        Bytes::from_owner(Charged {
+    /// Splits off a charge of at most `bytes`.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self {
+            pool: self.pool.clone(),
             bytes,
-            _charge: self,
-        })
+            purpose: self.purpose,
+        }
     }
 
-    /// Leaves the bytes taken, for [`Budget::release`] to give back: who keeps a million of them
-    /// need not keep a million charges.
-    pub(crate) fn keep(mut self) -> usize {
-        std::mem::take(&mut self.bytes)
+    /// Uses the bytes for another purpose from now on.
+    pub fn transfer(&mut self, purpose: Purpose) {
+        if self.purpose != purpose {
+            let count = |purpose| &self.pool.by_purpose[purpose as usize];
+            count(self.purpose).fetch_sub(self.bytes, Ordering::Relaxed);
+            count(purpose).fetch_add(self.bytes, Ordering::Relaxed);
+            self.purpose = purpose;
+        }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.pool.release(self.bytes);
+        self.pool.release(self.bytes, self.purpose);
     }
 }
 
 impl fmt::Debug for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Charge").field(&self.bytes).finish()
+        f.debug_struct("Charge")
+            .field("bytes", &self.bytes)
+            .field("purpose", &self.purpose)
+            .finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Budget;
+    use super::*;
 
     #[test]
-    fn nothing_is_taken_beyond_the_limit_and_all_is_given_back() {
+    fn reservations_stop_at_the_limit() {
         let budget = Budget::new(100);
-        let mut some = budget.reserve(60).expect("free");
-        assert!(budget.reserve(41).is_none());
-        some.merge(budget.reserve(40).expect("free"));
-        assert_eq!((some.bytes(), budget.used()), (100, 100));
-        drop(some);
+        let mut charge = budget.reserve(60, Purpose::Upload).expect("free");
+        assert!(budget.reserve(41, Purpose::Upload).is_none());
+        charge.merge(budget.reserve(40, Purpose::Response).expect("free"));
+        assert_eq!((charge.bytes(), budget.used()), (100, 100));
+        drop(charge.split(30));
+        assert_eq!((charge.bytes(), budget.used()), (70, 70));
+        drop(charge);
         assert_eq!(budget.used(), 0);
-        assert!(budget.reserve(usize::MAX).is_none());
+        assert!(budget.reserve(usize::MAX, Purpose::Upload).is_none());
     }
 
     #[test]
-    fn what_is_kept_stays_taken_until_it_is_released() {
+    fn each_purpose_is_counted_by_itself() {
         let budget = Budget::new(100);
-        let kept = budget.reserve(70).expect("free").keep();
-        assert_eq!(budget.used(), 70);
-        budget.release(kept);
-        assert_eq!(budget.used(), 0);
+        let used = || [Purpose::Upload, Purpose::Accepted].map(|of| budget.used_for(of));
+        let mut charge = budget.reserve(60, Purpose::Upload).expect("free");
+        assert_eq!(used(), [60, 0]);
+        charge.transfer(Purpose::Accepted);
+        assert_eq!(used(), [0, 60]);
+        charge.merge(budget.reserve(10, Purpose::Upload).expect("free"));
+        assert_eq!(used(), [0, 70]);
+        drop(charge);
+        assert_eq!(used(), [0, 0]);
     }
 
-    #[cfg(feature = "nats")]
     #[test]
-    fn bytes_are_held_until_the_last_slice_of_them_is_gone() {
+    fn a_lower_limit_keeps_what_is_in_use() {
         let budget = Budget::new(100);
-        let charge = budget.reserve(100).expect("free");
-        let mut held = charge.hold(bytes::Bytes::from_static(b"some"));
-        let slice = held.split_to(2);
-        drop(held);
-        assert_eq!((&slice[..], budget.used()), (&b"so"[..], 100));
-        drop(slice);
-        assert_eq!(budget.used(), 0);
+        let charge = budget.reserve(60, Purpose::Accepted).expect("free");
+        budget.set_limit(50);
+        assert!(budget.reserve(1, Purpose::Accepted).is_none());
+        drop(charge);
+        assert!(budget.reserve(50, Purpose::Accepted).is_some());
     }
 }

@@ -1,14 +1,11 @@
 //! What this process may take on: unfinished jobs, and bytes of memory.
 
 mod budget;
-mod buffered;
+mod buffer;
 mod permits;
 
 pub use self::{
-    budget::{Budget, Charge},
-    buffered::Collected,
+    budget::{Budget, Charge, Purpose},
+    buffer::{BodyBuffer, BufferedBody},
 };
-pub(crate) use self::{
-    buffered::{Collect, CollectError},
-    permits::{Gate, Refused, Slot},
-};
+pub(crate) use self::permits::{Permit, PermitError, Permits};

@@ -1,259 +1,211 @@
+//! The permits of unfinished jobs, counted for the process and for each owner.
+
 use std::{
     fmt,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
-use crate::{job::Owner, stop::Interrupts, telemetry::Counted};
+use crate::{job::Owner, telemetry::Counted};
 
-/// Counts what this process has taken on and not finished, and closes for a shutdown.
+/// Counts the requests that this process has taken on and not finished.
 ///
-/// A [`Slot`] is taken before a request's body is read and given back when the call's future is
-/// gone, so the gate sees a job from its first byte on, and a canceled call as long as it still runs.
+/// A [`Permit`] is acquired before a request's body is read and released when the call's future is
+/// dropped. So the count covers a job from its first byte on, and a canceled call while it still runs.
 #[derive(Clone)]
-pub(crate) struct Gate {
-    shared: Arc<Shared>,
+pub(crate) struct Permits {
+    state: Arc<PermitState>,
 }
 
-struct Shared {
-    /// The number of slots out, and [`CLOSED`]. One word, so that "not closed and not full" is tested
-    /// and the slot taken in one step: no slot can slip out behind a drain that saw none.
-    /// `AcqRel` on the way down, so that what a call did is visible to who sees its slot come back.
-    state: AtomicUsize,
+struct PermitState {
+    /// The number of permits acquired, and [`CLOSED`]. One word, so that one step tests "not closed
+    /// and not full" and acquires: no permit can be acquired behind a drain that saw none.
+    /// `AcqRel` on release, so that a drain which sees the count fall sees what the call did.
+    acquired: AtomicUsize,
     limit: usize,
-    /// How many slots each owner has out, where that is limited; owners with none are not in it.
-    /// Guards are held for one count, while no other lock is.
+    /// The permits of each owner, if they are limited; owners without any are absent. Guards are
+    /// held for one count, while no other lock is.
     owners: DashMap<Owner, usize>,
     owner_limit: Option<usize>,
+    /// Notified when the count falls to zero after a close.
     emptied: Notify,
-    /// Tells that no more slots are given.
-    closing: CancellationToken,
-    /// Ends the calls that a drain did not wait for.
-    interrupts: Interrupts,
 }
 
-/// The bit of [`Shared::state`] that says no more slots are given.
+/// The bit of [`PermitState::acquired`] that stops further permits.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// How long a drain waits for the calls that it has ended to be gone.
-const LAST_WAIT: Duration = Duration::from_secs(1);
-
-/// Why there is no slot.
+/// Why a permit was not acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum PermitError {
     Full,
     OwnerFull,
     Draining,
 }
 
-impl Gate {
-    /// A gate for `limit` slots, of which one owner may have `owner_limit`.
+impl Permits {
+    /// Creates `limit` permits, of which one owner may hold `owner_limit`.
     pub(crate) fn new(limit: usize, owner_limit: Option<usize>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                state: AtomicUsize::new(0),
+            state: Arc::new(PermitState {
+                acquired: AtomicUsize::new(0),
                 limit: limit.min(CLOSED - 1),
                 owners: DashMap::new(),
                 owner_limit,
                 emptied: Notify::new(),
-                closing: CancellationToken::new(),
-                interrupts: Interrupts::default(),
             }),
         }
     }
 
-    pub(crate) fn enter(&self, owner: Option<Owner>) -> Result<Slot, Refused> {
-        let limit = self.shared.limit;
-        self.shared
-            .state
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
-                (state < limit).then_some(state + 1)
-            })
-            .map_err(|state| match state & CLOSED {
-                0 => Refused::Full,
-                _ => Refused::Draining,
-            })?;
-        let mut slot = Slot {
-            gate: self.clone(),
-            _counted: Counted::unfinished(),
-            owner: None,
-        };
-        if let (Some(limit), Some(owner)) = (self.shared.owner_limit, owner) {
-            match self.shared.owners.entry(owner) {
-                Entry::Occupied(mut slots) if *slots.get() < limit => *slots.get_mut() += 1,
-                Entry::Vacant(none) if limit > 0 => {
-                    none.insert(1);
+    /// Acquires a permit for a request of `owner`.
+    pub(crate) fn acquire(&self, owner: Option<Owner>) -> Result<Permit, PermitError> {
+        let mut permit = self.acquire_if(|acquired| acquired < self.state.limit)?;
+        if let (Some(limit), Some(owner)) = (self.state.owner_limit, owner) {
+            match self.state.owners.entry(owner) {
+                Entry::Occupied(mut count) if *count.get() < limit => *count.get_mut() += 1,
+                Entry::Vacant(entry) if limit > 0 => {
+                    entry.insert(1);
                 }
-                _ => return Err(Refused::OwnerFull),
+                _ => return Err(PermitError::OwnerFull),
             }
-            slot.owner = Some(Box::new(owner));
+            permit.owner = Some(Box::new(owner));
         }
-        Ok(slot)
+        Ok(permit)
     }
 
-    /// A slot whatever the limit, for what was admitted before it came here; `None` once closed.
-    pub(crate) fn enter_beyond_limit(&self) -> Option<Slot> {
-        let state = &self.shared.state;
-        state
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
-                (state & CLOSED == 0).then_some(state + 1)
-            })
-            .ok()?;
-        Some(Slot {
-            gate: self.clone(),
-            _counted: Counted::unfinished(),
-            owner: None,
-        })
+    /// Acquires a permit beyond the limit, for a request that was admitted by another process.
+    ///
+    /// Fails once the permits are closed.
+    pub(crate) fn acquire_beyond_limit(&self) -> Result<Permit, PermitError> {
+        self.acquire_if(|acquired| acquired & CLOSED == 0)
     }
 
-    /// Completes when no more slots are given.
-    pub(crate) async fn closed(&self) {
-        self.shared.closing.cancelled().await;
+    fn acquire_if(&self, may_acquire: impl Fn(usize) -> bool) -> Result<Permit, PermitError> {
+        let next = |acquired| may_acquire(acquired).then_some(acquired + 1);
+        let acquired = &self.state.acquired;
+        match acquired.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Ok(Permit {
+                permits: self.clone(),
+                owner: None,
+                _counted: Counted::unfinished(),
+            }),
+            Err(acquired) if acquired & CLOSED == 0 => Err(PermitError::Full),
+            Err(_) => Err(PermitError::Draining),
+        }
+    }
+
+    /// Stops further permits.
+    pub(crate) fn close(&self) {
+        self.state.acquired.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.shared.state.load(Ordering::Relaxed) & CLOSED != 0
+        self.state.acquired.load(Ordering::Relaxed) & CLOSED != 0
     }
 
-    /// The number of slots out.
-    pub(crate) fn unfinished(&self) -> usize {
-        self.shared.state.load(Ordering::Relaxed) & !CLOSED
+    /// Returns the number of permits acquired.
+    pub(crate) fn count(&self) -> usize {
+        self.state.acquired.load(Ordering::Relaxed) & !CLOSED
     }
 
-    /// Gives out no more slots, waits for those that are out, and after `timeout` ends the jobs among
-    /// them. Returns how many slots were still out.
-    ///
-    /// Who ends is waited for, but not for long: what is not a job yet, a request that is being read or
-    /// answered inline, is the server's to end.
-    pub(crate) async fn drain(&self, timeout: Duration) -> usize {
-        self.shared.state.fetch_or(CLOSED, Ordering::Relaxed);
-        self.shared.closing.cancel();
-        if tokio::time::timeout(timeout, self.emptied()).await.is_ok() {
-            return 0;
-        }
-        let left = self.unfinished();
-        self.shared.interrupts.shut_down();
-        let _ = tokio::time::timeout(LAST_WAIT, self.emptied()).await;
-        left
-    }
-
-    /// Where calls hear that they are to end.
-    pub(crate) fn interrupts(&self) -> &Interrupts {
-        &self.shared.interrupts
-    }
-
-    async fn emptied(&self) {
-        // Registered before the count is read: the last slot either is seen gone or wakes this.
-        let emptied = self.shared.emptied.notified();
+    /// Waits until every permit is released. The permits must be closed.
+    pub(crate) async fn emptied(&self) {
+        // Enabled before the count is read: the last release is either seen or wakes this.
+        let emptied = self.state.emptied.notified();
         tokio::pin!(emptied);
         loop {
             emptied.as_mut().enable();
-            if self.shared.state.load(Ordering::Acquire) & !CLOSED == 0 {
+            if self.state.acquired.load(Ordering::Acquire) & !CLOSED == 0 {
                 return;
             }
             emptied.as_mut().await;
-            emptied.set(self.shared.emptied.notified());
+            emptied.set(self.state.emptied.notified());
         }
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for Permits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("unfinished", &self.unfinished())
-            .field("limit", &self.shared.limit)
+        f.debug_struct("Permits")
+            .field("acquired", &self.count())
+            .field("limit", &self.state.limit)
             .field("closed", &self.is_closed())
             .finish()
     }
 }
 
-/// The right to one unfinished job; given back when dropped.
+/// The right to one unfinished job, released on drop.
 #[derive(Debug)]
-pub(crate) struct Slot {
-    gate: Gate,
-    /// Whose slot it is, where owners are counted.
+pub(crate) struct Permit {
+    permits: Permits,
+    /// The owner, if permits are limited for each owner.
     owner: Option<Box<Owner>>,
     _counted: Counted,
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let shared = &self.gate.shared;
+        let state = &self.permits.state;
         if let Some(owner) = self.owner.as_deref() {
-            if let Some(mut slots) = shared.owners.get_mut(owner) {
-                *slots -= 1;
+            if let Some(mut count) = state.owners.get_mut(owner) {
+                *count -= 1;
             }
-            shared.owners.remove_if(owner, |_, slots| *slots == 0);
+            state.owners.remove_if(owner, |_, count| *count == 0);
         }
-        if shared.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            shared.emptied.notify_waiters();
+        if state.acquired.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            state.emptied.notify_waiters();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn slots_are_given_to_the_limit_and_given_back() {
-        let gate = Gate::new(2, None);
-        let one = gate.enter(None).expect("free");
-        let _two = gate.enter(None).expect("free");
-        assert_eq!(gate.enter(None).expect_err("full"), Refused::Full);
-        drop(one);
-        assert!(gate.enter(None).is_ok());
+    fn released_permits_can_be_acquired_again() {
+        let permits = Permits::new(2, None);
+        let first = permits.acquire(None).expect("free");
+        let _second = permits.acquire(None).expect("free");
+        assert_eq!(permits.acquire(None).expect_err("full"), PermitError::Full);
+        drop(first);
+        assert!(permits.acquire(None).is_ok());
     }
 
     #[test]
-    fn an_owner_has_a_limit_of_its_own() {
-        let gate = Gate::new(3, Some(1));
+    fn each_owner_has_a_limit() {
+        let permits = Permits::new(3, Some(1));
         let [me, you] = ["me", "you"].map(|name| Some(Owner::new(name)));
-        let mine = gate.enter(me).expect("free");
-        assert_eq!(gate.enter(me).expect_err("full"), Refused::OwnerFull);
-        let _others = [gate.enter(you), gate.enter(None)];
-        assert_eq!(gate.enter(you).expect_err("full"), Refused::Full);
+        let mine = permits.acquire(me).expect("free");
+        let refused = permits.acquire(me).expect_err("full");
+        assert_eq!(refused, PermitError::OwnerFull);
+        let _others = [permits.acquire(you), permits.acquire(None)];
+        assert_eq!(permits.acquire(you).expect_err("full"), PermitError::Full);
         drop(mine);
-        assert_eq!(gate.shared.owners.len(), 1, "who has none is not counted");
-        assert!(gate.enter(me).is_ok());
+        assert_eq!(permits.state.owners.len(), 1, "owners without permits go");
+        assert!(permits.acquire(me).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_waits_for_every_slot() {
-        let gate = Gate::new(2, None);
-        let slot = gate.enter(None).expect("free");
-        let drain = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.drain(Duration::from_secs(60)).await }
+    async fn emptied_waits_for_every_permit() {
+        let permits = Permits::new(2, None);
+        let permit = permits.acquire(None).expect("free");
+        permits.close();
+        let emptied = tokio::spawn({
+            let permits = permits.clone();
+            async move { permits.emptied().await }
         });
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert!(!drain.is_finished());
-        assert_eq!(gate.enter(None).expect_err("closed"), Refused::Draining);
-        drop(slot);
-        assert_eq!(drain.await.expect("no panic"), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_drain_ends_what_outlasts_it_and_waits_for_that_too() {
-        let gate = Gate::new(2, None);
-        let slot = gate.enter(None).expect("free");
-        let call = tokio::spawn({
-            let gate = gate.clone();
-            async move {
-                gate.interrupts().shutdown().await;
-                tokio::time::sleep(LAST_WAIT / 2).await;
-                drop(slot);
-            }
-        });
-        assert_eq!(gate.drain(Duration::from_secs(60)).await, 1);
-        assert_eq!(gate.unfinished(), 0);
-        call.await.expect("no panic");
+        assert!(!emptied.is_finished());
+        let refused = permits.acquire(None).expect_err("closed");
+        assert_eq!(refused, PermitError::Draining);
+        drop(permit);
+        emptied.await.expect("no panic");
     }
 }

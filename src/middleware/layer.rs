@@ -1,44 +1,33 @@
+//! The layer that puts 202 (Accepted) in front of a service.
+
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
-use tower::Layer;
+use tower_layer::Layer;
 
-use super::{options::Terms, service::Accepted};
+use super::{options::LayerOptions, service::Accepted};
 use crate::{
     config::{Idempotency, Policy, When},
-    jobs::Jobs,
-    store::{MemoryStore, Store},
+    registry::Registry,
+    store::MemoryStore,
 };
 
 /// Puts 202 (Accepted) in front of a service: see the [crate's page](crate).
-#[derive(Debug, Clone)]
-#[must_use = "a layer does nothing until it is put around a service"]
+#[derive(Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
 pub struct AcceptedLayer<P = When, St = MemoryStore> {
-    jobs: Jobs<St>,
+    registry: Arc<Registry<St>>,
     policy: P,
-    terms: Arc<Terms>,
+    options: Arc<LayerOptions>,
 }
 
-impl AcceptedLayer {
-    /// A layer with a registry of its own, every setting at its default.
-    pub fn new() -> Self {
-        Jobs::new().layer()
-    }
-}
-
-impl Default for AcceptedLayer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<St: Store> AcceptedLayer<When, St> {
-    pub(crate) fn of(jobs: Jobs<St>) -> Self {
+impl<St> AcceptedLayer<When, St> {
+    pub(crate) fn with_registry(registry: Arc<Registry<St>>) -> Self {
         Self {
-            jobs,
+            registry,
             policy: When::default(),
-            terms: Arc::default(),
+            options: Arc::default(),
         }
     }
 }
@@ -48,34 +37,35 @@ impl<P, St> AcceptedLayer<P, St> {
     /// Default: [`When::Always`].
     pub fn when<Q: Policy>(self, policy: Q) -> AcceptedLayer<Q, St> {
         AcceptedLayer {
-            jobs: self.jobs,
+            registry: self.registry,
             policy,
-            terms: self.terms,
+            options: self.options,
         }
     }
 
-    /// Sets how requests with an `Idempotency-Key` are treated, or whether they need one. Default:
-    /// [`Idempotency::new`].
+    /// Sets how requests with an `Idempotency-Key` are treated, and whether a key is required.
+    /// Default: [`Idempotency::new`].
     pub fn idempotency(mut self, idempotency: Idempotency) -> Self {
-        Arc::make_mut(&mut self.terms).idempotency = idempotency;
+        Arc::make_mut(&mut self.options).idempotency = idempotency;
         self
     }
 
-    /// Refuses requests that would become jobs, before anything of them is read or stored: what the
-    /// closure returns as an error is the answer. Default: none is refused.
+    /// Refuses requests that would become jobs, before their body is read. The closure's error is the
+    /// response. Default: every request is admitted.
     ///
-    /// Requests that pass through are not asked about.
+    /// The closure is not called for requests that pass through.
     pub fn admit<F>(mut self, admit: F) -> Self
     where
         F: Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync + 'static,
     {
-        Arc::make_mut(&mut self.terms).admit = Some(Arc::new(admit));
+        Arc::make_mut(&mut self.options).admit = Some(Arc::new(admit));
         self
     }
 
-    /// Tells what kind of request one is, for the estimate of its time: requests of one kind are taken
-    /// to take about as long. Default, and where the closure returns `None`: the method, and the path
-    /// without the segments that have digits in them or are no plain words.
+    /// Names the kind of a request. Requests of one kind are estimated to take about the same time.
+    ///
+    /// Default, and if the closure returns `None`: the method, and the path without the segments that
+    /// contain digits or do not look like words.
     ///
     /// ```
     /// use axum::extract::MatchedPath;
@@ -88,14 +78,24 @@ impl<P, St> AcceptedLayer<P, St> {
     /// # let _ = layer;
     /// ```
     ///
-    /// What is known of kinds is bounded: there should be some dozens, not thousands, and what a client can
-    /// make up should not be in their names. They are seen by the operator only.
+    /// The number of kinds that are remembered is limited. Use some dozens, and put nothing into
+    /// their names that a client chooses. Only operators see the names.
     pub fn kind<F>(mut self, kind: F) -> Self
     where
         F: for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync + 'static,
     {
-        Arc::make_mut(&mut self.terms).kind = Some(Arc::new(kind));
+        Arc::make_mut(&mut self.options).kind = Some(Arc::new(kind));
         self
+    }
+}
+
+impl<P: Clone, St> Clone for AcceptedLayer<P, St> {
+    fn clone(&self) -> Self {
+        Self {
+            registry: self.registry.clone(),
+            policy: self.policy.clone(),
+            options: self.options.clone(),
+        }
     }
 }
 
@@ -106,8 +106,8 @@ impl<S, P: Clone, St> Layer<S> for AcceptedLayer<P, St> {
         Accepted::new(
             inner,
             self.policy.clone(),
-            self.jobs.clone(),
-            self.terms.clone(),
+            self.registry.clone(),
+            self.options.clone(),
         )
     }
 }

@@ -1,17 +1,16 @@
-//! The tower middleware: [`AcceptedLayer`], its service and the future of its response.
+//! The tower middleware: [`AcceptedLayer`], its service, and the future and body of its responses.
 
-pub(crate) mod admission;
-mod body;
+mod admission;
+mod candidate;
 mod future;
+mod candidate_call;
 mod layer;
 mod options;
 mod pass_through;
+mod reading;
+mod response_body;
 mod service;
 
-pub(crate) use self::body::MAX_COPIED;
 pub use self::{
-    body::{MonitorBody, Replay, RequestBody, ResponseBody},
-    future::ResponseFuture,
-    layer::AcceptedLayer,
-    service::Accepted,
+    future::ResponseFuture, layer::AcceptedLayer, response_body::ResponseBody, service::Accepted,
 };

@@ -1,3 +1,5 @@
+//! What a layer sets for the requests that it accepts.
+
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
@@ -5,21 +7,23 @@ use http::{Response, request::Parts};
 
 use crate::config::Idempotency;
 
-/// On what terms a layer accepts requests.
+/// What a layer sets for the requests that it accepts.
 #[derive(Clone, Default)]
-pub(crate) struct Terms {
-    pub(crate) idempotency: Idempotency,
-    pub(crate) admit: Option<Arc<Admit>>,
-    pub(crate) kind: Option<Arc<KindOf>>,
+pub(super) struct LayerOptions {
+    pub(super) idempotency: Idempotency,
+    pub(super) admit: Option<Arc<AdmitFn>>,
+    pub(super) kind: Option<Arc<KindFn>>,
 }
 
-type Admit = dyn Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync;
+/// Refuses a request with a response, or admits it.
+pub(super) type AdmitFn = dyn Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync;
 
-type KindOf = dyn for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync;
+/// Returns the name of a request's kind.
+pub(super) type KindFn = dyn for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync;
 
-impl fmt::Debug for Terms {
+impl fmt::Debug for LayerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terms")
+        f.debug_struct("LayerOptions")
             .field("idempotency", &self.idempotency)
             .field("admit", &self.admit.is_some())
             .field("kind", &self.kind.is_some())

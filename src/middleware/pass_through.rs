@@ -1,3 +1,5 @@
+//! A call that passes through.
+
 use std::{
     future::Future,
     pin::Pin,
@@ -5,51 +7,58 @@ use std::{
 };
 
 use pin_project::pin_project;
-use tower::Service;
+use tower_service::Service;
 
 /// A call that passes through.
 ///
-/// Where the service is ready it is called right away, in the call of this layer, as it would be
-/// without it: the request is then moved no further than into the service's own future.
-#[pin_project(project = PassingProj)]
-pub(crate) enum Passing<S: Service<Rq>, Rq> {
-    /// Boxed, so that who is called at once is not moved about with room for a request.
-    Waiting(S, Option<Box<Rq>>),
+/// If the service is ready it is called at once, inside the call of this layer, as it would be without
+/// the layer. The request is then moved no further than into the service's own future.
+#[pin_project(project = PassThroughProj, project_replace = PassThroughOwned)]
+pub(super) enum PassThrough<S: Service<Rq>, Rq> {
+    /// Boxed, so that a call which starts at once is not moved with room for a request.
+    Waiting(S, Box<Rq>),
     Called(#[pin] S::Future),
-    /// The service broke before it was called.
-    Broken(Option<S::Error>),
+    /// The service failed before it was called.
+    Failed(S::Error),
+    Done,
 }
 
-impl<S: Service<Rq>, Rq> Passing<S, Rq> {
+impl<S: Service<Rq>, Rq> PassThrough<S, Rq> {
     #[inline(always)]
-    pub(crate) fn new(mut inner: S, request: Rq) -> Self {
-        // Nobody is to be woken here: where it is not ready, it is asked again by the task.
+    pub(super) fn new(mut inner: S, request: Rq) -> Self {
+        // If the service is not ready, the future polls it again with the task's waker.
         match inner.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Called(inner.call(request)),
-            Poll::Ready(Err(error)) => Self::Broken(Some(error)),
-            Poll::Pending => Self::Waiting(inner, Some(Box::new(request))),
+            Poll::Ready(Err(error)) => Self::Failed(error),
+            Poll::Pending => Self::Waiting(inner, Box::new(request)),
         }
     }
 }
 
-impl<S: Service<Rq>, Rq> Future for Passing<S, Rq> {
+impl<S: Service<Rq>, Rq> Future for PassThrough<S, Rq> {
     type Output = Result<S::Response, S::Error>;
 
+    /// # Panics
+    ///
+    /// Panics if polled after completion.
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let future = match self.as_mut().project() {
-                PassingProj::Waiting(inner, request) => {
-                    ready!(inner.poll_ready(cx))?;
-                    inner.call(*request.take().expect("a call is called once"))
+            match self.as_mut().project() {
+                PassThroughProj::Called(future) => return future.poll(cx),
+                PassThroughProj::Waiting(inner, _) => ready!(inner.poll_ready(cx))?,
+                PassThroughProj::Failed(_) | PassThroughProj::Done => {}
+            }
+            match self.as_mut().project_replace(Self::Done) {
+                PassThroughOwned::Waiting(mut inner, request) => {
+                    let future = inner.call(*request);
+                    self.set(Self::Called(future));
                 }
-                PassingProj::Called(future) => return future.poll(cx),
-                PassingProj::Broken(error) => {
-                    let error = error.take();
-                    return Poll::Ready(Err(error.expect("polled after its response")));
+                PassThroughOwned::Failed(error) => return Poll::Ready(Err(error)),
+                PassThroughOwned::Called(_) | PassThroughOwned::Done => {
+                    panic!("`ResponseFuture` polled after completion")
                 }
-            };
-            self.set(Self::Called(future));
+            }
         }
     }
 }

@@ -1,3 +1,5 @@
+//! The service that answers 202 (Accepted) in front of another one.
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -6,59 +8,77 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
 use super::{
-    admission::{Arrival, Bound},
-    body::{Replay, RequestBody, ResponseBody},
+    candidate::{Candidate, Scope},
     future::ResponseFuture,
-    options::Terms,
+    options::LayerOptions,
+    response_body::ResponseBody,
 };
 use crate::{
-    config::{Key, Malformed, Plan, Policy, When, choose, is_passed},
-    jobs::Jobs,
-    monitor::{Answer, Place},
+    config::{Policy, Schedule, When, choose, passes_through},
+    job::{InvalidKey, Key},
+    monitor::{self, Route},
     problem::Problem,
-    protocol::{Format, Mentions, Prefer},
+    protocol::{BoxError, Format, Prefer, RequestHeaders},
+    registry::Registry,
+    run::RequestBody,
     store::{MemoryStore, Store},
-    {monitor, telemetry},
+    telemetry,
 };
 
 /// A service behind [`AcceptedLayer`](crate::AcceptedLayer).
 ///
-/// It is always ready: each call drives its own clone of the inner service, so an inner service that
-/// is saturated delays neither the 202 nor the monitor. A job is queued until its clone is ready.
-#[derive(Debug, Clone)]
+/// It is always ready: each call drives its own clone of the inner service. An inner service that is
+/// saturated delays neither the 202 nor the monitor. A job is queued until its clone is ready.
+#[derive(Debug)]
 pub struct Accepted<S, P = When, St = MemoryStore> {
     inner: S,
     policy: P,
-    jobs: Jobs<St>,
-    terms: Arc<Terms>,
+    registry: Arc<Registry<St>>,
+    options: Arc<LayerOptions>,
 }
 
 impl<S, P, St> Accepted<S, P, St> {
-    pub(crate) fn new(inner: S, policy: P, jobs: Jobs<St>, terms: Arc<Terms>) -> Self {
+    pub(super) fn new(
+        inner: S,
+        policy: P,
+        registry: Arc<Registry<St>>,
+        options: Arc<LayerOptions>,
+    ) -> Self {
         Self {
             inner,
             policy,
-            jobs,
-            terms,
+            registry,
+            options,
         }
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service, to be changed.
+    /// Returns the inner service, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The inner service alone.
+    /// Consumes this, and returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
+    }
+}
+
+impl<S: Clone, P: Clone, St> Clone for Accepted<S, P, St> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            policy: self.policy.clone(),
+            registry: self.registry.clone(),
+            options: self.options.clone(),
+        }
     }
 }
 
@@ -82,100 +102,91 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let registry = &self.jobs.registry;
-        let config = &registry.config;
-        let place = Place::of(request.uri().path(), config);
-        if let Some(place) = place {
+        let registry = &self.registry;
+        let settings = &registry.settings;
+        if let Some(route) = Route::from_path(request.uri().path(), settings) {
             let (head, _) = request.into_parts();
-            return ResponseFuture::answered(monitor::answer(registry, place, head));
+            return ResponseFuture::monitor(monitor::answer(registry, route, head));
         }
         let inner = self.inner.clone();
         // Before the request is taken apart, which takes time.
-        if is_passed(&self.policy, config.dialect, request.method()) {
-            return ResponseFuture::pass(inner, request.map(RequestBody::streaming));
+        if passes_through(&self.policy, settings.dialect, request.method()) {
+            return ResponseFuture::pass_through(inner, request.map(RequestBody::streaming));
         }
         let (head, body) = request.into_parts();
-        let pass = |inner, head, body| {
+        let pass_through = |inner, head, body| {
             let body = RequestBody::streaming(body);
-            ResponseFuture::pass(inner, Request::from_parts(head, body))
+            ResponseFuture::pass_through(inner, Request::from_parts(head, body))
         };
         let when = choose(&self.policy, &head);
         if when == When::Never || head.method == Method::CONNECT {
-            return pass(inner, head, body);
+            return pass_through(inner, head, body);
         }
-        let mentions = Mentions::of(&head.headers);
-        if mentions.dialogue {
-            return pass(inner, head, body);
+        let headers = RequestHeaders::new(&head.headers);
+        if headers.is_bidirectional() {
+            return pass_through(inner, head, body);
         }
-        let prefer = match mentions.prefer {
-            true => Prefer::of(&head.headers, config.max_wait),
-            false => Prefer::default(),
+        let prefer = if headers.has_prefer {
+            Prefer::from_headers(&head.headers, settings.max_wait)
+        } else {
+            Prefer::default()
         };
-        // What passes through is answered however late: no wait is honored.
+        // A request that passes through may take any time, so no wait is honored.
         let passed = Prefer::default();
-        let plan = when.plan(&prefer);
-        if plan == Plan::Pass {
-            return pass(inner, head, body).marked(passed);
+        let schedule = when.schedule(&prefer);
+        if schedule == Schedule::PassThrough {
+            return pass_through(inner, head, body).with_prefer(passed);
         }
-        let terms = &self.terms;
-        if let Some(Err(refusal)) = terms.admit.as_ref().map(|admit| admit(&head)) {
+        let options = &self.options;
+        if let Some(Err(refusal)) = options.admit.as_ref().map(|admit| admit(&head)) {
             telemetry::refused("admit");
-            return ResponseFuture::answered(Answer::now(refusal.map(Replay::from)));
+            return ResponseFuture::respond(refusal);
         }
-        let owner = config.owner(&head);
-        let key = match mentions.idempotency_key {
-            true => Key::of(&head.headers, owner.as_ref()),
-            false => Ok(None),
+        let owner = settings.owner(&head);
+        let key = if headers.has_idempotency_key {
+            Key::from_headers(&head.headers, owner.as_ref())
+        } else {
+            Ok(None)
         };
         let key = match key {
-            Err(Malformed) => return ResponseFuture::refused(Problem::MalformedKey.counted()),
-            Ok(None) if terms.idempotency.required => {
-                return ResponseFuture::refused(Problem::KeyRequired.counted());
+            Err(InvalidKey) => return ResponseFuture::refuse(Problem::MalformedKey.counted()),
+            Ok(None) if options.idempotency.required => {
+                return ResponseFuture::refuse(Problem::KeyRequired.counted());
             }
             Ok(key) => key,
         };
-        let (slot, refused) = match registry.gate.enter(owner) {
-            Ok(slot) => (Some(slot), None),
-            Err(refused) => (None, Some(refused)),
-        };
-        let too_large = body.size_hint().lower() > config.body_limit as u64;
-        let problem = match refused {
-            _ if too_large => Some(Problem::BodyTooLarge),
-            // With a key it may yet join a job that is there.
-            Some(refused) if key.is_none() => Some(Problem::from(refused)),
+        let permit = registry.permits.acquire(owner);
+        let is_too_large = body.size_hint().lower() > settings.max_body as u64;
+        let problem = match &permit {
+            _ if is_too_large => Some(Problem::BodyTooLarge),
+            // With a key it may still join an existing job.
+            Err(error) if key.is_none() => Some(Problem::from(*error)),
             _ => None,
         };
-        // Under `Always` a client's wait is no way around the limits; and with a key, the call must not
-        // be made without an entry for it.
-        let is_owed = plan == Plan::Now || when == When::Always || key.is_some();
+        // Under `Always` a client's wait does not bypass the limits. With a key, the call must not
+        // run without a job.
+        let is_owed =
+            schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
-            Some(problem) if is_owed => ResponseFuture::refused(problem),
-            Some(_) => pass(inner, head, body).marked(passed),
-            None => {
-                let arrival = Arrival {
-                    registry: registry.clone(),
-                    terms: terms.clone(),
-                    slot,
-                    refused,
-                    plan,
-                    is_owed,
-                    prefer,
-                    format: match mentions.accept {
-                        true => Format::preferred(&head.headers),
-                        false => Format::Json,
-                    },
-                    bound: (owner.is_some() || key.is_some()).then(|| {
-                        Box::new(Bound {
-                            owner,
-                            key,
-                            fingerprint: None,
-                        })
-                    }),
-                    method: head.method.clone(),
-                    read: None,
-                };
-                ResponseFuture::arriving(arrival, inner, head, body).marked(prefer)
-            }
+            Some(problem) if is_owed => return ResponseFuture::refuse(problem),
+            Some(_) => return pass_through(inner, head, body).with_prefer(passed),
+            None => {}
         }
+        let candidate = Candidate {
+            registry: registry.clone(),
+            options: options.clone(),
+            permit,
+            schedule,
+            is_owed,
+            prefer,
+            format: if headers.has_accept {
+                Format::preferred(&head.headers)
+            } else {
+                Format::Json
+            },
+            scope: (owner.is_some() || key.is_some()).then(|| Box::new(Scope { owner, key })),
+            method: head.method.clone(),
+        };
+        ResponseFuture::candidate(candidate, inner, head, body).with_prefer(prefer)
     }
 }

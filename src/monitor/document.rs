@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::timestamp;
 use crate::{
-    config::{At, Config},
+    config::{LinkOrigin, Settings},
     job::{ErrorCode, Failure, IdText, ResponseHead, Snapshot},
 };
 
@@ -14,21 +14,21 @@ const USUAL_BYTES: usize = 640;
 /// The status document: what a client is told of a job, as JSON.
 ///
 /// It is a function of the job's revision alone. What is absent is absent, not null.
-pub(super) fn document(job: &Snapshot, config: &Config) -> Vec<u8> {
-    document_at(At::Document, &job.id.encode(), job, config)
+pub(super) fn document(job: &Snapshot, settings: &Settings) -> Vec<u8> {
+    document_from(LinkOrigin::Document, &job.id.encode(), job, settings)
 }
 
 /// The same with links to be read elsewhere, and its id as text.
 ///
 /// To write documents is most of what a monitor does. A derived `Serialize` takes twice as long: it
 /// looks for what is to be escaped in every name and in every text, also where nothing can be.
-pub(super) fn document_at(at: At<'_>, id: &IdText, job: &Snapshot, config: &Config) -> Vec<u8> {
+pub(super) fn document_from(at: LinkOrigin<'_>, id: &IdText, job: &Snapshot, settings: &Settings) -> Vec<u8> {
     let mut json = Vec::with_capacity(USUAL_BYTES);
     json.extend_from_slice(b"{\"id\":\"");
     json.extend_from_slice(id);
     json.extend_from_slice(b"\",\"self\":\"");
     let link_start = json.len();
-    config.write_link(&mut json, at, id);
+    settings.write_link(&mut json, at, id);
     let link = link_start..json.len();
     json.extend_from_slice(b"\",\"status\":\"");
     json.extend_from_slice(job.status.as_str().as_bytes());

@@ -13,9 +13,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{NO_STORE, VARY, document::document, empty};
+use super::{body::MonitorBody, document::document, status::{NO_STORE, VARY, empty}};
 use crate::{
-    job::Snapshot, jobs::Registry, middleware::MonitorBody, store::Store, telemetry::Counted,
+    job::Snapshot, registry::Registry, store::Store, telemetry::Counted,
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -123,7 +123,7 @@ impl<St: Store> Stream for Events<St> {
 
 /// A document is one line: within a JSON text, line breaks are escaped.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
-    let document = document(job, &registry.config);
+    let document = document(job, &registry.settings);
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);
     event.extend_from_slice(b"\n\n");

@@ -4,12 +4,12 @@ use http::{HeaderValue, Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{NO_STORE, document::document_at};
+use super::{document::document_from, status::NO_STORE};
 use crate::{
-    config::{At, Config, Links},
+    config::{LinkOrigin, Settings, Links},
     job::{Filter, Owner, Page, Status},
-    jobs::Registry,
-    middleware::Replay,
+    registry::Registry,
+    store::ResultBody,
     problem::Problem,
     store::Store,
 };
@@ -18,15 +18,15 @@ pub(super) async fn list<St: Store>(
     registry: &Registry<St>,
     owner: Owner,
     head: &Parts,
-) -> Result<Response<Replay>, St::Error> {
+) -> Result<Response<ResultBody>, St::Error> {
     let Some(filter) = filter(head.uri.query().unwrap_or_default()) else {
         return Ok(Problem::BadQuery.response());
     };
     let filter = filter.owner(owner);
     let page = registry.store.list(&filter).await?;
-    let list = List::new(&page, &filter, &registry.config);
+    let list = List::new(&page, &filter, &registry.settings);
     let json = serde_json::to_vec(&list).expect("texts and documents");
-    let mut response = Response::new(Replay::new(json.into(), None));
+    let mut response = Response::new(ResultBody::new(json.into(), None));
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -42,7 +42,7 @@ fn filter(query: &str) -> Option<Filter> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         // What is given out needs no percent-encoding.
         filter = match pair.split_once('=')? {
-            ("status", status) => filter.status(Status::of(status)?),
+            ("status", status) => filter.status(status.parse().ok()?),
             ("limit", limit) => filter.limit(limit.parse().ok()?),
             ("cursor", cursor) => filter.after(cursor.parse().ok()?),
             _ => return None,
@@ -59,21 +59,21 @@ struct List {
 }
 
 impl List {
-    fn new(page: &Page, filter: &Filter, config: &Config) -> Self {
+    fn new(page: &Page, filter: &Filter, settings: &Settings) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(document_at(At::List, &job.id.encode(), job, config));
+            let json = String::from_utf8(document_from(LinkOrigin::List, &job.id.encode(), job, settings));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });
         let next = page.next.map(|cursor| {
             // Of a relative reference the query alone is needed.
-            let list = match config.links {
+            let list = match settings.links {
                 Links::Relative => String::new(),
-                _ => config.list_link(),
+                _ => settings.list_link(),
             };
-            let status = filter.status.map(|status| format!("&status={status}"));
+            let status = filter.get_status().map(|status| format!("&status={status}"));
             let status = status.unwrap_or_default();
-            format!("{list}?limit={}{status}&cursor={cursor}", filter.limit)
+            format!("{list}?limit={}{status}&cursor={cursor}", filter.get_limit())
         });
         Self {
             jobs: jobs.collect(),

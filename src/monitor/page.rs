@@ -7,11 +7,11 @@ use http::{HeaderName, HeaderValue, Response, header};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{NO_STORE, VARY, document::percent, timestamp};
+use super::{document::percent, status::{NO_STORE, VARY}, timestamp};
 use crate::{
     job::{Snapshot, Status},
-    jobs::Registry,
-    middleware::Replay,
+    registry::Registry,
+    store::ResultBody,
 };
 
 /// One file, which loads no other.
@@ -37,11 +37,11 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 });
 
 /// The page of `job` as it is now, and its `ETag`.
-pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Replay>, String) {
+pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<ResultBody>, String) {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
     let retry_after = registry.estimates.retry_after(job, Instant::now());
     let html = View::new(job, elapsed, retry_after).html();
-    let mut response = Response::new(Replay::new(html.into(), None));
+    let mut response = Response::new(ResultBody::new(html.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
@@ -105,7 +105,7 @@ impl<'a> View<'a> {
         html
     }
 
-    /// What stands in the template's place of this name.
+    /// What stands in the template's route of this name.
     fn slot(&self, name: &str) -> Cow<'_, str> {
         let job = self.job;
         let is_ended = job.status.is_ended();
@@ -157,7 +157,7 @@ impl<'a> View<'a> {
             "unless_problem" => hidden_unless(job.error.is_some()),
             "unless_left" => hidden_unless(self.left.is_some()),
             "unless_response" => hidden_unless(job.response.is_some()),
-            _ => unreachable!("no such place in the template: {name}"),
+            _ => unreachable!("no such route in the template: {name}"),
         }
     }
 
@@ -268,11 +268,11 @@ mod tests {
             let escaped = escape(&text);
             prop_assert!(!escaped.contains(['<', '>', '"', '\'']));
             let back = escaped
-                .replace("&lt;", "<")
-                .replace("&gt;", ">")
-                .replace("&quot;", "\"")
-                .replace("&#39;", "'")
-                .replace("&amp;", "&");
+                .reroute("&lt;", "<")
+                .reroute("&gt;", ">")
+                .reroute("&quot;", "\"")
+                .reroute("&#39;", "'")
+                .reroute("&amp;", "&");
             prop_assert_eq!(back, text);
         }
     }

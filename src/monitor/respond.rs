@@ -1,325 +1,233 @@
-//! The status document as an answer, as each dialect has it.
+//! Responds to requests for the monitor: the one road for all of its resources.
 
-use std::{ops::Range, sync::LazyLock};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
-use tokio::time::Instant;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 
 use super::{
-    NO_STORE, VARY, conditional,
-    document::{document, document_at},
-    route::Resource,
+    body::MonitorBody,
+    events, list, page, precondition, result,
+    route::{Resource, Route},
+    status::{self, VARY},
+    wait::wait,
 };
 use crate::{
-    config::{At, Config, Dialect},
-    job::{IdText, JobId, Snapshot},
-    jobs::Registry,
-    middleware::Replay,
-    protocol::{PREFER, PREFERENCE_APPLIED, matches_if_none_match},
+    config::{Dialect, Settings},
+    job::{JobId, Snapshot},
+    problem::{Problem, log_store_error},
+    protocol::{Format, PREFERENCE_APPLIED, Prefer, RequestHeaders, has_length},
+    registry::Registry,
+    store::{Lookup, ResultBody, Store},
 };
 
-/// Where clients of Azure's convention look for the document.
-const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Where clients of FHIR's convention look for progress.
-const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
+/// A response of the monitor. It never waits for the inner service.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<MonitorBody>> + Send>>;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+type Responded<St> = Result<Response<MonitorBody>, <St as Store>::Error>;
 
-/// Holds a field's place until its value is known.
-const TO_COME: HeaderValue = HeaderValue::from_static("");
-
-/// The longest progress that FHIR's bulk clients are to show.
-const MAX_PROGRESS: usize = 100;
-
-/// The fields of an accepted request's answer. A map that is copied has just the room it needs; one
-/// that is filled field by field grows past the sizes that allocators have at hand.
-static ACCEPTED: LazyLock<HeaderMap> = LazyLock::new(|| {
-    HeaderMap::from_iter([
-        (header::CONTENT_TYPE, JSON),
-        (header::CACHE_CONTROL, NO_STORE),
-        (header::RETRY_AFTER, TO_COME),
-        (header::LOCATION, TO_COME),
-        (OPERATION_LOCATION, TO_COME),
-        (header::LINK, TO_COME),
-        (header::VARY, PREFER.into()),
-    ])
-});
-
-/// The fields of the document of an ended job at its monitor.
-static TAGGED: LazyLock<HeaderMap> = LazyLock::new(|| {
-    HeaderMap::from_iter([
-        (header::CONTENT_TYPE, JSON),
-        (header::CACHE_CONTROL, NO_STORE),
-        (header::ETAG, TO_COME),
-        (header::VARY, VARY),
-        (header::CONTENT_LENGTH, TO_COME),
-    ])
-});
-
-/// A document, and texts for the head of the answer that it is in: all in one buffer, of which body and
-/// fields are shares.
-struct Sheet {
-    text: Vec<u8>,
-    document: usize,
-    id: IdText,
+/// Responds to a request for the monitor.
+pub(crate) fn answer<St: Store>(
+    registry: &Arc<Registry<St>>,
+    route: Route,
+    head: Parts,
+) -> Answer {
+    let registry = registry.clone();
+    Box::pin(async move {
+        let responded = respond(&registry, route, &head).await;
+        let response = responded.unwrap_or_else(|error| {
+            log_store_error(&error);
+            Problem::StoreUnavailable.response().map(Into::into)
+        });
+        with_length(response, head.method == Method::HEAD)
+    })
 }
 
-impl Sheet {
-    fn new(job: &Snapshot, config: &Config) -> Self {
-        let id = job.id.encode();
-        let text = document_at(At::Document, &id, job, config);
-        let document = text.len();
-        Self { text, document, id }
+async fn respond<St: Store>(
+    registry: &Arc<Registry<St>>,
+    route: Route,
+    head: &Parts,
+) -> Responded<St> {
+    if head.method == Method::OPTIONS {
+        return Ok(options(route).map(Into::into));
     }
-
-    /// Adds a text and tells its place.
-    fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
-        let start = self.text.len();
-        write(&mut self.text);
-        start..self.text.len()
+    let (id, resource) = match route {
+        Route::Nowhere => return Ok(refuse(Problem::NotFound)),
+        Route::List => return respond_list(registry, head).await,
+        Route::Job(id, resource) => (id, resource),
+    };
+    let found = registry.store.get(id).await?;
+    let settings = &registry.settings;
+    let owner = match &found {
+        Lookup::Found(job) => job.owner,
+        Lookup::Gone(owner) => *owner,
+        Lookup::Unknown => None,
+    };
+    if owner.is_some() && owner != settings.owner(head) {
+        // Like an unknown job, and in as much time as the store takes to look one up.
+        registry.store.get(JobId::random()).await?;
+        return Ok(refuse(Problem::NotFound));
     }
+    let job = match found {
+        Lookup::Found(job) => job,
+        Lookup::Gone(_) => return Ok(refuse(Problem::Gone)),
+        Lookup::Unknown => return Ok(refuse(Problem::NotFound)),
+    };
+    let headers = RequestHeaders::new(&head.headers);
+    let format = if headers.has_accept {
+        Format::preferred(&head.headers)
+    } else {
+        Format::Json
+    };
+    let is_page = format == Format::Page;
+    let is_read = matches!(head.method, Method::GET | Method::HEAD);
+    match (resource, &head.method) {
+        (Resource::Events, _) if is_read => Ok(events::follow(registry, &job, head)),
+        (Resource::Monitor, _) if is_read && format == Format::Events => {
+            Ok(events::follow(registry, &job, head))
+        }
+        (Resource::Monitor | Resource::Status | Resource::Result, _) if is_read => {
+            let prefer = if headers.has_prefer {
+                Prefer::from_headers(&head.headers, settings.max_wait)
+            } else {
+                Prefer::default()
+            };
+            let view = View::new(resource, is_page, settings);
+            respond_read(registry, job, view, prefer, head).await
+        }
+        (Resource::Monitor, &Method::DELETE) | (Resource::Cancel, &Method::POST)
+            if is_cross_site(head) =>
+        {
+            Ok(refuse(Problem::CrossSite))
+        }
+        (Resource::Monitor, &Method::DELETE) => {
+            registry.store.forget(job.id).await?;
+            Ok(deleted(settings).map(Into::into))
+        }
+        (Resource::Cancel, &Method::POST) => {
+            let canceled = match registry.store.cancel(job.id).await? {
+                Lookup::Found(job) if is_page => status::back_to_page(&job, resource, registry),
+                Lookup::Found(job) => status::document_response(&job, registry),
+                Lookup::Gone(_) => return Ok(refuse(Problem::Gone)),
+                Lookup::Unknown => return Ok(refuse(Problem::NotFound)),
+            };
+            Ok(canceled.map(Into::into))
+        }
+        _ => Ok(refuse(Problem::MethodNotAllowed(route.allow()))),
+    }
+}
 
-    fn finish(self) -> Written {
-        Written {
-            document: self.document,
-            text: self.text.into(),
+async fn respond_list<St: Store>(registry: &Registry<St>, head: &Parts) -> Responded<St> {
+    match (&head.method, registry.settings.owner(head)) {
+        (&Method::GET | &Method::HEAD, Some(owner)) => {
+            let list = Box::pin(list::list(registry, owner, head)).await?;
+            Ok(list.map(Into::into))
+        }
+        // A request without an owner has no jobs to list.
+        (&Method::GET | &Method::HEAD, None) => Ok(refuse(Problem::NotFound)),
+        _ => Ok(refuse(Problem::MethodNotAllowed(Route::List.allow()))),
+    }
+}
+
+/// Responds to a GET for a job, after the time that the client prefers to wait.
+async fn respond_read<St: Store>(
+    registry: &Registry<St>,
+    mut job: Box<Snapshot>,
+    view: View,
+    prefer: Prefer,
+    head: &Parts,
+) -> Responded<St> {
+    if let Some(limit) = prefer.wait {
+        // With `If-None-Match` for a change, otherwise for the end.
+        let is_conditional =
+            view == View::Document && head.headers.contains_key(header::IF_NONE_MATCH);
+        let is_done = |job: &Snapshot| {
+            job.status.is_ended() || (is_conditional && !status::is_known(job, &head.headers))
+        };
+        // Boxed, so that a request which does not wait has no room for the timer.
+        *job = Box::pin(wait(&registry.store, *job, limit, is_done)).await;
+    }
+    let mut response = match view {
+        View::Result(_) if job.status.is_ended() => {
+            let mut result = Box::pin(result::result(registry, &job, head)).await?;
+            result.headers_mut().append(header::VARY, VARY);
+            result
+        }
+        View::Page => {
+            let (page, etag) = page::page(&job, registry);
+            precondition::tagged(page, &etag, head)
+        }
+        View::Document => status::tagged(&job, registry, head),
+        View::RedirectToResult(_) if job.status.is_ended() => status::see_result(&job, registry),
+        View::RedirectToResult(at) | View::Result(at) => status::pending(&job, at, registry),
+    };
+    if let Some(applied) = prefer.applied(false) {
+        let headers = response.headers_mut();
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response.map(Into::into))
+}
+
+/// What a GET for a job returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum View {
+    Page,
+    Document,
+    /// The document as 202, then a redirect to the result.
+    RedirectToResult(Resource),
+    /// The document as 202, then the result.
+    Result(Resource),
+}
+
+impl View {
+    fn new(resource: Resource, is_page: bool, settings: &Settings) -> Self {
+        match (resource, settings.dialect) {
+            (Resource::Monitor, _) if is_page => Self::Page,
+            (Resource::Status, _) | (Resource::Monitor, Dialect::Default) => Self::Document,
+            (Resource::Monitor, Dialect::SeeOther) => Self::RedirectToResult(resource),
+            _ => Self::Result(resource),
         }
     }
 }
 
-/// A [`Sheet`] that is written.
-struct Written {
-    text: Bytes,
-    document: usize,
-}
-
-impl Written {
-    fn body(&self) -> Replay {
-        Replay::new(self.text.slice(..self.document), None)
-    }
-
-    fn value(&self, text: Range<usize>) -> HeaderValue {
-        let value = HeaderValue::from_maybe_shared(self.text.slice(text));
-        value.expect("a link, a tag or a number")
-    }
-}
-
-/// The status document, and when to ask again.
-pub(super) fn answer<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Replay> {
-    let mut response = Response::new(Replay::new(document(job, &registry.config).into(), None));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, JSON);
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
-    headers.insert(header::VARY, VARY);
-    if !job.status.is_ended() {
-        headers.insert(
-            header::RETRY_AFTER,
-            registry.estimates.retry_after(job, Instant::now()).into(),
-        );
-    }
-    response
-}
-
-/// The same with the document's `ETag`, or 304 where the client has it already.
-pub(super) fn tagged<St>(
-    job: &Snapshot,
-    registry: &Registry<St>,
-    head: &Parts,
-) -> Response<Replay> {
-    let is_known = is_known(job, &head.headers);
-    let mut sheet = Sheet::new(job, &registry.config);
-    let length = sheet.document as u64;
-    let length = sheet.add(|text| write_number(text, length));
-    let etag = sheet.add(|text| write_etag(text, job));
-    let unfinished = !job.status.is_ended();
-    let retry_after = unfinished.then(|| {
-        sheet.add(|text| write_number(text, registry.estimates.retry_after(job, Instant::now())))
-    });
-    let sheet = sheet.finish();
-    let mut response = Response::new(sheet.body());
-    let mut headers = TAGGED.clone();
-    for (name, value) in &mut headers {
-        let text = match name {
-            _ if name == header::ETAG => &etag,
-            _ if name == header::CONTENT_LENGTH => &length,
-            _ => continue,
-        };
-        *value = sheet.value(text.clone());
-    }
-    if let Some(retry_after) = retry_after {
-        headers.insert(header::RETRY_AFTER, sheet.value(retry_after));
-    }
-    *response.headers_mut() = headers;
-    match is_known {
-        true => conditional::not_modified(response),
-        false => response,
-    }
-}
-
-/// Whether the client says that it has the document as it is.
-pub(super) fn is_known(job: &Snapshot, head: &HeaderMap) -> bool {
-    head.contains_key(header::IF_NONE_MATCH) && {
-        let mut etag = Vec::new();
-        write_etag(&mut etag, job);
-        str::from_utf8(&etag).is_ok_and(|etag| matches_if_none_match(head, etag))
-    }
-}
-
-/// Writes the document's `ETag`: it changes just when the job does.
-fn write_etag(to: &mut Vec<u8>, job: &Snapshot) {
-    to.push(b'"');
-    write_number(to, job.revision);
-    to.push(b'"');
-}
-
-fn write_number(to: &mut Vec<u8>, number: u64) {
-    serde_json::to_writer(to, &number).expect("a number");
-}
-
-/// The monitor or the result of an unfinished job, as 202.
-pub(super) fn pending<St>(
-    job: &Snapshot,
-    at: Resource,
-    registry: &Registry<St>,
-) -> Response<Replay> {
-    let mut response = answer(job, registry);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if registry.config.dialect == Dialect::Pending202 {
+/// Adds the length of a response's body, and removes the body from the response to a HEAD.
+fn with_length(mut response: Response<MonitorBody>, is_head: bool) -> Response<MonitorBody> {
+    // A message with trailers is not framed by its length. The response to a HEAD has no body to
+    // frame.
+    let body = response.body().as_result();
+    let body = body.filter(|_| has_length(response.status()));
+    let body = body.filter(|body| is_head || !body.has_trailers());
+    if let Some(length) = body.and_then(ResultBody::len) {
         let headers = response.headers_mut();
-        headers.insert(X_PROGRESS, progress(job));
-        let monitor = link(&registry.config, At::Monitor(at.depth()), job.id, "");
-        headers.insert(header::CONTENT_LOCATION, monitor);
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if is_head {
+        *response.body_mut() = ResultBody::default().into();
     }
     response
 }
 
-/// The monitor of an ended job, where the dialect has it lead to the result.
-pub(super) fn see_result<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Replay> {
-    let mut response = answer(job, registry);
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let result = link(&registry.config, At::Monitor(0), job.id, "/result");
-    response.headers_mut().insert(header::LOCATION, result);
+/// Returns `true` if a browser says that a page of another site sends the request.
+fn is_cross_site(head: &Parts) -> bool {
+    let site = head.headers.get(SEC_FETCH_SITE);
+    site.is_some_and(|site| site == "cross-site")
+}
+
+fn refuse(problem: Problem) -> Response<MonitorBody> {
+    problem.response().map(Into::into)
+}
+
+fn options(route: Route) -> Response<ResultBody> {
+    let mut response = status::empty(StatusCode::NO_CONTENT);
+    let allow = HeaderValue::from_static(route.allow());
+    response.headers_mut().insert(header::ALLOW, allow);
     response
 }
 
-fn link(config: &Config, at: At<'_>, id: JobId, rest: &str) -> HeaderValue {
-    let mut link = Vec::new();
-    config.write_link(&mut link, at, &id.encode());
-    link.extend_from_slice(rest.as_bytes());
-    HeaderValue::try_from(link).expect("a link")
-}
-
-/// The answer to a request for `path` that has become a job (RFC 9110 §15.3.3).
-pub(crate) fn accepted<St>(
-    job: &Snapshot,
-    registry: &Registry<St>,
-    path: &str,
-    now: Instant,
-    applied: Option<HeaderValue>,
-) -> Response<Replay> {
-    let config = &registry.config;
-    let mut sheet = Sheet::new(job, config);
-    // One that is joined may have ended.
-    let retry_after = (!job.status.is_ended()).then(|| registry.estimates.retry_after(job, now));
-    let retry_after = retry_after.map(|seconds| sheet.add(|text| write_number(text, seconds)));
-    let (id, mut monitor) = (sheet.id, 0..0);
-    let link = sheet.add(|text| {
-        text.push(b'<');
-        let start = text.len();
-        config.write_link(text, At::Request(path), &id);
-        monitor = start..text.len();
-        text.extend_from_slice(b">; rel=\"monitor\"");
-    });
-    let operation = match registry.config.dialect {
-        Dialect::Default => None,
-        Dialect::Pending202 | Dialect::SeeOther => Some(sheet.add(|text| {
-            text.extend_from_within(monitor.clone());
-            text.extend_from_slice(b"/status");
-        })),
-    };
-    let sheet = sheet.finish();
-    let mut response = Response::new(sheet.body());
-    *response.status_mut() = StatusCode::ACCEPTED;
-    let monitor = sheet.value(monitor);
-    let mut headers = ACCEPTED.clone();
-    for (name, value) in &mut headers {
-        *value = match name {
-            _ if name == header::RETRY_AFTER => match &retry_after {
-                Some(retry_after) => sheet.value(retry_after.clone()),
-                None => continue,
-            },
-            _ if name == header::LOCATION => monitor.clone(),
-            _ if name == header::LINK => sheet.value(link.clone()),
-            _ if name == OPERATION_LOCATION => match &operation {
-                Some(operation) => sheet.value(operation.clone()),
-                None => monitor.clone(),
-            },
-            _ => continue,
-        };
-    }
-    if retry_after.is_none() {
-        headers.remove(header::RETRY_AFTER);
-    }
-    if config.dialect == Dialect::Pending202 {
-        headers.insert(header::CONTENT_LOCATION, monitor);
-    }
-    if let Some(applied) = applied {
-        headers.insert(PREFERENCE_APPLIED, applied);
-    }
-    *response.headers_mut() = headers;
-    response
-}
-
-/// The same for a client that prefers a page: a browser shows what it is led to, under an address of
-/// its own, and a reload posts nothing again.
-pub(crate) fn see_page<St>(
-    job: &Snapshot,
-    registry: &Registry<St>,
-    path: &str,
-    now: Instant,
-    applied: Option<HeaderValue>,
-) -> Response<Replay> {
-    let mut response = accepted(job, registry, path, now, applied);
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let headers = response.headers_mut();
-    // With a 303 it would tell when to follow (RFC 9110 §10.2.3), and that is at once.
-    headers.remove(header::RETRY_AFTER);
-    headers.append(header::VARY, header::ACCEPT.into());
-    response
-}
-
-/// Where a client that prefers a page is led after it has changed something at `from`.
-pub(super) fn back_to_page<St>(
-    job: &Snapshot,
-    from: Resource,
-    registry: &Registry<St>,
-) -> Response<Replay> {
-    let mut response = answer(job, registry);
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let headers = response.headers_mut();
-    headers.remove(header::RETRY_AFTER);
-    let page = link(&registry.config, At::Monitor(from.depth()), job.id, "");
-    headers.insert(header::LOCATION, page);
-    response
-}
-
-/// `40% page 4 of 10`, as far as there is any of it.
-fn progress(job: &Snapshot) -> HeaderValue {
-    let percent = job.progress.fraction.map(super::document::percent);
-    let percent = percent.map(|percent| format!("{percent}%"));
-    // What a field can't hold is left out of it.
-    let message = job.progress.message.as_deref().unwrap_or_default();
-    let message: String = message
-        .chars()
-        .filter(|char| (' '..='~').contains(char))
-        .collect();
-    let words = percent.as_deref().into_iter().chain([message.as_str()]);
-    let mut text: String = words.collect::<Vec<_>>().join(" ");
-    if text.trim().is_empty() {
-        text = job.status.to_string();
-    }
-    text.truncate(MAX_PROGRESS);
-    HeaderValue::try_from(text.trim()).unwrap_or(HeaderValue::from_static("running"))
+fn deleted(settings: &Settings) -> Response<ResultBody> {
+    status::empty(match settings.dialect {
+        Dialect::Pending202 => StatusCode::ACCEPTED,
+        Dialect::Default | Dialect::SeeOther => StatusCode::NO_CONTENT,
+    })
 }

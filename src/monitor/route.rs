@@ -1,47 +1,50 @@
-use crate::{config::Config, job::JobId};
+//! Which resource of the monitor a path names.
 
-/// What of the monitor a path names.
+use crate::{config::Settings, job::JobId};
+
+/// The resource of the monitor that a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// An owner's jobs.
+pub(crate) enum Route {
+    /// The jobs of an owner.
     List,
-    /// One job, or a part of it.
+    /// A job, or a part of it.
     Job(JobId, Resource),
-    /// What there can't be.
+    /// A path under the monitor that has no resource.
     Nowhere,
 }
 
-/// What there is of each job.
+/// A resource of one job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resource {
-    /// `/jobs/{id}`, which the dialect shapes.
+    /// `/jobs/{id}`, which depends on the dialect.
     Monitor,
-    /// `/jobs/{id}/status`: the document in every state and dialect.
+    /// `/jobs/{id}/status`: the status document, in every dialect.
     Status,
-    /// `/jobs/{id}/events`: the documents as they come.
+    /// `/jobs/{id}/events`: the status documents, as events.
     Events,
-    /// `/jobs/{id}/result`
+    /// `/jobs/{id}/result`: the response of the inner service.
     Result,
-    /// `/jobs/{id}/cancel`
+    /// `/jobs/{id}/cancel`: cancels the job.
     Cancel,
 }
 
-impl Place {
-    /// The place that a path names; `None` where the path is not the monitor's.
-    pub(crate) fn of(path: &str, config: &Config) -> Option<Self> {
-        let rest = path.strip_prefix(config.monitor_path.as_str())?;
+impl Route {
+    /// Returns the resource that a path names, or `None` if the path belongs to the inner service.
+    pub(crate) fn from_path(path: &str, settings: &Settings) -> Option<Self> {
+        let rest = path.strip_prefix(settings.monitor_path.as_str())?;
         match rest.strip_prefix('/') {
             Some(rest) => Some(Self::job(rest)),
-            // Without owners there is no list: the path is the inner service's.
-            None => (rest.is_empty() && config.owner.is_some()).then_some(Self::List),
+            // Without owners there is no list, and the path belongs to the inner service.
+            None => (rest.is_empty() && settings.owner.is_some()).then_some(Self::List),
         }
     }
 
-    /// The same where the monitor is mounted alone: its path may have been stripped.
-    pub(super) fn of_mounted(path: &str, config: &Config) -> Self {
+    /// Returns the resource that a path names if the monitor is mounted alone, so that its path may
+    /// have been stripped.
+    pub(super) fn from_mounted_path(path: &str, settings: &Settings) -> Self {
         let stripped = path.strip_prefix('/').unwrap_or(path);
-        Self::of(path, config).unwrap_or_else(|| match stripped {
-            "" if config.owner.is_some() => Self::List,
+        Self::from_path(path, settings).unwrap_or_else(|| match stripped {
+            "" if settings.owner.is_some() => Self::List,
             rest => Self::job(rest),
         })
     }
@@ -61,7 +64,7 @@ impl Place {
         }
     }
 
-    /// The methods of what is there.
+    /// Returns the methods of the resource, as in `Allow`.
     pub(super) fn allow(self) -> &'static str {
         match self {
             Self::Job(_, Resource::Monitor) => "GET, HEAD, DELETE, OPTIONS",
@@ -72,7 +75,7 @@ impl Place {
 }
 
 impl Resource {
-    /// How many levels it is below the monitor.
+    /// Returns how many levels the resource is below the monitor of its job.
     pub(super) fn depth(self) -> usize {
         match self {
             Self::Monitor => 0,

@@ -1,30 +1,44 @@
+//! The status monitor as a service of its own.
+
 use std::{
     convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use http::{Request, Response};
-use tower::Service;
+use tower_service::Service;
 
-use super::{Answer, Place, answer};
+use super::{
+    body::MonitorBody,
+    respond::{Answer, answer},
+    route::Route,
+};
 use crate::{
-    jobs::Jobs,
-    middleware::MonitorBody,
+    registry::Registry,
     store::{MemoryStore, Store},
 };
 
-/// The status monitor alone: [`Jobs::monitor`].
-#[derive(Debug, Clone)]
+/// The status monitor alone; created by [`Jobs::monitor`](crate::Jobs::monitor).
+#[derive(Debug)]
 pub struct Monitor<St = MemoryStore> {
-    jobs: Jobs<St>,
+    registry: Arc<Registry<St>>,
 }
 
 impl<St> Monitor<St> {
-    pub(crate) fn new(jobs: Jobs<St>) -> Self {
-        Self { jobs }
+    pub(crate) fn new(registry: Arc<Registry<St>>) -> Self {
+        Self { registry }
+    }
+}
+
+impl<St> Clone for Monitor<St> {
+    fn clone(&self) -> Self {
+        Self {
+            registry: self.registry.clone(),
+        }
     }
 }
 
@@ -38,16 +52,15 @@ impl<St: Store, B> Service<Request<B>> for Monitor<St> {
     }
 
     fn call(&mut self, request: Request<B>) -> MonitorFuture {
-        let registry = &self.jobs.registry;
         let (head, _) = request.into_parts();
-        let place = Place::of_mounted(head.uri.path(), &registry.config);
+        let route = Route::from_mounted_path(head.uri.path(), &self.registry.settings);
         MonitorFuture {
-            answer: answer(registry, place, head),
+            answer: answer(&self.registry, route, head),
         }
     }
 }
 
-/// The answer of a [`Monitor`].
+/// The future of a [`Monitor`].
 #[must_use = "futures do nothing unless polled"]
 pub struct MonitorFuture {
     answer: Answer,
@@ -57,7 +70,7 @@ impl Future for MonitorFuture {
     type Output = Result<Response<MonitorBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(cx).map(Ok)
+        self.answer.as_mut().poll(cx).map(Ok)
     }
 }
 

@@ -1,12 +1,16 @@
-//! Reads any body as frames of `Bytes`.
+//! Reads any body as frames of `Bytes`, and describes the size of one in memory.
 
 use std::{
+    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
+
+/// Any error, as tower has it.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Polls the next frame and converts its data to `Bytes`, which is free if it is `Bytes` already.
 pub(crate) fn poll_bytes<B: Body>(
@@ -17,4 +21,16 @@ pub(crate) fn poll_bytes<B: Body>(
     Poll::Ready(frame.map(|frame| {
         frame.map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
     }))
+}
+
+/// Returns the size hint of a body in memory.
+///
+/// HTTP/1 frames a body by its length if that is known, and then has no room for trailers.
+pub(crate) fn buffered_size_hint(bytes: u64, has_trailers: bool) -> SizeHint {
+    let mut hint = SizeHint::default();
+    hint.set_lower(bytes);
+    if !has_trailers {
+        hint.set_upper(bytes);
+    }
+    hint
 }

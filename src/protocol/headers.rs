@@ -1,41 +1,50 @@
+//! The fields of a request that the layer reads.
+
 use http::{HeaderMap, HeaderValue};
 
-/// Which of the fields that this layer heeds are in a request's head.
+/// The fields of a request that the layer reads.
 ///
-/// Most requests have none or one of them, and a pass over the names that are there takes less time
-/// than to look up each that might be.
+/// Most requests have none or one of them. One pass over the names that are present costs less than a
+/// look-up for each name.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Mentions {
-    pub(crate) accept: bool,
-    pub(crate) idempotency_key: bool,
-    pub(crate) prefer: bool,
-    /// Whether it is not one message each way: no job can stand for it.
-    pub(crate) dialogue: bool,
+pub(crate) struct RequestHeaders {
+    pub(crate) has_accept: bool,
+    pub(crate) has_idempotency_key: bool,
+    pub(crate) has_prefer: bool,
+    is_bidirectional: bool,
 }
 
-impl Mentions {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut mentions = Self::default();
+impl RequestHeaders {
+    pub(crate) fn new(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
         for (name, value) in headers {
             match name.as_str() {
-                "accept" => mentions.accept = true,
-                "idempotency-key" => mentions.idempotency_key = true,
-                "prefer" => mentions.prefer = true,
+                "accept" => found.has_accept = true,
+                "idempotency-key" => found.has_idempotency_key = true,
+                "prefer" => found.has_prefer = true,
                 "content-type" => {
-                    mentions.dialogue |= value.as_bytes().starts_with(b"application/grpc");
+                    found.is_bidirectional |= value.as_bytes().starts_with(b"application/grpc");
                 }
-                "upgrade" => mentions.dialogue |= asks_for_another_protocol(value),
+                "upgrade" => found.is_bidirectional |= upgrades_protocol(value),
                 _ => {}
             }
         }
-        mentions
+        found
+    }
+
+    /// Returns `true` for gRPC and protocol upgrades, which a stored response cannot replace.
+    pub(crate) fn is_bidirectional(&self) -> bool {
+        self.is_bidirectional
     }
 }
 
-/// Java's client and `curl --http2` offer `h2c` with whatever they send first over plain TCP. That is
-/// the same request in another framing, deprecated (RFC 9113 §3.1) and ignored by most servers.
-fn asks_for_another_protocol(line: &HeaderValue) -> bool {
-    line.as_bytes()
+/// Returns `true` if `Upgrade` names a protocol other than HTTP/2.
+///
+/// Java's client and `curl --http2` offer `h2c` with their first request over plain TCP. The offer is
+/// deprecated (RFC 9113 §3.1), and most servers ignore it.
+fn upgrades_protocol(value: &HeaderValue) -> bool {
+    value
+        .as_bytes()
         .split(|&byte| byte == b',')
         .any(|protocol| !protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
@@ -50,32 +59,36 @@ mod tests {
     };
 
     #[test]
-    fn each_field_is_known_by_its_name() {
-        for (name, known) in [
+    fn each_field_is_found_by_its_name() {
+        for (name, expected) in [
             (header::ACCEPT, (true, false, false)),
             (IDEMPOTENCY_KEY, (false, true, false)),
             (PREFER, (false, false, true)),
             (header::HOST, (false, false, false)),
         ] {
             let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("x"))]);
-            let mentions = Mentions::of(&headers);
+            let found = RequestHeaders::new(&headers);
             assert_eq!(
-                (mentions.accept, mentions.idempotency_key, mentions.prefer),
-                known
+                (
+                    found.has_accept,
+                    found.has_idempotency_key,
+                    found.has_prefer
+                ),
+                expected
             );
         }
     }
 
     #[test]
-    fn an_offer_of_http_2_is_no_wish_for_another_protocol() {
-        for (offer, is_another) in [
+    fn offer_of_http_2_is_not_an_upgrade() {
+        for (offer, is_upgrade) in [
             ("h2c", false),
             ("H2C , h2c", false),
             ("websocket", true),
             ("h2c, websocket", true),
         ] {
             let offer = HeaderValue::from_static(offer);
-            assert_eq!(asks_for_another_protocol(&offer), is_another, "{offer:?}");
+            assert_eq!(upgrades_protocol(&offer), is_upgrade, "{offer:?}");
         }
     }
 }

@@ -12,9 +12,9 @@ mod status;
 
 pub(crate) use self::{
     accept::Format,
-    body::poll_bytes,
+    body::{BoxError, buffered_size_hint, poll_bytes},
     conditional::{Selection, Validators, matches_if_none_match},
-    headers::Mentions,
+    headers::RequestHeaders,
     hop_by_hop::strip_hop_by_hop,
     list::split,
     names::{ASYNC_RESULT, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, PREFER, PREFERENCE_APPLIED},

@@ -1,3 +1,5 @@
+//! One call of the inner service.
+
 use std::{
     future::Future,
     pin::Pin,
@@ -7,79 +9,93 @@ use std::{
 use http::{Request, request::Parts};
 use pin_project::pin_project;
 use tokio::time::Instant;
-use tower::Service;
+use tower_service::Service;
 
-use super::unshare::detach_head;
+use super::{request_body::RequestBody, unshare::unshare_head};
 use crate::{
     estimate::PathStart,
     job::{CallScope, JobId, Progress},
-    middleware::RequestBody,
 };
 
-/// One call of the inner service: waits for it to be ready, calls it, and is its response.
+const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
+
+/// One call of the inner service: waits until the service is ready, calls it, and polls its future.
 ///
-/// Whatever polls it, it is one call from beginning to end: it may be started on the request's task
-/// and go on on another.
+/// It is one call from beginning to end, whichever task polls it: it may start on the request's task
+/// and move to another.
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
-    place: Place<S, B>,
+    stage: CallStage<S, B>,
     scope: CallScope,
     started: Option<Instant>,
 }
 
-enum Place<S: Service<Request<RequestBody<B>>>, B> {
-    /// Made before the request's body is read. What is answered inline goes on in there, so that it takes one
-    /// allocation.
-    First(Pin<Box<First<S, B>>>),
-    /// Of a job, which may run for long, in a box that has no room for its request.
-    Alone(Pin<Box<S::Future>>),
-    /// The service's future is dropped with its response, and with it what it holds: a place in a
-    /// concurrency limit, say.
+enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
+    /// Created before the request's body is read. A call that is answered inline stays here, so that
+    /// it takes one allocation.
+    Inline(Pin<Box<InlineCall<S, B>>>),
+    /// The call of a job, which may run for long, in a box without room for its request.
+    Job(Pin<Box<S::Future>>),
+    /// The service's future has been dropped with its response, and with it what it holds, such as a
+    /// permit of a concurrency limit.
     Done,
 }
 
-#[pin_project(project = FirstProj)]
-enum First<S: Service<Request<RequestBody<B>>>, B> {
-    /// And whether the request has let go of its connection's read buffer.
-    Queued(S, Option<(Parts, RequestBody<B>)>, bool),
-    /// With what the request was for, of a call that had begun before it was a job: here, where the
-    /// request was, it takes no room of its own.
+#[pin_project(project = InlineCallProj, project_replace = InlineCallOwned)]
+enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
+    Queued(QueuedCall<S, B>),
+    /// With the path of the request, for a call that starts before it becomes a job. It takes the
+    /// room that the request had.
     Running(#[pin] S::Future, PathStart),
+    /// The service has been called, and has not returned its future.
+    Called,
+}
+
+struct QueuedCall<S, B> {
+    inner: S,
+    request: (Parts, RequestBody<B>),
+    /// Whether the request has been copied from its connection's read buffer.
+    is_unshared: bool,
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
+        let queued = QueuedCall {
+            inner,
+            request: (head, body),
+            is_unshared: false,
+        };
         Self {
-            place: Place::First(Box::pin(First::Queued(inner, Some((head, body)), false))),
+            stage: CallStage::Inline(Box::pin(InlineCall::Queued(queued))),
             scope: CallScope::default(),
             started: None,
         }
     }
 
-    /// The request, as long as the call has not begun.
+    /// Returns the request until the service is called.
     pub(crate) fn request(&mut self) -> Option<&mut (Parts, RequestBody<B>)> {
-        let Place::First(first) = &mut self.place else {
+        let CallStage::Inline(call) = &mut self.stage else {
             return None;
         };
-        match first.as_mut().project() {
-            FirstProj::Queued(_, request, _) => request.as_mut(),
-            FirstProj::Running(..) => None,
+        match call.as_mut().project() {
+            InlineCallProj::Queued(queued) => Some(&mut queued.request),
+            InlineCallProj::Running(..) | InlineCallProj::Called => None,
         }
     }
 
-    /// When the inner service was called, if it has been.
+    /// Returns when the inner service was called, if it has been.
     pub(crate) fn started(&self) -> Option<Instant> {
         self.started
     }
 
-    /// What its request is for, or the beginning of that.
+    /// Returns the path of the request, or its beginning.
     pub(crate) fn path(&self) -> &str {
-        let Place::First(first) = &self.place else {
+        let CallStage::Inline(call) = &self.stage else {
             return "";
         };
-        match &**first {
-            First::Queued(_, Some((head, _)), _) => head.uri.path(),
-            First::Running(_, path) => path.as_str(),
-            First::Queued(_, None, _) => "",
+        match &**call {
+            InlineCall::Queued(queued) => queued.request.0.uri.path(),
+            InlineCall::Running(_, path) => path.as_str(),
+            InlineCall::Called => "",
         }
     }
 
@@ -87,65 +103,79 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.scope.progress()
     }
 
+    /// Returns what was reported since the last call, or registers `cx` for the next report.
     pub(crate) fn take_change(&mut self, cx: &Context<'_>) -> Option<Progress> {
         self.scope.take_change(cx)
     }
 
-    pub(crate) fn accepted(&mut self, id: JobId) {
-        self.scope.accepted(id);
+    /// Makes this the call of a job.
+    pub(crate) fn accept(&mut self, id: JobId) {
+        self.scope.accept(id);
     }
 
-    /// Tells the call that its response is not wanted any more. Returns whether that could be heard,
-    /// so that it is worth waiting for.
+    /// Notifies the call that its response is no longer wanted. Returns `true` if the call has asked
+    /// for its handle, so that it can notice.
     pub(crate) fn cancel(&self) -> bool {
         self.scope.cancel()
     }
 
-    /// Polls something that belongs to this call, its response's body.
+    /// Polls something that belongs to this call, such as its response's body.
     pub(crate) fn enter<R>(&mut self, poll: impl FnOnce() -> R) -> R {
         self.scope.enter(poll)
     }
 
+    /// # Panics
+    ///
+    /// Panics if polled after completion.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
-        let (place, started) = (&mut self.place, &mut self.started);
+        let (stage, started) = (&mut self.stage, &mut self.started);
         let is_job = self.scope.is_job();
         let response = self.scope.enter(|| {
             loop {
-                let first = match place {
-                    Place::First(first) => first,
-                    Place::Alone(future) => return future.as_mut().poll(cx),
-                    Place::Done => panic!("polled after its response"),
+                let call = match stage {
+                    CallStage::Inline(call) => call,
+                    CallStage::Job(future) => return future.as_mut().poll(cx),
+                    CallStage::Done => panic!("{POLLED_AFTER_COMPLETION}"),
                 };
-                match first.as_mut().project() {
-                    FirstProj::Queued(inner, request, is_detached) => {
-                        let ready = inner.poll_ready(cx);
-                        if let (true, false, Some((head, body))) =
-                            (is_job && ready.is_pending(), *is_detached, &mut *request)
-                        {
-                            // It may wait for long, with many others.
-                            detach_head(head);
-                            body.detach();
-                            *is_detached = true;
-                        }
-                        ready!(ready)?;
-                        let (head, body) = request.take().expect("a call is called once");
-                        *started = Some(Instant::now());
-                        if is_job {
-                            let future = inner.call(Request::from_parts(head, body));
-                            *place = Place::Alone(Box::pin(future));
-                        } else {
-                            let path = PathStart::of(head.uri.path());
-                            let future = inner.call(Request::from_parts(head, body));
-                            first.set(First::Running(future, path));
-                        }
-                    }
-                    FirstProj::Running(future, _) => return future.poll(cx),
+                match call.as_mut().project() {
+                    InlineCallProj::Queued(queued) => ready!(queued.poll_ready(is_job, cx))?,
+                    InlineCallProj::Running(future, _) => return future.poll(cx),
+                    InlineCallProj::Called => panic!("{POLLED_AFTER_COMPLETION}"),
+                }
+                let queued = call.as_mut().project_replace(InlineCall::Called);
+                let InlineCallOwned::Queued(mut queued) = queued else {
+                    continue;
+                };
+                *started = Some(Instant::now());
+                let (head, body) = queued.request;
+                if is_job {
+                    let future = queued.inner.call(Request::from_parts(head, body));
+                    *stage = CallStage::Job(Box::pin(future));
+                } else {
+                    let path = PathStart::of(head.uri.path());
+                    let future = queued.inner.call(Request::from_parts(head, body));
+                    call.set(InlineCall::Running(future, path));
                 }
             }
         });
         if response.is_ready() {
-            self.place = Place::Done;
+            self.stage = CallStage::Done;
         }
         response
+    }
+}
+
+impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
+    /// Completes once the service is ready for the request.
+    fn poll_ready(&mut self, is_job: bool, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        let ready = self.inner.poll_ready(cx);
+        if ready.is_pending() && is_job && !self.is_unshared {
+            // It may wait for long, among many others.
+            let (head, body) = &mut self.request;
+            unshare_head(head);
+            body.unshare();
+            self.is_unshared = true;
+        }
+        ready
     }
 }

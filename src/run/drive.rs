@@ -1,232 +1,203 @@
+//! Drives a call to exactly one end of its job.
+
 use std::{
     any::Any,
+    error::Error,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use http::{Request, Response};
-use http_body::Body;
+use http::Request;
 use pin_project::pin_project;
 use tokio::{
     select,
     time::{Instant, Sleep, sleep},
 };
-use tower::{BoxError, Service};
+use tower_service::Service;
 use tracing::{Span, field::display};
 
 use super::{
     call::Call,
-    response::{Incoming, Receive},
+    inner::InnerService,
+    job::Job,
+    log::log_error,
+    request_body::RequestBody,
+    response::{Collect, CollectResponse},
 };
 use crate::{
-    estimate::{Halfway, Kind},
+    estimate::Halfway,
     job::{ErrorCode, JobId, Progress},
-    jobs::Registry,
-    limit::Slot,
-    middleware::RequestBody,
-    stop::Interrupt,
-    store::{End, Finished, News, Outcome, Report, Store},
+    registry::Registry,
+    stop::{StopReason, StopWatch},
+    store::{End, Finished, KeyOutcome, News, Outcome, Report, Store},
     telemetry,
 };
 
-/// How long nothing new is told of a job's progress after something was: whoever watches is woken
-/// that often, however often the call reports.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The minimum time between two reports of progress to the store, however often a call reports.
+const REPORT_INTERVAL: Duration = Duration::from_millis(50);
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A call that is a job.
+/// The call of a job.
 ///
-/// As a future it drives the call to exactly one end: its own, or the first that is decided elsewhere. Where it is
-/// dropped before, with its runtime, the claim's drop ends the job.
+/// As a future it drives the call to exactly one end: its own, or the first that is decided elsewhere.
+/// If it is dropped before, with its runtime, dropping the claim ends the job.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
-    /// The response, once it has come. Boxed then: a job would have room for it for as long as its call runs.
-    response: Option<Pin<Box<dyn Receive<St> + Send>>>,
-    stage: Stage<St>,
-    /// What can end the job before its call does; asked for by those calls only that are not done at once.
-    interrupt: Option<Interrupt>,
-    /// Made for the first report of progress, since most calls report nothing.
-    reported: Option<Pin<Box<Reported>>>,
-    start_told: bool,
-    /// Dropped last: its slot outlives the call.
+    /// The response, once it has arrived. Boxed, so that a job has no room for it while its call runs.
+    response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
+    stage: RunStage<St>,
+    /// What can stop the call. Created when the call is pending for the first time.
+    stop: Option<Pin<Box<StopWatch>>>,
+    /// Created for the first report of progress, since most calls report nothing.
+    reported: Option<Pin<Box<ReportedProgress>>>,
+    is_start_reported: bool,
+    /// Dropped last: its permit outlives the call.
     job: Job<St>,
 }
 
-/// What there is of a job that has told of its progress.
+/// The state of a job that has reported progress.
 #[pin_project]
-struct Reported {
+struct ReportedProgress {
     /// Runs after each report.
     #[pin]
     pause: Sleep,
-    halfway: Halfway,
+    midpoint: Halfway,
 }
 
-/// A job that has been accepted and is to be run.
-pub(crate) struct Job<St: Store> {
-    pub(crate) registry: Arc<Registry<St>>,
-    /// When the request was taken.
-    pub(crate) created: Instant,
-    /// The same by the clock on the wall.
-    pub(crate) created_at: SystemTime,
-    /// For how many seconds it waited for a worker, which its time-out does not count. So few bytes find room
-    /// beside the rest.
-    pub(crate) waited: u32,
-    /// Whether the request was a HEAD, whose response has a length and no body.
-    pub(crate) is_head: bool,
-    pub(crate) is_owned: bool,
-    pub(crate) kind: Kind,
-    pub(crate) claim: St::Claim,
-    /// Dropped last, after the claim: when the slot is back, the job has ended.
-    pub(crate) _slot: Option<Slot>,
-}
-
-enum Stage<St: Store> {
-    /// The call, then its response's body, goes on.
+enum RunStage<St: Store> {
+    /// The call runs, then its response's body is collected.
     Calling,
-    /// The store takes its time for a report.
+    /// The store is storing a report.
     Reporting(BoxFuture<Result<(), St::Error>>),
-    /// The store takes its time for the end.
-    Finishing(BoxFuture<Result<Finished, St::Error>>, How),
-    /// The call has heard of its end, and may go on for a while.
+    /// The store is storing the end.
+    Finishing(BoxFuture<Result<Finished, St::Error>>, EndKind),
+    /// The job has ended, and its call may go on for the grace period.
     Grace(BoxFuture<()>),
     Done,
 }
 
-/// How a job is to end.
+/// How a job ends.
 #[derive(Clone, Copy)]
-struct How {
-    /// What it has failed with, if it has.
+struct EndKind {
+    /// The reason, if the job fails or is canceled.
     error: Option<ErrorCode>,
-    /// Why it is to before its call does.
+    /// Whether the job ends before its call does, and why.
     interrupted: Option<ErrorCode>,
 }
 
-enum Step {
+enum RunStep<W> {
     Started(Instant),
     Progress(Progress),
-    Ended(Outcome),
+    Ended(Outcome<W>),
     Interrupted(ErrorCode),
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
-    /// Makes a call the job of this name.
+    /// Makes a call the call of the job `id`.
     pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>) -> Self {
-        call.accepted(id);
+        call.accept(id);
         Self {
-            start_told: call.started().is_some(),
+            is_start_reported: call.started().is_some(),
             call,
             response: None,
-            stage: Stage::Calling,
-            interrupt: None,
+            stage: RunStage::Calling,
+            stop: None,
             reported: None,
             job,
         }
     }
 }
 
-// Nothing is pinned in here but what has a box of its own.
+// Everything pinned has a box of its own.
 impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Unpin for Run<S, B, St> {}
 
-impl<S, B, R, St> Future for Run<S, B, St>
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    R: Body + Send + 'static,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
+impl<S: InnerService<B>, B, St: Store> Future for Run<S, B, St> {
     type Output = ();
 
-    /// Completes when the job has ended, and its grace is over.
+    /// Completes when the job has ended and its grace period is over.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Calling => match ready!(this.poll_step(cx)) {
-                    Step::Started(at) => this.report(News::Started(at), cx),
-                    Step::Progress(progress) => this.report(News::Progress(progress), cx),
-                    Step::Ended(outcome) => this.finish(outcome, None, cx),
-                    Step::Interrupted(code) => this.finish(Outcome::Broke(code), Some(code), cx),
-                },
-                Stage::Reporting(reporting) => {
-                    told(ready!(reporting.as_mut().poll(cx)));
-                    this.stage = Stage::Calling;
-                }
-                Stage::Finishing(finishing, how) => {
-                    let (finished, how) = (ready!(finishing.as_mut().poll(cx)), *how);
-                    this.ended(finished, how);
-                }
-                Stage::Grace(over) => {
-                    if over.as_mut().poll(cx).is_pending() {
-                        ready!(this.poll_end(cx));
+                RunStage::Calling => match ready!(this.poll_step(cx)) {
+                    RunStep::Started(at) => this.report(News::Started(at), cx),
+                    RunStep::Progress(progress) => this.report(News::Progress(progress), cx),
+                    RunStep::Ended(outcome) => this.finish(outcome, None, cx),
+                    RunStep::Interrupted(code) => {
+                        this.finish(Outcome::NoResponse(code), Some(code), cx);
                     }
-                    this.stage = Stage::Done;
+                },
+                RunStage::Reporting(reporting) => {
+                    log_report(ready!(reporting.as_mut().poll(cx)));
+                    this.stage = RunStage::Calling;
                 }
-                Stage::Done => return Poll::Ready(()),
+                RunStage::Finishing(finishing, kind) => {
+                    let (finished, kind) = (ready!(finishing.as_mut().poll(cx)), *kind);
+                    this.ended(finished, kind);
+                }
+                RunStage::Grace(over) => {
+                    if over.as_mut().poll(cx).is_pending() {
+                        ready!(this.poll_outcome(cx));
+                    }
+                    this.stage = RunStage::Done;
+                }
+                RunStage::Done => return Poll::Ready(()),
             }
         }
     }
 }
 
-impl<S, B, R, St> Run<S, B, St>
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>>,
-    S::Error: Into<BoxError>,
-    R: Body + Send + 'static,
-    R::Error: Into<BoxError>,
-    St: Store,
-{
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        // The call is asked first, so that one which is done at once costs neither a timer nor a waiter. One
-        // that was canceled while it was queued is not to begin, ready or not.
+impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<RunStep<St::Writer>> {
+        // The call is polled first, so that a call which is done at once costs neither a timer nor a
+        // waiter. A job that was canceled while it was queued does not start.
         if self.call.started().is_some() || !self.is_canceled() {
-            if let Poll::Ready(outcome) = self.poll_end(cx) {
-                return Poll::Ready(Step::Ended(outcome));
+            if let Poll::Ready(outcome) = self.poll_outcome(cx) {
+                return Poll::Ready(RunStep::Ended(outcome));
             }
-            if let (false, Some(at)) = (self.start_told, self.call.started()) {
-                self.start_told = true;
-                return Poll::Ready(Step::Started(at));
+            if let (false, Some(at)) = (self.is_start_reported, self.call.started()) {
+                self.is_start_reported = true;
+                return Poll::Ready(RunStep::Started(at));
             }
             if let Poll::Ready(progress) = self.poll_progress(cx) {
-                return Poll::Ready(Step::Progress(progress));
+                return Poll::Ready(RunStep::Progress(progress));
             }
         }
-        self.poll_interrupted(cx).map(Step::Interrupted)
+        self.poll_interrupted(cx).map(RunStep::Interrupted)
     }
 
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        // Meanwhile the call has no waker to wake: a report is an assignment under a lock. The pause's
-        // end looks for what came, and the job's end brings the last of it in any case.
+        // During the pause the call has no waker to wake, so a report is an assignment under a lock.
+        // The end of the pause, and the end of the job, pick up what was reported last.
         if let Some(reported) = &mut self.reported {
             ready!(reported.as_mut().project().pause.poll(cx));
         }
         let Some(progress) = self.call.take_change(cx) else {
             return Poll::Pending;
         };
-        match &mut self.reported {
-            Some(reported) => {
-                let pause = reported.as_mut().project().pause;
-                pause.reset(Instant::now() + PAUSE);
-            }
-            none => {
-                *none = Some(Box::pin(Reported {
-                    pause: sleep(PAUSE),
-                    halfway: Halfway::default(),
-                }));
-            }
+        if let Some(reported) = &mut self.reported {
+            let pause = reported.as_mut().project().pause;
+            pause.reset(Instant::now() + REPORT_INTERVAL);
+        } else {
+            self.reported = Some(Box::pin(ReportedProgress {
+                pause: sleep(REPORT_INTERVAL),
+                midpoint: Halfway::default(),
+            }));
         }
         Poll::Ready(progress)
     }
 
-    /// Polls the call, then its response's body. A panic in either is an end like any other: what
-    /// panicked is not polled again, so that nothing sees it half done.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// Polls the call, then its response's body.
+    ///
+    /// A panic is an outcome like any other. What panicked is not polled again, so its broken state
+    /// is never seen.
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<St::Writer>> {
         let Self {
             call,
             response,
@@ -238,50 +209,51 @@ where
                 Some(response) => response,
                 none => match ready!(call.poll(cx)) {
                     Err(error) => {
-                        log("the service failed", error.into());
-                        return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
+                        log_error("inner service failed", &*error.into());
+                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                     }
-                    // A switch of protocols, or nothing that could be handed out as a result.
+                    // A switch of protocols, which cannot be replayed.
                     Ok(response) if response.status().is_informational() => {
-                        let status = response.status().to_string();
-                        log("the service's response is none", status.into());
-                        return Poll::Ready(Outcome::Broke(ErrorCode::InnerError));
+                        let status = response.status().as_u16();
+                        tracing::error!(status, "inner service sent no final response");
+                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                     }
-                    Ok(response) => none.insert(Box::pin(Incoming::new(response, job))),
+                    Ok(response) => none.insert(Box::pin(CollectResponse::new(response, job))),
                 },
             };
-            call.enter(|| response.as_mut().poll(job, cx))
+            call.enter(|| response.as_mut().poll(cx))
         }));
         polled.unwrap_or_else(|panic| {
-            tracing::error!(panic = panic_message(&*panic), "the service panicked");
-            Poll::Ready(Outcome::Broke(ErrorCode::Panic))
+            tracing::error!(panic = panic_message(&*panic), "inner service panicked");
+            Poll::Ready(Outcome::NoResponse(ErrorCode::Panic))
         })
     }
 
-    /// Whether the job was canceled.
     fn is_canceled(&self) -> bool {
         let job = &self.job;
-        // Who is to be woken asks in `poll_interrupted`.
-        let mut nobody = Context::from_waker(Waker::noop());
-        let canceled = job.registry.store.poll_canceled(&job.claim, &mut nobody);
+        // `poll_interrupted` registers the task's own waker.
+        let mut no_waker = Context::from_waker(Waker::noop());
+        let canceled = job.registry.store.poll_canceled(&job.claim, &mut no_waker);
         canceled.is_ready()
     }
 
-    /// Ready when the job is to end before its call does.
+    /// Completes when the job must end before its call does.
     fn poll_interrupted(&mut self, cx: &mut Context<'_>) -> Poll<ErrorCode> {
         let job = &self.job;
         let registry = &job.registry;
         if registry.store.poll_canceled(&job.claim, cx).is_ready() {
             return Poll::Ready(ErrorCode::Canceled);
         }
-        let interrupt = self.interrupt.get_or_insert_with(|| {
-            let from = job.created + Duration::from_secs(job.waited.into());
-            let limit = registry.config.job_timeout;
-            // A limit beyond the clock's end is none.
-            let end = limit.and_then(|limit| from.checked_add(limit));
-            registry.gate.interrupts().enter(end)
+        let stop = self.stop.get_or_insert_with(|| {
+            let limit = registry.settings.job_timeout;
+            // A limit beyond the clock's range is no limit.
+            let deadline = limit.and_then(|limit| job.limited_since.checked_add(limit));
+            Box::pin(registry.stop.watch(deadline))
         });
-        interrupt.poll(cx)
+        stop.as_mut().poll(cx).map(|reason| match reason {
+            StopReason::Deadline => ErrorCode::Timeout,
+            StopReason::Shutdown => ErrorCode::Shutdown,
+        })
     }
 
     fn report(&mut self, news: News, cx: &mut Context<'_>) {
@@ -295,7 +267,7 @@ where
             (started, fraction, &mut self.reported)
         {
             let ran = now.saturating_duration_since(started);
-            reported.as_mut().project().halfway.see(fraction, ran);
+            reported.as_mut().project().midpoint.see(fraction, ran);
         }
         let estimates = &job.registry.estimates;
         let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
@@ -305,108 +277,113 @@ where
         };
         let mut reporting = job.registry.store.report(&job.claim, report);
         match Pin::new(&mut reporting).poll(cx) {
-            Poll::Ready(reported) => told(reported),
-            Poll::Pending => self.stage = Stage::Reporting(Box::pin(reporting)),
+            Poll::Ready(reported) => log_report(reported),
+            Poll::Pending => self.stage = RunStage::Reporting(Box::pin(reporting)),
         }
     }
 
-    fn finish(&mut self, outcome: Outcome, interrupted: Option<ErrorCode>, cx: &mut Context<'_>) {
-        let how = How {
-            error: error_of(&outcome),
+    fn finish(
+        &mut self,
+        outcome: Outcome<St::Writer>,
+        interrupted: Option<ErrorCode>,
+        cx: &mut Context<'_>,
+    ) {
+        let kind = EndKind {
+            error: match (&outcome, self.response_status()) {
+                (Outcome::NoResponse(code), _) => Some(*code),
+                (Outcome::Response(_), Some(status)) if status >= 400 => Some(ErrorCode::HttpError),
+                (Outcome::Response(_), _) => None,
+            },
             interrupted,
         };
-        Span::current().record("end", display(end_name(how.error)));
+        Span::current().record("end", display(end_name(kind.error)));
         let end = End {
             started: self.call.started(),
             progress: self.call.progress(),
             outcome,
+            key: KeyOutcome::Keep,
         };
-        // Nothing is to end it any more.
-        self.interrupt = None;
+        // Nothing can stop it any more.
+        self.stop = None;
         let mut finishing = self.job.registry.store.finish(&self.job.claim, end);
         match Pin::new(&mut finishing).poll(cx) {
-            Poll::Ready(finished) => self.ended(finished, how),
-            Poll::Pending => self.stage = Stage::Finishing(Box::pin(finishing), how),
+            Poll::Ready(finished) => self.ended(finished, kind),
+            Poll::Pending => self.stage = RunStage::Finishing(Box::pin(finishing), kind),
         }
     }
 
-    /// Takes note of the end, and lets a call go on for a while that has heard of it.
-    fn ended(&mut self, finished: Result<Finished, St::Error>, how: How) {
+    fn response_status(&self) -> Option<u16> {
+        self.response.as_ref().map(|response| response.status())
+    }
+
+    /// Records the end, and starts the grace period of a call that was interrupted.
+    fn ended(&mut self, finished: Result<Finished, St::Error>, kind: EndKind) {
         let (call, job) = (&mut self.call, &self.job);
         match finished {
             Ok(Finished::HandedBack) => tracing::debug!("job handed back"),
-            // Whoever has it counts it.
+            // The other process counts it.
             Ok(Finished::TakenOver) => tracing::debug!("job taken over"),
             Ok(finished) => {
                 tracing::debug!("job ended");
-                // Another end than its own comes from who canceled or deleted it.
+                // An earlier end is a cancel or a delete.
                 let error = match finished {
-                    Finished::First => how.error,
+                    Finished::First => kind.error,
                     _ => Some(ErrorCode::Canceled),
                 };
                 telemetry::ended(end_name(error));
                 if let Some(started) = call.started() {
                     let queued = started.saturating_duration_since(job.created);
                     let (ran, succeeded) = (started.elapsed(), error.is_none());
-                    telemetry::took(&job.kind, succeeded, queued, ran);
-                    // Of how long those take that succeed, others say nothing.
+                    telemetry::took(job.kind.as_str(), succeeded, queued, ran);
+                    // How long other jobs take says nothing of those that succeed.
                     if succeeded {
                         let reported = self.reported.as_ref();
-                        let halfway = reported.map(|reported| reported.halfway);
-                        let halfway = halfway.unwrap_or_default();
+                        let midpoint = reported.map(|reported| reported.midpoint);
+                        let midpoint = midpoint.unwrap_or_default();
                         let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, job.created_at, queued, ran, &halfway);
+                        estimates.learn(&job.kind, job.created_at, queued, ran, &midpoint);
                     }
                 }
             }
             Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the job's end is not stored"
+                error = &error as &dyn Error,
+                "failed to store the end of a job"
             ),
         }
-        self.stage = Stage::Done;
-        if let Some(code) = how.interrupted {
-            let heard = call.cancel();
+        self.stage = RunStage::Done;
+        if let Some(code) = kind.interrupted {
+            let can_notice = call.cancel();
             // A drain has waited long enough already.
-            if heard && code != ErrorCode::Shutdown {
-                self.stage = Stage::Grace(Box::pin(grace(&job.registry)));
+            if can_notice && code != ErrorCode::Shutdown {
+                self.stage = RunStage::Grace(Box::pin(grace(&job.registry)));
             }
         }
     }
 }
 
-fn told(reported: Result<(), impl std::error::Error + 'static>) {
+fn log_report(reported: Result<(), impl Error + 'static>) {
     if let Err(error) = reported {
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "progress not stored"
+            error = &error as &dyn Error,
+            "failed to store the progress of a job"
         );
     }
 }
 
-/// Completes when a call has had its time to end by itself.
+/// Completes when the grace period of a call is over.
 fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + use<St> {
     let registry = registry.clone();
     async move {
         select! {
-            () = sleep(registry.config.cancel_grace) => {}
-            () = registry.gate.interrupts().shutdown() => {}
+            () = sleep(registry.settings.cancel_grace) => {}
+            () = registry.stop.stopped() => {}
         }
     }
 }
 
-/// The name of an end.
+/// Returns the name of an end for logs and metrics.
 fn end_name(error: Option<ErrorCode>) -> &'static str {
     error.map_or("succeeded", |code| code.as_str())
-}
-
-/// What a job that ends so has failed with.
-fn error_of(outcome: &Outcome) -> Option<ErrorCode> {
-    match outcome {
-        Outcome::Broke(code) => Some(*code),
-        Outcome::Response(response) if response.status().as_u16() < 400 => None,
-        Outcome::Response(_) => Some(ErrorCode::HttpError),
-    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
@@ -414,9 +391,5 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("not a text")
-}
-
-pub(crate) fn log(what: &'static str, error: BoxError) {
-    tracing::error!(error = &*error as &dyn std::error::Error, "{what}");
+        .unwrap_or("not a string")
 }

@@ -1,14 +1,18 @@
-//! One call, and exactly one end.
+//! One call of the inner service, and exactly one end of its job.
 
 mod call;
 mod drive;
-pub(crate) mod replay;
+mod inner;
+mod job;
+mod log;
+mod request_body;
 mod response;
+mod span;
 mod unshare;
 mod worker;
 
-pub use self::worker::Worker;
 pub(crate) use self::{
-    call::Call,
-    drive::{Job, Run},
+    call::Call, drive::Run, inner::InnerService, job::Job, span::job_span,
+    unshare::MAX_COPIED_BYTES,
 };
+pub use self::{request_body::RequestBody, worker::Worker};

@@ -1,118 +1,190 @@
-//! How a response becomes a job's outcome.
+//! Collects the response of a call into the job's store.
 
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use http::{Response, header, response};
+use bytes::Bytes;
+use http::{HeaderName, Response, StatusCode, header, response};
 use http_body::Body;
 use pin_project::pin_project;
-use tower::BoxError;
 
-use super::{
-    drive::{Job, log},
-    replay,
-};
+use super::{job::Job, log::log_error};
 use crate::{
+    config::Settings,
     job::ErrorCode,
-    limit::{Charge, Collect, CollectError},
-    protocol::has_length,
-    store::{Outcome, Store},
+    protocol::{BoxError, has_length, poll_bytes, strip_hop_by_hop},
+    store::{Outcome, Store, Writer},
 };
 
-/// Receives a response as a job's outcome.
-pub(crate) trait Receive<St: Store> {
-    fn poll(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome>;
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
+/// Collects a response, whatever the type of its body.
+pub(crate) trait Collect<W> {
+    /// Returns the status of the response.
+    fn status(&self) -> u16;
+
+    /// Completes with the outcome of the call.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>>;
 }
 
-/// A response on its way in.
-#[pin_project]
-pub(crate) struct Incoming<R> {
-    head: Option<response::Parts>,
+/// Collects a response with a body of type `R`.
+#[pin_project(project = CollectResponseProj)]
+pub(crate) struct CollectResponse<R, W> {
     #[pin]
     body: R,
-    collect: Collect,
-    /// The head's place in the budget.
-    charge: Option<Charge>,
+    status: StatusCode,
+    /// Taken with the outcome.
+    writer: Option<W>,
+    /// Data that the store has no room for yet. At first empty, which asks for room for the head.
+    data: Option<Bytes>,
+    /// The number of bytes of the body so far.
+    length: u64,
+    /// The number of bytes that the head declares.
+    declared: Option<u64>,
+    max_length: u64,
 }
 
-impl<R> Incoming<R>
-where
-    R: Body,
-    R::Error: Into<BoxError>,
-{
-    pub(crate) fn new<St: Store>(response: Response<R>, job: &Job<St>) -> Self {
-        let (head, body) = response.into_parts();
-        let fields = head.headers.iter();
-        let bytes: usize = fields
-            .map(|(name, value)| name.as_str().len() + value.len())
-            .sum();
+impl<R, W> CollectResponse<R, W> {
+    pub(crate) fn new<St: Store<Writer = W>>(response: Response<R>, job: &Job<St>) -> Self {
+        let (mut head, body) = response.into_parts();
+        let (registry, settings) = (&job.registry, &job.registry.settings);
+        let declared = head
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .filter(|_| !job.is_head && has_length(head.status))
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        strip(&mut head, settings, job.is_owned);
         Self {
-            charge: job.registry.store.reserve(bytes),
-            head: Some(head),
             body,
-            collect: Collect::new(job.registry.config.result_limit),
+            status: head.status,
+            writer: Some(registry.store.respond(&job.claim, head)),
+            data: Some(Bytes::new()),
+            length: 0,
+            declared,
+            max_length: settings.max_result as u64,
         }
     }
 }
 
-impl<R, St> Receive<St> for Incoming<R>
+impl<R, W> Collect<W> for CollectResponse<R, W>
 where
     R: Body,
     R::Error: Into<BoxError>,
-    St: Store,
+    W: Writer,
 {
-    fn poll(self: Pin<&mut Self>, job: &Job<St>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.project();
-        if this.charge.is_none() {
-            return Poll::Ready(Outcome::Broke(ErrorCode::ResultTooLarge));
-        }
-        let reserve = |bytes| job.registry.store.reserve(bytes);
-        let code = match ready!(this.collect.poll(this.body, cx, reserve)) {
-            Ok(()) => match this.head.take() {
-                Some(head) => {
-                    return Poll::Ready(kept(head, this.collect, this.charge.take(), job));
-                }
-                None => return Poll::Pending,
+    fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>> {
+        let mut this = self.project();
+        let code = match ready!(poll_written(&mut this, cx)) {
+            Ok(()) => match this.writer.take() {
+                Some(writer) => return Poll::Ready(Outcome::Response(writer)),
+                // A job ends once: a second poll has no second response.
+                None => ErrorCode::InnerError,
             },
-            Err(CollectError::TooLarge | CollectError::NoRoom) => ErrorCode::ResultTooLarge,
-            Err(CollectError::Body(error)) => {
-                log("the response's body broke", error.into());
-                ErrorCode::BodyError
+            Err(code) => code,
+        };
+        // Breaks off the response for its readers.
+        *this.writer = None;
+        Poll::Ready(Outcome::NoResponse(code))
+    }
+}
+
+/// Completes when the whole response has been written.
+fn poll_written<R, W>(
+    this: &mut CollectResponseProj<'_, R, W>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), ErrorCode>>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+    W: Writer,
+{
+    let Some(writer) = this.writer else {
+        return Poll::Ready(Ok(()));
+    };
+    loop {
+        if let Some(data) = this.data {
+            let room = ready!(writer.poll_room(data.len(), cx));
+            room.map_err(|_| ErrorCode::ResultTooLarge)?;
+            let data = this.data.take().unwrap_or_default();
+            if !data.is_empty() {
+                writer.push(data);
+            }
+        }
+        let frame = match poll_bytes(this.body.as_mut(), cx) {
+            Poll::Ready(Some(frame)) => frame,
+            Poll::Ready(None) => break,
+            Poll::Pending => {
+                writer.flush();
+                return Poll::Pending;
             }
         };
-        Poll::Ready(Outcome::Broke(code))
+        let frame = frame.map_err(|error| {
+            log_error("response body failed", &*error.into());
+            ErrorCode::BodyError
+        })?;
+        match frame.into_data() {
+            Ok(data) => {
+                *this.length += data.len() as u64;
+                if *this.length > *this.max_length {
+                    return Poll::Ready(Err(ErrorCode::ResultTooLarge));
+                }
+                *this.data = Some(data);
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    writer.push_trailers(trailers);
+                }
+            }
+        }
     }
+    if this.declared.is_some_and(|declared| declared != *this.length) {
+        tracing::error!("response body does not have the length that its head declares");
+        return Poll::Ready(Err(ErrorCode::BodyError));
+    }
+    Poll::Ready(Ok(()))
 }
 
-/// The outcome of a response that is there to its end.
-fn kept<St: Store>(
-    mut head: response::Parts,
-    collect: &mut Collect,
-    charge: Option<Charge>,
-    job: &Job<St>,
-) -> Outcome {
-    let mut collected = collect.finish();
-    let declared = head
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .filter(|_| !job.is_head && has_length(head.status))
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|declared| declared != collected.bytes.len()) {
-        log(
-            "the response's body broke",
-            "not of its declared length".into(),
-        );
-        return Outcome::Broke(ErrorCode::BodyError);
+/// Removes the fields of a response that must not be kept.
+///
+/// `Content-Length` is written again from the stored body. Cookies stay only if the submitter alone
+/// can read the result.
+fn strip(head: &mut response::Parts, settings: &Settings, is_owned: bool) {
+    let headers = &mut head.headers;
+    headers.remove(header::CONTENT_LENGTH);
+    if !settings.replay_cookies && !is_owned {
+        headers.remove(header::SET_COOKIE);
+        headers.remove(CLEAR_SITE_DATA);
     }
-    collected.charge = match (charge, collected.charge.take()) {
-        (Some(mut all), Some(body)) => {
-            all.merge(body);
-            Some(all)
-        }
-        (one, other) => one.or(other),
-    };
-    replay::strip(&mut head, &job.registry.config, job.is_owned);
-    Outcome::Response(Response::from_parts(head, collected))
+    strip_hop_by_hop(headers);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_fields_are_not_kept() {
+        let (mut head, ()) = Response::builder()
+            .header("connection", "close, X-Hop")
+            .header("connection", "x-other")
+            .header("keep-alive", "timeout=5")
+            .header("transfer-encoding", "chunked")
+            .header("x-hop", "1")
+            .header("x-other", "1")
+            .header("content-length", "3")
+            .header("trailer", "x-sum")
+            .header("x-kept", "1")
+            .body(())
+            .expect("a response")
+            .into_parts();
+        strip(&mut head, &Settings::default(), false);
+        let left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-kept", "trailer"]);
+    }
 }

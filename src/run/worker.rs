@@ -1,4 +1,6 @@
-use std::{fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
+//! Runs the requests of a queue.
+
+use std::{error::Error, fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -7,55 +9,58 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep},
 };
-use tower::{BoxError, Service};
+use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use super::{
-    call::Call,
-    drive::{Job, Run},
+    call::Call, drive::Run, inner::InnerService, job::Job, request_body::RequestBody,
+    span::job_span,
 };
 use crate::{
     job::ErrorCode,
-    jobs::{Jobs, Registry},
-    limit::Slot,
-    middleware::{RequestBody, admission},
+    limit::Permit,
+    protocol::BoxError,
+    registry::Registry,
     store::{End, Finished, Outcome, Queue, Work},
     telemetry,
 };
 
-/// How long a worker leaves a store alone that has failed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The default number of requests that a worker runs at a time.
+const DEFAULT_CONCURRENCY: usize = 64;
 
-/// How long a claim that is on its way when no call is to begin any more is waited for, to be given back: else
-/// the request is handed out when its lease has ended, as that of a process that has gone.
-const LAST_CLAIM: Duration = Duration::from_secs(5);
+/// How long a worker waits after an error of its store.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Runs the requests of a queue: [`Jobs::worker`].
+/// How long a claim that is in flight at a shutdown is waited for, so that it can be handed back.
+/// Otherwise the request is delivered again only after its lease has expired.
+const LAST_CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the requests of a queue; created by [`Jobs::worker`](crate::Jobs::worker).
 ///
-/// It takes no request before it has a place for it, so that what waits can go to whichever worker is
-/// free. [`Jobs::drain`] ends it: it takes nothing more, waits for what it runs, and what outlasts the
-/// drain is handed back to the queue where it may be run again.
+/// It takes a request only when it has a free slot for it, so that waiting requests go to any worker
+/// that is free. [`Jobs::drain`](crate::Jobs::drain) ends it: it takes no more requests and waits for
+/// those that it runs. When the drain times out, it hands back those that may run again.
 #[must_use = "a worker does nothing until it is run"]
 pub struct Worker<S, B, St> {
-    jobs: Jobs<St>,
+    registry: Arc<Registry<St>>,
     service: S,
     concurrency: usize,
     body: PhantomData<fn(B)>,
 }
 
 impl<S, B, St> Worker<S, B, St> {
-    pub(crate) fn new(jobs: Jobs<St>, service: S) -> Self {
+    pub(crate) fn new(registry: Arc<Registry<St>>, service: S) -> Self {
         Self {
-            jobs,
+            registry,
             service,
-            concurrency: 64,
+            concurrency: DEFAULT_CONCURRENCY,
             body: PhantomData,
         }
     }
 
-    /// How many requests are run at a time, 1 at least. Default: 64.
+    /// Sets the maximum number of requests that run at a time, at least 1. Default: 64.
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.concurrency = requests.clamp(1, Semaphore::MAX_PERMITS);
         self
@@ -72,36 +77,35 @@ where
     R::Error: Into<BoxError>,
     St: Queue,
 {
-    /// Takes and runs requests until the registry is [drained](Jobs::drain).
+    /// Takes and runs requests until the registry is [drained](crate::Jobs::drain).
     ///
     /// # Cancel safety
     ///
-    /// Dropped, what it runs is dropped too, and is treated as that of a process that has gone: another
-    /// one runs it where it may be run again, after the time that the store waits for signs of life.
+    /// If this is dropped, its calls are dropped too, and their jobs are treated like those of a process
+    /// that died: after its lease expires, another worker runs each that may run again.
     pub async fn run(self) {
-        let registry = &self.jobs.registry;
-        let places = Arc::new(Semaphore::new(self.concurrency));
+        let registry = &self.registry;
+        let slots = Arc::new(Semaphore::new(self.concurrency));
         // Owns the calls: they end with it.
         let mut running = JoinSet::new();
-        let mut closed = pin!(registry.gate.closed());
+        let mut draining = pin!(registry.draining());
         loop {
             let free = select! {
                 biased;
-                () = &mut closed => break,
-                free = free(&places) => free,
+                () = &mut draining => break,
+                free = free_slots(&slots) => free,
             };
-            // Waited for also when closed meanwhile: what is handed out to who has left is handed to
-            // nobody else before its lease has ended.
-            let taken = take(registry, free).await;
-            for (ticket, place) in taken {
-                // Closed meanwhile: the ticket goes back unclaimed.
-                let Some(slot) = registry.gate.enter_beyond_limit() else {
+            // Awaited even if a drain begins meanwhile: requests that are delivered to a worker that
+            // has left are delivered again only after their lease has expired.
+            for (ticket, slot) in next_tickets(registry, free).await {
+                // A drain has begun: the ticket goes back unclaimed.
+                let Ok(permit) = registry.permits.acquire_beyond_limit() else {
                     break;
                 };
                 let (registry, service) = (registry.clone(), self.service.clone());
                 running.spawn(async move {
-                    work(registry, service, ticket, slot).await;
-                    drop(place);
+                    run_ticket(registry, service, ticket, permit).await;
+                    drop(slot);
                 });
             }
             while running.try_join_next().is_some() {}
@@ -110,15 +114,15 @@ where
     }
 }
 
-/// Waits for a place, and takes all there are.
-async fn free(places: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
-    let first = places.clone().acquire_owned().await.ok();
-    let more = std::iter::from_fn(|| places.clone().try_acquire_owned().ok());
+/// Waits for a free slot, and takes all that are free.
+async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    let first = slots.clone().acquire_owned().await.ok();
+    let more = std::iter::from_fn(|| slots.clone().try_acquire_owned().ok());
     first.into_iter().chain(more).collect()
 }
 
-/// Waits a while for requests for these places.
-async fn take<St: Queue>(
+/// Waits for requests, at most one for each free slot.
+async fn next_tickets<St: Queue>(
     registry: &Registry<St>,
     free: Vec<OwnedSemaphorePermit>,
 ) -> Vec<(St::Ticket, OwnedSemaphorePermit)> {
@@ -126,81 +130,75 @@ async fn take<St: Queue>(
         Ok(tickets) => tickets.into_iter().zip(free).collect(),
         Err(error) => {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "no work from the store"
+                error = &error as &dyn Error,
+                "failed to take requests from the store"
             );
-            sleep(PAUSE).await;
+            sleep(RETRY_DELAY).await;
             Vec::new()
         }
     }
 }
 
-async fn work<S, B, R, St>(registry: Arc<Registry<St>>, service: S, ticket: St::Ticket, slot: Slot)
-where
-    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
+async fn run_ticket<S, B, St>(
+    registry: Arc<Registry<St>>,
+    service: S,
+    ticket: St::Ticket,
+    permit: Permit,
+) where
+    S: InnerService<B>,
     B: Send + 'static,
-    R: Body + Send + 'static,
-    R::Error: Into<BoxError>,
     St: Queue,
 {
-    let left = async {
-        registry.gate.interrupts().shutdown().await;
-        sleep(LAST_CLAIM).await;
+    let stopped = async {
+        registry.stop.stopped().await;
+        sleep(LAST_CLAIM_TIMEOUT).await;
     };
     let claimed = select! {
         biased;
         claimed = registry.store.claim(ticket) => claimed,
-        () = left => return,
+        () = stopped => return,
     };
     let work = match claimed {
         Ok(Some(work)) => work,
         Ok(None) => return,
         Err(error) => {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "work not claimed: it will come again"
+                error = &error as &dyn Error,
+                "failed to claim a request, which will be delivered again"
             );
             return;
         }
     };
-    let span = admission::span(work.id, &work.head.method);
-    if registry.gate.interrupts().is_shut_down() {
-        return let_go(&registry, &work).instrument(span).await;
+    let span = job_span(work.id, &work.head.method);
+    if registry.stop.is_stopped() {
+        return hand_back(&registry, &work).instrument(span).await;
     }
     let job = Job {
-        // The one that is known here, where it is.
         kind: registry.estimates.kind(work.kind.as_str()),
         registry,
         created: work.created,
-        waited: whole_seconds(work.created.elapsed()),
         created_at: work.created_at,
+        limited_since: Instant::now(),
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
         claim: work.claim,
-        _slot: Some(slot),
+        _permit: Some(permit),
     };
-    let call = Call::new(service, work.head, RequestBody::read(work.body));
+    let call = Call::new(service, work.head, RequestBody::buffered(work.body));
     Run::new(call, work.id, job).instrument(span).await;
 }
 
-/// A time in seconds, and what is left of it as one more.
-fn whole_seconds(time: Duration) -> u32 {
-    let seconds = time.as_nanos().div_ceil(1_000_000_000);
-    u32::try_from(seconds).unwrap_or(u32::MAX)
-}
-
-/// Gives a request back that was claimed when no call was to begin any more.
-async fn let_go<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
-    let end = End::new(Outcome::Broke(ErrorCode::Shutdown));
-    Span::current().record("end", ErrorCode::Shutdown.as_str());
+/// Hands back a request that was claimed after the calls were stopped.
+async fn hand_back<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
+    let code = ErrorCode::Shutdown;
+    Span::current().record("end", code.as_str());
+    let end = End::new(Outcome::NoResponse(code));
     match registry.store.finish(&work.claim, end).await {
-        Ok(Finished::First) => telemetry::ended(ErrorCode::Shutdown.as_str()),
+        Ok(Finished::First) => telemetry::ended(code.as_str()),
         Ok(_) => {}
         Err(error) => tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "a request is not given back"
+            error = &error as &dyn Error,
+            "failed to hand back a request"
         ),
     }
 }

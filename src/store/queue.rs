@@ -1,52 +1,84 @@
+//! The trait of stores whose jobs any process may run.
+
 use std::{future::Future, time::SystemTime};
 
 use http::request::Parts;
 use tokio::time::Instant;
 
-use super::Store;
-use crate::{estimate::Kind, job::JobId, limit::Collected};
+use super::interface::Store;
+use crate::{estimate::Kind, job::JobId, limit::BufferedBody};
 
 /// A store whose jobs wait for any process that has the service to run them.
 ///
-/// [`Jobs::worker`](crate::Jobs::worker) drives it. A request is taken in two steps, so that many can be
-/// fetched at a time and claimed side by side.
+/// [`Jobs::worker`](crate::Jobs::worker) drives it. A request is taken in two steps, so that a worker
+/// can fetch many at a time and claim them concurrently.
 pub trait Queue: Store {
-    /// A request that was handed to this process, and is not claimed yet. Dropped, it is handed to
-    /// some process later.
+    /// A request that was delivered to this process and is not claimed yet. If the ticket is dropped,
+    /// the request is delivered again later, to any process.
     type Ticket: Send + 'static;
 
-    /// Waits a few seconds for requests, and takes up to so many.
+    /// Waits a few seconds for requests, and returns at most `max`.
+    ///
+    /// # Errors
+    ///
+    /// The worker logs the error and tries again after a second.
     fn next(
         &self,
-        most: usize,
+        max: usize,
     ) -> impl Future<Output = Result<Vec<Self::Ticket>, Self::Error>> + Send;
 
-    /// Claims a request. `None` where it is not to be run, now or ever: its job has ended, or somebody
-    /// else has it, or it is too late to run it again. It waits for the store to tell, however long that takes:
-    /// whoever drops it before may have claimed the request, and is then one more process that is gone.
+    /// Claims a request.
+    ///
+    /// Resolves to `None` if the request must not run: its job has ended, another process has it, or
+    /// it is too late to run it again.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the request may have been claimed. It is then treated like one whose
+    /// process died.
     fn claim(
         &self,
         ticket: Self::Ticket,
     ) -> impl Future<Output = Result<Option<Work<Self::Claim>>, Self::Error>> + Send;
 }
 
-/// A request that this process has claimed, and is to run.
+/// A request that this process has claimed and must run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Work<C> {
-    /// The right to end its job.
+    /// The right to end the job.
     pub claim: C,
-    /// The job's name.
+    /// The job's id.
     pub id: JobId,
-    /// When the request was taken, by this process's clock.
+    /// When the request was taken, by this process's monotonic clock.
     pub created: Instant,
-    /// The same by the clock on the wall.
+    /// When the request was taken, by the system clock.
     pub created_at: SystemTime,
-    /// What kind of request it is.
+    /// The kind of the request.
     pub kind: Kind,
-    /// Whether its job has an owner.
+    /// Whether the job has an owner.
     pub is_owned: bool,
+    /// The number of this call among all calls for the job, from 1.
+    pub attempt: u32,
     /// The request's head.
     pub head: Parts,
-    /// Its body.
-    pub body: Collected,
+    /// The request's body.
+    pub body: BufferedBody,
+}
+
+impl<C> Work<C> {
+    /// Creates the first call for a job without an owner, whose request was taken now.
+    pub fn new(claim: C, id: JobId, head: Parts, body: BufferedBody) -> Self {
+        Self {
+            claim,
+            id,
+            created: Instant::now(),
+            created_at: SystemTime::now(),
+            kind: Kind::new(""),
+            is_owned: false,
+            attempt: 1,
+            head,
+            body,
+        }
+    }
 }

@@ -1,3 +1,5 @@
+//! The revisions of a job in memory.
+
 use std::{
     fmt,
     future::Future,
@@ -9,30 +11,35 @@ use futures_core::Stream;
 use pin_project::pin_project;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Found, Shared, clock::Clock};
+use super::{
+    clock::Clock,
+    job::Newer,
+    table::{FoundJob, JobTable},
+};
 use crate::job::{JobId, Snapshot};
 
-/// A job's changes: [`Store::changes`](crate::store::Store::changes) in memory.
+/// The revisions of a job in memory: [`Store::changes`](crate::store::Store::changes).
 ///
-/// A reader holds nothing but its place: what it is given is read from the job when it asks, so a slow
-/// one skips to the newest state. All readers of a job are woken by one change in one pass.
+/// A reader keeps no revision. It reads the job when it is polled, so a slow reader skips to the
+/// current revision. One change wakes all readers of a job in one pass.
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
 pub struct MemoryChanges {
-    job: Option<Found>,
+    job: Option<FoundJob>,
     id: JobId,
     clock: Clock,
+    /// The last revision that was returned.
     seen: u64,
     #[pin]
     change: Option<OwnedNotified>,
 }
 
 impl MemoryChanges {
-    pub(super) fn new(id: JobId, shared: &Shared) -> Self {
+    pub(super) fn new(id: JobId, table: &JobTable) -> Self {
         Self {
-            job: shared.find(id),
+            job: table.find(id),
             id,
-            clock: shared.clock,
+            clock: *table.clock(),
             seen: 0,
             change: None,
         }
@@ -53,18 +60,18 @@ impl Stream for MemoryChanges {
                 this.change.set(None);
             }
             let newer = match job {
-                Found::Unfinished(job) => job.newer_than(*this.seen, this.clock),
-                Found::Ended(job) => Ok(job.snapshot(this.clock)),
+                FoundJob::Unfinished(job) => job.newer_than(*this.seen, this.clock),
+                FoundJob::Ended(job) => Newer::Ready(job.snapshot(this.clock)),
             };
             match newer {
-                Ok(snapshot) => {
+                Newer::Ready(snapshot) => {
                     *this.seen = snapshot.revision;
                     if snapshot.status.is_ended() {
                         *this.job = None;
                     }
                     return Poll::Ready(Some(snapshot));
                 }
-                Err(change) => this.change.set(Some(change)),
+                Newer::Wait(change) => this.change.set(Some(change)),
             }
         }
     }

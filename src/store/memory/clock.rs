@@ -1,8 +1,10 @@
+//! The clock of a store in memory.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Counts milliseconds from the making of a store, and for how long it keeps what has ended.
+/// Counts milliseconds since a store was created, and knows how long ended jobs are kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     epoch: Instant,
@@ -29,7 +31,7 @@ impl Clock {
         self.epoch + Duration::from_millis(millis)
     }
 
-    /// When what ended then expires.
+    /// Returns when a job that ended at `finished` expires.
     pub(super) fn expiry(&self, finished: u64) -> u64 {
         finished.saturating_add(self.retain)
     }

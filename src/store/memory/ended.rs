@@ -1,96 +1,114 @@
+//! A job in memory that has ended.
+
 use std::{
     borrow::Borrow,
     hash::{Hash, Hasher},
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use triomphe::ThinArc;
 
 use super::{
+    birth::{Birth, JobScope, StartDelay, StoredProgress},
+    body::StoredBody,
     clock::Clock,
-    job::{Began, Birth, Bound, Kept, Told, cost, shown_progress},
     packed::{self, Packed},
 };
 use crate::{
-    config::Key,
-    job::{ErrorCode, Failure, JobId, Owner, ResponseHead, Snapshot, Status},
+    job::{ErrorCode, Event, Failure, JobId, Key, Owner, ResponseHead, Snapshot, Status},
     limit::Charge,
-    middleware::Replay,
+    store::{Reading, ResultBody},
 };
 
-/// A job that has ended, in one allocation: what is told of it, and behind that its response.
+/// A job that has ended, in one allocation: its head, and its packed response behind it.
 ///
-/// There may be a million, and most are never looked at again: so a map of them has no more than a pointer
-/// to each, and who looks at one finds all of it in one place.
+/// There may be a million, and most are never read. A map of them has one pointer for each, and a
+/// reader finds everything in one place.
 #[derive(Clone)]
-pub(super) struct Ended(ThinArc<Head, u8>);
+pub(super) struct EndedJob(ThinArc<EndedHead, u8>);
 
-struct Head {
+struct EndedHead {
     birth: Birth,
     /// In milliseconds since the epoch of the store.
     finished: u64,
-    rare: Option<Box<Rare>>,
-    began: Option<Began>,
-    /// What it holds of the budget for its result, to be released by who removes the job; as far as that goes
-    /// in here.
-    charged: u32,
+    rare: Option<Box<RareParts>>,
+    /// What the job and its result hold of the budget, until the last share of the job is dropped.
+    _charge: Charge,
+    started: Option<StartDelay>,
     revision: u32,
     status: Status,
     /// Why there is no response.
-    broke: Option<ErrorCode>,
+    error: Option<ErrorCode>,
 }
 
-/// What most jobs have nothing of.
-struct Rare {
-    bound: Option<Bound>,
-    progress: Told,
-    /// What more it holds of the budget.
-    charged: usize,
-    /// A body that is too large to be moved behind the head.
-    body: Option<Bytes>,
+/// What most jobs do not have.
+struct RareParts {
+    scope: Option<Box<JobScope>>,
+    progress: StoredProgress,
+    /// A body that is too large to be packed.
+    body: Option<StoredBody>,
 }
 
 /// How a job has ended.
 pub(super) struct Finish {
     pub(super) revision: u32,
     pub(super) status: Status,
-    pub(super) began: Option<Began>,
+    pub(super) started: Option<StartDelay>,
     pub(super) finished: u64,
-    pub(super) progress: Told,
+    pub(super) progress: StoredProgress,
     pub(super) kept: Kept,
+    pub(super) charge: Charge,
 }
 
-impl Ended {
-    pub(super) fn new(birth: Birth, bound: Option<Bound>, finish: Finish) -> Self {
-        let (packed, body, charge, broke) = match finish.kept {
-            Kept::Response(packed, charge) => (packed.bytes, packed.large, charge, None),
-            Kept::Nothing(code) => (Vec::new(), None, None, Some(code)),
+/// What is kept of the outcome of a call.
+pub(super) enum Kept {
+    /// A response, and its charge unless the body holds it.
+    Response(StatusCode, Packed, Option<Charge>),
+    NoResponse(ErrorCode),
+}
+
+impl Kept {
+    pub(super) fn event(&self) -> Event {
+        match self {
+            Self::Response(status, ..) => Event::Responded(*status),
+            Self::NoResponse(code) => Event::NoResponse(*code),
+        }
+    }
+}
+
+impl EndedJob {
+    pub(super) fn new(birth: Birth, scope: Option<Box<JobScope>>, finish: Finish) -> Self {
+        let mut all = finish.charge;
+        let (packed, body, error) = match finish.kept {
+            Kept::Response(_, packed, charge) => {
+                if let Some(charge) = charge {
+                    all.merge(charge);
+                }
+                (packed.bytes, packed.large, None)
+            }
+            Kept::NoResponse(code) => (Vec::new(), None, Some(code)),
         };
         let progress = finish.progress;
-        let charged = charge.map_or(0, Charge::keep);
-        let here = u32::try_from(charged).unwrap_or(u32::MAX);
-        let more = charged - here as usize;
-        let is_rare = bound.is_some() || progress.is_some() || body.is_some() || more > 0;
-        let head = Head {
+        let is_rare = scope.is_some() || progress.is_some() || body.is_some();
+        let head = EndedHead {
             birth,
             finished: finish.finished,
             rare: is_rare.then(|| {
-                Box::new(Rare {
-                    bound,
+                Box::new(RareParts {
+                    scope,
                     progress,
-                    charged: more,
                     body,
                 })
             }),
-            began: finish.began,
-            charged: here,
+            _charge: all,
+            started: finish.started,
             revision: finish.revision,
             status: finish.status,
-            broke,
+            error,
         };
         let ended = Self(ThinArc::from_header_and_slice(head, &packed));
-        Packed::spare(packed);
+        Packed::recycle(packed);
         ended
     }
 
@@ -99,14 +117,14 @@ impl Ended {
     }
 
     pub(super) fn owner(&self) -> Option<Owner> {
-        self.bound()?.owner
+        self.scope()?.owner
     }
 
     pub(super) fn key(&self) -> Option<Key> {
-        self.bound()?.key
+        self.scope()?.key
     }
 
-    /// When it expires, in milliseconds since the epoch of the store.
+    /// Returns when the job expires, in milliseconds since the epoch of the store.
     pub(super) fn expiry(&self, clock: &Clock) -> u64 {
         clock.expiry(self.head().finished)
     }
@@ -115,108 +133,127 @@ impl Ended {
         self.expiry(clock) <= clock.now()
     }
 
-    /// What the job holds of the budget.
-    pub(super) fn charged(&self) -> usize {
-        let more = self.rare().map_or(0, |rare| rare.charged);
-        cost(self.bound().is_some()) + self.head().charged as usize + more
-    }
-
     pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
         let head = self.head();
         let birth = &head.birth;
-        let (response, error) = self.glance();
-        Snapshot {
-            revision: head.revision.into(),
-            status: head.status,
-            started_at: head.began.map(|began| birth.started_at(began)),
-            finished_at: Some(birth.shown(head.finished)),
-            expires_at: Some(birth.shown(self.expiry(clock))),
-            progress: self
-                .rare()
-                .map(|rare| shown_progress(&rare.progress))
-                .unwrap_or_default(),
-            response,
-            error,
-            ..birth.snapshot(self.owner(), clock)
+        let mut job = birth.snapshot(self.scope(), clock);
+        job.revision = head.revision.into();
+        job.status = head.status;
+        job.attempt = head.started.is_some().into();
+        job.started_at = head.started.map(|delay| birth.started_at(delay));
+        job.finished_at = Some(birth.system_time(head.finished));
+        job.expires_at = Some(birth.system_time(self.expiry(clock)));
+        if let Some(rare) = self.rare() {
+            job.progress = rare.progress.as_deref().cloned().unwrap_or_default();
         }
+        (job.response, job.error) = self.outcome();
+        job
     }
 
-    fn glance(&self) -> (Option<ResponseHead>, Option<Failure>) {
-        if let Some(code) = self.head().broke {
-            return (None, Some(Failure { code, status: None }));
+    fn outcome(&self) -> (Option<ResponseHead>, Option<Failure>) {
+        if let Some(code) = self.head().error {
+            return (None, Some(Failure::new(code, None)));
         }
-        let (status, content_type, packed) = packed::glance(&self.0.slice);
-        let error = (status.as_u16() >= 400).then_some(Failure {
-            code: ErrorCode::HttpError,
-            status: Some(status),
-        });
-        let length = self.large().map_or(packed, Bytes::len);
+        let (status, content_type, packed) = packed::peek(&self.0.slice);
+        let length = self.body().map_or(packed as u64, StoredBody::len);
         let head = ResponseHead {
             status,
             content_type,
-            content_length: length as u64,
+            content_length: length,
         };
-        (Some(head), error)
+        (Some(head), Failure::from_event(Event::Responded(status)))
     }
 
-    /// The response, whose fields and body are shares of what is kept: of all of it, a large body included, as
-    /// long as anybody holds one.
-    pub(super) fn response(&self) -> Option<Response<Replay>> {
-        if self.head().broke.is_some() {
+    /// Reads the response from byte `from` of its body on.
+    ///
+    /// Its fields and its body are shares of this job, which holds the charge of all of it.
+    pub(super) fn read(&self, from: u64) -> Option<Reading> {
+        if self.head().error.is_some() {
             return None;
         }
-        let unpacked = packed::unpack(&Bytes::from_owner(Slice(self.clone())));
-        let body = self.large().cloned().unwrap_or(unpacked.body);
-        let mut response = Response::new(Replay::new(body, unpacked.trailers));
+        let unpacked = packed::unpack(&Bytes::from_owner(PackedBytes(self.clone())));
+        let (length, body) = match self.body() {
+            Some(StoredBody::Live(response)) => (response.len(), response.read_body(from)),
+            Some(StoredBody::One(_)) => {
+                let bytes = Bytes::from_owner(LargeBody(self.clone()));
+                buffered(bytes, unpacked.trailers, from)
+            }
+            None => buffered(unpacked.body, unpacked.trailers, from),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = unpacked.status;
         *response.headers_mut() = unpacked.headers;
-        Some(response)
+        Some(Reading::new(1, length, response))
     }
 
-    fn head(&self) -> &Head {
+    fn head(&self) -> &EndedHead {
         &self.0.header.header
     }
 
-    fn rare(&self) -> Option<&Rare> {
+    fn rare(&self) -> Option<&RareParts> {
         self.head().rare.as_deref()
     }
 
-    fn bound(&self) -> Option<Bound> {
-        self.rare()?.bound
+    fn scope(&self) -> Option<&JobScope> {
+        self.rare()?.scope.as_deref()
     }
 
-    fn large(&self) -> Option<&Bytes> {
+    fn body(&self) -> Option<&StoredBody> {
         self.rare()?.body.as_ref()
     }
 }
 
-/// The packed response of a job, which is kept for as long as a share of it is.
-struct Slice(Ended);
+/// Returns the length of a body in memory, and the body from byte `from` on.
+fn buffered(
+    mut bytes: Bytes,
+    trailers: Option<http::HeaderMap>,
+    from: u64,
+) -> (u64, ResultBody) {
+    let length = bytes.len();
+    let from = usize::try_from(from).unwrap_or(usize::MAX).min(length);
+    let rest = bytes.split_off(from);
+    (length as u64, ResultBody::new(rest, trailers))
+}
 
-impl AsRef<[u8]> for Slice {
+/// The packed response of a job, which keeps the job.
+struct PackedBytes(EndedJob);
+
+impl AsRef<[u8]> for PackedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.0.0.slice
     }
 }
 
-// A job is found by its id.
+/// The large body of a job, which keeps the job.
+struct LargeBody(EndedJob);
 
-impl Borrow<JobId> for Ended {
+impl AsRef<[u8]> for LargeBody {
+    fn as_ref(&self) -> &[u8] {
+        match self.0.body() {
+            Some(StoredBody::One(bytes)) => bytes,
+            Some(StoredBody::Live(_)) | None => &[],
+        }
+    }
+}
+
+// An ended job is found by its id.
+
+impl Borrow<JobId> for EndedJob {
     fn borrow(&self) -> &JobId {
         &self.birth().id
     }
 }
 
-impl Hash for Ended {
+impl Hash for EndedJob {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.birth().id.hash(state);
     }
 }
 
-impl PartialEq for Ended {
+impl PartialEq for EndedJob {
     fn eq(&self, other: &Self) -> bool {
         self.birth().id == other.birth().id
     }
 }
 
-impl Eq for Ended {}
+impl Eq for EndedJob {}

@@ -1,148 +1,101 @@
+//! A job in memory until it ends.
+
 use std::{
-    num::{NonZeroU32, NonZeroU64},
+    num::NonZeroU64,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
 use super::{
+    birth::{Birth, JobScope, StartDelay, StoredProgress},
     clock::{Clock, at_unix_millis, since_unix_epoch},
-    ended::{Ended, Finish},
-    packed::Packed,
+    ended::{EndedJob, Finish, Kept},
+    live::LiveResponse,
 };
 use crate::{
-    config::Key,
     estimate::Kind,
-    job::{Cursor, ErrorCode, Event, JobId, Owner, Progress, Snapshot, Status},
+    job::{ErrorCode, Event, Key, Owner, Progress, Snapshot, Status},
     limit::Charge,
-    store::{End, NewJob, News, Outcome, Report},
+    store::{KeyOutcome, NewJob, News, Report},
 };
 
-/// What a job counts in the budget besides its result: about what it takes of the heap.
-const JOB_BYTES: usize = 320;
-
-/// What it counts more where it has an owner or a key, for these and the indexes they are in.
-const BOUND_BYTES: usize = 192;
-
-/// One job until it ends. Its place in the map never changes what it points to, so a claim ends its job
-/// without looking it up, and whoever follows it finds its end here.
-pub(super) struct Job {
+/// A job until it ends.
+///
+/// Its entry in the map never points to another job. So a claim ends its job without a look-up, and
+/// whatever follows the job finds its end here.
+pub(super) struct UnfinishedJob {
     pub(super) birth: Birth,
-    bound: Option<Box<Bound>>,
-    /// Held for one transition or one copy, never across an await or a wake-up; at the end, until what is
-    /// kept of the job has been put together and is in the map of ended jobs. Whoever moves it to `Ended` has
-    /// ended the job: that there is one end follows from the lock and [`Status::next`].
+    scope: Option<Box<JobScope>>,
+    /// Held for one transition or one copy, never across an await or a wake-up. At the end it is held
+    /// until the ended job is in its map. Whoever changes it to `Ended` has ended the job: the lock
+    /// and [`Status::next`] make that happen once.
     phase: Mutex<Phase>,
 }
 
-/// What every job has, and never changes.
-#[derive(Clone, Copy)]
-pub(super) struct Birth {
-    pub(super) id: JobId,
-    /// In milliseconds since the epoch of the store.
-    pub(super) created: u64,
-    /// In milliseconds since the epoch of Unix.
-    pub(super) created_at: u64,
-}
-
-/// To whom and to which request a job is bound.
-#[derive(Clone, Copy)]
-pub(super) struct Bound {
-    pub(super) owner: Option<Owner>,
-    pub(super) key: Option<Key>,
-}
-
 enum Phase {
-    Unfinished(Unfinished),
-    Ended(Ended),
+    Unfinished(PhaseState),
+    Ended(EndedJob),
 }
 
-struct Unfinished {
+struct PhaseState {
     revision: u32,
-    began: Option<Began>,
+    started: Option<StartDelay>,
     kind: Kind,
-    /// In milliseconds since the epoch of Unix.
+    /// In milliseconds since the Unix epoch.
     estimated_finish: Option<NonZeroU64>,
-    progress: Told,
-    /// Who waits for somebody else to end the job: the task that runs the call.
+    progress: StoredProgress,
+    /// The task that runs the call, which waits for another end of the job.
     canceler: Option<Waker>,
-    /// Whom to tell of changes; made for the first who wants to know.
+    /// Notified of changes. Created for the first reader that waits for one.
     watchers: Option<Arc<Notify>>,
+    /// The response, once it can be read while it is written.
+    live: Option<Arc<LiveResponse>>,
+    /// What the job holds of the budget. Moves to the ended job.
+    charge: Option<Charge>,
 }
 
-/// After how many milliseconds a job's call began; counted from 1, so that none takes no room of its own. Any more
-/// than 49 days are 49 days.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Began(NonZeroU32);
+/// An end of a job that is ready to be applied.
+pub(super) struct Ending {
+    kept: Kept,
+    started: Option<u64>,
+    progress: Option<StoredProgress>,
+    pub(super) key: KeyOutcome,
+}
 
-/// What a call has told of its progress. Boxed, since most tell nothing, and a job would have room for it
-/// for as long as it is kept.
-pub(super) type Told = Option<Box<Progress>>;
-
-impl Birth {
-    pub(super) fn cursor(&self) -> Cursor {
-        Cursor {
-            created_at: self.created_at,
-            id: self.id,
+impl Ending {
+    /// Creates the end that a call has come to.
+    pub(super) fn new(
+        kept: Kept,
+        started: Option<u64>,
+        progress: Progress,
+        key: KeyOutcome,
+    ) -> Self {
+        Self {
+            kept,
+            started,
+            progress: Some(stored(progress)),
+            key,
         }
     }
 
-    /// A time by the clock on the wall, of one by that of the store.
-    pub(super) fn shown(&self, at: u64) -> SystemTime {
-        let age = Duration::from_millis(at.saturating_sub(self.created));
-        at_unix_millis(self.created_at) + age
-    }
-
-    /// What is kept of when its call began, by the clock of the store.
-    fn began(&self, at: u64) -> Began {
-        let millis = u32::try_from(at.saturating_sub(self.created)).unwrap_or(u32::MAX);
-        Began(NonZeroU32::MIN.saturating_add(millis))
-    }
-
-    /// When its call began.
-    pub(super) fn started_at(&self, Began(after): Began) -> SystemTime {
-        self.shown(self.created + u64::from(after.get() - 1))
-    }
-
-    /// The job as far as that never changes.
-    pub(super) fn snapshot(&self, owner: Option<Owner>, clock: &Clock) -> Snapshot {
-        Snapshot {
-            id: self.id,
-            owner,
-            revision: 0,
-            status: Status::Queued,
-            created: clock.instant(self.created),
-            created_at: at_unix_millis(self.created_at),
-            started_at: None,
-            finished_at: None,
-            expires_at: None,
-            kind: None,
-            estimated_finish_at: None,
-            progress: Progress::default(),
-            response: None,
-            error: None,
+    /// Creates an end that does not come from the call.
+    pub(super) fn without_response(code: ErrorCode) -> Self {
+        Self {
+            kept: Kept::NoResponse(code),
+            started: None,
+            progress: None,
+            key: KeyOutcome::Keep,
         }
     }
 }
 
-/// What a job counts in the budget, its result apart.
-pub(super) fn cost(is_bound: bool) -> usize {
-    JOB_BYTES + if is_bound { BOUND_BYTES } else { 0 }
-}
-
-impl Job {
-    /// What a job made of `new` counts in the budget until it has a result.
-    pub(super) fn cost(new: &NewJob) -> usize {
-        cost(new.owner.is_some() || new.key.is_some())
-    }
-
-    pub(super) fn new(new: &NewJob, clock: &Clock) -> Self {
-        let key = new.key.map(|(key, _)| key);
-        let is_bound = new.owner.is_some() || key.is_some();
-        let owner = new.owner;
+impl UnfinishedJob {
+    /// Creates a job, which holds `charge` of the budget.
+    pub(super) fn new(new: &NewJob, charge: Charge, clock: &Clock) -> Self {
         let birth = Birth {
             id: new.id,
             created: clock.millis(new.created),
@@ -151,25 +104,36 @@ impl Job {
         let started = new.started.map(|started| clock.millis(started));
         Self {
             birth,
-            bound: is_bound.then(|| Box::new(Bound { owner, key })),
-            phase: Mutex::new(Phase::Unfinished(Unfinished {
+            scope: scope(new),
+            phase: Mutex::new(Phase::Unfinished(PhaseState {
                 revision: 1,
                 kind: new.kind.clone(),
-                began: started.map(|at| birth.began(at)),
-                estimated_finish: new.estimated_finish.and_then(kept_time),
-                progress: told(new.progress.clone()),
+                started: started.map(|at| birth.start_delay(at)),
+                estimated_finish: new.estimated_finish.and_then(stored_time),
+                progress: stored(new.progress.clone()),
                 canceler: None,
                 watchers: None,
+                live: None,
+                charge: Some(charge),
             })),
         }
     }
 
-    pub(super) fn owner(&self) -> Option<Owner> {
-        self.bound.as_ref()?.owner
+    /// Returns what a job created from `new` counts in the budget until it has a result.
+    pub(super) fn cost(new: &NewJob) -> usize {
+        JobScope::cost(scope(new).as_deref())
     }
 
-    /// The job as it has ended, if it has.
-    pub(super) fn ended(&self) -> Option<Ended> {
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.scope.as_ref()?.owner
+    }
+
+    pub(super) fn key(&self) -> Option<Key> {
+        self.scope.as_ref()?.key
+    }
+
+    /// Returns the job as it has ended, if it has.
+    pub(super) fn ended(&self) -> Option<EndedJob> {
         match &*self.phase.lock() {
             Phase::Ended(ended) => Some(ended.clone()),
             Phase::Unfinished(_) => None,
@@ -181,14 +145,14 @@ impl Job {
             Phase::Ended(_) => return,
             Phase::Unfinished(job) => {
                 job.revision += 1;
-                job.estimated_finish = report.estimated_finish.and_then(kept_time);
+                job.estimated_finish = report.estimated_finish.and_then(stored_time);
                 match report.news {
                     News::Started(at) => {
                         if job.status().next(Event::Started).is_some() {
-                            job.began = Some(self.birth.began(clock.millis(at)));
+                            job.started = Some(self.birth.start_delay(clock.millis(at)));
                         }
                     }
-                    News::Progress(progress) => job.progress = told(progress),
+                    News::Progress(progress) => job.progress = stored(progress),
                 }
                 job.watchers.clone()
             }
@@ -198,28 +162,47 @@ impl Job {
         }
     }
 
-    /// Ends the job, and hands on what is to be kept of it before anybody can see that it has ended; `false`
+    /// Makes the response readable while it is written.
+    pub(super) fn publish(&self, live: Arc<LiveResponse>) {
+        let watchers = match &mut *self.phase.lock() {
+            Phase::Ended(_) => return,
+            Phase::Unfinished(job) => {
+                job.live = Some(live);
+                job.watchers.clone()
+            }
+        };
+        if let Some(watchers) = watchers {
+            watchers.notify_waiters();
+        }
+    }
+
+    /// Ends the job, and passes it to `keep` before anyone can see that it has ended. Returns `false`
     /// if it had ended before.
-    pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(Ended)) -> bool {
+    pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(EndedJob)) -> bool {
         let before = {
             let mut phase = self.phase.lock();
             let Phase::Unfinished(job) = &mut *phase else {
                 return false;
             };
-            let Some(status) = job.status().next(ending.event) else {
+            let next = job.status().next(ending.kept.event());
+            let (Some(status), Some(charge)) = (next, job.charge.take()) else {
                 return false;
             };
             let finish = Finish {
                 revision: job.revision + 1,
                 status,
-                began: ending.started.map(|at| self.birth.began(at)).or(job.began),
+                started: ending
+                    .started
+                    .map(|at| self.birth.start_delay(at))
+                    .or(job.started),
                 finished: clock.now(),
                 progress: ending
                     .progress
                     .unwrap_or_else(|| std::mem::take(&mut job.progress)),
                 kept: ending.kept,
+                charge,
             };
-            let ended = Ended::new(self.birth, self.bound.as_deref().copied(), finish);
+            let ended = EndedJob::new(self.birth, self.scope.clone(), finish);
             keep(ended.clone());
             std::mem::replace(&mut *phase, Phase::Ended(ended))
         };
@@ -249,105 +232,97 @@ impl Job {
     }
 
     pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
-        self.at(&self.phase.lock(), clock)
+        self.snapshot_of(&self.phase.lock(), clock)
     }
 
-    /// The job as it is, if its revision is beyond `seen`; else the next change to wait for. Both under
-    /// the lock, so that no change is missed between looking and waiting.
-    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Result<Snapshot, OwnedNotified> {
+    /// Returns the job if its revision is beyond `seen`, otherwise the next change to wait for.
+    ///
+    /// Both happen under the lock, so no change is missed between them.
+    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Newer<Snapshot> {
         let mut phase = self.phase.lock();
         if let Phase::Unfinished(job) = &mut *phase
             && u64::from(job.revision) <= seen
         {
-            let watchers = job.watchers.get_or_insert_default();
-            return Err(watchers.clone().notified_owned());
+            return Newer::Wait(job.next_change());
         }
-        Ok(self.at(&phase, clock))
+        Newer::Ready(self.snapshot_of(&phase, clock))
     }
 
-    fn at(&self, phase: &Phase, clock: &Clock) -> Snapshot {
-        match phase {
-            Phase::Unfinished(job) => Snapshot {
-                revision: job.revision.into(),
-                status: job.status(),
-                started_at: job.began.map(|began| self.birth.started_at(began)),
-                kind: Some(job.kind.clone()),
-                estimated_finish_at: job.estimated_finish.map(|at| at_unix_millis(at.get())),
-                progress: shown_progress(&job.progress),
-                ..self.birth.snapshot(self.owner(), clock)
+    /// Returns the response that can be read, otherwise the next change to wait for.
+    pub(super) fn response(&self) -> Newer<StoredResponse> {
+        match &mut *self.phase.lock() {
+            Phase::Ended(ended) => Newer::Ready(StoredResponse::Ended(ended.clone())),
+            Phase::Unfinished(job) => match &job.live {
+                Some(live) => Newer::Ready(StoredResponse::Live(live.clone())),
+                None => Newer::Wait(job.next_change()),
             },
-            Phase::Ended(ended) => ended.snapshot(clock),
         }
+    }
+
+    fn snapshot_of(&self, phase: &Phase, clock: &Clock) -> Snapshot {
+        let job = match phase {
+            Phase::Ended(ended) => return ended.snapshot(clock),
+            Phase::Unfinished(job) => job,
+        };
+        let mut snapshot = self.birth.snapshot(self.scope.as_deref(), clock);
+        snapshot.revision = job.revision.into();
+        snapshot.status = job.status();
+        snapshot.attempt = job.started.is_some().into();
+        snapshot.started_at = job.started.map(|delay| self.birth.started_at(delay));
+        snapshot.kind = Some(job.kind.clone());
+        snapshot.estimated_finish_at = job.estimated_finish.map(|at| at_unix_millis(at.get()));
+        snapshot.progress = job.progress.as_deref().cloned().unwrap_or_default();
+        snapshot
     }
 }
 
-impl Unfinished {
+/// What was asked for, or the change to wait for before it is asked for again.
+pub(super) enum Newer<T> {
+    Ready(T),
+    Wait(OwnedNotified),
+}
+
+/// A response that can be read.
+pub(super) enum StoredResponse {
+    Live(Arc<LiveResponse>),
+    Ended(EndedJob),
+}
+
+impl PhaseState {
     fn status(&self) -> Status {
-        match self.began {
+        match self.started {
             None => Status::Queued,
             Some(_) => Status::Running,
         }
     }
-}
 
-/// What is kept of what a job came to.
-pub(super) enum Kept {
-    /// A response, and what it holds of the budget.
-    Response(Packed, Option<Charge>),
-    Nothing(ErrorCode),
-}
-
-/// A job's end, ready to be put into it.
-pub(super) struct Ending {
-    event: Event,
-    kept: Kept,
-    started: Option<u64>,
-    progress: Option<Told>,
-}
-
-impl Ending {
-    pub(super) fn new(end: End, clock: &Clock) -> Self {
-        let ending = match end.outcome {
-            Outcome::Broke(code) => Self::early(code),
-            Outcome::Response(response) => {
-                let (head, body) = response.into_parts();
-                let trailers = body.trailers.as_deref();
-                let packed = Packed::new(head.status, &head.headers, trailers, body.bytes);
-                Self {
-                    event: Event::Responded(head.status),
-                    kept: Kept::Response(packed, body.charge),
-                    started: None,
-                    progress: None,
-                }
-            }
-        };
-        Self {
-            started: end.started.map(|at| clock.millis(at)),
-            progress: Some(told(end.progress)),
-            ..ending
-        }
-    }
-
-    /// An end that comes from elsewhere than from the call.
-    pub(super) fn early(code: ErrorCode) -> Self {
-        Self {
-            event: Event::Broke(code),
-            kept: Kept::Nothing(code),
-            started: None,
-            progress: None,
-        }
+    fn next_change(&mut self) -> OwnedNotified {
+        let watchers = self.watchers.get_or_insert_default();
+        watchers.clone().notified_owned()
     }
 }
 
-/// What is kept of a time to come; of the epoch of Unix nothing.
-fn kept_time(at: SystemTime) -> Option<NonZeroU64> {
+fn scope(new: &NewJob) -> Option<Box<JobScope>> {
+    let key = new.key.map(|(key, _)| key);
+    let has_scope = new.owner.is_some()
+        || key.is_some()
+        || new.title.is_some()
+        || new.callbacks.is_some();
+    has_scope.then(|| {
+        Box::new(JobScope {
+            owner: new.owner,
+            key,
+            title: new.title.clone(),
+            callbacks: new.callbacks.clone(),
+        })
+    })
+}
+
+/// Returns what is kept of a future time. The Unix epoch itself is not kept.
+fn stored_time(at: SystemTime) -> Option<NonZeroU64> {
     NonZeroU64::new(since_unix_epoch(at))
 }
 
-fn told(progress: Progress) -> Told {
+fn stored(progress: Progress) -> StoredProgress {
     (progress != Progress::default()).then(|| Box::new(progress))
-}
-
-pub(super) fn shown_progress(told: &Told) -> Progress {
-    told.as_deref().cloned().unwrap_or_default()
 }

@@ -1,41 +1,90 @@
+//! The ended jobs in the order of their ends.
+
 use std::collections::VecDeque;
 
-use crate::job::JobId;
+use tokio::task::AbortHandle;
 
-/// The ended jobs, the one that ended first in front.
+use crate::{
+    job::JobId,
+    limit::{Budget, Charge, Purpose},
+};
+
+/// The ended jobs in the order of their ends, and the task that frees them when they expire.
 ///
-/// Kept in blocks of a fixed size, so that a million jobs never make it copy itself: a block is
-/// allocated when the last one is full, and freed when its last job has left.
+/// A job that was deleted stays until its turn.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct EndedJobs {
+    ids: IdQueue,
+    /// What the queue takes of the budget, if there was room for it.
+    charge: Option<Charge>,
+    pub(super) reaper: Option<AbortHandle>,
+}
+
+impl EndedJobs {
+    pub(super) fn push(&mut self, id: JobId, budget: &Budget) {
+        self.ids.push(id);
+        if let Some(charge) = budget.reserve(IdQueue::ENTRY_BYTES, Purpose::Accepted) {
+            match &mut self.charge {
+                Some(all) => all.merge(charge),
+                none => *none = Some(charge),
+            }
+        }
+    }
+
+    pub(super) fn first(&self) -> Option<JobId> {
+        self.ids.first()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<JobId> {
+        let first = self.ids.pop()?;
+        if let Some(charge) = &mut self.charge {
+            drop(charge.split(IdQueue::ENTRY_BYTES));
+        }
+        Some(first)
+    }
+}
+
+impl Drop for EndedJobs {
+    fn drop(&mut self) {
+        if let Some(reaper) = self.reaper.take() {
+            reaper.abort();
+        }
+    }
+}
+
+/// A queue of ids in blocks of a fixed size, so that it never copies a million of them.
+///
+/// A block is allocated when the last one is full, and freed when its last id has left.
+#[derive(Debug, Default)]
+struct IdQueue {
     blocks: VecDeque<Vec<JobId>>,
-    /// How many places of the first block have been left.
+    /// The number of ids that have left the first block.
     left: usize,
 }
 
-impl Order {
-    /// What one place takes, in bytes.
-    pub(super) const PLACE_BYTES: usize = size_of::<JobId>();
+impl IdQueue {
+    /// What one id takes, in bytes.
+    const ENTRY_BYTES: usize = size_of::<JobId>();
 
-    /// The number of places in a block: 16 KiB of them.
-    const BLOCK: usize = 1024;
+    /// The number of ids in a block of 16 KiB.
+    const BLOCK_LEN: usize = 1024;
 
-    pub(super) fn push(&mut self, id: JobId) {
+    fn push(&mut self, id: JobId) {
         match self.blocks.back_mut() {
-            Some(block) if block.len() < Self::BLOCK => block.push(id),
+            Some(block) if block.len() < Self::BLOCK_LEN => block.push(id),
             _ => {
-                let mut block = Vec::with_capacity(Self::BLOCK);
+                let mut block = Vec::with_capacity(Self::BLOCK_LEN);
                 block.push(id);
                 self.blocks.push_back(block);
             }
         }
     }
 
-    pub(super) fn first(&self) -> Option<JobId> {
+    fn first(&self) -> Option<JobId> {
         self.blocks.front()?.get(self.left).copied()
     }
 
-    pub(super) fn pop(&mut self) -> Option<JobId> {
+    fn pop(&mut self) -> Option<JobId> {
         let first = self.first()?;
         self.left += 1;
         if self.left == self.blocks.front().map_or(0, Vec::len) {
@@ -51,18 +100,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_leave_as_they_came_over_many_blocks() {
-        let mut order = Order::default();
-        let jobs: Vec<_> = (0..3 * Order::BLOCK + 7).map(|_| JobId::random()).collect();
-        let (early, late) = jobs.split_at(Order::BLOCK / 2);
-        early.iter().for_each(|&id| order.push(id));
-        assert_eq!(order.pop(), Some(early[0]));
-        late.iter().for_each(|&id| order.push(id));
-        for &id in &jobs[1..] {
-            assert_eq!(order.first(), Some(id));
-            assert_eq!(order.pop(), Some(id));
+    fn ids_leave_in_order_over_many_blocks() {
+        let mut queue = IdQueue::default();
+        let ids: Vec<_> = (0..3 * IdQueue::BLOCK_LEN + 7)
+            .map(|_| JobId::random())
+            .collect();
+        let (early, late) = ids.split_at(IdQueue::BLOCK_LEN / 2);
+        early.iter().for_each(|&id| queue.push(id));
+        assert_eq!(queue.pop(), Some(early[0]));
+        late.iter().for_each(|&id| queue.push(id));
+        for &id in &ids[1..] {
+            assert_eq!(queue.first(), Some(id));
+            assert_eq!(queue.pop(), Some(id));
         }
-        assert_eq!((order.first(), order.pop()), (None, None));
-        assert!(order.blocks.is_empty());
+        assert_eq!((queue.first(), queue.pop()), (None, None));
+        assert!(queue.blocks.is_empty());
     }
 }

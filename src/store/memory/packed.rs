@@ -1,15 +1,20 @@
+//! A response in one piece of memory.
+
 use std::cell::Cell;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::middleware::MAX_COPIED;
+use super::body::StoredBody;
 
-/// What a thread keeps for the next response that it packs, in bytes.
-const MAX_SPARE: usize = 2 * MAX_COPIED;
+/// The maximum size of a body that is packed, in bytes. It may be a slice of a larger read buffer.
+const MAX_COPIED_BYTES: usize = 64 * 1024;
 
-/// Names that many responses have, the most frequent first: of these their place is kept. Of the first 64 that takes
-/// a byte.
+/// The maximum size of the buffer that a thread keeps for its next response, in bytes.
+const MAX_SPARE_BYTES: usize = 2 * MAX_COPIED_BYTES;
+
+/// Names that many responses have, the most frequent first. Their index is stored instead, which takes
+/// one byte for the first 64.
 static NAMES: [&str; 40] = [
     "content-type",
     "cache-control",
@@ -54,30 +59,30 @@ static NAMES: [&str; 40] = [
 ];
 
 thread_local! {
-    /// A buffer that was packed into before, taken out while it is in use: what is kept of it is a copy.
+    /// A buffer that was used before. It is taken while it is in use; what is kept of it is a copy.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A response in one piece: an `http::Response` takes five times the room of a small one.
+/// A response in one piece: an `http::Response` takes five times the memory of a small one.
 ///
-/// Lengths are in LEB128. The head is the status, the headers and the trailers, each group by its
-/// count (for the trailers one more, and 0 where there are none) and then names and values; the
-/// lowest bit of a name's length tells that it is instead a place among [`NAMES`], of a value's that it is
-/// sensitive. A small body follows.
+/// Lengths are in LEB128. The head is the status, the headers and the trailers. Each group is its count
+/// (for the trailers one more, and 0 without any), then names and values. The lowest bit of a name's
+/// length says that it is an index of [`NAMES`] instead. The lowest bit of a value's length says that
+/// the value is sensitive. A small body follows.
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) bytes: Vec<u8>,
-    /// A body that is none of that.
-    pub(super) large: Option<Bytes>,
+    /// A body that is too large to be packed.
+    pub(super) large: Option<StoredBody>,
 }
 
-/// What [`unpack`] gives back.
+/// What [`unpack`] returns.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) trailers: Option<HeaderMap>,
-    /// Empty where it was too large to be packed.
+    /// Empty if the body was too large to be packed.
     pub(super) body: Bytes,
 }
 
@@ -86,9 +91,9 @@ impl Packed {
         status: StatusCode,
         headers: &HeaderMap,
         trailers: Option<&HeaderMap>,
-        body: Bytes,
+        body: StoredBody,
     ) -> Self {
-        let copied = body.len() <= MAX_COPIED;
+        let is_copied = body.len() <= MAX_COPIED_BYTES as u64;
         let mut bytes = SPARE.take();
         put_length(&mut bytes, status.as_u16().into());
         put_length(&mut bytes, headers.len());
@@ -100,31 +105,31 @@ impl Packed {
         if let Some(trailers) = trailers {
             put_fields(&mut bytes, trailers);
         }
-        if copied {
-            bytes.extend_from_slice(&body);
+        if is_copied {
+            body.copy_to(&mut bytes);
         }
-        let large = (!copied).then_some(body);
+        let large = (!is_copied).then_some(body);
         Self { bytes, large }
     }
 
-    /// Leaves its buffer to the next, once it has been copied.
-    pub(super) fn spare(mut bytes: Vec<u8>) {
-        if (1..=MAX_SPARE).contains(&bytes.capacity()) {
+    /// Keeps a buffer that has been copied for the next response of this thread.
+    pub(super) fn recycle(mut bytes: Vec<u8>) {
+        if (1..=MAX_SPARE_BYTES).contains(&bytes.capacity()) {
             bytes.clear();
             SPARE.set(bytes);
         }
     }
 }
 
-/// Only what the status document shows: status, `Content-Type` and the length of a packed body.
-pub(super) fn glance(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) {
-    let mut reader = Reader(packed);
+/// Returns what the status document shows: status, `Content-Type` and the length of a packed body.
+pub(super) fn peek(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) {
+    let mut reader = PackedReader(packed);
     let status = reader.status();
     let mut content_type = None;
     for _ in 0..reader.length() {
         let (name, value, _) = reader.field();
         if name == b"content-type" && content_type.is_none() {
-            // Copied: a share of the bytes takes memory for as long as they are kept.
+            // Copied, because a share would keep all of the bytes.
             content_type = HeaderValue::from_bytes(value).ok();
         }
     }
@@ -135,7 +140,7 @@ pub(super) fn glance(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) 
 }
 
 pub(super) fn unpack(packed: &Bytes) -> Unpacked {
-    let mut reader = Reader(packed);
+    let mut reader = PackedReader(packed);
     let status = reader.status();
     let count = reader.length();
     let headers = reader.fields(count, packed);
@@ -162,8 +167,8 @@ fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
 
 fn put_fields(bytes: &mut Vec<u8>, fields: &HeaderMap) {
     for (name, value) in fields {
-        match place_of(name) {
-            Some(place) => put_length(bytes, place << 1 | 1),
+        match index_of(name) {
+            Some(index) => put_length(bytes, index << 1 | 1),
             None => {
                 put_length(bytes, name.as_str().len() << 1);
                 bytes.extend_from_slice(name.as_str().as_bytes());
@@ -174,15 +179,15 @@ fn put_fields(bytes: &mut Vec<u8>, fields: &HeaderMap) {
     }
 }
 
-/// The place of a name among [`NAMES`].
-fn place_of(name: &HeaderName) -> Option<usize> {
+/// Returns the index of a name in [`NAMES`].
+fn index_of(name: &HeaderName) -> Option<usize> {
     NAMES.iter().position(|known| name == known)
 }
 
-/// Reads what this file wrote. The fallbacks stand for what was never written.
-struct Reader<'a>(&'a [u8]);
+/// Reads what [`Packed::new`] wrote. The fallbacks are for what it never writes.
+struct PackedReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> PackedReader<'a> {
     fn length(&mut self) -> usize {
         let (mut length, mut shift) = (0, 0);
         while let Some((&byte, rest)) = self.0.split_first() {
@@ -209,7 +214,7 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    /// A name, its value, and whether that is sensitive.
+    /// Returns a name, its value, and whether the value is sensitive.
     fn field(&mut self) -> (&'a [u8], &'a [u8], bool) {
         let length = self.length();
         let name = match length & 1 {
@@ -222,7 +227,7 @@ impl<'a> Reader<'a> {
         (name, self.take(length >> 1), length & 1 == 1)
     }
 
-    /// Fields whose values are shares of `bytes`, which this reads.
+    /// Returns fields whose values are shares of `bytes`, which this reads.
     fn fields(&mut self, count: usize, bytes: &Bytes) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(count);
         for _ in 0..count {
@@ -263,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_response_is_unpacked_as_it_was_packed(
+        fn packed_response_round_trips(
             code in 100_u16..1000,
             headers in fields(),
             trailers in proptest::option::of(fields()),
@@ -272,11 +277,14 @@ mod tests {
         ) {
             let status = StatusCode::from_u16(code).expect("in range");
             let body = Bytes::from(if large { body.repeat(400) } else { body });
-            let packed = Packed::new(status, &headers, trailers.as_ref(), body.clone());
-            let (shown, content_type, length) = glance(&packed.bytes);
+            let stored = StoredBody::One(body.clone());
+            let packed = Packed::new(status, &headers, trailers.as_ref(), stored);
+            let (shown, content_type, length) = peek(&packed.bytes);
             let mut all = unpack(&packed.bytes.into());
-            let length = packed.large.as_ref().map_or(length, Bytes::len);
-            all.body = packed.large.unwrap_or(all.body);
+            let length = packed.large.as_ref().map_or(length, |body| body.len() as usize);
+            if let Some(StoredBody::One(body)) = packed.large {
+                all.body = body;
+            }
             prop_assert_eq!((shown, length), (status, body.len()));
             prop_assert_eq!(content_type.as_ref(), headers.get("content-type"));
             prop_assert_eq!((all.status, &all.trailers, &all.body), (status, &trailers, &body));
@@ -288,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_many_have_takes_a_byte() {
+    fn known_name_takes_one_byte() {
         assert!(NAMES.len() <= 64);
         for name in NAMES {
             let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static("x"));
@@ -300,14 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn a_large_body_is_moved_and_a_small_one_copied() {
+    fn large_body_is_moved_and_small_one_copied() {
         let (status, headers) = (StatusCode::OK, HeaderMap::new());
-        let large = Bytes::from(vec![7; MAX_COPIED + 1]);
-        let packed = Packed::new(status, &headers, None, large.clone());
-        assert_eq!(packed.large.map(|body| body.as_ptr()), Some(large.as_ptr()));
+        let large = Bytes::from(vec![7; MAX_COPIED_BYTES + 1]);
+        let packed = Packed::new(status, &headers, None, StoredBody::One(large.clone()));
+        let Some(StoredBody::One(body)) = packed.large else {
+            panic!("not moved");
+        };
+        assert_eq!(body.as_ptr(), large.as_ptr());
         assert!(unpack(&packed.bytes.into()).body.is_empty());
-        let small = Bytes::from(vec![7; MAX_COPIED]);
-        let packed = Packed::new(status, &headers, None, small.clone());
+        let small = Bytes::from(vec![7; MAX_COPIED_BYTES]);
+        let packed = Packed::new(status, &headers, None, StoredBody::One(small.clone()));
         assert!(packed.large.is_none());
         assert_eq!(unpack(&packed.bytes.into()).body, small);
     }

@@ -1,3 +1,5 @@
+//! Ends jobs, and frees them when they have expired.
+
 use std::{
     sync::{Arc, Weak},
     time::Duration,
@@ -9,82 +11,78 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Shared, order::Order};
-use crate::job::JobId;
+use super::{
+    job::{Ending, UnfinishedJob},
+    table::JobTable,
+};
 
-/// How many jobs the reaper takes before it lets others run.
-const AT_ONCE: usize = 64;
+/// The number of jobs that the reaper frees before it yields.
+const BATCH_JOBS: usize = 64;
 
-/// How long the reaper rests at least: what has expired is not shown, reaped or not.
-const REST: Duration = Duration::from_secs(1);
+/// The minimum pause of the reaper. An expired job is not found, freed or not.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// The ended jobs in their order, and the task that frees them when they have expired.
-#[derive(Default)]
-pub(super) struct EndedJobs {
-    pub(super) order: Order,
-    reaper: Option<AbortHandle>,
+/// Ends a job, and makes sure that a reaper frees it when it has expired. Returns `false` if it had
+/// ended before.
+pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) -> bool {
+    let is_first = table.end(job, ending);
+    if is_first {
+        start_reaper(table);
+    }
+    is_first
 }
 
-impl EndedJobs {
-    /// Puts a job last, and sees to it that a reaper is there. A reaper leaves only while it holds the
-    /// lock around this, having seen the order empty.
-    pub(super) fn push(&mut self, id: JobId, store: &Arc<Shared>) {
-        self.order.push(id);
-        if self.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
-            // Without a runtime, as in one that is shutting down, memory is freed when room is
-            // needed.
-            self.reaper = Handle::try_current()
-                .ok()
-                .map(|runtime| runtime.spawn(reap(Arc::downgrade(store))).abort_handle());
-        }
+/// Starts a reaper unless there is one.
+///
+/// A reaper stops only while it holds the lock of the order, and only if the order is empty. So a job
+/// that was pushed before has a reaper.
+fn start_reaper(table: &Arc<JobTable>) {
+    let mut order = table.order().lock();
+    if order.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
+        // Without a runtime, or while one shuts down, memory is freed when room is needed.
+        order.reaper = Handle::try_current()
+            .ok()
+            .map(|runtime| runtime.spawn(reap(Arc::downgrade(table))).abort_handle());
     }
 }
 
-impl Drop for EndedJobs {
-    fn drop(&mut self) {
-        if let Some(reaper) = self.reaper.take() {
-            reaper.abort();
-        }
-    }
-}
-
-/// Frees the memory of expired jobs until there is none left or the store is gone.
-async fn reap(store: Weak<Shared>) {
+/// Frees expired jobs until none is left or the table is dropped.
+async fn reap(table: Weak<JobTable>) {
     loop {
-        // Not held while resting: when the store's last owner goes, its `Drop` ends this task.
-        let Some(next) = store.upgrade().and_then(|store| reap_some(&store)) else {
+        // Not held during the pause: when the last owner of the table drops it, `Drop` ends this task.
+        let Some(next) = table.upgrade().and_then(|table| reap_batch(&table)) else {
             return;
         };
         let now = Instant::now();
         if next > now {
-            sleep_until(next.max(now + REST)).await;
+            sleep_until(next.max(now + MIN_PAUSE)).await;
         } else {
             yield_now().await;
         }
     }
 }
 
-/// Removes up to [`AT_ONCE`] expired jobs. Returns when the next one expires, or `None` where there
-/// is none and the reaper is to leave.
-fn reap_some(store: &Shared) -> Option<Instant> {
-    for _ in 0..AT_ONCE {
+/// Removes at most [`BATCH_JOBS`] expired jobs. Returns when the next one expires, or `None` if there
+/// is none and the reaper must stop.
+fn reap_batch(table: &JobTable) -> Option<Instant> {
+    for _ in 0..BATCH_JOBS {
         let expired = {
-            let mut ended = store.order.lock();
-            let Some(first) = ended.order.first() else {
-                ended.reaper = None;
+            let mut order = table.order().lock();
+            let Some(first) = order.first() else {
+                order.reaper = None;
                 return None;
             };
-            // One that was deleted has left no more than its place.
-            match store.expiry(first) {
-                Some(expires) if expires > store.clock.now() => {
-                    return Some(store.clock.instant(expires));
+            // A job that was deleted has no expiry any more.
+            match table.expiry(first) {
+                Some(expires) if expires > table.clock().now() => {
+                    return Some(table.clock().instant(expires));
                 }
                 _ => {}
             }
-            ended.order.pop()
+            order.pop()
         };
         if let Some(expired) = expired {
-            store.retire(expired);
+            table.retire(expired);
         }
     }
     Some(Instant::now())

@@ -1,22 +1,23 @@
+//! The expired jobs that are remembered.
+
 use std::{collections::VecDeque, hash::BuildHasherDefault};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use super::IdHasher;
+use super::id_hasher::IdHasher;
 use crate::job::{JobId, Owner};
 
-/// How many gone jobs are remembered; the oldest are forgotten first.
-const LIMIT: usize = 65_536;
+/// The number of expired jobs that are remembered. The oldest are forgotten first.
+const MAX_TOMBSTONES: usize = 65_536;
 
-/// A single map would stop the reaper for milliseconds each time that it grows.
+/// The number of shards. A single map would stop the reaper for milliseconds whenever it grows.
 const SHARDS: usize = 128;
 
-/// Remembers which jobs have expired, so that a late reader is told 410 (Gone) and not 404; and whose
-/// they were, so that nobody else is told.
+/// The expired jobs that are remembered, with their owners.
 ///
-/// Only a reader of an unknown id and the reaper come here. Guards and the lock are held for one look-up,
-/// insert or removal, one at a time, never across an await.
+/// A late reader gets 410 (Gone) instead of 404, but only if it is the owner. Guards and the lock are
+/// held for one look-up, insert or removal, one at a time, never across an await.
 #[derive(Debug)]
 pub(super) struct Tombstones {
     owners: DashMap<JobId, Option<Owner>, BuildHasherDefault<IdHasher>>,
@@ -39,7 +40,7 @@ impl Tombstones {
         }
         let oldest = {
             let mut order = self.order.lock();
-            let is_full = order.len() == LIMIT;
+            let is_full = order.len() == MAX_TOMBSTONES;
             let oldest = is_full.then(|| order.pop_front()).flatten();
             order.push_back(id);
             oldest
@@ -59,12 +60,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_so_many_are_remembered_the_newest() {
+    fn newest_tombstones_are_remembered() {
         let tombstones = Tombstones::default();
-        let ids: Vec<_> = (0..=LIMIT).map(|_| JobId::random()).collect();
+        let ids: Vec<_> = (0..=MAX_TOMBSTONES).map(|_| JobId::random()).collect();
         ids.iter().for_each(|&id| tombstones.insert(id, None));
         assert!(tombstones.get(ids[0]).is_none());
         assert!(ids[1..].iter().all(|&id| tombstones.get(id).is_some()));
-        assert_eq!(tombstones.owners.len(), LIMIT);
+        assert_eq!(tombstones.owners.len(), MAX_TOMBSTONES);
     }
 }

@@ -1,0 +1,174 @@
+//! A request that may become a job, and what its head says.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Method, Request, Response, request::Parts};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::options::LayerOptions;
+use crate::{
+    config::{Links, Schedule},
+    estimate::Kind,
+    job::{Fingerprint, JobId, Key, Owner, Snapshot},
+    limit::{BufferedBody, Permit, PermitError},
+    monitor,
+    protocol::{Format, Prefer},
+    registry::Registry,
+    run::{Call, RequestBody},
+    store::{NewJob, ResultBody, Store},
+};
+
+/// A request that may become a job, and what its head says.
+pub(super) struct Candidate<St> {
+    pub(super) registry: Arc<Registry<St>>,
+    pub(super) options: Arc<LayerOptions>,
+    /// Without a permit the request can only join an existing job.
+    pub(super) permit: Result<Permit, PermitError>,
+    pub(super) schedule: Schedule,
+    /// Whether the answer must be a 202 or a refusal. Otherwise the call stays inline.
+    pub(super) is_owed: bool,
+    pub(super) prefer: Prefer,
+    pub(super) format: Format,
+    pub(super) scope: Option<Box<Scope>>,
+    pub(super) method: Method,
+}
+
+/// The owner and the key of a request; few requests have any.
+pub(super) struct Scope {
+    pub(super) owner: Option<Owner>,
+    pub(super) key: Option<Key>,
+}
+
+/// What is known of a request once its body has been read.
+pub(super) struct ReadRequest<St: Store> {
+    pub(super) at: Instant,
+    /// What the store keeps of the request.
+    pub(super) record: St::Record,
+    /// The path, if links depend on it.
+    path: Option<Box<str>>,
+    /// The kind, if the layer names it.
+    kind: Option<Kind>,
+    /// The key, and the fingerprint of the request.
+    key: Option<(Key, Fingerprint)>,
+}
+
+impl<St: Store> Candidate<St> {
+    /// Records a request whose body has been read.
+    pub(super) fn read(&self, head: &Parts, body: &BufferedBody) -> ReadRequest<St> {
+        let (registry, options) = (&self.registry, &self.options);
+        let record = registry
+            .store
+            .record(head, &body.bytes, body.trailers.as_deref());
+        let fields = &options.idempotency.fields;
+        let key = self.key();
+        let key = key.map(|key| (key, Fingerprint::new(head, &body.bytes, fields)));
+        let kind = options.kind.as_ref().and_then(|kind| kind(head));
+        let kind = kind.map(|kind| registry.estimates.kind(&kind));
+        let is_relative = registry.settings.links == Links::Relative;
+        ReadRequest {
+            at: Instant::now(),
+            record,
+            path: is_relative.then(|| head.uri.path().into()),
+            kind,
+            key,
+        }
+    }
+
+    pub(super) fn key(&self) -> Option<Key> {
+        self.scope.as_ref().and_then(|scope| scope.key)
+    }
+
+    /// Describes the job that the request becomes, unless it is refused.
+    pub(super) fn new_job<S, B>(
+        &self,
+        read: &ReadRequest<St>,
+        call: &Call<S, B>,
+        now: Instant,
+    ) -> Result<NewJob, PermitError>
+    where
+        S: Service<Request<RequestBody<B>>>,
+    {
+        let permit = match &self.permit {
+            // A drain may have begun while the body was read. It does not wait for new work.
+            Ok(_) if self.registry.permits.is_closed() => Err(PermitError::Draining),
+            Ok(_) => Ok(()),
+            Err(error) => Err(*error),
+        };
+        let join_only = match permit {
+            Ok(()) => false,
+            Err(_) if read.key.is_some() => true,
+            Err(error) => return Err(error),
+        };
+        let shown = SystemTime::now();
+        let age = now.saturating_duration_since(read.at);
+        let created_at = shown.checked_sub(age).unwrap_or(shown);
+        let (started, progress) = (call.started(), call.progress());
+        let estimates = &self.registry.estimates;
+        let kind = match &read.kind {
+            Some(kind) => kind.clone(),
+            None => estimates.kind_of(&self.method, call.path()),
+        };
+        let whole = estimates.whole(&kind, now, read.at, started, progress.fraction);
+        let is_awaited = read.key.is_some() && self.inline_limit().is_some();
+        let mut job = NewJob::new(JobId::random());
+        job.created = read.at;
+        job.created_at = created_at;
+        job.started = started;
+        job.progress = progress;
+        job.owner = self.scope.as_ref().and_then(|scope| scope.owner);
+        job.key = read.key;
+        job.kind = kind;
+        job.estimated_finish = whole.and_then(|whole| created_at.checked_add(whole));
+        job.join_only = join_only;
+        job.run_here = started.is_some() || is_awaited;
+        Ok(job)
+    }
+
+    /// Returns how long the client waits for an inline response, if it does.
+    pub(super) fn inline_limit(&self) -> Option<Duration> {
+        match self.schedule {
+            Schedule::InlineWithin(limit) => Some(limit),
+            Schedule::AcceptNow | Schedule::PassThrough => None,
+        }
+    }
+
+    /// Returns `true` if the answer to a request that has been read must be a 202 or a refusal.
+    ///
+    /// A call that has had its time inline stays inline if it is refused.
+    pub(super) fn is_owed_once_read(&self) -> bool {
+        self.key().is_some() || self.inline_limit().is_none()
+    }
+
+    /// Returns the 202 for a job, or a redirect to its page.
+    pub(super) fn accepted(
+        &self,
+        read: &Answered,
+        job: &Snapshot,
+        now: Instant,
+    ) -> Response<ResultBody> {
+        let applied = self.prefer.applied(true);
+        let path = read.path.as_deref().unwrap_or_default();
+        match self.format {
+            Format::Page => monitor::see_page(job, &self.registry, path, now, applied),
+            Format::Json | Format::Events => {
+                monitor::accepted(job, &self.registry, path, now, applied)
+            }
+        }
+    }
+}
+
+/// What the answer to a request depends on, once the store has its record.
+pub(super) struct Answered {
+    path: Option<Box<str>>,
+}
+
+impl<St: Store> ReadRequest<St> {
+    /// Hands over the record.
+    pub(super) fn into_parts(self) -> (St::Record, Answered) {
+        (self.record, Answered { path: self.path })
+    }
+}

@@ -1,0 +1,158 @@
+//! Reads the body of a request before it is accepted.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Version, request::Parts};
+use http_body::Body;
+
+use crate::{
+    limit::{BodyBuffer, BufferedBody, Charge, Purpose},
+    store::Store,
+};
+
+/// Reads the body of a request to its end, within a limit and the budget.
+pub(super) struct ReadBody {
+    buffer: BodyBuffer,
+    /// The length that the body declares, if it does.
+    declared: Option<u64>,
+    max_length: usize,
+    stage: ReadStage,
+}
+
+enum ReadStage {
+    Frames,
+    /// A frame waits for room in the budget.
+    Reserving(Bytes, Reservation),
+    /// The body has been read to its end.
+    Ended,
+}
+
+type Reservation = Pin<Box<dyn Future<Output = Option<Charge>> + Send>>;
+
+/// Why a request's body was not read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadError {
+    TooLarge,
+    NoRoom,
+    TimedOut,
+    Broken,
+}
+
+impl ReadBody {
+    pub(super) fn new(body: &impl Body, max_length: usize) -> Self {
+        Self {
+            buffer: BodyBuffer::new(),
+            declared: body.size_hint().exact(),
+            max_length,
+            stage: ReadStage::Frames,
+        }
+    }
+
+    /// Returns `true` if the body has been read to its end, so that its timeout is over.
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.stage, ReadStage::Ended)
+    }
+
+    /// Takes what has been read. After an error it includes the frame that was too much.
+    pub(super) fn take(&mut self) -> BufferedBody {
+        self.buffer.take()
+    }
+
+    /// Completes when the body has been read to its end.
+    pub(super) fn poll<B>(
+        &mut self,
+        head: &Parts,
+        body: &mut B,
+        store: &impl Store,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ReadError>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        if self.is_ended() {
+            return Poll::Ready(self.check_length());
+        }
+        ready!(self.poll_frames(body, store, cx))?;
+        self.stage = ReadStage::Ended;
+        if may_be_cut_off(head, body) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.check_length())
+    }
+
+    fn poll_frames<B>(
+        &mut self,
+        body: &mut B,
+        store: &impl Store,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ReadError>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            if let ReadStage::Reserving(data, reservation) = &mut self.stage {
+                let charge = ready!(reservation.as_mut().poll(cx));
+                let data = std::mem::take(data);
+                self.stage = ReadStage::Frames;
+                self.push(data, charge, body)?;
+            }
+            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else {
+                return Poll::Ready(Ok(()));
+            };
+            let frame = frame.map_err(|_| ReadError::Broken)?;
+            match frame.into_data() {
+                Ok(data) if self.buffer.len() + data.len() > self.max_length => {
+                    self.buffer.push(data, None);
+                    return Poll::Ready(Err(ReadError::TooLarge));
+                }
+                Ok(data) => {
+                    let mut reservation = store.reserve(data.len(), Purpose::Upload);
+                    match Pin::new(&mut reservation).poll(cx) {
+                        Poll::Ready(charge) => self.push(data, charge, body)?,
+                        Poll::Pending => {
+                            self.stage = ReadStage::Reserving(data, Box::pin(reservation));
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.buffer.push_trailers(trailers);
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(
+        &mut self,
+        data: Bytes,
+        charge: Option<Charge>,
+        body: &impl Body,
+    ) -> Result<(), ReadError> {
+        self.buffer.push(data, body.size_hint().upper());
+        self.buffer.hold(charge.ok_or(ReadError::NoRoom)?);
+        Ok(())
+    }
+
+    fn check_length(&self) -> Result<(), ReadError> {
+        let length = self.buffer.len() as u64;
+        let is_whole = self.declared.is_none_or(|declared| declared == length);
+        if is_whole { Ok(()) } else { Err(ReadError::Broken) }
+    }
+}
+
+/// Returns `true` if the end of the body may be a reset of its stream.
+///
+/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`, which is how Envoy passes
+/// on that its client has disconnected. hyper looks for a reset when the call is pending, and drops
+/// it. So the call is pending once more before the request is accepted.
+fn may_be_cut_off<B: Body>(head: &Parts, body: &B) -> bool {
+    head.version == Version::HTTP_2 && !body.is_end_stream()
+}

@@ -1,0 +1,92 @@
+//! The stored response of a job, as the monitor replays it.
+
+use http::{
+    HeaderMap, HeaderValue, Response,
+    header::{self, Entry},
+    request::Parts,
+};
+
+use super::precondition;
+use crate::{
+    config::Settings,
+    job::Snapshot,
+    problem::{Problem, no_result},
+    protocol::ASYNC_RESULT,
+    registry::Registry,
+    store::{ResultBody, Store},
+};
+
+/// Responds to a GET for the result of an ended job.
+pub(super) async fn result<St: Store>(
+    registry: &Registry<St>,
+    job: &Snapshot,
+    head: &Parts,
+) -> Result<Response<ResultBody>, St::Error> {
+    let Some(mut response) = read(registry, job, 0).await? else {
+        return Ok(no_response(job));
+    };
+    let status = HeaderValue::from(response.status().as_u16());
+    response.headers_mut().insert(ASYNC_RESULT, status);
+    let (mut response, range) = precondition::apply(head, response);
+    if let Some(range) = range {
+        let Some(part) = read(registry, job, *range.start()).await? else {
+            return Ok(Problem::Gone.response());
+        };
+        let mut body = part.into_body();
+        body.truncate(range.end() - range.start() + 1);
+        *response.body_mut() = body;
+    }
+    Ok(response)
+}
+
+/// Returns the response that a job ended with, or the problem that replaces it.
+pub(crate) async fn stored_response<St: Store>(
+    registry: &Registry<St>,
+    job: &Snapshot,
+) -> Result<Response<ResultBody>, St::Error> {
+    let response = read(registry, job, 0).await?;
+    Ok(response.unwrap_or_else(|| no_response(job)))
+}
+
+async fn read<St: Store>(
+    registry: &Registry<St>,
+    job: &Snapshot,
+    from: u64,
+) -> Result<Option<Response<ResultBody>>, St::Error> {
+    let Some(reading) = registry.store.read(job.id, from).await? else {
+        return Ok(None);
+    };
+    let mut response = reading.response;
+    let is_owned = job.owner.is_some();
+    make_shareable(response.headers_mut(), &registry.settings, is_owned);
+    Ok(Some(response))
+}
+
+fn no_response(job: &Snapshot) -> Response<ResultBody> {
+    match &job.error {
+        Some(failure) if job.response.is_none() => no_result(failure),
+        // It was evicted a moment ago.
+        _ => Problem::Gone.response(),
+    }
+}
+
+/// Adds what makes a stored response safe as the response to a GET that can be shared.
+fn make_shareable(headers: &mut HeaderMap, settings: &Settings, is_owned: bool) {
+    let private = HeaderValue::from_static("private, no-store");
+    match headers.entry(header::CACHE_CONTROL) {
+        Entry::Occupied(mut entry) if is_owned => {
+            entry.insert(private);
+        }
+        Entry::Occupied(_) => {}
+        Entry::Vacant(entry) => {
+            entry.insert(private);
+        }
+    }
+    headers
+        .entry(header::X_CONTENT_TYPE_OPTIONS)
+        .or_insert(HeaderValue::from_static("nosniff"));
+    if settings.sandbox_results {
+        let sandbox = HeaderValue::from_static("sandbox");
+        headers.append(header::CONTENT_SECURITY_POLICY, sandbox);
+    }
+}

@@ -1,0 +1,91 @@
+//! What all handles of one registry share.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Settings, estimate::Estimates, limit::Permits, stop::StopSignal, store::Store,
+    telemetry,
+};
+
+/// How long a drain waits for the calls that it has stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What all handles of one registry share: its store, limits, estimates and settings.
+#[derive(Debug)]
+pub(crate) struct Registry<St> {
+    pub(crate) store: St,
+    pub(crate) permits: Permits,
+    pub(crate) estimates: Estimates,
+    pub(crate) settings: Settings,
+    pub(crate) stop: StopSignal,
+    /// Canceled when a drain begins, after the permits are closed.
+    draining: CancellationToken,
+}
+
+impl<St: Store> Registry<St> {
+    pub(crate) fn new(store: St, settings: Settings) -> Arc<Self> {
+        telemetry::describe();
+        if let Some(bytes) = settings.max_bytes {
+            store.budget().set_limit(bytes);
+        }
+        Arc::new(Self {
+            store,
+            permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
+            estimates: Estimates::new(settings.poll_cost),
+            settings,
+            stop: StopSignal::default(),
+            draining: CancellationToken::new(),
+        })
+    }
+}
+
+impl<St> Registry<St> {
+    /// Completes when a drain begins.
+    pub(crate) async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Closes the permits, waits until all are released, and after `timeout` stops the jobs among
+    /// them. Returns how many permits were still acquired then.
+    ///
+    /// It waits for stopped calls too, but not for long: a request that is still being read, or
+    /// answered inline, belongs to the server.
+    pub(crate) async fn drain(&self, timeout: Duration) -> usize {
+        self.permits.close();
+        self.draining.cancel();
+        let emptied = tokio::time::timeout(timeout, self.permits.emptied());
+        if emptied.await.is_ok() {
+            return 0;
+        }
+        let left = self.permits.count();
+        self.stop.stop();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.permits.emptied()).await;
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Budget, MemoryStore};
+
+    #[tokio::test(start_paused = true)]
+    async fn drain_stops_late_calls_and_waits_for_them() {
+        let store = MemoryStore::new(Duration::ZERO, Budget::new(0));
+        let registry = Registry::new(store, Settings::default());
+        let permit = registry.permits.acquire(None).expect("free");
+        let call = tokio::spawn({
+            let registry = registry.clone();
+            async move {
+                registry.stop.stopped().await;
+                tokio::time::sleep(STOP_TIMEOUT / 2).await;
+                drop(permit);
+            }
+        });
+        assert_eq!(registry.drain(Duration::from_secs(60)).await, 1);
+        assert_eq!(registry.permits.count(), 0);
+        call.await.expect("no panic");
+    }
+}

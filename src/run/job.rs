@@ -1,0 +1,25 @@
+//! A job that has been accepted and is about to run in this process.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::time::Instant;
+
+use crate::{estimate::Kind, limit::Permit, registry::Registry, store::Store};
+
+/// A job that has been accepted and is about to run in this process.
+pub(crate) struct Job<St: Store> {
+    pub(crate) registry: Arc<Registry<St>>,
+    /// When the request was taken, by the monotonic clock.
+    pub(crate) created: Instant,
+    /// When the request was taken, by the system clock.
+    pub(crate) created_at: SystemTime,
+    /// When the time limit of the job begins.
+    pub(crate) limited_since: Instant,
+    /// Whether the request is a HEAD, whose response has a length and no body.
+    pub(crate) is_head: bool,
+    pub(crate) is_owned: bool,
+    pub(crate) kind: Kind,
+    pub(crate) claim: St::Claim,
+    /// Dropped last, after the claim: once the permit is released, the job has ended.
+    pub(crate) _permit: Option<Permit>,
+}

@@ -1,0 +1,120 @@
+//! The body of the request that the inner service gets.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+
+use super::unshare::unshare_bytes;
+use crate::{
+    limit::{BufferedBody, Charge},
+    protocol::{buffered_size_hint, poll_bytes},
+};
+
+/// The body of the request that the inner service gets.
+///
+/// A job's body has been read to its end, so the client may disconnect. The body of a request that
+/// passes through is the client's own stream.
+#[pin_project]
+pub struct RequestBody<B> {
+    /// What has been read of the body.
+    read: Option<Bytes>,
+    /// What has not been read.
+    #[pin]
+    rest: Option<B>,
+    trailers: Option<Box<HeaderMap>>,
+    /// The charge of what has been read, held for as long as the body.
+    charge: Option<Charge>,
+}
+
+impl<B> RequestBody<B> {
+    #[inline(always)]
+    pub(crate) fn streaming(body: B) -> Self {
+        Self {
+            read: None,
+            rest: Some(body),
+            trailers: None,
+            charge: None,
+        }
+    }
+
+    /// Creates a body that has been read to its end.
+    pub(crate) fn buffered(buffered: BufferedBody) -> Self {
+        let mut body = Self {
+            read: None,
+            rest: None,
+            trailers: None,
+            charge: None,
+        };
+        body.put_back(buffered);
+        body
+    }
+
+    /// Copies what has been read if it may be a slice of a connection's read buffer.
+    pub(crate) fn unshare(&mut self) {
+        if let Some(read) = &mut self.read {
+            unshare_bytes(read);
+        }
+    }
+
+    /// Puts what has been read in front of the rest.
+    pub(crate) fn put_back(&mut self, buffered: BufferedBody) {
+        self.read = Some(buffered.bytes).filter(|bytes| !bytes.is_empty());
+        self.trailers = buffered.trailers;
+        self.charge = buffered.charge;
+    }
+}
+
+impl<B: Body> Body for RequestBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if let Some(bytes) = this.read.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if let Some(rest) = this.rest.as_pin_mut() {
+            return poll_bytes(rest, cx);
+        }
+        let trailers = this.trailers.take();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(*trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_none()
+            && self.trailers.is_none()
+            && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = self.read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        let Some(rest) = &self.rest else {
+            return buffered_size_hint(read, self.trailers.is_some());
+        };
+        let mut hint = rest.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint.set_lower(hint.lower().saturating_add(read));
+        hint
+    }
+}
+
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("read", &self.read.as_ref().map(Bytes::len))
+            .field("streaming", &self.rest.is_some())
+            .finish_non_exhaustive()
+    }
+}

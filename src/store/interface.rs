@@ -1,0 +1,135 @@
+//! The trait that a store implements.
+
+use std::{
+    error,
+    future::Future,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::{HeaderMap, request, response};
+
+use super::{
+    new_job::NewJob,
+    outcome::{Acceptance, End, Finished, Lookup, Report},
+    result::{Reading, Writer},
+};
+use crate::{
+    job::{Filter, JobId, Page, Snapshot},
+    limit::{Budget, Charge, Purpose},
+};
+
+/// A future of a [`Store`] that the layer polls in place first, and boxes only if it is pending.
+///
+/// A store that answers at once returns [`std::future::ready`]; any other boxes an `async` block.
+pub trait StoreFuture<T>: Future<Output = T> + Send + Unpin + 'static {}
+
+impl<T, F: Future<Output = T> + Send + Unpin + 'static> StoreFuture<T> for F {}
+
+/// Keeps jobs.
+///
+/// All returned futures are cancel safe: a dropped operation takes effect completely or not at all.
+///
+/// The example `custom_store` is a complete store, and the feature `conformance` has the suites that
+/// a store must pass.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// The error of the store itself. Clients get 503, never 404.
+    type Error: error::Error + Send + Sync + 'static;
+
+    /// What the store keeps of a request before its call: everything if another process may run it,
+    /// `()` if only this one can.
+    type Record: Send + Sync + 'static;
+
+    /// The revisions of a job, from the current one on. A slow reader skips revisions. The stream
+    /// ends with the job.
+    type Changes: Stream<Item = Snapshot> + Send;
+
+    /// The right to end one job. If the job has not ended, dropping the claim ends it as
+    /// [`Shutdown`](crate::ErrorCode::Shutdown), or hands it to another process.
+    type Claim: Send + Sync + 'static;
+
+    /// What a response is written to.
+    type Writer: Writer;
+
+    /// Returns the budget that the bytes this store keeps in memory are charged to.
+    ///
+    /// [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets its limit.
+    fn budget(&self) -> &Budget;
+
+    /// Takes bytes from the budget. Resolves to `None` if there is no room for them.
+    ///
+    /// A store may evict ended jobs to make room, or wait for some.
+    fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>>;
+
+    /// Records a request whose body has been read.
+    fn record(
+        &self,
+        head: &request::Parts,
+        body: &Bytes,
+        trailers: Option<&HeaderMap>,
+    ) -> Self::Record;
+
+    /// Creates a job, in one step with its key and the limits on jobs.
+    ///
+    /// Once this resolves, [`get`](Self::get) finds the job. If the future is dropped, a claim that it
+    /// would have returned is dropped too.
+    fn accept(
+        &self,
+        job: &NewJob,
+        record: Self::Record,
+    ) -> impl StoreFuture<Result<Acceptance<Self::Claim>, Self::Error>>;
+
+    /// Looks up a job.
+    ///
+    /// The future may be polled first outside of a runtime, and with a waker that does nothing.
+    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Self::Error>>;
+
+    /// Follows a job. The stream is empty if there is no such job.
+    fn changes(&self, id: JobId) -> Self::Changes;
+
+    /// Lists jobs, the newest first.
+    fn list(&self, filter: &Filter) -> impl Future<Output = Result<Page, Self::Error>> + Send;
+
+    /// Stores what has changed while the call runs. Has no effect on an ended job.
+    fn report(
+        &self,
+        claim: &Self::Claim,
+        report: Report,
+    ) -> impl StoreFuture<Result<(), Self::Error>>;
+
+    /// Begins to write the response of a job.
+    ///
+    /// `head` is the head as it will be replayed. What the writer has been given may be read before
+    /// the job ends. Dropping the writer breaks off the response for its readers.
+    fn respond(&self, claim: &Self::Claim, head: response::Parts) -> Self::Writer;
+
+    /// Ends a job, in one step with its result and its key. The first end wins.
+    fn finish(
+        &self,
+        claim: &Self::Claim,
+        end: End<Self::Writer>,
+    ) -> impl StoreFuture<Result<Finished, Self::Error>>;
+
+    /// Reads the response of a job from byte `from` of its body on.
+    ///
+    /// Waits until an unfinished job has a response. A store may publish a response as it is written,
+    /// or only once the job has ended. Resolves to `None` if there is no such job, or if it ended
+    /// without a response.
+    fn read(
+        &self,
+        id: JobId,
+        from: u64,
+    ) -> impl Future<Output = Result<Option<Reading>, Self::Error>> + Send;
+
+    /// Completes when the job has been ended by [`cancel`](Self::cancel), [`forget`](Self::forget)
+    /// or another process. Wakes the task that polled last.
+    fn poll_canceled(&self, claim: &Self::Claim, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ends a job as canceled unless it has ended, and returns it as it is then.
+    fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+
+    /// Cancels a job unless it has ended, and forgets it: it is unknown from then on. Returns the job
+    /// as it was.
+    fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+}

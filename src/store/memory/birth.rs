@@ -1,0 +1,93 @@
+//! What a job in memory has from its beginning, and what both unfinished and ended jobs have.
+
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::clock::{Clock, at_unix_millis};
+use crate::job::{CallbackTarget, Cursor, JobId, Key, Owner, Progress, Snapshot};
+
+/// What a job counts in the budget besides its result: about what it takes of the heap, in bytes.
+const JOB_BYTES: usize = 320;
+
+/// What a job with a scope counts more, for the scope and the indexes that it is in, in bytes.
+const SCOPE_BYTES: usize = 192;
+
+/// What every job has, and what never changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Birth {
+    pub(super) id: JobId,
+    /// In milliseconds since the epoch of the store.
+    pub(super) created: u64,
+    /// In milliseconds since the Unix epoch.
+    pub(super) created_at: u64,
+}
+
+/// What few jobs have, and what never changes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct JobScope {
+    pub(super) owner: Option<Owner>,
+    pub(super) key: Option<Key>,
+    pub(super) title: Option<Arc<str>>,
+    pub(super) callbacks: Option<Arc<[CallbackTarget]>>,
+}
+
+/// The milliseconds from a job's creation to its call, counted from 1, so that `Option` takes no
+/// room. At most 49 days.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StartDelay(NonZeroU32);
+
+/// The progress that a call has reported. Boxed, because most report nothing.
+pub(super) type StoredProgress = Option<Box<Progress>>;
+
+impl Birth {
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor::from_unix_millis(self.created_at, self.id)
+    }
+
+    /// Converts a time of the store's clock to the system clock.
+    pub(super) fn system_time(&self, at: u64) -> SystemTime {
+        let age = Duration::from_millis(at.saturating_sub(self.created));
+        at_unix_millis(self.created_at) + age
+    }
+
+    /// Returns the delay of a call that started at `at`, by the store's clock.
+    pub(super) fn start_delay(&self, at: u64) -> StartDelay {
+        let millis = u32::try_from(at.saturating_sub(self.created)).unwrap_or(u32::MAX);
+        StartDelay(NonZeroU32::MIN.saturating_add(millis))
+    }
+
+    /// Returns when the call started.
+    pub(super) fn started_at(&self, StartDelay(delay): StartDelay) -> SystemTime {
+        self.system_time(self.created + u64::from(delay.get() - 1))
+    }
+
+    /// Returns a snapshot with everything that never changes.
+    pub(super) fn snapshot(&self, scope: Option<&JobScope>, clock: &Clock) -> Snapshot {
+        let mut job = Snapshot::new(self.id, at_unix_millis(self.created_at));
+        job.age = Duration::from_millis(clock.now().saturating_sub(self.created));
+        if let Some(scope) = scope {
+            job.owner = scope.owner;
+            job.title = scope.title.clone();
+            job.callbacks = scope.callbacks.clone();
+        }
+        job
+    }
+}
+
+impl JobScope {
+    /// Returns what a job with or without a scope counts in the budget, without its result.
+    pub(super) fn cost(scope: Option<&Self>) -> usize {
+        let text = |scope: &Self| {
+            let title = scope.title.as_ref().map_or(0, |title| title.len());
+            let callbacks = scope.callbacks.iter().flat_map(|targets| targets.iter());
+            let callbacks: usize = callbacks
+                .map(|target| target.url.len() + target.events.iter().map(String::len).sum::<usize>())
+                .sum();
+            SCOPE_BYTES + title + callbacks
+        };
+        JOB_BYTES + scope.map_or(0, text)
+    }
+}

@@ -1,0 +1,44 @@
+//! The right to end a job in memory.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    job::{Ending, UnfinishedJob},
+    reaper,
+    table::JobTable,
+};
+use crate::job::ErrorCode;
+
+/// The right to end a job in memory.
+///
+/// If the job has not ended, dropping this ends it as [`ErrorCode::Shutdown`]. That happens when its
+/// task is dropped with its runtime.
+pub struct MemoryClaim {
+    table: Arc<JobTable>,
+    job: Arc<UnfinishedJob>,
+}
+
+impl MemoryClaim {
+    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>) -> Self {
+        Self { table, job }
+    }
+
+    pub(super) fn job(&self) -> &Arc<UnfinishedJob> {
+        &self.job
+    }
+}
+
+impl Drop for MemoryClaim {
+    fn drop(&mut self) {
+        let shutdown = Ending::without_response(ErrorCode::Shutdown);
+        reaper::end(&self.table, &self.job, shutdown);
+    }
+}
+
+impl fmt::Debug for MemoryClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryClaim")
+            .field(&self.job.birth.id)
+            .finish()
+    }
+}

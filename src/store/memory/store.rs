@@ -1,0 +1,186 @@
+//! The store in memory.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Future, ready},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, request, response};
+
+use super::{
+    changes::MemoryChanges,
+    claim::MemoryClaim,
+    ended::Kept,
+    job::{Ending, Newer, StoredResponse},
+    reaper,
+    table::{Inserted, JobTable},
+    writer::MemoryWriter,
+};
+use crate::{
+    job::{ErrorCode, Filter, JobId, Page},
+    limit::{Budget, Charge, Purpose},
+    store::{
+        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Store, StoreFuture,
+    },
+};
+
+/// Keeps jobs in this process's memory, in a [`DashMap`](dashmap::DashMap).
+///
+/// Its budget limits what it keeps. Each job counts 320 bytes besides its result, or 512 with an owner
+/// or an idempotency key. To make room, the jobs that ended first are evicted. All jobs are lost with
+/// the process: [drain](crate::Jobs::drain) before a shutdown.
+#[derive(Clone)]
+pub struct MemoryStore {
+    table: Arc<JobTable>,
+}
+
+impl MemoryStore {
+    /// Creates a store that keeps ended jobs for `retain`, within `budget`.
+    pub fn new(retain: Duration, budget: Budget) -> Self {
+        Self {
+            table: Arc::new(JobTable::new(retain, budget)),
+        }
+    }
+
+    /// Returns the number of jobs, including unfinished ones. A job that is just ending may count
+    /// twice.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Returns `true` if the store has no jobs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn table(&self) -> &Arc<JobTable> {
+        &self.table
+    }
+}
+
+impl Store for MemoryStore {
+    type Error = Infallible;
+    type Record = ();
+    type Changes = MemoryChanges;
+    type Claim = MemoryClaim;
+    type Writer = MemoryWriter;
+
+    fn budget(&self) -> &Budget {
+        self.table.budget()
+    }
+
+    fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
+        ready(self.table.reserve(bytes, purpose))
+    }
+
+    fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
+
+    // Done in the call, so that the layer's future has no room to keep for it.
+    fn accept(
+        &self,
+        new: &NewJob,
+        (): (),
+    ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
+        ready(Ok(match self.table.accept(new) {
+            Inserted::New(job) => {
+                Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job))
+            }
+            Inserted::Joined(job) => Acceptance::Joined(job),
+            Inserted::KeyReused => Acceptance::KeyReused,
+            Inserted::Full => Acceptance::Full,
+        }))
+    }
+
+    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
+        ready(Ok(self.table.lookup(id)))
+    }
+
+    fn changes(&self, id: JobId) -> MemoryChanges {
+        MemoryChanges::new(id, &self.table)
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
+        Ok(self.table.list(filter).await)
+    }
+
+    fn report(
+        &self,
+        claim: &MemoryClaim,
+        report: Report,
+    ) -> impl StoreFuture<Result<(), Infallible>> {
+        claim.job().report(report, self.table.clock());
+        ready(Ok(()))
+    }
+
+    fn respond(&self, claim: &MemoryClaim, head: response::Parts) -> MemoryWriter {
+        MemoryWriter::new(self.table.clone(), claim.job().clone(), head)
+    }
+
+    fn finish(
+        &self,
+        claim: &MemoryClaim,
+        end: End<MemoryWriter>,
+    ) -> impl StoreFuture<Result<Finished, Infallible>> {
+        let kept = match end.outcome {
+            Outcome::Response(writer) => writer.finish(),
+            Outcome::NoResponse(code) => Kept::NoResponse(code),
+        };
+        let started = end.started.map(|at| self.table.clock().millis(at));
+        let ending = Ending::new(kept, started, end.progress, end.key);
+        ready(Ok(if reaper::end(&self.table, claim.job(), ending) {
+            Finished::First
+        } else {
+            Finished::Late
+        }))
+    }
+
+    async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
+        let Some(found) = self.table.find(id) else {
+            return Ok(None);
+        };
+        loop {
+            match found.response() {
+                Newer::Ready(StoredResponse::Live(response)) => {
+                    return Ok(Some(response.read(from)));
+                }
+                Newer::Ready(StoredResponse::Ended(job)) => return Ok(job.read(from)),
+                Newer::Wait(change) => change.await,
+            }
+        }
+    }
+
+    fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
+        claim.job().poll_ended(cx)
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+        if let Some(job) = self.table.find_unfinished(id) {
+            let canceled = Ending::without_response(ErrorCode::Canceled);
+            reaper::end(&self.table, &job, canceled);
+        }
+        Ok(self.table.lookup(id))
+    }
+
+    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+        let found = self.cancel(id).await?;
+        if let Lookup::Found(_) = found {
+            self.table.remove(id);
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("jobs", &self.len())
+            .field("budget", self.budget())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,351 @@
+//! The maps of the jobs in memory.
+
+use std::{
+    collections::BTreeSet,
+    hash::BuildHasherDefault,
+    sync::Arc,
+    time::Duration,
+};
+
+use dashmap::{DashMap, Entry};
+use parking_lot::Mutex;
+
+use super::{
+    clock::Clock,
+    ended::EndedJob,
+    id_hasher::IdHasher,
+    job::{Ending, Newer, StoredResponse, UnfinishedJob},
+    order::EndedJobs,
+    tombstones::Tombstones,
+};
+use crate::{
+    job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
+    limit::{Budget, Charge, Purpose},
+    store::{KeyOutcome, Lookup, NewJob},
+};
+
+/// The number of shards of ended jobs. A shard moves all its jobs when it grows; with so many, that
+/// takes well under a millisecond at a million jobs.
+const ENDED_SHARDS: usize = 1024;
+
+/// The number of shards of unfinished jobs, of which there are few.
+const UNFINISHED_SHARDS: usize = 64;
+
+/// The maps of the jobs in memory.
+///
+/// Map guards never leave this folder. Each is held for one look-up, insert or removal, or for one job
+/// of a list; what is found is cloned. Where several locks are held they are taken in this order:
+/// `keys`, `unfinished` or `owned`, a job's own or `order`, `ended`.
+pub(super) struct JobTable {
+    /// Jobs that have not ended, and for a moment those that just have. A new job goes into this small
+    /// map, however many have ended.
+    unfinished: DashMap<JobId, Arc<UnfinishedJob>, BuildHasherDefault<IdHasher>>,
+    /// A job is in here before it leaves `unfinished`, so a look-up there and then here finds it.
+    ended: DashMap<EndedJob, (), BuildHasherDefault<IdHasher>>,
+    keys: DashMap<Key, KeyedJob>,
+    owned: DashMap<Owner, BTreeSet<Cursor>>,
+    /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
+    order: Mutex<EndedJobs>,
+    tombstones: Tombstones,
+    budget: Budget,
+    clock: Clock,
+}
+
+/// The job of a key.
+#[derive(Clone, Copy)]
+struct KeyedJob {
+    id: JobId,
+    fingerprint: Fingerprint,
+}
+
+/// The result of inserting a job.
+pub(super) enum Inserted {
+    New(Arc<UnfinishedJob>),
+    Joined(Box<Snapshot>),
+    KeyReused,
+    Full,
+}
+
+/// A job that was found.
+pub(super) enum FoundJob {
+    Unfinished(Arc<UnfinishedJob>),
+    Ended(EndedJob),
+}
+
+impl FoundJob {
+    fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::Unfinished(job) => job.owner(),
+            Self::Ended(job) => job.owner(),
+        }
+    }
+
+    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+        match self {
+            Self::Unfinished(job) => job.snapshot(clock),
+            Self::Ended(job) => job.snapshot(clock),
+        }
+    }
+
+    /// Returns the response that can be read, otherwise the next change to wait for.
+    pub(super) fn response(&self) -> Newer<StoredResponse> {
+        match self {
+            Self::Unfinished(job) => job.response(),
+            Self::Ended(job) => Newer::Ready(StoredResponse::Ended(job.clone())),
+        }
+    }
+}
+
+impl JobTable {
+    pub(super) fn new(retain: Duration, budget: Budget) -> Self {
+        Self {
+            unfinished: DashMap::with_hasher_and_shard_amount(
+                Default::default(),
+                UNFINISHED_SHARDS,
+            ),
+            ended: DashMap::with_hasher_and_shard_amount(Default::default(), ENDED_SHARDS),
+            keys: DashMap::new(),
+            owned: DashMap::new(),
+            order: Mutex::default(),
+            tombstones: Tombstones::default(),
+            budget,
+            clock: Clock::new(retain),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.unfinished.len() + self.ended.len()
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Returns the ended jobs in the order of their ends.
+    pub(super) fn order(&self) -> &Mutex<EndedJobs> {
+        &self.order
+    }
+
+    /// Returns a job that has not expired.
+    pub(super) fn find(&self, id: JobId) -> Option<FoundJob> {
+        let found = self.find_any(id)?;
+        let is_expired = match &found {
+            // If it has ended, it has just done so.
+            FoundJob::Unfinished(_) => false,
+            FoundJob::Ended(job) => job.is_expired(&self.clock),
+        };
+        (!is_expired).then_some(found)
+    }
+
+    pub(super) fn find_unfinished(&self, id: JobId) -> Option<Arc<UnfinishedJob>> {
+        self.unfinished.get(&id).map(|job| job.clone())
+    }
+
+    /// Returns a job, expired or not.
+    fn find_any(&self, id: JobId) -> Option<FoundJob> {
+        if let Some(job) = self.find_unfinished(id) {
+            return Some(FoundJob::Unfinished(job));
+        }
+        let ended = self.ended.get(&id)?;
+        Some(FoundJob::Ended(ended.key().clone()))
+    }
+
+    /// Returns what is known of an id.
+    pub(super) fn lookup(&self, id: JobId) -> Lookup {
+        if let Some(found) = self.find(id) {
+            return Lookup::Found(Box::new(found.snapshot(&self.clock)));
+        }
+        // Expired and not yet reaped, or reaped and remembered.
+        let expired = self.find_any(id).map(|found| found.owner());
+        match expired.or_else(|| self.tombstones.get(id)) {
+            Some(owner) => Lookup::Gone(owner),
+            None => Lookup::Unknown,
+        }
+    }
+
+    /// Calls `visit` for every unfinished job, in no order.
+    pub(super) fn for_each_unfinished(&self, mut visit: impl FnMut(&UnfinishedJob)) {
+        self.unfinished.iter().for_each(|job| visit(&job));
+    }
+
+    /// Calls `visit` for every ended job that has not expired, in no order.
+    pub(super) fn for_each_ended(&self, mut visit: impl FnMut(&EndedJob)) {
+        for entry in &self.ended {
+            if !entry.key().is_expired(&self.clock) {
+                visit(entry.key());
+            }
+        }
+    }
+
+    /// Returns at most `max` positions of an owner's jobs, from the newest or after a position on.
+    pub(super) fn owned(&self, owner: Owner, before: Option<Cursor>, max: usize) -> Vec<Cursor> {
+        match (self.owned.get(&owner), before) {
+            (None, _) => Vec::new(),
+            (Some(owned), None) => owned.iter().rev().take(max).copied().collect(),
+            (Some(owned), Some(before)) => {
+                owned.range(..before).rev().take(max).copied().collect()
+            }
+        }
+    }
+
+    /// Returns the job of a key that is known, and has a job.
+    fn join(&self, key: &Key, fingerprint: Fingerprint) -> Option<Inserted> {
+        let keyed = *self.keys.get(key)?;
+        self.join_as(keyed, fingerprint)
+    }
+
+    /// Returns the job of a key, or `None` if the job is gone.
+    fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
+        let job = self.find(keyed.id)?;
+        Some(if keyed.fingerprint == fingerprint {
+            Inserted::Joined(Box::new(job.snapshot(&self.clock)))
+        } else {
+            Inserted::KeyReused
+        })
+    }
+
+    /// Inserts a job, or finds the job of its key.
+    pub(super) fn accept(&self, new: &NewJob) -> Inserted {
+        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
+        if let Some((key, fingerprint)) = &new.key
+            && let Some(joined) = self.join(key, *fingerprint)
+        {
+            return joined;
+        }
+        // Before a guard is held: to make room, other jobs and their keys may be removed.
+        let charge = if new.join_only {
+            None
+        } else {
+            self.reserve(UnfinishedJob::cost(new), Purpose::Accepted)
+        };
+        let Some((key, fingerprint)) = new.key else {
+            return self.insert(new, charge);
+        };
+        let keyed = KeyedJob {
+            id: new.id,
+            fingerprint,
+        };
+        // The entry's guard is held until the job is in the map: whoever finds the key finds the job.
+        match self.keys.entry(key) {
+            Entry::Occupied(mut entry) => {
+                if let Some(joined) = self.join_as(*entry.get(), fingerprint) {
+                    return joined;
+                }
+                // Its job is about to be removed, and the key with it if it is still that job's.
+                let inserted = self.insert(new, charge);
+                if let Inserted::New(_) = inserted {
+                    entry.insert(keyed);
+                }
+                inserted
+            }
+            Entry::Vacant(entry) => {
+                let inserted = self.insert(new, charge);
+                if let Inserted::New(_) = inserted {
+                    entry.insert(keyed);
+                }
+                inserted
+            }
+        }
+    }
+
+    fn insert(&self, new: &NewJob, charge: Option<Charge>) -> Inserted {
+        let Some(charge) = charge else {
+            return Inserted::Full;
+        };
+        let job = Arc::new(UnfinishedJob::new(new, charge, &self.clock));
+        self.unfinished.insert(new.id, job.clone());
+        if let Some(owner) = job.owner() {
+            let mut owned = self.owned.entry(owner).or_default();
+            owned.insert(job.birth.cursor());
+        }
+        Inserted::New(job)
+    }
+
+    /// Takes bytes of the budget, and evicts the jobs that ended first if that is necessary.
+    pub(super) fn reserve(&self, bytes: usize, purpose: Purpose) -> Option<Charge> {
+        loop {
+            if let Some(charge) = self.budget.reserve(bytes, purpose) {
+                return Some(charge);
+            }
+            if bytes > self.budget.limit() {
+                return None;
+            }
+            let first = self.order.lock().pop()?;
+            self.retire(first);
+        }
+    }
+
+    /// Ends a job. Returns `false` if it had ended before.
+    ///
+    /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the job.
+    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> bool {
+        let key = job.key().filter(|_| ending.key == KeyOutcome::Release);
+        let keep = |ended| {
+            self.ended.insert(ended, ());
+        };
+        let id = job.birth.id;
+        let is_first = job.end(ending, &self.clock, keep);
+        if is_first {
+            self.unfinished.remove(&id);
+            self.order.lock().push(id, &self.budget);
+            // A repeat that comes before this still joins the job.
+            if let Some(key) = key {
+                self.keys.remove_if(&key, |_, keyed| keyed.id == id);
+            }
+        }
+        is_first
+    }
+
+    /// Returns when an ended job expires.
+    pub(super) fn expiry(&self, id: JobId) -> Option<u64> {
+        self.ended.get(&id).map(|job| job.key().expiry(&self.clock))
+    }
+
+    /// Removes a job that has left the order, and remembers that it existed.
+    pub(super) fn retire(&self, id: JobId) {
+        let owner = self.ended.get(&id).map(|job| job.key().owner());
+        if let Some(owner) = owner {
+            // Remembered first, so that the id is never unknown in between.
+            self.tombstones.insert(id, owner);
+            self.remove(id);
+        }
+    }
+
+    /// Removes an ended job from the maps. Its charge is released when its last share is dropped.
+    pub(super) fn remove(&self, id: JobId) {
+        // Whatever ended the job may not have come to that. First, so that the job is out of both maps
+        // when this returns.
+        self.unfinished.remove(&id);
+        let Some((job, ())) = self.ended.remove(&id) else {
+            return;
+        };
+        if let Some(key) = job.key() {
+            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
+        }
+        if let Some(owner) = job.owner() {
+            if let Some(mut owned) = self.owned.get_mut(&owner) {
+                owned.remove(&job.birth().cursor());
+            }
+            self.owned.remove_if(&owner, |_, owned| owned.is_empty());
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_owners(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn insert_ended(&self, job: EndedJob) {
+        self.ended.insert(job, ());
+    }
+
+    #[cfg(test)]
+    pub(super) fn remove_ended(&self, id: JobId) -> bool {
+        self.ended.remove(&id).is_some()
+    }
+}

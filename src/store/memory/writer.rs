@@ -1,0 +1,152 @@
+//! Writes the response of a job in memory.
+
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, response};
+
+use super::{
+    body::StoredBody,
+    ended::Kept,
+    job::UnfinishedJob,
+    live::LiveResponse,
+    packed::Packed,
+    table::JobTable,
+};
+use crate::{
+    limit::{Charge, Purpose},
+    store::{NoRoom, Writer},
+};
+
+/// Writes the response of a job in memory: [`Store::respond`](crate::store::Store::respond).
+///
+/// The only frame of a response stays in here. A response of several frames, and one whose body is
+/// pending, is published to be read while it is written.
+pub struct MemoryWriter {
+    table: Arc<JobTable>,
+    job: Arc<UnfinishedJob>,
+    head: response::Parts,
+    body: WrittenBody,
+    trailers: Option<HeaderMap>,
+    /// What is charged until the response is published. `None` until there was room for the head.
+    charge: Option<Charge>,
+}
+
+enum WrittenBody {
+    One(Bytes),
+    Live(LiveWriter),
+}
+
+/// The right to complete a live response. Dropped before, it breaks off the response.
+struct LiveWriter(Arc<LiveResponse>);
+
+impl Drop for LiveWriter {
+    fn drop(&mut self) {
+        self.0.break_off();
+    }
+}
+
+impl MemoryWriter {
+    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>, head: response::Parts) -> Self {
+        Self {
+            table,
+            job,
+            head,
+            body: WrittenBody::One(Bytes::new()),
+            trailers: None,
+            charge: None,
+        }
+    }
+
+    /// Completes the response, and returns what is kept of it.
+    pub(super) fn finish(self) -> Kept {
+        let body = match self.body {
+            WrittenBody::One(bytes) => StoredBody::One(bytes),
+            WrittenBody::Live(live) => {
+                live.0.complete(self.trailers.clone());
+                StoredBody::Live(live.0.clone())
+            }
+        };
+        let (status, headers) = (self.head.status, &self.head.headers);
+        let packed = Packed::new(status, headers, self.trailers.as_ref(), body);
+        Kept::Response(status, packed, self.charge)
+    }
+
+    /// Makes the response readable, if there was room for it.
+    fn publish(&mut self) {
+        let WrittenBody::One(data) = &mut self.body else {
+            return;
+        };
+        let Some(charge) = self.charge.take() else {
+            return;
+        };
+        let (status, headers) = (self.head.status, self.head.headers.clone());
+        let live = Arc::new(LiveResponse::new(status, headers, charge));
+        live.push(mem::take(data));
+        self.job.publish(live.clone());
+        self.body = WrittenBody::Live(LiveWriter(live));
+    }
+}
+
+impl Writer for MemoryWriter {
+    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        let is_first = matches!(self.body, WrittenBody::One(_)) && self.charge.is_none();
+        let head = if is_first { head_bytes(&self.head) } else { 0 };
+        let Some(charge) = self.table.reserve(head + bytes, Purpose::Response) else {
+            return Poll::Ready(Err(NoRoom::new()));
+        };
+        match (&self.body, &mut self.charge) {
+            (WrittenBody::Live(live), _) => live.0.hold(charge),
+            (WrittenBody::One(_), Some(all)) => all.merge(charge),
+            (WrittenBody::One(_), none) => *none = Some(charge),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if let WrittenBody::One(first) = &mut self.body {
+            if first.is_empty() {
+                *first = data;
+                return;
+            }
+            self.publish();
+        }
+        if let WrittenBody::Live(live) = &self.body {
+            live.0.push(data);
+        }
+    }
+
+    fn push_trailers(&mut self, trailers: HeaderMap) {
+        match &mut self.trailers {
+            Some(all) => all.extend(trailers),
+            none => *none = Some(trailers),
+        }
+    }
+
+    fn flush(&mut self) {
+        match &self.body {
+            WrittenBody::One(_) => self.publish(),
+            WrittenBody::Live(live) => live.0.notify(),
+        }
+    }
+}
+
+/// Returns what the head of a response is charged.
+fn head_bytes(head: &response::Parts) -> usize {
+    let fields = head.headers.iter();
+    fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum()
+}
+
+impl fmt::Debug for MemoryWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryWriter")
+            .field("status", &self.head.status)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+//! A job that is about to be created.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::time::Instant;
+
+use crate::{
+    estimate::Kind,
+    job::{CallbackTarget, Fingerprint, JobId, Key, Owner, Progress, Snapshot},
+};
+
+/// A job that is about to be created.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewJob {
+    /// The job's id.
+    pub id: JobId,
+    /// When the request was taken, by the monotonic clock.
+    pub created: Instant,
+    /// When the request was taken, by the system clock.
+    pub created_at: SystemTime,
+    /// When the inner service was called, if it runs already.
+    pub started: Option<Instant>,
+    /// What a call that runs already has reported.
+    pub progress: Progress,
+    /// The principal that the job belongs to.
+    pub owner: Option<Owner>,
+    /// The request's idempotency key, and the fingerprint of the request.
+    pub key: Option<(Key, Fingerprint)>,
+    /// The kind of the request.
+    pub kind: Kind,
+    /// What the job is, in words for people.
+    pub title: Option<Arc<str>>,
+    /// The addresses that are notified of the job.
+    pub callbacks: Option<Arc<[CallbackTarget]>>,
+    /// When the job is expected to end.
+    pub estimated_finish: Option<SystemTime>,
+    /// Whether the job may only join an existing one, because there is no permit for it.
+    pub join_only: bool,
+    /// Whether this process must run the job even if others could: its call runs already, or a client
+    /// waits for its response.
+    pub run_here: bool,
+}
+
+impl NewJob {
+    /// Creates a job of a request that was taken now: without an owner or a key, and not started.
+    pub fn new(id: JobId) -> Self {
+        Self {
+            id,
+            created: Instant::now(),
+            created_at: SystemTime::now(),
+            started: None,
+            progress: Progress::default(),
+            owner: None,
+            key: None,
+            kind: Kind::new(""),
+            title: None,
+            callbacks: None,
+            estimated_finish: None,
+            join_only: false,
+            run_here: false,
+        }
+    }
+
+    /// Returns the first revision of the job.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut job = Snapshot::new(self.id, self.created_at);
+        job.age = self.created.elapsed();
+        job.owner = self.owner;
+        job.title = self.title.clone();
+        job.callbacks = self.callbacks.clone();
+        job.kind = Some(self.kind.clone());
+        if let Some(started) = self.started {
+            job.start(self.created_at + started.saturating_duration_since(self.created));
+        }
+        job.revision = 1;
+        job.progress = self.progress.clone();
+        job.estimated_finish_at = self.estimated_finish;
+        job
+    }
+}

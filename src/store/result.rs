@@ -1,0 +1,330 @@
+//! How a response is written to a store, and how it is read from there.
+
+use std::{
+    error, fmt, mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::{
+    limit::Charge,
+    protocol::{BoxError, buffered_size_hint},
+};
+
+/// The maximum size of a frame of a result, in bytes.
+///
+/// A server may copy a whole frame, so this bounds what a slow client holds beside the result.
+const MAX_FRAME_BYTES: usize = 64 * 1024;
+
+/// Writes the response of one job to a store.
+///
+/// Dropped before [`Store::finish`](super::Store::finish), it breaks off the response: whatever reads
+/// it gets an error.
+pub trait Writer: Send + 'static {
+    /// Waits until the store has room for `bytes` more of the body, and takes it.
+    ///
+    /// # Errors
+    ///
+    /// There is no room: the job ends as
+    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>>;
+
+    /// Appends data that [`poll_room`](Self::poll_room) took room for.
+    fn push(&mut self, data: Bytes);
+
+    /// Adds trailers.
+    fn push_trailers(&mut self, trailers: HeaderMap);
+
+    /// Makes everything appended so far readable. The layer calls this when the body is pending.
+    fn flush(&mut self);
+}
+
+/// The error of a store that has no room for a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoRoom;
+
+impl NoRoom {
+    /// Creates the error.
+    #[expect(clippy::new_without_default, reason = "an error has no default")]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no room for the response")
+    }
+}
+
+impl error::Error for NoRoom {}
+
+/// A response that is read from a store.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Reading {
+    /// The number of the call that wrote the response. Another call may have written other bytes.
+    pub run: u32,
+    /// The number of bytes of the body that the store had when this was read.
+    pub available: u64,
+    /// The response. Its body begins at the byte that was asked for.
+    pub response: Response<ResultBody>,
+}
+
+impl Reading {
+    /// Creates a reading of the response that call `run` wrote, with `available` bytes so far.
+    pub fn new(run: u32, available: u64, response: Response<ResultBody>) -> Self {
+        Self {
+            run,
+            available,
+            response,
+        }
+    }
+}
+
+/// The body of a stored response.
+///
+/// It holds the charge of the bytes that it keeps in memory. It yields frames of at most 64 KiB.
+#[derive(Default)]
+pub struct ResultBody {
+    kind: ResultBodyKind,
+    /// Bytes after which the body ends early.
+    limit: Option<u64>,
+}
+
+enum ResultBodyKind {
+    Buffered {
+        bytes: Bytes,
+        trailers: Option<Box<HeaderMap>>,
+        charge: Option<Charge>,
+    },
+    /// Boxed, so that bodies in memory stay small.
+    Streamed(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
+}
+
+impl Default for ResultBodyKind {
+    fn default() -> Self {
+        Self::Buffered {
+            bytes: Bytes::new(),
+            trailers: None,
+            charge: None,
+        }
+    }
+}
+
+impl ResultBody {
+    /// Creates a body of bytes in memory, then trailers.
+    pub fn new(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self {
+            kind: ResultBodyKind::Buffered {
+                bytes,
+                trailers: trailers.map(Box::new),
+                charge: None,
+            },
+            limit: None,
+        }
+    }
+
+    /// Creates a body that is produced while it is read. Frames larger than 64 KiB are split.
+    pub fn streamed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
+    {
+        Self {
+            kind: ResultBodyKind::Streamed(Box::pin(SplitFrames::new(body))),
+            limit: None,
+        }
+    }
+
+    /// Holds `charge` until the body is dropped. Has no effect on a streamed body, which charges
+    /// what it keeps itself.
+    pub fn with_charge(mut self, held: Charge) -> Self {
+        if let ResultBodyKind::Buffered { charge, .. } = &mut self.kind {
+            *charge = Some(held);
+        }
+        self
+    }
+
+    /// Ends the body after `bytes`, without trailers.
+    pub fn truncate(&mut self, bytes: u64) {
+        match &mut self.kind {
+            ResultBodyKind::Buffered {
+                bytes: buffered,
+                trailers,
+                ..
+            } => {
+                buffered.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+                *trailers = None;
+            }
+            ResultBodyKind::Streamed(_) => self.limit = Some(bytes),
+        }
+    }
+
+    /// Returns the number of bytes left, if it is known.
+    pub fn len(&self) -> Option<u64> {
+        match &self.kind {
+            ResultBodyKind::Buffered { bytes, .. } => Some(bytes.len() as u64),
+            ResultBodyKind::Streamed(body) => {
+                let hint = body.size_hint();
+                match self.limit {
+                    Some(limit) if hint.lower() >= limit => Some(limit),
+                    _ => hint.exact(),
+                }
+            }
+        }
+    }
+
+    /// Returns `true` if the body is known to have trailers.
+    pub fn has_trailers(&self) -> bool {
+        match &self.kind {
+            ResultBodyKind::Buffered { trailers, .. } => trailers.is_some(),
+            ResultBodyKind::Streamed(_) => false,
+        }
+    }
+}
+
+impl From<Bytes> for ResultBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes, None)
+    }
+}
+
+impl Body for ResultBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        match &mut this.kind {
+            ResultBodyKind::Buffered {
+                bytes, trailers, ..
+            } => {
+                if !bytes.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(split_frame(bytes)))));
+                }
+                let trailers = trailers.take().map(|trailers| Frame::trailers(*trailers));
+                Poll::Ready(trailers.map(Ok))
+            }
+            ResultBodyKind::Streamed(body) => {
+                let Some(limit) = &mut this.limit else {
+                    return body.as_mut().poll_frame(cx);
+                };
+                if *limit == 0 {
+                    return Poll::Ready(None);
+                }
+                body.as_mut().poll_frame(cx).map(|frame| {
+                    let frame = match frame? {
+                        Ok(frame) => frame,
+                        Err(error) => return Some(Err(error)),
+                    };
+                    let mut data = frame.into_data().ok()?;
+                    data.truncate(usize::try_from(*limit).unwrap_or(usize::MAX));
+                    *limit -= data.len() as u64;
+                    Some(Ok(Frame::data(data)))
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            ResultBodyKind::Buffered {
+                bytes, trailers, ..
+            } => bytes.is_empty() && trailers.is_none(),
+            ResultBodyKind::Streamed(body) => self.limit == Some(0) || body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            // Without a hint for an empty body: axum writes a length from it, which a 204 must not
+            // have. The monitor writes the length that an empty body has.
+            ResultBodyKind::Buffered { bytes, .. } if bytes.is_empty() => SizeHint::default(),
+            ResultBodyKind::Buffered {
+                bytes, trailers, ..
+            } => buffered_size_hint(bytes.len() as u64, trailers.is_some()),
+            ResultBodyKind::Streamed(body) => match self.len() {
+                Some(length) => SizeHint::with_exact(length),
+                None => body.size_hint(),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for ResultBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResultBody")
+            .field("len", &self.len())
+            .field("trailers", &self.has_trailers())
+            .finish()
+    }
+}
+
+/// Takes the next frame from bytes.
+fn split_frame(bytes: &mut Bytes) -> Bytes {
+    if bytes.len() <= MAX_FRAME_BYTES {
+        mem::take(bytes)
+    } else {
+        bytes.split_to(MAX_FRAME_BYTES)
+    }
+}
+
+/// A body whose large frames are split.
+#[pin_project::pin_project]
+struct SplitFrames<B> {
+    #[pin]
+    body: B,
+    /// What is left of a large frame.
+    rest: Bytes,
+}
+
+impl<B> SplitFrames<B> {
+    fn new(body: B) -> Self {
+        let rest = Bytes::new();
+        Self { body, rest }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for SplitFrames<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(split_frame(this.rest)))));
+        }
+        this.body.poll_frame(cx).map_ok(|frame| {
+            frame.map_data(|mut data| {
+                let first = split_frame(&mut data);
+                *this.rest = data;
+                first
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.len() as u64;
+        let mut hint = self.body.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
+    }
+}
