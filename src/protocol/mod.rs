@@ -3,6 +3,7 @@
 mod accept;
 mod body;
 mod conditional;
+mod error;
 mod headers;
 mod hop_by_hop;
 mod list;
@@ -14,6 +15,7 @@ pub(crate) use self::{
     accept::Format,
     body::poll_bytes,
     conditional::{Selection, Validators, matches_if_none_match},
+    error::BoxError,
     headers::Mentions,
     hop_by_hop::strip_hop_by_hop,
     list::split,
