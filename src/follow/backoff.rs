@@ -18,8 +18,8 @@ impl Backoff {
         self.jittered(attempt, random_fraction())
     }
 
-    /// Doubles with each attempt and applies equal jitter: half of the pause is fixed and `fraction`
-    /// scales the other half. Clients that start together spread out.
+    /// Doubles with each attempt and applies equal jitter: half of the pause is fixed and
+    /// `fraction` scales the other half. Clients that start together spread out.
     fn jittered(self, attempt: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.saturating_pow(attempt.saturating_add(1));
         let max = self.max.max(self.min);
@@ -30,11 +30,11 @@ impl Backoff {
 
 /// Returns a random number from 0 up to 1.
 ///
-/// It comes from the keys that std generates for hash maps, so this feature needs no crate for
-/// random numbers.
+/// std generates random keys for its hash maps. They suffice for jitter, so this feature needs no
+/// crate for random numbers.
 fn random_fraction() -> f64 {
     let random = RandomState::new().build_hasher().finish();
-    // The upper 53 bits are what an `f64` represents exactly.
+    // An `f64` represents 53 bits exactly.
     (random >> 11) as f64 / (1_u64 << 53) as f64
 }
 

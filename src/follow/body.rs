@@ -1,4 +1,4 @@
-//! The body of a response, of which the beginning may have been read.
+//! A response body that can be buffered and still be returned complete.
 
 use std::{
     collections::VecDeque,

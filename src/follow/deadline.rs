@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::Reason;
 
-/// The time by which a followed job must have led to a response.
+/// The latest time for the head of a followed job's response.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Deadline {
     Never,

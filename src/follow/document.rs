@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-/// A status document: the JSON object in which a monitor reports the state of a job.
+/// A status document: a monitor's JSON object with the state of a job.
 ///
 /// The members follow Azure's guidelines, as this crate's own monitor does. Servers may add others.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +31,8 @@ impl StatusDocument {
 
     /// Returns `status` in the server's spelling.
     ///
-    /// `succeeded`, `failed` and `canceled` are final, in any case. Any other word means that the job
-    /// has not ended.
+    /// `succeeded`, `failed` and `canceled` are final, in any case. Any other word means that the
+    /// job has not ended.
     pub fn status(&self) -> Option<&str> {
         self.text("status")
     }
@@ -150,7 +150,13 @@ mod tests {
     #[test]
     fn members_of_the_wrong_type_are_ignored() {
         let document = StatusDocument::parse(
-            br#"{"status":null,"percentComplete":"40","message":[],"resourceLocation":1,"error":"x"}"#,
+            br#"{
+                "status": null,
+                "percentComplete": "40",
+                "message": [],
+                "resourceLocation": 1,
+                "error": "x"
+            }"#,
         )
         .expect("an object");
         assert_eq!(document.status(), None);

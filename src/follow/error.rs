@@ -20,10 +20,10 @@ pub enum FollowError<E> {
     Stopped(Box<Stopped>),
 }
 
-/// The error of a request that was accepted and could not be followed to a response.
+/// The error of a request that the server accepted, but whose response is not available.
 ///
-/// The original request was sent once and answered with a 202, so its work may be done or may still
-/// run. The [`monitor`](Self::monitor) shows which.
+/// The layer has sent the request once. Its work may be done or may still run; the
+/// [`monitor`](Self::monitor) shows which.
 #[derive(Debug)]
 pub struct Stopped {
     monitor: Uri,
@@ -42,7 +42,8 @@ pub enum Reason {
     /// A response named this URI as the next step, but its origin is not allowed, or it leads from
     /// `https` to `http`. The layer has not contacted it.
     OtherOrigin(Uri),
-    /// A response named the next step by a reference that is malformed or not of HTTP.
+    /// A response named the next step with a malformed reference, or with a scheme that is not
+    /// HTTP's.
     InvalidUri,
     /// One request was redirected more often than this limit.
     TooManyRedirects(u32),
@@ -50,10 +51,10 @@ pub enum Reason {
     TooManyPolls(u32),
     /// The job had not ended, or its response had no head, within this time after the 202.
     TimedOut(Duration),
-    /// Too many consecutive requests got no response. This is the last error: the client's own, or
-    /// that of a time-out.
+    /// Too many consecutive requests got no response. Contains the last error, which is the
+    /// client's own or a time-out.
     Unreachable(Box<dyn Error + Send + Sync>),
-    /// Too many consecutive requests failed, the last one with this status: 429, 502, 503 or 504.
+    /// Too many consecutive requests failed. The last one had this status: 429, 502, 503 or 504.
     Unavailable(StatusCode),
     /// The monitor returned a status that says nothing about the job, such as 404.
     UnexpectedStatus(StatusCode),

@@ -45,7 +45,7 @@ pub(super) struct Follower<S, B, R: Body> {
     cancel: CancelOnDrop,
 }
 
-/// What the client requests.
+/// The resource that the client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Monitor,

@@ -33,16 +33,20 @@ where
     R: Body,
 {
     #[pin]
-    state: State<S::Future, S, BoxFollow<R>>,
+    state: FollowState<S::Future, S, BoxFollow<R>>,
 }
 
-#[pin_project(project = StateProj)]
-enum State<F, S, G> {
+#[pin_project(project = FollowStateProj)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would cost every response an allocation"
+)]
+enum FollowState<F, S, G> {
     /// The original request is being sent.
     Calling {
         #[pin]
         future: F,
-        /// Taken when the response arrives. Not boxed, so that other responses cost no allocation.
+        /// Taken when the response arrives.
         follow_up: Option<(OriginalRequest, S)>,
     },
     /// A 202 is being followed.
@@ -58,7 +62,7 @@ where
 {
     pub(super) fn new(future: S::Future, service: S, original: OriginalRequest) -> Self {
         Self {
-            state: State::Calling {
+            state: FollowState::Calling {
                 future,
                 follow_up: Some((original, service)),
             },
@@ -81,7 +85,7 @@ where
         let mut state = self.project().state;
         loop {
             let follower = match state.as_mut().project() {
-                StateProj::Calling { future, follow_up } => {
+                FollowStateProj::Calling { future, follow_up } => {
                     let response = ready!(future.poll(cx)).map_err(FollowError::Service)?;
                     let response = response.map(FollowBody::new);
                     let Some((original, service)) = follow_up.take() else {
@@ -95,11 +99,11 @@ where
                         Err(accepted) => return Poll::Ready(Ok(*accepted)),
                     }
                 }
-                StateProj::Following(future) => {
+                FollowStateProj::Following(future) => {
                     return future.as_mut().poll(cx).map_err(FollowError::Stopped);
                 }
             };
-            state.set(State::Following(Box::pin(follower.follow())));
+            state.set(FollowState::Following(Box::pin(follower.follow())));
         }
     }
 }
@@ -111,8 +115,8 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.state {
-            State::Calling { .. } => "ResponseFuture::Calling",
-            State::Following(_) => "ResponseFuture::Following",
+            FollowState::Calling { .. } => "ResponseFuture::Calling",
+            FollowState::Following(_) => "ResponseFuture::Following",
         })
     }
 }

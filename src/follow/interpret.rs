@@ -10,7 +10,7 @@ use crate::protocol::{ASYNC_RESULT, PREFER, PREFERENCE_APPLIED, split};
 
 const PROBLEM_JSON: &str = "application/problem+json";
 
-/// How a monitor reports the state of its job.
+/// The way that a monitor reports the state of its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MonitorStyle {
     /// No response has shown it yet.
@@ -21,13 +21,13 @@ pub(super) enum MonitorStyle {
     Pending202,
 }
 
-/// What is known about a monitor when it is polled.
+/// The known properties of a monitor, which decide how to read its responses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MonitorProfile {
     /// The field of the 202 that named the monitor.
     pub(super) field: MonitorField,
     pub(super) style: MonitorStyle,
-    /// Whether a monitor that only `Location` names is trusted without proof.
+    /// If set, a monitor that only `Location` names needs no proof.
     pub(super) location_is_monitor: bool,
 }
 
@@ -57,7 +57,7 @@ pub(super) enum PollOutcome {
 }
 
 impl MonitorProfile {
-    /// Returns whether the response may be a status document, so that its body must be read.
+    /// Returns whether the body must be read because it may be a status document.
     pub(super) fn may_be_document(self, head: &Parts) -> bool {
         let status = head.status;
         // If 202 means pending, any other status is the result, even if that is JSON.
@@ -181,8 +181,8 @@ fn redirect(head: &Parts) -> Option<PollOutcome> {
 fn is_unavailable(head: &Parts) -> bool {
     match head.status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
-        // A monitor sends a problem document without `Retry-After` for a job that ended without a
-        // response. A gateway in between sends neither in this combination.
+        // For a job that ended without a response, a monitor returns these with a problem document
+        // and no `Retry-After`. Any other 502 or 504 comes from a gateway.
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
             head.headers.contains_key(header::RETRY_AFTER)
                 || !media_type(&head.headers)

@@ -76,8 +76,8 @@ impl FollowAcceptedLayer {
 
     /// Sets the minimum and maximum pause between polls. Default: 500 ms and 30 s.
     ///
-    /// Without `Retry-After`, pauses double from `min` to `max`, with jitter. With `Retry-After`, the
-    /// layer waits that long, even if it exceeds `max`, but never less than `min`.
+    /// Without `Retry-After`, pauses double from `min` to `max`, with jitter. With `Retry-After`,
+    /// the layer waits that long, even if it exceeds `max`, but never less than `min`.
     pub fn pauses(self, min: Duration, max: Duration) -> Self {
         self.with(|options| {
             options.backoff.min = min;
@@ -97,9 +97,10 @@ impl FollowAcceptedLayer {
 
     /// Sets whether `Location` alone always names a monitor. Default: `false`.
     ///
-    /// By default, the resource at `Location` must [prove](super#which-responses-are-followed) to be
-    /// a monitor. A job that ends before the first poll then looks like any other resource. Enable
-    /// this for services that send only `Location`, such as Azure's resource manager.
+    /// By default, the resource at `Location` must
+    /// [look like a monitor](super#which-responses-are-followed). It does not if the job ends
+    /// before the first poll and the response is the result. Enable this for services whose
+    /// `Location` is always a monitor, such as Azure's resource manager.
     pub fn location_is_monitor(self, always: bool) -> Self {
         self.with(|options| options.location_is_monitor = always)
     }
@@ -144,8 +145,9 @@ impl FollowAcceptedLayer {
     /// job has ended. By default, the job continues.
     ///
     /// The drop does not block. A task on the current runtime sends the request and gives up after
-    /// `timeout`. The layer sends nothing outside a runtime, or while a `Location` has not proved to
-    /// be a monitor, since the `DELETE` could remove another resource.
+    /// `timeout`. Outside a runtime, the layer sends nothing. It also sends nothing while only
+    /// `Location` names the monitor and no response has proved that it is one, since the `DELETE`
+    /// could remove another resource.
     pub fn cancel_on_drop(self, timeout: Duration) -> Self {
         self.with(|options| options.cancel_timeout = Some(timeout))
     }

@@ -1,9 +1,9 @@
 //! The client's half: a layer that follows a 202 (Accepted) to the response of its job.
 //!
-//! [`FollowAcceptedLayer`] wraps any HTTP client that is a tower service: hyper-util's, reqwest's, or
-//! in a test the server itself. If a response is a 202 that names a status monitor, the layer polls
-//! the monitor until the job ends. It returns the response of the job, as if the call had been
-//! synchronous. It returns every other response unchanged.
+//! [`FollowAcceptedLayer`] wraps any HTTP client that is a tower service: hyper-util's, reqwest's,
+//! or in a test the server itself. If a response is a 202 that names a status monitor, the layer
+//! polls the monitor until the job ends. It returns the response of the job, as if the call had
+//! been synchronous. It returns every other response unchanged.
 //!
 //! This module requires the feature `follow`.
 //!
@@ -114,10 +114,11 @@
 //! If a document says `failed` and has a `resourceLocation`, the result is there too. Any other end
 //! is an [error](#errors).
 //!
-//! A response with `AsyncResult` is the result, whatever its status. If its status is 200, the layer
-//! replaces it with the value of `AsyncResult`, as OData 4.01 requires. The layer does not unwrap
-//! results of type `application/http`. Its polls do not accept this type, so services of OData 4.0
-//! and 4.01 send the result unwrapped.
+//! A response with `AsyncResult` is the result, whatever its status. If its status is 200, the
+//! layer replaces it with the value of `AsyncResult` (OData 4.01 §8.3.1).
+//!
+//! The layer does not unwrap results of type `application/http`. Its polls do not accept this type,
+//! so services of OData 4.0 and 4.01 send the result unwrapped.
 //!
 //! The extension [`Followed`] of a final response has its URI.
 //!
@@ -127,11 +128,11 @@
 //!   response, including failures and redirects.
 //! - Without it, [pauses](FollowAcceptedLayer::pauses) double, with jitter.
 //! - If a server has shown that it reads `Prefer`, the layer asks it to
-//!   [hold its response](FollowAcceptedLayer::wait) until the job ends. If an [observer](Observer) is
-//!   set and documents have entity tags, the server holds it until the document changes. The time
-//!   for which the server held a response counts towards the next pause.
-//! - If a poll fails, times out, or is answered with 429, 502, 503 or 504, the layer retries it after
-//!   a pause. It never sends the original request again.
+//!   [hold its response](FollowAcceptedLayer::wait) until the job ends. If an [observer](Observer)
+//!   is set and documents have entity tags, the server holds it until the document changes. The
+//!   next pause is shorter by the time that the server held the response.
+//! - If a poll fails, times out, or is answered with 429, 502, 503 or 504, the layer retries it
+//!   after a pause. It never sends the original request again.
 //! - Time is tokio's, so tests can pause it.
 //!
 //! # Allowed origins
@@ -143,21 +144,21 @@
 //!
 //! If the monitor is on another origin, the layer returns the 202. That is not an error, since the
 //! server has accepted the request. If a later step leads to another origin, the call
-//! [fails](Reason::OtherOrigin). A request whose URI is only a path, as a router takes in a test, is
-//! followed to paths.
+//! [fails](Reason::OtherOrigin). If the URI of the original request is only a path, as for a router
+//! in a test, paths count as the same origin.
 //!
 //! On the original origin, follow-up requests repeat the original request's headers and extensions.
 //! They leave out headers that apply to that request alone, such as its content, its conditions,
-//! `Prefer`, `Expect`, `Range` and `Idempotency-Key`. Polls have their own `Accept`. The request for
-//! the result has the original one.
+//! `Prefer`, `Expect`, `Range` and `Idempotency-Key`. Polls have their own `Accept`. The request
+//! for the result has the original one.
 //!
 //! Other origins get only [shared headers](FollowAcceptedLayer::share_header). The same holds for
 //! every URI that a response from another origin has named.
 //!
 //! <div class="warning">
 //!
-//! reqwest's client follows redirects by default. Disable that, or it follows them before this layer
-//! can check their origin.
+//! reqwest's client follows redirects by default. Disable that, or it follows them before this
+//! layer can check their origin.
 //!
 //! </div>
 //!
@@ -180,8 +181,8 @@
 //! [`FollowError::Service`] has the client's own error: the original request failed, and the caller
 //! can handle it as without this layer. [`FollowError::Stopped`] is an error of this layer: the
 //! server accepted the request, but its response is not available. A retry may run the request
-//! twice, so a retry layer around this one should check the variant. [`Stopped`] has the reason, the
-//! last status document, and the URI of the monitor, which still shows the job.
+//! twice, so a retry layer around this one should check the variant. [`Stopped`] has the reason,
+//! the last status document, and the URI of the monitor, which still shows the job.
 //!
 //! The response of a job is never an error, whatever its status.
 //!

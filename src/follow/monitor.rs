@@ -1,4 +1,4 @@
-//! What the client knows about one job's status monitor.
+//! The state of one job's status monitor, from the client's view.
 
 use http::{HeaderMap, HeaderValue, Request};
 
@@ -18,7 +18,7 @@ pub(super) struct MonitorState {
     /// The target of the 202's `Link` with `rel="monitor"`. Only this resource can be deleted if
     /// `target` is an alias that serves the status alone.
     link: Option<Target>,
-    /// Whether the server has shown that it reads `Prefer`.
+    /// Set once the server has shown that it reads `Prefer`.
     pub(super) reads_prefer: bool,
     /// The entity tag of the last document. The server can then hold a poll until it differs.
     pub(super) entity_tag: Option<HeaderValue>,

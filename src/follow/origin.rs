@@ -32,8 +32,8 @@ impl Origin {
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) uri: Uri,
-    /// Whether the original request's headers may be sent. This needs the original origin, and no
-    /// response from another origin may have named the URI.
+    /// Permits sending the original request's headers. It is set if the URI is on the original
+    /// origin and no response from another origin has named it.
     pub(super) is_home: bool,
 }
 
@@ -57,8 +57,8 @@ impl OriginPolicy {
     ///
     /// # Errors
     ///
-    /// Returns [`Reason::InvalidUri`] if it is not a URI of HTTP, and [`Reason::OtherOrigin`] if its
-    /// origin is not allowed or if it leads from `https` to `http`.
+    /// Returns [`Reason::InvalidUri`] if it is not a URI of HTTP. Returns [`Reason::OtherOrigin`]
+    /// if its origin is not allowed or if it leads from `https` to `http`.
     pub(super) fn resolve(&self, from: &Target, reference: &str) -> Result<Target, Reason> {
         let uri = resolve(&from.uri, reference).ok_or(Reason::InvalidUri)?;
         let origin = Origin::from_uri(&uri);

@@ -35,7 +35,7 @@ pub(super) struct PollResponse<R: Body> {
     pub(super) body: FollowBody<R>,
     pub(super) document: Option<StatusDocument>,
     pub(super) outcome: PollOutcome,
-    /// The time for which the server held the response because of `Prefer: wait`.
+    /// The time that the server held the response because of `Prefer: wait`.
     pub(super) held: Duration,
 }
 
@@ -74,7 +74,7 @@ where
         })
     }
 
-    /// Polls the monitor at `at`, to which it may have redirected the client.
+    /// Polls the monitor at `at`, which is its own URI or the target of a redirect.
     ///
     /// Asks the server to hold the response for `wait`, in whole seconds. Zero means not at all.
     pub(super) async fn poll_monitor(

@@ -197,7 +197,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_text_does_not_panic(base in "(http://[a-z]{1,3})?/[a-z/]{0,8}", reference in "\\PC{0,40}") {
+        fn arbitrary_text_does_not_panic(
+            base in "(http://[a-z]{1,3})?/[a-z/]{0,8}",
+            reference in "\\PC{0,40}",
+        ) {
             resolved(&base, &reference);
         }
 

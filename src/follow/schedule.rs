@@ -11,7 +11,7 @@ pub(super) struct PollSchedule {
     max_failures: u32,
     /// The number of consecutive failures.
     failures: u32,
-    /// The number of pauses for which the server gave no `Retry-After`.
+    /// The number of pauses without a `Retry-After`.
     unhinted: u32,
     max_wait: Duration,
 }
