@@ -1,15 +1,17 @@
+//! Finds the header fields of a request that the layer reads.
+
 use http::{HeaderMap, HeaderValue};
 
-/// Which of the fields that this layer heeds are in a request's head.
+/// The fields in a request's head that the layer reads.
 ///
-/// Most requests have none or one of them, and a pass over the names that are there takes less time
-/// than to look up each that might be.
+/// Most requests have at most one of them. One pass over the names costs less than a look-up for
+/// each field.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mentions {
     pub(crate) accept: bool,
     pub(crate) idempotency_key: bool,
     pub(crate) prefer: bool,
-    /// Whether it is not one message each way: no job can stand for it.
+    /// Set if the exchange is more than one message each way. It cannot become a job.
     pub(crate) dialogue: bool,
 }
 
@@ -32,8 +34,10 @@ impl Mentions {
     }
 }
 
-/// Java's client and `curl --http2` offer `h2c` with whatever they send first over plain TCP. That is
-/// the same request in another framing, deprecated (RFC 9113 §3.1) and ignored by most servers.
+/// Returns whether `Upgrade` names a protocol other than `h2c`.
+///
+/// Java's client and `curl --http2` offer `h2c` with their first request over plain TCP. It is the
+/// same request in another framing, deprecated (RFC 9113 §3.1) and ignored by most servers.
 fn asks_for_another_protocol(line: &HeaderValue) -> bool {
     line.as_bytes()
         .split(|&byte| byte == b',')
@@ -50,7 +54,7 @@ mod tests {
     };
 
     #[test]
-    fn each_field_is_known_by_its_name() {
+    fn each_field_is_found_by_its_name() {
         for (name, known) in [
             (header::ACCEPT, (true, false, false)),
             (IDEMPOTENCY_KEY, (false, true, false)),
@@ -67,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_of_http_2_is_no_wish_for_another_protocol() {
+    fn offer_of_h2c_is_not_another_protocol() {
         for (offer, is_another) in [
             ("h2c", false),
             ("H2C , h2c", false),

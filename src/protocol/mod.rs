@@ -1,4 +1,4 @@
-//! HTTP alone: fields of requests and responses, with no word of jobs.
+//! HTTP semantics without jobs: header fields, conditions, bodies and preferences.
 
 mod accept;
 mod body;
