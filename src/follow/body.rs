@@ -1,3 +1,5 @@
+//! A response body that can be buffered and still be returned complete.
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -13,83 +15,89 @@ use pin_project::pin_project;
 
 use crate::protocol::poll_bytes;
 
-/// The body of a response that has been followed, or looked at on the way: the service's own.
+/// The response body of [`FollowAccepted`](super::FollowAccepted).
+///
+/// It yields the frames, trailers and errors of the client's own body.
 #[pin_project]
 pub struct FollowBody<R: Body> {
-    /// What has been read to look at it.
-    read: VecDeque<Frame<Bytes>>,
-    /// How the reading ended, where it ended badly.
-    broken: Option<R::Error>,
+    /// The frames that the layer has read.
+    buffered: VecDeque<Frame<Bytes>>,
+    /// The error that ended the reading.
+    error: Option<R::Error>,
     #[pin]
     rest: Rest<R>,
 }
 
 #[pin_project(project = RestProj)]
 enum Rest<R> {
-    Untouched(#[pin] R),
-    /// Reading has begun while it could still be moved.
-    Begun(Pin<Box<R>>),
+    /// The layer has not read it.
+    Inline(#[pin] R),
+    /// The layer has read from it. The box lets this type move between reads.
+    Boxed(Pin<Box<R>>),
     Ended,
 }
 
 pub(super) type FollowResponse<R> = Response<FollowBody<R>>;
 
-/// How far a body has been read.
+/// The result of buffering a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Filled {
-    Whole(Bytes),
+pub(super) enum Buffered {
+    Complete(Bytes),
     TooLarge,
-    Broken,
+    Failed,
 }
 
 impl<R: Body> FollowBody<R> {
     pub(super) fn new(body: R) -> Self {
         Self {
-            read: VecDeque::new(),
-            broken: None,
-            rest: Rest::Untouched(body),
+            buffered: VecDeque::new(),
+            error: None,
+            rest: Rest::Inline(body),
         }
     }
 
-    /// Reads the body to its end, or until it has more than `limit` bytes. Nothing that was read is
-    /// lost, also where this is dropped midway.
-    pub(super) async fn fill(&mut self, limit: usize) -> Filled {
-        if let Rest::Untouched(body) = std::mem::replace(&mut self.rest, Rest::Ended) {
-            self.rest = Rest::Begun(Box::pin(body));
+    /// Reads the body to its end, or until more than `limit` bytes are buffered.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe: frames that were read stay buffered.
+    pub(super) async fn buffer(&mut self, limit: usize) -> Buffered {
+        if let Rest::Inline(body) = std::mem::replace(&mut self.rest, Rest::Ended) {
+            self.rest = Rest::Boxed(Box::pin(body));
         }
-        while let Rest::Begun(body) = &mut self.rest {
+        while let Rest::Boxed(body) = &mut self.rest {
             let len: usize = self
-                .read
+                .buffered
                 .iter()
                 .filter_map(Frame::data_ref)
                 .map(Bytes::len)
                 .sum();
             if len > limit {
-                return Filled::TooLarge;
+                return Buffered::TooLarge;
             }
             match poll_fn(|cx| poll_bytes(body.as_mut(), cx)).await {
-                Some(Ok(frame)) => self.read.push_back(frame),
+                Some(Ok(frame)) => self.buffered.push_back(frame),
                 Some(Err(error)) => {
-                    self.broken = Some(error);
+                    self.error = Some(error);
                     self.rest = Rest::Ended;
-                    return Filled::Broken;
+                    return Buffered::Failed;
                 }
                 None => self.rest = Rest::Ended,
             }
         }
-        let mut data = self.read.iter().filter_map(Frame::data_ref);
+        let mut data = self.buffered.iter().filter_map(Frame::data_ref);
         let whole = match (data.next(), data.next()) {
             (None, _) => Bytes::new(),
             (Some(only), None) => only.clone(),
             _ => {
                 let mut whole = BytesMut::new();
-                for data in self.read.iter().filter_map(Frame::data_ref) {
+                for data in self.buffered.iter().filter_map(Frame::data_ref) {
                     whole.extend_from_slice(data);
                 }
                 whole.freeze()
             }
         };
-        Filled::Whole(whole)
+        Buffered::Complete(whole)
     }
 }
 
@@ -102,38 +110,38 @@ impl<R: Body> Body for FollowBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let mut this = self.project();
-        if let Some(frame) = this.read.pop_front() {
+        if let Some(frame) = this.buffered.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        if let Some(error) = this.broken.take() {
+        if let Some(error) = this.error.take() {
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(match this.rest.as_mut().project() {
-            RestProj::Untouched(body) => poll_bytes(body, cx),
-            RestProj::Begun(body) => poll_bytes(body.as_mut(), cx),
+            RestProj::Inline(body) => poll_bytes(body, cx),
+            RestProj::Boxed(body) => poll_bytes(body.as_mut(), cx),
             RestProj::Ended => Poll::Ready(None),
         });
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty()
-            && self.broken.is_none()
+        self.buffered.is_empty()
+            && self.error.is_none()
             && match &self.rest {
-                Rest::Untouched(body) => body.is_end_stream(),
-                Rest::Begun(body) => body.is_end_stream(),
+                Rest::Inline(body) => body.is_end_stream(),
+                Rest::Boxed(body) => body.is_end_stream(),
                 Rest::Ended => true,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
         let mut hint = match &self.rest {
-            Rest::Untouched(body) => return body.size_hint(),
-            Rest::Begun(body) => body.size_hint(),
-            Rest::Ended if self.broken.is_some() => SizeHint::default(),
+            Rest::Inline(body) => return body.size_hint(),
+            Rest::Boxed(body) => body.size_hint(),
+            Rest::Ended if self.error.is_some() => SizeHint::default(),
             Rest::Ended => SizeHint::with_exact(0),
         };
-        let read = self.read.iter().filter_map(Frame::data_ref);
+        let read = self.buffered.iter().filter_map(Frame::data_ref);
         let read: u64 = read.map(|data| data.len() as u64).sum();
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(read));
@@ -146,18 +154,17 @@ impl<R: Body> Body for FollowBody<R> {
 impl<R: Body> fmt::Debug for FollowBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FollowBody")
-            .field("read", &self.read.len())
+            .field("buffered", &self.buffered.len())
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::protocol::BoxError;
     use http::HeaderMap;
     use http_body_util::{BodyExt, StreamBody};
-    use tower::BoxError;
-
-    use super::*;
 
     type Frames = Vec<Result<Frame<Bytes>, BoxError>>;
 
@@ -171,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_looked_at_is_handed_out_again() {
+    async fn buffered_body_is_returned_complete() {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", 7.into());
         let frames = vec![
@@ -181,7 +188,7 @@ mod tests {
         ];
         let mut body = body(frames);
         let whole = Bytes::from_static(b"one two");
-        assert_eq!(body.fill(7).await, Filled::Whole(whole.clone()));
+        assert_eq!(body.buffer(7).await, Buffered::Complete(whole.clone()));
         assert_eq!(body.size_hint().exact(), Some(7));
         assert!(!body.is_end_stream());
         let collected = body.collect().await.expect("a whole body");
@@ -190,17 +197,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_much_is_handed_out_whole() {
+    async fn too_large_body_is_returned_complete() {
         let mut body = body(vec![data("one "), data("two "), data("three")]);
-        assert_eq!(body.fill(6).await, Filled::TooLarge);
+        assert_eq!(body.buffer(6).await, Buffered::TooLarge);
         let collected = body.collect().await.expect("a whole body");
         assert_eq!(collected.to_bytes(), Bytes::from_static(b"one two three"));
     }
 
     #[tokio::test]
-    async fn what_broke_breaks_again() {
+    async fn error_is_returned_after_buffered_frames() {
         let mut body = body(vec![data("one"), Err("cut off".into())]);
-        assert_eq!(body.fill(100).await, Filled::Broken);
+        assert_eq!(body.buffer(100).await, Buffered::Failed);
         assert!(!body.is_end_stream());
         let first = body.frame().await.expect("a frame").expect("data");
         assert_eq!(first.data_ref().map(Bytes::as_ref), Some(&b"one"[..]));

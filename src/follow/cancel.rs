@@ -1,43 +1,51 @@
-use std::{fmt, time::Duration};
+//! Cancels the job of a dropped future.
+
+use std::{error::Error, fmt, time::Duration};
 
 use http::Request;
 use tokio::{runtime::Handle, time::timeout};
-use tower::{Service, ServiceExt};
+use tower_service::Service;
 
-use super::{carried::Carried, origin::Target};
+use super::{oneshot::oneshot, origin::Target, template::RequestTemplate};
+use crate::protocol::BoxError;
 
-/// Sends the wish to cancel when dropped, unless it was disarmed before.
+/// Cancels a job when it is dropped while armed.
 #[derive(Default)]
 pub(super) struct CancelOnDrop {
     send: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl CancelOnDrop {
-    /// From now on, a drop cancels the job at `target`. The wish is given up after `limit`.
+    /// Arms the guard for the job at `target`. The request is given up after `limit`.
     pub(super) fn arm<S, B>(
         &mut self,
         service: &S,
-        carried: &Carried,
+        template: &RequestTemplate,
         target: &Target,
         limit: Duration,
     ) where
         S: Service<Request<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Response: Send,
-        S::Error: Send,
+        S::Error: Into<BoxError> + Send,
         B: Default + Send + 'static,
     {
         let service = service.clone();
-        let request = carried.cancel(target);
+        let request = template.cancel(target);
         self.send = Some(Box::new(move || {
             let Ok(runtime) = Handle::try_current() else {
+                tracing::debug!("failed to cancel job: future dropped outside a runtime");
                 return;
             };
             runtime.spawn(async move {
-                match timeout(limit, service.oneshot(request)).await {
-                    Ok(Ok(_)) => tracing::debug!("a job that nobody waits for was canceled"),
-                    _ => tracing::debug!("a job that nobody waits for could not be canceled"),
-                }
+                let sent = timeout(limit, oneshot(service, request)).await;
+                let error: BoxError = match sent {
+                    Ok(Ok(_)) => return tracing::debug!("canceled job of a dropped future"),
+                    Ok(Err(error)) => error.into(),
+                    Err(elapsed) => elapsed.into(),
+                };
+                let error = &*error as &dyn Error;
+                tracing::debug!(error, "failed to cancel job of a dropped future");
             });
         }));
     }

@@ -1,72 +1,74 @@
+//! The status document that a monitor returns.
+
 use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 
-/// A status document: what a monitor tells of a job, as JSON.
+/// A status document: a monitor's JSON object with the state of a job.
 ///
-/// It is read as Azure's guidelines have it, which this crate's own monitor follows: the members are
-/// those named here, and any others that a server adds.
+/// The members follow Azure's guidelines, as this crate's own monitor does. Servers may add others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusDocument {
     members: Map<String, Value>,
 }
 
-/// Where a job stands, as its document has it.
+/// The state of a job in its document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(super) enum DocumentState {
     Pending,
-    /// Pending in a word of the server's own. Only where a resource is known to be a monitor can it
-    /// be told from any other resource with a `status`.
-    PendingPerhaps,
+    /// The `status` is not a known word. It means pending if the resource is known to be a monitor.
+    MaybePending,
     Succeeded,
     Failed,
     Canceled,
 }
 
 impl StatusDocument {
-    /// `None` for what is no JSON object.
+    /// Returns `None` if the text is not a JSON object.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         let members = serde_json::from_slice(json).ok()?;
         Some(Self { members })
     }
 
-    /// `status`, in the server's spelling: `succeeded`, `failed` and `canceled` are ends, in any
-    /// case; every other word is of a job that has not ended.
+    /// Returns `status` in the server's spelling.
+    ///
+    /// `succeeded`, `failed` and `canceled` are final, in any case. Any other word means that the
+    /// job has not ended.
     pub fn status(&self) -> Option<&str> {
         self.text("status")
     }
 
-    /// `percentComplete`, from 0 to 100.
+    /// Returns `percentComplete`, from 0 to 100.
     pub fn percent_complete(&self) -> Option<f64> {
         let percent = self.get("percentComplete")?.as_f64()?;
         Some(percent.clamp(0.0, 100.0))
     }
 
-    /// `message`: what the job has to say, for people.
+    /// Returns `message`, the job's progress as text.
     pub fn message(&self) -> Option<&str> {
         self.text("message")
     }
 
-    /// `resourceLocation`: where the result is, once there is one.
+    /// Returns `resourceLocation`, a reference to the result. A job without a result has none.
     pub fn resource_location(&self) -> Option<&str> {
         self.text("resourceLocation")
     }
 
-    /// `error.code` of a job that failed or was canceled, for programs.
+    /// Returns `error.code`: a machine-readable reason why the job failed or was canceled.
     pub fn error_code(&self) -> Option<&str> {
         self.get("error")?.get("code")?.as_str()
     }
 
-    /// `error.message` of a job that failed or was canceled, for people.
+    /// Returns `error.message`: a human-readable reason why the job failed or was canceled.
     pub fn error_message(&self) -> Option<&str> {
         self.get("error")?.get("message")?.as_str()
     }
 
-    /// Any member.
+    /// Returns the member of this name.
     pub fn get(&self, member: &str) -> Option<&Value> {
         self.members.get(member)
     }
 
-    /// All members.
+    /// Returns all members.
     pub fn members(&self) -> &Map<String, Value> {
         &self.members
     }
@@ -75,25 +77,25 @@ impl StatusDocument {
         self.get(member)?.as_str()
     }
 
-    /// `None` where this is not a job's document.
-    pub(super) fn stand(&self) -> Option<Stand> {
-        // A FHIR resource has a `status` too, and is a result.
+    /// Returns the state of the job, or `None` if this is not the document of a job.
+    pub(super) fn state(&self) -> Option<DocumentState> {
+        // FHIR resources have a `status` too, and are results.
         if self.members.contains_key("resourceType") {
             return None;
         }
         let status = self.status()?.to_ascii_lowercase();
         Some(match status.as_str() {
-            "succeeded" => Stand::Succeeded,
-            "failed" => Stand::Failed,
-            "canceled" | "cancelled" => Stand::Canceled,
+            "succeeded" => DocumentState::Succeeded,
+            "failed" => DocumentState::Failed,
+            "canceled" | "cancelled" => DocumentState::Canceled,
             "accepted" | "canceling" | "cancelling" | "inprogress" | "notstarted" | "pending"
-            | "processing" | "queued" | "running" | "started" => Stand::Pending,
-            _ => Stand::PendingPerhaps,
+            | "processing" | "queued" | "running" | "started" => DocumentState::Pending,
+            _ => DocumentState::MaybePending,
         })
     }
 }
 
-/// Whether a response has content of JSON's kind.
+/// Returns whether the content is JSON, by its media type.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|media_type| {
         media_type.eq_ignore_ascii_case("application/json")
@@ -103,7 +105,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The media type of a response's content, without its parameters.
+/// Returns the media type of the content, without parameters.
 pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     text.split(';').next().map(str::trim_ascii)
@@ -115,25 +117,25 @@ mod tests {
 
     use super::*;
 
-    fn stand(json: &str) -> Option<Stand> {
-        StatusDocument::parse(json.as_bytes())?.stand()
+    fn state(json: &str) -> Option<DocumentState> {
+        StatusDocument::parse(json.as_bytes())?.state()
     }
 
     #[test]
-    fn the_status_tells_where_a_job_stands_in_any_case() {
+    fn status_is_read_in_any_case() {
         for (json, expected) in [
-            (r#"{"status":"queued"}"#, Some(Stand::Pending)),
-            (r#"{"status":"NotStarted"}"#, Some(Stand::Pending)),
-            (r#"{"status":"Running"}"#, Some(Stand::Pending)),
-            (r#"{"status":"InProgress"}"#, Some(Stand::Pending)),
+            (r#"{"status":"queued"}"#, Some(DocumentState::Pending)),
+            (r#"{"status":"NotStarted"}"#, Some(DocumentState::Pending)),
+            (r#"{"status":"Running"}"#, Some(DocumentState::Pending)),
+            (r#"{"status":"InProgress"}"#, Some(DocumentState::Pending)),
             (
                 r#"{"status":"PreparingVMDisk"}"#,
-                Some(Stand::PendingPerhaps),
+                Some(DocumentState::MaybePending),
             ),
-            (r#"{"status":"Succeeded"}"#, Some(Stand::Succeeded)),
-            (r#"{"status":"FAILED"}"#, Some(Stand::Failed)),
-            (r#"{"status":"Canceled"}"#, Some(Stand::Canceled)),
-            (r#"{"status":"cancelled"}"#, Some(Stand::Canceled)),
+            (r#"{"status":"Succeeded"}"#, Some(DocumentState::Succeeded)),
+            (r#"{"status":"FAILED"}"#, Some(DocumentState::Failed)),
+            (r#"{"status":"Canceled"}"#, Some(DocumentState::Canceled)),
+            (r#"{"status":"cancelled"}"#, Some(DocumentState::Canceled)),
             (r#"{"resourceType":"Task","status":"failed"}"#, None),
             (r#"{"status":200}"#, None),
             (r#"{"state":"running"}"#, None),
@@ -141,14 +143,20 @@ mod tests {
             ("{", None),
             ("", None),
         ] {
-            assert_eq!(stand(json), expected, "{json}");
+            assert_eq!(state(json), expected, "{json}");
         }
     }
 
     #[test]
-    fn members_of_the_wrong_type_are_as_if_absent() {
+    fn members_of_the_wrong_type_are_ignored() {
         let document = StatusDocument::parse(
-            br#"{"status":null,"percentComplete":"40","message":[],"resourceLocation":1,"error":"x"}"#,
+            br#"{
+                "status": null,
+                "percentComplete": "40",
+                "message": [],
+                "resourceLocation": 1,
+                "error": "x"
+            }"#,
         )
         .expect("an object");
         assert_eq!(document.status(), None);
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn json_comes_under_many_types() {
+    fn json_is_recognized_by_its_media_type() {
         for (value, expected) in [
             ("application/json", true),
             ("Application/JSON; charset=utf-8", true),

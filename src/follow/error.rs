@@ -1,24 +1,29 @@
+//! The errors of the following layer.
+
 use std::{error::Error, fmt, time::Duration};
 
 use http::{StatusCode, Uri};
-use tower::BoxError;
 
 use super::StatusDocument;
+use crate::protocol::BoxError;
 
-/// Why there is no response.
+/// The error of a [`FollowAccepted`](super::FollowAccepted), whose client has the error type `E`.
 #[derive(Debug)]
-pub enum FollowError {
-    /// The original request failed. This is the service's own error, and all that is displayed.
-    Service(BoxError),
-    /// It was accepted, and could not be followed to a response.
+pub enum FollowError<E> {
+    /// The client failed to send the original request, or was not ready to.
+    ///
+    /// Displays like the client's error and has the same source.
+    Service(E),
+    /// The server accepted the request, but the layer could not obtain its response.
+    ///
+    /// A retry may run the request a second time.
     Stopped(Box<Stopped>),
 }
 
-/// Why a job that was accepted could not be followed to a response.
+/// The error of a request that the server accepted, but whose response is not available.
 ///
-/// The original request was sent, once, and answered 202: what it asked for may have been done, or
-/// may still be. Whoever sends it again may have it done twice. [`monitor`](Self::monitor) is where
-/// to look.
+/// The layer has sent the request once. Its work may be done or may still run; the
+/// [`monitor`](Self::monitor) shows which.
 #[derive(Debug)]
 pub struct Stopped {
     monitor: Uri,
@@ -26,49 +31,62 @@ pub struct Stopped {
     document: Option<StatusDocument>,
 }
 
-/// What stood in the way.
+/// The reason why the layer stopped following a job.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The job failed and left no response: [`Stopped::document`] says why.
+    /// The job failed and has no response. Its [document](Stopped::document) has the cause.
     Failed,
     /// The job was canceled.
     Canceled,
-    /// The way led to this address, on an origin that is not allowed, or from `https` to `http`.
+    /// A response named this URI as the next step, but its origin is not allowed, or it leads from
+    /// `https` to `http`. The layer has not contacted it.
     OtherOrigin(Uri),
-    /// The way led to what is no address of HTTP's, or a redirect did not say where to.
-    NoAddress,
-    /// One question was redirected more often than this.
+    /// A response named the next step with a malformed reference, or with a scheme that is not
+    /// HTTP's.
+    InvalidUri,
+    /// One request was redirected more often than this limit.
     TooManyRedirects(u32),
-    /// The job had not ended after so many questions.
+    /// The job had not ended after this number of polls.
     TooManyPolls(u32),
-    /// The job had not ended, or its response had not begun, so long after the 202.
+    /// The job had not ended, or its response had no head, within this time after the 202.
     TimedOut(Duration),
-    /// Too many questions in a row had no answer; the last one for this.
-    Unreachable(BoxError),
-    /// Too many questions in a row were put off; the last one with this status: 429, 502, 503 or 504.
+    /// Too many consecutive requests got no response. Contains the last error, which is the
+    /// client's own or a time-out.
+    Unreachable(Box<dyn Error + Send + Sync>),
+    /// Too many consecutive requests failed. The last one had this status: 429, 502, 503 or 504.
     Unavailable(StatusCode),
-    /// The monitor could not be read: this status is about the monitor, not about the job.
-    Unreadable(StatusCode),
-    /// A status document is larger than this, in bytes.
+    /// The monitor returned a status that says nothing about the job, such as 404.
+    UnexpectedStatus(StatusCode),
+    /// A status document is larger than this number of bytes.
     DocumentTooLarge(usize),
 }
 
-impl FollowError {
-    pub(super) fn service(error: impl Into<BoxError>) -> Self {
-        Self::Service(error.into())
-    }
-
-    /// Why a job could not be followed; `None` where the original request failed.
+impl<E> FollowError<E> {
+    /// Returns the error of an accepted request, or `None` if the original request failed.
     pub fn stopped(&self) -> Option<&Stopped> {
         match self {
             Self::Service(_) => None,
             Self::Stopped(stopped) => Some(stopped),
         }
     }
+
+    /// Boxes the client's error or the [`Stopped`], so that either can be downcast.
+    ///
+    /// `FollowError<E>` implements [`Error`] only if `E` does, and a boxed error does not. To put
+    /// layers of tower around a client with boxed errors, use this method with `map_err`.
+    pub fn into_boxed(self) -> Box<dyn Error + Send + Sync>
+    where
+        E: Into<BoxError>,
+    {
+        match self {
+            Self::Service(error) => error.into(),
+            Self::Stopped(stopped) => stopped,
+        }
+    }
 }
 
-impl fmt::Display for FollowError {
+impl<E: fmt::Display> fmt::Display for FollowError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service(error) => error.fmt(f),
@@ -77,7 +95,7 @@ impl fmt::Display for FollowError {
     }
 }
 
-impl Error for FollowError {
+impl<E: Error> Error for FollowError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Service(error) => error.source(),
@@ -95,19 +113,21 @@ impl Stopped {
         }
     }
 
-    /// What stood in the way.
+    /// Returns the reason.
     pub fn reason(&self) -> &Reason {
         &self.reason
     }
 
-    /// The job's monitor, as far as it was known last. Such an address may be all that it takes to
-    /// see the result: it is not in what this error displays.
+    /// Returns the last known URI of the job's monitor.
+    ///
+    /// The URI may be all that a client needs to read the result, so the error does not display it.
     pub fn monitor(&self) -> &Uri {
         &self.monitor
     }
 
-    /// The last status document, where there was one: of a job that [failed](Reason::Failed) or was
-    /// [canceled](Reason::Canceled) always.
+    /// Returns the last status document, if the server sent one.
+    ///
+    /// A job that [failed](Reason::Failed) or was [canceled](Reason::Canceled) always has one.
     pub fn document(&self) -> Option<&StatusDocument> {
         self.document.as_ref()
     }
@@ -129,19 +149,21 @@ impl fmt::Display for Stopped {
             }
             Reason::Canceled => f.write_str("the job was canceled"),
             Reason::OtherOrigin(_) => f.write_str("the job leads to an origin that is not allowed"),
-            Reason::NoAddress => f.write_str("the job leads to what is no address"),
+            Reason::InvalidUri => f.write_str("the job leads to an invalid URI"),
             Reason::TooManyRedirects(limit) => write!(f, "more than {limit} redirects"),
-            Reason::TooManyPolls(limit) => write!(f, "the job has not ended after {limit} polls"),
+            Reason::TooManyPolls(limit) => {
+                write!(f, "the job has not ended after {limit} polls")
+            }
             Reason::TimedOut(limit) => write!(f, "the job has not ended within {limit:?}"),
             Reason::Unreachable(_) => f.write_str("the job's monitor cannot be reached"),
             Reason::Unavailable(status) => {
+                write!(f, "the job's monitor is unavailable: {status}")
+            }
+            Reason::UnexpectedStatus(status) => {
                 write!(
                     f,
-                    "the job's monitor is not available, but answers {status}"
+                    "the job's monitor returned an unexpected status: {status}"
                 )
-            }
-            Reason::Unreadable(status) => {
-                write!(f, "the job's monitor cannot be read, but answers {status}")
             }
             Reason::DocumentTooLarge(limit) => {
                 write!(f, "the job's status document is larger than {limit} bytes")

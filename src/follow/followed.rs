@@ -1,29 +1,33 @@
+//! The extensions that the layer adds to responses.
+
 use http::Uri;
 
-/// How a response was come by: in its extensions, where a 202 was followed to it.
+/// Describes how the layer obtained a response.
+///
+/// It is in the extensions of each response that a 202 was followed to.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Followed {
-    /// Where the response is from.
+    /// The URI that returned the response.
     pub uri: Uri,
-    /// The job's monitor.
+    /// The URI of the job's status monitor.
     pub monitor: Uri,
-    /// How many questions it took, the one for the response included.
+    /// The number of polls, including the request that returned the response.
     pub polls: u32,
 }
 
-/// Why a 202 was handed out as it is: in its extensions.
+/// The reason why a 202 was returned unchanged.
 ///
-/// What it was the answer to has been accepted; how it ends is not known.
+/// It is in the extensions of that 202. The server has accepted the request, but its result is
+/// unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotFollowed {
-    /// It names no monitor.
+    /// The 202 names no monitor.
     NoMonitor,
-    /// Its monitor is there, on an origin that is not allowed, or by `http` after `https`. It has not
-    /// been asked.
+    /// The 202 names a monitor on an origin that is not allowed, or over `http` after `https`. The
+    /// layer has not contacted it.
     OtherOrigin(Uri),
-    /// It names this in `Location` alone, and nothing that came from there looked like a monitor's
-    /// answer.
-    NoMonitorThere(Uri),
+    /// Only `Location` names this URI, and no response from it looked like one of a monitor.
+    NotAMonitor(Uri),
 }

@@ -1,3 +1,5 @@
+//! The response future of the following layer.
+
 use std::{
     fmt,
     future::Future,
@@ -8,16 +10,21 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use pin_project::pin_project;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
-use super::{FollowBody, FollowError, body::FollowResponse, chase::Chase, start::Start};
+use super::{
+    FollowBody, FollowError, Stopped, body::FollowResponse, follower::Follower,
+    original::OriginalRequest,
+};
+use crate::protocol::BoxError;
 
-/// The response of a [`FollowAccepted`](super::FollowAccepted).
+/// The response future of [`FollowAccepted`](super::FollowAccepted).
 ///
 /// # Cancel safety
 ///
-/// Dropped before the 202, it takes the original request along. Dropped after, the job goes on, or is
-/// canceled where [`cancel_on_drop`](super::FollowAcceptedLayer::cancel_on_drop) says so.
+/// If the future is dropped before the 202 arrives, it drops the original request. If it is dropped
+/// later, the job continues, unless
+/// [`cancel_on_drop`](super::FollowAcceptedLayer::cancel_on_drop) is set.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<S, B, R>
@@ -26,30 +33,39 @@ where
     R: Body,
 {
     #[pin]
-    state: State<S::Future, Following<R>>,
-    /// What it takes to follow a 202, until there is a response. It is not boxed, so that any other
-    /// response costs no allocation.
-    follow_up: Option<(Start, S)>,
+    state: FollowState<S::Future, S, BoxFollow<R>>,
 }
 
-#[pin_project(project = StateProj)]
-enum State<F, G> {
-    /// The original request is under way.
-    Calling(#[pin] F),
+#[pin_project(project = FollowStateProj)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would cost every response an allocation"
+)]
+enum FollowState<F, S, G> {
+    /// The original request is being sent.
+    Calling {
+        #[pin]
+        future: F,
+        /// Taken when the response arrives.
+        follow_up: Option<(OriginalRequest, S)>,
+    },
+    /// A 202 is being followed.
     Following(G),
 }
 
-type Following<R> = Pin<Box<dyn Future<Output = Result<FollowResponse<R>, FollowError>> + Send>>;
+type BoxFollow<R> = Pin<Box<dyn Future<Output = Result<FollowResponse<R>, Box<Stopped>>> + Send>>;
 
 impl<S, B, R> ResponseFuture<S, B, R>
 where
     S: Service<Request<B>>,
     R: Body,
 {
-    pub(super) fn new(future: S::Future, service: S, start: Start) -> Self {
+    pub(super) fn new(future: S::Future, service: S, original: OriginalRequest) -> Self {
         Self {
-            state: State::Calling(future),
-            follow_up: Some((start, service)),
+            state: FollowState::Calling {
+                future,
+                follow_up: Some((original, service)),
+            },
         }
     }
 }
@@ -63,29 +79,31 @@ where
     R: Body + Send + 'static,
     R::Error: Send,
 {
-    type Output = Result<Response<FollowBody<R>>, FollowError>;
+    type Output = Result<Response<FollowBody<R>>, FollowError<S::Error>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let mut state = self.project().state;
         loop {
-            let following = match this.state.as_mut().project() {
-                StateProj::Calling(future) => {
-                    let response = ready!(future.poll(cx)).map_err(FollowError::service)?;
+            let follower = match state.as_mut().project() {
+                FollowStateProj::Calling { future, follow_up } => {
+                    let response = ready!(future.poll(cx)).map_err(FollowError::Service)?;
                     let response = response.map(FollowBody::new);
-                    let Some((start, service)) = this.follow_up.take() else {
-                        panic!("polled after its response");
+                    let Some((original, service)) = follow_up.take() else {
+                        panic!("`ResponseFuture` polled after completion");
                     };
-                    if !start.concerns(response.status()) {
+                    if !original.is_followed(response.status()) {
                         return Poll::Ready(Ok(response));
                     }
-                    match Chase::new(start, service, response) {
-                        Ok(chase) => chase.follow(),
+                    match Follower::new(original, service, response) {
+                        Ok(follower) => follower,
                         Err(accepted) => return Poll::Ready(Ok(*accepted)),
                     }
                 }
-                StateProj::Following(future) => return future.as_mut().poll(cx),
+                FollowStateProj::Following(future) => {
+                    return future.as_mut().poll(cx).map_err(FollowError::Stopped);
+                }
             };
-            this.state.set(State::Following(Box::pin(following)));
+            state.set(FollowState::Following(Box::pin(follower.follow())));
         }
     }
 }
@@ -97,8 +115,8 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.state {
-            State::Calling(_) => "ResponseFuture::Calling",
-            State::Following(_) => "ResponseFuture::Following",
+            FollowState::Calling { .. } => "ResponseFuture::Calling",
+            FollowState::Following(_) => "ResponseFuture::Following",
         })
     }
 }

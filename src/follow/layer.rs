@@ -1,149 +1,158 @@
+//! The following layer and its settings.
+
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, Uri};
-use tower::Layer;
+use tower_layer::Layer;
 
-use super::{FollowAccepted, Observer, Update, options::Options, origin::Origin};
+use super::{FollowAccepted, Observer, Update, options::FollowOptions, origin::Origin};
 
-/// Follows a 202 (Accepted) to its end: see the [module's page](super).
+/// Follows each 202 (Accepted) to the response of its job.
+///
+/// The [module documentation](super) explains the behavior.
 #[derive(Debug, Clone, Default)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct FollowAcceptedLayer {
-    options: Arc<Options>,
+    options: Arc<FollowOptions>,
 }
 
 impl FollowAcceptedLayer {
-    /// A layer with every setting at its default.
+    /// Creates a layer with the default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a job may take from the 202 to the head of its response; `None` for ever. Default:
-    /// one hour.
+    /// Sets the time limit from the 202 to the head of the job's response. Default: one hour.
     ///
-    /// Passed: [`TimedOut`](super::Reason::TimedOut).
+    /// `None` means no limit. If it passes, the call fails with
+    /// [`TimedOut`](super::Reason::TimedOut).
     pub fn timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|options| options.timeout = timeout)
     }
 
-    /// How long each answer may take, on top of what the server was asked to wait: its head, and
-    /// then its body where that is a status document. Default: 30 s.
+    /// Sets the time limit of each follow-up request. Default: 30 s.
     ///
-    /// A later one counts as a failure, and the question is put again.
+    /// It applies to the head of the response and again to a status document, and does not include
+    /// the [wait](Self::wait) that the layer asks for. A late response counts as a
+    /// [failure](Self::max_failures).
     pub fn answer_timeout(self, timeout: Duration) -> Self {
         self.with(|options| options.answer_timeout = timeout)
     }
 
-    /// How often a job may be asked for. Default: 3,600.
+    /// Sets the maximum number of polls per job. Default: 3,600.
     ///
-    /// Not ended by then: [`TooManyPolls`](super::Reason::TooManyPolls).
+    /// If the job has not ended after the last one, the call fails with
+    /// [`TooManyPolls`](super::Reason::TooManyPolls).
     pub fn max_polls(self, polls: u32) -> Self {
         self.with(|options| options.max_polls = polls)
     }
 
-    /// How many questions in a row may fail, in transport or with 429, 502, 503 or 504, and be put
-    /// again. Default: 10.
+    /// Sets the maximum number of consecutive failed requests. Default: 10.
     ///
-    /// One more: [`Unreachable`](super::Reason::Unreachable) or
-    /// [`Unavailable`](super::Reason::Unavailable).
+    /// A request fails if it has no response in time, or a 429, 502, 503 or 504. The layer retries
+    /// it after a pause. With one more failure, the call fails with
+    /// [`Unreachable`](super::Reason::Unreachable) or [`Unavailable`](super::Reason::Unavailable).
     pub fn max_failures(self, failures: u32) -> Self {
         self.with(|options| options.max_failures = failures)
     }
 
-    /// How many redirects one question may go through. Default: 10.
+    /// Sets the maximum number of redirects of one request. Default: 10.
     ///
-    /// One more: [`TooManyRedirects`](super::Reason::TooManyRedirects).
+    /// With one more, the call fails with
+    /// [`TooManyRedirects`](super::Reason::TooManyRedirects).
     pub fn max_redirects(self, redirects: u32) -> Self {
         self.with(|options| options.max_redirects = redirects)
     }
 
-    /// The largest status document, in bytes. Default: 1 MiB.
+    /// Sets the maximum size of a status document, in bytes. Default: 1 MiB.
     ///
-    /// A larger one, where only a document will do:
-    /// [`DocumentTooLarge`](super::Reason::DocumentTooLarge). Results are not limited: they are handed
-    /// out as they come.
+    /// If a document is larger and nothing else can be a response of this monitor, the call fails
+    /// with [`DocumentTooLarge`](super::Reason::DocumentTooLarge). Results have no limit, since the
+    /// layer streams them.
     pub fn max_document(self, bytes: usize) -> Self {
-        self.with(|options| options.max_document = bytes)
+        self.with(|options| options.max_document_bytes = bytes)
     }
 
-    /// The shortest pause between two questions, whatever the server says, and the longest where it
-    /// says nothing: pauses then double from one to the other, with jitter. Default: 500 ms and 30 s.
+    /// Sets the minimum and maximum pause between polls. Default: 500 ms and 30 s.
     ///
-    /// A `Retry-After` is obeyed however long it is.
-    pub fn pauses(self, shortest: Duration, longest: Duration) -> Self {
+    /// Without `Retry-After`, pauses double from `min` to `max`, with jitter. With `Retry-After`,
+    /// the layer waits that long, even if it exceeds `max`, but never less than `min`.
+    pub fn pauses(self, min: Duration, max: Duration) -> Self {
         self.with(|options| {
-            options.pace.shortest = shortest;
-            options.pace.longest = longest;
+            options.backoff.min = min;
+            options.backoff.max = max;
         })
     }
 
-    /// How long a server is asked to hold an answer until the job ends (`Prefer: wait`, RFC 7240
-    /// §4.3), in whole seconds. Default: 30 s. Zero: not asked.
+    /// Sets how long the layer asks a server to hold its response, in whole seconds. Default: 30 s.
     ///
-    /// Only a server that has shown that it reads `Prefer` is asked, by `Vary: Prefer` or
-    /// `Preference-Applied` in the 202 or in any answer since; and after each failure for half as
-    /// long, since a proxy in between may cut off what takes too long for it.
+    /// The layer sends `Prefer: wait` (RFC 7240 §4.3) to a server that has shown that it reads
+    /// `Prefer`: by `Vary: Prefer` or `Preference-Applied` in the 202 or a later response. Each
+    /// failure halves the wait, since a proxy may close requests that take too long. Zero disables
+    /// it.
     pub fn wait(self, wait: Duration) -> Self {
-        self.with(|options| options.wait = wait)
+        self.with(|options| options.max_wait = wait)
     }
 
-    /// Whether a `Location` alone is always taken for a monitor. Default: no, its answer must look
-    /// like one's.
+    /// Sets whether `Location` alone always names a monitor. Default: `false`.
     ///
-    /// Of some services, those of Azure's resource manager for one, it is; and one of their jobs may
-    /// end before it is first asked for, and the answer be the result, like any other resource.
+    /// By default, the resource at `Location` must
+    /// [look like a monitor](super#which-responses-are-followed). It does not if the job ends
+    /// before the first poll and the response is the result. Enable this for services whose
+    /// `Location` is always a monitor, such as Azure's resource manager.
     pub fn location_is_monitor(self, always: bool) -> Self {
         self.with(|options| options.location_is_monitor = always)
     }
 
-    /// Allows another origin, `scheme://host` or `scheme://host:port`, for the monitor, the result
-    /// and redirects. Default: only the origin of the original request.
+    /// Allows another origin for the monitor, the result and redirects.
     ///
-    /// Where that is `https`, no `http` origin is ever gone to, allowed or not.
+    /// The form is `scheme://host` or `scheme://host:port`. By default, only the original request's
+    /// origin is allowed. An `http` origin is refused after `https`, even if it is allowed.
     ///
     /// # Panics
     ///
-    /// If `origin` has another form, or its scheme is neither `http` nor `https`.
+    /// Panics if `origin` has another form, or a scheme other than `http` and `https`.
     pub fn allow_origin(self, origin: &str) -> Self {
         let allowed = origin
             .parse::<Uri>()
             .ok()
             .filter(|uri| uri.path_and_query().is_none_or(|path| path == "/"))
             .filter(|_| !origin.contains('@'))
-            .and_then(|uri| Origin::of(&uri));
+            .and_then(|uri| Origin::from_uri(&uri));
         let Some(allowed) = allowed else {
-            panic!("not an origin: {origin:?}");
+            panic!("invalid origin: {origin:?}");
         };
         self.with(|options| options.origins.push(allowed))
     }
 
-    /// Lets a header of the original request go along to other origins that are allowed. Default:
-    /// none does.
+    /// Sends this header of the original request to [allowed](Self::allow_origin) origins too.
     ///
-    /// `Host` never does.
+    /// By default, other origins get none of its headers. `Host` is never sent to them.
     pub fn share_header(self, name: HeaderName) -> Self {
         self.with(|options| options.shared_headers.push(name))
     }
 
-    /// Has each look at each job told to `hear`: see [`Observer`], also for one request's own.
-    pub fn on_update(self, hear: impl Fn(Update) + Send + Sync + 'static) -> Self {
-        let observer = Observer::new(hear);
+    /// Sets a function that receives the status of each job after each poll. Default: none.
+    ///
+    /// See [`Observer`], which can also be set for a single request.
+    pub fn on_update(self, observer: impl Fn(Update) + Send + Sync + 'static) -> Self {
+        let observer = Observer::new(observer);
         self.with(|options| options.observer = Some(observer))
     }
 
-    /// Has the job canceled, with `DELETE` at its monitor, where the future is dropped before the
-    /// job has ended. Default: the job goes on.
+    /// Cancels the job, with `DELETE` at its monitor, if the response future is dropped before the
+    /// job has ended. By default, the job continues.
     ///
-    /// The dropping never waits. The request is sent from a task of its own on the runtime that the
-    /// future is dropped on, and given up after `timeout`; without a runtime it is not sent. Nor is it
-    /// to a `Location` that has not proved to be a monitor: what would be deleted there might be
-    /// another thing.
+    /// The drop does not block. A task on the current runtime sends the request and gives up after
+    /// `timeout`. Outside a runtime, the layer sends nothing. It also sends nothing while only
+    /// `Location` names the monitor and no response has proved that it is one, since the `DELETE`
+    /// could remove another resource.
     pub fn cancel_on_drop(self, timeout: Duration) -> Self {
-        self.with(|options| options.cancel = Some(timeout))
+        self.with(|options| options.cancel_timeout = Some(timeout))
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {
+    fn with(mut self, set: impl FnOnce(&mut FollowOptions)) -> Self {
         set(Arc::make_mut(&mut self.options));
         self
     }

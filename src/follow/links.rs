@@ -1,54 +1,58 @@
+//! Finds the references to a monitor in the head of a response.
+
 use http::{HeaderMap, HeaderName, header};
 
-/// Where clients of Azure's convention look first.
+/// The monitor's URI in Azure's guidelines.
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
-/// The older name of the same, of Azure's resource manager.
+/// The same field in Azure's resource manager.
 const AZURE_ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 
-/// How a 202 names its monitor.
+/// The field that names a monitor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Named {
-    /// `Operation-Location`, or `Azure-AsyncOperation`: a resource that answers with a document.
+pub(super) enum MonitorField {
+    /// `Operation-Location` or `Azure-AsyncOperation`. The resource returns status documents.
     OperationLocation,
     /// `Link` with `rel="monitor"`.
     Link,
-    /// `Content-Location`: where the 202's own content, the state of things, can be had again.
+    /// `Content-Location`: the URI of the status in the 202's own content.
     ContentLocation,
-    /// `Location`: a monitor with some, with others the thing that will be there.
+    /// `Location`: a monitor, or the resource that the request will create.
     Location,
 }
 
-/// The references to a monitor in a response's head, the one to be preferred first.
-pub(super) fn monitors(headers: &HeaderMap) -> impl Iterator<Item = (Named, &str)> {
+/// Returns the references to a monitor, in order of preference.
+pub(super) fn monitors(headers: &HeaderMap) -> impl Iterator<Item = (MonitorField, &str)> {
     let fields = [
-        (Named::OperationLocation, OPERATION_LOCATION),
-        (Named::OperationLocation, AZURE_ASYNC_OPERATION),
-        (Named::Link, header::LINK),
-        (Named::ContentLocation, header::CONTENT_LOCATION),
-        (Named::Location, header::LOCATION),
+        (MonitorField::OperationLocation, OPERATION_LOCATION),
+        (MonitorField::OperationLocation, AZURE_ASYNC_OPERATION),
+        (MonitorField::Link, header::LINK),
+        (MonitorField::ContentLocation, header::CONTENT_LOCATION),
+        (MonitorField::Location, header::LOCATION),
     ];
-    fields.into_iter().filter_map(|(named, field)| {
-        let reference = match named {
-            Named::Link => linked(headers, "monitor"),
+    fields.into_iter().filter_map(|(kind, field)| {
+        let reference = match kind {
+            MonitorField::Link => linked(headers, "monitor"),
             _ => text(headers, &field),
         };
-        Some((named, reference?))
+        Some((kind, reference?))
     })
 }
 
+/// Returns the reference in `Location`.
 pub(super) fn location(headers: &HeaderMap) -> Option<&str> {
     text(headers, &header::LOCATION)
 }
 
-/// The target of the first link with that relation (RFC 8288) of the response itself, not of what
-/// an `anchor` names.
+/// Returns the target of the first link with this relation (RFC 8288 §3).
+///
+/// Skips links with an `anchor`, whose context is another resource.
 pub(super) fn linked<'a>(headers: &'a HeaderMap, relation: &str) -> Option<&'a str> {
     headers
         .get_all(header::LINK)
         .into_iter()
         .filter_map(|line| str::from_utf8(line.as_bytes()).ok())
-        .flat_map(Links)
-        .find(|link| link.anchor.is_none() && link.relates(relation))
+        .flat_map(LinkIter)
+        .find(|link| link.anchor.is_none() && link.has_relation(relation))
         .map(|link| link.target)
 }
 
@@ -59,21 +63,21 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// The links of one `Link` line. What is malformed ends it.
-struct Links<'a>(&'a str);
+/// Iterates over the links of one `Link` line. Ends at the first malformed one.
+struct LinkIter<'a>(&'a str);
 
 #[derive(Debug, PartialEq, Eq)]
-struct Link<'a> {
+struct LinkValue<'a> {
     target: &'a str,
-    /// The relations, between blanks. Backslashes that escape are left in: no relation has any.
+    /// The relations, separated by spaces. Escapes are kept, since no relation needs one.
     relations: Option<&'a str>,
     anchor: Option<&'a str>,
 }
 
-impl<'a> Iterator for Links<'a> {
-    type Item = Link<'a>;
+impl<'a> Iterator for LinkIter<'a> {
+    type Item = LinkValue<'a>;
 
-    fn next(&mut self) -> Option<Link<'a>> {
+    fn next(&mut self) -> Option<LinkValue<'a>> {
         let rest = self.0.trim_start_matches([' ', '\t', ',']);
         self.0 = "";
         let (target, mut rest) = rest.strip_prefix('<')?.split_once('>')?;
@@ -90,7 +94,7 @@ impl<'a> Iterator for Links<'a> {
             if let Some(after) = rest.strip_prefix('=') {
                 (value, rest) = self::value(after.trim_start_matches([' ', '\t']))?;
             }
-            // Of a parameter given twice the first counts (RFC 8288 §3.3).
+            // If a parameter occurs twice, the first one counts (RFC 8288 §3.3).
             if name.eq_ignore_ascii_case("rel") {
                 relations.get_or_insert(value);
             } else if name.eq_ignore_ascii_case("anchor") {
@@ -100,7 +104,7 @@ impl<'a> Iterator for Links<'a> {
         if rest.is_empty() || rest.starts_with(',') {
             self.0 = rest;
             let target = target.trim_ascii();
-            return Some(Link {
+            return Some(LinkValue {
                 target,
                 relations,
                 anchor,
@@ -110,8 +114,8 @@ impl<'a> Iterator for Links<'a> {
     }
 }
 
-impl Link<'_> {
-    fn relates(&self, relation: &str) -> bool {
+impl LinkValue<'_> {
+    fn has_relation(&self, relation: &str) -> bool {
         self.relations
             .unwrap_or_default()
             .split_ascii_whitespace()
@@ -119,7 +123,7 @@ impl Link<'_> {
     }
 }
 
-/// A parameter's value, quoted or not, and what follows it.
+/// Splits a parameter's value, quoted or not, from the rest.
 fn value(text: &str) -> Option<(&str, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         return Some(cut(text, &[';', ',', ' ', '\t']));
@@ -139,6 +143,7 @@ fn value(text: &str) -> Option<(&str, &str)> {
     Some((&quoted[..end], &quoted[end + 1..]))
 }
 
+/// Splits the text before the first of `ends`.
 fn cut<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_monitor_is_looked_for_in_order() {
+    fn monitors_are_in_order_of_preference() {
         let all = [
             ("location", "/location"),
             ("content-location", "/content-location"),
@@ -185,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_read_in_every_spelling() {
+    fn links_parse_in_every_spelling() {
         for (line, expected) in [
             ("</m>; rel=\"monitor\"", Some("/m")),
             ("</m>;rel=monitor", Some("/m")),
@@ -199,7 +204,7 @@ mod tests {
             ("</a>, ,</m>; rel=monitor", Some("/m")),
             ("</m>; title=\"\\\"\"; rel=monitor", Some("/m")),
             ("</m>; crossorigin; rel=monitor; x", Some("/m")),
-            // Not of this response, of another relation, or malformed.
+            // Another context, another relation, or malformed.
             ("</m>; rel=monitor; anchor=\"/other\"", None),
             ("</m>; rel=next; rel=monitor", None),
             ("</m>; rel=monitors", None),
@@ -222,12 +227,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(line in "[ -~\t\u{80}-\u{ff}]{0,60}") {
+        fn arbitrary_text_does_not_panic(line in "[ -~\t\u{80}-\u{ff}]{0,60}") {
             linked(&headers(&[("link", &line)]), "monitor");
         }
 
         #[test]
-        fn a_monitor_is_found_among_other_links(
+        fn monitor_is_found_among_other_links(
             others in vec(("/[a-z,;=]{0,8}", "[a-l]{1,5}", "[ -!#-\\[\\]-~]{0,10}"), 0..4),
             at in 0_usize..5,
             target in "/[!-=?-~]{0,20}",

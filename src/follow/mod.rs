@@ -1,31 +1,37 @@
-//! The client's half: a layer that follows a 202 (Accepted) to its end.
+//! The client's half: a layer that follows a 202 (Accepted) to the response of its job.
 //!
-//! [`FollowAcceptedLayer`] goes around any HTTP client that is a [`Service`](tower::Service): hyper-util's,
-//! reqwest's, or in a test the server itself. Where a response is a 202 that names a status monitor, the
-//! layer asks the monitor until the job has ended, and hands out the response that the job has led to, as if
-//! the call had been synchronous. Every other response passes through as it is.
+//! [`FollowAcceptedLayer`] wraps any HTTP client that is a tower service: hyper-util's, reqwest's,
+//! or in a test the server itself. If a response is a 202 that names a status monitor, the layer
+//! polls the monitor until the job ends. It returns the response of the job, as if the call had
+//! been synchronous. It returns every other response unchanged.
 //!
-//! This module needs the feature `follow`.
+//! This module requires the feature `follow`.
 //!
 //! ```
+//! use std::{convert::Infallible, time::Duration};
+//!
 //! use bytes::Bytes;
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{BoxError, ServiceBuilder, ServiceExt};
 //! use tower_accepted::{AcceptedLayer, RequestBody, follow::FollowAcceptedLayer};
 //!
-//! // A service that is slow,
-//! async fn render(_: Request<RequestBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, BoxError> {
-//!     tokio::time::sleep(std::time::Duration::from_secs(20)).await;
-//!     Ok(Response::builder().status(StatusCode::CREATED).body("the report".into())?)
+//! // A slow service.
+//! async fn render(
+//!     _: Request<RequestBody<Full<Bytes>>>,
+//! ) -> Result<Response<Full<Bytes>>, Infallible> {
+//!     tokio::time::sleep(Duration::from_secs(20)).await;
+//!     let mut response = Response::new("the report".into());
+//!     *response.status_mut() = StatusCode::CREATED;
+//!     Ok(response)
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
-//! // a server that answers 202 for it (in the place of an HTTP client),
+//! // A server that answers with a 202. Here it takes the place of an HTTP client.
 //! let server = ServiceBuilder::new().layer(AcceptedLayer::new()).service_fn(render);
 //!
-//! // and a client that sees nothing of that.
+//! // The caller sees only the final response.
 //! let client = ServiceBuilder::new().layer(FollowAcceptedLayer::new()).service(server);
 //! let request = Request::post("http://example.com/reports").body("all of March".into())?;
 //! let response = client.oneshot(request).await?;
@@ -35,7 +41,7 @@
 //! # }
 //! ```
 //!
-//! hyper-util's client is such a service as it is. reqwest's takes requests of its own:
+//! hyper-util's client is such a service. reqwest has its own request type, which takes an adapter:
 //!
 //! ```no_run
 //! use http::{Request, Response};
@@ -44,7 +50,7 @@
 //! use tower_accepted::follow::FollowAcceptedLayer;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! // Redirects are for the layer, which knows where it may go.
+//! // The layer follows redirects itself, to allowed origins only.
 //! let client = Client::builder().redirect(Policy::none()).build()?;
 //! let client = FollowAcceptedLayer::new().layer(service_fn(move |request: Request<Body>| {
 //!     let client = client.clone();
@@ -60,135 +66,158 @@
 //! # }
 //! ```
 //!
-//! # What is followed
+//! # Which responses are followed
 //!
-//! A 202 names its monitor in one of these fields. The first one counts that leads where the layer
-//! [may go](#where-it-goes):
+//! A 202 names its monitor in one of these fields. The layer uses the first one whose origin is
+//! [allowed](#allowed-origins):
 //!
-//! | field | of |
+//! | field | used by |
 //! |---|---|
-//! | `Operation-Location`, `Azure-AsyncOperation` | Azure's guidelines; this crate |
+//! | `Operation-Location`, `Azure-AsyncOperation` | Azure's guidelines, this crate |
 //! | `Link` with `rel="monitor"` | this crate |
-//! | `Content-Location`, unless it is the address of the request itself | FHIR |
-//! | `Location` | OData, Azure's resource manager, and what an ordinary 202 has made |
+//! | `Content-Location`, unless it is the URI of the request itself | FHIR |
+//! | `Location` | OData, Azure's resource manager, and any 202 that creates a resource |
 //!
-//! A `Location` alone may be no monitor. It is asked, and counts as one if the answer looks like one's:
+//! If only `Location` names a resource, it may not be a monitor. The layer polls it and follows the
+//! 202 if the response is one of these:
 //!
-//! - a 202, or a redirect by 303;
-//! - a JSON object with a `status` that is one of Azure's or this crate's words for where a job stands;
-//! - a response with `AsyncResult`, or of type `application/http`.
+//! - a 202, or a 303 with a `Location`
+//! - a JSON object whose `status` is a known state of Azure's guidelines or of this crate
+//! - a response with `AsyncResult`, or of type `application/http`
 //!
-//! With any other answer, or with none, the 202 is handed out as it is; so is one that names no monitor, and a
-//! 202 to a `HEAD`. [`NotFollowed`], in its extensions, says why. Where each `Location` is known to be a monitor,
-//! [`location_is_monitor`](FollowAcceptedLayer::location_is_monitor) says so.
+//! Otherwise it returns the 202. The same holds for a 202 that names no monitor and for a 202 to
+//! `HEAD`. The extension [`NotFollowed`] has the reason, except after `HEAD`. If each `Location` is
+//! known to be a monitor, set
+//! [`location_is_monitor`](FollowAcceptedLayer::location_is_monitor).
 //!
-//! # What the answers mean
+//! The layer follows 202s only. Some of Azure's services answer a `PUT` with a 200 or 201 and an
+//! `Operation-Location`; the layer returns these unchanged.
 //!
-//! | | pending | ended |
+//! # How responses are interpreted
+//!
+//! | server | pending | ended |
 //! |---|---|---|
-//! | this crate by default, Azure | 200 and a document whose `status` is no end | 200 and a document whose `status` is `succeeded`, `failed` or `canceled`, in any case |
-//! | OData, FHIR, Azure's resource manager | 202 | anything else: the response itself |
-//! | servers that redirect | 202 | 303 to the response |
+//! | this crate by default, Azure | 200 and a document with any other `status` | 200 and a document with the `status` `succeeded`, `failed` or `canceled`, in any case |
+//! | OData, FHIR, Azure's resource manager | 202 | any other response, which is the result |
+//! | servers that redirect | 202 | 303 to the result |
 //!
-//! The response to a document that says `succeeded` is at its `resourceLocation`. Where it has none, and the
-//! monitor was named in Azure's way, it is where Azure's clients look: after a `PUT` at the original
-//! address; else at the 202's `Location`, if that is not the monitor; after a `PATCH` without one at the
-//! original address. Else, and after a `DELETE`, the document is the response. One that says `failed` and has a
-//! `resourceLocation` leads there too; any other end is an [error](#what-goes-wrong).
+//! If a document says `succeeded`, the result is at its `resourceLocation`. If it has none and
+//! `Operation-Location` or `Azure-AsyncOperation` named the monitor, Azure's rules apply:
 //!
-//! `AsyncResult` on an answer says that it is the response, whatever its status. Of an OData service it is
-//! also the response's status, in the place of 200. A result in the type `application/http` is not
-//! unwrapped: polls ask for JSON or anything else, never for that type, and services of OData 4.0 and 4.01
-//! then send the result bare.
+//! - After `PUT`, the result is the original resource.
+//! - After `DELETE`, the document is the result.
+//! - After any other method, the result is at the 202's `Location`, unless that is the monitor.
+//! - After `PATCH` without such a `Location`, the result is the original resource.
 //!
-//! Followed are 202s alone: the 200 or 201 with `Operation-Location` by which some of Azure's services
-//! answer a `PUT` is handed out. [`Followed`], in the extensions of a response that was followed, says where
-//! it is from.
+//! In all other cases the document is the result.
 //!
-//! # When it asks
+//! If a document says `failed` and has a `resourceLocation`, the result is there too. Any other end
+//! is an [error](#errors).
 //!
-//! - `Retry-After` is obeyed, in seconds or as a date, from the 202 and from every answer since, failures
-//!   and redirects included.
-//! - Where nothing is said, [pauses](FollowAcceptedLayer::pauses) double, with jitter.
-//! - A server that has shown that it reads `Prefer` is asked to [hold its answer](FollowAcceptedLayer::wait)
-//!   until the job ends; or, where somebody listens for [updates](Observer) and its documents have entity
-//!   tags, until something changes. The time for which it did so counts towards the next pause.
-//! - A question that fails in transport, is not answered in time, or is answered with 429, 502, 503 or 504
-//!   is put again after a pause. The original request is never sent again.
-//! - Time is tokio's, and can be paused in tests.
+//! A response with `AsyncResult` is the result, whatever its status. If its status is 200, the
+//! layer replaces it with the value of `AsyncResult` (OData 4.01 §8.3.1).
 //!
-//! # Where it goes
+//! The layer does not unwrap results of type `application/http`. Its polls do not accept this type,
+//! so services of OData 4.0 and 4.01 send the result unwrapped.
 //!
-//! A 202 must not make its client fetch addresses of an internal network, or give its credentials away. The
-//! monitor, the result and every redirect must be of the original request's
-//! [origin](https://www.rfc-editor.org/rfc/rfc6454), or of one that is
-//! [allowed](FollowAcceptedLayer::allow_origin); and nothing leads from `https` to `http`. A 202 whose monitor is
-//! elsewhere is handed out as it is, and not an error, since what it answers for has been accepted. A later
-//! step elsewhere is an [error](Reason::OtherOrigin). A request without an origin, a path alone as a router
-//! takes it in a test, leads to paths.
+//! The extension [`Followed`] of a final response has its URI.
 //!
-//! The headers and extensions of the original request go along within its origin, but for those that are about
-//! that one request: its content and its conditions, `Prefer`, `Expect`, `Range`, `Idempotency-Key` and
-//! the like. Polls have an `Accept` of their own; the result is asked for with the original one. Another origin
-//! gets [shared headers](FollowAcceptedLayer::share_header) alone, and so does every address that another
-//! origin has named.
+//! # Poll intervals
+//!
+//! - `Retry-After` sets the pause, in seconds or as a date. It counts on the 202 and on every later
+//!   response, including failures and redirects.
+//! - Without it, [pauses](FollowAcceptedLayer::pauses) double, with jitter.
+//! - If a server has shown that it reads `Prefer`, the layer asks it to
+//!   [hold its response](FollowAcceptedLayer::wait) until the job ends. If an [observer](Observer)
+//!   is set and documents have entity tags, the server holds it until the document changes. The
+//!   next pause is shorter by the time that the server held the response.
+//! - If a poll fails, times out, or is answered with 429, 502, 503 or 504, the layer retries it
+//!   after a pause. It never sends the original request again.
+//! - Time is tokio's, so tests can pause it.
+//!
+//! # Allowed origins
+//!
+//! A 202 must not make a client contact an internal network or leak its credentials. The monitor,
+//! the result and every redirect must be on the original request's
+//! [origin](https://www.rfc-editor.org/rfc/rfc6454) or on an
+//! [allowed](FollowAcceptedLayer::allow_origin) one. The layer never goes from `https` to `http`.
+//!
+//! If the monitor is on another origin, the layer returns the 202. That is not an error, since the
+//! server has accepted the request. If a later step leads to another origin, the call
+//! [fails](Reason::OtherOrigin). If the URI of the original request is only a path, as for a router
+//! in a test, paths count as the same origin.
+//!
+//! On the original origin, follow-up requests repeat the original request's headers and extensions.
+//! They leave out headers that apply to that request alone, such as its content, its conditions,
+//! `Prefer`, `Expect`, `Range` and `Idempotency-Key`. Polls have their own `Accept`. The request
+//! for the result has the original one.
+//!
+//! Other origins get only [shared headers](FollowAcceptedLayer::share_header). The same holds for
+//! every URI that a response from another origin has named.
 //!
 //! <div class="warning">
 //!
-//! A client that follows redirects by itself, as reqwest's does unless told not to, has gone where they lead
-//! before this layer sees them.
+//! reqwest's client follows redirects by default. Disable that, or it follows them before this
+//! layer can check their origin.
 //!
 //! </div>
 //!
 //! # Limits
 //!
-//! | | default | passed |
+//! | limit | default | error |
 //! |---|---|---|
 //! | [time](FollowAcceptedLayer::timeout) from the 202 to the head of the response | 1 h | [`TimedOut`](Reason::TimedOut) |
 //! | [polls](FollowAcceptedLayer::max_polls) | 3,600 | [`TooManyPolls`](Reason::TooManyPolls) |
-//! | [failures](FollowAcceptedLayer::max_failures) in a row | 10 | [`Unreachable`](Reason::Unreachable), [`Unavailable`](Reason::Unavailable) |
-//! | [redirects](FollowAcceptedLayer::max_redirects) of one question | 10 | [`TooManyRedirects`](Reason::TooManyRedirects) |
-//! | [time](FollowAcceptedLayer::answer_timeout) for an answer, on top of the wait asked for | 30 s | counts as a failure |
+//! | consecutive [failures](FollowAcceptedLayer::max_failures) | 10 | [`Unreachable`](Reason::Unreachable), [`Unavailable`](Reason::Unavailable) |
+//! | [redirects](FollowAcceptedLayer::max_redirects) of one request | 10 | [`TooManyRedirects`](Reason::TooManyRedirects) |
+//! | [time](FollowAcceptedLayer::answer_timeout) for a response, without the requested wait | 30 s | counts as a failure |
 //! | [size](FollowAcceptedLayer::max_document) of a status document | 1 MiB | [`DocumentTooLarge`](Reason::DocumentTooLarge) |
-//! | [pause](FollowAcceptedLayer::pauses), shortest | 500 ms | |
-//! | [pause](FollowAcceptedLayer::pauses), longest where nothing is said | 30 s | |
-//! | [wait](FollowAcceptedLayer::wait) that a server is asked for | 30 s | |
+//! | minimum [pause](FollowAcceptedLayer::pauses) | 500 ms | |
+//! | maximum [pause](FollowAcceptedLayer::pauses) without `Retry-After` | 30 s | |
+//! | requested [wait](FollowAcceptedLayer::wait) | 30 s | |
 //!
-//! # What goes wrong
+//! # Errors
 //!
-//! [`FollowError::Service`] is the service's own error: the original request failed, and the caller may do with
-//! it what it always does. [`FollowError::Stopped`] is this layer's: the request was accepted, and its
-//! response could not be had. Sending it again may have it done twice, so a retry layer outside this one should
-//! look which of the two it is. [`Stopped`] has the reason, the last status document, and the monitor's address,
-//! by which the job can still be looked at.
+//! [`FollowError::Service`] has the client's own error: the original request failed, and the caller
+//! can handle it as without this layer. [`FollowError::Stopped`] is an error of this layer: the
+//! server accepted the request, but its response is not available. A retry may run the request
+//! twice, so a retry layer around this one should check the variant. [`Stopped`] has the reason,
+//! the last status document, and the URI of the monitor, which still shows the job.
 //!
-//! The response that a job has led to is no error, whatever its status.
+//! The response of a job is never an error, whatever its status.
 //!
-//! # Among other layers
+//! # Order of layers
 //!
-//! Layers inside this one, between it and the client, see every request: a time-out there is one for each, and
-//! so is authentication that signs a request. Layers outside it see one call; a time-out there drops the
-//! future, which leaves the job alone unless [`cancel_on_drop`](FollowAcceptedLayer::cancel_on_drop) says
-//! otherwise.
+//! Layers inside this one see every request. A time-out there limits each of them, and a layer that
+//! signs requests signs each of them. If such a layer returns a boxed error, see
+//! [`FollowError::into_boxed`].
+//!
+//! Layers around this one see a single call. A time-out there drops the future. The job then
+//! continues, unless [`cancel_on_drop`](FollowAcceptedLayer::cancel_on_drop) is set.
 
-mod answer;
+mod backoff;
 mod body;
 mod cancel;
-mod carried;
-mod chase;
+mod deadline;
 mod document;
 mod error;
 mod followed;
+mod follower;
 mod future;
+mod interpret;
 mod layer;
 mod links;
+mod monitor;
+mod oneshot;
 mod options;
 mod origin;
-mod pace;
+mod original;
+mod poll;
 mod reference;
 mod retry_after;
+mod schedule;
 mod service;
-mod start;
+mod template;
 mod update;
 
 pub use self::{

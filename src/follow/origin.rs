@@ -1,8 +1,10 @@
+//! Restricts follow-up requests to allowed origins.
+
 use http::Uri;
 
 use super::{error::Reason, reference::resolve};
 
-/// Scheme, host and port (RFC 6454 §4).
+/// A scheme, host and port (RFC 6454 §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     is_https: bool,
@@ -11,8 +13,8 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// `None` where the address names no origin, or one that is not HTTP's.
-    pub(super) fn of(uri: &Uri) -> Option<Self> {
+    /// Returns `None` if the URI has no origin, or if its scheme is not HTTP's.
+    pub(super) fn from_uri(uri: &Uri) -> Option<Self> {
         let is_https = match uri.scheme_str()? {
             "http" => false,
             "https" => true,
@@ -26,43 +28,48 @@ impl Origin {
     }
 }
 
-/// An address to be asked.
+/// The URI of a follow-up request.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) uri: Uri,
-    /// Whether this is the origin of the original request, and no other one had a say in the way
-    /// here: only then do the request's own headers go along.
+    /// Permits sending the original request's headers. It is set if the URI is on the original
+    /// origin and no response from another origin has named it.
     pub(super) is_home: bool,
 }
 
-/// Where the follow-up requests of one original request may go.
+/// The origins that the follow-up requests of one original request may go to.
 #[derive(Debug)]
-pub(super) struct Rules {
-    /// Where the original request went; `None` for a request without an origin.
+pub(super) struct OriginPolicy {
+    /// The origin of the original request, if its URI has one.
     home: Option<Origin>,
     allowed: Vec<Origin>,
 }
 
-impl Rules {
+impl OriginPolicy {
     pub(super) fn new(original: &Uri, allowed: &[Origin]) -> Self {
         Self {
-            home: Origin::of(original),
+            home: Origin::from_uri(original),
             allowed: allowed.to_vec(),
         }
     }
 
-    /// The address that `reference`, in a response from `from`, names.
-    pub(super) fn admit(&self, from: &Target, reference: &str) -> Result<Target, Reason> {
-        let uri = resolve(&from.uri, reference).ok_or(Reason::NoAddress)?;
-        let origin = Origin::of(&uri);
+    /// Resolves `reference` from a response of `from`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Reason::InvalidUri`] if it is not a URI of HTTP. Returns [`Reason::OtherOrigin`]
+    /// if its origin is not allowed or if it leads from `https` to `http`.
+    pub(super) fn resolve(&self, from: &Target, reference: &str) -> Result<Target, Reason> {
+        let uri = resolve(&from.uri, reference).ok_or(Reason::InvalidUri)?;
+        let origin = Origin::from_uri(&uri);
         let is_home = origin == self.home;
-        let downgrade = [&self.home, &Origin::of(&from.uri)]
+        let is_downgrade = [&self.home, &Origin::from_uri(&from.uri)]
             .into_iter()
             .flatten()
             .any(|before| before.is_https)
             && origin.as_ref().is_none_or(|origin| !origin.is_https);
         let is_allowed = is_home || origin.is_some_and(|origin| self.allowed.contains(&origin));
-        if downgrade || !is_allowed {
+        if is_downgrade || !is_allowed {
             return Err(Reason::OtherOrigin(uri));
         }
         let is_home = is_home && from.is_home;
@@ -79,19 +86,22 @@ mod tests {
         Target { uri, is_home: true }
     }
 
-    fn rules(home: &str, allowed: &[&str]) -> Rules {
-        let origin = |uri: &&str| Origin::of(&uri.parse().expect("a URI")).expect("an origin");
+    fn policy(home: &str, allowed: &[&str]) -> OriginPolicy {
+        let origin =
+            |uri: &&str| Origin::from_uri(&uri.parse().expect("a URI")).expect("an origin");
         let allowed: Vec<_> = allowed.iter().map(origin).collect();
-        Rules::new(&target(home).uri, &allowed)
+        OriginPolicy::new(&target(home).uri, &allowed)
     }
 
     #[test]
-    fn origins_are_the_same_in_every_spelling() {
-        let rules = rules("http://Example.com/a", &[]);
+    fn equal_origins_match_in_every_spelling() {
+        let policy = policy("http://Example.com/a", &[]);
         let from = target("http://Example.com/a");
         for same in ["/b", "http://example.COM:80/b", "HTTP://example.com/b"] {
             assert!(
-                rules.admit(&from, same).is_ok_and(|target| target.is_home),
+                policy
+                    .resolve(&from, same)
+                    .is_ok_and(|target| target.is_home),
                 "{same}"
             );
         }
@@ -103,7 +113,7 @@ mod tests {
             "http://localhost/",
             "http://example.com.evil.example/",
         ] {
-            let refused = rules.admit(&from, other);
+            let refused = policy.resolve(&from, other);
             assert!(matches!(refused, Err(Reason::OtherOrigin(_))), "{other}");
         }
         for none in [
@@ -111,43 +121,47 @@ mod tests {
             "http://user@example.com/b",
             "http://%",
         ] {
-            let refused = rules.admit(&from, none);
-            assert!(matches!(refused, Err(Reason::NoAddress)), "{none}");
+            let refused = policy.resolve(&from, none);
+            assert!(matches!(refused, Err(Reason::InvalidUri)), "{none}");
         }
     }
 
     #[test]
-    fn no_list_allows_a_downgrade() {
-        let rules = rules("https://a/x", &["http://a", "https://b", "http://c"]);
+    fn allowed_origins_do_not_allow_a_downgrade() {
+        let policy = policy("https://a/x", &["http://a", "https://b", "http://c"]);
         let from = target("https://a/x");
-        assert!(rules.admit(&from, "https://b/y").is_ok());
-        assert!(rules.admit(&from, "http://a/y").is_err());
-        assert!(rules.admit(&from, "http://c/y").is_err());
+        assert!(policy.resolve(&from, "https://b/y").is_ok());
+        assert!(policy.resolve(&from, "http://a/y").is_err());
+        assert!(policy.resolve(&from, "http://c/y").is_err());
     }
 
     #[test]
-    fn a_way_through_another_origin_does_not_lead_home() {
-        let rules = rules("https://a/x", &["https://b"]);
-        let away = rules
-            .admit(&target("https://a/x"), "https://b/y")
+    fn target_named_by_another_origin_is_not_home() {
+        let policy = policy("https://a/x", &["https://b"]);
+        let away = policy
+            .resolve(&target("https://a/x"), "https://b/y")
             .expect("allowed");
         assert!(!away.is_home);
-        let back = rules.admit(&away, "https://a/z").expect("allowed");
-        assert!(!back.is_home, "another origin chose this address");
+        let back = policy.resolve(&away, "https://a/z").expect("allowed");
+        assert!(!back.is_home, "another origin named this URI");
     }
 
     #[test]
-    fn a_request_without_an_origin_stays_with_paths() {
-        let rules = rules("/x", &["https://b"]);
+    fn request_without_origin_resolves_to_paths() {
+        let policy = policy("/x", &["https://b"]);
         let from = target("/x");
-        assert!(rules.admit(&from, "/y").is_ok_and(|target| target.is_home));
         assert!(
-            rules
-                .admit(&from, "https://b/y")
+            policy
+                .resolve(&from, "/y")
+                .is_ok_and(|target| target.is_home)
+        );
+        assert!(
+            policy
+                .resolve(&from, "https://b/y")
                 .is_ok_and(|target| !target.is_home)
         );
-        assert!(rules.admit(&from, "https://c/y").is_err());
-        let away = rules.admit(&from, "https://b/y").expect("allowed");
-        assert!(rules.admit(&away, "http://b/y").is_err(), "a downgrade");
+        assert!(policy.resolve(&from, "https://c/y").is_err());
+        let away = policy.resolve(&from, "https://b/y").expect("allowed");
+        assert!(policy.resolve(&away, "http://b/y").is_err(), "a downgrade");
     }
 }

@@ -1,3 +1,5 @@
+//! Resolves references in response headers.
+
 use std::fmt::Write;
 
 use http::Uri;
@@ -6,13 +8,12 @@ use iri_string::{
     types::{UriAbsoluteStr, UriReferenceStr},
 };
 
-/// Stands for the origin of a request that names none, as a service called in process may get.
-const NAMELESS: &str = "http://nameless.invalid";
+/// A placeholder for the origin of a request without one, as in-process services get.
+const PLACEHOLDER_ORIGIN: &str = "http://nameless.invalid";
 
-/// The address that `reference` means in a response from `base` (RFC 3986 §5).
+/// Resolves a reference in a response from `base` (RFC 3986 §5) and drops its fragment.
 ///
-/// Its fragment is left out, as in any request. `None` for what is no reference, and for what can't
-/// be asked for over HTTP.
+/// Returns `None` if it is malformed, or if HTTP cannot request the URI.
 pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = encoded(reference.trim_ascii());
     let reference = UriReferenceStr::new(&reference).ok()?;
@@ -20,27 +21,27 @@ pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let path = encoded(path.map_or("/", |path| path.as_str()));
     let base = match (scheme, base.authority()) {
         (Some(scheme), Some(authority)) => {
-            // A user is no part of what an address leads to.
+            // User information does not affect the result.
             let (_, host) = authority
                 .as_str()
                 .rsplit_once('@')
                 .unwrap_or(("", authority.as_str()));
             format!("{scheme}://{host}{path}")
         }
-        // `//host/path` needs a scheme to be taken from somewhere.
+        // `//host/path` has no scheme, and the base has none to add.
         (None, None) if reference.scheme_str().is_some() || reference.authority_str().is_none() => {
-            format!("{NAMELESS}{path}")
+            format!("{PLACEHOLDER_ORIGIN}{path}")
         }
         _ => return None,
     };
     let base = UriAbsoluteStr::new(&base).ok()?;
     let resolved = reference.resolve_against(base).to_dedicated_string();
-    let resolved = match resolved.as_str().strip_prefix(NAMELESS) {
+    let resolved = match resolved.as_str().strip_prefix(PLACEHOLDER_ORIGIN) {
         Some(path) if scheme.is_none() && reference.scheme_str().is_none() => path,
         _ => resolved.as_str(),
     };
     let resolved: Uri = resolved.parse().ok()?;
-    // What is before an `@` reads like a host to people, and would be sent to nobody.
+    // Text before an `@` looks like a host but is not one, so the URI is refused.
     let has_user = resolved
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'));
@@ -48,8 +49,9 @@ pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     (is_http && !has_user && resolved.path().starts_with('/')).then_some(resolved)
 }
 
-/// The reference without its fragment, and percent-encoded where servers forget to: `/a b?c[]={d}`.
-/// The host is left as it is.
+/// Drops the fragment and percent-encodes what some servers do not, as in `/a b?c[]={d}`.
+///
+/// Leaves the host unchanged.
 fn encoded(reference: &str) -> String {
     let reference = reference.split('#').next().unwrap_or_default();
     let host = match reference.split_once("//") {
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn references_resolve_as_in_rfc_3986() {
-        // The examples of §5.4 whose results are HTTP addresses, without their fragments.
+        // The examples of §5.4 that result in HTTP URIs, without their fragments.
         for (reference, expected) in [
             ("g", "http://a/b/c/g"),
             ("./g", "http://a/b/c/g"),
@@ -123,7 +125,7 @@ mod tests {
                 "http://a/b/c/d;p?x%5By%5D=%7Bz%7D&100%25&%7e",
             ),
             ("/x#/y#z", "http://a/x"),
-            // Only a browser takes these for `//`.
+            // Only browsers read these as `//`.
             ("/\\b/x", "http://a/%5Cb/x"),
             ("\\\\b/x", "http://a/b/c/%5C%5Cb/x"),
             ("http://[::1]:8/x", "http://[::1]:8/x"),
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_base_however_it_is_written() {
+    fn base_may_have_any_spelling() {
         for base in [
             "http://user:password@a/b?x={y}",
             "http://a/b?x[]=1",
@@ -158,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_an_origin_leads_to_paths_or_to_full_addresses() {
+    fn request_without_origin_resolves_to_paths() {
         for (reference, expected) in [
             ("/jobs/1", Some("/jobs/1")),
             ("jobs/1?x", Some("/a/jobs/1?x")),
             ("https://b/x", Some("https://b/x")),
             ("//b/x", None),
-            // Said in full, it is a host like any other.
+            // Written in full, it is an ordinary host.
             (
                 "http://nameless.invalid/x",
                 Some("http://nameless.invalid/x"),
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_over_http_is_no_address() {
+    fn uris_of_other_schemes_are_refused() {
         for reference in [
             "ftp://a/x",
             "file:///etc/passwd",
@@ -195,12 +197,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(base in "(http://[a-z]{1,3})?/[a-z/]{0,8}", reference in "\\PC{0,40}") {
+        fn arbitrary_text_does_not_panic(
+            base in "(http://[a-z]{1,3})?/[a-z/]{0,8}",
+            reference in "\\PC{0,40}",
+        ) {
             resolved(&base, &reference);
         }
 
         #[test]
-        fn a_path_never_leaves_its_origin(reference in "/?[a-z.][a-z./%0-9]{0,20}") {
+        fn path_stays_on_its_origin(reference in "/?[a-z.][a-z./%0-9]{0,20}") {
             let uri = resolve(&Uri::from_static("https://a:1/b/c"), &reference);
             if let Some(uri) = uri {
                 prop_assert_eq!(uri.authority().map(|authority| authority.as_str()), Some("a:1"));

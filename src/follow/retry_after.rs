@@ -1,14 +1,17 @@
+//! Reads `Retry-After`.
+
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 use httpdate::parse_http_date;
 
-/// How long a server asks to be left alone (`Retry-After`, RFC 9110 §10.2.3), in seconds or until a
-/// date. A date is measured by the server's own clock, where the response tells it in `Date`.
+/// Returns the delay in `Retry-After`, which is a number of seconds or a date (RFC 9110 §10.2.3).
+///
+/// A date is compared with the response's `Date`, or with the local clock if it has none.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than that is a very long time.
+        // Only overflow fails here.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let until = parse_http_date(text).ok()?;
@@ -40,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_and_dates_are_read() {
+    fn seconds_and_dates_parse() {
         for (text, seconds) in [
             ("0", Some(0)),
             ("120", Some(120)),
@@ -49,7 +52,7 @@ mod tests {
             ("Mon, 23 Nov 2026 13:41:30 GMT", Some(90)),
             ("Monday, 23-Nov-26 13:40:05 GMT", Some(5)),
             ("Mon Nov 23 13:40:02 2026", Some(2)),
-            // In the past: at once.
+            // A date in the past means no delay.
             ("Fri, 31 Dec 1999 23:59:59 GMT", Some(0)),
             ("", None),
             ("-1", None),
@@ -64,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_servers_clock_a_date_is_measured_by_ours() {
+    fn date_without_server_clock_uses_the_local_one() {
         let text = fmt_http_date(SystemTime::now() + Duration::from_secs(3600));
         let read = read(&text, None).expect("a date");
         assert!(read > Duration::from_secs(3000) && read <= Duration::from_secs(3600));
@@ -72,13 +75,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_seconds_come_back(seconds: u32) {
+        fn whole_seconds_round_trip(seconds: u32) {
             let expected = Duration::from_secs(seconds.into());
             prop_assert_eq!(read(&seconds.to_string(), None), Some(expected));
         }
 
         #[test]
-        fn a_date_comes_back_as_what_is_left_until_then(start in 0_u64..4_000_000_000, ahead: u32) {
+        fn date_becomes_the_remaining_time(start in 0_u64..4_000_000_000, ahead: u32) {
             let start = SystemTime::UNIX_EPOCH + Duration::from_secs(start);
             let ahead = Duration::from_secs(ahead.into());
             let (date, until) = (fmt_http_date(start), fmt_http_date(start + ahead));
@@ -86,7 +89,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[ -~]{0,40}") {
+        fn arbitrary_text_does_not_panic(text in "[ -~]{0,40}") {
             read(&text, Some(&text));
         }
     }

@@ -1,3 +1,5 @@
+//! The service of the following layer.
+
 use std::{
     mem,
     sync::Arc,
@@ -6,38 +8,43 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use tower::{BoxError, Service};
+use tower_service::Service;
 
-use super::{FollowBody, FollowError, ResponseFuture, options::Options, start::Start};
+use super::{
+    FollowBody, FollowError, ResponseFuture, options::FollowOptions, original::OriginalRequest,
+};
+use crate::protocol::BoxError;
 
-/// A client behind [`FollowAcceptedLayer`](super::FollowAcceptedLayer).
+/// A client that follows each 202 to the response of its job.
+///
+/// It is ready when the inner service is. The [module documentation](super) explains the behavior.
 #[derive(Debug, Clone)]
 pub struct FollowAccepted<S> {
     inner: S,
-    options: Arc<Options>,
+    options: Arc<FollowOptions>,
 }
 
 impl<S> FollowAccepted<S> {
-    /// A client that follows with every setting at its default.
+    /// Creates a client with the default settings.
     pub fn new(inner: S) -> Self {
         Self::with_options(inner, Arc::default())
     }
 
-    pub(super) fn with_options(inner: S, options: Arc<Options>) -> Self {
+    pub(super) fn with_options(inner: S, options: Arc<FollowOptions>) -> Self {
         Self { inner, options }
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service, to be changed.
+    /// Returns a mutable reference to the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The inner service alone.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -53,18 +60,18 @@ where
     R::Error: Send,
 {
     type Response = Response<FollowBody<R>>;
-    type Error = FollowError;
+    type Error = FollowError<S::Error>;
     type Future = ResponseFuture<S, B, R>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), FollowError>> {
-        self.inner.poll_ready(cx).map_err(FollowError::service)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(FollowError::Service)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that was ready is the one to be called.
+        // A clone may not be ready, so call the service that was polled.
         let clone = self.inner.clone();
         let mut service = mem::replace(&mut self.inner, clone);
-        let start = Start::new(&request, &self.options);
-        ResponseFuture::new(service.call(request), service, start)
+        let original = OriginalRequest::new(&request, &self.options);
+        ResponseFuture::new(service.call(request), service, original)
     }
 }

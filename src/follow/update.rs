@@ -1,25 +1,27 @@
+//! Reports the progress of a followed job.
+
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::StatusDocument;
 
-/// Where servers of FHIR's asynchronous pattern tell how far they are.
+/// The progress of a job in FHIR's asynchronous pattern.
 const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
 
-/// What one look at a job has shown.
+/// The status of a job after one poll.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Update {
-    /// The job's monitor.
+    /// The URI of the job's monitor.
     pub monitor: Uri,
-    /// How often it has been asked so far: 0 with what the 202 itself told.
+    /// The number of polls so far. It is 0 for the status in the 202 itself.
     pub polls: u32,
-    /// How much is done, in percent, as the server has it.
+    /// The progress from 0 to 100, if the server reports it.
     pub percent: Option<f64>,
-    /// What the server tells people.
+    /// The progress as text, if the server reports it.
     pub message: Option<String>,
-    /// The status document, where the server has such.
+    /// The status document, if the server sent one.
     pub document: Option<StatusDocument>,
 }
 
@@ -33,7 +35,7 @@ impl Update {
         let (mut percent, mut message) = headers
             .get(X_PROGRESS)
             .and_then(|value| str::from_utf8(value.as_bytes()).ok())
-            .map_or((None, None), x_progress);
+            .map_or((None, None), parse_x_progress);
         if let Some(document) = &document {
             percent = document.percent_complete().or(percent);
             message = document.message().map(str::to_owned).or(message);
@@ -48,8 +50,8 @@ impl Update {
     }
 }
 
-/// `40%`, `40% of the pages` or a text alone: what it holds is up to the server.
-fn x_progress(text: &str) -> (Option<f64>, Option<String>) {
+/// Parses `40%`, `40% of the pages` or text alone. The format is up to the server.
+fn parse_x_progress(text: &str) -> (Option<f64>, Option<String>) {
     let text = text.trim();
     let percent = text.split_once('%').and_then(|(number, rest)| {
         let number: f64 = number.trim().parse().ok()?;
@@ -67,13 +69,13 @@ fn x_progress(text: &str) -> (Option<f64>, Option<String>) {
     )
 }
 
-/// Hears of each look at a job.
+/// A callback that receives the status of a job after each poll.
 ///
-/// One that the layer was given ([`on_update`](super::FollowAcceptedLayer::on_update)) hears of every
-/// job; one in the extensions of a request hears of that one's, in the other's place.
+/// [`on_update`](super::FollowAcceptedLayer::on_update) sets one for all jobs. An observer in the
+/// extensions of a request replaces it for that request.
 ///
-/// It is called on the task that follows the job, so it should not block. To have a stream of
-/// updates, let it send them into a channel:
+/// The task that follows the job runs the callback, so it should not block. To get a stream of
+/// updates, send them to a channel:
 ///
 /// ```
 /// use http::Request;
@@ -91,19 +93,19 @@ fn x_progress(text: &str) -> (Option<f64>, Option<String>) {
 /// ```
 #[derive(Clone)]
 pub struct Observer {
-    hear: Arc<dyn Fn(Update) + Send + Sync>,
+    callback: Arc<dyn Fn(Update) + Send + Sync>,
 }
 
 impl Observer {
-    /// An observer that calls `hear`.
-    pub fn new(hear: impl Fn(Update) + Send + Sync + 'static) -> Self {
+    /// Creates an observer from a callback.
+    pub fn new(callback: impl Fn(Update) + Send + Sync + 'static) -> Self {
         Self {
-            hear: Arc::new(hear),
+            callback: Arc::new(callback),
         }
     }
 
-    pub(super) fn hear(&self, update: Update) {
-        (self.hear)(update);
+    pub(super) fn notify(&self, update: Update) {
+        (self.callback)(update);
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn x_progress_is_a_percentage_a_text_or_both() {
+    fn x_progress_is_a_percentage_text_or_both() {
         for (text, percent, message) in [
             ("40%", Some(40.0), None),
             ("12.5 % page 3", Some(12.5), Some("page 3")),
@@ -129,7 +131,7 @@ mod tests {
             ("", None, None),
         ] {
             let message = message.map(str::to_owned);
-            assert_eq!(x_progress(text), (percent, message), "{text}");
+            assert_eq!(parse_x_progress(text), (percent, message), "{text}");
         }
     }
 }

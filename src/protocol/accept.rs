@@ -1,16 +1,16 @@
-//! In which form a client wants to see a job (RFC 9110 §12.5.1).
+//! Negotiates the format of a monitor's response (RFC 9110 §12.5.1).
 
 use http::{HeaderMap, header};
 use mediatype::{MediaType, MediaTypeList, Name, ReadParams, names};
 
-/// A form that a job can be shown in.
+/// A format of the monitor's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// The status document. It is what everybody gets who has no other preference.
+    /// The status document. This is the default.
     Json,
-    /// The page, for people.
+    /// The HTML page.
     Page,
-    /// The status documents as they come, as events.
+    /// The status documents as Server-Sent Events.
     Events,
 }
 
@@ -18,8 +18,10 @@ pub(crate) enum Format {
 const FULL: u16 = 1_000;
 
 impl Format {
-    /// What a request prefers. Where two forms are equally welcome, the document wins, then the page;
-    /// where none is, the document is sent all the same, as it is to a request that says nothing.
+    /// Returns the format that a request prefers.
+    ///
+    /// If formats have the same quality, the document wins, then the page. If no format is
+    /// acceptable, or the request has no `Accept`, this returns the document.
     pub(crate) fn preferred(headers: &HeaderMap) -> Self {
         let (mut json, mut page, mut events) = (Best::NONE, Best::NONE, Best::NONE);
         for line in headers.get_all(header::ACCEPT) {
@@ -35,9 +37,10 @@ impl Format {
                     continue;
                 };
                 let is_json = range.subty == names::JSON || range.suffix == Some(names::JSON);
-                match is_json {
-                    true => json.offer(2, quality),
-                    false => json.range(&range, names::APPLICATION, names::JSON, quality),
+                if is_json {
+                    json.offer(2, quality);
+                } else {
+                    json.range(&range, names::APPLICATION, names::JSON, quality);
                 }
                 page.range(&range, names::TEXT, names::HTML, quality);
                 events.range(&range, names::TEXT, names::EVENT_STREAM, quality);
@@ -53,7 +56,7 @@ impl Format {
     }
 }
 
-/// The quality of one type so far: that of the most specific range that covers it.
+/// The quality of one media type, from the most specific range so far that includes it.
 #[derive(Clone, Copy)]
 struct Best {
     specificity: u8,
@@ -88,8 +91,9 @@ impl Best {
     }
 }
 
-/// The weight of a range in thousandths (RFC 9110 §12.4.2); `None` where it is not one. Other
-/// parameters are not looked at: of each form there is but one.
+/// Returns the weight of a range in thousandths (RFC 9110 §12.4.2), or `None` if it is malformed.
+///
+/// Ignores other parameters, since each format has a single variant.
 fn quality(range: &MediaType<'_>) -> Option<u16> {
     let Some(value) = range.get_param(names::Q) else {
         return Some(FULL);
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_better_liked_form_wins_and_in_doubt_the_document() {
+    fn format_of_the_highest_quality_wins() {
         const CHROMIUM: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,\
             image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7";
         for (lines, format) in [
@@ -155,7 +159,7 @@ mod tests {
             ),
             (&["text/event-stream, */*"], Format::Json),
             (&["text/html;q=0"], Format::Json),
-            // A comma in a quoted string separates nothing, and what is no weight is no wish.
+            // Commas in quoted strings do not separate ranges. Malformed weights are ignored.
             (&["text/plain;a=\", text/html\""], Format::Json),
             (
                 &["text/html;q=2, text/html;q=x, text/html;q=0.1234"],
@@ -169,17 +173,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_field_makes_the_parser_panic(line in "[ -~\t]{0,60}") {
+        fn arbitrary_text_does_not_panic(line in "[ -~\t]{0,60}") {
             preferred(&[&line]);
         }
 
         #[test]
-        fn any_weight_below_that_of_html_yields_the_page(html in 1_u16..1_000, json in 0_u16..1_000) {
+        fn page_wins_only_above_the_weight_of_json(
+            html in 1_u16..1_000,
+            json in 0_u16..1_000,
+        ) {
             let line = format!("application/json;q=0.{json:03}, text/html;q=0.{html:03}");
-            let format = match html > json {
-                true => Format::Page,
-                false => Format::Json,
-            };
+            let format = if html > json { Format::Page } else { Format::Json };
             prop_assert_eq!(preferred(&[&line]), format);
         }
     }

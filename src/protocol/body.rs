@@ -1,16 +1,12 @@
 //! Reads any body as frames of `Bytes`, and describes the size of one in memory.
 
 use std::{
-    error::Error,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
-
-/// Any error, as tower has it.
-pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Polls the next frame and converts its data to `Bytes`, which is free if it is `Bytes` already.
 pub(crate) fn poll_bytes<B: Body>(

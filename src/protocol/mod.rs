@@ -1,8 +1,9 @@
-//! HTTP alone: fields of requests and responses, with no word of jobs.
+//! HTTP semantics without jobs: header fields, conditions, bodies and preferences.
 
 mod accept;
 mod body;
 mod conditional;
+mod error;
 mod headers;
 mod hop_by_hop;
 mod list;
@@ -12,8 +13,9 @@ mod status;
 
 pub(crate) use self::{
     accept::Format,
-    body::{BoxError, buffered_size_hint, poll_bytes},
+    body::{buffered_size_hint, poll_bytes},
     conditional::{Selection, Validators, matches_if_none_match},
+    error::BoxError,
     headers::RequestHeaders,
     hop_by_hop::strip_hop_by_hop,
     list::split,

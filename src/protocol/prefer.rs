@@ -1,4 +1,4 @@
-//! The preferences of a client (RFC 7240).
+//! Parses and applies `Prefer` (RFC 7240).
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use super::{
     names::{PREFER, PREFERENCE_APPLIED},
 };
 
-/// The preferences of a client that the layer honors.
+/// The preferences of a request that the layer honors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Prefer {
     /// `respond-async` (RFC 7240 §4.1).
     pub(crate) respond_async: bool,
-    /// `wait=N` in seconds (RFC 7240 §4.3), at most the limit.
+    /// `wait=N` in seconds (RFC 7240 §4.3), limited to the longest wait.
     pub(crate) wait: Option<Duration>,
 }
 
 impl Prefer {
-    /// Returns what `Preference-Applied` contains if the answer is 202, or inline.
+    /// Returns the value of `Preference-Applied` for a 202 or an inline response.
     pub(crate) fn applied(&self, is_accepted: bool) -> Option<HeaderValue> {
         let wait = self.wait.map(|wait| wait.as_secs());
         match (self.respond_async && is_accepted, wait) {
@@ -30,7 +30,7 @@ impl Prefer {
         }
     }
 
-    /// Marks an inline response with `Vary` and `Preference-Applied`.
+    /// Adds `Vary` and `Preference-Applied` to an inline response.
     pub(crate) fn mark_inline<R>(&self, response: &mut Response<R>) {
         let headers = response.headers_mut();
         headers.append(header::VARY, PREFER.into());
@@ -39,16 +39,16 @@ impl Prefer {
         }
     }
 
-    /// Reads every `Prefer` line as one list.
+    /// Parses all `Prefer` lines as one list and limits the wait to `max_wait`.
     ///
-    /// Unknown and malformed preferences are ignored. If a preference occurs twice, the first counts
-    /// (RFC 7240 §2). A wait is at most `max_wait`.
+    /// Ignores unknown and malformed preferences. If one occurs twice, the first counts (RFC 7240
+    /// §2).
     pub(crate) fn from_headers(headers: &HeaderMap, max_wait: Duration) -> Self {
         let mut prefer = Self::default();
         let mut wait_seen = false;
         for line in headers.get_all(PREFER) {
             for preference in split(line.as_bytes(), b',') {
-                // Parameters follow a semicolon. None is defined for these preferences.
+                // Neither preference has parameters, which follow a semicolon.
                 let Some(preference) = split(preference, b';').next() else {
                     continue;
                 };
@@ -58,7 +58,7 @@ impl Prefer {
                 };
                 let name = name.trim_ascii();
                 if name.eq_ignore_ascii_case(b"respond-async") {
-                    // An empty value is equal to no value (RFC 7240 §2).
+                    // An empty value equals no value (RFC 7240 §2).
                     prefer.respond_async |= unquoted(value).is_empty();
                 } else if name.eq_ignore_ascii_case(b"wait") && !wait_seen {
                     wait_seen = true;
@@ -77,7 +77,7 @@ fn unquoted(value: &[u8]) -> &[u8] {
         .unwrap_or(value)
 }
 
-/// Parses delta-seconds (RFC 9111 §1.2.2). A number beyond the range is the largest one.
+/// Parses delta-seconds (RFC 9111 §1.2.2). Saturates on overflow.
 fn seconds(digits: &[u8]) -> Option<Duration> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_preference_is_read() {
+    fn preferences_parse_in_every_spelling() {
         for (lines, respond_async, wait) in [
             (&["respond-async"][..], true, None),
             (&["Respond-Async, WAIT=10"], true, Some(10)),
@@ -124,7 +124,7 @@ mod tests {
             (&["wait=4, wait=5", "wait=6"], false, Some(4)),
             (&["wait=99999999999999999999999"], false, Some(u64::MAX)),
             (&["wait=0"], false, Some(0)),
-            // Other preferences, and malformed ones.
+            // Unknown or malformed.
             (&["respond-async=yes"], false, None),
             (&["respond-asynchronously, wait"], false, None),
             (&["wait=-1", "wait=3"], false, None),
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn wait_is_at_most_the_limit() {
+    fn wait_is_limited() {
         let mut headers = HeaderMap::new();
         headers.insert(PREFER, HeaderValue::from_static("wait=3600"));
         let limit = Duration::from_secs(60);
@@ -153,12 +153,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn junk_does_not_hide_a_later_preference(junk in "[a-z0-9=; -]{0,40}") {
+        fn preference_is_found_after_junk(junk in "[a-z0-9=; -]{0,40}") {
             prop_assert!(prefer(&[junk.as_bytes(), b"respond-async"]).respond_async);
         }
 
         #[test]
-        fn parser_panics_on_no_bytes(line in vec(32_u8..=126, 0..80)) {
+        fn arbitrary_bytes_do_not_panic(line in vec(32_u8..=126, 0..80)) {
             prefer(&[&line]);
         }
     }

@@ -1,4 +1,4 @@
-//! What a status code says about a response's content.
+//! Rules that depend on the status code of a response.
 
 use http::StatusCode;
 

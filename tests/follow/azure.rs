@@ -1,5 +1,5 @@
-//! Services after Azure's REST API guidelines (long-running operations) and the asynchronous
-//! contract of its resource manager, as their clients know them.
+//! Tests services that follow Azure's REST API guidelines for long-running operations, or the
+//! asynchronous contract of its resource manager.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ use crate::support::*;
 const WIDGET: &str = "https://a.example/widgets/7";
 const OPERATION: &str = "https://a.example/operations/1?api-version=1";
 
-/// A service whose operation takes 25 seconds and then has this status document. `accepted` adds
-/// to the 202.
+/// A service whose operation takes 25 s and then has this status document. `accepted` completes
+/// the 202.
 fn service(end: Value, accepted: fn(Reply) -> Reply) -> (Server, Log) {
     let begun = Instant::now();
     serve(move |seen| match seen.line().as_str() {
@@ -24,7 +24,7 @@ fn service(end: Value, accepted: fn(Reply) -> Reply) -> (Server, Log) {
             0..10 => {
                 document(json!({ "id": "1", "status": "NotStarted" })).with("retry-after", "10")
             }
-            // A word of the service's own.
+            // A status that only this service knows.
             10..25 => document(json!({ "id": "1", "status": "MountingDrives" })),
             _ => document(end.clone()),
         },
@@ -45,7 +45,7 @@ fn asynchronous_operation(reply: Reply) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_action_leaves_its_result_in_the_status_document() {
+async fn action_result_is_in_the_status_document() {
     let end = json!({ "id": "1", "status": "Succeeded", "result": { "sum": 7 } });
     let (server, log) = service(end, operation_location);
     let request = request("POST", "https://a.example/widgets/7:sum");
@@ -57,7 +57,7 @@ async fn an_action_leaves_its_result_in_the_status_document() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_resource_location_is_where_the_result_is() {
+async fn result_is_at_the_resource_location() {
     let end = json!({ "status": "succeeded", "resourceLocation": "https://a.example/widgets/7" });
     let (server, log) = service(end, operation_location);
     let request = request("POST", "https://a.example/widgets");
@@ -71,7 +71,7 @@ async fn the_resource_location_is_where_the_result_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_put_or_patched_is_where_it_was_put() {
+async fn put_and_patch_result_is_the_original_resource() {
     for method in ["PUT", "PATCH"] {
         let end = json!({ "id": "1", "status": "Succeeded" });
         let (server, log) = service(end, operation_location);
@@ -89,7 +89,7 @@ async fn what_was_put_or_patched_is_where_it_was_put() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_result_of_a_post_or_a_patch_is_at_the_other_location() {
+async fn post_and_patch_result_is_at_the_location() {
     for method in ["POST", "PATCH"] {
         let (server, log) = service(json!({ "status": "Succeeded" }), asynchronous_operation);
         let layer = FollowAcceptedLayer::new();
@@ -100,7 +100,7 @@ async fn the_result_of_a_post_or_a_patch_is_at_the_other_location() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_location_that_is_the_monitor_is_not_asked_for_the_result() {
+async fn location_of_the_monitor_is_not_the_result() {
     let (server, log) = script([
         reply(202)
             .with("operation-location", OPERATION)
@@ -116,7 +116,7 @@ async fn a_location_that_is_the_monitor_is_not_asked_for_the_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_deleted_is_not_looked_for() {
+async fn deleted_resource_is_not_requested() {
     let (server, log) = service(json!({ "status": "Succeeded" }), asynchronous_operation);
     let layer = FollowAcceptedLayer::new();
     let answer = follow(&layer, server, request("DELETE", WIDGET)).await;
@@ -125,7 +125,7 @@ async fn what_was_deleted_is_not_looked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_operation_that_failed_or_was_canceled_is_an_error() {
+async fn failed_or_canceled_operation_is_an_error() {
     let error = json!({ "code": "BadArgument", "message": "No such user." });
     for (status, canceled) in [("Failed", false), ("FAILED", false), ("Canceled", true)] {
         let end = json!({ "status": status, "error": error });
@@ -150,7 +150,7 @@ async fn an_operation_that_failed_or_was_canceled_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_may_move_between_answers() {
+async fn monitor_may_move_between_responses() {
     let (server, log) = script([
         reply(202).with("operation-location", "/operations/1"),
         document(json!({ "status": "Running" })).with("operation-location", "/operations/1?x=2"),
@@ -166,8 +166,8 @@ async fn a_monitor_may_move_between_answers() {
     );
 }
 
-/// The resource manager's contract for `Location` alone: 202 without content until it is done, then
-/// the exact response that the call would have had.
+/// A service of the resource manager with `Location` alone: 202 until the operation ends, then the
+/// response that a synchronous call would have had.
 fn resource_manager(done_after: u64) -> (Server, Log) {
     let begun = Instant::now();
     serve(move |seen| match seen.line().as_str() {
@@ -179,7 +179,7 @@ fn resource_manager(done_after: u64) -> (Server, Log) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_location_that_answers_202_is_a_monitor() {
+async fn location_that_answers_202_is_a_monitor() {
     let (server, log) = resource_manager(30);
     let layer = FollowAcceptedLayer::new();
     let answer = follow(&layer, server, request("DELETE", WIDGET)).await;
@@ -188,7 +188,7 @@ async fn a_location_that_answers_202_is_a_monitor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_location_known_to_be_a_monitor_may_be_done_at_once() {
+async fn trusted_location_may_end_at_once() {
     let (server, _) = resource_manager(1);
     let layer = FollowAcceptedLayer::new().location_is_monitor(true);
     let answer = follow(&layer, server, request("DELETE", WIDGET)).await;

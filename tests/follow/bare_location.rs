@@ -1,4 +1,4 @@
-//! A 202 that says where, and not what that is: a `Location` alone.
+//! Tests a 202 that has only a `Location`, which may or may not be a monitor.
 
 use http::StatusCode;
 use serde_json::json;
@@ -13,7 +13,7 @@ fn accepted() -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_look_like_a_monitor_leaves_the_202_as_it_is() {
+async fn non_monitor_leaves_the_202_unchanged() {
     for probe in [
         || {
             reply(200)
@@ -41,17 +41,17 @@ async fn what_does_not_look_like_a_monitor_leaves_the_202_as_it_is() {
         assert_eq!(answer.json()["ticket"], 7);
         assert_eq!(answer.header("location"), Some("/things/1"));
         let reason: NotFollowed = answer.extension().expect("a reason");
-        let place = "http://a.example/things/1".parse().expect("a URI");
-        assert_eq!(reason, NotFollowed::NoMonitorThere(place));
+        let uri = "http://a.example/things/1".parse().expect("a URI");
+        assert_eq!(reason, NotFollowed::NotAMonitor(uri));
         assert!(answer.extension::<Followed>().is_none());
         assert_eq!(log.all().len(), 2);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_looks_like_a_monitor_is_followed() {
+async fn monitor_lookalike_is_followed() {
     for (probe, expected) in [
-        // A status document with a known word.
+        // A status document with a known status.
         (
             (|| {
                 vec![
@@ -70,13 +70,13 @@ async fn what_looks_like_a_monitor_is_followed() {
             },
             StatusCode::CREATED,
         ),
-        // Pending, then anything.
+        // Pending, then any response.
         (|| vec![reply(202), reply(404)], StatusCode::NOT_FOUND),
         (
             || vec![reply(202), document(json!({ "status": "running" }))],
             StatusCode::OK,
         ),
-        // The way to the result, or the result that says so.
+        // A redirect to the result, or a declared result.
         (
             || vec![reply(303).with("location", "/r"), reply(410)],
             StatusCode::GONE,
@@ -89,7 +89,7 @@ async fn what_looks_like_a_monitor_is_followed() {
             || vec![reply(200).with("content-type", "application/http")],
             StatusCode::OK,
         ),
-        // Not at once.
+        // After failures or a redirect.
         (
             || vec![reply(503), broken("reset"), reply(202), reply(204)],
             StatusCode::NO_CONTENT,
@@ -107,7 +107,7 @@ async fn what_looks_like_a_monitor_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_answers_leaves_the_202_as_it_is() {
+async fn unreachable_location_leaves_the_202_unchanged() {
     let (server, log) = serve(|seen| match seen.method.as_str() {
         "POST" => accepted(),
         _ => broken("refused"),
@@ -115,18 +115,18 @@ async fn what_never_answers_leaves_the_202_as_it_is() {
     let answer = post(server).await.expect("a response");
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(answer.json()["ticket"], 7);
-    assert_eq!(log.all().len(), 12, "the request, a poll, and ten more");
+    assert_eq!(log.all().len(), 12, "the request, a poll and ten retries");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_answers_too_late_leaves_the_202_as_it_is() {
+async fn timed_out_location_leaves_the_202_unchanged() {
     let (server, _) = script([accepted().with("retry-after", "7200")]);
     let answer = post(server).await.expect("a response");
     assert_eq!(answer.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_it_was_a_monitor_its_errors_are_about_the_monitor() {
+async fn proven_monitor_with_an_error_is_an_error() {
     let (server, _) = script([
         accepted(),
         document(json!({ "status": "running" })),
@@ -135,14 +135,14 @@ async fn once_it_was_a_monitor_its_errors_are_about_the_monitor() {
     let error = failure(post(server).await);
     assert!(matches!(
         error.reason(),
-        Reason::Unreadable(StatusCode::NOT_FOUND)
+        Reason::UnexpectedStatus(StatusCode::NOT_FOUND)
     ));
     let document = error.document().expect("the last one");
     assert_eq!(document.status(), Some("running"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_content_location_of_the_request_itself_is_no_monitor() {
+async fn content_location_of_the_request_is_no_monitor() {
     let (server, log) = script([reply(202).with("content-location", "/reports")]);
     let answer = post(server).await.expect("a response");
     assert_eq!(answer.extension(), Some(NotFollowed::NoMonitor));
@@ -150,7 +150,7 @@ async fn a_content_location_of_the_request_itself_is_no_monitor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_content_location_of_the_monitor_itself_is_one() {
+async fn content_location_of_a_get_is_a_monitor() {
     let (server, log) = script([reply(202).with("content-location", REPORTS), reply(200)]);
     let layer = FollowAcceptedLayer::new();
     let answer = follow(&layer, server, request("GET", REPORTS)).await;
@@ -159,7 +159,7 @@ async fn a_content_location_of_the_monitor_itself_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_202_without_a_monitor_is_returned_as_it_is() {
+async fn response_202_without_monitor_is_unchanged() {
     for accepted in [
         reply(202).body("thank you"),
         reply(202).with("retry-after", "5").body("thank you"),
@@ -183,7 +183,7 @@ async fn a_202_without_a_monitor_is_returned_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thing_that_will_be_there_is_never_deleted() {
+async fn unproven_location_is_never_deleted() {
     let (server, log) = script([accepted()]);
     let layer = FollowAcceptedLayer::new().cancel_on_drop(seconds(5));
     let following = follow(&layer, server, request("POST", REPORTS));

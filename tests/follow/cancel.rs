@@ -1,4 +1,4 @@
-//! What a dropped future leaves behind.
+//! Tests what happens to the job when the response future is dropped.
 
 use std::{pin::pin, time::Duration};
 
@@ -8,7 +8,7 @@ use tower_accepted::follow::FollowAcceptedLayer;
 
 use crate::support::*;
 
-/// A server of a job that never ends, and answers the wish to cancel after `delay`.
+/// A server with a job that never ends. It answers the cancel request after `delay`.
 fn endless(delay: Duration) -> (Server, Log) {
     serve(move |seen| match seen.method.as_str() {
         "POST" => reply(202).with("operation-location", "/jobs/1"),
@@ -23,7 +23,7 @@ fn deletions(log: &Log) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_future_leaves_its_job_alone_by_default() {
+async fn dropped_future_leaves_its_job_by_default() {
     let (server, log) = endless(Duration::ZERO);
     let _ = timeout(seconds(60), post(server)).await;
     sleep(seconds(60)).await;
@@ -31,7 +31,7 @@ async fn a_dropped_future_leaves_its_job_alone_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_future_cancels_its_job_once_where_that_is_wanted() {
+async fn dropped_future_cancels_its_job_once_if_enabled() {
     for patience in [Duration::from_millis(1), seconds(60)] {
         let (server, log) = endless(Duration::ZERO);
         let layer = FollowAcceptedLayer::new().cancel_on_drop(seconds(5));
@@ -49,13 +49,17 @@ async fn a_dropped_future_cancels_its_job_once_where_that_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_waits_for_nothing_and_the_wish_is_given_up() {
+async fn cancel_request_is_given_up_after_its_timeout() {
     let (server, log) = endless(seconds(1_000_000));
     let layer = FollowAcceptedLayer::new().cancel_on_drop(seconds(5));
     let _ = timeout(seconds(1), follow(&layer, server, request("POST", REPORTS))).await;
     let begun = Instant::now();
     let metrics = tokio::runtime::Handle::current().metrics();
-    assert_eq!(metrics.num_alive_tasks(), 1, "the wish is on its way");
+    assert_eq!(
+        metrics.num_alive_tasks(),
+        1,
+        "the cancel request is in flight"
+    );
     while metrics.num_alive_tasks() > 0 {
         sleep(Duration::from_millis(100)).await;
     }
@@ -64,7 +68,7 @@ async fn dropping_waits_for_nothing_and_the_wish_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_canceled_that_has_ended_or_was_given_up() {
+async fn ended_or_abandoned_job_is_not_canceled() {
     let layer = FollowAcceptedLayer::new()
         .cancel_on_drop(seconds(5))
         .max_polls(3);
@@ -85,7 +89,7 @@ async fn nothing_is_canceled_that_has_ended_or_was_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_that_moved_is_canceled_where_it_is() {
+async fn moved_monitor_is_canceled_at_its_new_uri() {
     let (server, log) = serve(|seen| match seen.line().as_str() {
         "POST /reports" => reply(202).with("location", "/jobs/1"),
         "GET /jobs/1" => reply(202).with("location", "/jobs/2"),
@@ -104,7 +108,7 @@ async fn a_monitor_that_moved_is_canceled_where_it_is() {
 }
 
 #[test]
-fn without_a_runtime_a_future_can_be_dropped_all_the_same() {
+fn future_can_be_dropped_without_a_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -1,8 +1,8 @@
-//! The example `follow`, against a server in process.
+//! Tests the example `follow` against a server in this process.
 
 #[expect(
     dead_code,
-    reason = "the example's own main, and its bar for a terminal"
+    reason = "the tests call neither `main` nor the progress bar"
 )]
 #[path = "../../examples/follow.rs"]
 mod follow;
@@ -34,28 +34,28 @@ async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// What the command gives: its exit code or error, its output, and what it says on the way.
-struct Given {
+/// The result of a command: its exit code or error, its output and its progress lines.
+struct CommandResult {
     code: Result<u8, String>,
     output: String,
-    told: String,
+    progress: String,
 }
 
-async fn command(arguments: &[&str]) -> Given {
+async fn command(arguments: &[&str]) -> CommandResult {
     let all = ["follow"].iter().chain(arguments);
     let arguments = Arguments::try_parse_from(all).expect("arguments");
-    let (mut output, mut told) = (Vec::new(), Vec::new());
-    let code = run(arguments, &mut output, Progress::lines(&mut told)).await;
+    let (mut output, mut progress) = (Vec::new(), Vec::new());
+    let code = run(arguments, &mut output, Progress::lines(&mut progress)).await;
     let text = |bytes| String::from_utf8(bytes).expect("text");
-    Given {
+    CommandResult {
         code: code.map_err(|error| error.to_string()),
         output: text(output),
-        told: text(told),
+        progress: text(progress),
     }
 }
 
 #[tokio::test]
-async fn the_command_writes_the_final_response_and_says_how_far_the_job_is() {
+async fn command_writes_the_response_and_the_progress() {
     let polls = Arc::new(AtomicUsize::new(0));
     let status = move || async move {
         Json(match polls.fetch_add(1, Ordering::Relaxed) {
@@ -66,10 +66,10 @@ async fn the_command_writes_the_final_response_and_says_how_far_the_job_is() {
         })
     };
     let order = Arc::new(Mutex::new(Bytes::new()));
-    let ordered = order.clone();
+    let received = order.clone();
     let accept = move |headers: HeaderMap, body: Bytes| async move {
         assert_eq!(headers["content-type"], "text/plain");
-        *ordered.lock().expect("no panic") = body;
+        *received.lock().expect("no panic") = body;
         let location = [("operation-location", "/jobs/1"), ("retry-after", "0")];
         (
             StatusCode::ACCEPTED,
@@ -77,23 +77,26 @@ async fn the_command_writes_the_final_response_and_says_how_far_the_job_is() {
             Json(json!({ "status": "queued" })),
         )
     };
-    let result = move || async move { order.lock().expect("no panic").clone() };
+    let report = move || async move { order.lock().expect("no panic").clone() };
     let app = Router::new()
         .route("/reports", routing::post(accept))
         .route("/jobs/1", routing::get(status))
-        .route("/reports/1", routing::get(result));
+        .route("/reports/1", routing::get(report));
     let url = format!("http://{}/reports", serve(app).await);
     let mut file = NamedTempFile::new().expect("a file");
     file.write_all(b"all of March").expect("room");
     let data = format!("@{}", file.path().display());
-    let given = command(&["POST", &url, "-d", &data, "-H", "Content-Type: text/plain"]).await;
-    assert_eq!(given.code, Ok(0));
-    assert_eq!(given.output, "all of March");
-    assert_eq!(given.told, "queued\n40 % running: page 4[2J\nsucceeded\n");
+    let result = command(&["POST", &url, "-d", &data, "-H", "Content-Type: text/plain"]).await;
+    assert_eq!(result.code, Ok(0));
+    assert_eq!(result.output, "all of March");
+    assert_eq!(
+        result.progress,
+        "queued\n40 % running: page 4[2J\nsucceeded\n"
+    );
 }
 
 #[tokio::test]
-async fn the_exit_code_tells_the_status() {
+async fn exit_code_depends_on_the_status() {
     let nowhere = (StatusCode::ACCEPTED, "thank you");
     let app = Router::new()
         .route("/well", routing::get(|| async { "well" }))
@@ -113,27 +116,27 @@ async fn the_exit_code_tells_the_status() {
         ("broken", 5, "broken"),
         ("nowhere", 3, "thank you"),
     ] {
-        let given = command(&["GET", &format!("http://{address}/{path}")]).await;
-        assert_eq!((given.code, given.output.as_str()), (Ok(code), output));
-        assert_eq!(given.told, "");
+        let result = command(&["GET", &format!("http://{address}/{path}")]).await;
+        assert_eq!((result.code, result.output.as_str()), (Ok(code), output));
+        assert_eq!(result.progress, "");
     }
 }
 
 #[tokio::test]
-async fn a_job_without_a_response_is_an_error() {
+async fn job_without_a_response_is_an_error() {
     async fn panics() {
         panic!("on purpose");
     }
     let app = Router::new().route("/reports", routing::post(panics));
     let address = serve(app.layer(AcceptedLayer::new())).await;
-    let given = command(&["POST", &format!("http://{address}/reports"), "-d", "text"]).await;
-    let error = given.code.expect_err("an error");
+    let result = command(&["POST", &format!("http://{address}/reports"), "-d", "text"]).await;
+    let error = result.code.expect_err("an error");
     assert!(error.starts_with("the job failed: panic: "), "{error}");
-    assert_eq!(given.output, "");
+    assert_eq!(result.output, "");
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_refused() {
+fn invalid_arguments_are_refused() {
     for arguments in [
         &["follow"][..],
         &["follow", "GET"],

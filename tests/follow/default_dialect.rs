@@ -1,4 +1,4 @@
-//! This crate's own layer, in its default dialect.
+//! Tests this crate's own layer with the default dialect.
 
 use std::{
     future,
@@ -28,7 +28,7 @@ use crate::support::*;
 
 type Accepted = Request<RequestBody<Body>>;
 
-/// An inner service that is slow, and answers with what it was sent.
+/// A slow inner service that returns the request's body.
 async fn echo(request: Accepted) -> Result<Response<Content>, Broken> {
     sleep(Duration::from_millis(2500)).await;
     let body = request
@@ -50,7 +50,7 @@ async fn echo(request: Accepted) -> Result<Response<Content>, Broken> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_response_comes_as_if_the_call_had_been_synchronous() {
+async fn response_equals_that_of_a_synchronous_call() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let server = AcceptedLayer::new().layer(service_fn(move |request| {
@@ -78,7 +78,7 @@ async fn the_response_comes_as_if_the_call_had_been_synchronous() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_response_of_a_job_is_a_response() {
+async fn error_response_of_a_job_is_a_response() {
     let server = AcceptedLayer::new().layer(service_fn(|_: Accepted| async {
         let response = Response::builder().status(StatusCode::UNPROCESSABLE_ENTITY);
         Ok::<_, Broken>(
@@ -93,7 +93,7 @@ async fn an_error_response_of_a_job_is_a_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_says_to_come_again_is_not_taken_for_the_monitors() {
+async fn result_503_is_not_the_monitors() {
     let server = AcceptedLayer::new().layer(service_fn(|_: Accepted| async {
         let response = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
         let response = response.header("retry-after", "120");
@@ -105,7 +105,7 @@ async fn a_response_that_says_to_come_again_is_not_taken_for_the_monitors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_ends_without_a_response_is_an_error_that_says_why() {
+async fn error_has_the_cause_of_a_failed_job() {
     let server = AcceptedLayer::new().layer(service_fn(|_: Accepted| async {
         Err::<Response<Content>, _>(Broken("secret detail"))
     }));
@@ -117,13 +117,13 @@ async fn a_job_that_ends_without_a_response_is_an_error_that_says_why() {
     assert!(text.starts_with("the job failed: inner_error: "), "{text}");
     assert!(
         !text.contains("/jobs/"),
-        "the monitor's address may be a secret"
+        "the monitor's URI may be a secret"
     );
     assert!(error.monitor().path().starts_with("/jobs/"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_somebody_canceled_is_an_error_that_says_so() {
+async fn canceled_job_is_an_error() {
     let jobs = Jobs::new();
     let (sender, mut started) = mpsc::unbounded_channel();
     let server = jobs.layer().layer(service_fn(move |_: Accepted| {
@@ -143,7 +143,7 @@ async fn a_job_that_somebody_canceled_is_an_error_that_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_needs_no_202_passes_through() {
+async fn request_without_a_202_passes_through() {
     let server = AcceptedLayer::new().layer(service_fn(|request: Accepted| async move {
         let body = request
             .into_body()
@@ -161,7 +161,7 @@ async fn what_needs_no_202_passes_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_is_a_client_too() {
+async fn router_works_as_the_client() {
     async fn render(body: Bytes) -> (StatusCode, Bytes) {
         sleep(Duration::from_secs(20)).await;
         (StatusCode::CREATED, body)
@@ -186,7 +186,7 @@ async fn a_router_is_a_client_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_job_tells_is_heard() {
+async fn progress_of_a_job_is_observed() {
     let server = AcceptedLayer::new().layer(service_fn(|_: Accepted| async {
         let job = JobHandle::current();
         for page in 1_u8..=4 {
@@ -205,28 +205,28 @@ async fn what_a_job_tells_is_heard() {
         }));
     let layer = FollowAcceptedLayer::new();
     follow(&layer, server, request).await.expect("a response");
-    let mut heard = Vec::new();
+    let mut seen = Vec::new();
     while let Ok(update) = updates.try_recv() {
         let status = update
             .document
             .as_ref()
             .and_then(|document| document.status());
-        heard.push((
+        seen.push((
             update.percent,
             update.message.clone(),
             status.map(str::to_owned),
         ));
     }
-    let first = heard.first().expect("the 202 tells");
+    let first = seen.first().expect("an update from the 202");
     assert_eq!(first, &(None, None, Some("queued".to_owned())));
-    let last = heard.last().expect("the end tells");
+    let last = seen.last().expect("an update from the end");
     let message = Some("page 4 of 4".to_owned());
     assert_eq!(last, &(Some(100.0), message, Some("succeeded".to_owned())));
-    assert!(heard.len() >= 4, "{heard:?}");
+    assert!(seen.len() >= 4, "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_future_cancels_its_job_where_that_is_wanted() {
+async fn dropped_future_cancels_its_job_if_enabled() {
     let jobs = Jobs::new();
     let canceled = Arc::new(Notify::new());
     let canceling = canceled.clone();

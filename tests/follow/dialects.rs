@@ -1,5 +1,5 @@
-//! The other two dialects of this crate, to the letter of their table: monitors at `/jobs/1`, their
-//! status at `/jobs/1/status`, results at `/jobs/1/result`.
+//! Tests the other two dialects of this crate. The monitor is `/jobs/1`, its status alias
+//! `/jobs/1/status` and the result `/jobs/1/result`.
 
 use http::StatusCode;
 use serde_json::json;
@@ -15,17 +15,17 @@ enum Dialect {
 }
 use Dialect::{Pending202, SeeOther};
 
-/// How the job ends.
+/// The end of the job.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// With this response.
+    /// With a response of this status.
     Response(u16),
-    /// With none: this problem stands for it.
+    /// Without a response. The monitor returns a problem of this status instead.
     Problem(u16),
 }
 use End::{Problem, Response};
 
-/// A server of one job that takes seven seconds.
+/// A server with one job that takes 7 s.
 fn server(dialect: Dialect, end: End, with_operation_location: bool) -> (Server, Log) {
     let begun = Instant::now();
     serve(move |seen| {
@@ -85,7 +85,7 @@ fn server(dialect: Dialect, end: End, with_operation_location: bool) -> (Server,
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pending202_monitor_is_followed_to_the_response_inline() {
+async fn pending202_monitor_returns_the_response_inline() {
     let (server, log) = server(Pending202, Response(201), false);
     let answer = post(server).await.expect("a response");
     assert_eq!(
@@ -105,7 +105,7 @@ async fn a_pending202_monitor_is_followed_to_the_response_inline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_see_other_monitor_is_followed_to_the_response_elsewhere() {
+async fn see_other_monitor_redirects_to_the_response() {
     let (server, log) = server(SeeOther, Response(201), false);
     let answer = post(server).await.expect("a response");
     assert_eq!(
@@ -120,7 +120,7 @@ async fn a_see_other_monitor_is_followed_to_the_response_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_status_alias_leads_to_the_same_response_in_both() {
+async fn status_alias_leads_to_the_same_response() {
     for dialect in [Pending202, SeeOther] {
         let (server, log) = server(dialect, Response(201), true);
         let answer = post(server).await.expect("a response");
@@ -135,7 +135,7 @@ async fn the_status_alias_leads_to_the_same_response_in_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_inner_service_is_the_response_whatever_its_status() {
+async fn error_status_of_the_service_is_the_response() {
     for code in [303, 404, 500, 503, 504] {
         for (dialect, alias) in [
             (Pending202, false),
@@ -152,7 +152,7 @@ async fn an_error_of_the_inner_service_is_the_response_whatever_its_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_without_a_response_is_the_problem_that_stands_for_it() {
+async fn job_without_a_response_returns_its_problem() {
     for code in [409, 500, 502, 504] {
         for dialect in [Pending202, SeeOther] {
             let (server, _) = server(dialect, Problem(code), false);
@@ -164,7 +164,7 @@ async fn a_job_without_a_response_is_the_problem_that_stands_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_status_alias_says_why_there_is_no_response() {
+async fn status_alias_has_the_cause_of_a_failure() {
     for dialect in [Pending202, SeeOther] {
         let (server, _) = server(dialect, Problem(504), true);
         let error = failure(post(server).await);
@@ -174,7 +174,7 @@ async fn the_status_alias_says_why_there_is_no_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_canceled_is_the_monitor_not_the_status_alias() {
+async fn cancel_goes_to_the_monitor_not_its_alias() {
     let (server, log) = server(Pending202, Response(200), true);
     let layer = FollowAcceptedLayer::new().cancel_on_drop(seconds(5));
     let following = follow(&layer, server, request("POST", REPORTS));

@@ -1,4 +1,4 @@
-//! What goes wrong on the way.
+//! Tests failures of the request, the monitor and the result.
 
 use std::{error::Error, time::Duration};
 
@@ -26,7 +26,7 @@ fn succeeded() -> Reply {
     document(json!({ "status": "succeeded", "resourceLocation": "/jobs/1/result" }))
 }
 
-/// A body that begins well and breaks off.
+/// A body that fails after `text`.
 fn broken_off(text: &'static str) -> Content {
     let frames = [
         Ok(Frame::data(Bytes::from_static(text.as_bytes()))),
@@ -35,7 +35,7 @@ fn broken_off(text: &'static str) -> Content {
     StreamBody::new(stream::iter(frames)).boxed_unsync()
 }
 
-/// A body that begins well and never goes on.
+/// A body that stalls after `text`.
 fn stalled(text: &'static str) -> Content {
     use futures_util::StreamExt;
     let begin = Frame::data(Bytes::from_static(text.as_bytes()));
@@ -44,7 +44,7 @@ fn stalled(text: &'static str) -> Content {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polls_that_fail_are_put_again_and_the_request_never_is() {
+async fn failed_polls_are_retried_but_not_the_request() {
     let json = ("content-type", "application/json");
     let (server, log) = script([
         accepted(),
@@ -77,7 +77,7 @@ async fn polls_that_fail_are_put_again_and_the_request_never_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_when_to_come_again_is_obeyed_by_failures_too() {
+async fn failures_obey_retry_after() {
     let (server, log) = script([
         accepted(),
         reply(429).with("retry-after", "120"),
@@ -92,14 +92,14 @@ async fn a_server_that_says_when_to_come_again_is_obeyed_by_failures_too() {
     let gaps = log.gaps();
     assert_eq!(gaps[1], seconds(120));
     assert_eq!(gaps[2], Duration::from_millis(500));
-    // Third and fourth in a row.
+    // The third and fourth consecutive failures.
     assert!(gaps[3] >= seconds(2) && gaps[3] <= seconds(5), "{gaps:?}");
     assert!(gaps[4] >= seconds(4) && gaps[4] <= seconds(9), "{gaps:?}");
     assert_eq!(gaps[6], seconds(60));
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_failures_in_a_row_are_an_error_that_says_which() {
+async fn too_many_consecutive_failures_are_an_error() {
     let (server, log) = serve(|seen| match seen.method.as_str() {
         "POST" => accepted(),
         _ => broken("no route to host"),
@@ -116,7 +116,7 @@ async fn too_many_failures_in_a_row_are_an_error_that_says_which() {
         "no route to host"
     );
     assert_eq!(error.monitor(), "http://a.example/jobs/1");
-    assert_eq!(log.all().len(), 5, "the request, a poll, and three more");
+    assert_eq!(log.all().len(), 5, "the request, a poll and three retries");
 
     let (server, _) = serve(|seen| match seen.method.as_str() {
         "POST" => accepted(),
@@ -130,7 +130,7 @@ async fn too_many_failures_in_a_row_are_an_error_that_says_which() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_that_are_not_in_a_row_are_forgotten() {
+async fn failures_before_a_success_are_forgotten() {
     let (server, _) = script([
         accepted(),
         broken("reset"),
@@ -147,21 +147,18 @@ async fn failures_that_are_not_in_a_row_are_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_request_itself_is_the_services_own() {
+async fn request_error_keeps_the_clients_type() {
     let (server, log) = script([broken("connection refused")]);
     let error = post(server).await.expect_err("an error");
     assert_eq!(error.to_string(), "connection refused");
-    let error: Box<FollowError> = error.downcast().expect("the layer's error");
+    let error: Box<FollowError<Broken>> = error.downcast().expect("the layer's error");
     assert!(error.stopped().is_none(), "nothing was accepted");
-    let FollowError::Service(error) = *error else {
-        panic!("not the service's own");
-    };
-    assert!(error.is::<Broken>());
+    assert!(matches!(*error, FollowError::Service(Broken(_))));
     assert_eq!(log.all().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_the_request_itself_is_the_response() {
+async fn refusal_of_the_request_is_the_response() {
     for status in [429, 500, 503] {
         let (server, log) = script([reply(status).with("location", "/jobs/1")]);
         assert_eq!(post(server).await.expect("a response").status, status);
@@ -170,16 +167,16 @@ async fn a_refusal_of_the_request_itself_is_the_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_that_cannot_be_read_is_an_error_that_says_so() {
+async fn unexpected_monitor_status_is_an_error() {
     for status in [400, 401, 403, 404, 410, 500, 300] {
         let (server, _) = script([accepted(), reply(status)]);
         let error = failure(post(server).await);
-        assert!(matches!(error.reason(), Reason::Unreadable(found) if *found == status));
+        assert!(matches!(error.reason(), Reason::UnexpectedStatus(found) if *found == status));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn redirects_are_followed_and_bounded() {
+async fn redirects_are_followed_and_limited() {
     let (server, log) = script([
         accepted(),
         reply(307).with("location", "/eu/jobs/1"),
@@ -202,7 +199,7 @@ async fn redirects_are_followed_and_bounded() {
         [
             "/jobs/1",
             "/eu/jobs/1",
-            // That was for once, the other for good.
+            // The first redirect is temporary, the second permanent.
             "/jobs/1",
             "/us/jobs/1",
             "/us/jobs/1",
@@ -231,7 +228,7 @@ async fn redirects_are_followed_and_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_has_moved_for_good_is_asked_for_again_where_it_is() {
+async fn moved_result_is_retried_at_its_new_uri() {
     for (status, again) in [
         (301, "/store/1"),
         (308, "/store/1"),
@@ -250,18 +247,18 @@ async fn a_result_that_has_moved_for_good_is_asked_for_again_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_to_nowhere_is_an_error() {
+async fn redirect_to_an_invalid_uri_is_an_error() {
     let (server, _) = script([accepted(), reply(307).with("location", "http://no address")]);
     let error = failure(post(server).await);
-    assert!(matches!(error.reason(), Reason::NoAddress), "{error:?}");
+    assert!(matches!(error.reason(), Reason::InvalidUri), "{error:?}");
     let end = json!({ "status": "succeeded", "resourceLocation": "mailto:a@b" });
     let (server, _) = script([accepted(), document(end)]);
     let error = failure(post(server).await);
-    assert!(matches!(error.reason(), Reason::NoAddress), "{error:?}");
+    assert!(matches!(error.reason(), Reason::InvalidUri), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_are_bounded_and_results_are_not() {
+async fn documents_are_limited_and_results_are_not() {
     let large = || "x".repeat(1000);
     let (server, _) = script([
         accepted(),
@@ -274,7 +271,7 @@ async fn documents_are_bounded_and_results_are_not() {
         "{error:?}"
     );
 
-    // The answer of a monitor that might have sent either.
+    // This monitor may send a document or the result.
     let result = json!({ "text": large() });
     let (server, _) = script([
         reply(202).with("content-location", "/jobs/1"),
@@ -285,7 +282,7 @@ async fn documents_are_bounded_and_results_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_of_a_202_that_breaks_or_stalls_or_goes_on_does_not_matter() {
+async fn unreadable_body_of_the_202_is_ignored() {
     let json = ("content-type", "application/json");
     for body in [
         broken_off("{\"sta"),
@@ -304,7 +301,7 @@ async fn the_body_of_a_202_that_breaks_or_stalls_or_goes_on_does_not_matter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_of_a_202_that_is_handed_out_is_whole() {
+async fn body_of_a_returned_202_is_complete() {
     let json = ("content-type", "application/json");
     let large = format!("\"{}\"", "x".repeat(2000));
     let (server, _) = script([
@@ -327,14 +324,12 @@ async fn the_body_of_a_202_that_is_handed_out_is_whole() {
             .stream(broken_off("{")),
         reply(404),
     ]);
-    let error = post(server)
-        .await
-        .expect_err("it broke off before, and does so again");
+    let error = post(server).await.expect_err("the buffered error");
     assert_eq!(error.to_string(), "cut off");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_breaks_off_does_so_for_the_caller() {
+async fn result_body_error_reaches_the_caller() {
     let (server, _) = script([
         accepted(),
         succeeded(),
@@ -347,7 +342,7 @@ async fn a_result_that_breaks_off_does_so_for_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_is_put_off_is_asked_for_again() {
+async fn delayed_result_is_polled_again() {
     let (server, log) = script([
         accepted(),
         succeeded(),

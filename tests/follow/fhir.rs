@@ -1,5 +1,4 @@
-//! A server after FHIR's asynchronous pattern, as bulk export has it, and after its revision that
-//! redirects.
+//! Tests servers of FHIR's asynchronous pattern: bulk export, and its later version with redirects.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ fn kick_off() -> http::Request<Body> {
     request
 }
 
-/// An export that takes five minutes. A client that comes earlier than told is told off.
+/// A server whose export takes five minutes. It answers early polls with a 429.
 fn server(end: fn() -> Reply) -> (Server, Log) {
     let begun = Instant::now();
     serve(move |seen| {
@@ -49,7 +48,7 @@ fn outcome() -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_export_ends_with_its_manifest() {
+async fn export_returns_its_manifest() {
     let (server, log) = server(|| {
         let manifest = json!({ "transactionTime": "2026-11-23T00:00:00Z", "output": [] });
         reply(200)
@@ -64,11 +63,7 @@ async fn an_export_ends_with_its_manifest() {
     assert_eq!(answer.json()["output"], json!([]));
     assert!(answer.header("expires").is_some());
     let poll = log.last();
-    assert_eq!(
-        poll.header("prefer"),
-        None,
-        "a poll is no request to be answered later"
-    );
+    assert_eq!(poll.header("prefer"), None, "a poll must not ask for a 202");
     assert!(
         poll.header("accept")
             .is_some_and(|accept| accept.starts_with("application/json"))
@@ -76,7 +71,7 @@ async fn an_export_ends_with_its_manifest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_export_that_failed_ends_with_its_outcome() {
+async fn failed_export_returns_its_outcome() {
     let (server, _) = server(|| {
         reply(500)
             .with("content-type", "application/fhir+json")
@@ -91,7 +86,7 @@ async fn an_export_that_failed_ends_with_its_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resource_with_a_status_is_a_result_even_as_the_first_answer() {
+async fn first_response_with_a_resource_is_the_result() {
     let task = json!({ "resourceType": "Task", "status": "failed" });
     let (server, _) = script([
         reply(202).with("content-location", POLL),
@@ -105,7 +100,7 @@ async fn a_resource_with_a_status_is_a_result_even_as_the_first_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_redirects_when_done_gives_the_result_in_the_format_asked_for() {
+async fn redirected_result_has_the_requested_format() {
     let (server, log) = script([
         reply(202).with("content-location", POLL),
         reply(202)
@@ -123,7 +118,7 @@ async fn a_server_that_redirects_when_done_gives_the_result_in_the_format_asked_
     assert_eq!(
         answer.status,
         StatusCode::NOT_FOUND,
-        "as the call would have been answered"
+        "the status of a synchronous call"
     );
     assert_eq!(answer.json(), outcome());
     let fetch = log.last();
@@ -133,7 +128,7 @@ async fn a_server_that_redirects_when_done_gives_the_result_in_the_format_asked_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wish_to_cancel_goes_to_the_content_location() {
+async fn cancel_goes_to_the_content_location() {
     let (server, log) = serve(|seen| match seen.method.as_str() {
         "DELETE" => reply(202),
         _ => reply(202)
@@ -154,7 +149,7 @@ async fn the_wish_to_cancel_goes_to_the_content_location() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_export_longer_than_its_client_waits_is_left_running() {
+async fn timed_out_export_is_left_running() {
     let (server, log) = server(|| reply(200));
     let layer = FollowAcceptedLayer::new().timeout(seconds(250));
     let begun = Instant::now();

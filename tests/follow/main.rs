@@ -1,5 +1,5 @@
-//! The following layer as a caller sees it, in front of servers of many kinds: this crate's own, and
-//! others written by hand from what their authors published.
+//! Tests the following layer against servers of many conventions: this crate's own, and others
+//! written by hand from published specifications.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! A service after OData 4.01, §11.6.
+//! Tests a service of OData 4.01 (§11.6).
 
 use http::StatusCode;
 use serde_json::json;
@@ -7,8 +7,9 @@ use tower_accepted::follow::FollowAcceptedLayer;
 
 use crate::support::*;
 
-/// A service whose request takes five seconds. Each pending answer names another monitor. Asked for
-/// `application/http`, as clients of OData 4.0 may, it wraps the result.
+/// A service whose request takes 5 s. Each pending response names another monitor.
+///
+/// It wraps the result if the client accepts `application/http`, as clients of OData 4.0 may.
 fn service(result: &'static str) -> (Server, Log) {
     let begun = Instant::now();
     serve(move |seen| {
@@ -45,13 +46,13 @@ fn order() -> http::Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_result_comes_unwrapped_with_its_own_status() {
+async fn result_is_unwrapped_and_has_its_own_status() {
     for (result, status) in [
         ("200", StatusCode::OK),
         ("201", StatusCode::CREATED),
         ("404", StatusCode::NOT_FOUND),
         ("503", StatusCode::SERVICE_UNAVAILABLE),
-        // Not a status: that of the message stands.
+        // Not a final status, so that of the message counts.
         ("100", StatusCode::OK),
         ("none", StatusCode::OK),
     ] {
@@ -71,7 +72,7 @@ async fn the_result_comes_unwrapped_with_its_own_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_answer_says_where_to_ask_next() {
+async fn each_response_may_move_the_monitor() {
     let (server, log) = service("200");
     let layer = FollowAcceptedLayer::new();
     follow(&layer, server, order()).await.expect("a response");
@@ -84,7 +85,7 @@ async fn each_answer_says_where_to_ask_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_waits_for_is_canceled_at_its_monitor() {
+async fn dropped_request_is_canceled_at_its_monitor() {
     let (server, log) = service("200");
     let layer = FollowAcceptedLayer::new().cancel_on_drop(seconds(5));
     let following = follow(&layer, server, order());

@@ -1,4 +1,4 @@
-//! Where a 202 can send a client, and with what.
+//! Tests which origins a 202 can lead to, and which headers are sent there.
 
 use http::{HeaderName, header};
 use serde_json::json;
@@ -30,7 +30,7 @@ fn succeeded(result: &str) -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_on_another_origin_leaves_the_202_as_it_is() {
+async fn monitor_on_another_origin_is_not_polled() {
     for other in [
         METADATA,
         "//169.254.169.254/latest/meta-data",
@@ -53,7 +53,7 @@ async fn a_monitor_on_another_origin_leaves_the_202_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_that_may_be_asked_is_taken_though_one_before_it_may_not() {
+async fn first_monitor_on_an_allowed_origin_is_used() {
     let (server, log) = script([
         reply(202)
             .with("operation-location", "https://public.example/jobs/1")
@@ -68,7 +68,7 @@ async fn a_monitor_that_may_be_asked_is_taken_though_one_before_it_may_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn later_steps_to_another_origin_are_errors_and_not_taken() {
+async fn later_steps_to_another_origin_are_errors() {
     let accepted = || reply(202).with("operation-location", "/jobs/1");
     let running = || document(json!({ "status": "running" }));
     for replies in [
@@ -101,14 +101,14 @@ async fn later_steps_to_another_origin_are_errors_and_not_taken() {
         );
         assert!(
             !error.to_string().contains("169"),
-            "an address is not for display"
+            "errors must not display URIs"
         );
         assert_eq!(log.all().len(), requests);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_go_along_to_the_same_origin() {
+async fn credentials_are_sent_to_the_same_origin() {
     let (server, log) = script([
         reply(202).with("operation-location", "HTTPS://A.example:443/jobs/1"),
         succeeded("/r"),
@@ -129,10 +129,10 @@ async fn credentials_go_along_to_the_same_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn across_origins_only_what_is_on_the_list_goes_along() {
+async fn other_origins_get_only_shared_headers() {
     let (server, log) = script([
         reply(202).with("operation-location", "https://jobs.example/1"),
-        // From there, not even the first origin is given what was meant for it.
+        // Another origin named this URI, so credentials are not sent to the first one either.
         succeeded("https://a.example/r"),
         reply(200),
     ]);
@@ -152,7 +152,7 @@ async fn across_origins_only_what_is_on_the_list_goes_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_on_a_store_that_is_allowed_is_fetched_without_credentials() {
+async fn result_on_an_allowed_origin_needs_no_credentials() {
     let (server, log) = script([
         reply(202).with("operation-location", "/jobs/1"),
         succeeded("/r"),
@@ -174,7 +174,7 @@ async fn a_result_on_a_store_that_is_allowed_is_fetched_without_credentials() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_downgrade_is_refused_though_its_origin_is_allowed() {
+async fn downgrade_to_an_allowed_origin_is_refused() {
     let (server, _) = script([
         reply(202).with("operation-location", "/jobs/1"),
         succeeded("http://store.example/r"),
@@ -194,11 +194,11 @@ async fn a_downgrade_is_refused_though_its_origin_is_allowed() {
     let request = with_credentials("http://a.example/reports");
     follow(&layer, server, request)
         .await
-        .expect("from http it is none");
+        .expect("from http it is not a downgrade");
 }
 
 #[test]
-fn only_an_origin_can_be_allowed() {
+fn allow_origin_panics_unless_given_an_origin() {
     for origin in [
         "https://a.example/path",
         "https://a.example?query",

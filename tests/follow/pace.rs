@@ -1,4 +1,4 @@
-//! When a monitor is asked, and whether it is asked to wait.
+//! Tests the times of polls and the use of `Prefer: wait`.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn retry_after_is_obeyed_to_the_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_server_is_asked_without_a_pause() {
+async fn polls_are_never_sent_without_a_pause() {
     let date = "Mon, 23 Nov 2026 13:40:00 GMT";
     let (server, log) = script([
         accepted().with("retry-after", "0"),
@@ -60,7 +60,7 @@ async fn no_server_is_asked_without_a_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nothing_is_said_pauses_double_with_jitter() {
+async fn pauses_double_with_jitter_by_default() {
     let polls = 10;
     let replies = (0..polls).map(|_| running());
     let replies = [accepted()].into_iter().chain(replies).chain([succeeded()]);
@@ -71,7 +71,7 @@ async fn where_nothing_is_said_pauses_double_with_jitter() {
     assert_eq!(gaps.len(), polls + 1);
     for gap in &gaps {
         let gap = gap.as_secs_f64();
-        // A timer's resolution is a millisecond.
+        // Timers have a resolution of 1 ms.
         assert!(gap >= longest / 2.0 && gap <= longest + 0.002, "{gaps:?}");
         longest = (longest * 2.0).min(30.0);
     }
@@ -80,7 +80,7 @@ async fn where_nothing_is_said_pauses_double_with_jitter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_server_that_shows_it_reads_prefer_is_asked_to_wait() {
+async fn wait_is_sent_only_to_servers_that_read_prefer() {
     let (server, log) = script([
         accepted(),
         running(),
@@ -102,7 +102,7 @@ async fn only_a_server_that_shows_it_reads_prefer_is_asked_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_want_to_wait_does_not_ask_for_it() {
+async fn zero_wait_disables_prefer() {
     let (server, log) = script([accepted().with("vary", "Prefer"), succeeded()]);
     let layer = FollowAcceptedLayer::new().wait(Duration::ZERO);
     follow(&layer, server, request("POST", REPORTS))
@@ -112,7 +112,7 @@ async fn a_client_that_does_not_want_to_wait_does_not_ask_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_server_is_asked_to_wait_past_the_deadline() {
+async fn wait_ends_before_the_deadline() {
     let (server, log) = script([
         accepted()
             .with("preference-applied", "respond-async")
@@ -127,12 +127,12 @@ async fn no_server_is_asked_to_wait_past_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cuts_waiting_answers_off_does_not_cut_off_the_job() {
+async fn wait_shrinks_until_a_gateway_permits_it() {
     let begun = Instant::now();
     let (server, _) = serve(
         move |seen| match (seen.method.as_str(), seen.header("prefer")) {
             ("POST", _) => accepted().with("vary", "Prefer"),
-            // A gateway with a patience of ten seconds.
+            // A gateway with a time-out of 10 s.
             (_, Some("wait=30" | "wait=15")) => reply(504).after(seconds(10)),
             (_, Some("wait=7")) if begun.elapsed() < seconds(300) => running().after(seconds(7)),
             (_, Some("wait=7")) => succeeded(),
@@ -146,7 +146,7 @@ async fn what_cuts_waiting_answers_off_does_not_cut_off_the_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_that_a_server_is_asked_to_wait_is_not_held_against_it() {
+async fn wait_extends_the_answer_timeout() {
     let (server, log) = script([
         accepted().with("vary", "Prefer"),
         succeeded().after(seconds(29)),
@@ -159,12 +159,12 @@ async fn the_time_that_a_server_is_asked_to_wait_is_not_held_against_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_that_an_answer_was_held_counts_as_pause() {
+async fn held_response_shortens_the_next_pause() {
     let (server, log) = script([
         accepted().with("vary", "Prefer").with("retry-after", "4"),
-        // Held for as long as it was asked to: asked again at once.
+        // Held for the whole wait, so the next poll follows at once.
         running().with("retry-after", "10").after(seconds(30)),
-        // Held for less than it says.
+        // Held for less than `Retry-After`.
         running().with("retry-after", "10").after(seconds(3)),
         // Not held.
         running().with("retry-after", "10"),
@@ -179,12 +179,12 @@ async fn time_that_an_answer_was_held_counts_as_pause() {
     assert_eq!(
         begun.elapsed(),
         seconds(66),
-        "the end is learned when it comes"
+        "the end is reported when it happens"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_slow_of_itself_does_not_shorten_the_pause() {
+async fn slow_response_does_not_shorten_the_pause() {
     let (server, log) = script([
         accepted(),
         running().with("retry-after", "10").after(seconds(8)),
@@ -195,7 +195,7 @@ async fn an_answer_slow_of_itself_does_not_shorten_the_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_watches_is_told_of_each_change_while_the_server_waits() {
+async fn observer_gets_each_change_while_polls_are_held() {
     let document = |percent: u8| {
         running()
             .json(json!({ "status": "running", "percentComplete": percent }))
@@ -223,15 +223,15 @@ async fn whoever_watches_is_told_of_each_change_while_the_server_waits() {
         .collect();
     let tag = |percent: u8| Some(format!("\"{percent}\""));
     assert_eq!(conditions, [None, None, tag(10), tag(20), tag(20), tag(30)]);
-    let mut heard = Vec::new();
+    let mut seen = Vec::new();
     while let Ok(percent) = updates.try_recv() {
-        heard.push(percent);
+        seen.push(percent);
     }
-    assert_eq!(heard, [None, Some(10.0), Some(20.0), Some(30.0), None]);
+    assert_eq!(seen, [None, Some(10.0), Some(20.0), Some(30.0), None]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tag_of_one_monitor_is_not_shown_to_another() {
+async fn entity_tag_is_not_sent_to_another_monitor() {
     let (server, log) = script([
         accepted().with("vary", "Prefer"),
         running()
@@ -251,7 +251,7 @@ async fn the_tag_of_one_monitor_is_not_shown_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_watches_only_the_end_is_waited_for() {
+async fn polls_are_unconditional_without_an_observer() {
     let (server, log) = script([
         accepted().with("vary", "Prefer"),
         running().with("etag", "\"1\""),
@@ -266,7 +266,7 @@ async fn where_nobody_watches_only_the_end_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polls_are_bounded() {
+async fn polls_are_limited() {
     let (server, log) = serve(|seen| match seen.method.as_str() {
         "POST" => accepted(),
         _ => running().with("retry-after", "1"),
@@ -285,7 +285,7 @@ async fn polls_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_poll_that_is_allowed_may_lead_to_the_result() {
+async fn last_poll_may_lead_to_the_result() {
     let end = json!({ "status": "succeeded", "resourceLocation": "/r" });
     let (server, _) = script([accepted(), running(), document(end), reply(201)]);
     let layer = FollowAcceptedLayer::new().max_polls(2);
@@ -294,7 +294,7 @@ async fn the_last_poll_that_is_allowed_may_lead_to_the_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_is_bounded_in_every_phase() {
+async fn timeout_applies_in_every_phase() {
     let end = || document(json!({ "status": "succeeded", "resourceLocation": "/r" }));
     let never = Duration::from_secs(1_000_000);
     for replies in [
@@ -320,7 +320,7 @@ async fn time_is_bounded_in_every_phase() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_may_be_given_all_the_time_there_is() {
+async fn timeout_can_be_disabled() {
     let (server, _) = script([accepted().with("retry-after", "100000"), succeeded()]);
     let layer = FollowAcceptedLayer::new().timeout(None);
     let begun = Instant::now();
@@ -331,7 +331,7 @@ async fn a_job_may_be_given_all_the_time_there_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_original_request_takes_the_time_it_takes() {
+async fn timeout_excludes_the_original_request() {
     let (server, _) = script([reply(202).after(seconds(5000))]);
     let answer = post(server).await.expect("a response");
     assert_eq!(answer.extension(), Some(NotFollowed::NoMonitor));

@@ -1,4 +1,4 @@
-//! The layer as a tower service.
+//! Tests the layer as a tower service, among other layers and clients.
 
 use std::task::{Context, Poll};
 
@@ -15,8 +15,9 @@ use tower_test::mock;
 
 use crate::support::*;
 
-/// Panics where it is called without having been ready, and clones itself unready, as services with
-/// limits do.
+/// A service that panics if it is called before it is ready.
+///
+/// Its clones are not ready, as those of services with limits.
 struct Strict {
     inner: Server,
     is_ready: bool,
@@ -45,14 +46,14 @@ impl Service<Request<Body>> for Strict {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         assert!(
             std::mem::take(&mut self.is_ready),
-            "called without having been ready"
+            "called before it was ready"
         );
         self.inner.call(request)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_call_of_the_inner_service_is_one_that_was_ready() {
+async fn inner_service_is_called_only_when_ready() {
     let (inner, log) = script([
         reply(202).with("operation-location", "/jobs/1"),
         document(json!({ "status": "running" })),
@@ -73,7 +74,7 @@ async fn every_call_of_the_inner_service_is_one_that_was_ready() {
 }
 
 #[tokio::test]
-async fn it_is_ready_when_the_inner_service_is() {
+async fn layer_is_ready_when_the_inner_service_is() {
     let (inner, mut handle) = mock::pair::<Request<Body>, Response<Content>>();
     handle.allow(0);
     let mut client = mock::Spawn::new(FollowAcceptedLayer::new().layer(inner));
@@ -85,7 +86,7 @@ async fn it_is_ready_when_the_inner_service_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_is_no_202_passes_through_as_it_is() {
+async fn response_other_than_202_is_unchanged() {
     for status in [200, 201, 204, 303, 404, 500] {
         let (server, log) = script([reply(status)
             .with("operation-location", "/x")
@@ -102,7 +103,7 @@ async fn a_response_that_is_no_202_passes_through_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_202_to_a_head_is_left_alone() {
+async fn response_202_to_head_is_unchanged() {
     let (server, log) = script([reply(202).with("operation-location", "/jobs/1")]);
     let answer = follow(
         &FollowAcceptedLayer::new(),
@@ -115,7 +116,7 @@ async fn a_202_to_a_head_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_request_goes_out_as_it_was() {
+async fn original_request_is_unchanged() {
     let (server, log) = script([reply(200)]);
     let mut request = request("POST", REPORTS);
     for name in ["prefer", "if-match", "content-type", "x-any"] {
@@ -132,7 +133,7 @@ async fn the_request_goes_out_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stands_among_other_layers() {
+async fn layer_composes_with_other_layers() {
     let (server, _) = script([
         reply(202).with("operation-location", "/jobs/1"),
         document(json!({ "status": "running" })),
@@ -142,6 +143,7 @@ async fn it_stands_among_other_layers() {
     let client = ServiceBuilder::new()
         .buffer(8)
         .concurrency_limit(1)
+        .map_err(FollowError::into_boxed)
         .layer(FollowAcceptedLayer::new())
         .timeout(seconds(60))
         .concurrency_limit(1)
@@ -160,7 +162,7 @@ async fn it_stands_among_other_layers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_future_can_be_spawned() {
+async fn response_future_can_be_spawned() {
     let (server, _) = script([reply(200).body("the report")]);
     let client = ServiceBuilder::new()
         .layer(FollowAcceptedLayer::new())
@@ -171,7 +173,7 @@ async fn its_future_can_be_spawned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_errors_of_the_service_and_of_the_layer_are_told_apart() {
+async fn service_and_layer_errors_are_distinct() {
     let (server, _) = script([
         broken("refused"),
         reply(202).with("operation-location", "/jobs/1"),
@@ -184,7 +186,7 @@ async fn the_errors_of_the_service_and_of_the_layer_are_told_apart() {
         .await
         .expect_err("refused");
     assert!(
-        matches!(&error, FollowError::Service(error) if error.is::<Broken>()),
+        matches!(&error, FollowError::Service(Broken(_))),
         "{error:?}"
     );
     let error = client
@@ -195,7 +197,7 @@ async fn the_errors_of_the_service_and_of_the_layer_are_told_apart() {
 }
 
 #[tokio::test]
-async fn reqwest_is_a_client_too() {
+async fn reqwest_works_as_the_client() {
     let accepted = [("operation-location", "/jobs/1"), ("retry-after", "0")];
     let ended = json!({ "status": "succeeded", "resourceLocation": "/reports/1" });
     let app = Router::new()

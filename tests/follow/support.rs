@@ -1,4 +1,4 @@
-//! Servers to be followed, and what a client sent them.
+//! Scripted servers, and a log of the requests they received.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ pub(crate) type Body = Full<Bytes>;
 pub(crate) type Content = UnsyncBoxBody<Bytes, Broken>;
 pub(crate) type Server = BoxCloneService<Request<Body>, Response<Content>, Broken>;
 
-/// A connection's end before its time.
+/// A transport error.
 #[derive(Debug)]
 pub(crate) struct Broken(pub(crate) &'static str);
 
@@ -32,7 +32,7 @@ impl fmt::Display for Broken {
 
 impl Error for Broken {}
 
-/// A request that a server got.
+/// A request that a server received.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) method: Method,
@@ -49,13 +49,13 @@ impl Seen {
         Some(value.to_str().expect("text"))
     }
 
-    /// The method and the path: what most servers here go by.
+    /// Returns the method and the path. Most servers here match on these.
     pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.uri.path())
     }
 }
 
-/// All requests that a server got, in order.
+/// All requests that a server received, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<Seen>>>);
 
@@ -75,7 +75,7 @@ impl Log {
         self.all().iter().map(line).collect()
     }
 
-    /// How far apart the requests came in.
+    /// Returns the times between consecutive requests.
     pub(crate) fn gaps(&self) -> Vec<Duration> {
         let gap = |pair: &[Seen]| pair[1].at - pair[0].at;
         self.all().windows(2).map(gap).collect()
@@ -86,7 +86,7 @@ impl Log {
     }
 }
 
-/// What a server does with a request.
+/// A server's response to one request, or a transport error.
 pub(crate) struct Reply {
     response: Result<Response<Content>, Broken>,
     after: Duration,
@@ -101,7 +101,7 @@ pub(crate) fn reply(status: u16) -> Reply {
     }
 }
 
-/// The connection breaks.
+/// Returns a transport error.
 pub(crate) fn broken(why: &'static str) -> Reply {
     Reply {
         response: Err(Broken(why)),
@@ -109,7 +109,7 @@ pub(crate) fn broken(why: &'static str) -> Reply {
     }
 }
 
-/// A status document, under 200.
+/// Returns a 200 with a status document.
 pub(crate) fn document(document: Value) -> Reply {
     reply(200).json(document)
 }
@@ -142,7 +142,7 @@ impl Reply {
             .body(json.to_string())
     }
 
-    /// So long after the request.
+    /// Delays the response.
     pub(crate) fn after(mut self, delay: Duration) -> Self {
         self.after = delay;
         self
@@ -155,7 +155,7 @@ pub(crate) fn content(body: impl Into<Bytes>) -> Content {
         .boxed_unsync()
 }
 
-/// A server that decides by the request, and keeps a log.
+/// Creates a server that answers with `decide` and logs its requests.
 pub(crate) fn serve(decide: impl Fn(&Seen) -> Reply + Clone + Send + 'static) -> (Server, Log) {
     let log = Log::default();
     let server = service_fn({
@@ -182,8 +182,9 @@ pub(crate) fn serve(decide: impl Fn(&Seen) -> Reply + Clone + Send + 'static) ->
     (BoxCloneService::new(server), log)
 }
 
-/// A server that gives these replies one after the other, whatever it is asked, and panics when it
-/// is asked once more.
+/// Creates a server that returns these replies in order, whatever the request.
+///
+/// Panics if there is a request too many.
 pub(crate) fn script(replies: impl IntoIterator<Item = Reply>) -> (Server, Log) {
     let replies: VecDeque<_> = replies.into_iter().collect();
     let replies = Arc::new(Mutex::new(replies));
@@ -194,7 +195,7 @@ pub(crate) fn script(replies: impl IntoIterator<Item = Reply>) -> (Server, Log) 
     })
 }
 
-/// An answer whose body has been read.
+/// A response whose body has been read.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -239,7 +240,7 @@ pub(crate) async fn follow<S, R>(
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<BoxError> + Send,
+    S::Error: Error + Send + Sync + 'static,
     R: http_body::Body + Send + 'static,
     R::Error: Into<BoxError> + Send,
 {
@@ -255,12 +256,12 @@ where
     })
 }
 
-/// A POST to `/reports`, through the layer as it is by default.
+/// Sends a POST to `/reports` through the layer with its default settings.
 pub(crate) async fn post<S, R>(server: S) -> Result<Answer, BoxError>
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<BoxError> + Send,
+    S::Error: Error + Send + Sync + 'static,
     R: http_body::Body + Send + 'static,
     R::Error: Into<BoxError> + Send,
 {
@@ -272,10 +273,13 @@ where
     .await
 }
 
-/// Why a job that was accepted could not be followed.
+/// Returns the error of an accepted request. Panics on any other result.
 pub(crate) fn failure(followed: Result<Answer, BoxError>) -> Box<Stopped> {
     let error = followed.expect_err("an error");
-    match *error.downcast().expect("the layer's error") {
+    match *error
+        .downcast::<FollowError<Broken>>()
+        .expect("the layer's error")
+    {
         FollowError::Stopped(stopped) => stopped,
         FollowError::Service(error) => panic!("not accepted: {error}"),
     }

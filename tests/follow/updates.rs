@@ -1,4 +1,4 @@
-//! Who hears what of a job.
+//! Tests the updates that observers receive.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,23 +7,24 @@ use tower_accepted::follow::{FollowAcceptedLayer, Observer, Update};
 
 use crate::support::*;
 
-type Heard = Arc<Mutex<Vec<Update>>>;
+type Updates = Arc<Mutex<Vec<Update>>>;
 
-fn listener() -> (Heard, impl Fn(Update) + Send + Sync + 'static) {
-    let heard = Heard::default();
-    let hearing = heard.clone();
-    let hear = move |update| hearing.lock().expect("no panic").push(update);
-    (heard, hear)
+/// Returns the updates that the callback has received.
+fn recorder() -> (Updates, impl Fn(Update) + Send + Sync + 'static) {
+    let updates = Updates::default();
+    let recorded = updates.clone();
+    let record = move |update| recorded.lock().expect("no panic").push(update);
+    (updates, record)
 }
 
-fn told(heard: &Heard) -> Vec<(u32, Option<f64>, Option<String>)> {
-    let heard = heard.lock().expect("no panic");
-    let tell = |update: &Update| (update.polls, update.percent, update.message.clone());
-    heard.iter().map(tell).collect()
+fn summaries(updates: &Updates) -> Vec<(u32, Option<f64>, Option<String>)> {
+    let updates = updates.lock().expect("no panic");
+    let summary = |update: &Update| (update.polls, update.percent, update.message.clone());
+    updates.iter().map(summary).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_look_is_told_with_what_the_server_says() {
+async fn each_poll_sends_an_update() {
     let (server, _) = script([
         reply(202)
             .with("operation-location", "/jobs/1")
@@ -33,14 +34,14 @@ async fn every_look_is_told_with_what_the_server_says() {
         document(json!({ "status": "running", "percentComplete": 800, "message": "page 4" })),
         document(json!({ "status": "succeeded" })),
     ]);
-    let (heard, hear) = listener();
-    let layer = FollowAcceptedLayer::new().on_update(hear);
+    let (updates, record) = recorder();
+    let layer = FollowAcceptedLayer::new().on_update(record);
     follow(&layer, server, request("POST", REPORTS))
         .await
         .expect("a response");
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(
-        told(&heard),
+        summaries(&updates),
         [
             (0, None, text("in line")),
             (1, Some(12.5), None),
@@ -48,32 +49,32 @@ async fn every_look_is_told_with_what_the_server_says() {
             (4, None, None),
         ]
     );
-    let heard = heard.lock().expect("no panic");
-    let document = heard[1].document.as_ref().expect("a document");
+    let updates = updates.lock().expect("no panic");
+    let document = updates[1].document.as_ref().expect("a document");
     assert_eq!(document.get("queue"), Some(&json!("fast")));
     assert!(
-        heard
+        updates
             .iter()
             .all(|update| update.monitor == "http://a.example/jobs/1")
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn x_progress_is_told_where_there_is_no_document() {
+async fn x_progress_replaces_a_missing_document() {
     let (server, _) = script([
         reply(202).with("content-location", "/jobs/1"),
         reply(202).with("x-progress", "30% of patients"),
         reply(202).with("x-progress", "almost there"),
         reply(200),
     ]);
-    let (heard, hear) = listener();
-    let layer = FollowAcceptedLayer::new().on_update(hear);
+    let (updates, record) = recorder();
+    let layer = FollowAcceptedLayer::new().on_update(record);
     follow(&layer, server, request("POST", REPORTS))
         .await
         .expect("a response");
     let text = |text: &str| Some(text.to_owned());
     assert_eq!(
-        told(&heard),
+        summaries(&updates),
         [
             (0, None, None),
             (1, Some(30.0), text("of patients")),
@@ -83,18 +84,18 @@ async fn x_progress_is_told_where_there_is_no_document() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_requests_observer_takes_the_place_of_the_layers() {
+async fn request_observer_replaces_the_layers() {
     let (server, _) = script([
         reply(202).with("content-location", "/jobs/1"),
         reply(200),
         reply(202).with("content-location", "/jobs/2"),
         reply(200),
     ]);
-    let (of_all, hear) = listener();
-    let layer = FollowAcceptedLayer::new().on_update(hear);
-    let (of_one, hear) = listener();
+    let (of_all, record) = recorder();
+    let layer = FollowAcceptedLayer::new().on_update(record);
+    let (of_one, record) = recorder();
     let mut request = request("POST", REPORTS);
-    request.extensions_mut().insert(Observer::new(hear));
+    request.extensions_mut().insert(Observer::new(record));
     follow(&layer, server.clone(), request)
         .await
         .expect("a response");

@@ -1,55 +1,57 @@
+//! Builds follow-up requests from the original request.
+
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::origin::Target;
 use crate::protocol::{IDEMPOTENCY_KEY, PREFER, strip_hop_by_hop};
 
-/// What is said of the one original request, and not true of the questions that follow it, besides
-/// all of `Content-*` and of `If-*`.
-const ONCE: [HeaderName; 9] = [
+/// The fields that apply to the original request alone, besides `Content-*` and `If-*`.
+const SINGLE_USE: [HeaderName; 9] = [
     header::ACCEPT,
     header::EXPECT,
     header::RANGE,
     header::TRAILER,
     IDEMPOTENCY_KEY,
     PREFER,
-    // A POST that stands for another method: the questions are GETs, and stay so.
+    // These replace the method of a POST. Follow-up requests must stay GETs.
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-method-override"),
 ];
 
-/// What a monitor is asked for: its document rather than a page or a stream of events, and the
-/// result as it is where the monitor hands that out. `application/http` is not among it, so that an
-/// OData service sends the result unwrapped (OData 4.01 §11.6).
-const OF_A_MONITOR: HeaderValue = HeaderValue::from_static("application/json, */*;q=0.5");
+/// Prefers the status document to a page or a stream of events, and allows any result.
+///
+/// It leaves out `application/http`, so an OData service sends the result unwrapped (OData 4.01
+/// §11.6).
+const ACCEPT_MONITOR: HeaderValue = HeaderValue::from_static("application/json, */*;q=0.5");
 
-/// What of the original request goes along with those that follow it.
+/// The parts of the original request that follow-up requests repeat.
 #[derive(Debug)]
-pub(super) struct Carried {
+pub(super) struct RequestTemplate {
     version: Version,
     headers: HeaderMap,
-    /// What the original request asked for: it asks for the result so, too.
+    /// The original `Accept`, sent with the request for the result.
     accept: Vec<HeaderValue>,
     extensions: Extensions,
-    /// What goes along to other origins.
+    /// The headers that are sent to other origins.
     shared: Vec<HeaderName>,
 }
 
-impl Carried {
-    pub(super) fn of<B>(request: &Request<B>, shared: &[HeaderName]) -> Self {
+impl RequestTemplate {
+    pub(super) fn new<B>(request: &Request<B>, shared: &[HeaderName]) -> Self {
         let accept = request.headers().get_all(header::ACCEPT);
         let accept = accept.into_iter().cloned().collect();
         let mut headers = request.headers().clone();
         strip_hop_by_hop(&mut headers);
-        let once: Vec<_> = headers
+        let single_use: Vec<_> = headers
             .keys()
             .filter(|name| {
                 let text = name.as_str();
-                ONCE.contains(name) || text.starts_with("content-") || text.starts_with("if-")
+                SINGLE_USE.contains(name) || text.starts_with("content-") || text.starts_with("if-")
             })
             .cloned()
             .collect();
-        for name in once {
+        for name in single_use {
             headers.remove(name);
         }
         Self {
@@ -61,14 +63,14 @@ impl Carried {
         }
     }
 
-    /// A question for the monitor.
+    /// Returns a request for the job's status.
     pub(super) fn poll<B: Default>(&self, target: &Target) -> Request<B> {
         let mut request = self.request(Method::GET, target);
-        request.headers_mut().insert(header::ACCEPT, OF_A_MONITOR);
+        request.headers_mut().insert(header::ACCEPT, ACCEPT_MONITOR);
         request
     }
 
-    /// A question for the result.
+    /// Returns a request for the job's result.
     pub(super) fn fetch<B: Default>(&self, target: &Target) -> Request<B> {
         let mut request = self.request(Method::GET, target);
         if target.is_home || self.shared.contains(&header::ACCEPT) {
@@ -79,7 +81,7 @@ impl Carried {
         request
     }
 
-    /// The wish that nothing more be done.
+    /// Returns a request that cancels the job.
     pub(super) fn cancel<B: Default>(&self, target: &Target) -> Request<B> {
         self.request(Method::DELETE, target)
     }
@@ -93,7 +95,7 @@ impl Carried {
             *request.headers_mut() = self.headers.clone();
             *request.extensions_mut() = self.extensions.clone();
         } else {
-            // Another host's name would make the request one for the first origin again.
+            // `Host` would send the request back to the first origin.
             for name in self.shared.iter().filter(|&name| name != header::HOST) {
                 for value in self.headers.get_all(name) {
                     request.headers_mut().append(name, value.clone());
@@ -147,19 +149,19 @@ mod tests {
     }
 
     #[test]
-    fn at_home_all_goes_along_but_what_was_said_of_the_original_request_alone() {
-        let carried = Carried::of(&original(), &[]);
+    fn home_gets_all_but_single_use_headers() {
+        let template = RequestTemplate::new(&original(), &[]);
         let home = target("http://a/jobs/1", true);
-        let poll: Request<()> = carried.poll(&home);
+        let poll: Request<()> = template.poll(&home);
         assert_eq!(
             names(&poll),
             ["accept", "authorization", "cookie", "host", "x-tenant"]
         );
         assert_eq!(poll.headers()["accept"], "application/json, */*;q=0.5");
         assert_eq!(poll.extensions().get::<u32>(), Some(&7));
-        let fetch: Request<()> = carried.fetch(&home);
+        let fetch: Request<()> = template.fetch(&home);
         assert_eq!(fetch.headers()["accept"], "1");
-        let cancel: Request<()> = carried.cancel(&home);
+        let cancel: Request<()> = template.cancel(&home);
         assert_eq!(cancel.method(), Method::DELETE);
         assert_eq!(
             names(&cancel),
@@ -168,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_only_what_is_on_the_list_goes_along() {
+    fn other_origins_get_shared_headers_only() {
         let shared = [HeaderName::from_static("x-tenant"), header::HOST, PREFER];
-        let carried = Carried::of(&original(), &shared);
+        let template = RequestTemplate::new(&original(), &shared);
         let away = target("http://b/jobs/1", false);
-        let fetch: Request<()> = carried.fetch(&away);
+        let fetch: Request<()> = template.fetch(&away);
         assert_eq!(names(&fetch), ["x-tenant"]);
         assert!(fetch.extensions().get::<u32>().is_none());
-        let poll: Request<()> = carried.poll(&away);
+        let poll: Request<()> = template.poll(&away);
         assert_eq!(names(&poll), ["accept", "x-tenant"]);
     }
 }

@@ -1,0 +1,421 @@
+//! Follows one 202 to the response of its job.
+
+use std::{marker::PhantomData, time::Duration};
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body::Body;
+use tokio::time::{sleep, timeout};
+use tower_service::Service;
+
+use super::{
+    Followed, NotFollowed, Observer, Reason, StatusDocument, Stopped, Update,
+    body::{Buffered, FollowResponse},
+    cancel::CancelOnDrop,
+    deadline::Deadline,
+    document::{DocumentState, is_json},
+    interpret::{MonitorStyle, PollOutcome, async_result, reads_prefer},
+    links::{self, MonitorField, location},
+    monitor::MonitorState,
+    origin::{OriginPolicy, Target},
+    original::OriginalRequest,
+    poll::{PollError, PollResponse, Poller},
+    retry_after::retry_after,
+    schedule::PollSchedule,
+    template::RequestTemplate,
+};
+use crate::protocol::BoxError;
+
+/// A 202 that is being followed.
+pub(super) struct Follower<S, B, R: Body> {
+    poller: Poller<S, B>,
+    origins: OriginPolicy,
+    method: Method,
+    /// The URI of the original request.
+    home: Target,
+    observer: Option<Observer>,
+    /// The 202, until its monitor has proved to be one. Until then the caller may get it back.
+    accepted: Option<FollowResponse<R>>,
+    /// The 202's `Location`, unless that is the monitor.
+    location: Option<String>,
+    monitor: MonitorState,
+    /// The last status document.
+    document: Option<StatusDocument>,
+    polls: u32,
+    schedule: PollSchedule,
+    cancel: CancelOnDrop,
+}
+
+/// The resource that the client requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Monitor,
+    Result,
+}
+
+/// The next request, and the URI that its redirects started from.
+struct Destination {
+    goal: Goal,
+    start: Target,
+    at: Target,
+    redirects: u32,
+}
+
+impl Destination {
+    fn new(goal: Goal, start: Target) -> Self {
+        Self {
+            goal,
+            at: start.clone(),
+            start,
+            redirects: 0,
+        }
+    }
+
+    /// Returns to the URI before any temporary redirects.
+    fn restart(&mut self) {
+        self.at = self.start.clone();
+        self.redirects = 0;
+    }
+}
+
+impl<S, B, R: Body> Follower<S, B, R> {
+    /// Prepares to follow a 202. Returns the 202 if it names no monitor.
+    pub(super) fn new(
+        original: OriginalRequest,
+        service: S,
+        mut accepted: FollowResponse<R>,
+    ) -> Result<Self, Box<FollowResponse<R>>> {
+        let OriginalRequest { options, request } = original;
+        let origins = OriginPolicy::new(request.uri(), &options.origins);
+        let home = Target {
+            uri: request.uri().clone(),
+            is_home: true,
+        };
+        let monitor = MonitorState::discover(
+            accepted.headers(),
+            &request,
+            &origins,
+            &home,
+            options.location_is_monitor,
+        );
+        let monitor = match monitor {
+            Ok(monitor) => monitor,
+            Err(not_followed) => {
+                accepted.extensions_mut().insert(not_followed);
+                return Err(Box::new(accepted));
+            }
+        };
+        let is_monitor = |reference| {
+            let target = origins.resolve(&home, reference);
+            target.is_ok_and(|target| target.uri == monitor.target.uri)
+        };
+        let location = location(accepted.headers()).filter(|&reference| !is_monitor(reference));
+        let observer = request.extensions().get().or(options.observer.as_ref());
+        Ok(Self {
+            location: location.map(str::to_owned),
+            observer: observer.cloned(),
+            method: request.method().clone(),
+            monitor,
+            origins,
+            home,
+            accepted: Some(accepted),
+            document: None,
+            polls: 0,
+            schedule: PollSchedule::new(&options),
+            cancel: CancelOnDrop::default(),
+            poller: Poller {
+                service,
+                template: RequestTemplate::new(&request, &options.shared_headers),
+                deadline: Deadline::new(options.timeout),
+                options,
+                _body: PhantomData,
+            },
+        })
+    }
+}
+
+impl<S, B, R> Follower<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: Default + Send + 'static,
+    R: Body + Send,
+{
+    /// Polls until there is a response to return.
+    pub(super) async fn follow(mut self) -> Result<FollowResponse<R>, Box<Stopped>> {
+        let followed = self.run().await;
+        self.cancel.disarm();
+        match (followed, self.accepted.take()) {
+            (Ok(response), _) => Ok(response),
+            (Err(reason), Some(mut accepted)) => {
+                tracing::debug!(?reason, "returning 202: its location is not a monitor");
+                let not_followed = NotFollowed::NotAMonitor(self.monitor.target.uri);
+                accepted.extensions_mut().insert(not_followed);
+                Ok(accepted)
+            }
+            (Err(reason), None) => {
+                let stopped = Stopped::new(self.monitor.target.uri, reason, self.document);
+                Err(Box::new(stopped))
+            }
+        }
+    }
+
+    async fn run(&mut self) -> Result<FollowResponse<R>, Reason> {
+        let mut pause = self.read_accepted().await;
+        let mut to = Destination::new(Goal::Monitor, self.monitor.target.clone());
+        loop {
+            self.poller.deadline.limit(sleep(pause)).await?;
+            let answer = match self.send(&to).await {
+                Ok(answer) => answer,
+                Err(PollError::Final(reason)) => return Err(reason),
+                Err(PollError::Transport(error)) => {
+                    tracing::debug!(
+                        error = &*error as &dyn std::error::Error,
+                        "failed to poll job"
+                    );
+                    let retry = self.schedule.retry_pause(None);
+                    pause = retry.ok_or(Reason::Unreachable(error))?;
+                    to.restart();
+                    continue;
+                }
+            };
+            let retry_after = retry_after(&answer.head.headers);
+            match answer.outcome {
+                PollOutcome::Result => return Ok(self.finish(&to.at, answer)),
+                PollOutcome::Pending(style) => {
+                    if to.goal == Goal::Monitor {
+                        self.set_style(style);
+                        self.learn(&to.at, &answer)?;
+                        to.start = self.monitor.target.clone();
+                    }
+                    to.restart();
+                    self.schedule.reset_failures();
+                    let max_polls = self.poller.options.max_polls;
+                    if self.polls >= max_polls {
+                        return Err(Reason::TooManyPolls(max_polls));
+                    }
+                    pause = self.schedule.next_pause(retry_after);
+                    pause = pause.saturating_sub(answer.held);
+                }
+                PollOutcome::Unavailable => {
+                    let status = answer.head.status;
+                    tracing::debug!(%status, "failed to poll job: monitor unavailable");
+                    let retry = self.schedule.retry_pause(retry_after);
+                    pause = retry.ok_or(Reason::Unavailable(status))?;
+                    to.restart();
+                }
+                PollOutcome::Redirect { .. } | PollOutcome::ResultElsewhere => {
+                    self.redirect(&mut to, &answer)?;
+                    // A redirect's `Retry-After` is the least time before it is followed.
+                    pause = retry_after.unwrap_or_default();
+                }
+                PollOutcome::Succeeded | PollOutcome::Failed | PollOutcome::Canceled => {
+                    self.set_style(MonitorStyle::Document);
+                    self.notify(&answer);
+                    self.document.clone_from(&answer.document);
+                    match (self.result_target(&to.at)?, answer.outcome) {
+                        (Some(result), _) => {
+                            to = Destination::new(Goal::Result, result);
+                            self.schedule.reset_failures();
+                            pause = Duration::ZERO;
+                        }
+                        (None, PollOutcome::Succeeded) => return Ok(self.finish(&to.at, answer)),
+                        (None, PollOutcome::Canceled) => return Err(Reason::Canceled),
+                        (None, _) => return Err(Reason::Failed),
+                    }
+                }
+                PollOutcome::Unreadable | PollOutcome::NotAMonitor => {
+                    return Err(Reason::UnexpectedStatus(answer.head.status));
+                }
+            }
+        }
+    }
+
+    /// Reads the status document of the 202. Returns the pause before the first poll.
+    async fn read_accepted(&mut self) -> Duration {
+        let mut hint = None;
+        if let Some(accepted) = &mut self.accepted {
+            hint = retry_after(accepted.headers());
+            if is_json(accepted.headers()) {
+                let options = &self.poller.options;
+                let buffering = accepted.body_mut().buffer(options.max_document_bytes);
+                let buffering = timeout(options.answer_timeout, buffering);
+                // The 202 counts even if its body is late or fails.
+                if let Ok(Ok(Buffered::Complete(json))) =
+                    self.poller.deadline.limit(buffering).await
+                {
+                    self.document = StatusDocument::parse(&json);
+                }
+            }
+            if let Some(observer) = &self.observer {
+                observer.notify(Update::new(
+                    self.monitor.target.uri.clone(),
+                    0,
+                    accepted.headers(),
+                    self.document.clone(),
+                ));
+            }
+        }
+        self.set_style(MonitorStyle::Unknown);
+        self.schedule.next_pause(hint)
+    }
+
+    /// Sends the next request.
+    async fn send(&mut self, to: &Destination) -> Result<PollResponse<R>, PollError> {
+        if to.redirects == 0 {
+            self.polls = self.polls.saturating_add(1);
+        }
+        match to.goal {
+            Goal::Result => self.poller.fetch_result(&to.at).await,
+            Goal::Monitor => {
+                let wait = self.wait();
+                self.poller.poll_monitor(&self.monitor, &to.at, wait).await
+            }
+        }
+    }
+
+    /// Returns the wait to ask the server for, in whole seconds. Zero means none.
+    fn wait(&self) -> Duration {
+        // An observer wants each change. That takes an entity tag, so the first poll fetches one:
+        // without it, the server would hold the response until the end.
+        let needs_entity_tag =
+            self.observer.is_some() && self.monitor.profile.style == MonitorStyle::Unknown;
+        if !self.monitor.reads_prefer || needs_entity_tag {
+            return Duration::ZERO;
+        }
+        let wait = self
+            .schedule
+            .max_wait()
+            .min(self.poller.deadline.remaining());
+        Duration::from_secs(wait.as_secs())
+    }
+
+    /// Records the style of the monitor. Once the monitor has proved to be one, the 202 is dropped.
+    fn set_style(&mut self, style: MonitorStyle) {
+        self.monitor.profile.style = style;
+        if self.monitor.profile.is_trusted() {
+            self.accepted = None;
+            self.arm();
+        }
+    }
+
+    /// Records what the monitor of an unfinished job has returned.
+    fn learn(&mut self, at: &Target, answer: &PollResponse<R>) -> Result<(), Reason> {
+        let headers = &answer.head.headers;
+        self.monitor.reads_prefer |= reads_prefer(headers);
+        if answer.head.status == StatusCode::NOT_MODIFIED {
+            return Ok(());
+        }
+        self.notify(answer);
+        self.document.clone_from(&answer.document);
+        let is_observed = self.observer.is_some() && answer.document.is_some();
+        let entity_tag = headers.get(header::ETAG).filter(|_| is_observed);
+        self.monitor.entity_tag = entity_tag.cloned();
+        // The response may name another URI for the next poll.
+        let field = self.monitor.profile.field;
+        let next = links::monitors(headers).find(|(found, _)| *found == field);
+        if let Some((_, reference)) = next {
+            let next = self.origins.resolve(at, reference)?;
+            if next.uri != self.monitor.target.uri {
+                self.move_monitor(next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows a redirect.
+    fn redirect(&mut self, to: &mut Destination, answer: &PollResponse<R>) -> Result<(), Reason> {
+        to.redirects += 1;
+        let max_redirects = self.poller.options.max_redirects;
+        if to.redirects > max_redirects {
+            return Err(Reason::TooManyRedirects(max_redirects));
+        }
+        let reference = location(&answer.head.headers).unwrap_or_default();
+        to.at = self.origins.resolve(&to.at, reference)?;
+        match (answer.outcome, to.goal) {
+            (PollOutcome::ResultElsewhere, Goal::Monitor) => {
+                self.set_style(MonitorStyle::Pending202);
+                self.notify(answer);
+                to.goal = Goal::Result;
+                to.start = to.at.clone();
+            }
+            (PollOutcome::Redirect { is_permanent: true }, goal) => {
+                to.start = to.at.clone();
+                if goal == Goal::Monitor {
+                    self.move_monitor(to.at.clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn notify(&self, answer: &PollResponse<R>) {
+        if let Some(observer) = &self.observer {
+            observer.notify(Update::new(
+                self.monitor.target.uri.clone(),
+                self.polls,
+                &answer.head.headers,
+                answer.document.clone(),
+            ));
+        }
+    }
+
+    fn move_monitor(&mut self, target: Target) {
+        self.monitor.move_to(target);
+        self.cancel.disarm();
+        if self.monitor.profile.is_trusted() {
+            self.arm();
+        }
+    }
+
+    fn arm(&mut self) {
+        if let Some(limit) = self.poller.options.cancel_timeout
+            && !self.cancel.is_armed()
+        {
+            let target = self.monitor.cancel_target();
+            let Poller {
+                service, template, ..
+            } = &self.poller;
+            self.cancel.arm(service, template, target, limit);
+        }
+    }
+
+    /// Returns the URI of an ended job's result, or `None` if the document is the result.
+    ///
+    /// If the document names none, this applies the rules of Azure's clients. After PUT the result
+    /// is the original resource. After DELETE there is none. Otherwise it is the 202's `Location`.
+    fn result_target(&self, at: &Target) -> Result<Option<Target>, Reason> {
+        let document = self.document.as_ref();
+        if let Some(reference) = document.and_then(StatusDocument::resource_location) {
+            return self.origins.resolve(at, reference).map(Some);
+        }
+        let state = document.and_then(StatusDocument::state);
+        if state != Some(DocumentState::Succeeded)
+            || self.monitor.profile.field != MonitorField::OperationLocation
+        {
+            return Ok(None);
+        }
+        match (&self.method, &self.location) {
+            (&Method::PUT, _) | (&Method::PATCH, None) => Ok(Some(self.home.clone())),
+            (&Method::DELETE, _) | (_, None) => Ok(None),
+            (_, Some(location)) => self.origins.resolve(&self.home, location).map(Some),
+        }
+    }
+
+    /// Returns the response to the original request.
+    fn finish(&self, at: &Target, answer: PollResponse<R>) -> FollowResponse<R> {
+        let mut response = Response::from_parts(answer.head, answer.body);
+        if response.status() == StatusCode::OK
+            && let Some(status) = async_result(response.headers())
+        {
+            *response.status_mut() = status;
+        }
+        response.extensions_mut().insert(Followed {
+            uri: at.uri.clone(),
+            monitor: self.monitor.target.uri.clone(),
+            polls: self.polls,
+        });
+        response
+    }
+}

@@ -1,0 +1,161 @@
+//! Sends one follow-up request and interprets its response.
+
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Request, Response, StatusCode, header, response::Parts};
+use http_body::Body;
+use tokio::time::{Instant, timeout};
+use tower_service::Service;
+
+use super::{
+    FollowBody, Reason, StatusDocument,
+    body::Buffered,
+    deadline::Deadline,
+    interpret::{MonitorProfile, PollOutcome, interpret_result},
+    monitor::MonitorState,
+    oneshot::oneshot,
+    options::FollowOptions,
+    origin::Target,
+    template::RequestTemplate,
+};
+use crate::protocol::{BoxError, PREFER};
+
+/// Sends the follow-up requests of one original request.
+pub(super) struct Poller<S, B> {
+    pub(super) service: S,
+    pub(super) options: Arc<FollowOptions>,
+    pub(super) template: RequestTemplate,
+    pub(super) deadline: Deadline,
+    pub(super) _body: PhantomData<fn() -> B>,
+}
+
+/// The response to one follow-up request.
+pub(super) struct PollResponse<R: Body> {
+    pub(super) head: Parts,
+    pub(super) body: FollowBody<R>,
+    pub(super) document: Option<StatusDocument>,
+    pub(super) outcome: PollOutcome,
+    /// The time that the server held the response because of `Prefer: wait`.
+    pub(super) held: Duration,
+}
+
+/// The reason why a follow-up request has no usable response.
+pub(super) enum PollError {
+    /// The request may be sent again.
+    Transport(BoxError),
+    Final(Reason),
+}
+
+impl From<Reason> for PollError {
+    fn from(reason: Reason) -> Self {
+        Self::Final(reason)
+    }
+}
+
+impl<S, B, R> Poller<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
+    B: Default + Send,
+    R: Body + Send,
+{
+    /// Requests the result of an ended job.
+    pub(super) async fn fetch_result(&mut self, at: &Target) -> Result<PollResponse<R>, PollError> {
+        let request = self.template.fetch(at);
+        let response = self.send(request, Duration::ZERO).await?;
+        let (head, body) = response.into_parts();
+        Ok(PollResponse {
+            outcome: interpret_result(&head),
+            head,
+            body,
+            document: None,
+            held: Duration::ZERO,
+        })
+    }
+
+    /// Polls the monitor at `at`, which is its own URI or the target of a redirect.
+    ///
+    /// Asks the server to hold the response for `wait`, in whole seconds. Zero means not at all.
+    pub(super) async fn poll_monitor(
+        &mut self,
+        monitor: &MonitorState,
+        at: &Target,
+        wait: Duration,
+    ) -> Result<PollResponse<R>, PollError> {
+        let mut request: Request<B> = self.template.poll(at);
+        let mut is_conditional = false;
+        if !wait.is_zero() {
+            let headers = request.headers_mut();
+            if let Ok(wait) = HeaderValue::try_from(format!("wait={}", wait.as_secs())) {
+                headers.insert(PREFER, wait);
+            }
+            // With a condition, the server responds to the next change. Without one, to the end.
+            if let Some(entity_tag) = &monitor.entity_tag {
+                headers.insert(header::IF_NONE_MATCH, entity_tag.clone());
+                is_conditional = true;
+            }
+        }
+        let start = Instant::now();
+        let (head, mut body) = self.send(request, wait).await?.into_parts();
+        let held = if wait.is_zero() {
+            Duration::ZERO
+        } else {
+            start.elapsed()
+        };
+        let profile = monitor.profile;
+        let mut document = None;
+        let outcome = if is_conditional && head.status == StatusCode::NOT_MODIFIED {
+            PollOutcome::Pending(profile.style)
+        } else {
+            if profile.may_be_document(&head) {
+                document = self.read_document(profile, &mut body).await?;
+            }
+            let state = document.as_ref().and_then(StatusDocument::state);
+            profile.interpret(&head, state)
+        };
+        Ok(PollResponse {
+            head,
+            body,
+            document,
+            outcome,
+            held,
+        })
+    }
+
+    /// Sends a request. Fails if no head arrives in time.
+    async fn send(
+        &mut self,
+        request: Request<B>,
+        wait: Duration,
+    ) -> Result<Response<FollowBody<R>>, PollError> {
+        let limit = self.options.answer_timeout.saturating_add(wait);
+        let response = timeout(limit, oneshot(self.service.clone(), request));
+        match self.deadline.limit(response).await? {
+            Ok(Ok(response)) => Ok(response.map(FollowBody::new)),
+            Ok(Err(error)) => Err(PollError::Transport(error.into())),
+            Err(elapsed) => Err(PollError::Transport(elapsed.into())),
+        }
+    }
+
+    /// Reads a body that may be a status document.
+    async fn read_document(
+        &mut self,
+        profile: MonitorProfile,
+        body: &mut FollowBody<R>,
+    ) -> Result<Option<StatusDocument>, PollError> {
+        let limit = self.options.max_document_bytes;
+        let buffering = timeout(self.options.answer_timeout, body.buffer(limit));
+        match self.deadline.limit(buffering).await? {
+            Ok(Buffered::Complete(json)) => Ok(StatusDocument::parse(&json)),
+            Ok(Buffered::TooLarge) if profile.requires_document() => {
+                Err(Reason::DocumentTooLarge(limit).into())
+            }
+            Ok(Buffered::TooLarge) => Ok(None),
+            Ok(Buffered::Failed) => Err(PollError::Transport(
+                "failed to read the status document".into(),
+            )),
+            Err(elapsed) => Err(PollError::Transport(elapsed.into())),
+        }
+    }
+}
