@@ -4,7 +4,7 @@ use http::request::Parts;
 
 use crate::{
     config::{Config, Dialect, Links, OwnerOf, is_plain},
-    estimate::{Estimates, Experience},
+    estimate::Estimates,
     job::Owner,
     jobs::{Jobs, Registry},
     limit::{Budget, Gate},
@@ -208,8 +208,6 @@ impl Builder {
     /// [`retain`](Self::retain) and [`max_bytes`](Self::max_bytes).
     pub fn build_with<St: Store>(self, store: St) -> Jobs<St> {
         telemetry::describe();
-        let estimates = Arc::new(Estimates::new(self.config.poll_cost));
-        store.share(Experience::of(&estimates));
         Jobs {
             registry: Arc::new(Registry {
                 store,
@@ -217,7 +215,7 @@ impl Builder {
                     self.config.max_unfinished,
                     self.config.max_unfinished_per_owner,
                 ),
-                estimates,
+                estimates: Estimates::new(self.config.poll_cost),
                 config: self.config,
             }),
         }

@@ -43,7 +43,7 @@ pub struct Jobs<St = MemoryStore> {
 pub(crate) struct Registry<St> {
     pub(crate) store: St,
     pub(crate) gate: Gate,
-    pub(crate) estimates: Arc<Estimates>,
+    pub(crate) estimates: Estimates,
     pub(crate) config: Config,
 }
 

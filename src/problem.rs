@@ -183,7 +183,7 @@ impl Problem {
             | Self::Draining
             | Self::StoreUnavailable
             | Self::KeyInUse => {
-                let seconds = estimate::WHEN_FULL.into();
+                let seconds = estimate::RETRY_AFTER_WHEN_FULL.into();
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
             _ => {}

@@ -2,6 +2,7 @@
 
 mod digest;
 mod filter;
+mod forecast;
 mod handle;
 mod id;
 mod owner;

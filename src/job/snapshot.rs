@@ -29,7 +29,8 @@ pub struct Snapshot {
     pub finished_at: Option<SystemTime>,
     /// Until when an ended job is kept; less where its memory is needed.
     pub expires_at: Option<SystemTime>,
-    /// What kind of request it was made of, which its estimate comes from; only while it is unfinished.
+    /// The kind of its request, which forecasts are based on. A store whose jobs other processes read
+    /// sets it for ended jobs, too, so that those processes learn from them.
     pub kind: Option<Kind>,
     /// When an unfinished job may be done, as far as that can be told.
     pub estimated_finish_at: Option<SystemTime>,

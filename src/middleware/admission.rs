@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{Fingerprint, IDEMPOTENT_REPLAYED, Key, Links, Plan},
-    estimate::Kind,
+    estimate::{Elapsed, Kind},
     job::{JobId, Owner, Snapshot},
     jobs::Registry,
     limit::{Collected, Refused, Slot},
@@ -120,9 +120,11 @@ impl<St: Store> Arrival<St> {
         let estimates = &self.registry.estimates;
         let kind = match &read.kind {
             Some(kind) => kind.clone(),
-            None => estimates.kind_of(&self.method, call.path()),
+            None => estimates.default_kind(&self.method, call.path()),
         };
-        let whole = estimates.whole(&kind, now, read.at, started, progress.fraction);
+        let waited = started.map(|at| at.saturating_duration_since(read.at));
+        let elapsed = Elapsed::new(age, waited, progress.fraction);
+        let total = estimates.expected_total(&kind, elapsed);
         Ok(NewJob {
             id: JobId::random(),
             created: read.at,
@@ -132,7 +134,7 @@ impl<St: Store> Arrival<St> {
             owner: bound.and_then(|bound| bound.owner),
             key,
             kind,
-            estimated_finish: whole.and_then(|whole| created_at.checked_add(whole)),
+            estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,
             run_here: started.is_some(),
         })
@@ -233,7 +235,7 @@ impl<St: Store> Arrival<St> {
             Err(error) => return problem::store_failed(&error),
         };
         let ended = |job: &Snapshot| job.status.is_ended();
-        let job = monitor::wait(store, job, limit, ended).await;
+        let job = monitor::wait(&self.registry, job, limit, ended).await;
         if !job.status.is_ended() {
             return self.accepted(read, &job, Instant::now());
         }

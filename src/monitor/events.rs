@@ -123,6 +123,7 @@ impl<St: Store> Stream for Events<St> {
 
 /// A document is one line: within a JSON text, line breaks are escaped.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
+    job.teach(&registry.estimates);
     let document = document(job, &registry.config);
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);

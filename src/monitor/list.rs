@@ -24,6 +24,9 @@ pub(super) async fn list<St: Store>(
     };
     let filter = filter.owner(owner);
     let page = registry.store.list(&filter).await?;
+    page.jobs
+        .iter()
+        .for_each(|job| job.teach(&registry.estimates));
     let list = List::new(&page, &filter, &registry.config);
     let json = serde_json::to_vec(&list).expect("texts and documents");
     let mut response = Response::new(Replay::new(json.into(), None));

@@ -217,6 +217,7 @@ fn job<St: Store>(
         Lookup::Gone(_) => return refused(Problem::Gone),
         Lookup::Unknown => return refused(Problem::NotFound),
     };
+    job.teach(&registry.estimates);
     let mentions = Mentions::of(&head.headers);
     let format = match mentions.accept {
         true => Format::preferred(&head.headers),
@@ -303,7 +304,7 @@ async fn show<St: Store>(
             let wanted = |job: &Snapshot| {
                 job.status.is_ended() || (says && !respond::is_known(job, &head.headers))
             };
-            wait(&registry.store, job, limit, wanted).await
+            wait(registry, job, limit, wanted).await
         }
     };
     let mut response = match view.is_result(&job) {

@@ -39,7 +39,7 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 /// The page of `job` as it is now, and its `ETag`.
 pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Replay>, String) {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
-    let retry_after = registry.estimates.retry_after(job, Instant::now());
+    let retry_after = job.retry_after(&registry.estimates, Instant::now());
     let html = View::new(job, elapsed, retry_after).html();
     let mut response = Response::new(Replay::new(html.into(), None));
     let headers = response.headers_mut();

@@ -116,7 +116,7 @@ pub(super) fn answer<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Re
     if !job.status.is_ended() {
         headers.insert(
             header::RETRY_AFTER,
-            registry.estimates.retry_after(job, Instant::now()).into(),
+            job.retry_after(&registry.estimates, Instant::now()).into(),
         );
     }
     response
@@ -135,7 +135,7 @@ pub(super) fn tagged<St>(
     let etag = sheet.add(|text| write_etag(text, job));
     let unfinished = !job.status.is_ended();
     let retry_after = unfinished.then(|| {
-        sheet.add(|text| write_number(text, registry.estimates.retry_after(job, Instant::now())))
+        sheet.add(|text| write_number(text, job.retry_after(&registry.estimates, Instant::now())))
     });
     let sheet = sheet.finish();
     let mut response = Response::new(sheet.body());
@@ -222,7 +222,7 @@ pub(crate) fn accepted<St>(
     let config = &registry.config;
     let mut sheet = Sheet::new(job, config);
     // One that is joined may have ended.
-    let retry_after = (!job.status.is_ended()).then(|| registry.estimates.retry_after(job, now));
+    let retry_after = (!job.status.is_ended()).then(|| job.retry_after(&registry.estimates, now));
     let retry_after = retry_after.map(|seconds| sheet.add(|text| write_number(text, seconds)));
     let (id, mut monitor) = (sheet.id, 0..0);
     let link = sheet.add(|text| {

@@ -71,6 +71,11 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.started
     }
 
+    /// Returns the job's id, if the call has become one.
+    pub(crate) fn id(&self) -> Option<JobId> {
+        self.scope.id()
+    }
+
     /// What its request is for, or the beginning of that.
     pub(crate) fn path(&self) -> &str {
         let Place::First(first) = &self.place else {
@@ -134,7 +139,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                             let future = inner.call(Request::from_parts(head, body));
                             *place = Place::Alone(Box::pin(future));
                         } else {
-                            let path = PathStart::of(head.uri.path());
+                            let path = PathStart::new(head.uri.path());
                             let future = inner.call(Request::from_parts(head, body));
                             first.set(First::Running(future, path));
                         }

@@ -23,7 +23,7 @@ use super::{
     response::{Incoming, Receive},
 };
 use crate::{
-    estimate::{Halfway, Kind},
+    estimate::{Elapsed, Kind, MidpointSample, Sample},
     job::{ErrorCode, JobId, Progress},
     jobs::Registry,
     limit::Slot,
@@ -64,7 +64,7 @@ struct Reported {
     /// Runs after each report.
     #[pin]
     pause: Sleep,
-    halfway: Halfway,
+    midpoint: MidpointSample,
 }
 
 /// A job that has been accepted and is to be run.
@@ -217,7 +217,7 @@ where
             none => {
                 *none = Some(Box::pin(Reported {
                     pause: sleep(PAUSE),
-                    halfway: Halfway::default(),
+                    midpoint: MidpointSample::default(),
                 }));
             }
         }
@@ -295,12 +295,14 @@ where
             (started, fraction, &mut self.reported)
         {
             let ran = now.saturating_duration_since(started);
-            reported.as_mut().project().halfway.see(fraction, ran);
+            reported.as_mut().project().midpoint.record(fraction, ran);
         }
-        let estimates = &job.registry.estimates;
-        let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
+        let waited = started.map(|at| at.saturating_duration_since(job.created));
+        let age = now.saturating_duration_since(job.created);
+        let elapsed = Elapsed::new(age, waited, fraction);
+        let total = job.registry.estimates.expected_total(&job.kind, elapsed);
         let report = Report {
-            estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
+            estimated_finish: total.and_then(|total| job.created_at.checked_add(total)),
             news,
         };
         let mut reporting = job.registry.store.report(&job.claim, report);
@@ -348,14 +350,16 @@ where
                 if let Some(started) = call.started() {
                     let queued = started.saturating_duration_since(job.created);
                     let (ran, succeeded) = (started.elapsed(), error.is_none());
-                    telemetry::took(&job.kind, succeeded, queued, ran);
+                    telemetry::took(job.kind.as_str(), succeeded, queued, ran);
                     // Of how long those take that succeed, others say nothing.
                     if succeeded {
                         let reported = self.reported.as_ref();
-                        let halfway = reported.map(|reported| reported.halfway);
-                        let halfway = halfway.unwrap_or_default();
-                        let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, job.created_at, queued, ran, &halfway);
+                        let midpoint = reported.map(|reported| reported.midpoint);
+                        let midpoint = midpoint.unwrap_or_default();
+                        let now = SystemTime::now();
+                        let id = call.id().map_or(0, JobId::low_bits);
+                        let sample = Sample::new(id, now, queued, ran, &midpoint);
+                        job.registry.estimates.learn(&job.kind, sample, now);
                     }
                 }
             }

@@ -32,7 +32,7 @@ pub use self::{
 };
 pub use crate::{
     config::{Fingerprint, Key},
-    estimate::{Experience, Kind, Lessons},
+    estimate::Kind,
     job::{Cursor, Filter, Owner, Page, ParseCursorError},
     limit::{Budget, Charge, Collected},
 };
@@ -121,13 +121,6 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Cancels a job if it has not ended, and forgets it: it is unknown from then on. Returns it as
     /// it was.
     fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
-
-    /// Is handed what a registry sees of how long jobs take, when it is built in this store.
-    ///
-    /// A store that processes share lets them learn from one another by it; any other has nothing to do.
-    fn share(&self, experience: Experience) {
-        drop(experience);
-    }
 }
 
 /// A job to be made.

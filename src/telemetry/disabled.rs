@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::estimate::Kind;
-
 pub(crate) fn describe() {}
 
 pub(crate) fn accepted() {}
@@ -14,7 +12,7 @@ pub(crate) fn refused(_: &'static str) {}
 
 pub(crate) fn ended(_: &'static str) {}
 
-pub(crate) fn took(_: &Kind, _: bool, _: Duration, _: Duration) {}
+pub(crate) fn took(_: &str, _: bool, _: Duration, _: Duration) {}
 
 pub(crate) fn reserved(_: usize) {}
 

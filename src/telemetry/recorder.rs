@@ -12,8 +12,6 @@ use metrics::{
 };
 use parking_lot::RwLock;
 
-use crate::estimate::Kind;
-
 const ACCEPTED: &str = "tower_accepted_accepted_total";
 const JOINED: &str = "tower_accepted_joined_total";
 const REFUSED: &str = "tower_accepted_refused_total";
@@ -84,7 +82,7 @@ pub(crate) fn ended(how: &'static str) {
 }
 
 /// Takes note of how long a job took that was called; `succeeded` lets its kind be told by name.
-pub(crate) fn took(kind: &Kind, succeeded: bool, queued: Duration, ran: Duration) {
+pub(crate) fn took(kind: &str, succeeded: bool, queued: Duration, ran: Duration) {
     let kind = label(kind, succeeded);
     histogram!(QUEUED, "kind" => kind.clone()).record(queued);
     histogram!(RAN, "kind" => kind).record(ran);
@@ -97,8 +95,8 @@ static TOLD: LazyLock<RwLock<HashSet<Arc<str>>>> = LazyLock::new(RwLock::default
 /// operator's database keeps.
 const MOST: usize = 100;
 
-fn label(kind: &Kind, succeeded: bool) -> SharedString {
-    let told = TOLD.read().get(kind.as_str()).cloned();
+fn label(kind: &str, succeeded: bool) -> SharedString {
+    let told = TOLD.read().get(kind).cloned();
     let told = told.or_else(|| {
         // Whether there is room is read first, so that a flood of kinds does not queue up to write.
         let has_room = succeeded && TOLD.read().len() < MOST;
@@ -107,12 +105,12 @@ fn label(kind: &Kind, succeeded: bool) -> SharedString {
     told.map_or(SharedString::const_str("other"), SharedString::from_shared)
 }
 
-fn enter(kind: &Kind) -> Option<Arc<str>> {
+fn enter(kind: &str) -> Option<Arc<str>> {
     let mut told = TOLD.write();
     if told.len() < MOST {
-        told.insert(kind.as_str().into());
+        told.insert(kind.into());
     }
-    told.get(kind.as_str()).cloned()
+    told.get(kind).cloned()
 }
 
 pub(crate) fn reserved(bytes: usize) {
@@ -178,13 +176,13 @@ mod tests {
     fn a_hundred_kinds_are_told_by_name_and_none_that_did_not_succeed() {
         let mut labels = HashSet::new();
         for n in 0..1_000 {
-            let (kind, succeeded) = (Kind::new(&format!("POST /{n}")), n % 2 == 0);
+            let (kind, succeeded) = (format!("POST /{n}"), n % 2 == 0);
             let label = label(&kind, succeeded).into_owned();
-            assert!(label == "other" || (label == kind.as_str() && succeeded));
+            assert!(label == "other" || (label == kind && succeeded));
             labels.insert(label);
         }
         assert_eq!(labels.len(), MOST + 1);
-        let told = Kind::new("POST /0");
-        assert_eq!(label(&told, false).into_owned(), "POST /0");
+        let told = "POST /0";
+        assert_eq!(label(told, false).into_owned(), "POST /0");
     }
 }

@@ -1,0 +1,53 @@
+//! Forecasts for a snapshot, and samples from it.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::{snapshot::Snapshot, state::Status};
+use crate::estimate::{Elapsed, Estimates, MidpointSample, Sample};
+
+impl Snapshot {
+    /// Returns the `Retry-After` of an unfinished job, in whole seconds.
+    pub(crate) fn retry_after(&self, estimates: &Estimates, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.created);
+        let waited = self.started_at.map(|at| self.since_created(at));
+        let elapsed = Elapsed::new(age, waited, self.progress.fraction);
+        let expected_run = self.estimated_finish_at.zip(waited).map(|(at, waited)| {
+            let total = self.since_created(at);
+            total.as_secs_f64() - waited.as_secs_f64()
+        });
+        estimates.next_poll(self.kind.as_ref(), elapsed, expected_run)
+    }
+
+    /// Lets the estimates learn from a snapshot that was read from the store. A job that has not
+    /// succeeded teaches nothing; a job that the estimates have seen counts once.
+    ///
+    /// The jobs of a store in memory have no kind once they ended: their process ran them, and has
+    /// learned from them.
+    pub(crate) fn teach(&self, estimates: &Estimates) {
+        let Some(kind) = self
+            .kind
+            .as_ref()
+            .filter(|_| self.status == Status::Succeeded)
+        else {
+            return;
+        };
+        let (Some(started), Some(finished)) = (self.started_at, self.finished_at) else {
+            return;
+        };
+        let sample = Sample::new(
+            self.id.low_bits(),
+            finished,
+            self.since_created(started),
+            finished.duration_since(started).unwrap_or_default(),
+            // A record does not say when progress was reported.
+            &MidpointSample::default(),
+        );
+        estimates.learn(kind, sample, SystemTime::now());
+    }
+
+    fn since_created(&self, at: SystemTime) -> Duration {
+        at.duration_since(self.created_at).unwrap_or_default()
+    }
+}
