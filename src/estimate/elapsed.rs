@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// The time that an unfinished job has spent in each stage, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Elapsed {
@@ -29,6 +31,18 @@ impl Elapsed {
                 progress,
             },
         }
+    }
+
+    /// Returns what has elapsed by `now` for a request that arrived at `created`. `started` is when
+    /// the inner service was called.
+    pub(crate) fn at(
+        now: Instant,
+        created: Instant,
+        started: Option<Instant>,
+        progress: Option<f64>,
+    ) -> Self {
+        let waited = started.map(|started| started.saturating_duration_since(created));
+        Self::new(now.saturating_duration_since(created), waited, progress)
     }
 
     /// Returns the seconds since the request arrived.

@@ -51,3 +51,55 @@ impl Snapshot {
         at.duration_since(self.created_at).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{estimate::Kind, job::JobId, store::NewJob};
+
+    const RUN: Duration = Duration::from_secs(20);
+
+    fn ended(status: Status) -> Snapshot {
+        let created_at = SystemTime::now() - RUN;
+        Snapshot {
+            status,
+            created_at,
+            started_at: Some(created_at),
+            finished_at: Some(created_at + RUN),
+            kind: Some(Kind::new("POST /reports")),
+            ..NewJob::new(JobId::random()).snapshot()
+        }
+    }
+
+    /// Teaches the estimates and returns the `Retry-After` of the next job.
+    fn retry_after(jobs: &[Snapshot]) -> u64 {
+        let estimates = Estimates::new(Duration::from_secs(1));
+        jobs.iter().for_each(|job| job.teach(&estimates));
+        let next = Snapshot {
+            kind: Some(Kind::new("POST /reports")),
+            ..NewJob::new(JobId::random()).snapshot()
+        };
+        next.retry_after(&estimates, next.created)
+    }
+
+    #[test]
+    fn jobs_from_the_store_are_learned() {
+        let jobs: Vec<_> = (0..8).map(|_| ended(Status::Succeeded)).collect();
+        assert!((20..=21).contains(&retry_after(&jobs)));
+    }
+
+    #[test]
+    fn job_that_is_read_twice_teaches_once() {
+        let job = ended(Status::Succeeded);
+        let jobs: Vec<_> = (0..8).map(|_| job.clone()).collect();
+        assert_eq!(retry_after(&jobs), 1);
+    }
+
+    #[test]
+    fn failed_jobs_teach_nothing() {
+        for status in [Status::Failed, Status::Canceled, Status::Running] {
+            let jobs: Vec<_> = (0..8).map(|_| ended(status)).collect();
+            assert_eq!(retry_after(&jobs), 1);
+        }
+    }
+}

@@ -122,8 +122,7 @@ impl<St: Store> Arrival<St> {
             Some(kind) => kind.clone(),
             None => estimates.default_kind(&self.method, call.path()),
         };
-        let waited = started.map(|at| at.saturating_duration_since(read.at));
-        let elapsed = Elapsed::new(age, waited, progress.fraction);
+        let elapsed = Elapsed::at(now, read.at, started, progress.fraction);
         let total = estimates.expected_total(&kind, elapsed);
         Ok(NewJob {
             id: JobId::random(),

@@ -297,9 +297,7 @@ where
             let ran = now.saturating_duration_since(started);
             reported.as_mut().project().midpoint.record(fraction, ran);
         }
-        let waited = started.map(|at| at.saturating_duration_since(job.created));
-        let age = now.saturating_duration_since(job.created);
-        let elapsed = Elapsed::new(age, waited, fraction);
+        let elapsed = Elapsed::at(now, job.created, started, fraction);
         let total = job.registry.estimates.expected_total(&job.kind, elapsed);
         let report = Report {
             estimated_finish: total.and_then(|total| job.created_at.checked_add(total)),
@@ -352,13 +350,12 @@ where
                     let (ran, succeeded) = (started.elapsed(), error.is_none());
                     telemetry::took(job.kind.as_str(), succeeded, queued, ran);
                     // Of how long those take that succeed, others say nothing.
-                    if succeeded {
+                    if succeeded && let Some(id) = call.id() {
                         let reported = self.reported.as_ref();
                         let midpoint = reported.map(|reported| reported.midpoint);
                         let midpoint = midpoint.unwrap_or_default();
                         let now = SystemTime::now();
-                        let id = call.id().map_or(0, JobId::low_bits);
-                        let sample = Sample::new(id, now, queued, ran, &midpoint);
+                        let sample = Sample::new(id.low_bits(), now, queued, ran, &midpoint);
                         job.registry.estimates.learn(&job.kind, sample, now);
                     }
                 }
