@@ -1,8 +1,8 @@
-//! What estimates are worth: how often clients poll that obey `Retry-After`, and how late they learn of an
-//! end, beside others.
+//! Compares clients that obey `Retry-After` with other polling clients.
 //!
-//! `cargo bench --bench estimate` prints the table of `src/guide/estimate.md` and draws `docs/estimate.svg`.
-//! Jobs run behind the layer as it is, on a clock that is advanced as fast as it goes.
+//! For each client it measures the number of polls and how late the client learns of the end. Jobs
+//! run behind the real layer on a paused clock. `cargo bench --bench estimate` prints the tables
+//! of `src/guide/estimate.md` and draws `docs/estimate.svg`.
 
 mod simulation;
 
@@ -19,37 +19,40 @@ use crate::simulation::{
     simulate,
 };
 
-/// What a poll may cost, in seconds: one point of a curve each.
+/// The poll costs in seconds; each is a point of the curve.
 const POLL_COSTS: [f64; 13] = [
     0.0001, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0,
 ];
 
-/// The same for the oracle, whose curve is to be fine.
+/// The poll costs of the oracle, which needs a finer curve.
 const ORACLE_COSTS: [f64; 16] = [
     1e-5, 0.001, 0.003, 0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.0, 1.8, 3.0, 6.0, 12.0, 25.0, 50.0,
 ];
 
-/// How near to polling each second counts as being there, in seconds: nobody who waits whole seconds is less late.
-const NEAR: f64 = 0.01;
+/// In seconds. A client this close to polling every second is as good as it gets: no client with
+/// whole-second delays is less late.
+const TOLERANCE_SECONDS: f64 = 0.01;
 
-/// The registry's default.
+/// The default of the registry, in seconds.
 const DEFAULT_COST: f64 = 1.0;
 
-/// How many jobs are seen before any is counted, and how many there are in all.
-const WARM_UP: usize = 50;
+/// The jobs that come before any is counted.
+const WARM_UP_JOBS: usize = 50;
+
+/// All jobs, with the warm-up.
 const JOBS: usize = 250;
 
-/// Not those that the estimates were tuned with.
+/// Seeds that were not used for tuning.
 const SEEDS: std::ops::Range<u64> = 20_261_124..20_261_136;
 
 const RIVALS: [(&str, Client); 3] = [
     ("every 1 s", Client::Every(1)),
     ("every 10 s", Client::Every(10)),
-    ("back-off", Client::BackOff),
+    ("backoff", Client::Backoff),
 ];
 
 fn main() {
-    // As a test, it is only tried.
+    // A test runs one seed.
     let is_test = std::env::args().any(|argument| argument == "--test");
     let seeds = if is_test {
         SEEDS.start..SEEDS.start + 1
@@ -59,7 +62,8 @@ fn main() {
     let seeds: Vec<u64> = seeds.collect();
     let mut charts = Vec::new();
     println!(
-        "| durations | client | polls | late, s | at equal polls: ours | oracle | as late: our polls |"
+        "| workload | client | polls | late, s \
+         | `Retry-After` late | oracle late | `Retry-After` polls |"
     );
     println!("|---|---|---|---|---|---|---|");
     for scenario in Scenario::ALL {
@@ -67,31 +71,31 @@ fn main() {
     }
     charts.push(in_a_queue(&seeds));
     charts.push(with_progress(&seeds));
-    println!("\n| durations | jobs | ours: polls | late, s | back-off: polls | late, s |");
+    println!("\n| workload | jobs | `Retry-After`: polls | late, s | backoff: polls | late, s |");
     println!("|---|---|---|---|---|---|");
     for scenario in Scenario::ALL {
-        before_much_is_known(scenario, &seeds);
+        first_jobs(scenario, &seeds);
     }
     if !is_test {
-        let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/estimate.svg");
-        draw(&charts, &to).expect("a file");
-        println!("\ndrawn: {}", to.display());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/estimate.svg");
+        draw(&charts, &path).expect("writable file");
+        println!("\nwrote {}", path.display());
     }
 }
 
-/// Of many runs: what each job that counts came to, on the average.
+/// Returns the mean polls and lateness of the counted jobs over many runs.
 fn mean(
     seeds: &[u64],
     works: impl Fn(u64) -> Vec<Work>,
-    places: usize,
+    concurrency: usize,
     poll_cost: f64,
     client: &Client,
     counted: std::ops::Range<usize>,
 ) -> Point {
     let runs = seeds.iter().flat_map(|&seed| {
         let poll_cost = Duration::from_secs_f64(poll_cost);
-        let seen = simulate(&works(seed), places, poll_cost, client);
-        seen[counted.clone()].to_vec()
+        let points = simulate(&works(seed), concurrency, poll_cost, client);
+        points[counted.clone()].to_vec()
     });
     Point::mean(&runs.collect::<Vec<_>>())
 }
@@ -99,18 +103,25 @@ fn mean(
 fn after_warm_up(
     seeds: &[u64],
     works: impl Fn(u64) -> Vec<Work>,
-    places: usize,
+    concurrency: usize,
     poll_cost: f64,
     client: &Client,
 ) -> Point {
-    mean(seeds, works, places, poll_cost, client, WARM_UP..JOBS)
+    mean(
+        seeds,
+        works,
+        concurrency,
+        poll_cost,
+        client,
+        WARM_UP_JOBS..JOBS,
+    )
 }
 
 fn one_after_another(scenario: Scenario, seed: u64) -> Vec<Work> {
     let durations = scenario.durations(JOBS, seed);
-    let work = |takes| Work {
-        comes: None,
-        takes,
+    let work = |run_time| Work {
+        arrival: None,
+        run_time,
         pace: None,
     };
     durations.into_iter().map(work).collect()
@@ -125,60 +136,61 @@ fn against_the_oracle(scenario: Scenario, seeds: &[u64]) -> Chart {
             .map(|job| Oracle::new(scenario, job, cost))
             .collect();
         let knowing = move |job: usize, age| oracles[job % oracles.len()].next(age);
-        after_warm_up(seeds, works, 1, cost, &Client::Knowing(Arc::new(knowing)))
+        after_warm_up(seeds, works, 1, cost, &Client::Oracle(Arc::new(knowing)))
     });
     let by_default = after_warm_up(seeds, works, 1, DEFAULT_COST, &Client::Obedient);
-    let oracle = Curve::of(oracle.to_vec());
+    let oracle = Curve::new(oracle.to_vec());
     let ratios = ours.map(|point| oracle.late_at(point.polls).map(|late| point.late / late));
-    let curve = Curve::of(ours.to_vec());
+    let curve = Curve::new(ours.to_vec());
     let name = scenario.name();
-    row(name, "ours, by default", by_default, None, Some(&oracle));
+    row(name, "`Retry-After`", by_default, None, Some(&oracle));
     let points = RIVALS.map(|(rival, client)| {
         let point = after_warm_up(seeds, works, 1, DEFAULT_COST, &client);
         row(name, rival, point, Some(&curve), Some(&oracle));
         (rival, point)
     });
     let [(_, each_second), ..] = points;
-    let near = curve.polls_for(each_second.late + NEAR);
+    let near = curve.polls_for(each_second.late + TOLERANCE_SECONDS);
     let near = near.map(|polls| format!("{polls:.1}")).unwrap_or_default();
-    println!("| {name} | within {NEAR} s of every 1 s | | | | | {near} |");
+    println!("| {name} | at most {TOLERANCE_SECONDS} s later than every 1 s | | | | | {near} |");
     let shown = ratios.iter().flatten().map(|ratio| format!("{ratio:.2}"));
     println!(
-        "| {name} | ours ÷ oracle at equal polls, for each poll cost | | | {} | | |",
+        "| {name} | late, ratio to the oracle at equal polls | | | {} | | |",
         shown.collect::<Vec<_>>().join(" ")
     );
     Chart {
-        title: format!("{name}: jobs {} to {JOBS}", WARM_UP + 1),
+        title: format!("{name}: jobs {} to {JOBS}", WARM_UP_JOBS + 1),
         curves: vec![("Retry-After", curve), ("oracle", oracle)],
         points: points.to_vec(),
         default: by_default,
     }
 }
 
-/// Two jobs at a time, and so many that they have to wait.
+/// Two jobs run at a time, and others wait.
 fn in_a_queue(seeds: &[u64]) -> Chart {
-    const PLACES: usize = 2;
+    const CONCURRENCY: usize = 2;
     let works = |seed| {
         let mut random = StdRng::seed_from_u64(seed);
         let mut now = 0.0;
         let work = |_| {
             now -= 13.0 * (1.0 - random.random::<f64>()).ln();
-            let takes = 20.0 * (0.3 * normal(&mut random)).exp();
+            let run_time = 20.0 * (0.3 * normal(&mut random)).exp();
             Work {
-                comes: Some(now),
-                takes,
+                arrival: Some(now),
+                run_time,
                 pace: None,
             }
         };
         (0..JOBS).map(work).collect::<Vec<_>>()
     };
     let name = "in a queue";
-    let ours = POLL_COSTS.map(|cost| after_warm_up(seeds, works, PLACES, cost, &Client::Obedient));
-    let by_default = after_warm_up(seeds, works, PLACES, DEFAULT_COST, &Client::Obedient);
-    row(name, "ours, by default", by_default, None, None);
-    let curve = Curve::of(ours.to_vec());
+    let ours =
+        POLL_COSTS.map(|cost| after_warm_up(seeds, works, CONCURRENCY, cost, &Client::Obedient));
+    let by_default = after_warm_up(seeds, works, CONCURRENCY, DEFAULT_COST, &Client::Obedient);
+    row(name, "`Retry-After`", by_default, None, None);
+    let curve = Curve::new(ours.to_vec());
     let points = RIVALS.map(|(rival, client)| {
-        let point = after_warm_up(seeds, works, PLACES, DEFAULT_COST, &client);
+        let point = after_warm_up(seeds, works, CONCURRENCY, DEFAULT_COST, &client);
         row(name, rival, point, Some(&curve), None);
         (rival, point)
     });
@@ -190,55 +202,59 @@ fn in_a_queue(seeds: &[u64]) -> Chart {
     }
 }
 
-/// Durations of which little can be said beforehand, of jobs that tell how far they are; if not evenly.
+/// Durations vary widely, but jobs report progress, at an uneven pace.
 fn with_progress(seeds: &[u64]) -> Chart {
-    let works = |tells: bool| {
+    let works = |reports: bool| {
         move |seed| {
             let mut random = StdRng::seed_from_u64(seed);
             let work = |_| Work {
-                comes: None,
-                takes: 30.0 * (0.9 * normal(&mut random)).exp(),
-                pace: Some((0.2 * normal(&mut random)).exp()).filter(|_| tells),
+                arrival: None,
+                run_time: 30.0 * (0.9 * normal(&mut random)).exp(),
+                pace: Some((0.2 * normal(&mut random)).exp()).filter(|_| reports),
             };
             (0..JOBS).map(work).collect::<Vec<_>>()
         }
     };
     let name = "with progress";
-    let curve = |tells| {
+    let curve = |reports| {
         let points =
-            POLL_COSTS.map(|cost| after_warm_up(seeds, works(tells), 1, cost, &Client::Obedient));
-        Curve::of(points.to_vec())
+            POLL_COSTS.map(|cost| after_warm_up(seeds, works(reports), 1, cost, &Client::Obedient));
+        Curve::new(points.to_vec())
     };
-    let (told, untold) = (curve(true), curve(false));
-    let by_default = |tells| after_warm_up(seeds, works(tells), 1, DEFAULT_COST, &Client::Obedient);
+    let (reported, unreported) = (curve(true), curve(false));
+    let by_default =
+        |reports| after_warm_up(seeds, works(reports), 1, DEFAULT_COST, &Client::Obedient);
     let default = by_default(true);
-    row(name, "ours, by default", default, None, None);
+    row(name, "`Retry-After`", default, None, None);
     row(
         name,
-        "ours, were none told",
+        "`Retry-After`, progress not reported",
         by_default(false),
-        Some(&told),
+        Some(&reported),
         None,
     );
     let points = RIVALS.map(|(rival, client)| {
         let point = after_warm_up(seeds, works(true), 1, DEFAULT_COST, &client);
-        row(name, rival, point, Some(&told), None);
+        row(name, rival, point, Some(&reported), None);
         (rival, point)
     });
     Chart {
         title: "with progress: a median of 30 s, σ 0.9".to_owned(),
-        curves: vec![("Retry-After", told), ("the same, were none told", untold)],
+        curves: vec![
+            ("Retry-After", reported),
+            ("progress not reported", unreported),
+        ],
         points: points.to_vec(),
         default,
     }
 }
 
-/// The first jobs, by default.
-fn before_much_is_known(scenario: Scenario, seeds: &[u64]) {
-    let works = |seed| one_after_another(scenario, seed)[..WARM_UP].to_vec();
-    for counted in [0..8, 8..20, 20..WARM_UP] {
-        let of = |client| mean(seeds, works, 1, DEFAULT_COST, &client, counted.clone());
-        let (ours, theirs) = (of(Client::Obedient), of(Client::BackOff));
+/// The first jobs of a kind, at the default poll cost.
+fn first_jobs(scenario: Scenario, seeds: &[u64]) {
+    let works = |seed| one_after_another(scenario, seed)[..WARM_UP_JOBS].to_vec();
+    for counted in [0..8, 8..20, 20..WARM_UP_JOBS] {
+        let measure = |client| mean(seeds, works, 1, DEFAULT_COST, &client, counted.clone());
+        let (ours, theirs) = (measure(Client::Obedient), measure(Client::Backoff));
         println!(
             "| {} | {} to {} | {:.1} | {:.2} | {:.1} | {:.2} |",
             scenario.name(),

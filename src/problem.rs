@@ -5,12 +5,11 @@ use std::error;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::{job::Failure, limit::PermitError, store::ResultBody, telemetry};
+use crate::{
+    estimate::RETRY_AFTER_WHEN_FULL, job::Failure, limit::PermitError, store::ResultBody, telemetry,
+};
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-/// `Retry-After` if there is no room. Short, because the end of any job makes room.
-const RETRY_AFTER_SECONDS: u64 = 5;
-
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// A reason for the layer to refuse a request.
@@ -182,7 +181,7 @@ impl Problem {
             | Self::Draining
             | Self::StoreUnavailable
             | Self::KeyInUse => {
-                let seconds = RETRY_AFTER_SECONDS.into();
+                let seconds = RETRY_AFTER_WHEN_FULL.into();
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }
             _ => {}

@@ -1,7 +1,7 @@
-//! The trade between polls and lateness.
+//! The trade-off between polls and lateness.
 
-/// How often jobs were asked for, and how long after their end that was found, in seconds: of one job, or
-/// on the average of many.
+/// The polls of one job and the seconds from its end to the poll that found it, or the means of
+/// many jobs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Point {
     pub(crate) polls: f64,
@@ -19,14 +19,13 @@ impl Point {
     }
 }
 
-/// What can be had: more polls, less lateness.
+/// The best trade-offs: more polls, less lateness.
 #[derive(Debug, Clone)]
 pub(crate) struct Curve(Vec<Point>);
 
 impl Curve {
-    /// The curve through these points. One that is worse in both than another is left out: who could
-    /// have had the other would not take it.
-    pub(crate) fn of(mut points: Vec<Point>) -> Self {
+    /// Creates the curve through these points, without those that another point beats in both.
+    pub(crate) fn new(mut points: Vec<Point>) -> Self {
         points.sort_by(|a, b| a.polls.total_cmp(&b.polls).then(a.late.total_cmp(&b.late)));
         let mut least = f64::INFINITY;
         points.retain(|point| {
@@ -41,8 +40,8 @@ impl Curve {
         &self.0
     }
 
-    /// The lateness to be had for so many polls; `None` where the curve begins with more. More polls than
-    /// its last point has do no harm.
+    /// Returns the lateness at this number of polls; `None` if the curve begins with more. Beyond
+    /// the last point it stays constant.
     pub(crate) fn late_at(&self, polls: f64) -> Option<f64> {
         let after = self.0.partition_point(|point| point.polls < polls);
         match (self.0[..after].last(), self.0.get(after)) {
@@ -56,7 +55,7 @@ impl Curve {
         }
     }
 
-    /// The polls that it takes to be as little late; `None` where the curve does not come so low.
+    /// Returns the polls needed for this lateness; `None` if the curve does not reach it.
     pub(crate) fn polls_for(&self, late: f64) -> Option<f64> {
         let after = self.0.partition_point(|point| point.late > late);
         match (self.0[..after].last(), self.0.get(after)) {

@@ -1,4 +1,4 @@
-//! Clients that poll jobs, in simulated time.
+//! Simulates clients that poll jobs.
 
 pub(crate) mod curve;
 pub(crate) mod oracle;
@@ -25,26 +25,27 @@ type Body = Empty<Bytes>;
 /// A job to be simulated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work {
-    /// When its request comes, in seconds from the beginning; nothing where it comes when the one before
-    /// has been seen to end.
-    pub(crate) comes: Option<f64>,
-    /// How long it runs, in seconds.
-    pub(crate) takes: f64,
-    /// Where it tells how far it is: after the part `x` of its time that `x` to this power is done.
+    /// The arrival of the request, in seconds from the start. `None`: it follows when the previous
+    /// client has seen its job end.
+    pub(crate) arrival: Option<f64>,
+    /// In seconds.
+    pub(crate) run_time: f64,
+    /// If the job reports progress: after the fraction `x` of its run time it reports `x` to this
+    /// power.
     pub(crate) pace: Option<f64>,
 }
 
-/// When a client asks again.
+/// The polling strategy of a client.
 #[derive(Clone)]
 pub(crate) enum Client {
-    /// After as long as `Retry-After` says.
+    /// Obeys `Retry-After`.
     Obedient,
-    /// Every so many seconds.
+    /// Polls at this interval in seconds.
     Every(u64),
-    /// After 1, 2, 4 … seconds, up to a minute.
-    BackOff,
-    /// By what it knows of each job.
-    Knowing(Arc<dyn Fn(usize, u64) -> u64 + Send + Sync>),
+    /// Waits 1, 2, 4 … s, at most a minute.
+    Backoff,
+    /// Computes the delay from the number of the job and its age in seconds.
+    Oracle(Arc<dyn Fn(usize, u64) -> u64 + Send + Sync>),
 }
 
 impl Client {
@@ -52,24 +53,20 @@ impl Client {
         match self {
             Self::Obedient => retry_after,
             Self::Every(seconds) => *seconds,
-            Self::BackOff => (1 << polls.min(6)).min(60),
-            Self::Knowing(next) => next(job, age),
+            Self::Backoff => (1 << polls.min(6)).min(60),
+            Self::Oracle(next) => next(job, age),
         }
     }
 }
 
-/// What a job came to: how often it was asked for, and how long after its end that was found, in
-/// seconds.
-pub(crate) type Seen = Point;
-
-/// Runs jobs behind the layer, on a clock that goes as fast as it can, with `places` of them at a time, and
-/// a client for each that polls until it sees the end.
+/// Runs jobs behind the layer on a paused clock, at most `concurrency` at a time, each with a
+/// client that polls until it sees the end.
 pub(crate) fn simulate(
     works: &[Work],
-    places: usize,
+    concurrency: usize,
     poll_cost: Duration,
     client: &Client,
-) -> Vec<Seen> {
+) -> Vec<Point> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -84,7 +81,7 @@ pub(crate) fn simulate(
         let (all, ended) = (Arc::<[Work]>::from(works), ends.clone());
         let service = ServiceBuilder::new()
             .layer(jobs.layer())
-            .layer(GlobalConcurrencyLimitLayer::new(places))
+            .layer(GlobalConcurrencyLimitLayer::new(concurrency))
             .service(service_fn(move |request: Request<RequestBody<Body>>| {
                 let (all, ended) = (all.clone(), ended.clone());
                 async move {
@@ -96,45 +93,45 @@ pub(crate) fn simulate(
                 }
             }));
         let (start, mut clients) = (Instant::now(), JoinSet::new());
-        let mut seen = vec![Seen::default(); works.len()];
+        let mut points = vec![Point::default(); works.len()];
         for (job, work) in works.iter().enumerate() {
             let (service, client, ends) = (service.clone(), client.clone(), ends.clone());
             let poll = async move {
                 let polls = poll(service, &client, job).await;
-                let end = ends.lock()[job].expect("it has been seen to end");
+                let end = ends.lock()[job].expect("ended");
                 (job, polls, end.elapsed().as_secs_f64())
             };
-            match work.comes {
-                Some(comes) => {
-                    sleep_until(start + Duration::from_secs_f64(comes)).await;
+            match work.arrival {
+                Some(arrival) => {
+                    sleep_until(start + Duration::from_secs_f64(arrival)).await;
                     clients.spawn(poll);
                 }
                 None => {
                     let (job, polls, late) = poll.await;
-                    seen[job] = Seen { polls, late };
+                    points[job] = Point { polls, late };
                 }
             }
         }
         while let Some(one) = clients.join_next().await {
             let (job, polls, late) = one.expect("no panic");
-            seen[job] = Seen { polls, late };
+            points[job] = Point { polls, late };
         }
-        seen
+        points
     })
 }
 
 async fn work(work: Work) {
     let Some(pace) = work.pace else {
-        return sleep(Duration::from_secs_f64(work.takes)).await;
+        return sleep(Duration::from_secs_f64(work.run_time)).await;
     };
     let handle = JobHandle::current();
     for part in 1..=20 {
-        sleep(Duration::from_secs_f64(work.takes / 20.0)).await;
+        sleep(Duration::from_secs_f64(work.run_time / 20.0)).await;
         handle.progress((f64::from(part) / 20.0).powf(pace));
     }
 }
 
-/// Submits a job and polls it to its end; returns how often.
+/// Submits a job and polls it to its end. Returns the number of polls.
 async fn poll<S>(service: S, client: &Client, job: usize) -> f64
 where
     S: Service<Request<Body>, Error = Infallible> + Clone,

@@ -1,4 +1,4 @@
-//! The curves, drawn.
+//! Draws the curves.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use plotters::{
 
 use super::curve::{Curve, Point};
 
-/// One chart: curves, and points of those who have no choice.
+/// Curves, and the points of clients without a parameter.
 pub(crate) struct Chart {
     pub(crate) title: String,
     pub(crate) curves: Vec<(&'static str, Curve)>,
     pub(crate) points: Vec<(&'static str, Point)>,
-    /// What the first curve comes to by default.
+    /// The point of the first curve at the default poll cost.
     pub(crate) default: Point,
 }
 
@@ -32,10 +32,10 @@ const INK: RGBColor = RGBColor(0x1c, 0x22, 0x30);
 const GRID: RGBColor = RGBColor(0xd9, 0xdc, 0xe3);
 const RIVAL: RGBColor = RGBColor(0xb3, 0x26, 0x1e);
 
-type Failed = Box<dyn std::error::Error>;
+type DrawError = Box<dyn std::error::Error>;
 
-/// Draws charts side by side, two in a row, into an SVG.
-pub(crate) fn draw(charts: &[Chart], to: &Path) -> Result<(), Failed> {
+/// Draws the charts into an SVG, two in a row.
+pub(crate) fn draw(charts: &[Chart], to: &Path) -> Result<(), DrawError> {
     let rows = charts.len().div_ceil(2);
     let root = SVGBackend::new(to, (960, 330 * rows as u32)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -46,7 +46,7 @@ pub(crate) fn draw(charts: &[Chart], to: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn draw_one(chart: &Chart, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Failed> {
+fn draw_one(chart: &Chart, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), DrawError> {
     let mut context = ChartBuilder::on(area)
         .caption(&chart.title, ("sans-serif", 17, &INK))
         .margin(14)
@@ -70,19 +70,14 @@ fn draw_one(chart: &Chart, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<
         .draw()?;
     for ((name, curve), color) in chart.curves.iter().zip(COLORS) {
         let points = curve.points().iter().map(|point| (point.polls, point.late));
-        let drawn = match color == COLORS[0] {
-            true => context.draw_series(LineSeries::new(points, color.stroke_width(2)))?,
-            false => context.draw_series(std::iter::once(DashedPathElement::new(
-                points,
-                5,
-                4,
-                color.stroke_width(2),
-            )))?,
+        let is_solid = color == COLORS[0];
+        let drawn = if is_solid {
+            context.draw_series(LineSeries::new(points, color.stroke_width(2)))?
+        } else {
+            let dashed = DashedPathElement::new(points, 5, 4, color.stroke_width(2));
+            context.draw_series(std::iter::once(dashed))?
         };
-        let (dash, gap) = match color == COLORS[0] {
-            true => (18, 0),
-            false => (5, 4),
-        };
+        let (dash, gap) = if is_solid { (18, 0) } else { (5, 4) };
         drawn.label(*name).legend(move |(x, y)| {
             DashedPathElement::new([(x, y), (x + 18, y)], dash, gap, color.stroke_width(2))
         });

@@ -1,10 +1,10 @@
-//! How long simulated jobs take.
+//! The run times of simulated jobs.
 
 use std::f64::consts::{SQRT_2, TAU};
 
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
-/// What jobs of one kind are like, from the first to the last.
+/// The distribution of run times, from the first job to the last.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scenario {
     /// All take the same time.
@@ -13,17 +13,17 @@ pub(crate) enum Scenario {
     Lognormal,
     /// Seven in ten take about 10 s, the others about a minute.
     Bimodal,
-    /// From job to job they take a little longer: the median goes from 20 s to 60 s.
+    /// The median grows from 20 s to 60 s, a little with each job.
     Drifting,
 }
 
-/// One lognormal distribution of those that a scenario is mixed of.
+/// A lognormal component of a scenario.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     weight: f64,
     /// In seconds.
     median: f64,
-    /// Of the logarithm.
+    /// The standard deviation of the logarithm.
     deviation: f64,
 }
 
@@ -61,7 +61,7 @@ impl Scenario {
         }
     }
 
-    /// How long the jobs of one run take, in seconds.
+    /// Draws the run times of the jobs of one run, in seconds.
     pub(crate) fn durations(self, jobs: usize, seed: u64) -> Vec<f64> {
         let mut random = StdRng::seed_from_u64(seed);
         let duration = |job| {
@@ -77,24 +77,28 @@ impl Scenario {
         (0..jobs).map(duration).collect()
     }
 
-    /// The probability that a job takes longer than so many seconds.
+    /// Returns the probability that a job takes longer than `age` seconds.
     pub(crate) fn survival(self, job: usize, age: f64) -> f64 {
-        let survival = |part: &Part| match part.deviation > 0.0 {
-            _ if age <= 0.0 => 1.0,
-            false => f64::from(u8::from(age < part.median)),
-            true => libm::erfc((age / part.median).ln() / part.deviation / SQRT_2) / 2.0,
+        let survival = |part: &Part| {
+            if age <= 0.0 {
+                1.0
+            } else if part.deviation > 0.0 {
+                libm::erfc((age / part.median).ln() / part.deviation / SQRT_2) / 2.0
+            } else {
+                f64::from(u8::from(age < part.median))
+            }
         };
         let parts = self.parts(job);
         parts.iter().map(|part| part.weight * survival(part)).sum()
     }
 
-    /// Whether what jobs are like changes from one to the next.
+    /// Returns whether the distribution changes from job to job.
     pub(crate) fn changes(self) -> bool {
         self == Self::Drifting
     }
 }
 
-/// A number from the standard normal distribution, by the method of Box and Muller.
+/// Draws from the standard normal distribution (Box–Muller).
 pub(crate) fn normal(random: &mut impl Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
     radius * (TAU * random.random::<f64>()).cos()

@@ -7,12 +7,12 @@ mod policy;
 mod settings;
 mod when;
 
+pub use self::{
+    dialect::Dialect, idempotency::Idempotency, links::Links, policy::Policy, when::When,
+};
 pub(crate) use self::{
     links::{LinkOrigin, is_plain},
     policy::{choose, passes_through},
     settings::{OwnerFn, Settings},
     when::Schedule,
-};
-pub use self::{
-    dialect::Dialect, idempotency::Idempotency, links::Links, policy::Policy, when::When,
 };

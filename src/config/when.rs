@@ -75,10 +75,7 @@ mod tests {
             prefer(false, Some(wait)),
         ];
         let (pass, now) = (Schedule::PassThrough, Schedule::AcceptNow);
-        let (waits, delayed) = (
-            Schedule::InlineWithin(wait),
-            Schedule::InlineWithin(delay),
-        );
+        let (waits, delayed) = (Schedule::InlineWithin(wait), Schedule::InlineWithin(delay));
         for (when, row) in [
             (When::Always, [now, now, waits, waits]),
             (When::After(delay), [delayed, now, waits, waits]),

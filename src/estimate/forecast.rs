@@ -1,153 +1,158 @@
-//! What the past of a kind says of its next job.
+//! The forecast for the next job of a kind.
 
 use super::{
     change::{projected, recent},
     distribution::Distribution,
+    elapsed::Elapsed,
     grid::Grid,
-    pace::Pace,
-    past::Past,
-    plan::{Plan, overdue},
+    history::History,
+    poll_plan::{PollPlan, overdue_delay},
+    progress::ProgressModel,
 };
 
-/// What a job has come to, with times in seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Standing {
-    /// It has waited for so long.
-    Queued(f64),
-    /// It has run for so long, and is so far.
-    Running(f64, Option<f64>),
-}
-
-/// What is to be expected of a kind's jobs.
+/// The forecast for the next job of a kind.
 #[derive(Debug, Clone)]
 pub(super) struct Forecast {
-    /// From the call to its end; where enough jobs were seen.
-    run: Option<Outlook>,
-    /// From the request to the call; where any have waited to speak of.
-    queue: Option<Outlook>,
-    pace: Pace,
-    /// Whether progress tells more than how long other jobs took.
+    /// From the call to its end; `None` with too few samples.
+    run: Option<StageForecast>,
+    /// From the request to the call; `None` if jobs hardly wait.
+    queue: Option<StageForecast>,
+    progress: ProgressModel,
+    /// Set if reported progress predicts the end better than the run times of other jobs.
     trusts_progress: bool,
     poll_cost: f64,
 }
 
-/// What is to be expected of one stretch of a job.
+/// The forecast for one stage of a job.
 #[derive(Debug, Clone)]
-struct Outlook {
-    plan: Plan,
+struct StageForecast {
+    plan: PollPlan,
     grid: Grid,
-    /// How much is left at the beginning of each cell, in seconds, half the time.
-    left: Box<[f32]>,
+    /// The median of the remaining time at the beginning of each cell, in seconds.
+    median_remaining: Box<[f32]>,
 }
 
-/// How many jobs are to be seen before anything is told from them: with fewer, backing off does as well.
-const FEW: usize = 8;
+/// With fewer samples, a forecast is no better than backing off.
+const MIN_SAMPLES: usize = 8;
 
 impl Forecast {
-    /// What is to be expected where nothing is known.
+    /// The forecast for a kind without samples.
     pub(super) fn unknown(poll_cost: f64) -> Self {
         Self {
             run: None,
             queue: None,
-            pace: Pace::of(&[]),
+            progress: ProgressModel::new(&[]),
             trusts_progress: true,
             poll_cost,
         }
     }
 
-    /// What is to be expected after such a past.
-    pub(super) fn of(past: &Past, poll_cost: f64) -> Self {
-        let ran = projected(past.ran());
-        if ran.len() < FEW {
+    pub(super) fn new(history: &History, poll_cost: f64) -> Self {
+        let ran = projected(history.ran());
+        if ran.len() < MIN_SAMPLES {
             return Self::unknown(poll_cost);
         }
-        let pace = Pace::of(&recent(past.multiples()));
+        let progress = ProgressModel::new(&recent(history.slowdowns()));
         let longest = ran[ran.len() - 1];
-        let distribution = Distribution::of(&ran, Grid::beyond(longest));
-        let (plan, ahead) = Plan::new(&distribution, poll_cost, |since| since);
-        let queued = recent(past.queued());
+        let distribution = Distribution::from_sorted(&ran, Grid::covering(longest));
+        let (plan, run_cost) = PollPlan::new(&distribution, poll_cost, |late| late);
+        let queued = recent(history.queued());
         let longest_queued = queued.last().copied().unwrap_or_default();
         let queue = (longest_queued > distribution.grid().step()).then(|| {
-            let grid = Grid::beyond(longest_queued + longest);
-            let late = distribution.late();
-            // A job that is found to have begun has ended since, or is asked for again.
-            let found = |since: f64| {
+            let grid = Grid::covering(longest_queued + longest);
+            let lateness = distribution.expected_lateness();
+            // After a poll finds that the call has started, either the job has ended since, or the
+            // client goes on by the plan for the run.
+            let found = |late: f64| {
                 let run = distribution.grid();
-                let edge = run.cell(since).unwrap_or(run.cells());
-                let beyond = (since - run.horizon()).max(0.0);
-                late[edge] + beyond + distribution.left_at(since) * ahead.at(since)
+                let edge = run.cell(late).unwrap_or(run.cells());
+                let beyond = (late - run.horizon()).max(0.0);
+                lateness[edge] + beyond + distribution.survival_at(late) * run_cost.at(late)
             };
-            let queue = Distribution::of(&queued, grid);
-            let (plan, _) = Plan::new(&queue, poll_cost, found);
-            Outlook {
+            let queue = Distribution::from_sorted(&queued, grid);
+            let (plan, _) = PollPlan::new(&queue, poll_cost, found);
+            StageForecast {
                 plan,
                 grid,
-                left: queue.median_left(),
+                median_remaining: queue.median_remaining(),
             }
         });
-        let at = |part: f64| ran[(part * ran.len() as f64) as usize];
-        let spread = (at(0.84) - at(0.16)) / 2.0;
+        let quantile = |part: f64| ran[(part * ran.len() as f64) as usize];
+        // Half the distance between the 16th and the 84th percentile: one standard deviation of a
+        // normal distribution.
+        let spread = (quantile(0.84) - quantile(0.16)) / 2.0;
+        // At the midpoint, a prediction from progress is uncertain about half of the run time.
+        let progress_spread = progress.spread() / 2.0 * quantile(0.5);
         Self {
-            run: Some(Outlook {
+            run: Some(StageForecast {
                 plan,
                 grid: distribution.grid(),
-                left: distribution.median_left(),
+                median_remaining: distribution.median_remaining(),
             }),
             queue,
-            // Half done, half of the time is left to be wrong about.
-            trusts_progress: pace.spread() / 2.0 * at(0.5) < spread,
-            pace,
+            trusts_progress: progress_spread < spread,
+            progress,
             poll_cost,
         }
     }
 
-    /// How many seconds are left: half the time it is more.
-    #[inline] // it is asked for with every request
-    pub(super) fn left(&self, standing: Standing) -> Option<f64> {
-        match standing {
-            Standing::Queued(waited) => match &self.queue {
-                None => self.run.as_ref()?.left(waited),
-                Some(queue) => Some(queue.left(waited)? + self.run.as_ref()?.left(0.0)?),
+    /// Returns the median of the remaining time in seconds.
+    #[inline] // on the path of every request
+    pub(super) fn remaining(&self, elapsed: Elapsed) -> Option<f64> {
+        match elapsed {
+            Elapsed::Queued { waited } => match &self.queue {
+                None => self.run.as_ref()?.remaining(waited),
+                Some(queue) => Some(queue.remaining(waited)? + self.run.as_ref()?.remaining(0.0)?),
             },
-            Standing::Running(ran, fraction) => {
-                let known = self.run.as_ref().and_then(|run| run.left(ran));
-                let by_pace = fraction.and_then(|fraction| self.pace.median_left(fraction, ran));
-                match self.trusts_progress {
-                    true => by_pace.or(known),
-                    false => known.or(by_pace),
+            Elapsed::Running { ran, progress, .. } => {
+                let by_run = self.run.as_ref().and_then(|run| run.remaining(ran));
+                let by_progress =
+                    progress.and_then(|fraction| self.progress.median_remaining(fraction, ran));
+                if self.trusts_progress {
+                    by_progress.or(by_run)
+                } else {
+                    by_run.or(by_progress)
                 }
             }
         }
     }
 
-    /// After how many whole seconds it is best to ask again, where anything is known; `whole` is how many
-    /// seconds the job was last estimated to run.
-    #[inline] // it is asked for with every answer
-    pub(super) fn next(&self, standing: Standing, whole: Option<f64>) -> Option<u64> {
-        match standing {
-            Standing::Queued(waited) => {
-                let known = self.queue.as_ref().or(self.run.as_ref())?;
-                let planned = known.plan.next(waited);
-                Some(planned.unwrap_or_else(|| overdue(waited, self.poll_cost)))
+    /// Returns the best delay until the next poll in whole seconds, unless nothing is known.
+    ///
+    /// `expected_run` is the run time in seconds that the last estimate of the job implied.
+    #[inline] // on the path of every answer
+    pub(super) fn next_poll(&self, elapsed: Elapsed, expected_run: Option<f64>) -> Option<u64> {
+        match elapsed {
+            Elapsed::Queued { waited } => {
+                let stage = self.queue.as_ref().or(self.run.as_ref())?;
+                let planned = stage.plan.next_poll(waited);
+                Some(planned.unwrap_or_else(|| overdue_delay(waited, self.poll_cost)))
             }
-            Standing::Running(ran, fraction) => {
-                let known = self.run.as_ref().and_then(|run| run.plan.next(ran));
-                let by_pace = fraction.zip(whole).and_then(|(fraction, whole)| {
-                    self.pace.next(fraction, whole, ran, self.poll_cost)
+            Elapsed::Running { ran, progress, .. } => {
+                let by_run = self.run.as_ref().and_then(|run| run.plan.next_poll(ran));
+                let by_progress = progress.zip(expected_run).and_then(|(fraction, expected)| {
+                    self.progress
+                        .next_poll(fraction, expected, ran, self.poll_cost)
                 });
-                let overdue = || self.run.as_ref().map(|_| overdue(ran, self.poll_cost));
-                match self.trusts_progress {
-                    true => by_pace.or(known).or_else(overdue),
-                    false => known.or(by_pace).or_else(overdue),
-                }
+                let planned = if self.trusts_progress {
+                    by_progress.or(by_run)
+                } else {
+                    by_run.or(by_progress)
+                };
+                let overdue = || {
+                    let run = self.run.as_ref();
+                    run.map(|_| overdue_delay(ran, self.poll_cost))
+                };
+                planned.or_else(overdue)
             }
         }
     }
 }
 
-impl Outlook {
-    fn left(&self, age: f64) -> Option<f64> {
-        self.grid.cell(age).map(|cell| self.left[cell].into())
+impl StageForecast {
+    fn remaining(&self, age: f64) -> Option<f64> {
+        let cell = self.grid.cell(age)?;
+        Some(self.median_remaining[cell].into())
     }
 }
 
@@ -156,28 +161,29 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::{
-        super::{pace::Halfway, past::Seen},
+        super::{progress::MidpointSample, sample::Sample},
         *,
     };
 
     #[test]
-    fn calls_that_take_no_time_are_asked_for_as_their_queue_moves() {
+    fn polls_of_instant_calls_follow_their_queue() {
         for count in [8, 10, 16, 100, 128] {
-            let mut past = Past::default();
-            for n in 1..=count {
-                // Out of order, or it would be a trend.
-                let queued = Duration::from_secs(10) * (n * 37 % count) / count;
-                let seen = Seen::new(
+            let mut history = History::default();
+            for job in 1..=count {
+                // Shuffled, since sorted durations would be a trend.
+                let queued = Duration::from_secs(10) * (job * 37 % count) / count;
+                let sample = Sample::new(
+                    job,
                     SystemTime::now(),
                     queued,
                     Duration::ZERO,
-                    &Halfway::default(),
+                    &MidpointSample::default(),
                 );
-                past.insert(seen, seen.at());
+                history.insert(sample, sample.ended_at);
             }
-            let forecast = Forecast::of(&past, 1.0);
-            let next = forecast.next(Standing::Queued(0.0), None);
-            assert!(next.is_some_and(|next| next <= 6), "{count}: {next:?}");
+            let forecast = Forecast::new(&history, 1.0);
+            let delay = forecast.next_poll(Elapsed::Queued { waited: 0.0 }, None);
+            assert!(delay.is_some_and(|delay| delay <= 6), "{count}: {delay:?}");
         }
     }
 }

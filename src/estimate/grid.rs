@@ -1,5 +1,9 @@
-/// Ages from 0 on, in cells of one length: a whole part of a second, or whole seconds, so that a step of
-/// whole seconds can lead from edge to edge.
+//! Ages in cells of equal length.
+
+/// Ages from 0 on, in cells of equal length.
+///
+/// A cell is a whole fraction of a second or a number of whole seconds. So a delay of whole
+/// seconds, as `Retry-After` has it, leads from one edge to another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Grid {
     /// In seconds.
@@ -7,58 +11,63 @@ pub(super) struct Grid {
     cells: usize,
 }
 
-/// The most cells of a grid. What a plan costs to make grows with their square.
+/// The time to compute a plan grows with the square of this.
 const MAX_CELLS: usize = 256;
 
-/// The finest that is told apart, in cells per second.
-const FINEST: usize = 8;
+/// The finest resolution.
+const MAX_CELLS_PER_SECOND: usize = 8;
 
-/// How far a grid goes beyond the longest time that was seen, as a multiple of it, where that costs no whole
-/// seconds.
-const BEYOND: f64 = 1.5;
+/// The preferred length of a grid, as a multiple of the longest duration. A grid of coarse cells is
+/// shorter.
+const HORIZON_FACTOR: f64 = 1.5;
+
+const MIN_HORIZON_SECONDS: f64 = 2.0;
 
 impl Grid {
-    /// The finest grid that goes beyond the longest time that was seen, in seconds, and as far as 2 s at least.
-    pub(super) fn beyond(longest: f64) -> Self {
-        let horizon = (longest * BEYOND).max(2.0);
-        let mut parts = FINEST;
-        while parts > 1 && horizon * parts as f64 > MAX_CELLS as f64 {
-            parts /= 2;
+    /// Creates the finest grid that covers a duration in seconds.
+    pub(super) fn covering(longest: f64) -> Self {
+        let horizon = (longest * HORIZON_FACTOR).max(MIN_HORIZON_SECONDS);
+        let mut per_second = MAX_CELLS_PER_SECOND;
+        while per_second > 1 && horizon * per_second as f64 > MAX_CELLS as f64 {
+            per_second /= 2;
         }
-        let step = match parts {
-            1 => (longest / MAX_CELLS as f64).ceil().max(1.0),
-            parts => 1.0 / parts as f64,
+        let step = if per_second > 1 {
+            1.0 / per_second as f64
+        } else {
+            (longest / MAX_CELLS as f64).ceil().max(1.0)
         };
         let cells = ((horizon / step).ceil() as usize).min(MAX_CELLS);
         Self { step, cells }
     }
 
-    /// The length of a cell in seconds.
+    /// Returns the length of a cell in seconds.
     pub(super) fn step(&self) -> f64 {
         self.step
     }
 
+    /// Returns the number of cells.
     pub(super) fn cells(&self) -> usize {
         self.cells
     }
 
-    /// Where it ends, in seconds.
+    /// Returns the end of the last cell in seconds.
     pub(super) fn horizon(&self) -> f64 {
         self.step * self.cells as f64
     }
 
-    /// The cell that an age is in; `None` beyond the last.
+    /// Returns the cell that contains an age; `None` beyond the last cell.
     pub(super) fn cell(&self, age: f64) -> Option<usize> {
         let cell = (age / self.step) as usize;
         (cell < self.cells).then_some(cell)
     }
 
-    /// How many cells are the shortest step of whole seconds; longer ones are its multiples.
+    /// Returns the number of cells in the shortest delay of whole seconds. Longer delays are
+    /// multiples of it.
     pub(super) fn stride(&self) -> usize {
         (1.0 / self.step).max(1.0) as usize
     }
 
-    /// How many seconds so many cells are; of a step of whole seconds.
+    /// Returns the whole seconds in a multiple of the stride.
     pub(super) fn seconds(&self, cells: usize) -> u32 {
         (self.step * cells as f64) as u32
     }
@@ -72,8 +81,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_grid_goes_beyond_the_longest_in_few_cells(longest in 0.0..10_000_000.0) {
-            let grid = Grid::beyond(longest);
+        fn few_cells_cover_any_duration(longest in 0.0..10_000_000.0) {
+            let grid = Grid::covering(longest);
             prop_assert!(grid.horizon() >= longest);
             prop_assert!(grid.cells() <= MAX_CELLS);
             prop_assert_eq!(f64::from(grid.seconds(grid.stride())) % 1.0, 0.0);

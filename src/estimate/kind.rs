@@ -1,56 +1,45 @@
+//! The kind of a request: a name with a handle to what is known about it.
+
 use std::{
-    cell::Cell,
     fmt,
     hash::{Hash, Hasher},
 };
 
-use http::Method;
 use triomphe::ThinArc;
 
-use super::history::History;
+use super::profile::Profile;
 
-/// A kind of request: what is alike enough for the time that one took to say something of the next.
+/// The kind of a request: requests of one kind are expected to take about as long.
 ///
-/// It is the method and a path in which what looks like a name of one thing is left out, `POST
-/// /reports/{}`; or what [`AcceptedLayer::kind`](crate::AcceptedLayer::kind) makes of a request.
-///
-/// Its name, and where it was known when the name was given, its past: so that it is looked up once for each
-/// request. Of a kind that is not known yet each request has a name of its own, so it is one allocation.
+/// By default it is the method and the path without its variable segments, such as
+/// `POST /reports/{}`; [`AcceptedLayer::kind`](crate::AcceptedLayer::kind) replaces that.
+// A name with a handle to its profile, so that a request looks it up once. The kind of a request
+// that came before the profile has a name of its own; it is one allocation.
 #[derive(Clone)]
-pub struct Kind(ThinArc<Option<Box<History>>, u8>);
+pub struct Kind(ThinArc<Option<Box<Profile>>, u8>);
 
-/// How many bytes of a path are looked at.
-const MAX_PATH: usize = 119;
-
-/// How many segments of a path are told apart: what comes deeper is one kind.
-const MAX_SEGMENTS: usize = 8;
-
-/// The longest segment that is taken for a word, in bytes.
-const MAX_WORD: usize = 32;
-
-/// The longest text that names a kind, in bytes.
-const MAX_NAME: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 impl Kind {
-    /// The kind of this name; at most 256 bytes of it are kept.
+    /// Creates the kind of this name. A name over 256 bytes is truncated.
     pub fn new(name: &str) -> Self {
-        let mut end = name.len().min(MAX_NAME);
+        let mut end = name.len().min(MAX_NAME_BYTES);
         while !name.is_char_boundary(end) {
             end -= 1;
         }
-        Self::named(&name[..end], None)
+        Self::from_parts(&name[..end], None)
     }
 
-    /// The same kind, of which something is to be known from now on.
-    pub(super) fn with_history(&self) -> Self {
-        Self::named(self.as_str(), Some(Box::default()))
+    /// Creates the same kind with an empty profile.
+    pub(super) fn with_profile(&self) -> Self {
+        Self::from_parts(self.as_str(), Some(Box::default()))
     }
 
-    fn named(name: &str, history: Option<Box<History>>) -> Self {
-        Self(ThinArc::from_header_and_slice(history, name.as_bytes()))
+    fn from_parts(name: &str, profile: Option<Box<Profile>>) -> Self {
+        Self(ThinArc::from_header_and_slice(profile, name.as_bytes()))
     }
 
-    /// Its name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0.slice).unwrap_or_default()
     }
@@ -59,8 +48,8 @@ impl Kind {
         &self.0.slice
     }
 
-    /// What is known of it, where that was so when it got its name.
-    pub(super) fn history(&self) -> Option<&History> {
+    /// Returns the profile, if the kind had one when this handle was made.
+    pub(super) fn profile(&self) -> Option<&Profile> {
         self.0.header.header.as_deref()
     }
 }
@@ -78,107 +67,6 @@ impl Hash for Kind {
         self.as_bytes().hash(state);
     }
 }
-
-/// The beginning of a request's path, kept in place until it is known whether anybody will ask for the
-/// kind: a call that is answered inline is of none.
-#[derive(Clone, Copy)]
-pub(crate) struct PathStart {
-    bytes: [u8; MAX_PATH],
-    length: u8,
-}
-
-impl Default for PathStart {
-    fn default() -> Self {
-        let bytes = [0; MAX_PATH];
-        Self { bytes, length: 0 }
-    }
-}
-
-impl PathStart {
-    fn cut(path: &str) -> &str {
-        let mut end = path.len().min(MAX_PATH);
-        while !path.is_char_boundary(end) {
-            end -= 1;
-        }
-        &path[..end]
-    }
-
-    pub(crate) fn of(path: &str) -> Self {
-        let path = Self::cut(path);
-        let length = path.len();
-        let mut start = Self::default();
-        start.bytes[..length].copy_from_slice(&path.as_bytes()[..length]);
-        start.length = length as u8;
-        start
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        let bytes = &self.bytes[..usize::from(self.length)];
-        str::from_utf8(bytes).unwrap_or_default()
-    }
-}
-
-thread_local! {
-    /// A name that was written before, taken out while it is written over.
-    static SPARE: Cell<String> = const { Cell::new(String::new()) };
-}
-
-/// Makes something of the name of a request's kind where nobody says what it is.
-pub(super) fn with_name<T>(method: &Method, path: &str, make: impl FnOnce(&str) -> T) -> T {
-    let mut name = SPARE.take();
-    name.clear();
-    write_name(&mut name, method, path);
-    let made = make(&name);
-    SPARE.set(name);
-    made
-}
-
-/// Its method and its path's words.
-fn write_name(name: &mut String, method: &Method, path: &str) {
-    // Standard methods are short; what else a client makes up is one.
-    name.push_str(match method.as_str() {
-        method if method.len() <= MAX_WORD => method,
-        _ => "*",
-    });
-    name.push(' ');
-    // As much as is kept of the path of a call that has begun.
-    let path = PathStart::cut(path);
-    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
-    for segment in segments.by_ref().take(MAX_SEGMENTS) {
-        name.push('/');
-        name.push_str(match is_word(segment) {
-            true => segment,
-            false => "{}",
-        });
-    }
-    if segments.next().is_some() {
-        name.push_str("/*");
-    }
-}
-
-/// Whether a segment is one of the application's words, as against the name of one thing of many:
-/// ids of every make have digits in them, but `v2` is a word.
-fn is_word(segment: &str) -> bool {
-    let bytes = segment.as_bytes();
-    bytes.len() <= MAX_WORD
-        && (bytes.iter().all(|&byte| PLAIN[usize::from(byte)]) || is_version(bytes))
-}
-
-fn is_version(segment: &[u8]) -> bool {
-    matches!(segment, [b'v' | b'V', digits @ ..] if digits.len() <= 2 && digits.iter().all(u8::is_ascii_digit))
-}
-
-/// What words consist of.
-static PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        let is_plain = byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-        plain[byte as usize] = is_plain;
-        byte += 1;
-    }
-    plain
-};
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,36 +86,12 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn names_of_things_are_left_out_of_a_kind() {
-        for (path, kind) in [
-            ("/", "POST /"),
-            ("/reports", "POST /reports"),
-            ("/reports/", "POST /reports/"),
-            ("/reports/17/render", "POST /reports/{}/render"),
-            ("/v2/reports/2026-11", "POST /v2/reports/{}"),
-            ("/users/a%40b.example/export", "POST /users/{}/export"),
-            ("/x/tQ3nC2hDQ0eY6o1bF9qk5A", "POST /x/{}"),
-            ("/a/b/c/d/e/f/g/h/i/j", "POST /a/b/c/d/e/f/g/h/*"),
-            ("*", "POST /{}"),
-        ] {
-            assert_eq!(with_name(&Method::POST, path, str::to_owned), kind);
-        }
-    }
-
     proptest! {
         #[test]
-        fn a_path_begins_as_it_is(path: String) {
-            let start = PathStart::of(&path);
-            prop_assert!(path.starts_with(start.as_str()));
-            prop_assert!(start.as_str().len() == path.len() || start.as_str().len() > MAX_PATH - 4);
-        }
-
-        #[test]
-        fn whatever_the_path_a_name_is_short(path: String, method in "[A-Z]{1,300}") {
-            let method = Method::from_bytes(method.as_bytes()).expect("a token");
-            prop_assert!(with_name(&method, &path, str::len) <= (MAX_SEGMENTS + 1) * (MAX_WORD + 1) + 2);
-            prop_assert!(Kind::new(&path).as_str().len() <= MAX_NAME);
+        fn name_is_truncated_at_a_character(name: String) {
+            let kind = Kind::new(&name);
+            prop_assert!(name.starts_with(kind.as_str()));
+            prop_assert!(kind.as_str().len() <= MAX_NAME_BYTES);
         }
     }
 }

@@ -1,137 +1,107 @@
-use std::{
-    borrow::Borrow,
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-};
+//! The kinds that have a profile.
+
+use std::{borrow::Borrow, collections::HashMap, sync::Arc};
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
-use super::{forecast::Forecast, kind::Kind, past::Seen};
+use super::{forecast::Forecast, kind::Kind, sample::Sample};
 
-/// What is known of each kind, of at most so many.
+/// The kinds that have a profile, at most [`MAX_KINDS`].
 ///
-/// A kind comes in when the first of its jobs has succeeded. Where there is no room, one goes of which few
-/// jobs have come lately: so a client that makes up kinds drives out those that others made up, while kinds
-/// that are in use stay.
+/// A kind is added when its first job succeeds. If the table is full, it replaces a kind that few
+/// jobs have used lately. So a client that makes up kinds evicts other made-up kinds, not those in
+/// use.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
-    /// Locked for writing only where a kind comes in, else for one look-up; no other lock is taken meanwhile.
+    /// Locked for one look-up; for writing only if a kind is added. No other lock is taken
+    /// meanwhile.
     table: RwLock<Table>,
 }
 
+/// Each kind takes at most 8 kB.
+const MAX_KINDS: usize = 256;
+
 #[derive(Debug, Default)]
 struct Table {
-    /// Found by a hash that is quick with short texts: who would make up names that collide has no more of them in
-    /// here than there is room for.
-    places: HashMap<Name, usize, RandomState>,
-    kinds: Vec<Known>,
-    /// Where in `kinds` to look next for one to let go.
+    /// Indices into `kinds`. A fast hash without protection against collisions is enough: an
+    /// attacker's names cannot outnumber `MAX_KINDS`.
+    indices: HashMap<KindName, usize, RandomState>,
+    /// Each of them has a profile.
+    kinds: Vec<Kind>,
+    /// The index at which the next eviction scan begins.
     hand: usize,
 }
 
-/// A kind that is found by the bytes of its name: to see that they are a text takes longer than to look them up.
+/// Finds a kind by the bytes of its name, which need no UTF-8 validation.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Name(Kind);
+struct KindName(Kind);
 
-impl Borrow<[u8]> for Name {
+impl Borrow<[u8]> for KindName {
     fn borrow(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-#[derive(Debug)]
-struct Known {
-    /// With its history.
-    kind: Kind,
-    /// Goes up with each job, to a limit, and down each time the hand passes: at 0 the kind may go. A count
-    /// on which no memory depends, so `Relaxed`; one that is lost between two threads matters little.
-    uses: AtomicU8,
-}
-
-/// How many kinds are known at most; each takes some 6 kB.
-const MOST: usize = 256;
-
-/// How many times a kind that is in use is passed over at most.
-const MOST_USES: u8 = 16;
-
 impl Kinds {
-    /// A kind as it is known by now, so that its name is kept once.
-    pub(super) fn known(&self, name: &str) -> Option<Kind> {
+    /// Returns the kind of this name with its profile, if it has one.
+    pub(super) fn get(&self, name: &[u8]) -> Option<Kind> {
         let table = self.table.read();
-        table
-            .places
-            .get_key_value(name.as_bytes())
-            .map(|(name, _)| name.0.clone())
+        let (name, _) = table.indices.get_key_value(name)?;
+        Some(name.0.clone())
     }
 
     pub(super) fn forecast(&self, kind: &Kind) -> Option<Arc<Forecast>> {
-        match kind.history() {
-            Some(history) => history.forecast(),
-            // It may have come to be known since.
-            None => self.known(kind.as_str())?.history()?.forecast(),
+        match kind.profile() {
+            Some(profile) => profile.forecast(),
+            // The kind may have got a profile since this handle was made.
+            None => self.get(kind.as_bytes())?.profile()?.forecast(),
         }
     }
 
-    /// Takes in jobs of a kind that succeeded, wherever they were seen; `now` is in seconds since the epoch of Unix.
-    pub(super) fn push(&self, kind: &Kind, seen: &[Seen], now: u32, poll_cost: f64) {
-        let known = self.used(kind);
-        let known = known.unwrap_or_else(|| self.table.write().enter(kind));
-        if let Some(history) = known.history() {
-            history.push(seen, now, poll_cost);
+    /// Adds a sample to the kind's profile. `now` is in milliseconds since the Unix epoch.
+    pub(super) fn learn(&self, kind: &Kind, sample: Sample, now: u64, poll_cost: f64) {
+        // A handle from before the eviction of its kind still works. Its sample is lost, and the
+        // next request of that kind adds the kind again.
+        if let Some(profile) = kind.profile() {
+            return profile.learn(sample, now, poll_cost);
         }
-    }
-
-    /// The kind as it is known, which is counted.
-    fn used(&self, kind: &Kind) -> Option<Kind> {
-        let table = self.table.read();
-        let known = &table.kinds[*table.places.get(kind.as_bytes())?];
-        let uses = known.uses.load(Ordering::Relaxed);
-        known
-            .uses
-            .store((uses + 1).min(MOST_USES), Ordering::Relaxed);
-        Some(known.kind.clone())
+        let known = self.get(kind.as_bytes());
+        let known = known.unwrap_or_else(|| self.table.write().get_or_insert(kind));
+        if let Some(profile) = known.profile() {
+            profile.learn(sample, now, poll_cost);
+        }
     }
 }
 
 impl Table {
-    /// Lets a kind in, unless somebody else has just done so.
-    fn enter(&mut self, kind: &Kind) -> Kind {
-        if let Some(&place) = self.places.get(kind.as_bytes()) {
-            return self.kinds[place].kind.clone();
+    /// Adds a kind, unless another thread has just done so.
+    fn get_or_insert(&mut self, kind: &Kind) -> Kind {
+        if let Some(&index) = self.indices.get(kind.as_bytes()) {
+            return self.kinds[index].clone();
         }
-        let kind = kind.with_history();
-        let known = Known {
-            kind: kind.clone(),
-            uses: AtomicU8::new(0),
+        let kind = kind.with_profile();
+        let index = if self.kinds.len() < MAX_KINDS {
+            self.kinds.push(kind.clone());
+            self.kinds.len() - 1
+        } else {
+            let index = self.eviction_candidate();
+            let evicted = std::mem::replace(&mut self.kinds[index], kind.clone());
+            self.indices.remove(evicted.as_bytes());
+            index
         };
-        let place = match self.kinds.len() {
-            count if count < MOST => {
-                self.kinds.push(known);
-                count
-            }
-            _ => {
-                let place = self.least_used();
-                let old = std::mem::replace(&mut self.kinds[place], known);
-                self.places.remove(old.kind.as_bytes());
-                place
-            }
-        };
-        self.places.insert(Name(kind.clone()), place);
+        self.indices.insert(KindName(kind.clone()), index);
         kind
     }
 
-    /// The next place round the table whose kind has not been used since it was passed over often enough.
-    fn least_used(&mut self) -> usize {
+    /// Scans round the table for a kind without uses (second chance algorithm).
+    fn eviction_candidate(&mut self) -> usize {
         loop {
-            let place = self.hand;
-            self.hand = (place + 1) % self.kinds.len();
-            match self.kinds[place].uses.get_mut() {
-                0 => return place,
-                uses => *uses -= 1,
+            let index = self.hand;
+            self.hand = (index + 1) % self.kinds.len();
+            let profile = self.kinds[index].profile();
+            if !profile.is_some_and(|profile| profile.survives_scan()) {
+                return index;
             }
         }
     }
@@ -141,52 +111,53 @@ impl Table {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::{super::pace::Halfway, *};
+    use super::{super::progress::MidpointSample, *};
 
-    fn push(kinds: &Kinds, name: &str) {
-        let seen = Seen::new(
+    fn learn(kinds: &Kinds, name: &str, job: u32) {
+        let sample = Sample::new(
+            job,
             SystemTime::now(),
             Duration::ZERO,
             Duration::from_secs(1),
-            &Halfway::default(),
+            &MidpointSample::default(),
         );
-        kinds.push(&Kind::new(name), &[seen], seen.at(), 1.0);
+        kinds.learn(&Kind::new(name), sample, sample.ended_at, 1.0);
     }
 
     #[test]
-    fn kinds_that_are_made_up_drive_out_none_that_is_in_use() {
+    fn made_up_kinds_do_not_evict_kinds_in_use() {
         let kinds = Kinds::default();
         for n in 0..100_000 {
-            push(&kinds, &format!("POST /{n}"));
+            learn(&kinds, &format!("POST /{n}"), n);
             if n % 100 == 0 {
-                push(&kinds, "POST /reports");
+                learn(&kinds, "POST /reports", n);
             }
         }
         let table = kinds.table.read();
-        assert_eq!((table.kinds.len(), table.places.len()), (MOST, MOST));
-        let reports = &table.kinds[table.places[&b"POST /reports"[..]]];
-        let history = reports.kind.history().expect("known");
-        assert_eq!(history.count(), 128);
+        let counts = (table.kinds.len(), table.indices.len());
+        assert_eq!(counts, (MAX_KINDS, MAX_KINDS));
+        let reports = &table.kinds[table.indices[&b"POST /reports"[..]]];
+        assert_eq!(reports.profile().expect("known").samples(), 128);
     }
 
     #[test]
-    fn a_kind_out_of_use_makes_room() {
+    fn unused_kind_is_evicted() {
         let kinds = Kinds::default();
-        for _ in 0..1_000 {
-            push(&kinds, "POST /old");
+        for job in 0..1_000 {
+            learn(&kinds, "POST /old", job);
         }
-        for n in 0..MOST * (usize::from(MOST_USES) + 2) {
-            push(&kinds, &format!("POST /{n}"));
+        for n in 0..MAX_KINDS as u32 * 18 {
+            learn(&kinds, &format!("POST /{n}"), n);
         }
-        assert!(kinds.known("POST /old").is_none());
+        assert!(kinds.get(b"POST /old").is_none());
     }
 
     #[test]
-    fn a_known_name_is_kept_once() {
+    fn known_name_is_stored_once() {
         let kinds = Kinds::default();
-        assert!(kinds.known("POST /reports").is_none());
-        push(&kinds, "POST /reports");
-        let names = [(); 2].map(|()| kinds.known("POST /reports").expect("known"));
+        assert!(kinds.get(b"POST /reports").is_none());
+        learn(&kinds, "POST /reports", 1);
+        let names = [(); 2].map(|()| kinds.get(b"POST /reports").expect("known"));
         assert_eq!(names[0].as_str().as_ptr(), names[1].as_str().as_ptr());
     }
 }

@@ -217,6 +217,11 @@ impl CallScope {
         }
     }
 
+    /// Returns the job's id, if the call has become one.
+    pub(crate) fn id(&self) -> Option<JobId> {
+        self.id
+    }
+
     /// Whether the call has become one.
     pub(crate) fn is_job(&self) -> bool {
         self.id.is_some()

@@ -32,6 +32,11 @@ impl JobId {
         Self(rand::random())
     }
 
+    /// Returns 32 random bits, for places where a rare collision is harmless.
+    pub(crate) fn low_bits(self) -> u32 {
+        self.0[1] as u32
+    }
+
     pub(crate) fn encode(self) -> IdText {
         let mut text = [0; TEXT_LEN];
         let bits = (u128::from(self.0[0]) << 64) | u128::from(self.0[1]);

@@ -4,6 +4,7 @@ mod callback;
 mod cursor;
 mod digest;
 mod filter;
+mod forecast;
 mod handle;
 mod id;
 mod key;

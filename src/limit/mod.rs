@@ -4,8 +4,8 @@ mod budget;
 mod buffer;
 mod permits;
 
+pub(crate) use self::permits::{Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},
 };
-pub(crate) use self::permits::{Permit, PermitError, Permits};

@@ -34,8 +34,7 @@ pub(super) enum Admission<S: Service<Request<RequestBody<B>>>, B> {
     Pending(PendingAdmission<S, B>),
 }
 
-pub(super) type PendingAdmission<S, B> =
-    Pin<Box<dyn Future<Output = Admission<S, B>> + Send>>;
+pub(super) type PendingAdmission<S, B> = Pin<Box<dyn Future<Output = Admission<S, B>> + Send>>;
 
 /// A request whose job is in the store, so that its 202 may be sent.
 enum Stored<C> {
@@ -71,14 +70,14 @@ where
     let mut accepting = candidate.registry.store.accept(&new, record);
     // Polled in place: a store in memory needs no box.
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return conclude(candidate, answered, &new, accepted, call, now);
+        return conclude(candidate, answered, &new, accepted, call);
     }
     Admission::Pending(Box::pin(async move {
         // If this is dropped, the call is dropped before the candidate's permit.
         let candidate = candidate;
         let call = call;
         let accepted = accepting.await;
-        conclude(candidate, answered, &new, accepted, call, Instant::now())
+        conclude(candidate, answered, &new, accepted, call)
     }))
 }
 
@@ -89,7 +88,6 @@ fn conclude<S, B, St>(
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
     call: Call<S, B>,
-    now: Instant,
 ) -> Admission<S, B>
 where
     S: InnerService<B>,
@@ -122,7 +120,7 @@ where
         if let Some(running) = running {
             tokio::spawn(running);
         }
-        let response = candidate.accepted(&answered, &job, now);
+        let response = candidate.accepted(&answered, &job);
         return Admission::Accepted(mark_joined(response, is_joined));
     };
     // The caller polls this in the same poll, so the call is not dropped before it is spawned.
@@ -222,9 +220,9 @@ async fn inline_or_accepted<St: Store>(
             return Problem::StoreUnavailable.response();
         }
     };
-    let job = monitor::wait(store, job, limit, |job| job.status.is_ended()).await;
+    let job = monitor::wait(&candidate.registry, job, limit, |job| job.status.is_ended()).await;
     if !job.status.is_ended() {
-        return candidate.accepted(answered, &job, Instant::now());
+        return candidate.accepted(answered, &job);
     }
     let outcome = monitor::stored_response(&candidate.registry, &job).await;
     let mut response = outcome.unwrap_or_else(|error| {

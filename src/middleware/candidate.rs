@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
-    estimate::Kind,
+    estimate::{Elapsed, Kind},
     job::{Fingerprint, JobId, Key, Owner, Snapshot},
     limit::{BufferedBody, Permit, PermitError},
     monitor,
@@ -110,9 +110,10 @@ impl<St: Store> Candidate<St> {
         let estimates = &self.registry.estimates;
         let kind = match &read.kind {
             Some(kind) => kind.clone(),
-            None => estimates.kind_of(&self.method, call.path()),
+            None => estimates.default_kind(&self.method, call.path()),
         };
-        let whole = estimates.whole(&kind, now, read.at, started, progress.fraction);
+        let elapsed = Elapsed::at(now, read.at, started, progress.fraction);
+        let total = estimates.expected_total(&kind, elapsed);
         let is_awaited = read.key.is_some() && self.inline_limit().is_some();
         let mut job = NewJob::new(JobId::random());
         job.created = read.at;
@@ -122,7 +123,7 @@ impl<St: Store> Candidate<St> {
         job.owner = self.scope.as_ref().and_then(|scope| scope.owner);
         job.key = read.key;
         job.kind = kind;
-        job.estimated_finish = whole.and_then(|whole| created_at.checked_add(whole));
+        job.estimated_finish = total.and_then(|total| created_at.checked_add(total));
         job.join_only = join_only;
         job.run_here = started.is_some() || is_awaited;
         Ok(job)
@@ -144,19 +145,12 @@ impl<St: Store> Candidate<St> {
     }
 
     /// Returns the 202 for a job, or a redirect to its page.
-    pub(super) fn accepted(
-        &self,
-        read: &Answered,
-        job: &Snapshot,
-        now: Instant,
-    ) -> Response<ResultBody> {
+    pub(super) fn accepted(&self, read: &Answered, job: &Snapshot) -> Response<ResultBody> {
         let applied = self.prefer.applied(true);
         let path = read.path.as_deref().unwrap_or_default();
         match self.format {
-            Format::Page => monitor::see_page(job, &self.registry, path, now, applied),
-            Format::Json | Format::Events => {
-                monitor::accepted(job, &self.registry, path, now, applied)
-            }
+            Format::Page => monitor::see_page(job, &self.registry, path, applied),
+            Format::Json | Format::Events => monitor::accepted(job, &self.registry, path, applied),
         }
     }
 }

@@ -114,13 +114,13 @@ where
     }
 }
 
-impl<S, B, St> Future for ResponseFuture<S, B, St>
+impl<S, B, R, St> Future for ResponseFuture<S, B, St>
 where
-    S: InnerService<B>,
+    S: InnerService<B, Body = R>,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     St: Store,
 {
-    type Output = Result<Response<ResponseBody<S::Body>>, S::Error>;
+    type Output = Result<Response<ResponseBody<R>>, S::Error>;
 
     /// # Panics
     ///

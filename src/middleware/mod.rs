@@ -2,8 +2,8 @@
 
 mod admission;
 mod candidate;
-mod future;
 mod candidate_call;
+mod future;
 mod layer;
 mod options;
 mod pass_through;

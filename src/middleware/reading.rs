@@ -144,7 +144,11 @@ impl ReadBody {
     fn check_length(&self) -> Result<(), ReadError> {
         let length = self.buffer.len() as u64;
         let is_whole = self.declared.is_none_or(|declared| declared == length);
-        if is_whole { Ok(()) } else { Err(ReadError::Broken) }
+        if is_whole {
+            Ok(())
+        } else {
+            Err(ReadError::Broken)
+        }
     }
 }
 

@@ -165,8 +165,7 @@ where
         };
         // Under `Always` a client's wait does not bypass the limits. With a key, the call must not
         // run without a job.
-        let is_owed =
-            schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
+        let is_owed = schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
             Some(problem) if is_owed => return ResponseFuture::refuse(problem),
             Some(_) => return pass_through(inner, head, body).with_prefer(passed),

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use tokio::time::Instant;
 
 use super::{
     document::document_from,
@@ -31,7 +30,6 @@ pub(crate) fn accepted<St>(
     job: &Snapshot,
     registry: &Registry<St>,
     path: &str,
-    now: Instant,
     applied: Option<HeaderValue>,
 ) -> Response<ResultBody> {
     let settings = &registry.settings;
@@ -62,7 +60,7 @@ pub(crate) fn accepted<St>(
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     // A job that was joined may have ended.
     if !job.status.is_ended() {
-        let seconds = registry.estimates.retry_after(job, now);
+        let seconds = job.retry_after(&registry.estimates);
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     headers.insert(header::LOCATION, monitor.clone());
@@ -95,10 +93,9 @@ pub(crate) fn see_page<St>(
     job: &Snapshot,
     registry: &Registry<St>,
     path: &str,
-    now: Instant,
     applied: Option<HeaderValue>,
 ) -> Response<ResultBody> {
-    let mut response = accepted(job, registry, path, now, applied);
+    let mut response = accepted(job, registry, path, applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
     // With a 303 it would delay the redirect (RFC 9110 §10.2.3).

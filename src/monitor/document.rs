@@ -22,7 +22,12 @@ pub(super) fn document(job: &Snapshot, settings: &Settings) -> Vec<u8> {
 ///
 /// To write documents is most of what a monitor does. A derived `Serialize` takes twice as long: it
 /// looks for what is to be escaped in every name and in every text, also where nothing can be.
-pub(super) fn document_from(at: LinkOrigin<'_>, id: &IdText, job: &Snapshot, settings: &Settings) -> Vec<u8> {
+pub(super) fn document_from(
+    at: LinkOrigin<'_>,
+    id: &IdText,
+    job: &Snapshot,
+    settings: &Settings,
+) -> Vec<u8> {
     let mut json = Vec::with_capacity(USUAL_BYTES);
     json.extend_from_slice(b"{\"id\":\"");
     json.extend_from_slice(id);

@@ -13,10 +13,12 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{body::MonitorBody, document::document, status::{NO_STORE, VARY, empty}};
-use crate::{
-    job::Snapshot, registry::Registry, store::Store, telemetry::Counted,
+use super::{
+    body::MonitorBody,
+    document::document,
+    status::{NO_STORE, VARY, empty},
 };
+use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::Counted};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -123,6 +125,7 @@ impl<St: Store> Stream for Events<St> {
 
 /// A document is one line: within a JSON text, line breaks are escaped.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
+    job.teach(&registry.estimates);
     let document = document(job, &registry.settings);
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);

@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 
 use super::{document::document_from, status::NO_STORE};
 use crate::{
-    config::{LinkOrigin, Settings, Links},
-    job::{Filter, Owner, Page, Status},
+    config::{LinkOrigin, Links, Settings},
+    job::{Filter, Owner, Page},
+    problem::Problem,
     registry::Registry,
     store::ResultBody,
-    problem::Problem,
     store::Store,
 };
 
@@ -24,6 +24,9 @@ pub(super) async fn list<St: Store>(
     };
     let filter = filter.owner(owner);
     let page = registry.store.list(&filter).await?;
+    page.jobs
+        .iter()
+        .for_each(|job| job.teach(&registry.estimates));
     let list = List::new(&page, &filter, &registry.settings);
     let json = serde_json::to_vec(&list).expect("texts and documents");
     let mut response = Response::new(ResultBody::new(json.into(), None));
@@ -61,7 +64,12 @@ struct List {
 impl List {
     fn new(page: &Page, filter: &Filter, settings: &Settings) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(document_from(LinkOrigin::List, &job.id.encode(), job, settings));
+            let json = String::from_utf8(document_from(
+                LinkOrigin::List,
+                &job.id.encode(),
+                job,
+                settings,
+            ));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });
@@ -71,9 +79,14 @@ impl List {
                 Links::Relative => String::new(),
                 _ => settings.list_link(),
             };
-            let status = filter.get_status().map(|status| format!("&status={status}"));
+            let status = filter
+                .get_status()
+                .map(|status| format!("&status={status}"));
             let status = status.unwrap_or_default();
-            format!("{list}?limit={}{status}&cursor={cursor}", filter.get_limit())
+            format!(
+                "{list}?limit={}{status}&cursor={cursor}",
+                filter.get_limit()
+            )
         });
         Self {
             jobs: jobs.collect(),

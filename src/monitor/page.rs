@@ -5,9 +5,12 @@ use std::{borrow::Cow, sync::LazyLock, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Response, header};
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
-use super::{document::percent, status::{NO_STORE, VARY}, timestamp};
+use super::{
+    document::percent,
+    status::{NO_STORE, VARY},
+    timestamp,
+};
 use crate::{
     job::{Snapshot, Status},
     registry::Registry,
@@ -39,7 +42,7 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 /// The page of `job` as it is now, and its `ETag`.
 pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<ResultBody>, String) {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
-    let retry_after = registry.estimates.retry_after(job, Instant::now());
+    let retry_after = job.retry_after(&registry.estimates);
     let html = View::new(job, elapsed, retry_after).html();
     let mut response = Response::new(ResultBody::new(html.into(), None));
     let headers = response.headers_mut();
@@ -67,7 +70,7 @@ pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Res
 fn elapsed(job: &Snapshot) -> Duration {
     match job.finished_at {
         Some(finished) => finished.duration_since(job.created_at).unwrap_or_default(),
-        None => job.created.elapsed(),
+        None => job.age,
     }
 }
 

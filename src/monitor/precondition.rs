@@ -5,15 +5,19 @@ use std::ops::RangeInclusive;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 
 use crate::{
-    store::ResultBody,
     protocol::{Selection, Validators, matches_if_none_match},
+    store::ResultBody,
 };
 
 /// The entity tag of a result that has none. A result never changes, and its URI has no other.
 const RESULT_ETAG: &str = "\"result\"";
 
 /// Sets the `ETag` of a response to a GET. Returns a 304 if the client has this representation.
-pub(super) fn tagged(mut response: Response<ResultBody>, etag: &str, head: &Parts) -> Response<ResultBody> {
+pub(super) fn tagged(
+    mut response: Response<ResultBody>,
+    etag: &str,
+    head: &Parts,
+) -> Response<ResultBody> {
     if let Ok(etag) = HeaderValue::try_from(etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }

@@ -28,11 +28,7 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<MonitorBody>> + Se
 type Responded<St> = Result<Response<MonitorBody>, <St as Store>::Error>;
 
 /// Responds to a request for the monitor.
-pub(crate) fn answer<St: Store>(
-    registry: &Arc<Registry<St>>,
-    route: Route,
-    head: Parts,
-) -> Answer {
+pub(crate) fn answer<St: Store>(registry: &Arc<Registry<St>>, route: Route, head: Parts) -> Answer {
     let registry = registry.clone();
     Box::pin(async move {
         let responded = respond(&registry, route, &head).await;
@@ -74,6 +70,7 @@ async fn respond<St: Store>(
         Lookup::Gone(_) => return Ok(refuse(Problem::Gone)),
         Lookup::Unknown => return Ok(refuse(Problem::NotFound)),
     };
+    job.teach(&registry.estimates);
     let headers = RequestHeaders::new(&head.headers);
     let format = if headers.has_accept {
         Format::preferred(&head.headers)
@@ -146,7 +143,7 @@ async fn respond_read<St: Store>(
             job.status.is_ended() || (is_conditional && !status::is_known(job, &head.headers))
         };
         // Boxed, so that a request which does not wait has no room for the timer.
-        *job = Box::pin(wait(&registry.store, *job, limit, is_done)).await;
+        *job = Box::pin(wait(registry, *job, limit, is_done)).await;
     }
     let mut response = match view {
         View::Result(_) if job.status.is_ended() => {

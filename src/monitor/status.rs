@@ -1,7 +1,6 @@
 //! The status document as a response, in each dialect.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
-use tokio::time::Instant;
 
 use super::{
     document::{document, percent},
@@ -44,7 +43,7 @@ pub(super) fn document_response<St>(
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::VARY, VARY);
     if !job.status.is_ended() {
-        let seconds = registry.estimates.retry_after(job, Instant::now());
+        let seconds = job.retry_after(&registry.estimates);
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     *response.headers_mut() = headers;
@@ -100,7 +99,12 @@ pub(super) fn pending<St>(
 pub(super) fn see_result<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
     let mut response = document_response(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;
-    let result = link(&registry.settings, LinkOrigin::Monitor(0), job.id, "/result");
+    let result = link(
+        &registry.settings,
+        LinkOrigin::Monitor(0),
+        job.id,
+        "/result",
+    );
     response.headers_mut().insert(header::LOCATION, result);
     response
 }

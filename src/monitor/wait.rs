@@ -1,33 +1,39 @@
+//! Waits for a change of a job.
+
 use std::{future::poll_fn, pin::pin, time::Duration};
 
 use futures_core::Stream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::{job::Snapshot, store::Store, telemetry::Counted};
+use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::Counted};
 
-/// Waits until a job is as wanted, at most so long (RFC 7240 §4.3), and returns it as it is then.
+/// Waits until `is_done` returns `true` for a job, at most for `limit` (RFC 7240 §4.3), and returns
+/// the job as it is then.
 ///
-/// Nothing is polled: the store wakes whoever waits, all in one pass. Dropped, it leaves nothing behind.
+/// It does not poll: the store wakes all that wait for a job in one pass.
 pub(crate) async fn wait<St: Store>(
-    store: &St,
+    registry: &Registry<St>,
     mut job: Snapshot,
     limit: Duration,
-    wanted: impl Fn(&Snapshot) -> bool,
+    is_done: impl Fn(&Snapshot) -> bool,
 ) -> Snapshot {
-    if wanted(&job) || limit.is_zero() {
+    if is_done(&job) || limit.is_zero() {
         return job;
     }
     let _counted = Counted::waiter();
-    let mut changes = pin!(store.changes(job.id));
+    let mut read_at = Instant::now();
+    let mut changes = pin!(registry.store.changes(job.id));
     let changed = async {
         while let Some(changed) = poll_fn(|cx| changes.as_mut().poll_next(cx)).await {
-            job = changed;
-            if wanted(&job) {
+            (job, read_at) = (changed, Instant::now());
+            if is_done(&job) {
                 break;
             }
         }
     };
-    // At the limit the job is shown as it is, which is what the client asked for.
+    // After the limit, the job is returned as it is.
     let _ = timeout(limit, changed).await;
+    job.age += read_at.elapsed();
+    job.teach(&registry.estimates);
     job
 }

@@ -99,6 +99,11 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         }
     }
 
+    /// Returns the job's id, if the call has become one.
+    pub(crate) fn id(&self) -> Option<JobId> {
+        self.scope.id()
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         self.scope.progress()
     }
@@ -152,7 +157,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                     let future = queued.inner.call(Request::from_parts(head, body));
                     *stage = CallStage::Job(Box::pin(future));
                 } else {
-                    let path = PathStart::of(head.uri.path());
+                    let path = PathStart::new(head.uri.path());
                     let future = queued.inner.call(Request::from_parts(head, body));
                     call.set(InlineCall::Running(future, path));
                 }

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::Request;
@@ -29,7 +29,7 @@ use super::{
     response::{Collect, CollectResponse},
 };
 use crate::{
-    estimate::Halfway,
+    estimate::{Elapsed, MidpointSample, Sample},
     job::{ErrorCode, JobId, Progress},
     registry::Registry,
     stop::{StopReason, StopWatch},
@@ -67,7 +67,7 @@ struct ReportedProgress {
     /// Runs after each report.
     #[pin]
     pause: Sleep,
-    midpoint: Halfway,
+    midpoint: MidpointSample,
 }
 
 enum RunStage<St: Store> {
@@ -187,7 +187,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         } else {
             self.reported = Some(Box::pin(ReportedProgress {
                 pause: sleep(REPORT_INTERVAL),
-                midpoint: Halfway::default(),
+                midpoint: MidpointSample::default(),
             }));
         }
         Poll::Ready(progress)
@@ -267,12 +267,12 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             (started, fraction, &mut self.reported)
         {
             let ran = now.saturating_duration_since(started);
-            reported.as_mut().project().midpoint.see(fraction, ran);
+            reported.as_mut().project().midpoint.record(fraction, ran);
         }
-        let estimates = &job.registry.estimates;
-        let whole = estimates.whole(&job.kind, now, job.created, started, fraction);
+        let elapsed = Elapsed::at(now, job.created, started, fraction);
+        let total = job.registry.estimates.expected_total(&job.kind, elapsed);
         let report = Report {
-            estimated_finish: whole.and_then(|whole| job.created_at.checked_add(whole)),
+            estimated_finish: total.and_then(|total| job.created_at.checked_add(total)),
             news,
         };
         let mut reporting = job.registry.store.report(&job.claim, report);
@@ -336,12 +336,13 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                     let (ran, succeeded) = (started.elapsed(), error.is_none());
                     telemetry::took(job.kind.as_str(), succeeded, queued, ran);
                     // How long other jobs take says nothing of those that succeed.
-                    if succeeded {
+                    if succeeded && let Some(id) = call.id() {
                         let reported = self.reported.as_ref();
                         let midpoint = reported.map(|reported| reported.midpoint);
                         let midpoint = midpoint.unwrap_or_default();
-                        let estimates = &job.registry.estimates;
-                        estimates.learn(&job.kind, job.created_at, queued, ran, &midpoint);
+                        let now = SystemTime::now();
+                        let sample = Sample::new(id.low_bits(), now, queued, ran, &midpoint);
+                        job.registry.estimates.learn(&job.kind, sample, now);
                     }
                 }
             }

@@ -11,8 +11,5 @@ mod span;
 mod unshare;
 mod worker;
 
-pub(crate) use self::{
-    call::Call, drive::Run, inner::InnerService, job::Job, span::job_span,
-    unshare::MAX_COPIED_BYTES,
-};
+pub(crate) use self::{call::Call, drive::Run, inner::InnerService, job::Job, span::job_span};
 pub use self::{request_body::RequestBody, worker::Worker};

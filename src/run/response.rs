@@ -143,7 +143,10 @@ where
             }
         }
     }
-    if this.declared.is_some_and(|declared| declared != *this.length) {
+    if this
+        .declared
+        .is_some_and(|declared| declared != *this.length)
+    {
         tracing::error!("response body does not have the length that its head declares");
         return Poll::Ready(Err(ErrorCode::BodyError));
     }

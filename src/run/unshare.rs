@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Uri, request::Parts};
 
 /// The largest body that is copied, in bytes. A larger one outweighs the read buffer it is part of.
-pub(crate) const MAX_COPIED_BYTES: usize = 64 * 1024;
+const MAX_COPIED_BYTES: usize = 64 * 1024;
 
 /// Copies bytes if they may be a slice of a connection's read buffer.
 pub(super) fn unshare_bytes(bytes: &mut Bytes) {

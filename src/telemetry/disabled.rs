@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-
 pub(crate) fn describe() {}
 
 pub(crate) fn accepted() {}

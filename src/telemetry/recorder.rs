@@ -12,7 +12,6 @@ use metrics::{
 };
 use parking_lot::RwLock;
 
-
 const ACCEPTED: &str = "tower_accepted_accepted_total";
 const JOINED: &str = "tower_accepted_joined_total";
 const REFUSED: &str = "tower_accepted_refused_total";

@@ -1,4 +1,4 @@
-//! When a client is told to ask again, and when the document says that the job may be done.
+//! `Retry-After` and `estimatedFinishAt`, learned from earlier jobs.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tower_accepted::{AcceptedLayer, JobHandle, Jobs, ResponseBody};
 
 use crate::support::*;
 
-/// Runs jobs one after the other, each to its end.
+/// Runs jobs one after another, each to its end.
 async fn run<S, R>(service: &S, jobs: usize, request: impl Fn() -> Request<Body>)
 where
     S: Service<Request<Body>, Response = Response<ResponseBody<R>>> + Clone,
@@ -30,7 +30,7 @@ fn retry_after(answer: &Answer) -> u64 {
     seconds.parse().expect("whole seconds")
 }
 
-/// The seconds between two times of a document.
+/// Returns the seconds between two times of a document.
 fn between(document: &Value, from: &str, to: &str) -> f64 {
     let [from, to] = [from, to].map(|name| {
         let time = document[name].as_str();
@@ -45,7 +45,7 @@ fn about(expected: f64) -> std::ops::RangeInclusive<f64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_fifty_jobs_of_twenty_seconds_the_next_is_worth_asking_for_in_twenty() {
+async fn retry_after_is_the_usual_duration() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         sleep(Duration::from_secs(20)).await;
         ok("")
@@ -58,14 +58,13 @@ async fn after_fifty_jobs_of_twenty_seconds_the_next_is_worth_asking_for_in_twen
     assert!((20..=21).contains(&retry_after(&accepted)), "{accepted:?}");
     let left = between(&accepted.json(), "createdAt", "estimatedFinishAt");
     assert!(about(20.0).contains(&left), "{left}");
-    // Given that it has run for some of that already.
     sleep(Duration::from_secs(15)).await;
     let later = send(&service, get(accepted.location())).await;
     assert!((5..=6).contains(&retry_after(&later)), "{later:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_estimate_stays_as_it_is_for_as_long_as_the_job_does() {
+async fn estimate_changes_only_with_the_job() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         sleep(Duration::from_secs(20)).await;
         ok("")
@@ -74,7 +73,6 @@ async fn an_estimate_stays_as_it_is_for_as_long_as_the_job_does() {
     let accepted = send(&service, post("/reports")).await;
     sleep(Duration::from_secs(1)).await;
     let one = send(&service, get(accepted.location())).await;
-    // Another job ends in between.
     sleep(Duration::from_secs(10)).await;
     let other = send(&service, get(accepted.location())).await;
     assert_eq!(one.header("etag"), other.header("etag"));
@@ -83,7 +81,7 @@ async fn an_estimate_stays_as_it_is_for_as_long_as_the_job_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_alike_but_for_an_id_are_of_one_kind_and_others_of_another() {
+async fn requests_that_differ_by_an_id_are_one_kind() {
     let service = AcceptedLayer::new().layer(inner(async |request: Request<_>| {
         let seconds = if request.uri().path().ends_with("/render") {
             20
@@ -105,7 +103,7 @@ async fn requests_alike_but_for_an_id_are_of_one_kind_and_others_of_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_one_kind_can_be_told() {
+async fn application_can_name_kinds() {
     let layer = AcceptedLayer::new().kind(|head| {
         let size = head.headers.get("x-size")?.to_str().ok()?;
         Some(size.into())
@@ -115,17 +113,17 @@ async fn what_is_one_kind_can_be_told() {
         sleep(Duration::from_secs(if is_large { 60 } else { 5 })).await;
         ok("")
     }));
-    let of = |size| with(post("/photos"), &[("x-size", size)]);
-    run(&service, 20, || of("large")).await;
-    run(&service, 20, || of("small")).await;
-    let large = send(&service, of("large")).await;
-    let small = send(&service, of("small")).await;
+    let photo = |size| with(post("/photos"), &[("x-size", size)]);
+    run(&service, 20, || photo("large")).await;
+    run(&service, 20, || photo("small")).await;
+    let large = send(&service, photo("large")).await;
+    let small = send(&service, photo("small")).await;
     assert!((60..=61).contains(&retry_after(&large)), "{large:?}");
     assert!((5..=6).contains(&retry_after(&small)), "{small:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_long_jobs_are_queued_is_told_apart_from_how_long_they_run() {
+async fn queue_time_and_run_time_are_separate() {
     let jobs = Jobs::new();
     let service = ServiceBuilder::new()
         .layer(jobs.layer())
@@ -134,7 +132,7 @@ async fn how_long_jobs_are_queued_is_told_apart_from_how_long_they_run() {
             sleep(Duration::from_secs(10)).await;
             ok("")
         }));
-    // Two at a time: one waits for the other.
+    // Of each two, one waits for the other.
     for _ in 0..30 {
         let both = [
             send(&service, post("/reports")).await,
@@ -151,7 +149,7 @@ async fn how_long_jobs_are_queued_is_told_apart_from_how_long_they_run() {
     assert_eq!(running["status"], "running");
     let left = between(&running, "startedAt", "estimatedFinishAt");
     assert!(about(10.0).contains(&left), "{left}");
-    // Half of them did not wait: but one that has waited for a second does.
+    // Half of the jobs did not wait, but this one has waited for a second.
     sleep(Duration::from_secs(1)).await;
     let waiting = send(&service, get(queued.location())).await;
     assert_eq!(waiting.json()["status"], "queued");
@@ -159,7 +157,7 @@ async fn how_long_jobs_are_queued_is_told_apart_from_how_long_they_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_done_after_ten_seconds_is_taken_to_need_ten_more() {
+async fn progress_is_extrapolated() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         sleep(Duration::from_secs(10)).await;
         JobHandle::current().progress(0.5);
@@ -177,9 +175,10 @@ async fn half_done_after_ten_seconds_is_taken_to_need_ten_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_progress_is_known_to_slow_down_that_is_reckoned_with() {
+async fn slowdown_after_the_midpoint_is_learned() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
-        // The first half takes from 8 to 27 seconds, the second three times as long: after 30 s half is done.
+        // The first half takes between 8 and 27 s, the second three times as long. So the midpoint
+        // is before 30 s.
         let first = 8 + (JobHandle::current().id().unwrap().to_string().as_bytes()[0] % 20);
         let first = Duration::from_secs(first.into());
         sleep(first).await;
@@ -194,11 +193,14 @@ async fn where_progress_is_known_to_slow_down_that_is_reckoned_with() {
     let whole = between(&document, "startedAt", "estimatedFinishAt");
     let end = ended(&service, &accepted).await;
     let took = between(&end, "startedAt", "finishedAt");
-    assert!((whole / took - 1.0).abs() < 0.1, "{whole} but {took}");
+    assert!(
+        (whole / took - 1.0).abs() < 0.1,
+        "expected {whole} s, took {took} s"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_says_nothing_of_what_will_succeed() {
+async fn failed_jobs_are_ignored() {
     let service = AcceptedLayer::new().layer(inner(async |request: Request<_>| {
         let is_bad = request.headers().contains_key("x-bad");
         if !is_bad {
@@ -217,7 +219,7 @@ async fn what_failed_says_nothing_of_what_will_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dearer_polls_are_fewer() {
+async fn higher_poll_cost_means_fewer_polls() {
     let mut polls = Vec::new();
     for cost in [Duration::from_millis(100), Duration::from_secs(20)] {
         let layer = Jobs::builder().poll_cost(cost).build().layer();

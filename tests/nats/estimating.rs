@@ -1,4 +1,4 @@
-//! What one process has seen of how long jobs take, the others know.
+//! Processes that share a store learn from the same jobs.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tower_accepted::Jobs;
 
 use crate::{
     server::Servers,
-    site::{ended, layered, options, process, until, work},
+    site::{ended, layered, options, process, work},
     support::{Answer, inner, ok, post, send},
 };
 
@@ -17,14 +17,15 @@ fn retry_after(accepted: &Answer) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_runs_nothing_tells_how_long_jobs_take_from_what_others_ran() {
+async fn processes_that_saw_the_same_jobs_agree() {
     let Some(servers) = Servers::one().await else {
         return;
     };
     let web = process(&servers, options(), Jobs::builder()).await;
     let worker = process(&servers, options(), Jobs::builder()).await;
-    let never = inner(async |_| ok("not run here"));
-    let site = layered(&web, never.clone());
+    let not_called = inner(async |_| ok("only the worker runs jobs"));
+    let web = layered(&web, not_called.clone());
+    let other = layered(&worker, not_called);
     work(
         &worker,
         inner(async |_| {
@@ -32,24 +33,62 @@ async fn a_process_that_runs_nothing_tells_how_long_jobs_take_from_what_others_r
             ok("done")
         }),
     );
-    let first = send(&site, post("/reports")).await;
-    assert_eq!(retry_after(&first), 1, "nothing is known yet");
+    let first = send(&web, post("/reports")).await;
+    assert_eq!(retry_after(&first), 1, "no job has ended yet");
     assert!(first.json().get("estimatedFinishAt").is_none());
     let mut accepted = vec![first];
-    for _ in 0..50 {
-        accepted.push(send(&site, post("/reports")).await);
+    for _ in 1..50 {
+        accepted.push(send(&web, post("/reports")).await);
     }
-    for one in &accepted {
-        ended(&site, one.location()).await;
+    // The worker sees the ends since it runs the jobs, the web process since a client polls it.
+    for job in &accepted {
+        ended(&web, job.location()).await;
     }
-    let is_told = async |site: &_| {
-        let next = send(site, post("/reports")).await;
-        retry_after(&next) >= 3 && next.json().get("estimatedFinishAt").is_some()
-    };
-    until(async || is_told(&site).await).await;
+    // A forecast is at most a second behind its samples.
+    sleep(Duration::from_secs(1)).await;
+    ended(&web, send(&web, post("/reports")).await.location()).await;
 
-    // One that comes when all has been told.
-    let late = process(&servers, options(), Jobs::builder()).await;
-    let late = layered(&late, never);
-    until(async || is_told(&late).await).await;
+    let next = [
+        send(&web, post("/reports")).await,
+        send(&other, post("/reports")).await,
+    ];
+    let [one, another] = next.each_ref().map(retry_after);
+    assert!(one.abs_diff(another) <= 1, "{one} s and {another} s");
+    assert!(one >= 3, "{one} s");
+    for answer in &next {
+        assert!(answer.json().get("estimatedFinishAt").is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_process_learns_from_the_ends_it_reads() {
+    let Some(servers) = Servers::one().await else {
+        return;
+    };
+    let web = process(&servers, options(), Jobs::builder()).await;
+    let work_here = inner(async |_| {
+        sleep(Duration::from_secs(3)).await;
+        ok("done")
+    });
+    work(&web, work_here.clone());
+    let web = layered(&web, work_here.clone());
+    let mut accepted = Vec::new();
+    for _ in 0..20 {
+        accepted.push(send(&web, post("/reports")).await);
+    }
+    for job in &accepted {
+        ended(&web, job.location()).await;
+    }
+
+    let new = process(&servers, options(), Jobs::builder()).await;
+    let new = layered(&new, work_here);
+    for (reads, is_known) in [(1, false), (7, false), (20, true)] {
+        for job in &accepted[..reads] {
+            // Each read of a job after the first teaches nothing.
+            ended(&new, job.location()).await;
+        }
+        let next = send(&new, post("/reports")).await;
+        let is_estimated = next.json().get("estimatedFinishAt").is_some();
+        assert_eq!(is_estimated, is_known, "after {reads} jobs");
+    }
 }

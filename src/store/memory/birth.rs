@@ -84,7 +84,9 @@ impl JobScope {
             let title = scope.title.as_ref().map_or(0, |title| title.len());
             let callbacks = scope.callbacks.iter().flat_map(|targets| targets.iter());
             let callbacks: usize = callbacks
-                .map(|target| target.url.len() + target.events.iter().map(String::len).sum::<usize>())
+                .map(|target| {
+                    target.url.len() + target.events.iter().map(String::len).sum::<usize>()
+                })
                 .sum();
             SCOPE_BYTES + title + callbacks
         };

@@ -204,11 +204,7 @@ impl EndedJob {
 }
 
 /// Returns the length of a body in memory, and the body from byte `from` on.
-fn buffered(
-    mut bytes: Bytes,
-    trailers: Option<http::HeaderMap>,
-    from: u64,
-) -> (u64, ResultBody) {
+fn buffered(mut bytes: Bytes, trailers: Option<http::HeaderMap>, from: u64) -> (u64, ResultBody) {
     let length = bytes.len();
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(length);
     let rest = bytes.split_off(from);

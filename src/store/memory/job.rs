@@ -132,14 +132,6 @@ impl UnfinishedJob {
         self.scope.as_ref()?.key
     }
 
-    /// Returns the job as it has ended, if it has.
-    pub(super) fn ended(&self) -> Option<EndedJob> {
-        match &*self.phase.lock() {
-            Phase::Ended(ended) => Some(ended.clone()),
-            Phase::Unfinished(_) => None,
-        }
-    }
-
     pub(super) fn report(&self, report: Report, clock: &Clock) {
         let watchers = match &mut *self.phase.lock() {
             Phase::Ended(_) => return,
@@ -304,10 +296,8 @@ impl PhaseState {
 
 fn scope(new: &NewJob) -> Option<Box<JobScope>> {
     let key = new.key.map(|(key, _)| key);
-    let has_scope = new.owner.is_some()
-        || key.is_some()
-        || new.title.is_some()
-        || new.callbacks.is_some();
+    let has_scope =
+        new.owner.is_some() || key.is_some() || new.title.is_some() || new.callbacks.is_some();
     has_scope.then(|| {
         Box::new(JobScope {
             owner: new.owner,

@@ -1,6 +1,10 @@
 //! Compares the store in memory with a model, for any sequence of operations.
 
-use std::{collections::HashMap, task::{Context, Poll, Waker}, time::Duration};
+use std::{
+    collections::HashMap,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use proptest::{collection::vec, prelude::*};
 use tokio::time::{Instant, sleep};
@@ -8,12 +12,7 @@ use tokio::time::{Instant, sleep};
 use bytes::Bytes;
 use http::Response;
 
-use super::{
-    claim::MemoryClaim,
-    job::Ending,
-    store::MemoryStore,
-    table::Inserted,
-};
+use super::{claim::MemoryClaim, job::Ending, store::MemoryStore, table::Inserted};
 use crate::{
     job::{ErrorCode, Filter, JobId, Owner, Progress, Status},
     limit::Budget,
@@ -172,7 +171,9 @@ async fn check(store: &MemoryStore, jobs: &[ModeledJob]) {
     for job in jobs {
         let found = store.get(job.id).await.expect("infallible");
         match (job.expected, found) {
-            (Expected::Is(_), Lookup::Gone(owner)) if job.is_expired() => assert_eq!(owner, job.owner),
+            (Expected::Is(_), Lookup::Gone(owner)) if job.is_expired() => {
+                assert_eq!(owner, job.owner)
+            }
             (Expected::Is(status), Lookup::Found(found)) if !job.is_expired() => {
                 assert_eq!(found.status, status);
                 assert_eq!(found.finished_at.is_some(), status.is_ended());

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
-    future::{Future, ready},
+    future::ready,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -88,9 +88,7 @@ impl Store for MemoryStore {
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
         ready(Ok(match self.table.accept(new) {
-            Inserted::New(job) => {
-                Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job))
-            }
+            Inserted::New(job) => Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job)),
             Inserted::Joined(job) => Acceptance::Joined(job),
             Inserted::KeyReused => Acceptance::KeyReused,
             Inserted::Full => Acceptance::Full,

@@ -1,11 +1,6 @@
 //! The maps of the jobs in memory.
 
-use std::{
-    collections::BTreeSet,
-    hash::BuildHasherDefault,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
 use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
@@ -186,9 +181,7 @@ impl JobTable {
         match (self.owned.get(&owner), before) {
             (None, _) => Vec::new(),
             (Some(owned), None) => owned.iter().rev().take(max).copied().collect(),
-            (Some(owned), Some(before)) => {
-                owned.range(..before).rev().take(max).copied().collect()
-            }
+            (Some(owned), Some(before)) => owned.range(..before).rev().take(max).copied().collect(),
         }
     }
 

@@ -10,11 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{
-    body::StoredBody,
-    ended::Kept,
-    job::UnfinishedJob,
-    live::LiveResponse,
-    packed::Packed,
+    body::StoredBody, ended::Kept, job::UnfinishedJob, live::LiveResponse, packed::Packed,
     table::JobTable,
 };
 use crate::{
@@ -51,7 +47,11 @@ impl Drop for LiveWriter {
 }
 
 impl MemoryWriter {
-    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>, head: response::Parts) -> Self {
+    pub(super) fn new(
+        table: Arc<JobTable>,
+        job: Arc<UnfinishedJob>,
+        head: response::Parts,
+    ) -> Self {
         Self {
             table,
             job,

@@ -19,7 +19,6 @@ mod parts;
 mod record;
 mod request;
 mod shared;
-mod sharing;
 mod streams;
 mod submit;
 mod take;
@@ -52,9 +51,7 @@ use self::{
     record::{Kept, Told},
     shared::Shared,
 };
-use super::{
-    Acceptance, End, Experience, Finished, Lookup, NewJob, News, Queue, Report, Store, Work,
-};
+use super::{Acceptance, End, Finished, Lookup, NewJob, News, Queue, Report, Store, Work};
 use crate::{
     job::{Filter, JobId, Page},
     limit::Charge,
@@ -224,10 +221,6 @@ impl Store for NatsStore {
 
     async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
         outside::end(&self.shared, id, true).await
-    }
-
-    fn share(&self, experience: Experience) {
-        self.shared.sharing.join(experience);
     }
 }
 

@@ -278,7 +278,7 @@ impl Record {
             started_at: self.started_at.map(time),
             finished_at: self.finished_at.map(time),
             expires_at: self.expires_at.map(time),
-            kind: (!self.is_ended()).then(|| Kind::new(&self.kind)),
+            kind: Some(Kind::new(&self.kind)),
             estimated_finish_at: self.estimated_finish_at.map(time),
             progress: Progress {
                 fraction: self.fraction,

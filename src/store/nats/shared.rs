@@ -22,7 +22,6 @@ use super::{
     names::Names,
     parts::{self, Whole},
     record::{Listed, Parts, Record, Used},
-    sharing::Sharing,
     streams::Streams,
 };
 use crate::{
@@ -54,7 +53,6 @@ pub(super) struct Shared {
     results: Barrier,
     /// A call has told something.
     pub(super) told: Notify,
-    pub(super) sharing: Sharing,
 }
 
 /// A record as it was read.
@@ -89,7 +87,6 @@ impl Shared {
             interest: Interest::default(),
             depth: Depth::default(),
             told: Notify::new(),
-            sharing: Sharing::default(),
         })
     }
 
