@@ -76,7 +76,7 @@ mod tests {
             kind: Some(Kind::new("POST /reports")),
             ..NewJob::new(JobId::random()).snapshot()
         };
-        next.retry_after(&estimates, next.created)
+        next.retry_after(&estimates)
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn steps() -> impl Strategy<Value = ModelStep> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Expected {
     Is(Status),
-    Unexpected,
+    Unknown,
 }
 
 struct ModeledJob {
@@ -158,7 +158,7 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<ModeledJob>, step: ModelStep) 
         (ModelStep::Forget(_), _) => {
             store.forget(id).await.expect("infallible");
             if !modeled.is_expired() {
-                modeled.expected = Expected::Unexpected;
+                modeled.expected = Expected::Unknown;
                 modeled.ended = None;
             }
         }
@@ -179,7 +179,7 @@ async fn check(store: &MemoryStore, jobs: &[ModeledJob]) {
                 assert_eq!(found.finished_at.is_some(), status.is_ended());
                 owned += usize::from(job.owner.is_some());
             }
-            (Expected::Unexpected, Lookup::Unexpected) => {}
+            (Expected::Unknown, Lookup::Unknown) => {}
             (expected, found) => panic!("{expected:?} but {found:?}"),
         }
     }
