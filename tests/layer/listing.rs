@@ -61,7 +61,7 @@ async fn the_program_lists_every_job_page_by_page() {
     let page = jobs.list(&ended).await.unwrap();
     let response = page.jobs[0].response.as_ref().unwrap();
     assert_eq!(response.content_length, 10);
-    assert_eq!(page.jobs[0].created.elapsed().as_secs(), 1);
+    assert_eq!(page.jobs[0].age.as_secs(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http::{Response, StatusCode, request::Parts};
 use tokio::time::sleep;
 use tower::{Layer, Service};
-use tower_accepted::{AcceptedLayer, Builder, JobId, Jobs, Owner, RequestBody, When};
+use tower_accepted::{AcceptedLayer, JobsBuilder, JobId, Jobs, Owner, RequestBody, When};
 
 use crate::support::*;
 
-fn owned() -> Builder {
+fn owned() -> JobsBuilder {
     Jobs::builder().owner(|head| head.headers.get("user").map(Owner::new))
 }
 
