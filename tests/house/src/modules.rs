@@ -329,8 +329,7 @@ impl Reader {
                         segments.push(syntax::name(next));
                         at += 3;
                     }
-                    let is_rest =
-                        start > 0 && (is(start - 1, ':') && start > 1 && is(start - 2, ':'));
+                    let is_rest = start > 1 && is(start - 1, ':') && is(start - 2, ':');
                     if segments.len() > 1 && !is_rest {
                         let line = first.span().start().line;
                         self.mentions.push(Mention { segments, line });

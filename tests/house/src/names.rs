@@ -88,10 +88,10 @@ fn test_names(tokens: TokenStream, any: bool, found: &mut impl FnMut(&str, usize
                 test_names(group.stream(), any, found);
                 is_test &= group.delimiter() != Delimiter::Brace;
             }
-            (Some(TokenTree::Ident(keyword)), TokenTree::Ident(name)) if keyword == "fn" => {
-                if is_test || any {
-                    found(&syntax::name(name), name.span().start().line);
-                }
+            (Some(TokenTree::Ident(keyword)), TokenTree::Ident(name))
+                if keyword == "fn" && (is_test || any) =>
+            {
+                found(&syntax::name(name), name.span().start().line);
             }
             _ => {}
         }
