@@ -1,4 +1,4 @@
-//! An offence against a rule, and where it is.
+//! An offence against a rule, with its place.
 
 use std::fmt;
 

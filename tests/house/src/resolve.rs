@@ -14,7 +14,7 @@ pub(crate) enum Target {
     },
 }
 
-/// What is being resolved already: paths by their module and first name, names by their module.
+/// Names under resolution, with their modules. They end the circles of re-exports.
 type Open = BTreeSet<(usize, String)>;
 
 impl Crate {
