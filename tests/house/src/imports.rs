@@ -139,8 +139,10 @@ fn edges(tree: &Crate) -> BTreeSet<Edge> {
         let from = &tree.modules[module].file;
         for target in targets {
             let (defined, name) = match target {
-                Target::Module(id) => (id, tree.modules[id].name.clone()),
                 Target::Item { module, name } => (module, name),
+                Target::Module(id) if is_export => (id, tree.modules[id].name.clone()),
+                // The paths that start with the module count instead.
+                Target::Module(_) => continue,
             };
             let to = &tree.modules[defined].file;
             if from != to {

@@ -350,7 +350,10 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        if path.leading_colon.is_none() && path.segments.len() > 1 {
+        // A `mod.rs` may use what it exports by its bare name.
+        let is_type = |ident: &syn::Ident| ident.to_string().starts_with(char::is_uppercase);
+        let counts = path.segments.len() > 1 || self.exports && is_type(&path.segments[0].ident);
+        if path.leading_colon.is_none() && counts {
             let segments = path
                 .segments
                 .iter()

@@ -111,6 +111,32 @@ fn glob_counts_for_the_names_that_are_used() {
 }
 
 #[test]
+fn mod_file_that_uses_its_export_imports_it() {
+    let tree = clean("circle_export").append("src/job/owner.rs", "\nuse super::Limit;\n");
+    let tree = tree.append("src/job/mod.rs", "\npub struct Limit;\n");
+    assert_eq!(tree.check("circles"), "");
+    let found = tree
+        .append("src/job/mod.rs", "pub struct Two(Owner);\n")
+        .check("circles");
+    assert!(
+        found.contains("src/job/mod.rs:9: imports `Owner`"),
+        "{found}"
+    );
+}
+
+#[test]
+fn import_of_a_module_counts_for_what_is_used() {
+    let found = clean("circle_module")
+        .append("src/job/mod.rs", "\nuse crate::config::Settings;\n")
+        .append(
+            "src/config/mod.rs",
+            "\nuse crate::job;\n\npub type Other = job::id::Id;\n",
+        )
+        .check("circles");
+    assert_eq!(found, "");
+}
+
+#[test]
 fn path_in_a_macro_is_an_import() {
     let found = clean("circle_macro")
         .append(
