@@ -135,6 +135,8 @@
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 //! [RFC 9110 §15.3.3]: https://www.rfc-editor.org/rfc/rfc9110#section-15.3.3
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod builder;
 mod config;
 mod estimate;
