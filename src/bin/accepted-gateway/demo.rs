@@ -1,57 +1,59 @@
-//! A slow server to try the gateway with, where no other was given.
+//! The slow demo server that runs if `--upstream` is not set.
 
-use std::{io, time::Duration};
-
-use axum::{
-    Router,
-    body::Body,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
-    routing::{get, post},
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
-use futures_util::stream;
-use http::uri::Authority;
-use jiff::Timestamp;
-use tokio::{net::TcpListener, time::sleep};
 
-/// Starts the server on a free port of this machine. It knows nothing of 202.
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Authority};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming};
+use jiff::Timestamp;
+use tokio::{
+    net::TcpListener,
+    time::{Interval, interval, sleep},
+};
+
+use crate::listen;
+
+/// Starts the server on a free local port. It knows nothing of 202.
 pub(crate) async fn start() -> io::Result<Authority> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let server = Router::new()
-        .route("/report", post(report))
-        .route("/broken", post(broken))
-        .route("/echo", post(|body: String| async { body }))
-        .route("/clock", get(clock));
-    tokio::spawn(axum::serve(listener, server).into_future());
+    listen::spawn_server(listener, respond);
     address.parse().map_err(io::Error::other)
 }
 
-/// What to try, ready to be pasted: commands are indented, and words are not.
+/// Returns commands to paste. They are indented; the text between them is not.
 pub(crate) fn tour(gateway: &str, monitor: &str, needs_key: bool) -> String {
-    let post = match needs_key {
-        true => "-X POST -H \"Idempotency-Key: $(date +%s%N)\"",
-        false => "-X POST",
+    let post = if needs_key {
+        "-X POST -H \"Idempotency-Key: $(date +%s%N)\""
+    } else {
+        "-X POST"
     };
     format!(
         "
-A report takes 5 seconds. Ask for one, and see the 202:
+A report takes 5 seconds. Request one, and see the 202:
 
     curl -i {post} {gateway}/report
 
-Or keep the address of its monitor, look until it is done, and fetch the report:
+Or keep the address of its monitor, poll until the job is done, and fetch the report:
 
     job={gateway}{monitor}/$(curl -s {post} {gateway}/report | grep -o '\"id\":\"[^\"]*' | cut -c7-)
     while curl -s $job | grep -E 'queued|running'; do sleep 1; done
     curl -i $job/result
 
-Or ask for another and cancel it:
+Or request another one and cancel it:
 
     job={gateway}{monitor}/$(curl -s {post} {gateway}/report | grep -o '\"id\":\"[^\"]*' | cut -c7-)
     curl -i -X POST $job/cancel
 
-What is quick is answered as ever; what fails is a result too (use /broken for /report above); and
-what is only read passes through as it comes:
+A fast response stays an ordinary response, and a GET streams through. An error is a result too:
+try /broken instead of /report.
 
     curl -i {gateway}/echo -d 'quick'
     curl -N {gateway}/clock
@@ -59,25 +61,56 @@ what is only read passes through as it comes:
     )
 }
 
-async fn report() -> impl IntoResponse {
+async fn respond(request: Request<Incoming>) -> Response<Either<Full<Bytes>, ClockBody>> {
+    let (head, body) = request.into_parts();
+    let text = match (&head.method, head.uri.path()) {
+        (&Method::POST, "/report") => return report().await.map(Either::Left),
+        (&Method::GET, "/clock") => {
+            let ticks = interval(Duration::from_secs(1));
+            return Response::new(Either::Right(ClockBody(ticks)));
+        }
+        (&Method::POST, "/echo") => match body.collect().await {
+            Ok(body) => (StatusCode::OK, body.to_bytes()),
+            Err(_) => (StatusCode::BAD_REQUEST, Bytes::new()),
+        },
+        (&Method::POST, "/broken") => {
+            sleep(Duration::from_secs(2)).await;
+            let text = Bytes::from_static(b"out of paper\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, text)
+        }
+        _ => (StatusCode::NOT_FOUND, Bytes::new()),
+    };
+    let (status, text) = text;
+    let mut response = Response::new(Either::Left(Full::new(text)));
+    *response.status_mut() = status;
+    response
+}
+
+async fn report() -> Response<Full<Bytes>> {
     let mut rows = "page,rendered\n".to_owned();
     for page in 1..=5 {
         sleep(Duration::from_secs(1)).await;
         rows += &format!("{page},{:.3}\n", Timestamp::now());
     }
-    ([(CONTENT_TYPE, "text/csv")], rows)
+    let mut response = Response::new(Full::from(rows));
+    let csv = HeaderValue::from_static("text/csv");
+    response.headers_mut().insert(header::CONTENT_TYPE, csv);
+    response
 }
 
-async fn broken() -> (StatusCode, &'static str) {
-    sleep(Duration::from_secs(2)).await;
-    (StatusCode::INTERNAL_SERVER_ERROR, "out of paper\n")
-}
+/// An endless body with the current time in each second.
+struct ClockBody(Interval);
 
-/// Tells the time each second, for ever.
-async fn clock() -> Body {
-    Body::from_stream(stream::unfold((), |()| async {
+impl Body for ClockBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.0.poll_tick(cx));
         let line = format!("{:.0}\n", Timestamp::now());
-        sleep(Duration::from_secs(1)).await;
-        Some((Ok::<_, io::Error>(line), ()))
-    }))
+        Poll::Ready(Some(Ok(Frame::data(line.into()))))
+    }
 }

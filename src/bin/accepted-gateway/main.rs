@@ -1,122 +1,116 @@
-//! 202 (Accepted) in front of any HTTP server, without changing it.
+//! The program `accepted-gateway`, which puts 202 (Accepted) in front of any HTTP server.
 //!
-//! `cargo run --release --example gateway` starts with a slow server of its own and says what to
-//! try; `-- --help` tells the rest. The way of a request:
+//! Without flags it starts a slow demo server and prints commands to try. `--help` lists the flags.
+//! A request takes this way:
 //!
 //! ```text
-//! serve ─► entrance ─► the layer ─┬─► its monitor
-//!                                 └─► proxy (fields) ─► upstream
+//! serve ─► validate ─┬─► health
+//!                    └─► AcceptedLayer ─┬─► its monitor
+//!                                       └─► proxy (headers) ─► upstream
 //! ```
 
+mod cli;
 mod demo;
-mod entrance;
-mod fields;
-#[cfg(feature = "metrics")]
+mod error;
+mod headers;
+mod health;
+mod listen;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
-mod options;
-mod problem;
 mod proxy;
 mod serve;
 mod signals;
+mod validate;
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use clap::Parser;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tower::{BoxError, Layer};
-use tower_accepted::{Accepted, Jobs, When, store::Store};
-use tracing_subscriber::EnvFilter;
+use tower::BoxError;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[cfg(feature = "nats")]
-use crate::options::Role;
-use crate::{options::Options, proxy::Proxy, serve::Gateway, signals::Signals};
+use crate::cli::Role;
+use crate::{cli::Cli, proxy::Proxy, serve::Gateway, signals::Signals};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let cli = Cli::parse();
+    let format = fmt::layer()
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
+        .with_writer(io::stderr);
+    tracing_subscriber::registry()
+        .with(format)
+        .with(log_filter())
         .init();
-    match run(options).await {
+    match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gateway: {error}");
+            eprintln!("accepted-gateway: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(options: Options) -> Result<(), BoxError> {
+async fn run(cli: Cli) -> Result<(), BoxError> {
     let signals = Signals::listen()?;
     #[cfg(feature = "nats")]
-    if options.role == Role::Worker {
-        return nats::work(&options, signals).await;
+    if cli.role == Role::Worker {
+        return nats::work(&cli, signals).await;
     }
-    let listener = TcpListener::bind(&options.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
-    let (upstream, tour) = match &options.upstream {
-        Some(upstream) => (upstream.clone(), None),
-        None => {
-            let tour = demo::tour(&address, &options.monitor, options.require_key);
-            (demo::start().await?, Some(tour))
-        }
+    let (upstream, note, tour) = match &cli.upstream {
+        Some(upstream) => (upstream.clone(), "", String::new()),
+        None => (
+            demo::start().await?,
+            " (a demo; set yours with --upstream URL)",
+            demo::tour(&address, &cli.monitor, cli.require_key),
+        ),
     };
-    say(&format!(
-        "Listening on {address}, in front of http://{upstream}{}.\n{}\n{}",
-        tour.as_ref()
-            .map_or("", |_| " (a demo; set yours with --upstream URL)"),
-        options.summary(),
-        tour.unwrap_or_default(),
+    print(&format!(
+        "Listening on {address}, in front of http://{upstream}{note}.\n{}\n{tour}",
+        cli.summary(),
     ));
-    #[cfg(feature = "metrics")]
-    if let Some(address) = &options.metrics {
-        let address = metrics::serve(address).await?;
-        say(&format!("Metrics at http://{address}/metrics.\n"));
-    }
+    serve_metrics(&cli).await?;
     #[cfg(feature = "nats")]
-    if options.nats.is_some() {
-        return nats::serve(&options, upstream, listener, signals).await;
+    if cli.nats.is_some() {
+        return nats::serve(&cli, upstream, listener, signals).await;
     }
-    let jobs = options.jobs().build();
     let proxy = Proxy::new(upstream).service();
-    gateway(jobs, proxy, &options)
-        .serve(listener, signals, options.drain())
+    Gateway::new(cli.jobs().build(), proxy, &cli)
+        .serve(listener, signals, cli.drain())
         .await
 }
 
-/// The layer around the proxy, as these options have it.
-fn gateway<S, St: Store>(
-    jobs: Jobs<St>,
-    proxy: S,
-    options: &Options,
-) -> Gateway<Accepted<S, When, St>, St> {
-    let layer = jobs
-        .layer()
-        .when(options.when())
-        .idempotency(options.idempotency());
-    Gateway {
-        jobs,
-        monitor: options.monitor.clone(),
-        service: layer.layer(proxy),
-        draining: CancellationToken::new(),
+/// Serves metrics in the background if the flag is set.
+async fn serve_metrics(cli: &Cli) -> Result<(), BoxError> {
+    if let Some(address) = &cli.metrics {
+        let address = metrics::serve(address).await?;
+        print(&format!("Metrics at http://{address}/metrics.\n"));
+    }
+    Ok(())
+}
+
+/// Returns the filter in `RUST_LOG`, or the level `info` if the variable is unset or invalid.
+fn log_filter() -> Targets {
+    let default = Targets::new().with_default(LevelFilter::INFO);
+    match env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => filter.parse().unwrap_or_else(|error| {
+            eprintln!("accepted-gateway: ignored RUST_LOG: {error}");
+            default
+        }),
+        _ => default,
     }
 }
 
-/// Prints what is nice to know, and goes on where nobody listens.
-fn say(text: &str) {
+/// Prints to standard output, and ignores errors: the gateway also serves if the pipe is closed.
+fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

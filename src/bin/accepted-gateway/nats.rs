@@ -1,71 +1,99 @@
-//! Jobs in JetStream, shared with other gateways.
+//! The roles of a gateway that keeps its jobs in NATS JetStream.
+
+use std::future::ready;
 
 use async_nats::ConnectOptions;
-use http::uri::Authority;
+use http::{Response, StatusCode, uri::Authority};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 use tower_accepted::{Jobs, RequestBody, store::NatsStore};
 
 use crate::{
-    gateway,
-    options::{Options, Role},
+    cli::{Cli, Role},
+    health::HealthCheck,
+    listen, print,
     proxy::Proxy,
-    say,
+    serve::{Gateway, SECOND_SIGNAL},
+    serve_metrics,
     signals::Signals,
 };
 
-/// Takes requests, and runs them too if that is its role, until a signal has come and what runs here is
-/// done or handed back.
+/// Accepts requests until a signal comes and the drain ends. Also runs them if the role is `both`.
 pub(crate) async fn serve(
-    options: &Options,
+    cli: &Cli,
     upstream: Authority,
     listener: TcpListener,
     signals: Signals,
 ) -> Result<(), BoxError> {
-    let jobs = connect(options).await?;
+    let jobs = connect(cli).await?;
     let proxy = Proxy::<RequestBody<Incoming>>::new(upstream).service();
     let worker = jobs.worker(proxy.clone());
-    let working = (options.role == Role::Both)
-        .then(|| tokio::spawn(worker.concurrency(options.concurrency).run()));
-    let gateway = gateway(jobs, proxy, options);
-    gateway.serve(listener, signals, options.drain()).await?;
+    let working =
+        (cli.role == Role::Both).then(|| tokio::spawn(worker.concurrency(cli.concurrency).run()));
+    let gateway = Gateway::new(jobs, proxy, cli);
+    gateway.serve(listener, signals, cli.drain()).await?;
     if let Some(working) = working {
         working.await?;
     }
     Ok(())
 }
 
-/// Runs requests that other gateways have taken, until a signal has come and what runs here is done or
-/// handed back.
-pub(crate) async fn work(options: &Options, mut signals: Signals) -> Result<(), BoxError> {
-    let upstream = options.upstream.clone();
-    let upstream = upstream.ok_or("a worker needs to know its --upstream")?;
-    let jobs = connect(options).await?;
+/// Runs requests that other gateways accepted, until a signal comes and the drain ends.
+pub(crate) async fn work(cli: &Cli, mut signals: Signals) -> Result<(), BoxError> {
+    let upstream = cli.upstream.clone();
+    let upstream = upstream.ok_or("a worker requires --upstream")?;
+    let jobs = connect(cli).await?;
     let proxy = Proxy::<RequestBody<Incoming>>::new(upstream.clone()).service();
-    let worker = jobs.worker(proxy).concurrency(options.concurrency);
+    let worker = jobs.worker(proxy).concurrency(cli.concurrency);
     let working = tokio::spawn(worker.run());
-    say(&format!(
+    print(&format!(
         "Running accepted requests against http://{upstream}.\n"
     ));
+    serve_metrics(cli).await?;
+    let draining = CancellationToken::new();
+    if let Some(prefix) = &cli.health {
+        serve_health(&cli.listen, HealthCheck::new(prefix, draining.clone())).await?;
+    }
     signals.next().await;
+    draining.cancel();
     tracing::info!(unfinished = jobs.unfinished(), "shutting down");
     tokio::select! {
-        cut = jobs.drain(options.drain()) => match cut {
-            0 => tracing::info!("every job has ended"),
-            cut => tracing::warn!(jobs = cut, "jobs that took too long were handed back or cut"),
+        cut = jobs.drain(cli.drain()) => match cut {
+            0 => tracing::info!("all jobs ended"),
+            cut => tracing::warn!(jobs = cut, "requeued or cut jobs at the drain deadline"),
         },
-        () = signals.next() => return Err("ended by a second signal".into()),
+        () = signals.next() => return Err(SECOND_SIGNAL.into()),
     }
     working.await?;
     Ok(())
 }
 
-async fn connect(options: &Options) -> Result<Jobs<NatsStore>, BoxError> {
-    let url = options.nats.as_deref().unwrap_or_default();
+/// Serves a worker's health resources, and nothing else.
+async fn serve_health(address: &str, health: HealthCheck) -> Result<(), BoxError> {
+    let listener = listen::bind(address).await?;
+    let address = listener.local_addr()?;
+    listen::spawn_server(listener, move |request| {
+        ready(health.respond(&request).unwrap_or_else(|| {
+            let mut not_found = Response::new(Full::default());
+            *not_found.status_mut() = StatusCode::NOT_FOUND;
+            not_found
+        }))
+    });
+    print(&format!("Health resources at http://{address}.\n"));
+    Ok(())
+}
+
+async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
+    let url = cli.nats.as_deref().unwrap_or_default();
     let servers: Vec<&str> = url.split(',').collect();
-    let client = ConnectOptions::new().name("gateway").connect(servers).await;
-    let client = client.map_err(|error| format!("no connection to {url}: {error}"))?;
-    let store = NatsStore::connect(client, options.in_nats()).await?;
-    Ok(options.jobs().build_with(store))
+    let client = ConnectOptions::new()
+        .name("accepted-gateway")
+        .connect(servers)
+        .await
+        .map_err(|error| format!("failed to connect to {url}: {error}"))?;
+    let store = NatsStore::connect(client, cli.nats_options()).await?;
+    Ok(cli.jobs().build_with(store))
 }

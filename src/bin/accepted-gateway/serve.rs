@@ -1,3 +1,5 @@
+//! Serves the gateway's connections, and shuts it down without losing jobs.
+
 use std::{convert::Infallible, pin::pin, time::Duration};
 
 use bytes::Bytes;
@@ -15,31 +17,50 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower::{BoxError, Service, ServiceExt};
-use tower_accepted::{Jobs, store::Store};
+use tower::{BoxError, Layer, Service, ServiceExt};
+use tower_accepted::{Accepted, Jobs, When, store::Store};
 
-use crate::{entrance, problem::Problem, proxy::Peer, signals::Signals};
+use crate::{
+    cli::Cli, error::GatewayError, health::HealthCheck, listen, proxy::Peer, signals::Signals,
+    validate::validate,
+};
 
-/// How long to leave the listener alone when it fails, as it does without free file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The minimum time to send open responses at the end of a shutdown. Enough to flush finished ones.
+const MIN_FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// What responses are given to be sent when a shutdown's time is up: enough for what is there already.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// The error of a process that a second signal ends.
+pub(crate) const SECOND_SIGNAL: &str = "second signal: ended without waiting for unfinished jobs";
 
-const SECOND_SIGNAL: &str = "ended by a second signal; what was unfinished is lost";
-
-/// One gateway, but for its connections.
+/// All that the connections of one gateway share.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway<S, St> {
-    pub(crate) jobs: Jobs<St>,
-    /// The path that the jobs are under.
-    pub(crate) monitor: String,
+    jobs: Jobs<St>,
+    /// The path of the monitor.
+    monitor: String,
     /// The layer around the proxy.
-    pub(crate) service: S,
-    pub(crate) draining: CancellationToken,
+    service: S,
+    health: Option<HealthCheck>,
+    /// Canceled when a shutdown begins.
+    draining: CancellationToken,
+}
+
+impl<S, St: Store> Gateway<Accepted<S, When, St>, St> {
+    /// Creates the gateway that `cli` describes, with the layer around `proxy`.
+    pub(crate) fn new(jobs: Jobs<St>, proxy: S, cli: &Cli) -> Self {
+        let draining = CancellationToken::new();
+        let health = cli.health.as_deref();
+        let layer = jobs.layer().when(cli.when()).idempotency(cli.idempotency());
+        Self {
+            jobs,
+            monitor: cli.monitor.clone(),
+            service: layer.layer(proxy),
+            health: health.map(|prefix| HealthCheck::new(prefix, draining.clone())),
+            draining,
+        }
+    }
 }
 
 impl<S, B, St> Gateway<S, St>
@@ -51,14 +72,13 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Serves until a signal has come and all is done, or cut after `limit`.
+    /// Serves until a signal comes, then drains for at most `limit`.
     ///
-    /// The listener stays open while jobs are waited for: their clients learn from the monitor what
-    /// becomes of them.
+    /// The listener stays open until the jobs have ended, so that clients can poll the monitor.
     ///
     /// # Errors
     ///
-    /// A second signal, which does not wait.
+    /// Returns an error on a second signal, without waiting.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
@@ -66,33 +86,27 @@ where
         limit: Duration,
     ) -> Result<(), BoxError> {
         let connections = GracefulShutdown::new();
-        let mut drained = pin!(self.drained(signals, limit));
+        let mut drained = pin!(self.drain_on_signal(signals, limit));
         let (mut signals, deadline) = loop {
             select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        let connection = self.connection(stream, Peer(peer.ip()));
-                        let connection = connections.watch(connection);
-                        tokio::spawn(async move {
-                            if let Err(error) = connection.await {
-                                tracing::debug!(%error, "a connection broke");
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "no connection accepted");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                (stream, peer) = listen::accept(&listener) => {
+                    let connection = self.connection(stream, Peer(peer.ip()));
+                    let connection = connections.watch(connection);
+                    tokio::spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "connection failed");
+                        }
+                    });
+                }
                 drained = &mut drained => break drained?,
             }
         };
         drop(listener);
         let left = deadline.map_or(limit, |end| end.saturating_duration_since(Instant::now()));
         select! {
-            closed = timeout(left.max(LAST_WORD), connections.shutdown()) => {
+            closed = timeout(left.max(MIN_FLUSH_TIME), connections.shutdown()) => {
                 if closed.is_err() {
-                    tracing::warn!("responses that took too long were cut");
+                    tracing::warn!("cut open responses at the drain deadline");
                 }
                 Ok(())
             }
@@ -100,8 +114,8 @@ where
         }
     }
 
-    /// Waits for a signal, then for the jobs.
-    async fn drained(
+    /// Waits for a signal, then for the jobs. Returns the drain deadline, unless it is out of range.
+    async fn drain_on_signal(
         &self,
         mut signals: Signals,
         limit: Duration,
@@ -112,8 +126,8 @@ where
         tracing::info!(unfinished = self.jobs.unfinished(), "shutting down");
         select! {
             cut = self.jobs.drain(limit) => match cut {
-                0 => tracing::info!("every job has ended"),
-                cut => tracing::warn!(jobs = cut, "jobs that took too long were cut"),
+                0 => tracing::info!("all jobs ended"),
+                cut => tracing::warn!(jobs = cut, "cut jobs at the drain deadline"),
             },
             () = signals.next() => return Err(SECOND_SIGNAL.into()),
         }
@@ -126,34 +140,51 @@ where
         peer: Peer,
     ) -> impl GracefulConnection<Error = hyper::Error> + use<S, B, St> {
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "small answers may be late");
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
         let gateway = self.clone();
-        let service = service_fn(move |request| gateway.answer(request, peer));
+        let service = service_fn(move |request| gateway.respond(request, peer));
         http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service)
     }
 
-    fn answer(
+    fn respond(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         peer: Peer,
     ) -> impl Future<Output = Result<Response<Either<B, Full<Bytes>>>, Infallible>> + use<S, B, St>
     {
-        let admitted = entrance::admit(&request).and_then(|()| {
-            if self.draining.is_cancelled() && !self.is_monitor(request.uri().path()) {
-                return Err(Problem::Draining);
-            }
-            request.extensions_mut().insert(peer);
-            Ok(self.service.clone().oneshot(request))
-        });
+        let response = self.route(request, peer);
         async {
-            Ok(match admitted {
-                Ok(response) => response.await?.map(Either::Left),
-                Err(problem) => problem.response().map(Either::Right),
+            Ok(match response {
+                Either::Left(future) => future.await?.map(Either::Left),
+                Either::Right(response) => response.map(Either::Right),
             })
         }
+    }
+
+    /// Calls the layer, or returns the gateway's own response.
+    fn route(
+        &self,
+        mut request: Request<Incoming>,
+        peer: Peer,
+    ) -> Either<tower::util::Oneshot<S, Request<Incoming>>, Response<Full<Bytes>>> {
+        if let Err(error) = validate(&request) {
+            return Either::Right(error.response());
+        }
+        if let Some(health) = self
+            .health
+            .as_ref()
+            .and_then(|health| health.respond(&request))
+        {
+            return Either::Right(health);
+        }
+        if self.draining.is_cancelled() && !self.is_monitor(request.uri().path()) {
+            return Either::Right(GatewayError::ShuttingDown.response());
+        }
+        request.extensions_mut().insert(peer);
+        Either::Left(self.service.clone().oneshot(request))
     }
 
     fn is_monitor(&self, path: &str) -> bool {

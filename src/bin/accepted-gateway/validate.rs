@@ -1,27 +1,30 @@
+//! Rejects ambiguous requests before they become jobs or reach the upstream.
+
 use http::{HeaderMap, Method, Request, Version, header, uri::Authority};
 
-use crate::{fields, problem::Problem};
+use crate::{error::GatewayError, headers};
 
-/// Refuses, before it can become a job, what no server behind this one should have to make sense of.
-pub(crate) fn admit<B>(request: &Request<B>) -> Result<(), Problem> {
+/// Returns an error if another server could understand the request differently.
+pub(crate) fn validate<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if request.method() == Method::CONNECT {
-        return Err(Problem::Tunnel);
+        return Err(GatewayError::Connect);
     }
-    // Taken for a plain body, one that is encoded otherwise would arrive as something else.
-    if !fields::is_at_most_chunked(request.headers()) {
-        return Err(Problem::TransferCoding);
+    // The upstream would receive a body with another coding as if it were plain.
+    if !headers::is_at_most_chunked(request.headers()) {
+        return Err(GatewayError::TransferCoding);
     }
-    // Only CONNECT has a target that is an authority alone (RFC 9112 §3.2.3).
+    // Only CONNECT has a target without a path (RFC 9112 §3.2.3).
     let has_path = request.uri().path_and_query().is_some();
     if !has_path || !has_one_host(request.headers(), request.version()) {
-        return Err(Problem::Ambiguous);
+        return Err(GatewayError::AmbiguousRequest);
     }
     Ok(())
 }
 
-/// As RFC 9112 §3.2 asks of every server. Two of them, and the next server might go by the other.
-fn has_one_host(fields: &HeaderMap, version: Version) -> bool {
-    let mut hosts = fields.get_all(header::HOST).iter();
+/// Returns whether there is exactly one valid `Host`, as RFC 9112 §3.2 requires. Of two, the upstream
+/// could use the other one.
+fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
             let host = Authority::try_from(host.as_bytes());
