@@ -40,8 +40,8 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// Returns whether this is the status document of an unfinished job. A job that was just accepted
-    /// may still be queued.
+    /// Returns whether this is the status document of an unfinished job. A job that was just
+    /// accepted may still be queued.
     pub(crate) fn is_unfinished(&self) -> bool {
         matches!(self.json()["status"].as_str(), Some("queued" | "running"))
     }

@@ -14,7 +14,7 @@ fn all_bytes() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn slow_response_becomes_a_202_and_a_byte_exact_result() {
+async fn slow_response_becomes_a_202_and_an_exact_result() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let accepted = tokio::spawn(post(gateway.address, "/reports?year=2026", "the order"));

@@ -99,7 +99,7 @@ pub(crate) fn command(name: &str) -> Command {
     command
 }
 
-/// Returns the path of an example, which Cargo does not pass to tests. Its folder is next to theirs.
+/// Returns the path of an example. Cargo passes it to no test, but builds it next to their folder.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");

@@ -136,8 +136,8 @@ pub(crate) struct Cli {
 
     /// Keep Set-Cookie and Clear-Site-Data in results
     ///
-    /// Anyone who opens a link to a result then receives its cookies, and with them the session of
-    /// the client that submitted the job.
+    /// Every client that opens a link to a result then receives its cookies, and with them the
+    /// session of the client that submitted the job.
     #[arg(long, help_heading = JOBS, verbatim_doc_comment)]
     replay_cookies: bool,
 

@@ -71,8 +71,8 @@ pub(crate) fn rewrite_request(head: &mut request::Parts, body: &impl Body) {
 /// Rewrites a response's headers for the client.
 pub(crate) fn rewrite_response(head: &mut response::Parts, method: &Method) {
     strip_hop_by_hop(&mut head.headers);
-    // hyper derives the length from the body, so that both agree. Only a response to HEAD states the
-    // length of a body that it does not have.
+    // hyper derives the length from the body, so that both agree. Only a response to HEAD states
+    // the length of a body that it does not have.
     let length = head.headers.remove(CONTENT_LENGTH).filter(is_length);
     if let (Some(length), &Method::HEAD) = (length, method) {
         head.headers.insert(CONTENT_LENGTH, length);

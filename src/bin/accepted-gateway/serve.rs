@@ -114,7 +114,8 @@ where
         }
     }
 
-    /// Waits for a signal, then for the jobs. Returns the drain deadline, unless it is out of range.
+    /// Waits for a signal, then for the jobs. Returns the drain deadline, or `None`
+    /// if it is out of range.
     async fn drain_on_signal(
         &self,
         mut signals: Signals,
