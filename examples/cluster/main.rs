@@ -19,6 +19,7 @@ use tower::BoxError;
 
 use crate::{client::Client, servers::Servers, site::Site};
 
+/// Kills the processes of a site one after the other while a client submits requests
 #[derive(Debug, Parser)]
 #[command(name = "cluster")]
 struct Arguments {
@@ -35,7 +36,7 @@ struct Arguments {
     process: Option<ProcessRole>,
 }
 
-/// The roles of the processes, which run this same program.
+// The roles of the processes, which run this same program. A doc comment would replace the help.
 #[derive(Debug, Subcommand)]
 enum ProcessRole {
     /// Accepts requests and serves the monitor

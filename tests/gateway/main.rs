@@ -17,7 +17,7 @@ mod jobs;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
-mod others;
 mod pass_through;
+mod python;
 mod shutdown;
 mod tour;

@@ -77,8 +77,8 @@ pub(crate) struct Cli {
 
     /// Answer 202 if the server takes longer than N milliseconds
     ///
-    /// This is the default mode and suits any server: fast responses and early errors stay ordinary
-    /// responses. A slow call moves to the background. It never starts twice.
+    /// This is the default mode and suits any server: fast responses and early errors pass
+    /// through unchanged. A slow call moves to the background. It never starts twice.
     #[arg(
         long,
         value_name = "N",
