@@ -67,7 +67,7 @@ impl Client {
         }
     }
 
-    /// Submits a request at each `pace`, and follows each to its end.
+    /// Submits one request per `pace`, and follows each to its end.
     pub(crate) async fn submit(&self, requests: usize, pace: Duration) -> Summary {
         let mut following = JoinSet::new();
         for number in 0..requests {
