@@ -1,11 +1,11 @@
-//! Ordinary axum handlers that are slow, behind the layer in the four ways to put it there.
+//! Slow axum handlers behind the layer, added in each of four ways.
 //!
 //! ```text
 //! cargo run --example axum_router [ADDRESS]
 //! ```
 //!
-//! The address is 127.0.0.1:3000 where none is given; port 0 takes a free one. It prints what to try.
-//! Ctrl-C and SIGTERM let the jobs finish first.
+//! The default address is 127.0.0.1:3000; port 0 picks a free port. The example prints commands to
+//! try. On Ctrl-C and SIGTERM it waits for its jobs.
 
 use std::{env, io, net::SocketAddr, time::Duration};
 
@@ -33,7 +33,7 @@ async fn main() -> io::Result<()> {
         .merge(one_route(&jobs))
         .nest("/api", nested(&jobs))
         .merge(limited(&jobs))
-        // One monitor for all of them, since they share a registry.
+        // All four share the registry, so one monitor serves them.
         .nest_service("/jobs", jobs.monitor())
         .route("/", get(async move || usage(address)));
 
@@ -43,11 +43,11 @@ async fn main() -> io::Result<()> {
         .await
 }
 
-/// The layer on a whole router, put there last, after all routes and the fallback. Served alone, it
-/// needs no mount for its monitor.
+/// Adds the layer to a whole router, after all routes and the fallback. If this were the only
+/// router, the layer itself would serve the monitor.
 ///
-/// `After(ZERO)` lets what is ready at once be an ordinary answer: the 404 of an unknown path, the 422
-/// of a malformed form.
+/// With `After(ZERO)` an immediate response stays inline: the 404 of an unknown path, or the 422 of
+/// a malformed form.
 fn whole_router(jobs: &Jobs) -> Router {
     Router::new()
         .route("/reports", post(render_report))
@@ -55,29 +55,30 @@ fn whole_router(jobs: &Jobs) -> Router {
         .layer(jobs.layer().when(When::After(Duration::ZERO)))
 }
 
-/// The layer on one route among others. It never sees the path of the monitor, which is mounted by
-/// itself. Who is served within 300 ms never hears of a job.
+/// Adds the layer to one route. It does not see the path of the monitor, which therefore needs a
+/// mount of its own. A response within 300 ms stays inline.
 fn one_route(jobs: &Jobs) -> Router {
-    let patient = When::After(Duration::from_millis(300));
+    let after_300_ms = When::After(Duration::from_millis(300));
     Router::new()
         .route(
             "/quotes",
-            post(render_report).layer(jobs.layer().when(patient)),
+            post(render_report).layer(jobs.layer().when(after_300_ms)),
         )
-        .route("/health", get(async || "well"))
+        .route("/health", get(async || "ok"))
 }
 
-/// The layer on a router that is nested. The monitor is mounted at the top, where the links lead.
+/// Adds the layer to a nested router. The monitor is mounted on the outer router, because links are
+/// paths from the root.
 fn nested(jobs: &Jobs) -> Router {
     Router::new()
         .route("/reports", post(render_report))
         .layer(jobs.layer())
 }
 
-/// The layer around a limit, both in one `ServiceBuilder`: one report at a time, whichever of the two
-/// routes it came by, and the rest is shown as queued.
+/// Adds the layer around a concurrency limit that two routes share. One report runs at a time; the
+/// others are queued.
 ///
-/// As a `route_layer` it leaves paths that have no route to the router this one is merged into.
+/// With `route_layer`, unknown paths still reach the router that this one is merged into.
 fn limited(jobs: &Jobs) -> Router {
     Router::new()
         .route("/posters", post(render_report))
@@ -94,8 +95,8 @@ struct Order {
     pages: u32,
 }
 
-/// Takes a second a page. It would do without the layer, and without the [`JobHandle`] too: that is
-/// for who wants to tell how far it is, and to stop early.
+/// Renders one page each second. It also works without the layer. The [`JobHandle`] is optional: it
+/// reports progress and lets the handler stop early.
 async fn render_report(Form(order): Form<Order>) -> impl IntoResponse {
     let job = JobHandle::current();
     let mut report = String::from("page,figure\n");
@@ -112,30 +113,30 @@ async fn render_report(Form(order): Form<Order>) -> impl IntoResponse {
     (StatusCode::CREATED, headers, report)
 }
 
-/// Completes when the server is to stop: somebody has asked for it, and no job is left.
+/// Completes after a signal, once all jobs have ended.
 ///
-/// The monitor answers all the while; what comes new is refused.
+/// Until then the monitor answers, and the layer rejects new requests.
 async fn shutdown(jobs: Jobs) {
-    asked_to_stop().await;
+    wait_for_signal().await;
     println!("waiting for {} jobs", jobs.unfinished());
     let cut = jobs.drain(Duration::from_secs(30)).await;
     println!("{cut} jobs cut");
 }
 
-async fn asked_to_stop() {
+async fn wait_for_signal() {
     #[cfg(unix)]
-    let terminated = async {
+    let sigterm = async {
         use tokio::signal::unix::{SignalKind, signal};
         match signal(SignalKind::terminate()) {
-            Ok(mut terminated) => terminated.recv().await,
+            Ok(mut sigterm) => sigterm.recv().await,
             Err(_) => std::future::pending().await,
         }
     };
     #[cfg(not(unix))]
-    let terminated = std::future::pending::<Option<()>>();
+    let sigterm = std::future::pending::<Option<()>>();
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
-        _ = terminated => {}
+        _ = sigterm => {}
     }
 }
 
@@ -143,13 +144,13 @@ fn usage(address: SocketAddr) -> String {
     format!(
         "\
 curl -i -d pages=10 http://{address}/reports      # 202 at once; its Location is the monitor
-curl -i http://{address}/jobs/ID                  # how far it is
-curl -i http://{address}/jobs/ID/result           # the report, when it is done
-curl -i -X POST http://{address}/jobs/ID/cancel   # enough of it
+curl -i http://{address}/jobs/ID                  # the status and progress
+curl -i http://{address}/jobs/ID/result           # the report, once the job has ended
+curl -i -X POST http://{address}/jobs/ID/cancel   # stops the job
 curl -i -d pages=many http://{address}/reports    # 422 at once: no job
-curl -i -d pages=0 http://{address}/quotes        # 201 at once: done within 300 ms
-curl -i -d pages=10 http://{address}/api/reports  # the same under a nest
-for page in posters banners posters; do curl -d pages=5 http://{address}/$page; done   # two wait
+curl -i -d pages=0 http://{address}/quotes        # 201 inline: takes less than 300 ms
+curl -i -d pages=10 http://{address}/api/reports  # the same in a nested router
+for page in posters banners posters; do curl -d pages=5 http://{address}/$page; done  # two queue
 "
     )
 }

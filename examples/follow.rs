@@ -1,13 +1,18 @@
-//! Sends a request, follows a 202 to its end, and writes the final response.
+//! A command that sends a request, follows a 202 to its end, and prints the final response.
 //!
 //! ```text
-//! cargo run --features follow --example follow -- POST http://127.0.0.1:3000/reports -d @order.json
+//! cargo run --features follow --example follow -- POST http://127.0.0.1:3000/reports -d pages=3
 //! ```
 //!
-//! The body of the response goes to standard output as it comes. How far the job is goes to standard
-//! error: as a bar on a terminal, else a line for each change. The exit code is 0 for a response
-//! below 400, 4 for one below 500 and 5 for one above; 3 for a 202 that could not be followed, so that its end
-//! is not known; 1 where there is no response, and 2 for arguments that make no sense.
+//! It streams the response body to standard output and shows the job's progress on standard error:
+//! a bar on a terminal, otherwise a line for each change. The exit codes are:
+//!
+//! - 0: the status is below 400.
+//! - 1: there is no response.
+//! - 2: the arguments are invalid.
+//! - 3: the 202 could not be followed, so the outcome is unknown.
+//! - 4: the status is 4xx.
+//! - 5: the status is 5xx.
 
 use std::{
     error::Error,
@@ -27,27 +32,27 @@ use tokio::{select, sync::mpsc};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_accepted::follow::{FollowAcceptedLayer, NotFollowed, Update};
 
-/// Sends a request, follows a 202 to its end, and writes the final response.
+/// Sends a request, follows a 202 to its end, and prints the final response
 #[derive(Debug, Parser)]
 #[command(name = "follow")]
 pub(crate) struct Arguments {
-    /// The request's method, such as GET or POST.
+    /// The request's method, such as GET or POST
     method: Method,
-    /// Where it goes: an http:// address.
+    /// The request's http:// URL
     url: Uri,
-    /// The request's body: a text, the content of @FILE, or of standard input for @-.
+    /// The request's body: TEXT, the content of @FILE, or standard input for @-
     #[arg(short, long, value_name = "TEXT|@FILE")]
     data: Option<String>,
-    /// A header of the request; as often as wanted.
+    /// A header of the request; repeatable
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// How long the job may take, in seconds.
+    /// The maximum time to wait for the job, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     timeout: u64,
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), BoxError> {
-    let (name, value) = text.split_once(':').ok_or("not of the form NAME: VALUE")?;
+    let (name, value) = text.split_once(':').ok_or("expected NAME: VALUE")?;
     Ok((name.trim().parse()?, value.trim().parse()?))
 }
 
@@ -68,7 +73,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Returns the exit code.
+/// Sends the request, writes the response body to `output`, and returns the exit code.
 pub(crate) async fn run<W: Write>(
     arguments: Arguments,
     output: &mut impl Write,
@@ -134,7 +139,7 @@ impl Arguments {
     }
 }
 
-/// Shows how far a job is.
+/// Shows the progress of a job.
 pub(crate) enum Progress<W> {
     Bar(ProgressBar),
     Lines { to: W, last: String },
@@ -160,9 +165,9 @@ impl<W: Write> Progress<W> {
             .document
             .as_ref()
             .and_then(|document| document.status());
-        let words = [status, update.message.as_deref()];
-        let words: Vec<_> = words.into_iter().flatten().map(printable).collect();
-        let message = words.join(": ");
+        let parts = [status, update.message.as_deref()];
+        let parts: Vec<_> = parts.into_iter().flatten().map(printable).collect();
+        let message = parts.join(": ");
         match self {
             Self::Bar(bar) => {
                 bar.enable_steady_tick(Duration::from_millis(200));
@@ -196,7 +201,7 @@ impl<W: Write> Progress<W> {
     }
 }
 
-/// What a server says, without what could steer a terminal.
+/// Removes control characters, so that a server cannot control the terminal.
 fn printable(text: &str) -> String {
     text.chars()
         .filter(|character| !character.is_control())

@@ -1,9 +1,8 @@
-//! The layer on bare hyper, without a framework: HTTP/1.1 and HTTP/2, and a shutdown that loses no
-//! job.
+//! The layer on bare hyper, with HTTP/1.1, HTTP/2 and a shutdown that waits for jobs.
 //!
 //! ```text
-//! cargo run --example hyper_bare                      # or with an address to listen on
-//! curl -i -X POST http://127.0.0.1:8080/ -d 'some words to be counted'
+//! cargo run --example hyper_bare                      # optionally with an address to listen on
+//! curl -i -X POST http://127.0.0.1:8080/ -d 'count these words'
 //! ```
 
 use std::{error::Error, pin::pin, time::Duration};
@@ -21,11 +20,11 @@ use tokio::{net::TcpListener, signal, time::sleep};
 use tower::{BoxError, Layer, service_fn};
 use tower_accepted::{JobHandle, Jobs, RequestBody};
 
-/// How long a shutdown waits for jobs, and then for open connections.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time that a shutdown waits for jobs, and then for open connections.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Counts words, one each half second. It is an ordinary service: what it tells its job, and hears
-/// from it, is without effect where there is none.
+/// Counts words, one each half second. It is an ordinary service: without a job, the [`JobHandle`]
+/// does nothing.
 async fn count_words(
     request: Request<RequestBody<Incoming>>,
 ) -> Result<Response<Full<Bytes>>, BoxError> {
@@ -38,7 +37,6 @@ async fn count_words(
         job.progress(counted as f64 / words.len() as f64);
         tokio::select! {
             () = sleep(Duration::from_millis(500)) => {}
-            // Nobody will fetch the number.
             () = job.canceled() => break,
         }
     }
@@ -57,11 +55,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
-    // Connections are taken until the jobs are done: who asks for one finds the monitor still there.
+    // Accepts connections until all jobs have ended, so that clients can poll the monitor.
     let mut drained = pin!(async {
         signal::ctrl_c().await?;
         println!("waiting for {} jobs", jobs.unfinished());
-        Ok::<_, std::io::Error>(jobs.drain(PATIENCE).await)
+        Ok::<_, std::io::Error>(jobs.drain(SHUTDOWN_TIMEOUT).await)
     });
     let cut = loop {
         tokio::select! {
@@ -69,8 +67,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 let (stream, _) = match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        eprintln!("no connection accepted: {error}");
-                        // What is missing, file descriptors say, is not there again at once.
+                        eprintln!("failed to accept connection: {error}");
+                        // Out of file descriptors, for example, the next accept fails at once.
                         sleep(Duration::from_millis(100)).await;
                         continue;
                     }
@@ -80,7 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 let connection = connections.watch(connection.into_owned());
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
-                        eprintln!("a connection broke: {error}");
+                        eprintln!("connection failed: {error}");
                     }
                 });
             }
@@ -88,7 +86,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     drop(listener);
-    let closed = tokio::time::timeout(PATIENCE, connections.shutdown()).await;
+    let closed = tokio::time::timeout(SHUTDOWN_TIMEOUT, connections.shutdown()).await;
     println!("{cut} jobs cut, connections closed: {}", closed.is_ok());
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! A client that retries each request until it is accepted, and polls until it has the result.
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -10,32 +12,32 @@ use reqwest::Response;
 use serde_json::Value;
 use tokio::{task::JoinSet, time::sleep};
 
-/// A client as they should be: it names each request, so that it can repeat it wherever it is not sure.
+/// Sends each request with an idempotency key, so that it can safely retry.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     addresses: Vec<SocketAddr>,
 }
 
-/// What has become of one request.
-struct Done {
-    /// How often it was sent before it was accepted.
-    sent: usize,
-    /// How often the monitor was asked.
-    asked: usize,
-    /// How often a look-up found nothing of what was accepted.
+/// The outcome of one request.
+struct RequestOutcome {
+    /// The attempts until it was accepted.
+    attempts: usize,
+    /// The requests to the monitor.
+    polls: usize,
+    /// The polls that did not find the accepted job.
     not_found: usize,
     status: String,
     worker: Option<String>,
-    took: Duration,
+    elapsed: Duration,
 }
 
-/// What has become of all of them.
+/// The outcome of all requests.
 #[derive(Default)]
 pub(crate) struct Summary {
     requests: usize,
-    repeated: usize,
-    asked: usize,
+    retried: usize,
+    polls: usize,
     not_found: usize,
     ends: BTreeMap<String, usize>,
     workers: BTreeMap<String, usize>,
@@ -65,30 +67,30 @@ impl Client {
         }
     }
 
-    /// Submits so many requests at a pace, and follows each to its end.
+    /// Submits one request per `pace`, and follows each to its end.
     pub(crate) async fn submit(&self, requests: usize, pace: Duration) -> Summary {
         let mut following = JoinSet::new();
         for number in 0..requests {
             let client = self.clone();
-            following.spawn(async move { client.one(number).await });
+            following.spawn(async move { client.follow(number).await });
             sleep(pace).await;
         }
         let mut summary = Summary::default();
-        while let Some(done) = following.join_next().await {
-            if let Ok(done) = done {
-                summary.count(done);
+        while let Some(joined) = following.join_next().await {
+            if let Ok(outcome) = joined {
+                summary.count(outcome);
             }
         }
         summary
     }
 
-    async fn one(&self, number: usize) -> Done {
+    async fn follow(&self, number: usize) -> RequestOutcome {
         let began = Instant::now();
         let key = format!("\"request {number} of {}\"", std::process::id());
-        let mut sent = 0;
+        let mut attempts = 0;
         let location = loop {
-            let address = self.addresses[(number + sent) % self.addresses.len()];
-            sent += 1;
+            let address = self.addresses[(number + attempts) % self.addresses.len()];
+            attempts += 1;
             let post = self.http.post(format!("http://{address}/reports/{number}"));
             match post.header("idempotency-key", &key).send().await {
                 Ok(answer) if answer.status() == StatusCode::ACCEPTED => {
@@ -98,10 +100,10 @@ impl Client {
                 _ => sleep(Duration::from_millis(200)).await,
             }
         };
-        let (mut asked, mut not_found) = (0, 0);
+        let (mut polls, mut not_found) = (0, 0);
         let status = loop {
-            asked += 1;
-            match self.get(number + asked, &location).await {
+            polls += 1;
+            match self.get(number + polls, &location).await {
                 Some(answer) if answer.status() == StatusCode::OK => {
                     let document: Value = json(answer).await;
                     let status = document["status"].as_str();
@@ -115,9 +117,9 @@ impl Client {
             sleep(Duration::from_millis(200)).await;
         };
         let worker = loop {
-            asked += 1;
+            polls += 1;
             let answer = self
-                .get(number + asked, &format!("{location}/result"))
+                .get(number + polls, &format!("{location}/result"))
                 .await;
             match answer {
                 Some(answer) if answer.headers().contains_key("asyncresult") => {
@@ -128,13 +130,13 @@ impl Client {
                 _ => sleep(Duration::from_millis(200)).await,
             }
         };
-        Done {
-            sent,
-            asked,
+        RequestOutcome {
+            attempts,
+            polls,
             not_found,
             status,
             worker,
-            took: began.elapsed(),
+            elapsed: began.elapsed(),
         }
     }
 
@@ -154,20 +156,20 @@ async fn json(answer: Response) -> Value {
 }
 
 impl Summary {
-    fn count(&mut self, done: Done) {
+    fn count(&mut self, outcome: RequestOutcome) {
         self.requests += 1;
-        self.repeated += usize::from(done.sent > 1);
-        self.asked += done.asked;
-        self.not_found += done.not_found;
-        self.longest = self.longest.max(done.took);
-        *self.ends.entry(done.status).or_default() += 1;
-        if let Some(worker) = done.worker {
+        self.retried += usize::from(outcome.attempts > 1);
+        self.polls += outcome.polls;
+        self.not_found += outcome.not_found;
+        self.longest = self.longest.max(outcome.elapsed);
+        *self.ends.entry(outcome.status).or_default() += 1;
+        if let Some(worker) = outcome.worker {
             *self.workers.entry(worker).or_default() += 1;
         }
     }
 
-    /// Whether every accepted request has its result, and was found all the time.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Returns whether each request has a result, and each poll found its job.
+    pub(crate) fn is_complete(&self) -> bool {
         let results: usize = self.workers.values().sum();
         self.not_found == 0 && results == self.requests
     }
@@ -175,24 +177,20 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:6}  requests, each accepted in the end", self.requests)?;
-        writeln!(
-            f,
-            "{:6}  of them sent more than once, with the same key",
-            self.repeated
-        )?;
+        writeln!(f, "{:6}  requests, all accepted", self.requests)?;
+        writeln!(f, "{:6}  of them retried with the same key", self.retried)?;
         for (end, requests) in &self.ends {
             writeln!(f, "{requests:6}  {end}")?;
         }
         for (worker, requests) in &self.workers {
-            writeln!(f, "{requests:6}  results of process {worker}")?;
+            writeln!(f, "{requests:6}  results from process {worker}")?;
         }
-        writeln!(f, "{:6}  look-ups", self.asked)?;
-        writeln!(
+        writeln!(f, "{:6}  polls", self.polls)?;
+        writeln!(f, "{:6}  of them did not find the job", self.not_found)?;
+        write!(
             f,
-            "{:6}  of them found nothing of what was accepted",
-            self.not_found
-        )?;
-        write!(f, "{:6.1}  s for the slowest", self.longest.as_secs_f64())
+            "{:6.1}  s for the slowest request",
+            self.longest.as_secs_f64()
+        )
     }
 }

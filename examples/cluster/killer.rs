@@ -1,3 +1,5 @@
+//! Kills and restarts one process after the other.
+
 use std::time::Duration;
 
 use tokio::{
@@ -8,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::site::Site;
 
-/// Kills one part of the site after the other, and starts it again, until it is told to stop.
+/// Kills and restarts one process after the other, until `done` is canceled.
 pub(crate) async fn kill(site: &mut Site, done: &CancellationToken) {
     let began = Instant::now();
-    let tell = |what: String| {
-        println!("{:5.1} s  {what}", began.elapsed().as_secs_f64());
+    let report = |event: String| {
+        println!("{:5.1} s  {event}", began.elapsed().as_secs_f64());
     };
     for round in 0.. {
         select! {
@@ -24,34 +26,34 @@ pub(crate) async fn kill(site: &mut Site, done: &CancellationToken) {
             0 => {
                 let worker = &mut site.workers[which];
                 worker.kill();
-                tell(format!("worker {which} is killed"));
+                report(format!("killed worker {which}"));
                 sleep(Duration::from_millis(500)).await;
-                restarted(worker.restart());
+                log_failure(worker.restart());
             }
             1 => {
                 let web = &mut site.webs[which];
                 web.kill();
-                tell(format!("web process {which} is killed"));
+                report(format!("killed web process {which}"));
                 sleep(Duration::from_millis(500)).await;
-                restarted(web.restart());
+                log_failure(web.restart());
             }
             _ => {
                 let server = round / 3 % 3;
                 site.servers.kill_node(server);
-                tell(format!("nats-server {server} is killed"));
+                report(format!("killed nats-server {server}"));
                 sleep(Duration::from_secs(2)).await;
                 site.servers.start_node(server);
-                // Two of three are what it takes.
+                // The next kill must leave two current replicas of three.
                 let streams = ["accepted_queue", "KV_accepted_jobs"];
                 site.servers.whole(&streams).await;
-                tell(format!("nats-server {server} is back"));
+                report(format!("nats-server {server} is current again"));
             }
         }
     }
 }
 
-fn restarted(restarted: std::io::Result<()>) {
+fn log_failure(restarted: std::io::Result<()>) {
     if let Err(error) = restarted {
-        eprintln!("not started again: {error}");
+        eprintln!("failed to restart process: {error}");
     }
 }

@@ -1,13 +1,13 @@
-//! A whole site on this machine, and a client that submits while parts of it are killed.
+//! A site of several processes that loses no accepted request while its processes crash.
 //!
-//! `cargo run --release --features nats --example cluster` starts three nats-servers, two web and two worker
-//! processes, kills one of them after the other, and ends with what has become of the requests. It needs
-//! `nats-server` (`apt-get install nats-server`).
+//! `cargo run --release --features nats --example cluster` starts three nats-servers, two web
+//! processes and two workers. It kills one after the other while a client submits requests, and
+//! prints what became of them. It requires `nats-server` (`apt-get install nats-server`).
 
 mod client;
 mod killer;
 mod process;
-#[allow(dead_code, reason = "tests and benches use more of it")]
+#[allow(dead_code, reason = "tests and benches use all of it")]
 mod servers;
 mod site;
 
@@ -19,26 +19,27 @@ use tower::BoxError;
 
 use crate::{client::Client, servers::Servers, site::Site};
 
+/// Kills the processes of a site one after the other while a client submits requests
 #[derive(Debug, Parser)]
 #[command(name = "cluster")]
-struct Options {
-    /// How many requests are submitted
+struct Arguments {
+    /// The number of requests
     #[arg(long, default_value_t = 400)]
     requests: usize,
 
-    /// Over how long they are spread, in seconds
+    /// The time over which the client sends them, in seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
 
-    /// What a process of the site does
+    /// The role of a process of the site
     #[command(subcommand)]
-    role: Option<Role>,
+    process: Option<ProcessRole>,
 }
 
-/// The parts of the site, as this program starts them.
+// The roles of the processes, which run this same program. A doc comment would replace the help.
 #[derive(Debug, Subcommand)]
-enum Role {
-    /// Accepts requests and answers for them
+enum ProcessRole {
+    /// Accepts requests and serves the monitor
     #[command(hide = true)]
     Web { nats: String, listen: String },
     /// Runs requests
@@ -48,13 +49,13 @@ enum Role {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
-    let ended = match &options.role {
-        None => show(&options).await,
-        Some(Role::Web { nats, listen }) => process::web(nats, listen).await,
-        Some(Role::Worker { nats }) => process::worker(nats).await,
+    let arguments = Arguments::parse();
+    let result = match &arguments.process {
+        None => demonstrate(&arguments).await,
+        Some(ProcessRole::Web { nats, listen }) => process::web(nats, listen).await,
+        Some(ProcessRole::Worker { nats }) => process::worker(nats).await,
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cluster: {error}");
@@ -63,33 +64,32 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn show(options: &Options) -> Result<(), BoxError> {
-    println!("Three nats-servers, as one cluster …");
+async fn demonstrate(arguments: &Arguments) -> Result<(), BoxError> {
+    println!("Starting a cluster of three nats-servers …");
     let Some(servers) = Servers::start(3).await else {
         return Err("nats-server is not installed".into());
     };
-    println!("Two web processes and two workers …");
+    println!("Starting two web processes and two workers …");
     let mut site = Site::start(servers)?;
     let client = Client::new(site.addresses());
     client.wait_until_served().await;
     println!(
-        "{} requests over {} s, while things are killed:\n",
-        options.requests, options.seconds
+        "Sending {} requests over {} s while processes are killed:\n",
+        arguments.requests, arguments.seconds
     );
     let done = CancellationToken::new();
     let submitting = async {
-        let pace = Duration::from_secs(options.seconds) / options.requests.max(1) as u32;
-        let summary = client.submit(options.requests, pace).await;
+        let pace = Duration::from_secs(arguments.seconds) / arguments.requests.max(1) as u32;
+        let summary = client.submit(arguments.requests, pace).await;
         done.cancel();
         summary
     };
     let (summary, ()) = tokio::join!(submitting, killer::kill(&mut site, &done));
     println!("\n{summary}");
-    match summary.is_whole() {
-        true => {
-            println!("\nNothing that was accepted was lost, whatever was killed.");
-            Ok(())
-        }
-        false => Err("not every accepted request has its result".into()),
+    if summary.is_complete() {
+        println!("\nNo accepted request was lost.");
+        Ok(())
+    } else {
+        Err("some accepted requests have no result".into())
     }
 }

@@ -1,4 +1,4 @@
-//! The two kinds of process: one accepts, the other runs. Both have the same service.
+//! The web process, which accepts requests, and the worker, which runs them.
 
 use std::{process, time::Duration};
 
@@ -15,10 +15,10 @@ use tower_accepted::{
     store::{NatsError, NatsOptions, NatsStore},
 };
 
-/// How long anything may be gone before what it ran is run by another.
+/// The lease of a job. Once it expires, another worker runs the job.
 const LEASE: Duration = Duration::from_secs(3);
 
-/// Slow, and knows nothing of 202.
+/// Returns a slow service that knows nothing of 202.
 fn service() -> Router {
     async fn report() -> impl IntoResponse {
         sleep(Duration::from_millis(rand::random_range(100..1_000))).await;
@@ -51,7 +51,7 @@ async fn connect(nats: &str) -> Result<Jobs<NatsStore>, BoxError> {
     loop {
         match NatsStore::connect(client.clone(), options.clone()).await {
             Ok(store) => return Ok(Jobs::builder().build_with(store)),
-            // One of the servers may just have been killed.
+            // A server may have just been killed.
             Err(NatsError::Unavailable(_)) => sleep(Duration::from_millis(200)).await,
             Err(error) => return Err(error.into()),
         }

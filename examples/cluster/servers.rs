@@ -1,4 +1,4 @@
-//! nats-servers on free ports of this machine, killed when they are dropped.
+//! nats-servers on free local ports, killed on drop.
 
 use std::{
     env,
@@ -14,10 +14,10 @@ use async_nats::{Client, ConnectOptions, jetstream};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-/// How long servers may take to be there. Nothing waits that long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout for servers to become ready. Only a failure takes that long.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server, or some of them as a cluster.
+/// One server, or several as a cluster.
 pub(crate) struct Servers {
     nodes: Vec<Node>,
     _folder: TempDir,
@@ -31,20 +31,20 @@ struct Node {
 }
 
 impl Servers {
-    /// One server; `None`, and a line that says why, where nats-server is not installed.
+    /// Starts one server. Returns `None` and prints a line if nats-server is not installed.
     pub(crate) async fn one() -> Option<Self> {
         Self::start(1).await
     }
 
-    /// So many servers in a cluster.
+    /// Starts a cluster of `count` servers.
     pub(crate) async fn start(count: usize) -> Option<Self> {
         Self::start_with(count, "", "").await
     }
 
-    /// The same with more settings, and of JetStream.
+    /// Starts servers with more settings, for the server and for JetStream.
     pub(crate) async fn start_with(count: usize, settings: &str, jetstream: &str) -> Option<Self> {
         if Command::new(program()).arg("--version").output().is_err() {
-            println!("skipped: no nats-server. `apt-get install nats-server`, or run `./test`");
+            println!("skipped: nats-server is not installed; run `./test`, which installs it");
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
@@ -67,7 +67,8 @@ impl Servers {
             let config = folder.path().join(format!("node{index}.conf"));
             let text = format!(
                 "server_name: node{index}\nlisten: \"127.0.0.1:{}\"\n{settings}\n\
-                 jetstream {{ store_dir: {store:?}, max_memory_store: 1GB, max_file_store: 20GB\n{jetstream}\n}}\n\
+                 jetstream {{ store_dir: {store:?}\n\
+                 max_memory_store: 1GB, max_file_store: 20GB\n{jetstream}\n}}\n\
                  {cluster}",
                 clients[index],
             );
@@ -90,7 +91,7 @@ impl Servers {
         Some(servers)
     }
 
-    /// Where all of them are.
+    /// Returns the URLs of all servers, separated by commas.
     pub(crate) fn url(&self) -> String {
         let urls = self.nodes.iter();
         let urls: Vec<_> = urls
@@ -134,7 +135,7 @@ impl Servers {
         self.nodes[node].kill();
     }
 
-    /// The node that is called so.
+    /// Returns the index of the node with this name.
     pub(crate) fn node(name: &str) -> usize {
         let number = name
             .strip_prefix("node")
@@ -142,10 +143,10 @@ impl Servers {
         number.expect("a node's name")
     }
 
-    /// Waits until streams have all their replicas, none of them behind: one more can be lost then.
+    /// Waits until all replicas of the streams are current, so that the cluster can lose a server.
     pub(crate) async fn whole(&self, streams: &[&str]) {
         let jetstream = jetstream::new(self.client().await);
-        let looking = async {
+        let polling = async {
             for stream in streams {
                 loop {
                     sleep(Duration::from_millis(100)).await;
@@ -166,14 +167,16 @@ impl Servers {
                 }
             }
         };
-        timeout(PATIENCE, looking).await.expect("the cluster heals");
+        timeout(READY_TIMEOUT, polling)
+            .await
+            .expect("all replicas are current");
     }
 
-    /// Waits until JetStream answers: a cluster has to elect its leaders first.
+    /// Waits until JetStream answers. A cluster elects its leaders first.
     async fn ready(&self) {
         let client = self.client().await;
         let jetstream = jetstream::new(client);
-        let asking = async {
+        let polling = async {
             let stream = jetstream::stream::Config {
                 name: "ready".to_owned(),
                 num_replicas: self.nodes.len(),
@@ -182,9 +185,14 @@ impl Servers {
             while jetstream.create_stream(&stream).await.is_err() {
                 sleep(Duration::from_millis(50)).await;
             }
-            jetstream.delete_stream("ready").await.expect("it is there");
+            jetstream
+                .delete_stream("ready")
+                .await
+                .expect("the stream exists");
         };
-        timeout(PATIENCE, asking).await.expect("JetStream answers");
+        timeout(READY_TIMEOUT, polling)
+            .await
+            .expect("JetStream answers");
     }
 }
 
@@ -203,12 +211,12 @@ impl Drop for Node {
     }
 }
 
-/// `NATS_SERVER` names another one than that which is installed.
+/// Returns the nats-server to run: `NATS_SERVER` if it is set, otherwise the installed one.
 pub(crate) fn program() -> OsString {
     env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into())
 }
 
-/// Ports that were free a moment ago, all at a time.
+/// Returns `count` different ports that were free a moment ago.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))

@@ -1,3 +1,5 @@
+//! Starts and kills the processes of the site.
+
 use std::{
     env, io,
     net::SocketAddr,
@@ -6,7 +8,7 @@ use std::{
 
 use crate::servers::{Servers, free_ports};
 
-/// All processes of the site. They are killed with it.
+/// All processes of the site. Dropping it kills them.
 pub(crate) struct Site {
     pub(crate) servers: Servers,
     pub(crate) webs: Vec<Process>,
@@ -14,7 +16,7 @@ pub(crate) struct Site {
     addresses: Vec<SocketAddr>,
 }
 
-/// A process that can be killed and started again.
+/// A process that can be killed and restarted.
 pub(crate) struct Process {
     command: Command,
     child: Child,
@@ -40,7 +42,7 @@ impl Site {
         })
     }
 
-    /// Where the web processes are.
+    /// Returns the addresses of the web processes.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
     }
@@ -57,7 +59,7 @@ impl Process {
         Ok(Self { command, child })
     }
 
-    /// As `kill -9`: it can do nothing about it.
+    /// Kills the process as `kill -9` does, without a chance to shut down.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,13 +1,13 @@
-//! A form that uploads photos, and a handler that makes thumbnails and filters of each: an ordinary
-//! form and an ordinary handler. That it takes a while is the business of one layer, which also shows
-//! the page with the progress bar.
+//! An upload form and a slow handler that creates thumbnails, with a progress page from the layer.
+//!
+//! Neither the form nor the handler knows about 202.
 //!
 //! ```text
-//! cargo run --release --example thumbnails            # or with an address to listen on
+//! cargo run --release --example thumbnails            # optionally with an address to listen on
 //! xdg-open http://127.0.0.1:8080/
 //! ```
 //!
-//! Upload several from several tabs: two are worked on at a time, the others wait their turn.
+//! Upload photos from several tabs: two uploads run at a time, the others are queued.
 
 mod picture;
 
@@ -28,8 +28,8 @@ use tower_accepted::{JobHandle, Jobs, When};
 /// The largest upload, in bytes.
 const UPLOAD_LIMIT: usize = 32 << 20;
 
-/// How many uploads are worked on at a time.
-const AT_A_TIME: usize = 2;
+/// The maximum number of uploads that run at a time.
+const MAX_CONCURRENT_UPLOADS: usize = 2;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -43,11 +43,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(DefaultBodyLimit::max(UPLOAD_LIMIT))
         .layer(
             ServiceBuilder::new()
-                // What is answered at once, a wrong form say, is answered at once.
+                // An early error, such as for an invalid form, stays an ordinary response.
                 .layer(jobs.layer().when(When::After(Duration::from_millis(100))))
-                .layer(GlobalConcurrencyLimitLayer::new(AT_A_TIME)),
+                .layer(GlobalConcurrencyLimitLayer::new(MAX_CONCURRENT_UPLOADS)),
         )
-        // Outside, or the form itself would wait for its turn.
+        // Added after the layers, so that the form itself is never queued.
         .route("/", get(async || Html(include_str!("form.html"))));
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Makes every version of every photo, and a page of them all.
+/// Creates every version of every photo, and a page that shows them.
 async fn photos(mut form: Multipart) -> Result<Html<String>, (StatusCode, String)> {
     let mut uploads = Vec::new();
     while let Some(field) = form.next_field().await.map_err(bad_request)? {
@@ -66,7 +66,7 @@ async fn photos(mut form: Multipart) -> Result<Html<String>, (StatusCode, String
         uploads.extend((!bytes.is_empty()).then_some(bytes));
     }
     if uploads.is_empty() {
-        return Err(bad_request("Choose a photo first."));
+        return Err(bad_request("choose a photo first"));
     }
     let job = JobHandle::current();
     let made = spawn_blocking(move || {
@@ -104,7 +104,7 @@ async fn photos(mut form: Multipart) -> Result<Html<String>, (StatusCode, String
     })?;
     let figures = made.map_err(|error| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        (status, format!("That is no JPEG or PNG: {error}"))
+        (status, format!("not a JPEG or PNG: {error}"))
     })?;
     Ok(Html(
         include_str!("result.html").replace("{{figures}}", &figures),

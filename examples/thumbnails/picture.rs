@@ -1,4 +1,4 @@
-//! What is made of a photo.
+//! The versions of a photo.
 
 use std::io::Cursor;
 
@@ -6,8 +6,8 @@ use image::{
     DynamicImage, ImageError, ImageFormat, ImageReader, Limits, imageops, imageops::FilterType,
 };
 
-/// The longer side of what is made, in pixels.
-const SIDE: u32 = 480;
+/// The longer side of each version, in pixels.
+const SIDE_PIXELS: u32 = 480;
 
 /// One version of a photo.
 pub(crate) struct Version {
@@ -15,7 +15,7 @@ pub(crate) struct Version {
     filter: fn(DynamicImage) -> DynamicImage,
 }
 
-/// All that is made of each.
+/// The versions of each photo.
 pub(crate) const VERSIONS: [Version; 8] = [
     Version {
         name: "thumbnail",
@@ -38,11 +38,11 @@ pub(crate) const VERSIONS: [Version; 8] = [
         filter: |photo| photo.brighten(40),
     },
     Version {
-        name: "hard",
+        name: "contrast",
         filter: |photo| photo.adjust_contrast(40.0),
     },
     Version {
-        name: "colors turned",
+        name: "hue rotated",
         filter: |photo| photo.huerotate(120),
     },
     Version {
@@ -51,10 +51,10 @@ pub(crate) const VERSIONS: [Version; 8] = [
     },
 ];
 
-/// Reads a photo, within limits.
+/// Decodes a photo, within a memory limit.
 pub(crate) fn open(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    // A small file can be a very large picture.
+    // A small file can decode to a huge picture.
     let mut limits = Limits::default();
     limits.max_alloc = Some(256 << 20);
     reader.limits(limits);
@@ -62,17 +62,16 @@ pub(crate) fn open(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
 }
 
 impl Version {
-    /// This version of a photo, as a PNG.
+    /// Returns this version of a photo as a PNG.
     pub(crate) fn png(&self, photo: &DynamicImage) -> Result<Vec<u8>, ImageError> {
-        // Each from the original, as a filter for a print would be.
-        let small = photo.resize(SIDE, SIDE, FilterType::Lanczos3);
+        let small = photo.resize(SIDE_PIXELS, SIDE_PIXELS, FilterType::Lanczos3);
         let mut png = Cursor::new(Vec::new());
         (self.filter)(small).write_to(&mut png, ImageFormat::Png)?;
         Ok(png.into_inner())
     }
 }
 
-/// Black and white dots, as in a newspaper.
+/// Converts a photo to black and white dots.
 fn dithered(photo: DynamicImage) -> DynamicImage {
     let mut gray = photo.to_luma8();
     imageops::dither(&mut gray, &imageops::BiLevel);

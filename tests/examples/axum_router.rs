@@ -1,4 +1,4 @@
-//! The layer in axum.
+//! The example `axum_router`.
 
 use http::StatusCode;
 
@@ -7,11 +7,11 @@ use crate::{
     program::Program,
 };
 
-/// More than are rendered while a test runs.
-const MANY: &str = "pages=1000";
+/// More pages than a test can wait for.
+const MANY_PAGES: &str = "pages=1000";
 
 #[tokio::test]
-async fn a_report_is_rendered_in_a_job_wherever_the_layer_is() {
+async fn every_mount_of_the_layer_accepts_a_report() {
     let server = Program::start("axum_router", &["127.0.0.1:0"]).await;
     for path in [
         "/reports",
@@ -20,7 +20,7 @@ async fn a_report_is_rendered_in_a_job_wherever_the_layer_is() {
         "/api/reports",
         "/posters",
     ] {
-        let job = form(&server, path, MANY).await.job();
+        let job = form(&server, path, MANY_PAGES).await.job();
         let document = get(server.address, &job).await.json();
         assert!(
             ["queued", "running"].contains(&document["status"].as_str().expect("text")),
@@ -36,7 +36,7 @@ async fn a_report_is_rendered_in_a_job_wherever_the_layer_is() {
 }
 
 #[tokio::test]
-async fn what_is_ready_at_once_is_an_ordinary_answer() {
+async fn immediate_response_stays_inline() {
     let server = Program::start("axum_router", &["127.0.0.1:0"]).await;
     for (path, pages, status) in [
         ("/reports", "pages=0", StatusCode::CREATED),
@@ -48,15 +48,15 @@ async fn what_is_ready_at_once_is_an_ordinary_answer() {
         let answer = form(&server, path, pages).await;
         assert_eq!(answer.status, status, "{path} {pages}");
     }
-    assert_eq!(get(server.address, "/health").await.body, "well");
+    assert_eq!(get(server.address, "/health").await.body, "ok");
 }
 
 #[tokio::test]
-async fn one_poster_or_banner_is_rendered_at_a_time() {
+async fn posters_and_banners_run_one_at_a_time() {
     let server = Program::start("axum_router", &["127.0.0.1:0"]).await;
-    let first = form(&server, "/posters", MANY).await.job();
+    let first = form(&server, "/posters", MANY_PAGES).await.job();
     while get(server.address, &first).await.json()["status"] != "running" {}
-    let second = form(&server, "/banners", MANY).await.job();
+    let second = form(&server, "/banners", MANY_PAGES).await.job();
     let third = form(&server, "/posters", "pages=0").await.job();
     for queued in [&second, &third] {
         let document = get(server.address, queued).await.json();
@@ -69,10 +69,10 @@ async fn one_poster_or_banner_is_rendered_at_a_time() {
 }
 
 #[tokio::test]
-async fn either_signal_waits_for_the_jobs_while_their_monitor_answers() {
+async fn signals_wait_for_jobs_and_serve_their_monitor() {
     for signal in ["INT", "TERM"] {
         let mut server = Program::start("axum_router", &["127.0.0.1:0"]).await;
-        let job = form(&server, "/reports", MANY).await.job();
+        let job = form(&server, "/reports", MANY_PAGES).await.job();
         server.signal(signal).await;
         while server.line().await.expect("more") != "waiting for 1 jobs" {}
         assert_eq!(get(server.address, &job).await.json()["status"], "running");

@@ -1,4 +1,4 @@
-//! The layer on bare hyper.
+//! The example `hyper_bare`.
 
 use http::StatusCode;
 
@@ -7,11 +7,11 @@ use crate::{
     program::Program,
 };
 
-/// More than are counted while a test runs.
-const MANY: &str = include_str!("../../LICENSE");
+/// More words than a test can wait for.
+const MANY_WORDS: &str = include_str!("../../LICENSE");
 
 #[tokio::test]
-async fn words_are_counted_in_a_job() {
+async fn job_counts_words() {
     let server = Program::start("hyper_bare", &["127.0.0.1:0"]).await;
     let job = post(server.address, "/", "word").await.job();
     assert_eq!(ended(server.address, &job).await["status"], "succeeded");
@@ -19,9 +19,9 @@ async fn words_are_counted_in_a_job() {
 }
 
 #[tokio::test]
-async fn the_monitor_tells_how_far_it_is() {
+async fn monitor_shows_the_progress() {
     let server = Program::start("hyper_bare", &["127.0.0.1:0"]).await;
-    let job = post(server.address, "/", MANY).await.job();
+    let job = post(server.address, "/", MANY_WORDS).await.job();
     let message = loop {
         let answer = get(server.address, &job).await;
         assert!(answer.is_unfinished(), "{answer:?}");
@@ -30,7 +30,7 @@ async fn the_monitor_tells_how_far_it_is() {
             _ => {}
         }
     };
-    let words = MANY.split_whitespace().count();
+    let words = MANY_WORDS.split_whitespace().count();
     assert!(
         message.ends_with(&format!(" of {words} words")),
         "{message}"
@@ -38,14 +38,14 @@ async fn the_monitor_tells_how_far_it_is() {
 }
 
 #[tokio::test]
-async fn ctrl_c_waits_for_the_words_that_are_being_counted() {
+async fn ctrl_c_waits_for_the_running_job() {
     let mut server = Program::start("hyper_bare", &["127.0.0.1:0"]).await;
-    let job = post(server.address, "/", MANY).await.job();
+    let job = post(server.address, "/", MANY_WORDS).await.job();
     server.signal("INT").await;
     assert_eq!(server.line().await.as_deref(), Some("waiting for 1 jobs"));
     assert!(get(server.address, &job).await.is_unfinished());
     let refused = loop {
-        // The line is printed a moment before the registry closes.
+        // The example prints the line just before the drain begins.
         let answer = post(server.address, "/", "").await;
         if answer.status != StatusCode::ACCEPTED {
             break answer;

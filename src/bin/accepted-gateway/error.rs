@@ -1,50 +1,52 @@
+//! The gateway's own error responses, as problem documents (RFC 9457).
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-/// What the gateway itself has to say against a request, as a problem document (RFC 9457).
+/// An error that the gateway itself reports to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// What the request is for cannot be told for certain: another server might see it otherwise.
-    Ambiguous,
-    /// A tunnel is asked for.
-    Tunnel,
-    /// The body is encoded for the way in a manner that is not known here.
+pub(crate) enum GatewayError {
+    /// Another server could understand the request differently.
+    AmbiguousRequest,
+    /// The method is CONNECT.
+    Connect,
+    /// The request has a transfer coding other than chunked.
     TransferCoding,
-    /// The upstream cannot be reached, or does not answer in HTTP.
-    NoAnswer,
+    /// The upstream cannot be reached, or its response is not valid HTTP.
+    UpstreamUnavailable,
     /// The upstream is this gateway.
     Loop,
     /// The gateway is shutting down.
-    Draining,
+    ShuttingDown,
 }
 
-impl Problem {
+impl GatewayError {
     pub(crate) fn response(self) -> Response<Full<Bytes>> {
         let (status, detail) = match self {
-            Self::Ambiguous => (
+            Self::AmbiguousRequest => (
                 StatusCode::BAD_REQUEST,
-                "A request names exactly one valid Host, and a path.",
+                "A request needs exactly one valid Host, and a path.",
             ),
-            Self::Tunnel => (
+            Self::Connect => (
                 StatusCode::NOT_IMPLEMENTED,
-                "This gateway makes no tunnels.",
+                "This gateway does not support CONNECT.",
             ),
             Self::TransferCoding => (
                 StatusCode::NOT_IMPLEMENTED,
-                "The only transfer coding known here is chunked.",
+                "This gateway supports no transfer coding except chunked.",
             ),
-            Self::NoAnswer => (
+            Self::UpstreamUnavailable => (
                 StatusCode::BAD_GATEWAY,
-                "The server behind this gateway could not be reached, or gave no answer.",
+                "The server behind this gateway is unreachable or sent no valid response.",
             ),
             Self::Loop => (
                 StatusCode::LOOP_DETECTED,
-                "The request has come back to this gateway again and again.",
+                "The request passed through this gateway too many times.",
             ),
-            Self::Draining => (
+            Self::ShuttingDown => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "The gateway is shutting down; of it only the jobs' monitor still answers.",
+                "The gateway is shutting down. Only the status monitor still answers.",
             ),
         };
         let document = serde_json::json!({
@@ -59,15 +61,15 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, json);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
-            // Whatever follows on the connection may not be what it looks like.
-            Self::Ambiguous | Self::Tunnel | Self::TransferCoding => {
+            // The rest of the connection may not be framed as it seems.
+            Self::AmbiguousRequest | Self::Connect | Self::TransferCoding => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::Draining => {
+            Self::ShuttingDown => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
-            Self::NoAnswer | Self::Loop => {}
+            Self::UpstreamUnavailable | Self::Loop => {}
         }
         response
     }

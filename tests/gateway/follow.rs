@@ -1,4 +1,4 @@
-//! The client's half against the gateway: one command that waits for the real response.
+//! The example `follow` against the gateway.
 
 use tokio::spawn;
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn follow_waits_for_what_stands_behind_the_gateway() {
+async fn follow_prints_the_upstream_response() {
     for dialect in ["default", "pending202", "see-other"] {
         let mut upstream = Upstream::start().await;
         let flags = ["--always", "--dialect", dialect];

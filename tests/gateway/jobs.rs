@@ -1,24 +1,24 @@
-//! The gateway in front of a program that takes its time.
+//! The gateway in front of a slow upstream.
 
 use http::StatusCode;
 
 use crate::{
     client::{ended, get, post, request, result, send},
     program::Program,
-    upstream::{Upstream, nobody},
+    upstream::{Upstream, unused_address},
 };
 
-/// Every byte there is.
-fn binary() -> Vec<u8> {
+/// Returns a body with every byte value.
+fn all_bytes() -> Vec<u8> {
     (0..=255).cycle().take(100_000).collect()
 }
 
 #[tokio::test]
-async fn a_slow_response_is_a_202_first_and_then_the_programs_own_byte_for_byte() {
+async fn slow_response_becomes_a_202_and_an_exact_result() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let accepted = tokio::spawn(post(gateway.address, "/reports?year=2026", "the order"));
-    // The program answers only after the client has been answered.
+    // The upstream responds only after the client has its 202.
     let received = upstream.next().await;
     assert_eq!(received.line, "POST /reports?year=2026 HTTP/1.1");
     assert_eq!(received.body, b"the order");
@@ -30,7 +30,7 @@ async fn a_slow_response_is_a_202_first_and_then_the_programs_own_byte_for_byte(
         Content-Type: application/x-thing\r\nSet-Cookie: session=1\r\nX-Bytes: \xe9\r\n\
         Content-Length: 100000\r\n\r\n"
         .to_vec();
-    answer.extend(binary());
+    answer.extend(all_bytes());
     received.answer(answer).await;
     let document = ended(gateway.address, &job).await;
     assert_eq!(document["status"], "succeeded", "{document}");
@@ -44,12 +44,12 @@ async fn a_slow_response_is_a_202_first_and_then_the_programs_own_byte_for_byte(
         assert_eq!(result.all("x-many"), ["a", "b, c"]);
         assert_eq!(result.headers["x-bytes"].as_bytes(), b"\xe9");
         assert_eq!(result.header("set-cookie"), None);
-        assert!(result.body == binary());
+        assert!(result.body == all_bytes());
     }
 }
 
 #[tokio::test]
-async fn a_quick_response_stays_what_it_is() {
+async fn fast_response_passes_through_unchanged() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     let answer = tokio::spawn(post(gateway.address, "/orders", "one"));
@@ -62,7 +62,7 @@ async fn a_quick_response_stays_what_it_is() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_program_is_a_failed_job_with_its_response() {
+async fn upstream_error_fails_the_job_and_is_its_result() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let job = post(gateway.address, "/reports", "").await.job();
@@ -77,7 +77,7 @@ async fn an_error_of_the_program_is_a_failed_job_with_its_response() {
 }
 
 #[tokio::test]
-async fn chunks_and_trailers_are_kept_and_asked_for() {
+async fn result_keeps_chunks_and_trailers() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let submit = request("POST", "/reports").header("te", "trailers");
@@ -97,7 +97,7 @@ async fn chunks_and_trailers_are_kept_and_asked_for() {
 }
 
 #[tokio::test]
-async fn a_canceled_job_closes_its_connection_to_the_program() {
+async fn canceled_job_closes_its_upstream_connection() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let job = post(gateway.address, "/reports", "").await.job();
@@ -110,9 +110,9 @@ async fn a_canceled_job_closes_its_connection_to_the_program() {
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_reached_is_a_502_inline_and_as_a_result() {
-    let (_socket, nobody) = nobody();
-    let gateway = Program::gateway(nobody, &["--after-ms", "3600000"]).await;
+async fn unreachable_upstream_is_a_502_inline_and_as_result() {
+    let (_socket, address) = unused_address();
+    let gateway = Program::gateway(address, &["--after-ms", "3600000"]).await;
     let mut answers = vec![
         get(gateway.address, "/").await,
         post(gateway.address, "/reports", "").await,
@@ -134,7 +134,7 @@ async fn a_program_that_cannot_be_reached_is_a_502_inline_and_as_a_result() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_a_502() {
+async fn invalid_http_response_is_a_502() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     for answer in [
@@ -152,7 +152,7 @@ async fn what_is_no_http_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_fails_its_job() {
+async fn truncated_response_fails_its_job() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let job = post(gateway.address, "/reports", "").await.job();
@@ -163,7 +163,7 @@ async fn a_response_that_breaks_off_fails_its_job() {
 }
 
 #[tokio::test]
-async fn an_offer_of_http_2_keeps_no_request_from_being_a_job() {
+async fn request_with_an_h2c_upgrade_becomes_a_job() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let submit = request("POST", "/reports")
@@ -173,8 +173,8 @@ async fn an_offer_of_http_2_keeps_no_request_from_being_a_job() {
     let accepted = send(gateway.address, submit.body("".into()).expect("a request")).await;
     let received = upstream.next().await;
     assert_eq!(received.all("connection"), ["close"]);
-    for gone in ["upgrade", "http2-settings"] {
-        assert_eq!(received.all(gone), [""; 0]);
+    for removed in ["upgrade", "http2-settings"] {
+        assert_eq!(received.all(removed), [""; 0]);
     }
     received.ok("done").await;
     let result = result(gateway.address, &accepted.job()).await;

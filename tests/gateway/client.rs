@@ -1,4 +1,4 @@
-//! A client that believes nobody: one connection a request, and raw bytes where it matters.
+//! An HTTP client with one connection for each request, and one that sends raw bytes.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// An answer whose body has been read.
+/// A response with its complete body.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -23,13 +23,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// All values of a header.
+    /// Returns all values of a header.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let values = self.headers.get_all(name).iter();
         values.map(|value| value.to_str().expect("text")).collect()
     }
 
-    /// The one value of a header.
+    /// Returns the value of a header. Panics if there are several.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let values = self.all(name);
         assert!(values.len() < 2, "more than one {name}");
@@ -40,13 +40,13 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// Whether this is the document of a job that has not ended. One that was accepted this moment may
-    /// not have begun.
+    /// Returns whether this is the status document of an unfinished job. A job that was just
+    /// accepted may still be queued.
     pub(crate) fn is_unfinished(&self) -> bool {
         matches!(self.json()["status"].as_str(), Some("queued" | "running"))
     }
 
-    /// The path of the job that a 202 tells of.
+    /// Returns the path of the monitor. Panics unless this is a 202.
     pub(crate) fn job(&self) -> String {
         assert_eq!(self.status, StatusCode::ACCEPTED, "{self:?}");
         self.header("location").expect("a Location").to_owned()
@@ -76,7 +76,7 @@ pub(crate) fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(path)
 }
 
-/// Sends one request on a connection of its own, as to `program.example`.
+/// Sends a request on a connection of its own, with the `Host` `program.example` by default.
 pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) -> Answer {
     let host = "program.example".parse().expect("a value");
     request.headers_mut().entry(HOST).or_insert(host);
@@ -87,7 +87,7 @@ pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) 
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a whole body");
     drop(sender);
-    // An error here is one after the whole answer: a connection that the server closed at once.
+    // An error comes after the complete response: the server closed the connection.
     let _ = connection.await.expect("no panic");
     Answer {
         status: head.status,
@@ -97,7 +97,7 @@ pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) 
     }
 }
 
-/// Asks the monitor until the job has ended.
+/// Polls the monitor until the job ends, and returns its last document.
 pub(crate) async fn ended(server: SocketAddr, job: &str) -> Value {
     loop {
         let answer = get(server, job).await;
@@ -108,28 +108,29 @@ pub(crate) async fn ended(server: SocketAddr, job: &str) -> Value {
     }
 }
 
+/// Polls the monitor until the job ends, and returns its result.
 pub(crate) async fn result(server: SocketAddr, job: &str) -> Answer {
     ended(server, job).await;
     get(server, &format!("{job}/result")).await
 }
 
-/// Sends bytes, and reads until the server closes the connection.
+/// Sends bytes and reads until the server closes the connection.
 pub(crate) async fn raw(server: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = open(server, bytes).await;
     let mut answer = Vec::new();
-    // A server that closes with bytes unread resets the connection: what came before counts.
+    // A server that closes with unread bytes resets the connection. The bytes before that count.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends bytes, and leaves the connection open.
+/// Sends bytes and returns the open connection.
 pub(crate) async fn open(server: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(server).await.expect("a listener");
-    stream.write_all(bytes).await.expect("taken");
+    stream.write_all(bytes).await.expect("sent");
     stream
 }
 
-/// Reads until something has come.
+/// Reads until `end` arrives.
 pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains(end) {

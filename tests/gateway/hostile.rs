@@ -1,4 +1,4 @@
-//! Clients and servers that mean the gateway harm.
+//! Clients and upstreams that attack the gateway.
 
 use crate::{
     client::{get, raw, request, send},
@@ -6,16 +6,15 @@ use crate::{
     upstream::Upstream,
 };
 
-/// Sends bytes that the upstream must not get to see; returns what came back.
-async fn refused(gateway: &Program, upstream: &mut Upstream, bytes: &[u8]) -> String {
+/// Sends bytes that must not reach the upstream, and returns the response.
+async fn send_rejected(gateway: &Program, upstream: &mut Upstream, bytes: &[u8]) -> String {
     let answer = raw(gateway.address, bytes).await;
-    is_next(gateway, upstream).await;
+    assert_no_request(gateway, upstream).await;
     answer
 }
 
-/// Sees to it that the upstream is sent nothing before a request that is sent now. That is all that a
-/// connection led to which the gateway has closed.
-async fn is_next(gateway: &Program, upstream: &mut Upstream) {
+/// Asserts that the next request of the upstream is one sent now, so that nothing came before it.
+async fn assert_no_request(gateway: &Program, upstream: &mut Upstream) {
     let address = gateway.address;
     let next = tokio::spawn(async move { get(address, "/next").await });
     let received = upstream.next().await;
@@ -25,7 +24,7 @@ async fn is_next(gateway: &Program, upstream: &mut Upstream) {
 }
 
 #[tokio::test]
-async fn a_target_with_an_authority_does_not_say_where_to_connect() {
+async fn authority_in_the_target_does_not_select_the_server() {
     let mut upstream = Upstream::start().await;
     let elsewhere = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
@@ -45,7 +44,7 @@ async fn a_target_with_an_authority_does_not_say_where_to_connect() {
 }
 
 #[tokio::test]
-async fn connection_takes_away_what_is_for_this_hop_and_nothing_else() {
+async fn connection_removes_only_hop_by_hop_headers() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     let address = gateway.address;
@@ -84,13 +83,13 @@ async fn connection_takes_away_what_is_for_this_hop_and_nothing_else() {
         "{answer}"
     );
     assert!(answer.contains("\r\nx-end: 1\r\n"), "{answer}");
-    for gone in ["x-hop", "keep-alive", "upgrade", "proxy-authenticate"] {
-        assert!(!answer.contains(gone), "{gone}: {answer}");
+    for removed in ["x-hop", "keep-alive", "upgrade", "proxy-authenticate"] {
+        assert!(!answer.contains(removed), "{removed}: {answer}");
     }
 }
 
 #[tokio::test]
-async fn what_a_client_claims_about_itself_does_not_stand_alone() {
+async fn forwarding_headers_of_clients_are_not_trusted() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let ask = request("GET", "/")
@@ -119,7 +118,7 @@ async fn what_a_client_claims_about_itself_does_not_stand_alone() {
 }
 
 #[tokio::test]
-async fn a_request_framed_twice_is_one_request_and_the_last_of_its_connection() {
+async fn request_framed_twice_ends_its_connection() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     let address = gateway.address;
@@ -142,12 +141,12 @@ async fn a_request_framed_twice_is_one_request_and_the_last_of_its_connection() 
         received.ok("first").await;
         let answer = client.await.expect("no panic");
         assert!(answer.ends_with("first"), "{answer}");
-        is_next(&gateway, &mut upstream).await;
+        assert_no_request(&gateway, &mut upstream).await;
     }
 }
 
 #[tokio::test]
-async fn a_message_that_can_be_read_in_two_ways_is_refused() {
+async fn ambiguous_request_is_rejected() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     for (line, fields) in [
@@ -182,7 +181,7 @@ async fn a_message_that_can_be_read_in_two_ways_is_refused() {
         ("GET / x HTTP/1.1", "Host: a"),
     ] {
         let ask = format!("{line}\r\n{fields}\r\n\r\n0\r\n\r\n");
-        let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+        let answer = send_rejected(&gateway, &mut upstream, ask.as_bytes()).await;
         assert!(
             answer.starts_with("HTTP/1.1 400 ") || answer.is_empty(),
             "{ask:?}: {answer}"
@@ -191,7 +190,7 @@ async fn a_message_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_encoded_for_the_way_is_refused_where_that_is_not_known() {
+async fn unknown_transfer_coding_is_rejected() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     for coding in [
@@ -201,7 +200,7 @@ async fn a_body_encoded_for_the_way_is_refused_where_that_is_not_known() {
     ] {
         let ask =
             format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n");
-        let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+        let answer = send_rejected(&gateway, &mut upstream, ask.as_bytes()).await;
         assert!(
             answer.starts_with("HTTP/1.1 501 Not Implemented\r\n"),
             "{coding}: {answer}"
@@ -210,7 +209,7 @@ async fn a_body_encoded_for_the_way_is_refused_where_that_is_not_known() {
 }
 
 #[tokio::test]
-async fn a_tunnel_is_refused() {
+async fn connect_is_rejected() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let target = upstream.address;
@@ -218,7 +217,7 @@ async fn a_tunnel_is_refused() {
         "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n\
          GET /through HTTP/1.1\r\nHost: a\r\n\r\n"
     );
-    let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+    let answer = send_rejected(&gateway, &mut upstream, ask.as_bytes()).await;
     assert!(
         answer.starts_with("HTTP/1.1 501 Not Implemented\r\n"),
         "{answer}"
@@ -227,7 +226,7 @@ async fn a_tunnel_is_refused() {
 }
 
 #[tokio::test]
-async fn a_response_framed_twice_reaches_the_client_framed_once() {
+async fn response_framed_twice_is_forwarded_framed_once() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -245,12 +244,12 @@ async fn a_response_framed_twice_reaches_the_client_framed_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_runs_in_a_circle_is_stopped() {
+async fn forwarding_loop_is_stopped() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let hops = ["1.1 tower-accepted"; 8].join(", ");
     let ask = format!("GET / HTTP/1.1\r\nHost: a\r\nVia: {hops}\r\nConnection: close\r\n\r\n");
-    let answer = refused(&gateway, &mut upstream, ask.as_bytes()).await;
+    let answer = send_rejected(&gateway, &mut upstream, ask.as_bytes()).await;
     assert!(
         answer.starts_with("HTTP/1.1 508 Loop Detected\r\n"),
         "{answer}"

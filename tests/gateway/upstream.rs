@@ -1,3 +1,5 @@
+//! An upstream without HTTP code of its own: tests read raw requests and write raw responses.
+
 use std::net::SocketAddr;
 
 use tokio::{
@@ -6,20 +8,19 @@ use tokio::{
     sync::mpsc,
 };
 
-/// A server of no framework: it gives out each request as it came, and answers what it is told, when
-/// it is told.
+/// A server that hands each request to the test, which decides when and how to respond.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     received: mpsc::UnboundedReceiver<Received>,
 }
 
-/// A request, and the connection it came on.
+/// A request and its connection.
 pub(crate) struct Received {
     /// The request line.
     pub(crate) line: String,
     fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// What came after a chunked body's last chunk.
+    /// The lines after the last chunk of a chunked body.
     pub(crate) trailers: Vec<String>,
     stream: BufReader<TcpStream>,
 }
@@ -43,14 +44,14 @@ impl Upstream {
         Self { address, received }
     }
 
-    /// Waits for the next request that has come whole.
+    /// Waits for the next complete request.
     pub(crate) async fn next(&mut self) -> Received {
-        self.received.recv().await.expect("the server goes on")
+        self.received.recv().await.expect("the server runs")
     }
 }
 
-/// An address that nobody listens on, for as long as the socket is there.
-pub(crate) fn nobody() -> (TcpSocket, SocketAddr) {
+/// Returns an address without a listener. The socket reserves it.
+pub(crate) fn unused_address() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket
         .bind(([127, 0, 0, 1], 0).into())
@@ -118,25 +119,25 @@ impl Received {
         Some(())
     }
 
-    /// All values of a header.
+    /// Returns all values of a header.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let fields = self.fields.iter().filter(|(field, _)| field == name);
         fields.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// Sends an answer, or part of one.
+    /// Sends a response, or part of one.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.expect("taken");
-        self.stream.flush().await.expect("taken");
+        self.stream.write_all(bytes).await.expect("sent");
+        self.stream.flush().await.expect("sent");
     }
 
-    /// Sends a whole answer, and closes the connection.
+    /// Sends a complete response and closes the connection.
     pub(crate) async fn answer(mut self, bytes: impl AsRef<[u8]>) {
         self.write(bytes.as_ref()).await;
         self.stream.shutdown().await.expect("still open");
     }
 
-    /// Answers 200 with a text.
+    /// Sends 200 with `text`.
     pub(crate) async fn ok(self, text: &str) {
         let length = text.len();
         self.answer(format!(
@@ -145,10 +146,10 @@ impl Received {
         .await;
     }
 
-    /// Waits until the other end closes the connection.
+    /// Waits until the gateway closes the connection.
     pub(crate) async fn hung_up(mut self) {
         let mut more = Vec::new();
-        // A reset is an end too.
+        // A reset also counts.
         let _ = self.stream.read_to_end(&mut more).await;
         assert_eq!(String::from_utf8_lossy(&more), "");
     }

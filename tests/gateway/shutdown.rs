@@ -1,4 +1,4 @@
-//! How the gateway ends.
+//! The shutdown of the gateway.
 
 use std::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use crate::{
     upstream::Upstream,
 };
 
-async fn ask(server: SocketAddr, path: String) -> crate::client::Answer {
+async fn get_path(server: SocketAddr, path: String) -> crate::client::Answer {
     get(server, &path).await
 }
 
 #[tokio::test]
-async fn sigterm_waits_for_the_jobs_while_their_monitor_answers() {
+async fn sigterm_waits_for_jobs_and_serves_their_monitor() {
     let mut upstream = Upstream::start().await;
     let mut gateway = Program::gateway(upstream.address, &["--always"]).await;
     let mut kept_open = open(gateway.address, b"GET /jobs/0 HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -26,10 +26,10 @@ async fn sigterm_waits_for_the_jobs_while_their_monitor_answers() {
     gateway.signal("TERM").await;
     gateway.logged("shutting down").await;
 
-    // On connections old and new the monitor answers, and nothing else does.
-    let look = format!("GET {job} HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Only the monitor still answers, on old and new connections.
+    let poll = format!("GET {job} HTTP/1.1\r\nHost: a\r\n\r\n");
     kept_open
-        .write_all(look.as_bytes())
+        .write_all(poll.as_bytes())
         .await
         .expect("still open");
     let answer = read_until(&mut kept_open, "}").await;
@@ -45,7 +45,7 @@ async fn sigterm_waits_for_the_jobs_while_their_monitor_answers() {
     }
 
     received.ok("report").await;
-    gateway.logged("every job has ended").await;
+    gateway.logged("all jobs ended").await;
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
@@ -54,7 +54,7 @@ async fn ctrl_c_ends_an_idle_gateway_at_once() {
     let upstream = Upstream::start().await;
     let flags = ["--drain-secs", "86400"];
     let gateway = Program::gateway(upstream.address, &flags).await;
-    // Neither a connection that has asked nothing yet nor an idle one holds it up.
+    // The shutdown does not wait for connections without a pending request.
     let _silent = open(gateway.address, b"").await;
     let mut idle = open(gateway.address, b"GET /jobs/0 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     read_until(&mut idle, "}").await;
@@ -63,36 +63,36 @@ async fn ctrl_c_ends_an_idle_gateway_at_once() {
 }
 
 #[tokio::test]
-async fn drain_secs_is_how_long_jobs_are_waited_for() {
+async fn drain_secs_limits_the_wait_for_jobs() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--drain-secs", "1"];
     let mut gateway = Program::gateway(upstream.address, &flags).await;
     post(gateway.address, "/reports", "").await.job();
     let received = upstream.next().await;
     gateway.signal("TERM").await;
-    gateway.logged("jobs that took too long were cut").await;
+    gateway.logged("cut jobs at the drain deadline").await;
     received.hung_up().await;
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn an_open_response_is_sent_to_its_end() {
+async fn shutdown_sends_an_open_response_to_its_end() {
     let mut upstream = Upstream::start().await;
     let mut gateway = Program::gateway(upstream.address, &[]).await;
-    let answer = spawn(ask(gateway.address, "/slow".to_owned()));
+    let answer = spawn(get_path(gateway.address, "/slow".to_owned()));
     let mut received = upstream.next().await;
     received
         .write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nha")
         .await;
     gateway.signal("TERM").await;
-    gateway.logged("every job has ended").await;
+    gateway.logged("all jobs ended").await;
     received.answer("lf+half").await;
     assert_eq!(answer.await.expect("no panic").body, "half+hal");
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_response_without_an_end_is_cut_when_time_is_up() {
+async fn endless_response_is_cut_at_the_drain_deadline() {
     let mut upstream = Upstream::start().await;
     let mut gateway = Program::gateway(upstream.address, &["--drain-secs", "1"]).await;
     let mut client = open(gateway.address, b"GET /clock HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -103,14 +103,14 @@ async fn a_response_without_an_end_is_cut_when_time_is_up() {
     read_until(&mut client, "\r\n\r\n1\r\n0\r\n").await;
     gateway.signal("TERM").await;
     gateway
-        .logged("responses that took too long were cut")
+        .logged("cut open responses at the drain deadline")
         .await;
     received.hung_up().await;
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
-async fn a_second_signal_waits_for_nothing() {
+async fn second_signal_ends_the_gateway_at_once() {
     let mut upstream = Upstream::start().await;
     let mut gateway = Program::gateway(upstream.address, &["--always"]).await;
     post(gateway.address, "/reports", "").await.job();
@@ -118,7 +118,7 @@ async fn a_second_signal_waits_for_nothing() {
     gateway.signal("INT").await;
     gateway.logged("shutting down").await;
     gateway.signal("INT").await;
-    gateway.logged("ended by a second signal").await;
+    gateway.logged("second signal: ended").await;
     received.hung_up().await;
     assert_eq!(gateway.ended().await.code(), Some(1));
 }

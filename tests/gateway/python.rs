@@ -1,4 +1,4 @@
-//! The gateway in front of programs that nobody here wrote the HTTP of: Python's.
+//! The gateway in front of independent HTTP servers: those of Python's standard library.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -13,7 +13,7 @@ use crate::{
     program::Program,
 };
 
-/// A handler that answers a POST only when it is sent a line: as slow as the test wants it.
+/// A server that answers each POST after it reads a line from standard input.
 const SLOW: &str = r#"
 import http.server, sys
 
@@ -38,7 +38,7 @@ struct Python {
 }
 
 impl Python {
-    /// Starts a server that prints the word `port` and then its port; `None` without Python.
+    /// Starts a server that prints `port` and its port. Returns `None` without Python.
     async fn start(arguments: &[&str]) -> Option<Self> {
         let mut child = match Command::new("python3")
             .arg("-u")
@@ -51,7 +51,7 @@ impl Python {
         {
             Ok(child) => child,
             Err(error) => {
-                eprintln!("not tested: no python3 ({error})");
+                eprintln!("skipped: python3 is not installed ({error})");
                 return None;
             }
         };
@@ -69,7 +69,7 @@ impl Python {
 }
 
 #[tokio::test]
-async fn a_slow_program_gets_its_202_and_its_response_is_fetched() {
+async fn slow_python_server_becomes_a_job_with_its_response() {
     let Some(mut python) = Python::start(&["-c", SLOW]).await else {
         return;
     };
@@ -87,7 +87,7 @@ async fn a_slow_program_gets_its_202_and_its_response_is_fetched() {
 }
 
 #[tokio::test]
-async fn a_file_server_serves_its_files_and_its_refusal_is_a_result() {
+async fn file_server_serves_files_and_its_501_is_a_result() {
     let folder = env!("CARGO_MANIFEST_DIR");
     let arguments = [
         "-m",
@@ -115,10 +115,10 @@ async fn a_file_server_serves_its_files_and_its_refusal_is_a_result() {
     let missing = get(gateway.address, "/no/such/file").await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
 
-    // It takes no POST, and says so in its own words.
+    // The file server rejects POST with its own text.
     let job = post(gateway.address, "/LICENSE", "new terms").await.job();
     let refused = result(gateway.address, &job).await;
     assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED);
-    let words = String::from_utf8_lossy(&refused.body).into_owned();
-    assert!(words.contains("Unsupported method ('POST')"), "{words}");
+    let text = String::from_utf8_lossy(&refused.body).into_owned();
+    assert!(text.contains("Unsupported method ('POST')"), "{text}");
 }

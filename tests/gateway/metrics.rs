@@ -1,4 +1,4 @@
-//! What Prometheus finds at the gateway.
+//! The Prometheus endpoint of the gateway.
 
 use std::net::SocketAddr;
 
@@ -9,12 +9,12 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_scrape_tells_of_jobs_and_of_how_long_they_took() {
+async fn scrape_counts_jobs_and_their_durations() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--metrics", "127.0.0.1:0"];
     let mut gateway = Program::gateway(upstream.address, &flags).await;
     let metrics: SocketAddr = loop {
-        let line = gateway.line().await.expect("where the metrics are");
+        let line = gateway.line().await.expect("the line with the address");
         if let Some(address) = line.strip_prefix("Metrics at http://") {
             let address = address.strip_suffix("/metrics.").expect("the path");
             break address.parse().expect("an address");

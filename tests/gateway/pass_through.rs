@@ -1,4 +1,4 @@
-//! What passes through the gateway.
+//! Requests and responses that pass through the gateway without a job.
 
 use http::StatusCode;
 use tokio::io::AsyncWriteExt;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_passed_on_chunk_by_chunk() {
+async fn endless_body_streams_chunk_by_chunk() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let mut client = open(gateway.address, b"GET /clock HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -24,7 +24,7 @@ async fn a_body_that_never_ends_is_passed_on_chunk_by_chunk() {
         received
             .write(format!("{size:x}\r\n{chunk}\r\n").as_bytes())
             .await;
-        // The next is not sent before this one is here.
+        // The upstream sends the next chunk only after this one arrived.
         read_until(&mut client, chunk).await;
     }
     drop(client);
@@ -32,7 +32,7 @@ async fn a_body_that_never_ends_is_passed_on_chunk_by_chunk() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_not_made_whole() {
+async fn truncated_body_stays_truncated() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -45,7 +45,7 @@ async fn a_body_that_breaks_off_is_not_made_whole() {
 }
 
 #[tokio::test]
-async fn the_program_sees_who_asked_and_through_what() {
+async fn upstream_sees_the_client_and_the_gateway() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let address = gateway.address;
@@ -81,7 +81,7 @@ async fn the_program_sees_who_asked_and_through_what() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_spoken_with_and_told_of() {
+async fn http_1_0_is_supported_and_recorded_in_via() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let address = gateway.address;
@@ -90,7 +90,7 @@ async fn http_1_0_is_spoken_with_and_told_of() {
     assert_eq!(received.line, "GET / HTTP/1.1");
     assert_eq!(received.all("via"), ["1.0 tower-accepted"]);
     assert_eq!(received.all("host"), [upstream.address.to_string()]);
-    // Nothing but the connection's end tells the body's.
+    // Only the end of the connection ends the body.
     received.answer("HTTP/1.0 200 OK\r\n\r\nto the end").await;
     let answer = client.await.expect("no panic");
     assert!(answer.contains("via: 1.0 tower-accepted\r\n"), "{answer}");
@@ -98,7 +98,7 @@ async fn http_1_0_is_spoken_with_and_told_of() {
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_keeps_what_it_tells() {
+async fn response_without_a_body_keeps_its_headers() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let head = request("HEAD", "/large")
@@ -119,7 +119,7 @@ async fn an_answer_without_a_body_keeps_what_it_tells() {
 }
 
 #[tokio::test]
-async fn a_body_arrives_whatever_the_method_and_with_its_trailers() {
+async fn every_method_forwards_its_body_and_trailers() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     let address = gateway.address;
@@ -152,7 +152,7 @@ async fn a_body_arrives_whatever_the_method_and_with_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_body_too_large_to_be_kept_streams_through() {
+async fn large_body_streams_through() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "0"]).await;
     let large = vec![b'x'; 3 << 20];
@@ -166,14 +166,14 @@ async fn a_body_too_large_to_be_kept_streams_through() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_to_be_told_to_go_on_is_told() {
+async fn expect_100_continue_is_answered() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
     let mut client = open(gateway.address, head).await;
-    let told = read_until(&mut client, "\r\n\r\n").await;
-    assert_eq!(told, "HTTP/1.1 100 Continue\r\n\r\n");
-    client.write_all(b"body").await.expect("taken");
+    let interim = read_until(&mut client, "\r\n\r\n").await;
+    assert_eq!(interim, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"body").await.expect("sent");
     let received = upstream.next().await;
     assert_eq!(received.all("expect"), [""; 0]);
     assert_eq!(received.body, b"body");
@@ -183,7 +183,7 @@ async fn a_client_that_waits_to_be_told_to_go_on_is_told() {
 }
 
 #[tokio::test]
-async fn the_server_as_a_whole_can_be_asked_for_its_options() {
+async fn options_asterisk_reaches_the_server() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &[]).await;
     let ask = b"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -200,14 +200,14 @@ async fn the_server_as_a_whole_can_be_asked_for_its_options() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_takes_its_inline_call_along() {
+async fn client_disconnect_cancels_its_inline_call() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
     let client = open(gateway.address, b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let received = upstream.next().await;
     drop(client);
     received.hung_up().await;
-    // The gateway goes on.
+    // The gateway still serves.
     let answer = tokio::spawn(post(gateway.address, "/", ""));
     upstream.next().await.ok("next").await;
     assert_eq!(answer.await.expect("no panic").body, "next");

@@ -1,4 +1,4 @@
-//! What a newcomer sees, and does.
+//! The commands that the gateway prints for a first try.
 
 use std::process::Stdio;
 
@@ -7,23 +7,23 @@ use tokio::process::Command;
 use crate::program::Program;
 
 #[tokio::test]
-async fn the_commands_that_the_gateway_prints_work_when_pasted() {
+async fn printed_commands_work_when_pasted() {
     if let Err(error) = Command::new("curl").arg("--version").output().await {
-        eprintln!("not tested: no curl ({error})");
+        eprintln!("skipped: curl is not installed ({error})");
         return;
     }
-    let mut gateway = Program::start("gateway", &["--listen", "127.0.0.1:0"]).await;
+    let mut gateway = Program::start("accepted-gateway", &["--listen", "127.0.0.1:0"]).await;
     let mut commands = Vec::new();
     while let Some(line) = gateway.line().await {
         if let Some(command) = line.strip_prefix("    ") {
             commands.push(command.to_owned());
-            // The tour's end, which has none itself: taken as done when it has told the time.
+            // The last command. It never ends, so the test reads one line of it.
             if command.contains("/clock") {
                 break;
             }
         }
     }
-    let clock = commands.pop().expect("the last one");
+    let clock = commands.pop().expect("the last command");
     let clock = format!("{clock} | head -n 1");
     let commands = commands.join("\n");
     let (all, clock) = tokio::join!(paste(&commands), paste(&clock));
@@ -43,10 +43,10 @@ async fn the_commands_that_the_gateway_prints_work_when_pasted() {
     for expected in in_order {
         rest = match rest.split_once(expected) {
             Some((_, rest)) => rest,
-            None => panic!("no {expected:?} where it belongs in {all}"),
+            None => panic!("{expected:?} is missing or out of order in {all}"),
         };
     }
-    assert!(clock.trim_end().ends_with('Z'), "a time: {clock:?}");
+    assert!(clock.trim_end().ends_with('Z'), "not a time: {clock:?}");
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));
 }

@@ -1,3 +1,5 @@
+//! Starts the gateway and the examples, reads their output, and sends them signals.
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -9,7 +11,7 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 
-/// A running example; it ends with the test.
+/// A running program. Dropping it kills the process.
 pub(crate) struct Program {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -23,41 +25,47 @@ impl Program {
         let upstream = format!("http://{upstream}");
         let mut all = vec!["--upstream", &upstream, "--listen", "127.0.0.1:0"];
         all.extend(flags);
-        Self::start("gateway", &all).await
+        Self::start("accepted-gateway", &all).await
     }
 
-    pub(crate) async fn start(example: &str, arguments: &[&str]) -> Self {
-        let mut child = command(example)
+    /// Starts the gateway or an example, and waits until it prints its address.
+    pub(crate) async fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut program = Self::spawn(name, arguments);
+        let line = program.line().await.expect("a first line");
+        let address = line
+            .strip_prefix("Listening on http://")
+            .expect("an address");
+        let address = address.split([',', ' ']).next().expect("an address");
+        program.address = address.parse().expect("an address");
+        program
+    }
+
+    /// Starts a program that may not listen. Its address is unspecified.
+    pub(crate) fn spawn(name: &str, arguments: &[&str]) -> Self {
+        let mut child = command(name)
             .args(arguments)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the example starts");
+            .expect("the program starts");
         let output = child.stdout.take().expect("piped");
         let log = child.stderr.take().expect("piped");
-        let mut program = Self {
+        Self {
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             child,
             output: BufReader::new(output).lines(),
             log: BufReader::new(log).lines(),
-        };
-        let line = program.line().await.expect("a first line");
-        let address = line
-            .strip_prefix("Listening on http://")
-            .expect("an address");
-        let address = address.split([',', ' ']).next().expect("something");
-        program.address = address.parse().expect("an address");
-        program
+        }
     }
 
-    /// The next line of what the program prints.
+    /// Returns the next line of standard output, or `None` at its end.
     pub(crate) async fn line(&mut self) -> Option<String> {
         self.output.next_line().await.expect("UTF-8")
     }
 
-    /// Waits until the program has logged something.
+    /// Waits until the program logs `text`.
     pub(crate) async fn logged(&mut self, text: &str) {
         while let Some(line) = self.log.next_line().await.expect("UTF-8") {
             if line.contains(text) {
@@ -67,35 +75,39 @@ impl Program {
         panic!("{text:?} was never logged");
     }
 
-    /// Sends a signal, by its name as `kill` has it.
+    /// Sends a signal, named as in `kill -s`.
     pub(crate) async fn signal(&self, name: &str) {
         let id = self.child.id().expect("still running").to_string();
         let status = Command::new("kill").args(["-s", name, &id]).status().await;
-        assert!(status.expect("kill is there").success());
+        assert!(status.expect("kill is installed").success());
     }
 
-    /// Waits until the program has ended of itself.
+    /// Waits until the program exits by itself.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         self.child.wait().await.expect("a status")
     }
 }
 
-/// An example's command line, to be run to its end.
-pub(crate) fn command(example: &str) -> Command {
-    let mut command = Command::new(path(example));
+/// Returns the command that runs the gateway or an example.
+pub(crate) fn command(name: &str) -> Command {
+    let path = match option_env!("CARGO_BIN_EXE_accepted-gateway") {
+        Some(gateway) if name == "accepted-gateway" => gateway.into(),
+        _ => example(name),
+    };
+    let mut command = Command::new(path);
     command.kill_on_drop(true);
     command
 }
 
-/// Cargo tells tests where binaries are, and not examples: they are beside the tests' own folder.
-fn path(example: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("this test");
+/// Returns the path of an example. Cargo passes it to no test, but builds it next to their folder.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let name = format!("{example}{}", std::env::consts::EXE_SUFFIX);
+    let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     let path = profile.join("examples").join(name);
     assert!(
         path.exists(),
-        "{} is not built: run `cargo build --examples`",
+        "{} does not exist: run `cargo build --examples`",
         path.display()
     );
     path

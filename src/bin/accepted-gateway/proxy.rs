@@ -1,3 +1,5 @@
+//! The proxy: forwards requests to the upstream.
+
 use std::{convert::Infallible, error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -14,26 +16,24 @@ use hyper_util::{
 use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, service_fn};
 
-use crate::{fields, problem::Problem};
+use crate::{error::GatewayError, headers};
 
-/// How long a connection to the upstream may take to come about.
+/// The timeout for a connection to the upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who sent a request: the other end of its connection, told in the request's extensions.
+/// The IP address of the client's end of the connection, as a request extension.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// Sends requests on to one upstream.
+/// Forwards requests to one upstream.
 ///
-/// What goes wrong on the way is a response too: an upstream that cannot be reached is a 502, and
-/// kept as a job's result like any other.
+/// Errors are responses too: an unreachable upstream is a 502, which a job keeps as its result.
 #[derive(Debug)]
 pub(crate) struct Proxy<B> {
     upstream: Authority,
-    /// Makes a connection for each request. One that was idle might be closed by the server at the
-    /// very moment a request is sent, and who can't know whether that was received can't send it
-    /// again: a job would be lost. Nor does one client's request ever share a connection with
-    /// another's.
+    /// Opens a connection for each request. The server could close an idle connection just as a
+    /// request is sent. The proxy could not know whether the server received it, so it could not
+    /// retry, and the job would be lost. No two clients share a connection either.
     client: Client<HttpConnector, B>,
 }
 
@@ -52,7 +52,7 @@ where
         Self { upstream, client }
     }
 
-    /// The proxy as the service that the layer is put around.
+    /// Returns the proxy as a service, for the layer to wrap.
     pub(crate) fn service(
         self,
     ) -> impl Service<
@@ -67,47 +67,47 @@ where
             async move {
                 Ok(match proxy.forward(request).await {
                     Ok(response) => response.map(Either::Left),
-                    Err(problem) => problem.response().map(Either::Right),
+                    Err(error) => error.response().map(Either::Right),
                 })
             }
         })
     }
 
-    async fn forward(&self, request: Request<B>) -> Result<Response<Incoming>, Problem> {
-        if fields::is_loop(request.headers()) {
-            return Err(Problem::Loop);
+    async fn forward(&self, request: Request<B>) -> Result<Response<Incoming>, GatewayError> {
+        if headers::is_loop(request.headers()) {
+            return Err(GatewayError::Loop);
         }
         let (mut head, body) = request.into_parts();
         let method = head.method.clone();
         head.uri = self.target(head.uri)?;
-        fields::inbound(&mut head, &body);
+        headers::rewrite_request(&mut head, &body);
         let request = Request::from_parts(head, body);
         let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn Error, "no answer from the upstream");
-                return Err(Problem::NoAnswer);
+                tracing::warn!(error = &error as &dyn Error, "upstream did not respond");
+                return Err(GatewayError::UpstreamUnavailable);
             }
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switched || !fields::is_at_most_chunked(response.headers()) {
-            tracing::warn!("the upstream's answer is in a form that was not asked for");
-            return Err(Problem::NoAnswer);
+        if switched || !headers::is_at_most_chunked(response.headers()) {
+            tracing::warn!("upstream switched protocols or used an unknown transfer coding");
+            return Err(GatewayError::UpstreamUnavailable);
         }
         let (mut head, body) = response.into_parts();
-        fields::outbound(&mut head, &method);
+        headers::rewrite_response(&mut head, &method);
         Ok(Response::from_parts(head, body))
     }
 
-    /// The same path and query at the upstream. An authority in the request's own target (RFC 9112
-    /// §3.2.2) is ignored.
-    fn target(&self, requested: Uri) -> Result<Uri, Problem> {
+    /// Returns the same path and query at the upstream. Ignores an authority in the request target
+    /// (RFC 9112 §3.2.2).
+    fn target(&self, requested: Uri) -> Result<Uri, GatewayError> {
         let mut target = requested.into_parts();
         target.scheme = Some(Scheme::HTTP);
         target.authority = Some(self.upstream.clone());
         target
             .path_and_query
             .get_or_insert(PathAndQuery::from_static("/"));
-        Uri::from_parts(target).map_err(|_| Problem::Ambiguous)
+        Uri::from_parts(target).map_err(|_| GatewayError::AmbiguousRequest)
     }
 }

@@ -1,6 +1,8 @@
+//! The signals that shut the gateway down: SIGTERM and Ctrl-C.
+
 use std::io;
 
-/// The signals that ask this process to end: SIGTERM and Ctrl-C.
+/// Receives shutdown signals.
 #[derive(Debug)]
 pub(crate) struct Signals {
     #[cfg(unix)]
@@ -11,7 +13,7 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Listens from now on, so that no signal ends the process unasked.
+    /// Registers the handlers. From now on these signals no longer kill the process.
     pub(crate) fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -20,7 +22,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -31,12 +33,12 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    /// There is only Ctrl-C here, and it is listened for as it is waited for.
+    /// Does nothing: `next` registers the handler of Ctrl-C, the only signal on this platform.
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {})
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await

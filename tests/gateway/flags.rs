@@ -1,4 +1,4 @@
-//! Each of the gateway's flags has the effect that its help tells of.
+//! Each flag of the gateway has the effect that its help describes.
 
 use http::StatusCode;
 use tokio::spawn;
@@ -15,7 +15,7 @@ async fn preferring(gateway: &Program, prefer: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn monitor_moves_the_jobs_and_leaves_their_usual_place_to_the_server() {
+async fn monitor_moves_jobs_away_from_the_default_path() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--monitor", "/.well/done"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -33,9 +33,9 @@ async fn get_path(server: std::net::SocketAddr, path: &'static str) -> Answer {
 }
 
 #[tokio::test]
-async fn after_ms_is_how_long_the_server_has_for_an_ordinary_answer() {
+async fn after_ms_limits_the_wait_for_an_inline_response() {
     let mut upstream = Upstream::start().await;
-    // Even what is asked at once has to be connected to first.
+    // Even an immediate response takes longer than 0 ms, because of the connection.
     let gateway = Program::gateway(upstream.address, &["--after-ms", "0"]).await;
     let job = post(gateway.address, "/reports", "").await.job();
     upstream.next().await.ok("late").await;
@@ -48,7 +48,7 @@ async fn after_ms_is_how_long_the_server_has_for_an_ordinary_answer() {
 }
 
 #[tokio::test]
-async fn always_promises_before_the_server_is_asked() {
+async fn always_accepts_before_the_server_responds() {
     let mut upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always"]).await;
     let job = post(gateway.address, "/reports", "").await.job();
@@ -80,7 +80,7 @@ async fn preferred_leaves_the_choice_to_the_client() {
 }
 
 #[tokio::test]
-async fn max_unfinished_is_how_many_jobs_there_are_at_a_time() {
+async fn max_unfinished_limits_the_unfinished_jobs() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--max-unfinished", "2"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -90,7 +90,7 @@ async fn max_unfinished_is_how_many_jobs_there_are_at_a_time() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.header("retry-after").is_some());
     post(gateway.address, &format!("{one}/cancel"), "").await;
-    // There is room again as soon as the canceled call is gone.
+    // The permit returns as soon as the canceled call is dropped.
     loop {
         let answer = post(gateway.address, "/reports", "").await;
         if answer.status == StatusCode::ACCEPTED {
@@ -102,7 +102,7 @@ async fn max_unfinished_is_how_many_jobs_there_are_at_a_time() {
 }
 
 #[tokio::test]
-async fn max_result_is_the_largest_that_is_kept() {
+async fn max_result_limits_the_kept_body() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--max-result", "10"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -117,7 +117,7 @@ async fn max_result_is_the_largest_that_is_kept() {
 }
 
 #[tokio::test]
-async fn retain_secs_is_how_long_an_ended_job_is_kept() {
+async fn retain_secs_is_the_retention_of_an_ended_job() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--retain-secs", "0"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -147,7 +147,7 @@ async fn retain_secs_is_how_long_an_ended_job_is_kept() {
 }
 
 #[tokio::test]
-async fn job_timeout_secs_is_how_long_a_job_may_take() {
+async fn job_timeout_secs_fails_a_slow_job() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--job-timeout-secs", "1"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -161,7 +161,7 @@ async fn job_timeout_secs_is_how_long_a_job_may_take() {
 }
 
 #[tokio::test]
-async fn a_job_may_take_for_ever() {
+async fn job_timeout_can_be_unlimited() {
     let mut upstream = Upstream::start().await;
     for seconds in ["0", "18446744073709551615"] {
         let flags = ["--always", "--job-timeout-secs", seconds];
@@ -177,7 +177,7 @@ async fn a_job_may_take_for_ever() {
 }
 
 #[tokio::test]
-async fn replay_cookies_hands_them_out_with_the_result() {
+async fn replay_cookies_keeps_cookies_in_the_result() {
     let mut upstream = Upstream::start().await;
     let flags = ["--always", "--replay-cookies"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -191,7 +191,7 @@ async fn replay_cookies_hands_them_out_with_the_result() {
 }
 
 #[tokio::test]
-async fn dialect_is_how_the_monitor_shows_a_job() {
+async fn dialect_selects_the_monitor_responses() {
     for (dialect, status) in [("default", 200), ("pending202", 418), ("see-other", 303)] {
         let mut upstream = Upstream::start().await;
         let flags = ["--always", "--dialect", dialect];
@@ -209,7 +209,7 @@ async fn dialect_is_how_the_monitor_shows_a_job() {
 }
 
 #[tokio::test]
-async fn links_and_public_base_are_how_addresses_are_written() {
+async fn links_and_public_base_set_the_form_of_links() {
     for (flags, prefix) in [
         (&["--always"][..], "/jobs/"),
         (&["--always", "--links", "relative"], "../jobs/"),
@@ -227,7 +227,7 @@ async fn links_and_public_base_are_how_addresses_are_written() {
 }
 
 #[tokio::test]
-async fn require_key_refuses_what_cannot_be_repeated() {
+async fn require_key_rejects_a_request_without_a_key() {
     let upstream = Upstream::start().await;
     let gateway = Program::gateway(upstream.address, &["--always", "--require-key"]).await;
     let refused = post(gateway.address, "/reports", "").await;
@@ -243,7 +243,7 @@ async fn require_key_refuses_what_cannot_be_repeated() {
 }
 
 #[tokio::test]
-async fn owner_header_binds_a_job_to_who_is_named_in_it() {
+async fn owner_header_binds_a_job_to_its_value() {
     let upstream = Upstream::start().await;
     let flags = ["--always", "--owner-header", "X-User"];
     let gateway = Program::gateway(upstream.address, &flags).await;
@@ -264,8 +264,8 @@ async fn owner_header_binds_a_job_to_who_is_named_in_it() {
 }
 
 #[tokio::test]
-async fn help_tells_of_every_flag_and_its_default() {
-    let help = command("gateway")
+async fn help_lists_every_flag_and_its_default() {
+    let help = command("accepted-gateway")
         .arg("--help")
         .output()
         .await
@@ -275,6 +275,8 @@ async fn help_tells_of_every_flag_and_its_default() {
     for (flag, default) in [
         ("--upstream <URL>", None),
         ("--listen <ADDR>", Some("127.0.0.1:8080")),
+        ("--health <PATH-PREFIX>", None),
+        ("--metrics <ADDR>", None),
         ("--monitor <PATH>", Some("/jobs")),
         ("--after-ms <N>", Some("300")),
         ("--always", None),
@@ -301,14 +303,14 @@ async fn help_tells_of_every_flag_and_its_default() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_refused_at_the_start() {
+async fn invalid_flags_are_rejected_at_the_start() {
     for (flags, reason) in [
-        (&["--upstream", "https://a"][..], "TLS is not spoken here"),
-        (&["--upstream", "http://a/b"], "a path cannot be given"),
-        (&["--upstream", "http://a?b"], "a path cannot be given"),
+        (&["--upstream", "https://a"][..], "TLS is not supported"),
+        (&["--upstream", "http://a/b"], "a path is not supported"),
+        (&["--upstream", "http://a?b"], "a path is not supported"),
         (
             &["--upstream", "http://a:b@c"],
-            "a user and a password cannot be given",
+            "a user and a password are not supported",
         ),
         (
             &["--upstream", "localhost:80"],
@@ -317,6 +319,12 @@ async fn what_cannot_be_done_is_refused_at_the_start() {
         (&["--monitor", "jobs"], "expected a path"),
         (&["--monitor", "/jobs/"], "expected a path"),
         (&["--monitor", "/jo?bs"], "expected a path"),
+        (&["--health", "health"], "expected a path"),
+        (&["--health", "/health/"], "expected a path"),
+        (
+            &["--metrics", "192.0.2.1:1"],
+            "cannot listen on 192.0.2.1:1: ",
+        ),
         (&["--always", "--preferred"], "cannot be used with"),
         (&["--always", "--after-ms", "1"], "cannot be used with"),
         (&["--preferred", "--after-ms", "1"], "cannot be used with"),
@@ -333,7 +341,7 @@ async fn what_cannot_be_done_is_refused_at_the_start() {
             "cannot listen on 192.0.2.1:1: ",
         ),
     ] {
-        let output = command("gateway")
+        let output = command("accepted-gateway")
             .args(flags)
             .output()
             .await

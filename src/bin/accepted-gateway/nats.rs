@@ -1,0 +1,99 @@
+//! The roles of a gateway that keeps its jobs in NATS JetStream.
+
+use std::future::ready;
+
+use async_nats::ConnectOptions;
+use http::{Response, StatusCode, uri::Authority};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::BoxError;
+use tower_accepted::{Jobs, RequestBody, store::NatsStore};
+
+use crate::{
+    cli::{Cli, Role},
+    health::HealthCheck,
+    listen, print,
+    proxy::Proxy,
+    serve::{Gateway, SECOND_SIGNAL},
+    serve_metrics,
+    signals::Signals,
+};
+
+/// Accepts requests until a signal comes and the drain ends. Also runs them if the role is `both`.
+pub(crate) async fn serve(
+    cli: &Cli,
+    upstream: Authority,
+    listener: TcpListener,
+    signals: Signals,
+) -> Result<(), BoxError> {
+    let jobs = connect(cli).await?;
+    let proxy = Proxy::<RequestBody<Incoming>>::new(upstream).service();
+    let worker = jobs.worker(proxy.clone());
+    let working =
+        (cli.role == Role::Both).then(|| tokio::spawn(worker.concurrency(cli.concurrency).run()));
+    let gateway = Gateway::new(jobs, proxy, cli);
+    gateway.serve(listener, signals, cli.drain()).await?;
+    if let Some(working) = working {
+        working.await?;
+    }
+    Ok(())
+}
+
+/// Runs requests that other gateways accepted, until a signal comes and the drain ends.
+pub(crate) async fn work(cli: &Cli, mut signals: Signals) -> Result<(), BoxError> {
+    let upstream = cli.upstream.clone();
+    let upstream = upstream.ok_or("a worker requires --upstream")?;
+    let jobs = connect(cli).await?;
+    let proxy = Proxy::<RequestBody<Incoming>>::new(upstream.clone()).service();
+    let worker = jobs.worker(proxy).concurrency(cli.concurrency);
+    let working = tokio::spawn(worker.run());
+    print(&format!(
+        "Running accepted requests against http://{upstream}.\n"
+    ));
+    serve_metrics(cli).await?;
+    let draining = CancellationToken::new();
+    if let Some(prefix) = &cli.health {
+        serve_health(&cli.listen, HealthCheck::new(prefix, draining.clone())).await?;
+    }
+    signals.next().await;
+    draining.cancel();
+    tracing::info!(unfinished = jobs.unfinished(), "shutting down");
+    tokio::select! {
+        cut = jobs.drain(cli.drain()) => match cut {
+            0 => tracing::info!("all jobs ended"),
+            cut => tracing::warn!(jobs = cut, "requeued or cut jobs at the drain deadline"),
+        },
+        () = signals.next() => return Err(SECOND_SIGNAL.into()),
+    }
+    working.await?;
+    Ok(())
+}
+
+/// Serves a worker's health resources, and nothing else.
+async fn serve_health(address: &str, health: HealthCheck) -> Result<(), BoxError> {
+    let listener = listen::bind(address).await?;
+    let address = listener.local_addr()?;
+    listen::spawn_server(listener, move |request| {
+        ready(health.respond(&request).unwrap_or_else(|| {
+            let mut not_found = Response::new(Full::default());
+            *not_found.status_mut() = StatusCode::NOT_FOUND;
+            not_found
+        }))
+    });
+    print(&format!("Health resources at http://{address}.\n"));
+    Ok(())
+}
+
+async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
+    let url = cli.nats.as_deref().unwrap_or_default();
+    let servers: Vec<&str> = url.split(',').collect();
+    let client = ConnectOptions::new()
+        .name("accepted-gateway")
+        .connect(servers)
+        .await
+        .map_err(|error| format!("failed to connect to {url}: {error}"))?;
+    let store = NatsStore::connect(client, cli.nats_options()).await?;
+    Ok(cli.jobs().build_with(store))
+}

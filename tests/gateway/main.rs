@@ -1,0 +1,23 @@
+//! The program `accepted-gateway`, tested over sockets and with signals.
+
+mod client;
+mod program;
+#[cfg(feature = "nats")]
+#[path = "../../examples/cluster/servers.rs"]
+#[allow(dead_code, reason = "the tests of the store use all of it")]
+mod servers;
+mod upstream;
+
+mod flags;
+#[cfg(feature = "follow")]
+mod follow;
+mod health;
+mod hostile;
+mod jobs;
+mod metrics;
+#[cfg(feature = "nats")]
+mod nats;
+mod pass_through;
+mod python;
+mod shutdown;
+mod tour;
