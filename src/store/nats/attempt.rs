@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::{
     NatsError,
-    claim::Held,
+    active::Held,
     clock::{now, whole_millis},
+    jetstream::{Found, Shared},
     record::Record,
-    shared::{Found, Shared},
 };
 use crate::job::{ErrorCode, Event};
 

@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{NatsError, log};
+use super::{NatsError, messages};
 
 /// How many may wait for the same barrier before more are told to come back.
 const WAITING: usize = 1_024;
@@ -143,7 +143,7 @@ async fn raise_for_all(mut asked: mpsc::Receiver<Answer>, streams: Vec<Stream<()
     while asked.recv_many(&mut waiting, WAITING).await > 0 {
         let raising = streams
             .iter()
-            .map(|stream| log::delete(stream, NO_SEQUENCE));
+            .map(|stream| messages::delete(stream, NO_SEQUENCE));
         let raised = try_join_all(raising).await;
         let why = raised.err().map(|error| error.to_string());
         for answer in waiting.drain(..) {

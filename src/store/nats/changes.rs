@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::shared::Shared;
+use super::jetstream::Shared;
 use crate::{
     job::{JobId, Snapshot},
     store::Lookup,

@@ -6,12 +6,12 @@ use http::Response;
 
 use super::{
     NatsError,
-    claim::{Delivery, Held, PATIENCE},
+    active::{Delivery, Held, PATIENCE},
+    chunks,
     clock::time_of,
-    log::Refused,
-    parts,
+    jetstream::Shared,
+    messages::Refused,
     record::{Kept, Parts, Record},
-    shared::Shared,
 };
 use crate::{
     job::{ErrorCode, Event},
@@ -67,7 +67,7 @@ pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finish
     };
     let tidied = async {
         // What this process has read it need not look for.
-        parts::remove_at(&shared.streams.requests, body).await?;
+        chunks::remove_at(&shared.streams.requests, body).await?;
         shared.tidy(held.id, &record).await?;
         held.acknowledge(shared).await
     };
@@ -111,7 +111,7 @@ async fn keep_result(
     let (id, claim) = (held.id, held.claim);
     let subject = |part| shared.names.result_part(id, claim, part);
     let (context, size) = (&shared.context, shared.part());
-    let count = parts::write(context, subject, &body, size, PATIENCE).await?;
+    let count = chunks::write(context, subject, &body, size, PATIENCE).await?;
     kept.parts = Some(Parts { claim, count });
     Ok((kept, Bytes::new()))
 }

@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
-use super::{NatsError, envelope::open, names::Names, record::Listed, shared::Shared};
+use super::{NatsError, envelope::open, jetstream::Shared, names::Names, record::Listed};
 use crate::{
     job::{Cursor, Filter, Page, Snapshot},
     store::Lookup,

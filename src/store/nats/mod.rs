@@ -1,30 +1,29 @@
 //! Jobs in NATS JetStream: [the story](crate::nats).
 
+mod active;
 mod attempt;
 mod barrier;
+mod cancel;
 mod changes;
-mod claim;
+mod chunks;
 mod clock;
 mod depth;
+mod dequeue;
 mod envelope;
 mod error;
 mod finish;
-mod interest;
+mod jetstream;
 mod list;
-mod log;
+mod messages;
 mod names;
 mod options;
-mod outside;
-mod parts;
 mod record;
+mod refresh;
 mod request;
-mod shared;
-mod sharing;
 mod streams;
 mod submit;
-mod take;
+mod subscribers;
 mod tasks;
-mod waiting;
 
 use std::{
     fmt,
@@ -40,21 +39,19 @@ use http::{HeaderMap, Response, request::Parts};
 use tokio::task::{JoinSet, yield_now};
 
 pub use self::{
+    active::NatsClaim,
     changes::NatsChanges,
-    claim::NatsClaim,
+    dequeue::NatsTicket,
     error::NatsError,
     options::{NatsOptions, Rerun, Storage},
     request::NatsRecord,
-    take::NatsTicket,
 };
 use self::{
-    log::Repeating,
+    jetstream::Shared,
+    messages::Repeating,
     record::{Kept, Told},
-    shared::Shared,
 };
-use super::{
-    Acceptance, End, Experience, Finished, Lookup, NewJob, News, Queue, Report, Store, Work,
-};
+use super::{Acceptance, End, Finished, Lookup, NewJob, News, Queue, Report, Store, Work};
 use crate::{
     job::{Filter, JobId, Page},
     limit::Charge,
@@ -219,15 +216,11 @@ impl Store for NatsStore {
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
-        outside::end(&self.shared, id, false).await
+        cancel::end(&self.shared, id, false).await
     }
 
     async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
-        outside::end(&self.shared, id, true).await
-    }
-
-    fn share(&self, experience: Experience) {
-        self.shared.sharing.join(experience);
+        cancel::end(&self.shared, id, true).await
     }
 }
 
@@ -245,11 +238,11 @@ impl Queue for NatsStore {
     type Ticket = NatsTicket;
 
     async fn next(&self, most: usize) -> Result<Vec<NatsTicket>, NatsError> {
-        take::next(&self.shared, most).await
+        dequeue::next(&self.shared, most).await
     }
 
     async fn claim(&self, ticket: NatsTicket) -> Result<Option<Work<NatsClaim>>, NatsError> {
-        take::claim(&self.shared, ticket).await
+        dequeue::claim(&self.shared, ticket).await
     }
 }
 

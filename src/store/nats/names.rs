@@ -85,16 +85,6 @@ impl Names {
         format!("$KV.{}_jobs.turn", self.prefix)
     }
 
-    /// What all processes tell of how long jobs took.
-    pub(super) fn all_took(&self) -> String {
-        format!("$KV.{}_jobs.took.*", self.prefix)
-    }
-
-    /// What one registry tells of it.
-    pub(super) fn took(&self, teller: u64) -> String {
-        format!("$KV.{}_jobs.took.{teller:016x}", self.prefix)
-    }
-
     pub(super) fn all_listed(&self, owner: &Owner) -> String {
         format!("$KV.{}_jobs.owner.{}.*", self.prefix, owner.digest())
     }

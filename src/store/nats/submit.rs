@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     NatsError,
-    claim::{Delivery, Held, NatsClaim},
+    active::{Delivery, Held, NatsClaim},
+    chunks,
     clock::{now, whole_millis},
     envelope::seal,
-    log::{self, Refused},
-    parts,
+    jetstream::Shared,
+    messages::{self, Refused},
     record::{Holder, IdText, Record, Used},
     request::{Asked, NatsRecord},
-    shared::Shared,
 };
 use crate::{
     config::{Fingerprint, Key},
@@ -125,7 +125,7 @@ async fn refuse(
     refused: Refused,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     if new.key.is_none() && request.body.len() > shared.inline() {
-        let count = parts::count(&request.body, shared.part());
+        let count = chunks::count(&request.body, shared.part());
         if let Err(error) = shared.remove_request(new.id, count).await {
             tracing::warn!(
                 %error,
@@ -229,7 +229,7 @@ impl Shared {
     async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
         let subject = |part| self.names.request_part(id, part);
         let (body, size) = (&request.body, self.part());
-        let written = parts::write(&self.context, subject, body, size, self.patience()).await;
+        let written = chunks::write(&self.context, subject, body, size, self.patience()).await;
         written.map_err(|refused| match refused {
             Refused::Full => Refused::Full,
             refused => Refused::Unknown(refused.into_error()),
@@ -331,7 +331,7 @@ impl Shared {
             };
             match is_gone {
                 _ if new.join_only => return Ok(Keyed::Full),
-                true => log::delete(&self.streams.jobs, sequence).await?,
+                true => messages::delete(&self.streams.jobs, sequence).await?,
                 false if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
                 false => return Ok(Keyed::Orphaned(id)),
             }

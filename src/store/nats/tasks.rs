@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared, sharing::share};
+use super::{NatsError, active::Held, jetstream::Shared, messages::CLAIM, names::Names};
 
 /// How long what a call tells is gathered before it is written.
 const GATHER: Duration = Duration::from_millis(200);
@@ -39,7 +39,6 @@ pub(super) async fn start(shared: &Arc<Shared>) -> Result<JoinSet<()>, NatsError
     if shared.options.max_queued.is_some() {
         tasks.spawn(count(shared.clone()));
     }
-    tasks.spawn(share(shared.clone()));
     Ok(tasks)
 }
 

@@ -13,17 +13,16 @@ use tokio::sync::Notify;
 
 use super::{
     NatsError, NatsOptions,
+    active::Held,
     barrier::Barrier,
-    claim::Held,
+    chunks::{self, Whole},
     depth::Depth,
     envelope::{open, seal},
-    interest::Interest,
-    log::{self, Entry, Refused, Repeating},
+    messages::{self, Entry, Refused, Repeating},
     names::Names,
-    parts::{self, Whole},
     record::{Listed, Parts, Record, Used},
-    sharing::Sharing,
     streams::Streams,
+    subscribers::Interest,
 };
 use crate::{
     job::{JobId, Owner},
@@ -54,7 +53,6 @@ pub(super) struct Shared {
     results: Barrier,
     /// A call has told something.
     pub(super) told: Notify,
-    pub(super) sharing: Sharing,
 }
 
 /// A record as it was read.
@@ -89,7 +87,6 @@ impl Shared {
             interest: Interest::default(),
             depth: Depth::default(),
             told: Notify::new(),
-            sharing: Sharing::default(),
         })
     }
 
@@ -100,7 +97,7 @@ impl Shared {
 
     /// How large the parts of a body are that is not.
     pub(super) fn part(&self) -> usize {
-        parts::LARGEST.min(self.half())
+        chunks::LARGEST.min(self.half())
     }
 
     /// Half of what the server that this process is connected to takes in one message.
@@ -127,7 +124,7 @@ impl Shared {
     /// What the bucket has of a job: its end, or else what is known of its run.
     pub(super) async fn record(&self, id: JobId) -> Result<Option<Found>, NatsError> {
         for subject in [self.names.end(id), self.names.run(id)] {
-            if let Some(entry) = log::last(&self.streams.jobs, &subject).await? {
+            if let Some(entry) = messages::last(&self.streams.jobs, &subject).await? {
                 return found(entry).map(Some);
             }
         }
@@ -156,7 +153,7 @@ impl Shared {
         record: &Record,
     ) -> Result<Option<Found>, NatsError> {
         let subject = self.names.claim(id, record.attempts.saturating_add(1));
-        match log::last(&self.streams.jobs, &subject).await? {
+        match messages::last(&self.streams.jobs, &subject).await? {
             Some(entry) => found(entry).map(Some),
             None => Ok(None),
         }
@@ -175,7 +172,7 @@ impl Shared {
         count: u32,
     ) -> Result<Option<Whole>, NatsError> {
         let subject = |part| self.names.request_part(id, part);
-        parts::read(&self.streams.requests, &self.requests, subject, count).await
+        chunks::read(&self.streams.requests, &self.requests, subject, count).await
     }
 
     /// A result's body from its parts; `None` where they have expired.
@@ -185,7 +182,7 @@ impl Shared {
         Parts { claim, count }: Parts,
     ) -> Result<Option<Bytes>, NatsError> {
         let subject = |part| self.names.result_part(id, claim, part);
-        let read = parts::read(&self.streams.results, &self.results, subject, count);
+        let read = chunks::read(&self.streams.results, &self.results, subject, count);
         Ok(read.await?.map(|whole| whole.bytes))
     }
 
@@ -223,7 +220,8 @@ impl Shared {
         let mut repeating = Repeating::until(patience);
         let mut is_in_the_way = false;
         loop {
-            match log::write(context, subject, Some(expected), claim, &payload, patience).await {
+            match messages::write(context, subject, Some(expected), claim, &payload, patience).await
+            {
                 Ok(sequence) => return Ok(Some(sequence)),
                 Err(Refused::Conflict) => is_in_the_way = true,
                 // What was in the way may have been this, into the last place there was.
@@ -231,7 +229,7 @@ impl Shared {
                 Err(refused) => return Err(refused.into_error()),
             }
             // Of somebody else, or of this very write, whose answer was lost: that has to be known.
-            let error = match log::last(&self.streams.jobs, subject).await {
+            let error = match messages::last(&self.streams.jobs, subject).await {
                 Ok(Some(entry)) => {
                     let found = found(entry)?;
                     let is_this = found.record.nonce == record.nonce;
@@ -254,12 +252,12 @@ impl Shared {
         payload: &Bytes,
     ) -> Result<u64, Refused> {
         let patience = self.patience();
-        log::write(&self.context, subject, expected, None, payload, patience).await
+        messages::write(&self.context, subject, expected, None, payload, patience).await
     }
 
     /// What a key was used for, and where that is written.
     pub(super) async fn used(&self, subject: &str) -> Result<Option<(Used, u64)>, NatsError> {
-        match log::last(&self.streams.jobs, subject).await? {
+        match messages::last(&self.streams.jobs, subject).await? {
             Some(entry) => Ok(Some((open(subject, entry.payload)?.0, entry.sequence))),
             None => Ok(None),
         }
@@ -318,7 +316,7 @@ impl Shared {
     /// Removes a request's body.
     pub(super) async fn remove_request(&self, id: JobId, count: u32) -> Result<(), NatsError> {
         let subject = |part| self.names.request_part(id, part);
-        parts::remove(&self.streams.requests, subject, count).await
+        chunks::remove(&self.streams.requests, subject, count).await
     }
 }
 

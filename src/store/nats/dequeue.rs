@@ -16,15 +16,15 @@ use tokio::{
 
 use super::{
     NatsError,
+    active::{Delivery, Held, NatsClaim},
     attempt::{Attempt, Verdict},
-    claim::{Delivery, Held, NatsClaim},
+    chunks,
     clock::{instant, time},
     envelope::open,
+    jetstream::Shared,
     names::Names,
-    parts,
     record::Record,
     request::Asked,
-    shared::Shared,
 };
 use crate::{estimate::Kind, job::JobId, limit::Collected, store::Work};
 
@@ -152,7 +152,7 @@ pub(super) async fn claim(
     // For a body that is here already it is of no other use than to know.
     let bytes = match queued.parts {
         None => opened.body.len(),
-        Some(count) => count as usize * parts::LARGEST,
+        Some(count) => count as usize * chunks::LARGEST,
     };
     let bytes = bytes.min(shared.budget.limit());
     let mut charge = shared.budget.reserve(bytes);

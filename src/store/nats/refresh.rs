@@ -9,11 +9,11 @@ use super::{
     NatsError,
     clock::{now, whole_millis},
     envelope::{open, seal},
-    log::{self, Refused},
+    jetstream::Shared,
+    messages::{self, Refused},
     names::Names,
     record::Record,
     request::Asked,
-    shared::Shared,
 };
 use crate::job::JobId;
 
@@ -40,7 +40,7 @@ impl Shared {
     /// What the queue has of a job.
     pub(super) async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, NatsError> {
         let subject = self.names.queued(id);
-        match log::last(&self.streams.queue, &subject).await? {
+        match messages::last(&self.streams.queue, &subject).await? {
             Some(entry) => {
                 let (asked, _) = open(&subject, entry.payload)?;
                 let sequence = entry.sequence;
@@ -54,7 +54,7 @@ impl Shared {
     pub(super) async fn take_out(&self, id: JobId) -> Result<(), NatsError> {
         let waiting = self.waiting(id).await?;
         match waiting {
-            Some(waiting) => log::delete(&self.streams.queue, waiting.sequence).await,
+            Some(waiting) => messages::delete(&self.streams.queue, waiting.sequence).await,
             None => Ok(()),
         }
     }
@@ -132,7 +132,7 @@ impl Shared {
         Waiting { asked, sequence }: &Waiting,
     ) -> Result<(), NatsError> {
         // What has none of its run has no end either: most are asked for once.
-        let run = log::last(&self.streams.jobs, &self.names.run(id)).await?;
+        let run = messages::last(&self.streams.jobs, &self.names.run(id)).await?;
         if let Some(run) = run {
             // With it the last claim, which has no other record to be renewed in.
             let Some(mut known) = self.known(id).await? else {
@@ -140,7 +140,7 @@ impl Shared {
             };
             if known.record.is_ended() {
                 self.tidy(id, &known.record).await?;
-                return log::delete(&self.streams.queue, *sequence).await;
+                return messages::delete(&self.streams.queue, *sequence).await;
             }
             // Whoever is alive does that itself, and sooner.
             if now().saturating_sub(run.written) > whole_millis(self.quarter()).saturating_mul(2) {
@@ -157,7 +157,7 @@ impl Shared {
     /// which there is no record, there has been none.
     pub(super) async fn claims_known_since(&self) -> Result<u64, NatsError> {
         let subject = self.names.turn();
-        match log::last(&self.streams.jobs, &subject).await? {
+        match messages::last(&self.streams.jobs, &subject).await? {
             Some(entry) => Ok(open::<Turn>(&subject, entry.payload)?.0.since),
             None => Ok(self.claims_kept_since()),
         }
@@ -176,7 +176,7 @@ impl Shared {
     async fn takes_turn(&self) -> Result<Option<u64>, NatsError> {
         let subject = self.names.turn();
         let mut since = self.claims_kept_since();
-        let expected = match log::last(&self.streams.jobs, &subject).await? {
+        let expected = match messages::last(&self.streams.jobs, &subject).await? {
             None => 0,
             Some(entry) => {
                 let sequence = entry.sequence;

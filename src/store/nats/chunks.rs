@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     NatsError,
     barrier::Barrier,
-    log::{self, Refused},
+    messages::{self, Refused},
 };
 
 /// How many parts of a body are on their way at a time.
@@ -39,7 +39,7 @@ pub(super) async fn write(
     let writing = (0..count).map(|part| async move {
         let start = part as usize * size;
         let bytes = body.slice(start..body.len().min(start + size));
-        log::write(context, &subject(part), None, None, &bytes, patience).await
+        messages::write(context, &subject(part), None, None, &bytes, patience).await
     });
     let mut writing = stream::iter(writing).buffer_unordered(AT_ONCE);
     while let Some(written) = writing.next().await {
@@ -66,7 +66,7 @@ pub(super) async fn read(
     let reading = (0..count).map(|part| async move {
         let subject = subject(part);
         barrier
-            .read(async || log::last(stream, &subject).await)
+            .read(async || messages::last(stream, &subject).await)
             .await
     });
     let mut parts = stream::iter(reading).buffered(AT_ONCE);
@@ -86,7 +86,9 @@ pub(super) async fn read(
 
 /// Removes the parts of a body that are in these places.
 pub(super) async fn remove_at(stream: &Stream<()>, places: Vec<u64>) -> Result<(), NatsError> {
-    let removing = places.into_iter().map(|place| log::delete(stream, place));
+    let removing = places
+        .into_iter()
+        .map(|place| messages::delete(stream, place));
     let removing = stream::iter(removing).buffer_unordered(AT_ONCE);
     removing.try_collect().await
 }
@@ -109,8 +111,8 @@ pub(super) async fn remove(
         let subject = subject(part);
         // A leader of before may go on to find it: what is left expires.
         for _ in 0..TIMES {
-            match log::last(stream, &subject).await? {
-                Some(found) => log::delete(stream, found.sequence).await?,
+            match messages::last(stream, &subject).await? {
+                Some(found) => messages::delete(stream, found.sequence).await?,
                 None => break,
             }
         }

@@ -15,9 +15,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{
     NatsError,
     clock::{now, whole_millis},
-    log::{self, Repeating},
+    jetstream::Shared,
+    messages::{self, Repeating},
     record::{Record, Told},
-    shared::Shared,
 };
 use crate::job::JobId;
 
@@ -310,7 +310,7 @@ impl Held {
                 let acknowledged = acker.ack().await;
                 acknowledged.map_err(NatsError::unavailable)
             }
-            Delivery::Here(sequence) => log::delete(&shared.streams.queue, *sequence).await,
+            Delivery::Here(sequence) => messages::delete(&shared.streams.queue, *sequence).await,
         }
     }
 }

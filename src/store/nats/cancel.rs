@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    NatsError, parts,
+    NatsError, chunks,
+    jetstream::Shared,
     record::{Parts, Record},
-    shared::Shared,
 };
 use crate::{
     job::{ErrorCode, Event, JobId},
@@ -84,7 +84,7 @@ async fn clear(
     match result {
         Some(Parts { claim, count }) => {
             let subject = |part| shared.names.result_part(id, claim, part);
-            parts::remove(&shared.streams.results, subject, count).await
+            chunks::remove(&shared.streams.results, subject, count).await
         }
         None => Ok(()),
     }
