@@ -15,9 +15,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::{
     NatsError,
     clock::{now, whole_millis},
-    jetstream::Shared,
-    messages::{self, Repeating},
-    record::{Record, Told},
+    jetstream::JetStream,
+    messages::{self, Retry},
+    record::{JobRecord, PendingReport},
 };
 use crate::job::JobId;
 
@@ -29,22 +29,22 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// While it is there, signs of life go out. Dropped before the job has ended, they cease; when the
 /// lease is over the request is handed to another process.
 pub struct NatsClaim {
-    shared: Arc<Shared>,
-    pub(super) held: Arc<Held>,
-    /// Held for one poll.
+    shared: Arc<JetStream>,
+    pub(super) held: Arc<ActiveClaim>,
+    /// ActiveClaim for one poll.
     ended: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// A claimed job.
-pub(super) struct Held {
+pub(super) struct ActiveClaim {
     pub(super) id: JobId,
-    /// Names this claim among all of the job's.
+    /// SubjectNames this claim among all of the job's.
     pub(super) claim: u64,
     pub(super) delivery: Delivery,
     pub(super) may_rerun: bool,
-    /// Held for a copy or an assignment, never across an await.
-    pub(super) state: Mutex<State>,
-    /// One write of this claim at a time: of two at a time both might go through, see [`Shared::put`].
+    /// ActiveClaim for a copy or an assignment, never across an await.
+    pub(super) state: Mutex<ClaimState>,
+    /// One write of this claim at a time: of two at a time both might go through, see [`JetStream::put`].
     writing: Semaphore,
     /// Somebody else has ended the job, or taken it over.
     pub(super) ended: CancellationToken,
@@ -58,9 +58,9 @@ pub(super) enum Delivery {
     Here(u64),
 }
 
-pub(super) struct State {
+pub(super) struct ClaimState {
     /// The record that was written last, and where.
-    pub(super) record: Record,
+    pub(super) record: JobRecord,
     pub(super) sequence: u64,
     /// Where the job was written of last, as far as was heard: by somebody else, or by this claim beside the record of
     /// its run.
@@ -69,12 +69,12 @@ pub(super) struct State {
     /// for as long as records are kept.
     written: Instant,
     /// What is not written yet.
-    pub(super) told: Told,
+    pub(super) told: PendingReport,
     /// Where the parts of the request's body are, that were read.
     pub(super) body: Vec<u64>,
 }
 
-impl State {
+impl ClaimState {
     /// Whether the record that others read may not be this one: not yet, or somebody has written over it.
     pub(super) fn is_behind(&self) -> bool {
         self.sequence != 0 && self.heard > self.sequence
@@ -82,7 +82,7 @@ impl State {
 }
 
 impl NatsClaim {
-    pub(super) fn new(shared: &Arc<Shared>, held: Held) -> Self {
+    pub(super) fn new(shared: &Arc<JetStream>, held: ActiveClaim) -> Self {
         let held = Arc::new(held);
         let place = (held.id, held.claim);
         shared.active.lock().insert(place, held.clone());
@@ -112,13 +112,13 @@ impl fmt::Debug for NatsClaim {
     }
 }
 
-impl Held {
+impl ActiveClaim {
     pub(super) fn new(
         id: JobId,
         claim: u64,
         delivery: Delivery,
         may_rerun: bool,
-        record: Record,
+        record: JobRecord,
         sequence: u64,
         written: Instant,
     ) -> Self {
@@ -127,12 +127,12 @@ impl Held {
             claim,
             delivery,
             may_rerun,
-            state: Mutex::new(State {
+            state: Mutex::new(ClaimState {
                 record,
                 sequence,
                 heard: 0,
                 written,
-                told: Told::default(),
+                told: PendingReport::default(),
                 body: Vec::new(),
             }),
             writing: Semaphore::new(1),
@@ -150,7 +150,7 @@ impl Held {
     }
 
     /// Whether there is something to be written, be it that the record would expire or the lease end.
-    pub(super) fn is_due(&self, shared: &Shared) -> bool {
+    pub(super) fn is_due(&self, shared: &JetStream) -> bool {
         let state = self.state.lock();
         !state.told.is_empty()
             || state.is_behind()
@@ -160,7 +160,7 @@ impl Held {
     }
 
     /// Writes what is not written yet, and with it that the job is alive.
-    pub(super) async fn keep(&self, shared: &Shared) -> Result<(), NatsError> {
+    pub(super) async fn keep(&self, shared: &JetStream) -> Result<(), NatsError> {
         let (told, renews) = {
             let mut state = self.state.lock();
             let renews = state.written.elapsed() > shared.quarter();
@@ -194,9 +194,9 @@ impl Held {
     /// Changes the record as long as it is this claim's. `false`: it is not any more.
     pub(super) async fn rewrite(
         &self,
-        shared: &Shared,
+        shared: &JetStream,
         patience: Duration,
-        change: impl Fn(&mut Record),
+        change: impl Fn(&mut JobRecord),
     ) -> Result<bool, NatsError> {
         let (subject, claim) = (shared.names.run(self.id), Some(self.claim));
         let _turn = self.writing.acquire().await;
@@ -204,7 +204,7 @@ impl Held {
             return Ok(false);
         };
         let patience = patience.min(left);
-        let mut repeating = Repeating::until(patience);
+        let mut repeating = Retry::until(patience);
         let (mut base, mut expected) = {
             let state = self.state.lock();
             (state.record.clone(), state.sequence)
@@ -256,9 +256,9 @@ impl Held {
     /// stored is lost. `false`: it has another end, or another claim.
     pub(super) async fn end(
         &self,
-        shared: &Shared,
+        shared: &JetStream,
         body: &[u8],
-        change: impl Fn(&mut Record),
+        change: impl Fn(&mut JobRecord),
     ) -> Result<bool, NatsError> {
         let _turn = self.writing.acquire().await;
         let Some(left) = self.left(shared) else {
@@ -279,7 +279,7 @@ impl Held {
     }
 
     /// The claim is written in this place, and the record of the job's run is in that.
-    pub(super) fn took(&self, record: Record, sequence: u64, run: u64) {
+    pub(super) fn took(&self, record: JobRecord, sequence: u64, run: u64) {
         let mut state = self.state.lock();
         state.heard = state.heard.max(sequence);
         (state.record, state.sequence) = (record, run);
@@ -287,7 +287,7 @@ impl Held {
 
     /// For how long what this claim writes counts: as long as the record that it wrote last is kept. After that others
     /// may have had the job, and that may be forgotten. `None`: it counts no more, or somebody else has the job.
-    fn left(&self, shared: &Shared) -> Option<Duration> {
+    fn left(&self, shared: &JetStream) -> Option<Duration> {
         let age = self.state.lock().written.elapsed();
         let left = shared.options.retain.checked_sub(age);
         if left.is_none() {
@@ -304,7 +304,7 @@ impl Held {
     }
 
     /// Lets the queue forget the request.
-    pub(super) async fn acknowledge(&self, shared: &Shared) -> Result<(), NatsError> {
+    pub(super) async fn acknowledge(&self, shared: &JetStream) -> Result<(), NatsError> {
         match &self.delivery {
             Delivery::Taken(acker) => {
                 let acknowledged = acker.ack().await;

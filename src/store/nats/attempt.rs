@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::{
     NatsError,
-    active::Held,
+    active::ActiveClaim,
     clock::{now, whole_millis},
-    jetstream::{Found, Shared},
-    record::Record,
+    jetstream::{JetStream, StoredRecord},
+    record::JobRecord,
 };
 use crate::job::{ErrorCode, Event};
 
@@ -24,11 +24,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 const CLOCKS: Duration = Duration::from_secs(1);
 
 /// What is to be done with a request that was handed out.
-pub(super) enum Verdict {
+pub(super) enum ClaimDecision {
     /// It is claimed; with the request's body.
     Run(Bytes),
     /// Its job has ended.
-    Done(Box<Record>),
+    Done(Box<JobRecord>),
     /// There is another message of the same request, and somebody has that.
     Double,
     /// It is not for now, and for so long.
@@ -36,7 +36,7 @@ pub(super) enum Verdict {
 }
 
 /// What is to be done, as far as what is known of the job tells.
-enum Plan {
+enum ClaimPlan {
     /// Nothing: its job has ended.
     Done,
     /// Nothing: there is another message of it.
@@ -53,15 +53,15 @@ enum Plan {
 
 /// A request that was handed out, and what is known about that.
 ///
-/// Whatever decides who runs it is written where nothing was, in one step of the servers' (see [`Shared::put`]):
+/// Whatever decides who runs it is written where nothing was, in one step of the servers' (see [`JetStream::put`]):
 /// the first claim as the record of the job's run, each later one as a record of its own, named by its number. Who
 /// has written that has the job; the record of its run, where everybody reads, follows.
-pub(super) struct Attempt<'a> {
-    pub(super) shared: &'a Shared,
+pub(super) struct ClaimAttempt<'a> {
+    pub(super) shared: &'a JetStream,
     /// The claim that may come of it.
-    pub(super) held: &'a Held,
+    pub(super) held: &'a ActiveClaim,
     /// The job as it was made of the request.
-    pub(super) queued: &'a Record,
+    pub(super) queued: &'a JobRecord,
     /// Where in the queue it is.
     pub(super) place: u64,
     /// Whether the process that took the request has begun it.
@@ -72,10 +72,10 @@ pub(super) struct Attempt<'a> {
     pub(super) handed_out: Instant,
 }
 
-impl Attempt<'_> {
+impl ClaimAttempt<'_> {
     /// Finds out what is to be done with it. Where that fails nothing was written, as a rule; or a claim was that is as
     /// one of the dead.
-    pub(super) async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
+    pub(super) async fn decide(&self, with_it: Bytes) -> Result<ClaimDecision, NatsError> {
         let (shared, id, parts) = (self.shared, self.held.id, self.queued.parts);
         let mut body = parts.is_none().then_some(with_it);
         // What nobody has begun has no record as a rule: that is tried without a look, unless a large body would be
@@ -101,11 +101,11 @@ impl Attempt<'_> {
             let mut plan = match &known {
                 Some(known) => self.plan(known, is_left),
                 None if self.may_be_forgotten().await? => {
-                    Plan::Lose("it may have been run and forgotten")
+                    ClaimPlan::Lose("it may have been run and forgotten")
                 }
-                None => Plan::Begin,
+                None => ClaimPlan::Begin,
             };
-            if let (Plan::Begin, None, Some(count)) = (&plan, &body, parts) {
+            if let (ClaimPlan::Begin, None, Some(count)) = (&plan, &body, parts) {
                 let read = shared.request_body(id, count).await?;
                 body = read.map(|whole| {
                     self.held.state.lock().body = whole.places;
@@ -113,16 +113,18 @@ impl Attempt<'_> {
                 });
                 plan = match body {
                     Some(_) => plan,
-                    None if self.may_have_expired() => Plan::Lose("the request's body has expired"),
+                    None if self.may_have_expired() => {
+                        ClaimPlan::Lose("the request's body has expired")
+                    }
                     None => {
                         tracing::warn!(%id, "a request's body is not there");
-                        Plan::Later(shared.options.lease)
+                        ClaimPlan::Later(shared.options.lease)
                     }
                 };
             }
             // An end holds, whatever it was decided on; and who has just become the leader may not know yet that the
             // job was handed back.
-            if matches!(plan, Plan::Lose(_)) && !is_up_to_date {
+            if matches!(plan, ClaimPlan::Lose(_)) && !is_up_to_date {
                 shared.barrier.pass().await?;
                 is_up_to_date = true;
             } else {
@@ -134,30 +136,30 @@ impl Attempt<'_> {
             }
             known = shared.known(id).await?;
         }
-        Ok(Verdict::Later(Duration::ZERO))
+        Ok(ClaimDecision::Later(Duration::ZERO))
     }
 
     /// What is to be done with a job of which this is known; and whether whoever had it is gone.
-    fn plan(&self, known: &Found, is_left: bool) -> Plan {
+    fn plan(&self, known: &StoredRecord, is_left: bool) -> ClaimPlan {
         let (record, options) = (&known.record, &self.shared.options);
         if record.is_ended() {
-            return Plan::Done;
+            return ClaimPlan::Done;
         }
         let Some(holder) = record.holder else {
             return match record.pause() {
-                Duration::ZERO => Plan::Begin,
-                pause => Plan::Later(pause),
+                Duration::ZERO => ClaimPlan::Begin,
+                pause => ClaimPlan::Later(pause),
             };
         };
         if holder.message.is_some_and(|place| place != self.place) {
-            return Plan::Double;
+            return ClaimPlan::Double;
         }
         match holder.until {
             // Its process runs it, and says until when that is to be believed.
             Some(until) if until > now() => {
                 let left = until.saturating_sub(now()).saturating_add(500);
                 let left = Duration::from_millis(left).min(LONGEST_PAUSE);
-                return Plan::Later(left);
+                return ClaimPlan::Later(left);
             }
             Some(_) => {}
             // It was handed out for another reason: the servers have lost count, or somebody has given it back who was
@@ -165,20 +167,20 @@ impl Attempt<'_> {
             None => {
                 let age = now().abs_diff(holder.since);
                 if !is_left || age < whole_millis(options.lease) / 2 {
-                    return Plan::Later(options.lease);
+                    return ClaimPlan::Later(options.lease);
                 }
             }
         }
         // Whoever had it is gone.
         match record.deaths() {
             deaths if !self.held.may_rerun || deaths >= options.attempts => {
-                Plan::Lose("the process that ran it is gone")
+                ClaimPlan::Lose("the process that ran it is gone")
             }
-            0 | 1 => Plan::Begin,
+            0 | 1 => ClaimPlan::Begin,
             deaths => {
                 let doublings = (deaths - 2).min(16);
                 let pause = options.lease.saturating_mul(2_u32.pow(doublings));
-                Plan::Pause(pause.min(LONGEST_PAUSE))
+                ClaimPlan::Pause(pause.min(LONGEST_PAUSE))
             }
         }
     }
@@ -186,10 +188,10 @@ impl Attempt<'_> {
     /// Does what is planned for a job of which this is known. `None`: somebody was faster.
     async fn carry_out(
         &self,
-        plan: Plan,
-        known: Option<Found>,
+        plan: ClaimPlan,
+        known: Option<StoredRecord>,
         body: Bytes,
-    ) -> Result<Option<Verdict>, NatsError> {
+    ) -> Result<Option<ClaimDecision>, NatsError> {
         let (id, names) = (self.held.id, &self.shared.names);
         // Where the record of its run is; 0 where there is none.
         let (mut record, run) = match known {
@@ -202,32 +204,32 @@ impl Attempt<'_> {
             _ => beside,
         };
         Ok(match plan {
-            Plan::Done => Some(Verdict::Done(Box::new(record))),
-            Plan::Double => Some(Verdict::Double),
-            Plan::Later(pause) => Some(Verdict::Later(pause)),
-            Plan::Begin => {
+            ClaimPlan::Done => Some(ClaimDecision::Done(Box::new(record))),
+            ClaimPlan::Double => Some(ClaimDecision::Double),
+            ClaimPlan::Later(pause) => Some(ClaimDecision::Later(pause)),
+            ClaimPlan::Begin => {
                 record.claim(self.held.claim, self.place);
                 let place = place(names.claim(id, record.attempts));
                 let written = self.put(&place, &mut record, 0).await?;
                 written.map(|sequence| {
                     let run = if run == 0 { sequence } else { run };
                     self.held.took(record, sequence, run);
-                    Verdict::Run(body)
+                    ClaimDecision::Run(body)
                 })
             }
-            Plan::Lose(why) => {
+            ClaimPlan::Lose(why) => {
                 let attempts = record.attempts;
                 record.end(Event::Broke(ErrorCode::Lost), self.shared.options.retain);
                 let written = self.put(&place(names.end(id)), &mut record, 0).await?;
                 written.map(|_| {
                     tracing::warn!(%id, attempts, why, "a job is lost");
-                    Verdict::Done(Box::new(record))
+                    ClaimDecision::Done(Box::new(record))
                 })
             }
-            Plan::Pause(pause) => {
+            ClaimPlan::Pause(pause) => {
                 record.let_go(pause);
                 let written = self.put(&names.run(id), &mut record, run).await?;
-                written.map(|_| Verdict::Later(pause))
+                written.map(|_| ClaimDecision::Later(pause))
             }
         })
     }
@@ -260,7 +262,7 @@ impl Attempt<'_> {
     async fn put(
         &self,
         subject: &str,
-        record: &mut Record,
+        record: &mut JobRecord,
         expected: u64,
     ) -> Result<Option<u64>, NatsError> {
         let (claim, patience) = (Some(self.held.claim), self.left()?);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     NatsError, chunks,
-    jetstream::Shared,
-    record::{Parts, Record},
+    jetstream::JetStream,
+    record::{ChunkedBody, JobRecord},
 };
 use crate::{
     job::{ErrorCode, Event, JobId},
@@ -17,7 +17,7 @@ const ROUNDS: usize = 16;
 
 /// Cancels a job that has not ended, and returns it as it is then; or forgets it, whatever it is, and
 /// returns it as it was.
-pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
+pub(super) async fn end(shared: &JetStream, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
     for _ in 0..ROUNDS {
         let (mut record, subject, at) = match shared.record(id).await? {
             Some(found) => match found.lookup(id) {
@@ -33,7 +33,7 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
             },
             None => match shared.waiting(id).await? {
                 // In the way of whoever would claim it.
-                Some(waiting) => (Record::queued(&waiting.asked), shared.names.run(id), 0),
+                Some(waiting) => (JobRecord::queued(&waiting.asked), shared.names.run(id), 0),
                 None => match shared.lookup(id).await? {
                     // It was claimed, or even ended, in between.
                     Lookup::Found(_) => continue,
@@ -71,18 +71,18 @@ pub(super) async fn end(shared: &Shared, id: JobId, forget: bool) -> Result<Look
 }
 
 /// Takes the request of an ended job out of the queue, and its result away. Should that fail, whoever is
-/// handed the request does the one, or who [tends](Shared::tend_waiting) what waits, and the result is nobody's
+/// handed the request does the one, or who [tends](JetStream::tend_waiting) what waits, and the result is nobody's
 /// and expires.
 async fn clear(
-    shared: &Shared,
+    shared: &JetStream,
     id: JobId,
-    record: &Record,
-    result: Option<Parts>,
+    record: &JobRecord,
+    result: Option<ChunkedBody>,
 ) -> Result<(), NatsError> {
     shared.tidy(id, record).await?;
     shared.take_out(id).await?;
     match result {
-        Some(Parts { claim, count }) => {
+        Some(ChunkedBody { claim, count }) => {
             let subject = |part| shared.names.result_part(id, claim, part);
             chunks::remove(&shared.streams.results, subject, count).await
         }

@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::jetstream::Shared;
+use super::jetstream::JetStream;
 use crate::{
     job::{JobId, Snapshot},
     store::Lookup,
@@ -37,8 +37,8 @@ pub struct NatsChanges {
 }
 
 impl NatsChanges {
-    pub(super) fn new(shared: &Arc<Shared>, id: JobId) -> Self {
-        let following = Following {
+    pub(super) fn new(shared: &Arc<JetStream>, id: JobId) -> Self {
+        let following = JobFollower {
             changed: Some(shared.interest.follow(id)),
             shared: shared.clone(),
             id,
@@ -70,8 +70,8 @@ impl fmt::Debug for NatsChanges {
     }
 }
 
-struct Following {
-    shared: Arc<Shared>,
+struct JobFollower {
+    shared: Arc<JetStream>,
     id: JobId,
     /// `Some` until it is dropped.
     changed: Option<watch::Receiver<()>>,
@@ -79,7 +79,7 @@ struct Following {
     ended: bool,
 }
 
-impl Following {
+impl JobFollower {
     async fn next(&mut self) -> Option<Snapshot> {
         let changed = self.changed.as_mut()?;
         loop {
@@ -107,7 +107,7 @@ impl Following {
     }
 }
 
-impl Drop for Following {
+impl Drop for JobFollower {
     fn drop(&mut self) {
         if let Some(changed) = self.changed.take() {
             self.shared.interest.leave(self.id, changed);

@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     NatsError,
     barrier::Barrier,
-    messages::{self, Refused},
+    messages::{self, WriteError},
 };
 
 /// How many parts of a body are on their way at a time.
@@ -33,7 +33,7 @@ pub(super) async fn write(
     body: &Bytes,
     size: usize,
     patience: Duration,
-) -> Result<u32, Refused> {
+) -> Result<u32, WriteError> {
     let count = count(body, size);
     let subject = &subject;
     let writing = (0..count).map(|part| async move {
@@ -49,7 +49,7 @@ pub(super) async fn write(
 }
 
 /// A body as it was read.
-pub(super) struct Whole {
+pub(super) struct AssembledBody {
     pub(super) bytes: Bytes,
     /// Where its parts are.
     pub(super) places: Vec<u64>,
@@ -61,7 +61,7 @@ pub(super) async fn read(
     barrier: &Barrier,
     subject: impl Fn(u32) -> String,
     count: u32,
-) -> Result<Option<Whole>, NatsError> {
+) -> Result<Option<AssembledBody>, NatsError> {
     let subject = &subject;
     let reading = (0..count).map(|part| async move {
         let subject = subject(part);
@@ -81,7 +81,7 @@ pub(super) async fn read(
         }
     }
     let bytes = bytes.freeze();
-    Ok(Some(Whole { bytes, places }))
+    Ok(Some(AssembledBody { bytes, places }))
 }
 
 /// Removes the parts of a body that are in these places.

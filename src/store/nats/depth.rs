@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// It is not the stream that counts. What is in a work queue at a time is not the same on all of its replicas,
 /// and up to 2.11 each decides for itself whether another message is too much: from there on they differ.
 #[derive(Debug, Default)]
-pub(super) struct Depth {
+pub(super) struct QueueDepth {
     /// Only counts, and nothing else is read on the strength of them: every access is `Relaxed`. What is
     /// added while the queue is asked may be in both, until it is asked again; in neither is nothing.
     told: AtomicU64,
     added: AtomicU64,
 }
 
-impl Depth {
+impl QueueDepth {
     /// Counts one more, unless so many are there.
     pub(super) fn add(&self, limit: u64) -> bool {
         let told = self.told.load(Ordering::Relaxed);
@@ -44,11 +44,11 @@ impl Depth {
 
 #[cfg(test)]
 mod tests {
-    use super::Depth;
+    use super::QueueDepth;
 
     #[test]
     fn no_more_are_added_than_there_is_room_for() {
-        let depth = Depth::default();
+        let depth = QueueDepth::default();
         assert!(depth.add(2) && depth.add(2) && !depth.add(2));
         let added = depth.added();
         // One has left, and another process has put two there.

@@ -16,15 +16,15 @@ use tokio::{
 
 use super::{
     NatsError,
-    active::{Delivery, Held, NatsClaim},
-    attempt::{Attempt, Verdict},
+    active::{ActiveClaim, Delivery, NatsClaim},
+    attempt::{ClaimAttempt, ClaimDecision},
     chunks,
     clock::{instant, time},
     envelope::open,
-    jetstream::Shared,
-    names::Names,
-    record::Record,
-    request::Asked,
+    jetstream::JetStream,
+    names::SubjectNames,
+    record::JobRecord,
+    request::QueuedRequest,
 };
 use crate::{estimate::Kind, job::JobId, limit::Collected, store::Work};
 
@@ -55,7 +55,7 @@ impl Drop for NatsTicket {
         let (Some(message), Ok(runtime)) = (self.message.take(), Handle::try_current()) else {
             return;
         };
-        // Told late, it would be taken from whoever has it by then.
+        // PendingReport late, it would be taken from whoever has it by then.
         let is_connected = message.context.client().connection_state() == State::Connected;
         if !is_connected || self.handed_out.elapsed() >= self.lease / 2 {
             return;
@@ -70,10 +70,10 @@ impl Drop for NatsTicket {
 }
 
 /// A request as it was handed out.
-struct Opened {
+struct DeliveredRequest {
     id: JobId,
     /// The job as it was made of it.
-    queued: Record,
+    queued: JobRecord,
     may_rerun: bool,
     begun_here: bool,
     head: Parts,
@@ -83,7 +83,7 @@ struct Opened {
 }
 
 /// Waits for requests, and takes all that are there up to `most`.
-pub(super) async fn next(shared: &Shared, most: usize) -> Result<Vec<NatsTicket>, NatsError> {
+pub(super) async fn next(shared: &JetStream, most: usize) -> Result<Vec<NatsTicket>, NatsError> {
     let workers = &shared.streams.workers;
     // Those that are there, in one go; else the first that comes.
     let fetching = workers.fetch().max_messages(most).messages();
@@ -97,7 +97,7 @@ pub(super) async fn next(shared: &Shared, most: usize) -> Result<Vec<NatsTicket>
 }
 
 async fn gather(
-    shared: &Shared,
+    shared: &JetStream,
     batch: Result<
         async_nats::jetstream::consumer::pull::Batch,
         async_nats::jetstream::consumer::pull::BatchError,
@@ -130,7 +130,7 @@ async fn gather(
 /// Everything that the request takes to be run is read before. What goes wrong up to there leaves it as it
 /// was; once a claim may be written it is found out whether it is, for half as long as records are kept.
 pub(super) async fn claim(
-    shared: &Arc<Shared>,
+    shared: &Arc<JetStream>,
     mut ticket: NatsTicket,
 ) -> Result<Option<Work<NatsClaim>>, NatsError> {
     let Some(message) = ticket.message.take() else {
@@ -140,7 +140,7 @@ pub(super) async fn claim(
     let (delivered, place) = (info.delivered, info.stream_sequence);
     let (message, acker) = message.split();
     let acker = Arc::new(acker);
-    let opened = match Opened::new(shared, &message.subject, message.payload) {
+    let opened = match DeliveredRequest::new(shared, &message.subject, message.payload) {
         Ok(opened) => opened,
         Err(error) => {
             // A newer version may have written it, and may have a worker too.
@@ -169,9 +169,9 @@ pub(super) async fn claim(
     let delivery = Delivery::Taken(acker.clone());
     let may_rerun = opened.may_rerun;
     let (name, record) = (rand::random(), queued.clone());
-    let held = Held::new(id, name, delivery, may_rerun, record, 0, Instant::now());
+    let held = ActiveClaim::new(id, name, delivery, may_rerun, record, 0, Instant::now());
     let claim = NatsClaim::new(shared, held);
-    let attempt = Attempt {
+    let attempt = ClaimAttempt {
         shared,
         held: &claim.held,
         queued,
@@ -181,23 +181,23 @@ pub(super) async fn claim(
         handed_out: ticket.handed_out,
     };
     let body = match attempt.decide(opened.body).await {
-        Ok(Verdict::Run(body)) => {
+        Ok(ClaimDecision::Run(body)) => {
             if claim.held.state.lock().is_behind() {
                 // For those who look; written beside the call.
                 shared.told.notify_one();
             }
             body
         }
-        Ok(Verdict::Later(pause)) => {
+        Ok(ClaimDecision::Later(pause)) => {
             later(shared, &acker, pause).await?;
             return Ok(None);
         }
-        Ok(Verdict::Done(record)) => {
+        Ok(ClaimDecision::Done(record)) => {
             shared.tidy(id, &record).await?;
             settle(&acker, AckKind::Ack).await?;
             return Ok(None);
         }
-        Ok(Verdict::Double) => {
+        Ok(ClaimDecision::Double) => {
             settle(&acker, AckKind::Ack).await?;
             return Ok(None);
         }
@@ -224,13 +224,13 @@ pub(super) async fn claim(
     }))
 }
 
-impl Opened {
-    fn new(shared: &Shared, subject: &str, payload: Bytes) -> Result<Self, NatsError> {
-        let Some(id) = Names::id(subject) else {
+impl DeliveredRequest {
+    fn new(shared: &JetStream, subject: &str, payload: Bytes) -> Result<Self, NatsError> {
+        let Some(id) = SubjectNames::id(subject) else {
             return Err(NatsError::unreadable(subject, "not a job's"));
         };
-        let (asked, body) = open::<Asked>(subject, payload)?;
-        let (queued, options) = (Record::queued(&asked), &shared.options);
+        let (asked, body) = open::<QueuedRequest>(subject, payload)?;
+        let (queued, options) = (JobRecord::queued(&asked), &shared.options);
         let (may_rerun, begun_here) = (asked.may_rerun(options), asked.begun_here);
         let head = asked.into_head(options);
         let (head, trailers) = head.map_err(|error| NatsError::unreadable(subject, error))?;
@@ -248,7 +248,7 @@ impl Opened {
 
 /// Lets it be handed out again after this pause, and not before a sign of life of whoever else may have it by then
 /// can put that off: the server takes this for it however late it comes, and whoever was handed it last.
-async fn later(shared: &Shared, acker: &Acker, pause: Duration) -> Result<(), NatsError> {
+async fn later(shared: &JetStream, acker: &Acker, pause: Duration) -> Result<(), NatsError> {
     let pause = pause.max(shared.options.lease / 2);
     settle(acker, AckKind::Nak(Some(pause))).await
 }

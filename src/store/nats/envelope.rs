@@ -47,9 +47,9 @@ pub(super) fn open<T: DeserializeOwned>(
 /// is a text, and those that people read look as they are.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Fields(Vec<(String, String)>);
+pub(super) struct StoredFields(Vec<(String, String)>);
 
-impl From<&HeaderMap> for Fields {
+impl From<&HeaderMap> for StoredFields {
     fn from(headers: &HeaderMap) -> Self {
         let fields = headers.iter().map(|(name, value)| {
             let value = value.as_bytes().iter().map(|&byte| char::from(byte));
@@ -59,9 +59,9 @@ impl From<&HeaderMap> for Fields {
     }
 }
 
-impl From<Fields> for HeaderMap {
+impl From<StoredFields> for HeaderMap {
     /// Leaves out what no field can be, which was never written.
-    fn from(fields: Fields) -> Self {
+    fn from(fields: StoredFields) -> Self {
         let mut headers = Self::with_capacity(fields.0.len());
         for (name, value) in fields.0 {
             if let (Ok(name), Some(value)) = (HeaderName::try_from(name), value_of(&value)) {
@@ -72,7 +72,7 @@ impl From<Fields> for HeaderMap {
     }
 }
 
-impl Fields {
+impl StoredFields {
     /// The value of a field, if it is text.
     pub(super) fn get(&self, name: &HeaderName) -> Option<HeaderValue> {
         let (_, value) = self.0.iter().find(|(is, _)| is == name.as_str())?;
@@ -96,18 +96,18 @@ mod tests {
             headers.append("x-any", HeaderValue::from_bytes(value).expect("a value"));
         }
         headers.append("content-type", HeaderValue::from_static("text/plain"));
-        let sealed = seal(&Fields::from(&headers), b"\0body");
-        let (fields, body) = open::<Fields>("there", sealed).expect("as it was sealed");
+        let sealed = seal(&StoredFields::from(&headers), b"\0body");
+        let (fields, body) = open::<StoredFields>("there", sealed).expect("as it was sealed");
         assert_eq!(HeaderMap::from(fields), headers);
         assert_eq!(body, &b"\0body"[..]);
     }
 
     #[test]
     fn what_was_not_sealed_is_not_opened() {
-        let sealed = seal(&Fields::default(), b"");
+        let sealed = seal(&StoredFields::default(), b"");
         for bytes in [&b""[..], b"\x01", b"\x02\0\0\0\x02[]", b"\x01\0\0\0\x09[]"] {
-            assert!(open::<Fields>("there", Bytes::copy_from_slice(bytes)).is_err());
+            assert!(open::<StoredFields>("there", Bytes::copy_from_slice(bytes)).is_err());
         }
-        assert!(open::<Fields>("there", sealed.slice(..6)).is_err());
+        assert!(open::<StoredFields>("there", sealed.slice(..6)).is_err());
     }
 }

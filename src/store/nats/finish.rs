@@ -6,12 +6,12 @@ use http::Response;
 
 use super::{
     NatsError,
-    active::{Delivery, Held, PATIENCE},
+    active::{ActiveClaim, Delivery, PATIENCE},
     chunks,
     clock::time_of,
-    jetstream::Shared,
-    messages::Refused,
-    record::{Kept, Parts, Record},
+    jetstream::JetStream,
+    messages::WriteError,
+    record::{ChunkedBody, JobRecord, StoredResponse},
 };
 use crate::{
     job::{ErrorCode, Event},
@@ -20,7 +20,11 @@ use crate::{
 };
 
 /// Ends a job that this process runs, or hands it back.
-pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finished, NatsError> {
+pub(super) async fn end(
+    shared: &JetStream,
+    held: &ActiveClaim,
+    end: End,
+) -> Result<Finished, NatsError> {
     let may_go_on = held.may_rerun || end.started.is_none();
     let (event, kept, body) = match end.outcome {
         Outcome::Broke(ErrorCode::Shutdown) if may_go_on => return hand_back(shared, held).await,
@@ -30,7 +34,7 @@ pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finish
             match keep_result(shared, held, response).await {
                 Ok((kept, body)) => (event, Some(kept), body),
                 // Such are the limits that somebody has set.
-                Err(Refused::Full | Refused::TooLarge) => {
+                Err(WriteError::Full | WriteError::TooLarge) => {
                     tracing::warn!(id = %held.id, "there is no room for a result");
                     (Event::Broke(ErrorCode::ResultTooLarge), None, Bytes::new())
                 }
@@ -40,8 +44,8 @@ pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finish
     };
     let started = end.started.map(time_of);
     let retain = shared.options.retain;
-    let write = async |event, kept: Option<Kept>, body: &[u8]| {
-        let ended = |record: &mut Record| {
+    let write = async |event, kept: Option<StoredResponse>, body: &[u8]| {
+        let ended = |record: &mut JobRecord| {
             if let Some(at) = started {
                 record.start(at);
             }
@@ -83,7 +87,7 @@ pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finish
 }
 
 /// What became of a job that is not this claim's to end.
-async fn late(shared: &Shared, held: &Held) -> Result<Finished, NatsError> {
+async fn late(shared: &JetStream, held: &ActiveClaim) -> Result<Finished, NatsError> {
     // This claim has ended it before.
     if held.state.lock().record.is_ended() {
         return Ok(Finished::Late);
@@ -99,11 +103,11 @@ async fn late(shared: &Shared, held: &Held) -> Result<Finished, NatsError> {
 
 /// Puts a result's body where it belongs: into the record, or into parts of its own.
 async fn keep_result(
-    shared: &Shared,
-    held: &Held,
+    shared: &JetStream,
+    held: &ActiveClaim,
     response: Response<Collected>,
-) -> Result<(Kept, Bytes), Refused> {
-    let mut kept = Kept::new(&response);
+) -> Result<(StoredResponse, Bytes), WriteError> {
+    let mut kept = StoredResponse::new(&response);
     let body = response.into_body().bytes;
     if body.len() <= shared.inline() {
         return Ok((kept, body));
@@ -112,13 +116,13 @@ async fn keep_result(
     let subject = |part| shared.names.result_part(id, claim, part);
     let (context, size) = (&shared.context, shared.part());
     let count = chunks::write(context, subject, &body, size, PATIENCE).await?;
-    kept.parts = Some(Parts { claim, count });
+    kept.parts = Some(ChunkedBody { claim, count });
     Ok((kept, Bytes::new()))
 }
 
 /// Lets another process run it.
-async fn hand_back(shared: &Shared, held: &Held) -> Result<Finished, NatsError> {
-    let rewritten = held.rewrite(shared, PATIENCE, Record::hand_back);
+async fn hand_back(shared: &JetStream, held: &ActiveClaim) -> Result<Finished, NatsError> {
+    let rewritten = held.rewrite(shared, PATIENCE, JobRecord::hand_back);
     if !rewritten.await? {
         return late(shared, held).await;
     }

@@ -13,16 +13,16 @@ use tokio::sync::Notify;
 
 use super::{
     NatsError, NatsOptions,
-    active::Held,
+    active::ActiveClaim,
     barrier::Barrier,
-    chunks::{self, Whole},
-    depth::Depth,
+    chunks::{self, AssembledBody},
+    depth::QueueDepth,
     envelope::{open, seal},
-    messages::{self, Entry, Refused, Repeating},
-    names::Names,
-    record::{Listed, Parts, Record, Used},
+    messages::{self, Retry, StoredMessage, WriteError},
+    names::SubjectNames,
+    record::{ChunkedBody, JobRecord, KeyRecord, OwnerEntry},
     streams::Streams,
-    subscribers::Interest,
+    subscribers::Subscribers,
 };
 use crate::{
     job::{JobId, Owner},
@@ -34,17 +34,17 @@ use crate::{
 const IN_FLIGHT: usize = 65_536;
 
 /// What all clones of a store share.
-pub(super) struct Shared {
+pub(super) struct JetStream {
     pub(super) context: Context,
-    pub(super) names: Names,
+    pub(super) names: SubjectNames,
     pub(super) options: NatsOptions,
     pub(super) streams: Streams,
     pub(super) budget: Budget,
     /// What this process has claimed or is about to: a job may be claimed twice, by who runs it and by who is
-    /// handed its request once more. Held for a look-up or a copy, never across an await.
-    pub(super) active: Mutex<BTreeMap<(JobId, u64), Arc<Held>>>,
-    pub(super) interest: Interest,
-    pub(super) depth: Depth,
+    /// handed its request once more. ActiveClaim for a look-up or a copy, never across an await.
+    pub(super) active: Mutex<BTreeMap<(JobId, u64), Arc<ActiveClaim>>>,
+    pub(super) interest: Subscribers,
+    pub(super) depth: QueueDepth,
     /// Of what a job is looked up in.
     pub(super) barrier: Barrier,
     /// Of the parts of requests.
@@ -57,21 +57,21 @@ pub(super) struct Shared {
 
 /// A record as it was read.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) record: Record,
+pub(super) struct StoredRecord {
+    pub(super) record: JobRecord,
     pub(super) subject: String,
     pub(super) sequence: u64,
     /// The result's body, if it is with it.
     pub(super) body: Bytes,
 }
 
-impl Shared {
+impl JetStream {
     pub(super) async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
         let context = ContextBuilder::new()
             .timeout(options.ack_timeout)
             .max_ack_inflight(IN_FLIGHT)
             .build(client);
-        let names = Names::new(&options.prefix);
+        let names = SubjectNames::new(&options.prefix);
         let streams = Streams::make(&context, &names, &options).await?;
         let barrier = |of: &[&Stream<()>]| Barrier::new(of, options.replicas);
         Ok(Self {
@@ -84,8 +84,8 @@ impl Shared {
             budget: Budget::new(options.max_bytes),
             options,
             active: Mutex::default(),
-            interest: Interest::default(),
-            depth: Depth::default(),
+            interest: Subscribers::default(),
+            depth: QueueDepth::default(),
             told: Notify::new(),
         })
     }
@@ -105,12 +105,12 @@ impl Shared {
         (self.context.client().max_payload() / 2).max(1)
     }
 
-    pub(super) fn all_active(&self) -> Vec<Arc<Held>> {
+    pub(super) fn all_active(&self) -> Vec<Arc<ActiveClaim>> {
         self.active.lock().values().cloned().collect()
     }
 
     /// The claims of one job.
-    pub(super) fn active(&self, id: JobId) -> Vec<Arc<Held>> {
+    pub(super) fn active(&self, id: JobId) -> Vec<Arc<ActiveClaim>> {
         let active = self.active.lock();
         let of_job = active.range((id, 0)..=(id, u64::MAX));
         of_job.map(|(_, held)| held.clone()).collect()
@@ -122,7 +122,7 @@ impl Shared {
     }
 
     /// What the bucket has of a job: its end, or else what is known of its run.
-    pub(super) async fn record(&self, id: JobId) -> Result<Option<Found>, NatsError> {
+    pub(super) async fn record(&self, id: JobId) -> Result<Option<StoredRecord>, NatsError> {
         for subject in [self.names.end(id), self.names.run(id)] {
             if let Some(entry) = messages::last(&self.streams.jobs, &subject).await? {
                 return found(entry).map(Some);
@@ -133,7 +133,7 @@ impl Shared {
 
     /// The job's record as [`record`](Self::record) has it, at its place; but as it is by its last claim, where it does
     /// not tell of that yet.
-    pub(super) async fn known(&self, id: JobId) -> Result<Option<Found>, NatsError> {
+    pub(super) async fn known(&self, id: JobId) -> Result<Option<StoredRecord>, NatsError> {
         let Some(mut known) = self.record(id).await? else {
             return Ok(None);
         };
@@ -150,8 +150,8 @@ impl Shared {
     pub(super) async fn claim_after(
         &self,
         id: JobId,
-        record: &Record,
-    ) -> Result<Option<Found>, NatsError> {
+        record: &JobRecord,
+    ) -> Result<Option<StoredRecord>, NatsError> {
         let subject = self.names.claim(id, record.attempts.saturating_add(1));
         match messages::last(&self.streams.jobs, &subject).await? {
             Some(entry) => found(entry).map(Some),
@@ -170,7 +170,7 @@ impl Shared {
         &self,
         id: JobId,
         count: u32,
-    ) -> Result<Option<Whole>, NatsError> {
+    ) -> Result<Option<AssembledBody>, NatsError> {
         let subject = |part| self.names.request_part(id, part);
         chunks::read(&self.streams.requests, &self.requests, subject, count).await
     }
@@ -179,7 +179,7 @@ impl Shared {
     pub(super) async fn result_body(
         &self,
         id: JobId,
-        Parts { claim, count }: Parts,
+        ChunkedBody { claim, count }: ChunkedBody,
     ) -> Result<Option<Bytes>, NatsError> {
         let subject = |part| self.names.result_part(id, claim, part);
         let read = chunks::read(&self.streams.results, &self.results, subject, count);
@@ -208,7 +208,7 @@ impl Shared {
     pub(super) async fn put(
         &self,
         subject: &str,
-        record: &mut Record,
+        record: &mut JobRecord,
         body: &[u8],
         expected: u64,
         claim: Option<u64>,
@@ -217,15 +217,15 @@ impl Shared {
         record.nonce = rand::random();
         let payload = seal(record, body);
         let context = &self.context;
-        let mut repeating = Repeating::until(patience);
+        let mut repeating = Retry::until(patience);
         let mut is_in_the_way = false;
         loop {
             match messages::write(context, subject, Some(expected), claim, &payload, patience).await
             {
                 Ok(sequence) => return Ok(Some(sequence)),
-                Err(Refused::Conflict) => is_in_the_way = true,
+                Err(WriteError::Conflict) => is_in_the_way = true,
                 // What was in the way may have been this, into the last place there was.
-                Err(Refused::Full) if is_in_the_way => {}
+                Err(WriteError::Full) if is_in_the_way => {}
                 Err(refused) => return Err(refused.into_error()),
             }
             // Of somebody else, or of this very write, whose answer was lost: that has to be known.
@@ -250,13 +250,13 @@ impl Shared {
         subject: &str,
         expected: Option<u64>,
         payload: &Bytes,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteError> {
         let patience = self.patience();
         messages::write(&self.context, subject, expected, None, payload, patience).await
     }
 
     /// What a key was used for, and where that is written.
-    pub(super) async fn used(&self, subject: &str) -> Result<Option<(Used, u64)>, NatsError> {
+    pub(super) async fn used(&self, subject: &str) -> Result<Option<(KeyRecord, u64)>, NatsError> {
         match messages::last(&self.streams.jobs, subject).await? {
             Some(entry) => Ok(Some((open(subject, entry.payload)?.0, entry.sequence))),
             None => Ok(None),
@@ -265,7 +265,7 @@ impl Shared {
 
     /// Lets a job's key, and its place in its owner's list, live as long as its record does from now
     /// on.
-    pub(super) async fn renew(&self, id: JobId, record: &Record) -> Result<(), NatsError> {
+    pub(super) async fn renew(&self, id: JobId, record: &JobRecord) -> Result<(), NatsError> {
         if let Some(key) = &record.key {
             let subject = self.names.key(key);
             if let Some((used, sequence)) = self.used(&subject).await?
@@ -276,7 +276,7 @@ impl Shared {
                     .await;
                 match written {
                     // Somebody else has renewed it.
-                    Ok(_) | Err(Refused::Conflict) => {}
+                    Ok(_) | Err(WriteError::Conflict) => {}
                     Err(refused) => return Err(refused.into_error()),
                 }
             }
@@ -296,14 +296,14 @@ impl Shared {
             return Ok(());
         };
         let subject = self.names.listed(owner, id);
-        let payload = seal(&Listed { created_at }, b"");
+        let payload = seal(&OwnerEntry { created_at }, b"");
         let written = self.write(&subject, None, &payload).await;
-        written.map(drop).map_err(Refused::into_error)
+        written.map(drop).map_err(WriteError::into_error)
     }
 
     /// What is to be done once a job has ended, and before its request leaves the queue. It may be done
     /// twice.
-    pub(super) async fn tidy(&self, id: JobId, record: &Record) -> Result<(), NatsError> {
+    pub(super) async fn tidy(&self, id: JobId, record: &JobRecord) -> Result<(), NatsError> {
         if !record.forgotten {
             self.renew(id, record).await?;
         }
@@ -320,7 +320,7 @@ impl Shared {
     }
 }
 
-impl Found {
+impl StoredRecord {
     pub(super) fn lookup(&self, id: JobId) -> Lookup {
         match &self.record {
             record if record.forgotten => Lookup::Unknown,
@@ -330,9 +330,9 @@ impl Found {
     }
 }
 
-fn found(entry: Entry) -> Result<Found, NatsError> {
+fn found(entry: StoredMessage) -> Result<StoredRecord, NatsError> {
     let (record, body) = open(&entry.subject, entry.payload)?;
-    Ok(Found {
+    Ok(StoredRecord {
         record,
         subject: entry.subject,
         sequence: entry.sequence,

@@ -6,7 +6,9 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
-use super::{NatsError, envelope::open, jetstream::Shared, names::Names, record::Listed};
+use super::{
+    NatsError, envelope::open, jetstream::JetStream, names::SubjectNames, record::OwnerEntry,
+};
 use crate::{
     job::{Cursor, Filter, Page, Snapshot},
     store::Lookup,
@@ -24,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// After how long it forgets who fetches no more.
 const ABANDONED: Duration = Duration::from_secs(30);
 
-pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsError> {
+pub(super) async fn list(shared: &JetStream, filter: &Filter) -> Result<Page, NatsError> {
     let mut places = match filter.owner {
         Some(owner) => places(shared, shared.names.all_listed(&owner)).await?,
         None => everywhere(shared).await?,
@@ -58,7 +60,7 @@ pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsE
 }
 
 /// All jobs: those of the bucket, and those that wait.
-async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
+async fn everywhere(shared: &JetStream) -> Result<Vec<Cursor>, NatsError> {
     let mut all = places(shared, shared.names.all_jobs()).await?;
     let mut waiting = pin!(shared.all_waiting().await?);
     while let Some(waiting) = waiting.next().await {
@@ -90,7 +92,7 @@ fn readable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
 /// list; of the entries nothing is kept.
 ///
 /// They are fetched, some at a time, until there are no more: what expires in between is not waited for.
-async fn places(shared: &Shared, subjects: String) -> Result<Vec<Cursor>, NatsError> {
+async fn places(shared: &JetStream, subjects: String) -> Result<Vec<Cursor>, NatsError> {
     let config = pull::Config {
         filter_subject: subjects,
         deliver_policy: DeliverPolicy::LastPerSubject,
@@ -112,11 +114,11 @@ async fn places(shared: &Shared, subjects: String) -> Result<Vec<Cursor>, NatsEr
         {
             let message = message.map_err(NatsError::Unavailable)?;
             count += 1;
-            let Some(id) = Names::id(&message.subject) else {
+            let Some(id) = SubjectNames::id(&message.subject) else {
                 continue;
             };
             let told = open(&message.subject, message.payload.clone());
-            if let Some((Listed { created_at }, _)) = readable(told)? {
+            if let Some((OwnerEntry { created_at }, _)) = readable(told)? {
                 places.push(Cursor { created_at, id });
             }
         }

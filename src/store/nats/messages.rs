@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::NatsError;
 
-/// Names the claim that a job was written under, so that who watches for others need not read it.
+/// SubjectNames the claim that a job was written under, so that who watches for others need not read it.
 pub(super) const CLAIM: &str = "Tower-Accepted-Claim";
 
 /// The subject is at another sequence than was expected; which of its two codes, the server's version
@@ -35,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why nothing was written, as far as is known.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum WriteError {
     /// Something else is there than was expected: by somebody else, or by an earlier attempt of this
     /// write whose answer was lost.
     Conflict,
@@ -49,7 +49,7 @@ pub(super) enum Refused {
 
 /// What was read.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct StoredMessage {
     pub(super) subject: String,
     pub(super) sequence: u64,
     /// When it was written, by the leader's clock, in milliseconds since the epoch of Unix.
@@ -57,7 +57,7 @@ pub(super) struct Entry {
     pub(super) payload: Bytes,
 }
 
-impl Refused {
+impl WriteError {
     /// What it is where nothing but an error comes of it.
     pub(super) fn into_error(self) -> NatsError {
         match self {
@@ -70,12 +70,12 @@ impl Refused {
 }
 
 /// How often and for how long what has failed is repeated.
-pub(super) struct Repeating {
+pub(super) struct Retry {
     end: Option<Instant>,
     pause: Duration,
 }
 
-impl Repeating {
+impl Retry {
     /// Until `patience` is over; one beyond the clock's end has none.
     pub(super) fn until(patience: Duration) -> Self {
         Self {
@@ -108,19 +108,19 @@ pub(super) async fn write(
     claim: Option<u64>,
     payload: &Bytes,
     patience: Duration,
-) -> Result<u64, Refused> {
-    let mut repeating = Repeating::until(patience);
+) -> Result<u64, WriteError> {
+    let mut repeating = Retry::until(patience);
     let mut is_unknown = false;
     loop {
         let error = match write_once(context, subject, expected, claim, payload).await {
-            Err(Refused::Unknown(error)) => error,
+            Err(WriteError::Unknown(error)) => error,
             // It may have been written before, into the last place there was.
-            Err(Refused::Full) if is_unknown => Refused::Full.into_error(),
+            Err(WriteError::Full) if is_unknown => WriteError::Full.into_error(),
             done => return done,
         };
         is_unknown = true;
         let repeated = repeating.after(error, subject).await;
-        repeated.map_err(Refused::Unknown)?;
+        repeated.map_err(WriteError::Unknown)?;
     }
 }
 
@@ -130,7 +130,7 @@ async fn write_once(
     expected: Option<u64>,
     claim: Option<u64>,
     payload: &Bytes,
-) -> Result<u64, Refused> {
+) -> Result<u64, WriteError> {
     let mut publish = PublishMessage::build().payload(payload.clone());
     if let Some(claim) = claim {
         let mut headers = HeaderMap::new();
@@ -151,21 +151,24 @@ async fn write_once(
             .and_then(|source| source.downcast_ref::<jetstream::Error>())
             .map(|error| error.error_code().0);
         match (error.kind(), code) {
-            (PublishErrorKind::WrongLastSequence, _) => Refused::Conflict,
-            (_, Some(code)) if WRONG_LAST_SEQUENCE.contains(&code) => Refused::Conflict,
-            (_, Some(STORE_FAILED)) => Refused::Full,
+            (PublishErrorKind::WrongLastSequence, _) => WriteError::Conflict,
+            (_, Some(code)) if WRONG_LAST_SEQUENCE.contains(&code) => WriteError::Conflict,
+            (_, Some(STORE_FAILED)) => WriteError::Full,
             (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(EXCEEDS_MAXIMUM)) => {
-                Refused::TooLarge
+                WriteError::TooLarge
             }
-            _ => Refused::Unknown(NatsError::unavailable(error)),
+            _ => WriteError::Unknown(NatsError::unavailable(error)),
         }
     })
 }
 
 /// The last message of a subject, as the leader of the stream has it.
-pub(super) async fn last(stream: &Stream<()>, subject: &str) -> Result<Option<Entry>, NatsError> {
+pub(super) async fn last(
+    stream: &Stream<()>,
+    subject: &str,
+) -> Result<Option<StoredMessage>, NatsError> {
     match stream.get_last_raw_message_by_subject(subject).await {
-        Ok(message) => Ok(Some(Entry {
+        Ok(message) => Ok(Some(StoredMessage {
             subject: message.subject.into_string(),
             sequence: message.sequence,
             written: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),

@@ -47,9 +47,9 @@ pub use self::{
     request::NatsRecord,
 };
 use self::{
-    jetstream::Shared,
-    messages::Repeating,
-    record::{Kept, Told},
+    jetstream::JetStream,
+    messages::Retry,
+    record::{PendingReport, StoredResponse},
 };
 use super::{Acceptance, End, Finished, Lookup, NewJob, News, Queue, Report, Store, Work};
 use crate::{
@@ -65,7 +65,7 @@ use crate::{
 /// story](crate::nats).
 #[derive(Clone)]
 pub struct NatsStore {
-    shared: Arc<Shared>,
+    shared: Arc<JetStream>,
     /// Ended with the last clone.
     _tasks: Arc<JoinSet<()>>,
 }
@@ -84,7 +84,7 @@ impl NatsStore {
     /// [`NatsError::Unavailable`]: JetStream does not answer, or cannot make them.
     /// [`NatsError::Unfit`]: there are streams of these names that are set up otherwise.
     pub async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
-        let mut repeating = Repeating::until(CONNECTING);
+        let mut repeating = Retry::until(CONNECTING);
         loop {
             match Self::connect_once(client.clone(), options.clone()).await {
                 Err(error @ NatsError::Unavailable(_)) => {
@@ -96,7 +96,7 @@ impl NatsStore {
     }
 
     async fn connect_once(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
-        let shared = Arc::new(Shared::connect(client, options).await?);
+        let shared = Arc::new(JetStream::connect(client, options).await?);
         let tasks = tasks::start(&shared).await?;
         Ok(Self {
             shared,
@@ -184,9 +184,9 @@ impl Store for NatsStore {
     ) -> impl Future<Output = Result<(), NatsError>> + Send + Unpin + 'static {
         {
             let mut state = claim.held.state.lock();
-            let mut told = Told {
+            let mut told = PendingReport {
                 estimated_finish: report.estimated_finish,
-                ..Told::default()
+                ..PendingReport::default()
             };
             match report.news {
                 News::Started(_) if state.record.started_at.is_some() => {}
@@ -226,7 +226,7 @@ impl Store for NatsStore {
 
 impl NatsStore {
     /// The response that a job ended with, and what of its body is with it.
-    async fn kept(&self, id: JobId) -> Result<Option<(Kept, Bytes)>, NatsError> {
+    async fn kept(&self, id: JobId) -> Result<Option<(StoredResponse, Bytes)>, NatsError> {
         let shared = &self.shared;
         let found = shared.barrier.read(|| shared.record(id)).await?;
         let found = found.filter(|found| !found.record.forgotten && !found.record.is_expired());

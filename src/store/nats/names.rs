@@ -5,11 +5,11 @@ use crate::{
 
 /// What the streams are called, and what is in them.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
+pub(super) struct SubjectNames {
     prefix: String,
 }
 
-impl Names {
+impl SubjectNames {
     pub(super) fn new(prefix: &str) -> Self {
         let prefix = prefix.to_owned();
         Self { prefix }

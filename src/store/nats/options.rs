@@ -23,7 +23,7 @@ pub struct NatsOptions {
     pub(super) rerun: Rerun,
     pub(super) ack_timeout: Duration,
     pub(super) inline: usize,
-    pub(super) carried: Vec<Carried>,
+    pub(super) carried: Vec<CarriedExtension>,
 }
 
 /// Where JetStream keeps what it is given.
@@ -51,7 +51,7 @@ pub enum Rerun {
 
 /// What keeps extensions of a type with a request.
 #[derive(Clone)]
-pub(super) struct Carried {
+pub(super) struct CarriedExtension {
     name: String,
     read: Arc<Read>,
     write: Arc<Write>,
@@ -224,7 +224,7 @@ impl NatsOptions {
             extensions.insert(serde_json::from_value::<T>(value)?);
             Ok(())
         };
-        self.carried.push(Carried {
+        self.carried.push(CarriedExtension {
             name: name.into(),
             read: Arc::new(read),
             write: Arc::new(write),
@@ -252,8 +252,8 @@ impl NatsOptions {
     }
 }
 
-impl fmt::Debug for Carried {
+impl fmt::Debug for CarriedExtension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Carried").field(&self.name).finish()
+        f.debug_tuple("CarriedExtension").field(&self.name).finish()
     }
 }

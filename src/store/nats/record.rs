@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clock::{instant, millis, now, time, whole_millis},
-    envelope::Fields,
-    request::Asked,
+    envelope::StoredFields,
+    request::QueuedRequest,
 };
 use crate::{
     config::Key,
@@ -21,7 +21,7 @@ use crate::{
 
 /// A job as the bucket has it, from the time it is claimed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct JobRecord {
     /// Tells a write whose answer was lost from somebody else's.
     pub(super) nonce: u64,
     pub(super) revision: u64,
@@ -49,10 +49,10 @@ pub(super) struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<ErrorCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) response: Option<Kept>,
+    pub(super) response: Option<StoredResponse>,
     /// Who runs it; nobody where it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) holder: Option<Holder>,
+    pub(super) holder: Option<ClaimHolder>,
     /// How often it was begun.
     #[serde(default)]
     pub(super) attempts: u32,
@@ -81,27 +81,27 @@ const END_STEP: u64 = 1 << 20;
 
 /// The response of an ended job. Its body follows the record, or is in parts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredResponse {
     pub(super) status: u16,
-    pub(super) headers: Fields,
+    pub(super) headers: StoredFields,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) trailers: Option<Fields>,
+    pub(super) trailers: Option<StoredFields>,
     pub(super) length: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) parts: Option<Parts>,
+    pub(super) parts: Option<ChunkedBody>,
 }
 
 /// Where a result's body is, if it is not with its record. The claim is in its name, so that two
 /// processes that both believe the job theirs do not mix their results.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Parts {
+pub(super) struct ChunkedBody {
     pub(super) claim: u64,
     pub(super) count: u32,
 }
 
 /// The right to end a job, as the others see it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Holder {
+pub(super) struct ClaimHolder {
     pub(super) claim: u64,
     /// Which message of the queue it was claimed for, where there was one: of a request whose writing
     /// had to be repeated there may be two.
@@ -116,9 +116,9 @@ pub(super) struct Holder {
     pub(super) since: u64,
 }
 
-impl Record {
+impl JobRecord {
     /// A job that its process runs itself.
-    pub(super) fn here(new: &NewJob, asked: &Asked, holder: Holder) -> Self {
+    pub(super) fn here(new: &NewJob, asked: &QueuedRequest, holder: ClaimHolder) -> Self {
         let started = new
             .started
             .map(|at| whole_millis(at.saturating_duration_since(new.created)))
@@ -138,7 +138,7 @@ impl Record {
     }
 
     /// A job that waits in the queue, at its first revision.
-    pub(super) fn queued(asked: &Asked) -> Self {
+    pub(super) fn queued(asked: &QueuedRequest) -> Self {
         Self {
             nonce: 0,
             revision: 1,
@@ -169,7 +169,7 @@ impl Record {
         self.revision += 1;
         self.status = Status::Running;
         self.started_at.get_or_insert_with(now);
-        self.holder = Some(Holder {
+        self.holder = Some(ClaimHolder {
             claim,
             message: Some(message),
             until: None,
@@ -204,7 +204,7 @@ impl Record {
     }
 
     /// What the call has told since.
-    pub(super) fn tell(&mut self, told: &Told) {
+    pub(super) fn tell(&mut self, told: &PendingReport) {
         if let Some(at) = told.started {
             self.start(at);
         }
@@ -254,7 +254,7 @@ impl Record {
 
     /// Whether the process that took its request was to begin it, and has let its lease end or has given it back.
     pub(super) fn is_abandoned(&self) -> bool {
-        let is_left = |holder: Holder| holder.until.is_some_and(|until| until <= now());
+        let is_left = |holder: ClaimHolder| holder.until.is_some_and(|until| until <= now());
         !self.is_ended() && self.holder.is_none_or(is_left)
     }
 
@@ -267,7 +267,7 @@ impl Record {
     }
 
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
-        let response = self.response.as_ref().map(Kept::glance);
+        let response = self.response.as_ref().map(StoredResponse::glance);
         Snapshot {
             id,
             owner: self.owner,
@@ -296,12 +296,12 @@ impl Record {
     }
 }
 
-impl Kept {
+impl StoredResponse {
     pub(super) fn new(response: &Response<Collected>) -> Self {
         Self {
             status: response.status().as_u16(),
             headers: response.headers().into(),
-            trailers: response.body().trailers.as_deref().map(Fields::from),
+            trailers: response.body().trailers.as_deref().map(StoredFields::from),
             length: response.body().bytes.len() as u64,
             parts: None,
         }
@@ -330,13 +330,13 @@ impl Kept {
 
 /// What a call has told, and is not written yet.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told {
+pub(super) struct PendingReport {
     pub(super) started: Option<SystemTime>,
     pub(super) progress: Option<Progress>,
     pub(super) estimated_finish: Option<SystemTime>,
 }
 
-impl Told {
+impl PendingReport {
     pub(super) fn is_empty(&self) -> bool {
         self.started.is_none() && self.progress.is_none() && self.estimated_finish.is_none()
     }
@@ -353,7 +353,7 @@ impl Told {
 
 /// What a key was used for.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Used {
+pub(super) struct KeyRecord {
     pub(super) nonce: u64,
     pub(super) id: IdText,
     pub(super) fingerprint: crate::config::Fingerprint,
@@ -361,7 +361,7 @@ pub(super) struct Used {
 
 /// A job in its owner's list; and of any record, when its job was made.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Listed {
+pub(super) struct OwnerEntry {
     pub(super) created_at: u64,
 }
 

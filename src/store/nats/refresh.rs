@@ -9,11 +9,11 @@ use super::{
     NatsError,
     clock::{now, whole_millis},
     envelope::{open, seal},
-    jetstream::Shared,
-    messages::{self, Refused},
-    names::Names,
-    record::Record,
-    request::Asked,
+    jetstream::JetStream,
+    messages::{self, WriteError},
+    names::SubjectNames,
+    record::JobRecord,
+    request::QueuedRequest,
 };
 use crate::job::JobId;
 
@@ -22,29 +22,29 @@ const AT_ONCE: usize = 32;
 
 /// A request in the queue.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) asked: Asked,
+pub(super) struct QueueEntry {
+    pub(super) asked: QueuedRequest,
     pub(super) sequence: u64,
 }
 
 /// Whose turn it is to look through the queue.
 #[derive(Debug, Serialize, Deserialize)]
-struct Turn {
+struct JanitorLease {
     /// When the last one began, in milliseconds since the epoch of Unix.
     at: u64,
     /// Since when no record of a claim has expired while its request was in the queue.
     since: u64,
 }
 
-impl Shared {
+impl JetStream {
     /// What the queue has of a job.
-    pub(super) async fn waiting(&self, id: JobId) -> Result<Option<Waiting>, NatsError> {
+    pub(super) async fn waiting(&self, id: JobId) -> Result<Option<QueueEntry>, NatsError> {
         let subject = self.names.queued(id);
         match messages::last(&self.streams.queue, &subject).await? {
             Some(entry) => {
                 let (asked, _) = open(&subject, entry.payload)?;
                 let sequence = entry.sequence;
-                Ok(Some(Waiting { asked, sequence }))
+                Ok(Some(QueueEntry { asked, sequence }))
             }
             None => Ok(None),
         }
@@ -62,13 +62,13 @@ impl Shared {
     /// All requests in the queue, those that run included, in no order.
     pub(super) async fn all_waiting(
         &self,
-    ) -> Result<impl Stream<Item = Result<(JobId, Waiting), NatsError>>, NatsError> {
+    ) -> Result<impl Stream<Item = Result<(JobId, QueueEntry), NatsError>>, NatsError> {
         let subjects = self.names.all_queued();
         let subjects = self.streams.queue.info_with_subjects(subjects).await;
         let subjects = subjects.map_err(NatsError::unavailable)?;
         let reading = subjects.map(async |subject| {
             let (subject, _) = subject.map_err(NatsError::unavailable)?;
-            let Some(id) = Names::id(&subject) else {
+            let Some(id) = SubjectNames::id(&subject) else {
                 return Ok(None);
             };
             let waiting = self.waiting(id).await?;
@@ -129,7 +129,7 @@ impl Shared {
     async fn tend(
         &self,
         id: JobId,
-        Waiting { asked, sequence }: &Waiting,
+        QueueEntry { asked, sequence }: &QueueEntry,
     ) -> Result<(), NatsError> {
         // What has none of its run has no end either: most are asked for once.
         let run = messages::last(&self.streams.jobs, &self.names.run(id)).await?;
@@ -150,7 +150,7 @@ impl Shared {
                 put.await?;
             }
         }
-        self.renew(id, &Record::queued(asked)).await
+        self.renew(id, &JobRecord::queued(asked)).await
     }
 
     /// Since when no claim of a request in the queue has been forgotten: of one that was made since and of
@@ -158,7 +158,7 @@ impl Shared {
     pub(super) async fn claims_known_since(&self) -> Result<u64, NatsError> {
         let subject = self.names.turn();
         match messages::last(&self.streams.jobs, &subject).await? {
-            Some(entry) => Ok(open::<Turn>(&subject, entry.payload)?.0.since),
+            Some(entry) => Ok(open::<JanitorLease>(&subject, entry.payload)?.0.since),
             None => Ok(self.claims_kept_since()),
         }
     }
@@ -180,7 +180,7 @@ impl Shared {
             None => 0,
             Some(entry) => {
                 let sequence = entry.sequence;
-                let (turn, _) = open::<Turn>(&subject, entry.payload)?;
+                let (turn, _) = open::<JanitorLease>(&subject, entry.payload)?;
                 let quarter = whole_millis(self.quarter());
                 // A little early is as good, and late is not.
                 if turn.at.saturating_add(quarter / 4 * 3) > now() {
@@ -204,10 +204,13 @@ impl Shared {
 
     /// Where it is written, unless another process was first.
     async fn write_turn(&self, since: u64, expected: u64) -> Result<Option<u64>, NatsError> {
-        let (subject, payload) = (self.names.turn(), seal(&Turn { at: now(), since }, b""));
+        let (subject, payload) = (
+            self.names.turn(),
+            seal(&JanitorLease { at: now(), since }, b""),
+        );
         match self.write(&subject, Some(expected), &payload).await {
             Ok(sequence) => Ok(Some(sequence)),
-            Err(Refused::Conflict) => Ok(None),
+            Err(WriteError::Conflict) => Ok(None),
             Err(refused) => Err(refused.into_error()),
         }
     }

@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use super::{
     clock::millis,
-    envelope::Fields,
+    envelope::StoredFields,
     options::{NatsOptions, Rerun},
-    record::Record,
+    record::JobRecord,
 };
 use crate::{
     config::Key,
@@ -48,13 +48,13 @@ impl NatsRecord {
 
 /// A request as it is in the queue. Its body follows it, or is in parts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct QueuedRequest {
     pub(super) method: String,
     uri: String,
     version: u8,
-    headers: Fields,
+    headers: StoredFields,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    trailers: Option<Fields>,
+    trailers: Option<StoredFields>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     carried: Map<String, Value>,
     /// What kind of request it is.
@@ -74,7 +74,7 @@ pub(super) struct Asked {
     pub(super) begun_here: bool,
 }
 
-impl Asked {
+impl QueuedRequest {
     pub(super) fn new(new: &NewJob, request: &NatsRecord, parts: Option<u32>) -> Self {
         Self {
             method: request.method.as_str().to_owned(),
@@ -87,7 +87,7 @@ impl Asked {
                 _ => 11,
             },
             headers: (&request.headers).into(),
-            trailers: request.trailers.as_ref().map(Fields::from),
+            trailers: request.trailers.as_ref().map(StoredFields::from),
             carried: request.carried.clone(),
             kind: new.kind.as_str().to_owned(),
             created_at: millis(new.created_at),
@@ -113,7 +113,7 @@ impl Asked {
 
     /// The job while it waits.
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
-        Record::queued(self).snapshot(id)
+        JobRecord::queued(self).snapshot(id)
     }
 
     /// The request as it came, and its trailers.

@@ -8,7 +8,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
 
-use super::{NatsError, NatsOptions, Storage, names::Names};
+use super::{NatsError, NatsOptions, Storage, names::SubjectNames};
 
 /// How much longer than its job the parts of a result are kept: they are written before its end is.
 const LONGEST_SLACK: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) async fn make(
         context: &Context,
-        names: &Names,
+        names: &SubjectNames,
         options: &NatsOptions,
     ) -> Result<Self, NatsError> {
         let config = |name: String, subject: String| Config {
@@ -145,7 +145,7 @@ fn is_taken(error: &async_nats::jetstream::context::CreateStreamError) -> bool {
 
 async fn workers(
     queue: &Stream<()>,
-    names: &Names,
+    names: &SubjectNames,
     options: &NatsOptions,
 ) -> Result<Consumer<pull::Config>, NatsError> {
     let name = names.workers();

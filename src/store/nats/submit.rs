@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     NatsError,
-    active::{Delivery, Held, NatsClaim},
+    active::{ActiveClaim, Delivery, NatsClaim},
     chunks,
     clock::{now, whole_millis},
     envelope::seal,
-    jetstream::Shared,
-    messages::{self, Refused},
-    record::{Holder, IdText, Record, Used},
-    request::{Asked, NatsRecord},
+    jetstream::JetStream,
+    messages::{self, WriteError},
+    record::{ClaimHolder, IdText, JobRecord, KeyRecord},
+    request::{NatsRecord, QueuedRequest},
 };
 use crate::{
     config::{Fingerprint, Key},
@@ -29,7 +29,7 @@ const ROUNDS: usize = 8;
 const SOON: Duration = Duration::from_millis(50);
 
 /// What a request with a key comes to.
-enum Keyed {
+enum KeyLookup {
     /// The first with this key: its job is to be made.
     First,
     /// A repeated one, whose first has a job.
@@ -42,7 +42,7 @@ enum Keyed {
 }
 
 pub(super) async fn accept(
-    shared: Arc<Shared>,
+    shared: Arc<JetStream>,
     mut new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
@@ -54,14 +54,14 @@ pub(super) async fn accept(
     };
     let keyed = shared.look_up_key(&new, key, fingerprint).await?;
     match keyed {
-        Keyed::First => submit(&shared, new, request).await,
-        Keyed::Repeated(snapshot) => Ok(Acceptance::Joined(snapshot)),
-        Keyed::Reused => Ok(Acceptance::KeyReused),
-        Keyed::Full => Ok(Acceptance::Full),
-        Keyed::Orphaned(id) => {
+        KeyLookup::First => submit(&shared, new, request).await,
+        KeyLookup::Repeated(snapshot) => Ok(Acceptance::Joined(snapshot)),
+        KeyLookup::Reused => Ok(Acceptance::KeyReused),
+        KeyLookup::Full => Ok(Acceptance::Full),
+        KeyLookup::Orphaned(id) => {
             new.id = id;
             new.run_here = false;
-            let asked = Asked::new(&new, &request, None);
+            let asked = QueuedRequest::new(&new, &request, None);
             let submitted = submit(&shared, new, request).await?;
             match submitted {
                 Acceptance::Queued => Ok(Acceptance::Joined(Box::new(asked.snapshot(id)))),
@@ -73,7 +73,7 @@ pub(super) async fn accept(
 
 /// Puts the request into the queue: from then on it is accepted.
 async fn submit(
-    shared: &Arc<Shared>,
+    shared: &Arc<JetStream>,
     new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
@@ -91,7 +91,7 @@ async fn submit(
     };
     match submitted {
         // It may be there or not.
-        Err(Refused::Unknown(error)) => Err(error),
+        Err(WriteError::Unknown(error)) => Err(error),
         Err(refused) => refuse(shared, &new, &request, refused).await,
         Ok(accepted) => Ok(accepted),
     }
@@ -99,19 +99,19 @@ async fn submit(
 
 /// Makes of a request what is put into the queue; where its body is large, that is written before.
 async fn prepare(
-    shared: &Shared,
+    shared: &JetStream,
     new: &NewJob,
     request: &NatsRecord,
-) -> Result<(Asked, Bytes), Refused> {
+) -> Result<(QueuedRequest, Bytes), WriteError> {
     let (parts, body) = match request.body.len() > shared.inline() {
         false => (None, &request.body[..]),
         true => (Some(shared.write_request(new.id, request).await?), &[][..]),
     };
-    let asked = Asked::new(new, request, parts);
+    let asked = QueuedRequest::new(new, request, parts);
     let payload = seal(&asked, body);
     // Before anything is written of it that a repeated request could join.
     match payload.len() > shared.context.client().max_payload() {
-        true => Err(Refused::TooLarge),
+        true => Err(WriteError::TooLarge),
         false => Ok((asked, payload)),
     }
 }
@@ -119,10 +119,10 @@ async fn prepare(
 /// Answers a request that is not in the queue, and takes the parts of its body away; else they go by themselves, in
 /// days. Those of one with a key may be those of who repeats it.
 async fn refuse(
-    shared: &Shared,
+    shared: &JetStream,
     new: &NewJob,
     request: &NatsRecord,
-    refused: Refused,
+    refused: WriteError,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     if new.key.is_none() && request.body.len() > shared.inline() {
         let count = chunks::count(&request.body, shared.part());
@@ -135,19 +135,19 @@ async fn refuse(
         }
     }
     match refused {
-        Refused::Full => Ok(Acceptance::Full),
-        Refused::TooLarge => Ok(Acceptance::TooLarge),
+        WriteError::Full => Ok(Acceptance::Full),
+        WriteError::TooLarge => Ok(Acceptance::TooLarge),
         refused => Err(refused.into_error()),
     }
 }
 
 /// Makes a job that any worker runs.
 async fn queue(
-    shared: &Shared,
+    shared: &JetStream,
     new: &NewJob,
-    asked: &Asked,
+    asked: &QueuedRequest,
     payload: &Bytes,
-) -> Result<Acceptance<NatsClaim>, Refused> {
+) -> Result<Acceptance<NatsClaim>, WriteError> {
     let listing = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
     let (queued, listed) = tokio::join!(shared.enqueue(new.id, payload), listing);
     match queued {
@@ -158,9 +158,9 @@ async fn queue(
             Ok(Acceptance::Queued)
         }
         // One with a key somebody may have joined meanwhile, and been told that it is accepted.
-        Err(Refused::Unknown(error)) if new.key.is_none() => {
+        Err(WriteError::Unknown(error)) if new.key.is_none() => {
             let withdrawn = shared.withdraw(new.id, asked, error).await;
-            withdrawn.map_err(Refused::Unknown)
+            withdrawn.map_err(WriteError::Unknown)
         }
         Err(refused) => Err(refused),
     }
@@ -169,23 +169,23 @@ async fn queue(
 /// Makes a job that this process runs. Its record is there before its request is, so that whoever is
 /// handed that sees that it is held.
 async fn hold(
-    shared: &Arc<Shared>,
+    shared: &Arc<JetStream>,
     new: &NewJob,
-    asked: &Asked,
+    asked: &QueuedRequest,
     payload: &Bytes,
-) -> Result<Acceptance<NatsClaim>, Refused> {
+) -> Result<Acceptance<NatsClaim>, WriteError> {
     let (claim, begun, since) = (rand::random(), Instant::now(), now());
-    let holder = Holder {
+    let holder = ClaimHolder {
         claim,
         message: None,
         until: Some(since.saturating_add(whole_millis(shared.options.lease))),
         since,
     };
-    let mut record = Record::here(new, asked, holder);
+    let mut record = JobRecord::here(new, asked, holder);
     let patience = shared.patience();
     let run = shared.names.run(new.id);
     let put = shared.put(&run, &mut record, b"", 0, Some(claim), patience);
-    let Some(at) = put.await.map_err(Refused::Unknown)? else {
+    let Some(at) = put.await.map_err(WriteError::Unknown)? else {
         // Of its id there is a job: it was made for a request with its key, a moment ago.
         return Ok(Acceptance::Queued);
     };
@@ -196,7 +196,7 @@ async fn hold(
         Ok(sequence) => sequence,
         // Somebody may have joined it meanwhile, and been told that it is accepted. So it is given back, or else its lease
         // ends, and then a worker runs it; or where it is not in the queue, the next that repeats the key brings it there.
-        Err(Refused::Unknown(error)) if new.key.is_some() => {
+        Err(WriteError::Unknown(error)) if new.key.is_some() => {
             record.hand_back();
             let given_back = shared
                 .put(&run, &mut record, b"", at, Some(claim), patience)
@@ -204,7 +204,7 @@ async fn hold(
             if let Err(error) = given_back {
                 tracing::debug!(%error, id = %new.id, "a job is left to its lease");
             }
-            return Err(Refused::Unknown(error));
+            return Err(WriteError::Unknown(error));
         }
         Err(refused) => {
             // What cannot be taken back goes by itself: nobody has been told of it.
@@ -212,7 +212,7 @@ async fn hold(
             record.forgotten = true;
             let end = shared.names.end(new.id);
             let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
-            return taken_back.map_err(Refused::Unknown).and(Err(refused));
+            return taken_back.map_err(WriteError::Unknown).and(Err(refused));
         }
     };
     if let Err(error) = listed {
@@ -220,19 +220,19 @@ async fn hold(
     }
     let may_rerun = asked.may_rerun(&shared.options);
     let delivery = Delivery::Here(sequence);
-    let held = Held::new(new.id, claim, delivery, may_rerun, record, at, begun);
+    let held = ActiveClaim::new(new.id, claim, delivery, may_rerun, record, at, begun);
     Ok(Acceptance::RunHere(NatsClaim::new(shared, held)))
 }
 
-impl Shared {
+impl JetStream {
     /// Writes a body in parts. That one of them is too large says nothing of the request's head.
-    async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
+    async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, WriteError> {
         let subject = |part| self.names.request_part(id, part);
         let (body, size) = (&request.body, self.part());
         let written = chunks::write(&self.context, subject, body, size, self.patience()).await;
         written.map_err(|refused| match refused {
-            Refused::Full => Refused::Full,
-            refused => Refused::Unknown(refused.into_error()),
+            WriteError::Full => WriteError::Full,
+            refused => WriteError::Unknown(refused.into_error()),
         })
     }
 
@@ -243,7 +243,7 @@ impl Shared {
     /// replicas, since what is acknowledged is removed on each by itself: of a repeated write, one replica
     /// might find the first in its way, and another not. Up to 2.11 each decides for itself then, and from
     /// there on they differ.
-    async fn enqueue(&self, id: JobId, payload: &Bytes) -> Result<u64, Refused> {
+    async fn enqueue(&self, id: JobId, payload: &Bytes) -> Result<u64, WriteError> {
         self.write(&self.names.queued(id), None, payload).await
     }
 
@@ -252,10 +252,10 @@ impl Shared {
     async fn withdraw(
         &self,
         id: JobId,
-        asked: &Asked,
+        asked: &QueuedRequest,
         error: NatsError,
     ) -> Result<Acceptance<NatsClaim>, NatsError> {
-        let mut record = Record::queued(asked);
+        let mut record = JobRecord::queued(asked);
         record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
         record.forgotten = true;
         // In the way of whoever would claim it.
@@ -274,9 +274,9 @@ impl Shared {
         new: &NewJob,
         key: Key,
         fingerprint: Fingerprint,
-    ) -> Result<Keyed, NatsError> {
+    ) -> Result<KeyLookup, NatsError> {
         let subject = self.names.key(&key);
-        let used = Used {
+        let used = KeyRecord {
             nonce: rand::random(),
             id: IdText(new.id),
             fingerprint,
@@ -286,27 +286,29 @@ impl Shared {
             // Of all who find the key free, one is the first where there is none.
             if !new.join_only {
                 match self.write(&subject, Some(0), &payload).await {
-                    Ok(_) => return Ok(Keyed::First),
-                    Err(Refused::Conflict) => {}
-                    Err(Refused::Full) => return Ok(Keyed::Full),
+                    Ok(_) => return Ok(KeyLookup::First),
+                    Err(WriteError::Conflict) => {}
+                    Err(WriteError::Full) => return Ok(KeyLookup::Full),
                     Err(refused) => return Err(refused.into_error()),
                 }
             }
             let Some((found, sequence)) = self.used(&subject).await? else {
                 if new.join_only {
-                    return Ok(Keyed::Full);
+                    return Ok(KeyLookup::Full);
                 }
                 continue;
             };
             if found.nonce == used.nonce {
-                return Ok(Keyed::First);
+                return Ok(KeyLookup::First);
             }
             let id = found.id.0;
             // Where a job is made for it that is there all the same, one of them is run: its claim and its end are
             // written where nothing was.
             let known = self.barrier.find(|| self.look(id)).await?;
             let is_gone = match known.unwrap_or(Lookup::Unknown) {
-                Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
+                Lookup::Found(_) if found.fingerprint != fingerprint => {
+                    return Ok(KeyLookup::Reused);
+                }
                 // One that was begun where its request came in is there before that is in the queue, and may
                 // yet be refused; or its process is gone, and it never comes there.
                 Lookup::Found(snapshot)
@@ -320,7 +322,7 @@ impl Shared {
                         }
                     }
                 }
-                Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
+                Lookup::Found(snapshot) => return Ok(KeyLookup::Repeated(snapshot)),
                 Lookup::Gone(_) => true,
                 Lookup::Unknown => match self.record(id).await? {
                     None => false,
@@ -330,10 +332,10 @@ impl Shared {
                 },
             };
             match is_gone {
-                _ if new.join_only => return Ok(Keyed::Full),
+                _ if new.join_only => return Ok(KeyLookup::Full),
                 true => messages::delete(&self.streams.jobs, sequence).await?,
-                false if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
-                false => return Ok(Keyed::Orphaned(id)),
+                false if found.fingerprint != fingerprint => return Ok(KeyLookup::Reused),
+                false => return Ok(KeyLookup::Orphaned(id)),
             }
         }
         Err(NatsError::unavailable("a key is being used over and over"))

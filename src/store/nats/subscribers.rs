@@ -5,12 +5,12 @@ use crate::job::JobId;
 
 /// Who in this process waits for which job to change.
 #[derive(Debug, Default)]
-pub(super) struct Interest {
+pub(super) struct Subscribers {
     /// Guards are held for one look-up, insert or removal.
     jobs: DashMap<JobId, watch::Sender<()>>,
 }
 
-impl Interest {
+impl Subscribers {
     pub(super) fn follow(&self, id: JobId) -> watch::Receiver<()> {
         let sender = self.jobs.entry(id).or_insert_with(|| watch::channel(()).0);
         sender.subscribe()
@@ -43,7 +43,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_told_and_who_has_left_leaves_nothing() {
-        let interest = Interest::default();
+        let interest = Subscribers::default();
         let (id, other) = (JobId::random(), JobId::random());
         let (mut one, two) = (interest.follow(id), interest.follow(id));
         interest.tell(other);

@@ -13,7 +13,9 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{NatsError, active::Held, jetstream::Shared, messages::CLAIM, names::Names};
+use super::{
+    NatsError, active::ActiveClaim, jetstream::JetStream, messages::CLAIM, names::SubjectNames,
+};
 
 /// How long what a call tells is gathered before it is written.
 const GATHER: Duration = Duration::from_millis(200);
@@ -28,7 +30,7 @@ const AT_ONCE: usize = 32;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Starts the tasks of a store. They end with what this returns.
-pub(super) async fn start(shared: &Arc<Shared>) -> Result<JoinSet<()>, NatsError> {
+pub(super) async fn start(shared: &Arc<JetStream>) -> Result<JoinSet<()>, NatsError> {
     // Before anybody can wait for anything.
     let changes = watch(shared).await?;
     let mut tasks = JoinSet::new();
@@ -43,7 +45,7 @@ pub(super) async fn start(shared: &Arc<Shared>) -> Result<JoinSet<()>, NatsError
 }
 
 /// Gives signs of life of what runs here.
-async fn beat(shared: Arc<Shared>) {
+async fn beat(shared: Arc<JetStream>) {
     let mut beats = interval(shared.options.lease / 3);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -55,7 +57,7 @@ async fn beat(shared: Arc<Shared>) {
 }
 
 /// Writes what calls have told, and keeps records from expiring and leases from ending.
-async fn keep(shared: Arc<Shared>) {
+async fn keep(shared: Arc<JetStream>) {
     let rest = (shared.options.lease / 8).min(shared.options.retain / 16);
     loop {
         select! {
@@ -63,7 +65,7 @@ async fn keep(shared: Arc<Shared>) {
             () = shared.told.notified() => sleep(GATHER.min(rest)).await,
         }
         let due = shared.all_active().into_iter();
-        let due: Vec<Arc<Held>> = due.filter(|held| held.is_due(&shared)).collect();
+        let due: Vec<Arc<ActiveClaim>> = due.filter(|held| held.is_due(&shared)).collect();
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, async |held| {
                 if let Err(error) = held.keep(&shared).await {
@@ -76,7 +78,7 @@ async fn keep(shared: Arc<Shared>) {
 
 /// Keeps what belongs to requests that wait from expiring before them, and the queue from keeping them for
 /// longer than they wait.
-async fn tend_waiting(shared: Arc<Shared>) {
+async fn tend_waiting(shared: Arc<JetStream>) {
     loop {
         sleep(shared.quarter()).await;
         if let Err(error) = shared.tend_waiting().await {
@@ -89,7 +91,7 @@ async fn tend_waiting(shared: Arc<Shared>) {
 }
 
 /// Asks how many requests are in the queue, as long as that may matter.
-async fn count(shared: Arc<Shared>) {
+async fn count(shared: Arc<JetStream>) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -106,7 +108,7 @@ async fn count(shared: Arc<Shared>) {
 }
 
 /// A consumer of all that is written to jobs from now on, without what is in it.
-async fn watch(shared: &Shared) -> Result<Ordered, NatsError> {
+async fn watch(shared: &JetStream) -> Result<Ordered, NatsError> {
     let info = shared.streams.jobs.get_info().await;
     let last = info.map_err(NatsError::unavailable)?.state.last_sequence;
     let config = OrderedConfig {
@@ -126,10 +128,10 @@ async fn watch(shared: &Shared) -> Result<Ordered, NatsError> {
 }
 
 /// Tells who waits for a job that it has changed, and who runs it that it is not theirs any more.
-async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
+async fn notice(shared: Arc<JetStream>, mut changes: Ordered) {
     loop {
         while let Some(Ok(change)) = changes.next().await {
-            let Some(id) = Names::id(&change.subject) else {
+            let Some(id) = SubjectNames::id(&change.subject) else {
                 continue;
             };
             let claim = change
@@ -141,7 +143,7 @@ async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
             for held in shared.active(id) {
                 match Some(held.claim) == claim {
                     true => {}
-                    false if Names::is_end(&change.subject) => held.ended.cancel(),
+                    false if SubjectNames::is_end(&change.subject) => held.ended.cancel(),
                     false => {
                         held.hear(sequence);
                         shared.told.notify_one();
