@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, time::sleep};
 use tower::BoxError;
 use tower_accepted::{
     Jobs,
-    store::{NatsError, NatsOptions, NatsStore},
+    store::nats::{NatsError, NatsOptions, NatsStore},
 };
 
 /// How long anything may be gone before what it ran is run by another.

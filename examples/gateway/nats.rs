@@ -5,7 +5,7 @@ use http::uri::Authority;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tower::BoxError;
-use tower_accepted::{Jobs, RequestBody, store::NatsStore};
+use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 
 use crate::{
     gateway,

@@ -6,7 +6,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 #[cfg(feature = "nats")]
-use tower_accepted::store::NatsOptions;
+use tower_accepted::store::nats::NatsOptions;
 use tower_accepted::{Builder, Dialect, Idempotency, Jobs, Links, Owner, When};
 
 #[cfg(feature = "nats")]

@@ -92,11 +92,6 @@ pub struct Fingerprint(Digest);
 pub(crate) struct Malformed;
 
 impl Key {
-    #[cfg(feature = "nats")]
-    pub(crate) fn digest(&self) -> &Digest {
-        &self.0
-    }
-
     /// The key in a request's head: a structured-field string (RFC 9651 §3.3.3), or bare, as most
     /// clients send it. Both spellings of a key are the same.
     pub(crate) fn of(

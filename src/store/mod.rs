@@ -6,7 +6,7 @@
 
 mod memory;
 #[cfg(feature = "nats")]
-mod nats;
+pub mod nats;
 mod queue;
 
 use std::{
@@ -21,11 +21,6 @@ use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
 use tokio::time::Instant;
 
-#[cfg(feature = "nats")]
-pub use self::nats::{
-    NatsChanges, NatsClaim, NatsError, NatsOptions, NatsRecord, NatsStore, NatsTicket, Rerun,
-    Storage,
-};
 pub use self::{
     memory::{MemoryChanges, MemoryClaim, MemoryStore},
     queue::{Queue, Work},

@@ -1,118 +1,77 @@
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+//! A job that this process has claimed: its lease, its record and its end.
+
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{AckKind, message::Acker};
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    NatsError,
-    clock::{now, whole_millis},
+    clock::{as_millis, unix_now},
+    error::NatsError,
     jetstream::JetStream,
-    messages::{self, Retry},
-    record::{JobRecord, PendingReport},
+    messages,
+    record::JobRecord,
+    report::PendingReport,
+    retry::Retry,
 };
-use crate::job::JobId;
+use crate::JobId;
 
-/// For how long an end is tried to be stored: longer than a cluster takes to find a new leader.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the write of an end is retried: longer than a cluster takes to elect a leader.
+pub(super) const END_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The right to end a job in JetStream, as long as nobody has taken it away.
-///
-/// While it is there, signs of life go out. Dropped before the job has ended, they cease; when the
-/// lease is over the request is handed to another process.
-pub struct NatsClaim {
-    shared: Arc<JetStream>,
-    pub(super) held: Arc<ActiveClaim>,
-    /// ActiveClaim for one poll.
-    ended: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
-}
-
-/// A claimed job.
+/// A claim of this process on a job.
 pub(super) struct ActiveClaim {
     pub(super) id: JobId,
-    /// SubjectNames this claim among all of the job's.
+    /// Identifies this claim among all claims of the job.
     pub(super) claim: u64,
     pub(super) delivery: Delivery,
     pub(super) may_rerun: bool,
-    /// ActiveClaim for a copy or an assignment, never across an await.
+    /// Held for a copy or an assignment, never across an await.
     pub(super) state: Mutex<ClaimState>,
-    /// One write of this claim at a time: of two at a time both might go through, see [`JetStream::put`].
-    writing: Semaphore,
-    /// Somebody else has ended the job, or taken it over.
-    pub(super) ended: CancellationToken,
+    /// Serializes this claim's writes: of two concurrent conditional writes both may succeed, see
+    /// [`JetStream::put_record`].
+    write_permit: Semaphore,
+    /// Canceled once another process has ended the job or taken it over.
+    pub(super) lost: CancellationToken,
 }
 
-/// How the request is kept from being handed to others.
+/// The message that keeps the queue from delivering the request to another process.
 pub(super) enum Delivery {
-    /// It was taken from the queue.
-    Taken(Arc<Acker>),
-    /// It is in the queue under this sequence, and whoever is handed it sees that it is held.
-    Here(u64),
+    /// The queue delivered the request; its ack deadline is the lease.
+    Acker(Arc<Acker>),
+    /// This process accepted the request and runs it. The request is in the queue at this sequence;
+    /// other processes that get it see the lease in the job's record.
+    Sequence(u64),
 }
 
 pub(super) struct ClaimState {
-    /// The record that was written last, and where.
+    /// The record as last written.
     pub(super) record: JobRecord,
+    /// The sequence of the run record; 0 before the first write.
     pub(super) sequence: u64,
-    /// Where the job was written of last, as far as was heard: by somebody else, or by this claim beside the record of
-    /// its run.
-    heard: u64,
-    /// When the last write of the record began: the job was this claim's, and what others make of it after that is known
-    /// for as long as records are kept.
-    written: Instant,
-    /// What is not written yet.
-    pub(super) told: PendingReport,
-    /// Where the parts of the request's body are, that were read.
-    pub(super) body: Vec<u64>,
+    /// The highest sequence at which a write about the job was seen: by another process, or by this
+    /// claim besides the run record.
+    seen_sequence: u64,
+    /// When the last successful write of the record began. The claim held then, and what other
+    /// processes do with the job later stays on record for the retention.
+    written_at: Instant,
+    pub(super) report: PendingReport,
+    /// The sequences of the request body's chunks, if this process has read them.
+    pub(super) body_sequences: Vec<u64>,
 }
 
 impl ClaimState {
-    /// Whether the record that others read may not be this one: not yet, or somebody has written over it.
+    /// Returns whether the run record may differ from `record`: it lacks this claim still, or
+    /// another process has overwritten it.
     pub(super) fn is_behind(&self) -> bool {
-        self.sequence != 0 && self.heard > self.sequence
-    }
-}
-
-impl NatsClaim {
-    pub(super) fn new(shared: &Arc<JetStream>, held: ActiveClaim) -> Self {
-        let held = Arc::new(held);
-        let place = (held.id, held.claim);
-        shared.active.lock().insert(place, held.clone());
-        Self {
-            shared: shared.clone(),
-            ended: Mutex::new(Box::pin(held.ended.clone().cancelled_owned())),
-            held,
-        }
-    }
-
-    /// Ready when the job has been ended by somebody else.
-    pub(super) fn poll_canceled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.ended.lock().as_mut().poll(cx)
-    }
-}
-
-impl Drop for NatsClaim {
-    fn drop(&mut self) {
-        let place = (self.held.id, self.held.claim);
-        self.shared.active.lock().remove(&place);
-    }
-}
-
-impl fmt::Debug for NatsClaim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NatsClaim").field(&self.held.id).finish()
+        self.sequence != 0 && self.seen_sequence > self.sequence
     }
 }
 
 impl ActiveClaim {
+    /// Creates a claim. `written_at` is when the write of `record` began.
     pub(super) fn new(
         id: JobId,
         claim: u64,
@@ -120,7 +79,7 @@ impl ActiveClaim {
         may_rerun: bool,
         record: JobRecord,
         sequence: u64,
-        written: Instant,
+        written_at: Instant,
     ) -> Self {
         Self {
             id,
@@ -130,187 +89,194 @@ impl ActiveClaim {
             state: Mutex::new(ClaimState {
                 record,
                 sequence,
-                heard: 0,
-                written,
-                told: PendingReport::default(),
-                body: Vec::new(),
+                seen_sequence: 0,
+                written_at,
+                report: PendingReport::default(),
+                body_sequences: Vec::new(),
             }),
-            writing: Semaphore::new(1),
-            ended: CancellationToken::new(),
+            write_permit: Semaphore::new(1),
+            lost: CancellationToken::new(),
         }
     }
 
-    /// Tells the queue that it is being worked on.
-    pub(super) async fn beat(&self) {
-        if let Delivery::Taken(acker) = &self.delivery
+    /// Extends the ack deadline of the queue's message.
+    pub(super) async fn extend_ack_deadline(&self) {
+        if let Delivery::Acker(acker) = &self.delivery
             && let Err(error) = acker.ack_with(AckKind::Progress).await
         {
-            tracing::warn!(%error, id = %self.id, "no sign of life sent");
+            tracing::warn!(%error, id = %self.id, "failed to renew the lease of a job");
         }
     }
 
-    /// Whether there is something to be written, be it that the record would expire or the lease end.
-    pub(super) fn is_due(&self, shared: &JetStream) -> bool {
+    /// Returns whether the record must be written: for a report, before it expires, or before the
+    /// lease in it does.
+    pub(super) fn needs_write(&self, jetstream: &JetStream) -> bool {
         let state = self.state.lock();
-        !state.told.is_empty()
+        let age = state.written_at.elapsed();
+        !state.report.is_empty()
             || state.is_behind()
-            || state.written.elapsed() > shared.quarter()
-            || (matches!(self.delivery, Delivery::Here(_))
-                && state.written.elapsed() > shared.options.lease / 4)
+            || age > jetstream.refresh_interval()
+            || (matches!(self.delivery, Delivery::Sequence(_)) && age > jetstream.options.lease / 4)
     }
 
-    /// Writes what is not written yet, and with it that the job is alive.
-    pub(super) async fn keep(&self, shared: &JetStream) -> Result<(), NatsError> {
-        let (told, renews) = {
+    /// Writes pending reports, and renews a lease that is kept in the record.
+    pub(super) async fn write_pending(&self, jetstream: &JetStream) -> Result<(), NatsError> {
+        let (report, refreshes) = {
             let mut state = self.state.lock();
-            let renews = state.written.elapsed() > shared.quarter();
-            (std::mem::take(&mut state.told), renews)
+            let refreshes = state.written_at.elapsed() > jetstream.refresh_interval();
+            (std::mem::take(&mut state.report), refreshes)
         };
-        let lease = whole_millis(shared.options.lease);
-        let patience = Duration::ZERO;
-        let is_ours = self
-            .rewrite(shared, patience, |record| {
-                record.tell(&told);
-                if let (Delivery::Here(_), Some(holder)) = (&self.delivery, &mut record.holder) {
-                    holder.until = Some(now().saturating_add(lease));
-                }
-            })
-            .await;
-        match is_ours {
-            Ok(true) if renews => {
-                let record = self.state.lock().record.clone();
-                shared.renew(self.id, &record).await
+        let lease = as_millis(jetstream.options.lease);
+        let written = self.update_record(jetstream, Duration::ZERO, |record| {
+            record.apply(&report);
+            if let (Delivery::Sequence(_), Some(holder)) = (&self.delivery, &mut record.holder) {
+                holder.lease_until = Some(unix_now().saturating_add(lease));
+            }
+        });
+        match written.await {
+            Ok(true) if refreshes => {
+                let details = self.state.lock().record.details.clone();
+                jetstream.refresh_index(self.id, &details).await
             }
             Ok(_) => Ok(()),
             Err(error) => {
-                // For the next time, unless there is something newer by then.
+                // Keep the report for the next attempt, below any newer one.
                 let mut state = self.state.lock();
-                state.told = std::mem::take(&mut state.told).or(told);
+                state.report = std::mem::take(&mut state.report).or(report);
                 Err(error)
             }
         }
     }
 
-    /// Changes the record as long as it is this claim's. `false`: it is not any more.
-    pub(super) async fn rewrite(
+    /// Changes the run record while this claim holds the job.
+    ///
+    /// Returns `false` if the claim has lost the job.
+    pub(super) async fn update_record(
         &self,
-        shared: &JetStream,
+        jetstream: &JetStream,
         patience: Duration,
         change: impl Fn(&mut JobRecord),
     ) -> Result<bool, NatsError> {
-        let (subject, claim) = (shared.names.run(self.id), Some(self.claim));
-        let _turn = self.writing.acquire().await;
-        let Some(left) = self.left(shared) else {
+        let (subject, claim) = (jetstream.names.run(self.id), Some(self.claim));
+        let _permit = self.write_permit.acquire().await;
+        let Some(remaining) = self.remaining(jetstream) else {
             return Ok(false);
         };
-        let patience = patience.min(left);
-        let mut repeating = Retry::until(patience);
+        let patience = patience.min(remaining);
+        let mut retry = Retry::within(patience);
         let (mut base, mut expected) = {
             let state = self.state.lock();
             (state.record.clone(), state.sequence)
         };
         loop {
-            // It has ended or was handed back, by this claim.
+            // This claim has ended or requeued the job before.
             if !base.is_held_by(self.claim) {
                 return Ok(false);
             }
             let (mut record, begun) = (base.clone(), Instant::now());
             change(&mut record);
             if let Some(holder) = &mut record.holder {
-                holder.since = now();
+                holder.written_at = unix_now();
             }
-            let put = shared.put(&subject, &mut record, b"", expected, claim, patience);
-            if let Some(sequence) = put.await? {
+            let written =
+                jetstream.put_record(&subject, &mut record, b"", expected, claim, patience);
+            if let Some(sequence) = written.await? {
                 let mut state = self.state.lock();
-                (state.record, state.sequence, state.written) = (record, sequence, begun);
+                (state.record, state.sequence, state.written_at) = (record, sequence, begun);
                 return Ok(true);
             }
-            let found = match shared.record(self.id).await? {
+            let found = match jetstream.record(self.id).await? {
                 Some(found) if found.record.is_ended() => break,
-                // An earlier write of this claim, whose answer was lost.
+                // An earlier write of this claim, whose acknowledgement was lost.
                 Some(found) if found.record.is_held_by(self.claim) => {
                     base = found.record;
                     found.sequence
                 }
-                // From before this claim: what whoever had the job wrote late, or what kept it from expiring.
+                // From before this claim: a late write of the previous holder, or a refresh.
                 Some(found) if found.record.attempts < base.attempts => {
-                    // Who follows the job is to see what comes next as newer.
+                    // Followers of the job must see the next revision as newer.
                     base.revision = base.revision.max(found.record.revision) + 1;
                     found.sequence
                 }
                 Some(_) => break,
-                // It cannot have expired yet: a new leader does not know of it, or somebody has removed it.
+                // It cannot have expired yet. A new leader has not applied it, or someone has
+                // removed it by hand.
                 None => 0,
             };
             if found == expected {
-                let error = NatsError::unavailable("what was in the way is not there");
-                repeating.after(error, &subject).await?;
+                let error = NatsError::unavailable("the conflicting record is missing");
+                retry.wait(error, &subject).await?;
             }
             expected = found;
         }
-        self.ended.cancel();
+        self.lost.cancel();
         Ok(false)
     }
 
-    /// Ends the job, unless somebody else has; tried for as long as it is worth it, since what is not
-    /// stored is lost. `false`: it has another end, or another claim.
-    pub(super) async fn end(
+    /// Writes the end of the job, with long retries: an end that is not stored is lost.
+    ///
+    /// Returns `false` if the job has another end or another holder.
+    pub(super) async fn write_end(
         &self,
-        shared: &JetStream,
+        jetstream: &JetStream,
         body: &[u8],
         change: impl Fn(&mut JobRecord),
     ) -> Result<bool, NatsError> {
-        let _turn = self.writing.acquire().await;
-        let Some(left) = self.left(shared) else {
+        let _permit = self.write_permit.acquire().await;
+        let Some(remaining) = self.remaining(jetstream) else {
             return Ok(false);
         };
         let mut record = self.state.lock().record.clone();
         change(&mut record);
-        let (subject, claim) = (shared.names.end(self.id), Some(self.claim));
-        let patience = PATIENCE.min(left);
-        let put = shared.put(&subject, &mut record, body, 0, claim, patience);
-        let is_first = put.await?.is_some();
-        match is_first {
-            // From here on nothing is written of its run.
-            true => self.state.lock().record = record,
-            false => self.ended.cancel(),
+        let (subject, claim) = (jetstream.names.end(self.id), Some(self.claim));
+        let patience = END_PATIENCE.min(remaining);
+        let written = jetstream.put_record(&subject, &mut record, body, 0, claim, patience);
+        let is_first = written.await?.is_some();
+        if is_first {
+            // The record has no holder now, so `update_record` writes nothing any more.
+            self.state.lock().record = record;
+        } else {
+            self.lost.cancel();
         }
         Ok(is_first)
     }
 
-    /// The claim is written in this place, and the record of the job's run is in that.
-    pub(super) fn took(&self, record: JobRecord, sequence: u64, run: u64) {
+    /// Records that the claim was written at `sequence`, and that the run record is at `run`.
+    pub(super) fn set_claimed(&self, record: JobRecord, sequence: u64, run: u64) {
         let mut state = self.state.lock();
-        state.heard = state.heard.max(sequence);
+        state.seen_sequence = state.seen_sequence.max(sequence);
         (state.record, state.sequence) = (record, run);
     }
 
-    /// For how long what this claim writes counts: as long as the record that it wrote last is kept. After that others
-    /// may have had the job, and that may be forgotten. `None`: it counts no more, or somebody else has the job.
-    fn left(&self, shared: &JetStream) -> Option<Duration> {
-        let age = self.state.lock().written.elapsed();
-        let left = shared.options.retain.checked_sub(age);
-        if left.is_none() {
-            self.ended.cancel();
+    /// Returns how long a write of this claim may take, or `None` if the job is lost.
+    ///
+    /// That is until the last written record expires. Afterwards another process may have run the
+    /// job, and its record may have expired as well.
+    fn remaining(&self, jetstream: &JetStream) -> Option<Duration> {
+        let age = self.state.lock().written_at.elapsed();
+        let remaining = jetstream.options.retain.checked_sub(age);
+        if remaining.is_none() {
+            self.lost.cancel();
         }
-        left.filter(|_| !self.ended.is_cancelled())
+        remaining.filter(|_| !self.lost.is_cancelled())
     }
 
-    /// Somebody else has written at this place. What was there before this claim came does not count; what that
-    /// makes of the claim is found out when its record is written next.
-    pub(super) fn hear(&self, sequence: u64) {
+    /// Notes another process's write about the job.
+    ///
+    /// A write from before the claim has no effect. The next write of the record finds out what a
+    /// later one means.
+    pub(super) fn note_write(&self, sequence: u64) {
         let mut state = self.state.lock();
-        state.heard = state.heard.max(sequence);
+        state.seen_sequence = state.seen_sequence.max(sequence);
     }
 
-    /// Lets the queue forget the request.
-    pub(super) async fn acknowledge(&self, shared: &JetStream) -> Result<(), NatsError> {
+    /// Removes the request from the queue.
+    pub(super) async fn acknowledge(&self, jetstream: &JetStream) -> Result<(), NatsError> {
         match &self.delivery {
-            Delivery::Taken(acker) => {
-                let acknowledged = acker.ack().await;
-                acknowledged.map_err(NatsError::unavailable)
+            Delivery::Acker(acker) => acker.ack().await.map_err(NatsError::unavailable),
+            Delivery::Sequence(sequence) => {
+                messages::delete(&jetstream.streams.queue, *sequence).await
             }
-            Delivery::Here(sequence) => messages::delete(&shared.streams.queue, *sequence).await,
         }
     }
 }

@@ -1,91 +1,88 @@
-//! Ends of jobs that do not come from their calls.
+//! Ends a job from outside its call: cancels or deletes it.
 
 use std::time::Duration;
 
-use super::{
-    NatsError, chunks,
-    jetstream::JetStream,
-    record::{ChunkedBody, JobRecord},
-};
-use crate::{
-    job::{ErrorCode, Event, JobId},
-    store::Lookup,
-};
+use tokio::time::sleep;
 
-/// How often a job that changes under one's hands is looked at again.
-const ROUNDS: usize = 16;
+use super::{error::NatsError, jetstream::JetStream, record::JobRecord, response::ResultChunks};
+use crate::{ErrorCode, Event, JobId, store::Lookup};
 
-/// Cancels a job that has not ended, and returns it as it is then; or forgets it, whatever it is, and
-/// returns it as it was.
-pub(super) async fn end(shared: &JetStream, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
-    for _ in 0..ROUNDS {
-        let (mut record, subject, at) = match shared.record(id).await? {
-            Some(found) => match found.lookup(id) {
-                Lookup::Found(job) if job.status.is_ended() && !forget => {
-                    return Ok(Lookup::Found(job));
-                }
-                // Of an ended one only whether it is remembered changes.
+/// The maximum number of rounds if other processes change the job at the same time.
+const MAX_ROUNDS: usize = 16;
+
+const RETRY_DELAY: Duration = Duration::from_millis(1);
+
+/// Cancels an unfinished job, and returns the job afterwards.
+pub(super) async fn cancel(jetstream: &JetStream, id: JobId) -> Result<Lookup, NatsError> {
+    end(jetstream, id, false).await
+}
+
+/// Deletes a job, and returns the job from before. An unfinished job is canceled.
+pub(super) async fn forget(jetstream: &JetStream, id: JobId) -> Result<Lookup, NatsError> {
+    end(jetstream, id, true).await
+}
+
+async fn end(jetstream: &JetStream, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
+    let names = &jetstream.names;
+    for _ in 0..MAX_ROUNDS {
+        // The record to change, and where to write it.
+        let (mut record, subject, expected) = match jetstream.record(id).await? {
+            Some(found) => match found.record.lookup(id) {
                 Lookup::Found(job) if job.status.is_ended() => {
+                    if !forget {
+                        return Ok(Lookup::Found(job));
+                    }
                     (found.record, found.subject, found.sequence)
                 }
-                Lookup::Found(_) => (found.record, shared.names.end(id), 0),
-                none => return Ok(none),
+                Lookup::Found(_) => (found.record, names.end(id), 0),
+                gone => return Ok(gone),
             },
-            None => match shared.waiting(id).await? {
-                // In the way of whoever would claim it.
-                Some(waiting) => (JobRecord::queued(&waiting.asked), shared.names.run(id), 0),
-                None => match shared.lookup(id).await? {
-                    // It was claimed, or even ended, in between.
+            None => match jetstream.queue_entry(id).await? {
+                // The subject that a worker's claim would create.
+                Some(entry) => (JobRecord::queued(&entry.request), names.run(id), 0),
+                None => match jetstream.lookup(id).await? {
+                    // The job was claimed or ended between the reads.
                     Lookup::Found(_) => continue,
-                    none => return Ok(none),
+                    gone => return Ok(gone),
                 },
             },
         };
-        let was = record.snapshot(id);
-        let result = record.response.as_ref().and_then(|kept| kept.parts);
-        record.end(Event::Broke(ErrorCode::Canceled), shared.options.retain);
+        let before = record.snapshot(id);
+        let result = record.response.as_ref().and_then(|stored| stored.chunks);
+        record.end(Event::Broke(ErrorCode::Canceled), jetstream.options.retain);
         if forget {
             record.forgotten = true;
             record.response = None;
         }
-        let patience = shared.patience();
-        let put = shared.put(&subject, &mut record, b"", at, None, patience);
-        if put.await?.is_none() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        let patience = jetstream.client_patience();
+        let written = jetstream.put_record(&subject, &mut record, b"", expected, None, patience);
+        if written.await?.is_none() {
+            sleep(RETRY_DELAY).await;
             continue;
         }
-        if let Err(error) = clear(shared, id, &record, result).await {
-            tracing::warn!(
-                %error,
-                %id,
-                "an ended job's request is still in the queue"
-            );
+        if let Err(error) = clean_up(jetstream, id, &record, result).await {
+            tracing::warn!(%error, %id, "failed to clean up after a canceled job");
         }
-        let job = match forget {
-            true => was,
-            false => record.snapshot(id),
-        };
+        let job = if forget { before } else { record.snapshot(id) };
         return Ok(Lookup::Found(Box::new(job)));
     }
-    Err(NatsError::unavailable("a job changes over and over"))
+    Err(NatsError::unavailable("the job keeps changing"))
 }
 
-/// Takes the request of an ended job out of the queue, and its result away. Should that fail, whoever is
-/// handed the request does the one, or who [tends](JetStream::tend_waiting) what waits, and the result is nobody's
-/// and expires.
-async fn clear(
-    shared: &JetStream,
+/// Removes the request from the queue, and the result of a deleted job.
+///
+/// If this fails, the worker that gets the request removes it, or else
+/// [`JetStream::refresh_queue`] does. The result expires.
+async fn clean_up(
+    jetstream: &JetStream,
     id: JobId,
     record: &JobRecord,
-    result: Option<ChunkedBody>,
+    result: Option<ResultChunks>,
 ) -> Result<(), NatsError> {
-    shared.tidy(id, record).await?;
-    shared.take_out(id).await?;
+    jetstream.clean_up(id, record).await?;
+    jetstream.remove_from_queue(id).await?;
     match result {
-        Some(ChunkedBody { claim, count }) => {
-            let subject = |part| shared.names.result_part(id, claim, part);
-            chunks::remove(&shared.streams.results, subject, count).await
-        }
+        Some(chunks) => jetstream.remove_result(id, chunks).await,
         None => Ok(()),
     }
 }

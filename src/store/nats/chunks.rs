@@ -1,7 +1,7 @@
-//! Large bodies, cut into messages of a stream of their own.
+//! Large bodies, split into messages.
 //!
-//! Not an object store of async-nats: that leaves a marker of each object that was removed, and makes a
-//! consumer for each that is read.
+//! The object store of async-nats would leave a marker for each removed object, and would create a
+//! consumer for each read.
 
 use std::time::Duration;
 
@@ -10,23 +10,33 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{
-    NatsError,
     barrier::Barrier,
+    error::NatsError,
     messages::{self, WriteError},
 };
 
-/// How many parts of a body are on their way at a time.
-const AT_ONCE: usize = 8;
+/// The maximum number of chunks of one body in flight.
+const CONCURRENCY: usize = 8;
 
-/// How large a part is at most: messages of more are for servers that are set up for them.
-pub(super) const LARGEST: usize = 256 << 10;
+/// The maximum size of a chunk, in bytes. Larger messages need servers configured for them.
+pub(super) const MAX_CHUNK_BYTES: usize = 256 << 10;
 
-/// In how many parts of a size a body is.
+/// How often a chunk may have been written: each lost acknowledgement causes another write.
+const MAX_COPIES: usize = 4;
+
+/// A body that was read from its chunks.
+pub(super) struct AssembledBody {
+    pub(super) bytes: Bytes,
+    /// The sequences of the chunks.
+    pub(super) sequences: Vec<u64>,
+}
+
+/// Returns the number of chunks of `size` bytes that a body needs.
 pub(super) fn count(body: &Bytes, size: usize) -> u32 {
     u32::try_from(body.len().div_ceil(size)).unwrap_or(u32::MAX)
 }
 
-/// Writes a body, and returns in how many parts.
+/// Writes a body in chunks of `size` bytes. Returns their number.
 pub(super) async fn write(
     context: &Context,
     subject: impl Fn(u32) -> String,
@@ -36,26 +46,19 @@ pub(super) async fn write(
 ) -> Result<u32, WriteError> {
     let count = count(body, size);
     let subject = &subject;
-    let writing = (0..count).map(|part| async move {
-        let start = part as usize * size;
-        let bytes = body.slice(start..body.len().min(start + size));
-        messages::write(context, &subject(part), None, None, &bytes, patience).await
+    let writes = (0..count).map(|index| async move {
+        let start = index as usize * size;
+        let chunk = body.slice(start..body.len().min(start + size));
+        messages::publish(context, &subject(index), None, None, &chunk, patience).await
     });
-    let mut writing = stream::iter(writing).buffer_unordered(AT_ONCE);
-    while let Some(written) = writing.next().await {
+    let mut writes = stream::iter(writes).buffer_unordered(CONCURRENCY);
+    while let Some(written) = writes.next().await {
         written?;
     }
     Ok(count)
 }
 
-/// A body as it was read.
-pub(super) struct AssembledBody {
-    pub(super) bytes: Bytes,
-    /// Where its parts are.
-    pub(super) places: Vec<u64>,
-}
-
-/// Reads a body; `None` where a part of it is certainly gone.
+/// Reads a body. Returns `None` if a chunk is certain to be missing.
 pub(super) async fn read(
     stream: &Stream<()>,
     barrier: &Barrier,
@@ -63,61 +66,56 @@ pub(super) async fn read(
     count: u32,
 ) -> Result<Option<AssembledBody>, NatsError> {
     let subject = &subject;
-    let reading = (0..count).map(|part| async move {
-        let subject = subject(part);
+    let reads = (0..count).map(|index| async move {
+        let subject = subject(index);
         barrier
             .read(async || messages::last(stream, &subject).await)
             .await
     });
-    let mut parts = stream::iter(reading).buffered(AT_ONCE);
-    let (mut bytes, mut places) = (BytesMut::new(), Vec::new());
-    while let Some(part) = parts.try_next().await? {
-        match part {
-            Some(part) => {
-                bytes.extend_from_slice(&part.payload);
-                places.push(part.sequence);
-            }
-            None => return Ok(None),
-        }
+    let mut chunks = stream::iter(reads).buffered(CONCURRENCY);
+    let (mut bytes, mut sequences) = (BytesMut::new(), Vec::new());
+    while let Some(chunk) = chunks.try_next().await? {
+        let Some(chunk) = chunk else {
+            return Ok(None);
+        };
+        bytes.extend_from_slice(&chunk.payload);
+        sequences.push(chunk.sequence);
     }
     let bytes = bytes.freeze();
-    Ok(Some(AssembledBody { bytes, places }))
+    Ok(Some(AssembledBody { bytes, sequences }))
 }
 
-/// Removes the parts of a body that are in these places.
-pub(super) async fn remove_at(stream: &Stream<()>, places: Vec<u64>) -> Result<(), NatsError> {
-    let removing = places
+/// Removes the chunks at these sequences.
+pub(super) async fn remove_at(stream: &Stream<()>, sequences: Vec<u64>) -> Result<(), NatsError> {
+    let deletes = sequences
         .into_iter()
-        .map(|place| messages::delete(stream, place));
-    let removing = stream::iter(removing).buffer_unordered(AT_ONCE);
-    removing.try_collect().await
+        .map(|sequence| messages::delete(stream, sequence));
+    let deletes = stream::iter(deletes).buffer_unordered(CONCURRENCY);
+    deletes.try_collect().await
 }
-
-/// How often a part may have been written: more than once where an answer was lost.
-const TIMES: usize = 4;
 
 /// Removes a body, message by message.
 ///
-/// Not by a purge of its subjects: a server up to 2.9.17 that was killed, and finds the purge in its log when it is
-/// back, removes all that is older in the stream (nats-server #4196). Where a part is, that is still there, is learned
-/// by reading it once more.
+/// A purge of the subjects would be shorter, but nats-server up to 2.9.17 may then lose data: a
+/// server that was killed and replays the purge removes every older message of the stream
+/// (nats-server #4196).
 pub(super) async fn remove(
     stream: &Stream<()>,
     subject: impl Fn(u32) -> String,
     count: u32,
 ) -> Result<(), NatsError> {
     let subject = &subject;
-    let removing = (0..count).map(|part| async move {
-        let subject = subject(part);
-        // A leader of before may go on to find it: what is left expires.
-        for _ in 0..TIMES {
+    let removals = (0..count).map(|index| async move {
+        let subject = subject(index);
+        // A replaced leader may keep returning a deleted chunk. What this loop leaves expires.
+        for _ in 0..MAX_COPIES {
             match messages::last(stream, &subject).await? {
-                Some(found) => messages::delete(stream, found.sequence).await?,
+                Some(chunk) => messages::delete(stream, chunk.sequence).await?,
                 None => break,
             }
         }
         Ok(())
     });
-    let removing = stream::iter(removing).buffer_unordered(AT_ONCE);
-    removing.try_collect().await
+    let removals = stream::iter(removals).buffer_unordered(CONCURRENCY);
+    removals.try_collect().await
 }

@@ -1,10 +1,14 @@
-//! How a request leaves the queue.
+//! Fetches requests from the queue, and turns a delivered request into work.
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
     connection::State,
-    jetstream::{AckKind, Message, message::Acker},
+    jetstream::{
+        AckKind, Message,
+        consumer::pull::{Batch, BatchError},
+        message::Acker,
+    },
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,53 +19,62 @@ use tokio::{
 };
 
 use super::{
-    NatsError,
-    active::{ActiveClaim, Delivery, NatsClaim},
+    active::{ActiveClaim, Delivery},
     attempt::{ClaimAttempt, ClaimDecision},
     chunks,
-    clock::{instant, time},
-    envelope::open,
+    claim::NatsClaim,
+    clock::{from_unix_millis, instant_at},
+    envelope::decode,
+    error::NatsError,
     jetstream::JetStream,
-    names::SubjectNames,
+    names::ResourceNames,
+    process::ProcessState,
     record::JobRecord,
     request::QueuedRequest,
 };
-use crate::{estimate::Kind, job::JobId, limit::Collected, store::Work};
+use crate::{
+    JobId, Kind,
+    store::{Collected, Work},
+};
 
-/// How long a request for work waits at the server, and so a worker that is to leave for its answer: one
-/// that nobody waits for any more swallows a request that is handed back, with server 2.9.
-const WAIT: Duration = Duration::from_secs(2);
+/// How long a pull waits at the server, and hence how long a worker that shuts down waits for its
+/// last pull.
+///
+/// A worker must not abandon a pull: nats-server 2.9 delivers a requeued message to it in vain.
+const PULL_EXPIRY: Duration = Duration::from_secs(2);
 
-/// How long the server may take to tell that there is none.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long the server's answer may take beyond the expiry of a pull.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long after it was found that there is no room it is looked for again.
-const SOON: Duration = Duration::from_millis(50);
+/// The delay before the memory budget is asked again.
+const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// A request that JetStream has handed to this process. Dropped, it is handed out again: at once, unless that was
-/// long ago.
+/// A request that the queue has delivered to this process.
+///
+/// Dropping it requeues the request at once, if the delivery is recent. Otherwise the queue delivers
+/// it again when its lease expires.
 #[derive(Debug)]
 pub struct NatsTicket {
-    /// Until it is claimed.
+    /// `None` once it is claimed.
     message: Option<Message>,
-    handed_out: Instant,
-    /// For how long nobody else is handed it.
+    delivered_at: Instant,
+    /// How long the queue delivers the message to no other process.
     lease: Duration,
 }
 
 impl Drop for NatsTicket {
     fn drop(&mut self) {
-        // Without a runtime it is handed out when its lease has ended.
+        // Without a runtime the lease has to expire.
         let (Some(message), Ok(runtime)) = (self.message.take(), Handle::try_current()) else {
             return;
         };
-        // PendingReport late, it would be taken from whoever has it by then.
+        // A late negative acknowledgement would requeue the delivery to another process.
         let is_connected = message.context.client().connection_state() == State::Connected;
-        if !is_connected || self.handed_out.elapsed() >= self.lease / 2 {
+        if !is_connected || self.delivered_at.elapsed() >= self.lease / 2 {
             return;
         }
-        // Ends by itself: it waits for room in the connection's buffer, and not for long.
-        runtime.spawn(timeout(GRACE, async move {
+        // Bounded, since sending waits for room in the connection's buffer.
+        runtime.spawn(timeout(ANSWER_TIMEOUT, async move {
             if message.ack_with(AckKind::Nak(None)).await.is_ok() {
                 let _ = message.context.client().flush().await;
             }
@@ -69,170 +82,174 @@ impl Drop for NatsTicket {
     }
 }
 
-/// A request as it was handed out.
+/// A decoded request.
 struct DeliveredRequest {
     id: JobId,
-    /// The job as it was made of it.
+    /// The record that the request implies.
     queued: JobRecord,
     may_rerun: bool,
     begun_here: bool,
     head: Parts,
     trailers: Option<HeaderMap>,
-    /// What of its body is with it.
-    body: Bytes,
+    /// The body within the message; empty if the body is in chunks.
+    inline_body: Bytes,
 }
 
-/// Waits for requests, and takes all that are there up to `most`.
-pub(super) async fn next(shared: &JetStream, most: usize) -> Result<Vec<NatsTicket>, NatsError> {
-    let workers = &shared.streams.workers;
-    // Those that are there, in one go; else the first that comes.
-    let fetching = workers.fetch().max_messages(most).messages();
+/// Waits for requests, and takes up to `max` of those that are available.
+pub(super) async fn next(jetstream: &JetStream, max: usize) -> Result<Vec<NatsTicket>, NatsError> {
+    let workers = &jetstream.streams.workers;
+    // Take what is there, or else wait for one request.
+    let fetch = workers.fetch().max_messages(max).messages().await;
     let mut tickets = Vec::new();
-    gather(shared, fetching.await, GRACE, &mut tickets).await?;
+    collect(jetstream, fetch, ANSWER_TIMEOUT, &mut tickets).await?;
     if tickets.is_empty() {
-        let waiting = workers.batch().max_messages(1).expires(WAIT).messages();
-        gather(shared, waiting.await, WAIT + GRACE, &mut tickets).await?;
+        let pull = workers.batch().max_messages(1).expires(PULL_EXPIRY);
+        let pull = pull.messages().await;
+        let limit = PULL_EXPIRY + ANSWER_TIMEOUT;
+        collect(jetstream, pull, limit, &mut tickets).await?;
     }
     Ok(tickets)
 }
 
-async fn gather(
-    shared: &JetStream,
-    batch: Result<
-        async_nats::jetstream::consumer::pull::Batch,
-        async_nats::jetstream::consumer::pull::BatchError,
-    >,
+async fn collect(
+    jetstream: &JetStream,
+    batch: Result<Batch, BatchError>,
     limit: Duration,
     tickets: &mut Vec<NatsTicket>,
 ) -> Result<(), NatsError> {
     let mut batch = batch.map_err(NatsError::unavailable)?;
-    let gathering = async {
+    let collecting = async {
         while let Some(message) = batch.next().await {
             match message {
                 Ok(message) => tickets.push(NatsTicket {
                     message: Some(message),
-                    handed_out: Instant::now(),
-                    lease: shared.options.lease,
+                    delivered_at: Instant::now(),
+                    lease: jetstream.options.lease,
                 }),
-                // What was handed out before is not to wait for its lease to end.
+                // Return the requests that came before the error, or their leases would expire.
                 Err(_) if !tickets.is_empty() => break,
                 Err(error) => return Err(NatsError::Unavailable(error)),
             }
         }
         Ok(())
     };
-    // No answer at all: the leader has changed, and the next one knows nothing of this.
-    timeout(limit, gathering).await.unwrap_or(Ok(()))
+    // A timeout means that the leader has changed and the new one does not know this pull.
+    timeout(limit, collecting).await.unwrap_or(Ok(()))
 }
 
-/// Claims a request, unless that is not to be.
+/// Claims a delivered request. Returns `None` if it should not run now.
 ///
-/// Everything that the request takes to be run is read before. What goes wrong up to there leaves it as it
-/// was; once a claim may be written it is found out whether it is, for half as long as records are kept.
+/// Everything that the call needs is read before the claim is written. So a failure up to then
+/// leaves the request in the queue. Once a claim may be written, this waits for its outcome, for at
+/// most half of the retention.
 pub(super) async fn claim(
-    shared: &Arc<JetStream>,
+    process: &ProcessState,
     mut ticket: NatsTicket,
 ) -> Result<Option<Work<NatsClaim>>, NatsError> {
+    let jetstream = &process.jetstream;
     let Some(message) = ticket.message.take() else {
         return Ok(None);
     };
     let info = message.info().map_err(NatsError::Unavailable)?;
-    let (delivered, place) = (info.delivered, info.stream_sequence);
+    let (deliveries, queue_sequence) = (info.delivered, info.stream_sequence);
     let (message, acker) = message.split();
     let acker = Arc::new(acker);
-    let opened = match DeliveredRequest::new(shared, &message.subject, message.payload) {
-        Ok(opened) => opened,
+    let request = match DeliveredRequest::decode(jetstream, &message.subject, message.payload) {
+        Ok(request) => request,
         Err(error) => {
-            // A newer version may have written it, and may have a worker too.
-            later(shared, &acker, shared.options.lease).await?;
+            // A newer version may have written it, and a worker of that version may get it next.
+            requeue(jetstream, &acker, jetstream.options.lease).await?;
             return Err(error);
         }
     };
-    let (id, queued) = (opened.id, &opened.queued);
-    // For a body that is here already it is of no other use than to know.
-    let bytes = match queued.parts {
-        None => opened.body.len(),
-        Some(count) => count as usize * chunks::LARGEST,
+    let (id, queued) = (request.id, &request.queued);
+    let body_chunks = queued.details.body_chunks;
+    // The body of an inline request is in memory already: charge it if possible.
+    let bytes = match body_chunks {
+        None => request.inline_body.len(),
+        Some(count) => count as usize * chunks::MAX_CHUNK_BYTES,
     };
-    let bytes = bytes.min(shared.budget.limit());
-    let mut charge = shared.budget.reserve(bytes);
-    // What runs here may be done soon. But others may have room, too.
-    while charge.is_none() && queued.parts.is_some() {
-        if ticket.handed_out.elapsed() > shared.options.lease / 4 {
-            later(shared, &acker, Duration::ZERO).await?;
+    let bytes = bytes.min(jetstream.budget.limit());
+    let mut charge = jetstream.budget.reserve(bytes);
+    // Wait for a while, since running calls may end soon. Then let another process try.
+    while charge.is_none() && body_chunks.is_some() {
+        if ticket.delivered_at.elapsed() > jetstream.options.lease / 4 {
+            requeue(jetstream, &acker, Duration::ZERO).await?;
             return Ok(None);
         }
-        sleep(SOON).await;
-        charge = shared.budget.reserve(bytes);
+        sleep(BUDGET_RETRY_DELAY).await;
+        charge = jetstream.budget.reserve(bytes);
     }
-    // Known to who watches for others before anybody can see it.
-    let delivery = Delivery::Taken(acker.clone());
-    let may_rerun = opened.may_rerun;
-    let (name, record) = (rand::random(), queued.clone());
-    let held = ActiveClaim::new(id, name, delivery, may_rerun, record, 0, Instant::now());
-    let claim = NatsClaim::new(shared, held);
+    // Register the claim before it is visible to others, so that the watch misses no write.
+    let delivery = Delivery::Acker(acker.clone());
+    let (claim, record) = (rand::random(), queued.clone());
+    let now = Instant::now();
+    let active = ActiveClaim::new(id, claim, delivery, request.may_rerun, record, 0, now);
+    let claim = NatsClaim::new(&process.claims, active);
     let attempt = ClaimAttempt {
-        shared,
-        held: &claim.held,
+        jetstream,
+        active: &claim.active,
         queued,
-        place,
-        begun_here: opened.begun_here,
-        delivered,
-        handed_out: ticket.handed_out,
+        queue_sequence,
+        begun_here: request.begun_here,
+        deliveries,
+        delivered_at: ticket.delivered_at,
     };
-    let body = match attempt.decide(opened.body).await {
+    let body = match attempt.decide(request.inline_body).await {
         Ok(ClaimDecision::Run(body)) => {
-            if claim.held.state.lock().is_behind() {
-                // For those who look; written beside the call.
-                shared.told.notify_one();
+            if claim.active.state.lock().is_behind() {
+                // Bring the run record up to date while the call runs.
+                process.claims.write_requested.notify_one();
             }
             body
         }
-        Ok(ClaimDecision::Later(pause)) => {
-            later(shared, &acker, pause).await?;
+        Ok(ClaimDecision::Later(delay)) => {
+            requeue(jetstream, &acker, delay).await?;
             return Ok(None);
         }
-        Ok(ClaimDecision::Done(record)) => {
-            shared.tidy(id, &record).await?;
-            settle(&acker, AckKind::Ack).await?;
+        Ok(ClaimDecision::Ended(record)) => {
+            jetstream.clean_up(id, &record).await?;
+            acknowledge(&acker, AckKind::Ack).await?;
             return Ok(None);
         }
-        Ok(ClaimDecision::Double) => {
-            settle(&acker, AckKind::Ack).await?;
+        Ok(ClaimDecision::Duplicate) => {
+            acknowledge(&acker, AckKind::Ack).await?;
             return Ok(None);
         }
         Err(error) => {
-            later(shared, &acker, Duration::ZERO).await?;
+            requeue(jetstream, &acker, Duration::ZERO).await?;
             return Err(error);
         }
     };
-    // From here on nothing is waited for: a claim is let go of by whoever has it, and else by nobody.
+    // No await from here on: if this future were dropped now, nothing would release the claim.
     let body = Collected {
         charge,
         bytes: body,
-        trailers: opened.trailers.map(Box::new),
+        trailers: request.trailers.map(Box::new),
     };
+    let details = &queued.details;
     Ok(Some(Work {
         claim,
         id,
-        created: instant(queued.created_at),
-        created_at: time(queued.created_at),
-        kind: Kind::new(&queued.kind),
-        is_owned: queued.owner.is_some(),
-        head: opened.head,
+        created: instant_at(details.created_at),
+        created_at: from_unix_millis(details.created_at),
+        kind: Kind::new(&details.kind),
+        is_owned: details.owner.is_some(),
+        head: request.head,
         body,
     }))
 }
 
 impl DeliveredRequest {
-    fn new(shared: &JetStream, subject: &str, payload: Bytes) -> Result<Self, NatsError> {
-        let Some(id) = SubjectNames::id(subject) else {
-            return Err(NatsError::unreadable(subject, "not a job's"));
+    fn decode(jetstream: &JetStream, subject: &str, payload: Bytes) -> Result<Self, NatsError> {
+        let Some(id) = ResourceNames::job_id(subject) else {
+            return Err(NatsError::unreadable(subject, "the subject has no job id"));
         };
-        let (asked, body) = open::<QueuedRequest>(subject, payload)?;
-        let (queued, options) = (JobRecord::queued(&asked), &shared.options);
-        let (may_rerun, begun_here) = (asked.may_rerun(options), asked.begun_here);
-        let head = asked.into_head(options);
+        let (request, inline_body) = decode::<QueuedRequest>(subject, payload)?;
+        let options = &jetstream.options;
+        let queued = JobRecord::queued(&request);
+        let (may_rerun, begun_here) = (request.may_rerun(options), request.begun_here);
+        let head = request.into_head(options);
         let (head, trailers) = head.map_err(|error| NatsError::unreadable(subject, error))?;
         Ok(Self {
             id,
@@ -241,19 +258,21 @@ impl DeliveredRequest {
             begun_here,
             head,
             trailers,
-            body,
+            inline_body,
         })
     }
 }
 
-/// Lets it be handed out again after this pause, and not before a sign of life of whoever else may have it by then
-/// can put that off: the server takes this for it however late it comes, and whoever was handed it last.
-async fn later(shared: &JetStream, acker: &Acker, pause: Duration) -> Result<(), NatsError> {
-    let pause = pause.max(shared.options.lease / 2);
-    settle(acker, AckKind::Nak(Some(pause))).await
+/// Requeues a message after a delay of at least half a lease.
+///
+/// However late the server gets this, it applies it to the current delivery, which may be another
+/// process's. The delay gives that process the time to extend its deadline.
+async fn requeue(jetstream: &JetStream, acker: &Acker, delay: Duration) -> Result<(), NatsError> {
+    let delay = delay.max(jetstream.options.lease / 2);
+    acknowledge(acker, AckKind::Nak(Some(delay))).await
 }
 
-async fn settle(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {
-    let settled = acker.ack_with(kind).await;
-    settled.map_err(NatsError::unavailable)
+async fn acknowledge(acker: &Acker, kind: AckKind) -> Result<(), NatsError> {
+    let sent = acker.ack_with(kind).await;
+    sent.map_err(NatsError::unavailable)
 }

@@ -1,4 +1,4 @@
-//! Writes that say what they expect to be there, and reads from the leader.
+//! Publishes, reads and deletes single messages.
 
 use std::{error::Error as _, time::Duration};
 
@@ -12,56 +12,42 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
 
-use super::NatsError;
+use super::{error::NatsError, retry::Retry};
 
-/// SubjectNames the claim that a job was written under, so that who watches for others need not read it.
-pub(super) const CLAIM: &str = "Tower-Accepted-Claim";
+/// The header with the claim under which a record was written.
+///
+/// The watch of the bucket receives headers only, and tells a process's own writes apart by it.
+pub(super) const CLAIM_HEADER: &str = "Tower-Accepted-Claim";
 
-/// The subject is at another sequence than was expected; which of its two codes, the server's version
-/// says.
+/// "wrong last sequence": which of the two codes is sent depends on the server's version.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 
-/// "maximum messages exceeded" and its like.
+/// "maximum messages exceeded" and other failures of the stream's storage.
 const STORE_FAILED: u64 = 10077;
 
-/// "message size exceeds maximum allowed": the stream's own limit, should it have one.
-const EXCEEDS_MAXIMUM: u64 = 10054;
+/// "message size exceeds maximum allowed": the stream has a limit of its own.
+const MESSAGE_TOO_LARGE: u64 = 10054;
 
-/// How long to wait before a write is repeated.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// Why nothing was written, as far as is known.
+/// The reason why a write failed.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// Something else is there than was expected: by somebody else, or by an earlier attempt of this
-    /// write whose answer was lost.
+    /// The subject is not at the expected sequence. The other message is another process's, or an
+    /// earlier attempt of the same write whose acknowledgement was lost.
     Conflict,
     /// The stream is full.
     Full,
-    /// It is more than the servers take in one message.
+    /// The message exceeds what the server or the stream takes.
     TooLarge,
-    /// It may have been written or not.
+    /// No acknowledgement came, so the message may or may not be stored.
     Unknown(NatsError),
 }
 
-/// What was read.
-#[derive(Debug)]
-pub(super) struct StoredMessage {
-    pub(super) subject: String,
-    pub(super) sequence: u64,
-    /// When it was written, by the leader's clock, in milliseconds since the epoch of Unix.
-    pub(super) written: u64,
-    pub(super) payload: Bytes,
-}
-
 impl WriteError {
-    /// What it is where nothing but an error comes of it.
+    /// Converts to the public error, for callers that handle no particular case.
     pub(super) fn into_error(self) -> NatsError {
         match self {
-            Self::Conflict => NatsError::unavailable("something else was written there"),
+            Self::Conflict => NatsError::unavailable("another process wrote to the subject"),
             Self::Full => NatsError::unavailable("the stream is full"),
             Self::TooLarge => NatsError::TooLarge,
             Self::Unknown(error) => error,
@@ -69,39 +55,24 @@ impl WriteError {
     }
 }
 
-/// How often and for how long what has failed is repeated.
-pub(super) struct Retry {
-    end: Option<Instant>,
-    pause: Duration,
+/// A message as read from a stream.
+#[derive(Debug)]
+pub(super) struct StoredMessage {
+    pub(super) subject: String,
+    pub(super) sequence: u64,
+    /// When the leader stored it, in milliseconds since the Unix epoch.
+    pub(super) written_at: u64,
+    pub(super) payload: Bytes,
 }
 
-impl Retry {
-    /// Until `patience` is over; one beyond the clock's end has none.
-    pub(super) fn until(patience: Duration) -> Self {
-        Self {
-            end: Instant::now().checked_add(patience),
-            pause: PAUSE,
-        }
-    }
-
-    /// Waits before it is repeated; gives the error back where it is not.
-    pub(super) async fn after(&mut self, error: NatsError, subject: &str) -> Result<(), NatsError> {
-        if self.end.is_some_and(|end| Instant::now() >= end) {
-            return Err(error);
-        }
-        match self.pause < LONGEST_PAUSE {
-            true => tracing::debug!(%error, subject, "repeated"),
-            false => tracing::warn!(%error, subject, "repeated, for a while now"),
-        }
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Ok(())
-    }
-}
-
-/// Writes, and waits for the stream to have it. Until `patience` is over what gets no answer is repeated, and is there
-/// twice perhaps: once only where it is told what to expect, or where a stream keeps the last of each subject.
-pub(super) async fn write(
+/// Publishes a message and waits until the stream has stored it. Returns its sequence.
+///
+/// With `expected`, the write succeeds only if the subject's last message has that sequence; 0
+/// means that there is none. `claim` goes into [`CLAIM_HEADER`].
+///
+/// A write without an answer is repeated until `patience` has passed, so the stream may store it
+/// twice. That is harmless with `expected`, and in streams that keep one message per subject.
+pub(super) async fn publish(
     context: &Context,
     subject: &str,
     expected: Option<u64>,
@@ -109,40 +80,40 @@ pub(super) async fn write(
     payload: &Bytes,
     patience: Duration,
 ) -> Result<u64, WriteError> {
-    let mut repeating = Retry::until(patience);
-    let mut is_unknown = false;
+    let mut retry = Retry::within(patience);
+    let mut may_be_stored = false;
     loop {
-        let error = match write_once(context, subject, expected, claim, payload).await {
+        let error = match publish_once(context, subject, expected, claim, payload).await {
             Err(WriteError::Unknown(error)) => error,
-            // It may have been written before, into the last place there was.
-            Err(WriteError::Full) if is_unknown => WriteError::Full.into_error(),
-            done => return done,
+            // An earlier attempt may have taken the last free slot.
+            Err(WriteError::Full) if may_be_stored => WriteError::Full.into_error(),
+            result => return result,
         };
-        is_unknown = true;
-        let repeated = repeating.after(error, subject).await;
-        repeated.map_err(WriteError::Unknown)?;
+        may_be_stored = true;
+        let waited = retry.wait(error, subject).await;
+        waited.map_err(WriteError::Unknown)?;
     }
 }
 
-async fn write_once(
+async fn publish_once(
     context: &Context,
     subject: &str,
     expected: Option<u64>,
     claim: Option<u64>,
     payload: &Bytes,
 ) -> Result<u64, WriteError> {
-    let mut publish = PublishMessage::build().payload(payload.clone());
+    let mut message = PublishMessage::build().payload(payload.clone());
     if let Some(claim) = claim {
         let mut headers = HeaderMap::new();
-        headers.insert(CLAIM, format!("{claim:016x}"));
-        publish = publish.headers(headers);
+        headers.insert(CLAIM_HEADER, format!("{claim:016x}"));
+        message = message.headers(headers);
     }
     if let Some(expected) = expected {
-        publish = publish.expected_last_subject_sequence(expected);
+        message = message.expected_last_subject_sequence(expected);
     }
-    let sent = context.send_publish(subject.to_owned(), publish).await;
+    let sent = context.send_publish(subject.to_owned(), message).await;
     let acknowledged = match sent {
-        Ok(acknowledged) => acknowledged.await,
+        Ok(acknowledgement) => acknowledgement.await,
         Err(error) => Err(error),
     };
     acknowledged.map(|ack| ack.sequence).map_err(|error| {
@@ -154,7 +125,7 @@ async fn write_once(
             (PublishErrorKind::WrongLastSequence, _) => WriteError::Conflict,
             (_, Some(code)) if WRONG_LAST_SEQUENCE.contains(&code) => WriteError::Conflict,
             (_, Some(STORE_FAILED)) => WriteError::Full,
-            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(EXCEEDS_MAXIMUM)) => {
+            (PublishErrorKind::MaxPayloadExceeded, _) | (_, Some(MESSAGE_TOO_LARGE)) => {
                 WriteError::TooLarge
             }
             _ => WriteError::Unknown(NatsError::unavailable(error)),
@@ -162,7 +133,9 @@ async fn write_once(
     })
 }
 
-/// The last message of a subject, as the leader of the stream has it.
+/// Reads the last message of a subject from the stream's leader.
+///
+/// A leader elected a moment ago may miss the newest messages; see [`Barrier`](super::barrier::Barrier).
 pub(super) async fn last(
     stream: &Stream<()>,
     subject: &str,
@@ -171,7 +144,7 @@ pub(super) async fn last(
         Ok(message) => Ok(Some(StoredMessage {
             subject: message.subject.into_string(),
             sequence: message.sequence,
-            written: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
+            written_at: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
             payload: message.payload,
         })),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
@@ -179,21 +152,21 @@ pub(super) async fn last(
     }
 }
 
-/// Removes a message; one that is gone already is as good. Answered, it is removed on a majority of the
-/// replicas.
+/// Deletes a message, on a majority of the replicas. A missing message counts as deleted.
 pub(super) async fn delete(stream: &Stream<()>, sequence: u64) -> Result<(), NatsError> {
     match stream.delete_message(sequence).await {
         Ok(_) => Ok(()),
         Err(error) => match error.kind() {
-            DeleteMessageErrorKind::JetStream(answer) if is_not_there(&answer) => Ok(()),
+            DeleteMessageErrorKind::JetStream(answer) if is_missing(&answer) => Ok(()),
             _ => Err(NatsError::unavailable(error)),
         },
     }
 }
 
-/// Whether it is not removed for there being no such message. Servers have one code for that and for a
-/// store that fails, and texts that differ with their version.
-fn is_not_there(answer: &jetstream::Error) -> bool {
+/// Returns whether a delete failed because the message does not exist.
+///
+/// Servers send the same code if their storage fails, with texts that differ between versions.
+fn is_missing(answer: &jetstream::Error) -> bool {
     const TEXTS: [&str; 3] = ["no message found", "message not found", "deleted message"];
     match answer.error_code() {
         ErrorCode::NO_MESSAGE_FOUND | ErrorCode::SEQUENCE_NOT_FOUND => true,

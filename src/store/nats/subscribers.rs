@@ -1,36 +1,38 @@
+//! The tasks of this process that wait for a job to change.
+
 use dashmap::DashMap;
 use tokio::sync::watch;
 
-use crate::job::JobId;
+use crate::JobId;
 
-/// Who in this process waits for which job to change.
+/// Notifies waiting tasks when the watch of the bucket reports a change.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
-    /// Guards are held for one look-up, insert or removal.
+    /// Map guards are held for a single look-up, insertion or removal, never across an await.
     jobs: DashMap<JobId, watch::Sender<()>>,
 }
 
 impl Subscribers {
-    pub(super) fn follow(&self, id: JobId) -> watch::Receiver<()> {
+    pub(super) fn subscribe(&self, id: JobId) -> watch::Receiver<()> {
         let sender = self.jobs.entry(id).or_insert_with(|| watch::channel(()).0);
         sender.subscribe()
     }
 
-    /// Nobody waits through `receiver` any more.
-    pub(super) fn leave(&self, id: JobId, receiver: watch::Receiver<()>) {
+    /// Drops a receiver, and the job's entry with the last one.
+    pub(super) fn unsubscribe(&self, id: JobId, receiver: watch::Receiver<()>) {
         drop(receiver);
-        // Whoever follows next comes by the same entry, whose guard this holds.
+        // `subscribe` needs the guard that this closure runs under, so no new receiver is missed.
         self.jobs
             .remove_if(&id, |_, sender| sender.receiver_count() == 0);
     }
 
-    pub(super) fn tell(&self, id: JobId) {
+    pub(super) fn notify(&self, id: JobId) {
         if let Some(sender) = self.jobs.get(&id) {
             sender.send_replace(());
         }
     }
 
-    pub(super) fn tell_all(&self) {
+    pub(super) fn notify_all(&self) {
         for sender in &self.jobs {
             sender.send_replace(());
         }
@@ -42,18 +44,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_is_told_and_who_has_left_leaves_nothing() {
-        let interest = Subscribers::default();
+    async fn the_last_receiver_removes_its_entry() {
+        let subscribers = Subscribers::default();
         let (id, other) = (JobId::random(), JobId::random());
-        let (mut one, two) = (interest.follow(id), interest.follow(id));
-        interest.tell(other);
-        assert!(!one.has_changed().expect("there"));
-        interest.tell(id);
-        one.changed().await.expect("there");
-        interest.leave(id, one);
-        interest.tell_all();
-        assert!(two.has_changed().expect("there"));
-        interest.leave(id, two);
-        assert!(interest.jobs.is_empty());
+        let (mut one, two) = (subscribers.subscribe(id), subscribers.subscribe(id));
+        subscribers.notify(other);
+        assert!(!one.has_changed().expect("a sender"));
+        subscribers.notify(id);
+        one.changed().await.expect("a sender");
+        subscribers.unsubscribe(id, one);
+        subscribers.notify_all();
+        assert!(two.has_changed().expect("a sender"));
+        subscribers.unsubscribe(id, two);
+        assert!(subscribers.jobs.is_empty());
     }
 }
