@@ -18,7 +18,7 @@ use super::{
 };
 use crate::JobId;
 
-/// How long the write of an end is retried: longer than a cluster takes to elect a leader.
+/// The time limit for retrying the write of an end: longer than a leader election.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A claim of this process on a job.
@@ -54,7 +54,7 @@ pub(super) struct ClaimState {
     /// The highest sequence at which a write about the job was seen: by another process, or by this
     /// claim besides the run record.
     seen_sequence: u64,
-    /// When the last successful write of the record began. The claim held then, and what other
+    /// The start of the last successful write of the record. The claim held then, and whatever other
     /// processes do with the job later stays on record for the retention.
     written_at: Instant,
     pub(super) report: PendingReport,

@@ -23,7 +23,7 @@ const MAX_DELAY: Duration = Duration::from_secs(600);
 /// The tolerated difference between the clocks of processes and servers.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// How much longer than its lease a job that its accepting process runs is left alone.
+/// The extra time after the lease of an accepting process before another one steps in.
 const LEASE_MARGIN_MILLIS: u64 = 500;
 
 /// The outcome of a [`ClaimAttempt`].
@@ -56,7 +56,7 @@ enum ClaimPlan {
 
 /// The attempt to claim a request that the queue has delivered.
 ///
-/// Every decision about who runs a job creates a subject, which is one atomic step of the servers
+/// Every decision on which process runs a job creates a subject, which the servers do atomically
 /// (see [`JetStream::put_record`]). The first claim creates the job's run record. Each later claim
 /// creates a record of its own, with its number in the subject; the run record follows.
 pub(super) struct ClaimAttempt<'a> {
@@ -67,7 +67,7 @@ pub(super) struct ClaimAttempt<'a> {
     pub(super) queued: &'a JobRecord,
     /// The sequence of the message in the queue.
     pub(super) queue_sequence: u64,
-    /// Whether the accepting process has begun to run the request.
+    /// Set if the accepting process has begun to run the request.
     pub(super) begun_here: bool,
     /// The number of deliveries of the message, including this one.
     pub(super) deliveries: i64,

@@ -1,9 +1,9 @@
 //! Makes reads current right after a leader election.
 //!
-//! The leader of a stream answers reads. A leader elected a moment ago may not have applied all that
-//! its predecessor acknowledged, so its "no message found" can be wrong. A delete goes through the
-//! replicas' log, even of a message that does not exist. Once a delete is answered, that server has
-//! applied every write acknowledged before.
+//! The leader of a stream answers reads. A leader elected a moment ago may not have applied every
+//! write that its predecessor acknowledged, so its "no message found" can be wrong. A delete goes
+//! through the replicas' log, even of a message that does not exist. Once a server has answered a
+//! delete, it has applied every write acknowledged before.
 //!
 //! The previous leader may not know of the election yet and may answer the read that follows. So
 //! [`Barrier`] repeats the delete and the read after [`ELECTION_NOTICE`].
@@ -23,7 +23,7 @@ use super::{error::NatsError, messages};
 /// The maximum number of callers that wait for the next barrier; further calls fail.
 const MAX_WAITING: usize = 1_024;
 
-/// How long a replaced leader may go on answering reads.
+/// The time for which a replaced leader may go on answering reads.
 ///
 /// A new leader announces itself at once and then every second.
 const ELECTION_NOTICE: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ const CONCURRENCY: usize = 8;
 /// The maximum size of a chunk, in bytes. Larger messages need servers configured for them.
 pub(super) const MAX_CHUNK_BYTES: usize = 256 << 10;
 
-/// How often a chunk may have been written: each lost acknowledgement causes another write.
+/// The maximum number of copies of a chunk: each lost acknowledgement causes another write.
 const MAX_COPIES: usize = 4;
 
 /// A body that was read from its chunks.
@@ -96,8 +96,8 @@ pub(super) async fn remove_at(stream: &Stream<()>, sequences: Vec<u64>) -> Resul
 
 /// Removes a body, message by message.
 ///
-/// A purge of the subjects would be shorter, but nats-server up to 2.9.17 may then lose data: a
-/// server that was killed and replays the purge removes every older message of the stream
+/// A purge of the subjects would be shorter, but nats-server up to 2.9.17 may then lose data. If a
+/// server is killed and replays the purge, it removes every older message of the stream
 /// (nats-server #4196).
 pub(super) async fn remove(
     stream: &Stream<()>,
@@ -107,7 +107,7 @@ pub(super) async fn remove(
     let subject = &subject;
     let removals = (0..count).map(|index| async move {
         let subject = subject(index);
-        // A replaced leader may keep returning a deleted chunk. What this loop leaves expires.
+        // A replaced leader may keep returning a deleted chunk. Copies left by this loop expire.
         for _ in 0..MAX_COPIES {
             match messages::last(stream, &subject).await? {
                 Some(chunk) => messages::delete(stream, chunk.sequence).await?,

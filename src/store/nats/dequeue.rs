@@ -37,28 +37,28 @@ use crate::{
     store::{Collected, Work},
 };
 
-/// How long a pull waits at the server, and hence how long a worker that shuts down waits for its
-/// last pull.
+/// The time that a pull waits at the server. A worker that shuts down waits as long for its last
+/// pull.
 ///
 /// A worker must not abandon a pull: nats-server 2.9 delivers a requeued message to it in vain.
 const PULL_EXPIRY: Duration = Duration::from_secs(2);
 
-/// How long the server's answer may take beyond the expiry of a pull.
+/// The time that the server's answer may take beyond the expiry of a pull.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The delay before the memory budget is asked again.
+/// The delay before the next attempt to reserve memory.
 const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A request that the queue has delivered to this process.
 ///
-/// Dropping it requeues the request at once, if the delivery is recent. Otherwise the queue delivers
-/// it again when its lease expires.
+/// Dropping it requeues the request at once, if the delivery is recent. Otherwise the queue
+/// delivers it again when its lease expires.
 #[derive(Debug)]
 pub struct NatsTicket {
     /// `None` once it is claimed.
     message: Option<Message>,
     delivered_at: Instant,
-    /// How long the queue delivers the message to no other process.
+    /// The time for which the queue delivers the message to no other process.
     lease: Duration,
 }
 

@@ -12,10 +12,10 @@ use super::{
 
 #[derive(Debug, Serialize, Deserialize)]
 struct JanitorLease {
-    /// When the last refresh began, in milliseconds since the Unix epoch.
+    /// The start of the last refresh, in milliseconds since the Unix epoch.
     #[serde(rename = "at")]
     begun_at: u64,
-    /// Since when no claim record has expired while its request was in the queue.
+    /// The start of the time in which no claim record expired while its request was queued.
     #[serde(rename = "since")]
     claims_since: u64,
 }

@@ -18,10 +18,10 @@ const LOOKUP_CONCURRENCY: usize = 32;
 /// The number of entries per fetch.
 const FETCH_SIZE: usize = 500;
 
-/// How long the server may take to send each entry.
+/// The time that the server may take to send each entry.
 const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When the server removes the consumer of a process that has stopped fetching.
+/// The idle time after which the server removes the consumer of a list.
 const CONSUMER_EXPIRY: Duration = Duration::from_secs(30);
 
 /// Lists the jobs that match a filter, newest first.

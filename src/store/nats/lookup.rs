@@ -14,7 +14,7 @@ impl JetStream {
         Ok(found.unwrap_or(Lookup::Unknown))
     }
 
-    /// Looks up a job in the bucket and then in the queue, as far as the streams' leaders know.
+    /// Looks up a job in the bucket and then in the queue, at the leaders of both streams.
     pub(super) async fn lookup_at_leader(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
         if let Some(found) = self.record(id).await? {
             return Ok(Some(found.record.lookup(id)));

@@ -17,7 +17,7 @@ use super::{error::NatsError, retry::Retry};
 
 /// The header with the claim under which a record was written.
 ///
-/// The watch of the bucket receives headers only, and tells a process's own writes apart by it.
+/// The watch of the bucket receives only headers, and recognizes its process's own writes by it.
 pub(super) const CLAIM_HEADER: &str = "Tower-Accepted-Claim";
 
 /// "wrong last sequence": which of the two codes is sent depends on the server's version.
@@ -60,7 +60,7 @@ impl WriteError {
 pub(super) struct StoredMessage {
     pub(super) subject: String,
     pub(super) sequence: u64,
-    /// When the leader stored it, in milliseconds since the Unix epoch.
+    /// The time of the write at the leader, in milliseconds since the Unix epoch.
     pub(super) written_at: u64,
     pub(super) payload: Bytes,
 }
@@ -135,7 +135,8 @@ async fn publish_once(
 
 /// Reads the last message of a subject from the stream's leader.
 ///
-/// A leader elected a moment ago may miss the newest messages; see [`Barrier`](super::barrier::Barrier).
+/// A leader elected a moment ago may miss the newest messages; see
+/// [`Barrier`](super::barrier::Barrier).
 pub(super) async fn last(
     stream: &Stream<()>,
     subject: &str,

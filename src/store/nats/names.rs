@@ -122,7 +122,7 @@ impl ResourceNames {
     }
 }
 
-/// Returns the digest of an owner or a key as hexadecimal digits, the form in which serde writes it.
+/// Returns the digest of an owner or a key in hexadecimal, as serde writes it.
 fn hex(digest: &impl Serialize) -> String {
     let json = serde_json::to_string(digest).expect("a digest is a JSON string");
     json.trim_matches('"').to_owned()

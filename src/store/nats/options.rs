@@ -196,7 +196,7 @@ impl NatsOptions {
         self
     }
 
-    /// Sets the size up to which a body is stored within its record, in bytes. Default: 128 KiB.
+    /// Sets the maximum size of a body within its record, in bytes. Default: 128 KiB.
     ///
     /// Larger bodies are split into chunks. Values above half of the servers' `max_payload` count
     /// as that half. Processes may use different values.

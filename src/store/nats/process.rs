@@ -1,4 +1,4 @@
-//! What all clones of a store share: the connection, and what this process runs and waits for.
+//! The state that all clones of a store share: the connection, claims and subscribers.
 
 use std::sync::Arc;
 

@@ -59,7 +59,7 @@ pub(super) struct JobRecord {
     /// The earliest time of the next claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
-    /// Whether the job was deleted: look-ups report it as unknown.
+    /// Set if the job was deleted: look-ups report it as unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
 }
@@ -76,7 +76,7 @@ fn is_zero(number: &u32) -> bool {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct ClaimHolder {
     pub(super) claim: u64,
-    /// The sequence of the claimed message; `None` if the process that accepted the request runs it.
+    /// The sequence of the claimed message; `None` if the accepting process runs the job.
     ///
     /// The queue may hold a second message of the same request, if its write was repeated.
     #[serde(rename = "message", default, skip_serializing_if = "Option::is_none")]
@@ -85,8 +85,8 @@ pub(super) struct ClaimHolder {
     /// lease otherwise.
     #[serde(rename = "until", default, skip_serializing_if = "Option::is_none")]
     pub(super) lease_until: Option<u64>,
-    /// When the holder itself last wrote the record. Another process that refreshes the record
-    /// keeps this value.
+    /// The time of the holder's own last write. Another process that refreshes the record keeps
+    /// this value.
     #[serde(rename = "since", default)]
     pub(super) written_at: u64,
 }

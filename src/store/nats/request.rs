@@ -47,10 +47,10 @@ impl NatsRecord {
     }
 }
 
-/// What both a queued request and its job's record say about the job.
+/// The facts that both a queued request and its job's record state about the job.
 ///
-/// The record repeats it, so that a look-up needs one read, and because the request leaves the queue
-/// when the job ends.
+/// The record repeats them, so that a look-up needs one read, and because the request leaves the
+/// queue when the job ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct JobDetails {
     /// The name of the request's [`Kind`](crate::Kind).
@@ -68,7 +68,7 @@ pub(super) struct JobDetails {
     pub(super) body_chunks: Option<u32>,
 }
 
-/// The head of a message of the queue. The message's body is the request's, unless that is in chunks.
+/// The head of a message of the queue. Its body is the request's, unless that is in chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct QueuedRequest {
     method: String,
@@ -81,7 +81,7 @@ pub(super) struct QueuedRequest {
     extensions: Map<String, Value>,
     #[serde(flatten)]
     pub(super) details: JobDetails,
-    /// Whether the process that accepted the request runs it, before the queue delivers it.
+    /// Set if the accepting process runs the request, before the queue delivers it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) begun_here: bool,
 }

@@ -37,7 +37,8 @@ impl JetStream {
         Ok((stored, Bytes::new()))
     }
 
-    /// Reads the response of an ended job. Its chunks are charged to the budget until they are sent.
+    /// Reads the response of an ended job. A body from chunks is charged to the budget until it is
+    /// sent.
     pub(super) async fn read_result(
         &self,
         id: JobId,

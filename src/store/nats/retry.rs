@@ -30,7 +30,7 @@ impl Retry {
         if self.deadline.is_some_and(|end| Instant::now() >= end) {
             return Err(error);
         }
-        // A leader election takes a few attempts; the operator need not hear of those.
+        // A leader election takes a few attempts, which are no reason for a warning.
         if self.delay < MAX_DELAY {
             tracing::debug!(%error, subject, "retrying a JetStream request");
         } else {

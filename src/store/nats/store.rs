@@ -35,7 +35,7 @@ use crate::{
     store::{Acceptance, Charge, End, Finished, Lookup, NewJob, News, Queue, Report, Store, Work},
 };
 
-/// How long [`NatsStore::connect`] retries.
+/// The time limit for the retries of [`NatsStore::connect`].
 const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A store that keeps jobs in NATS JetStream.

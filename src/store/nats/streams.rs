@@ -17,7 +17,7 @@ use super::{
     options::{NatsOptions, Storage},
 };
 
-/// How much longer than a job's record the chunks of its result are kept, at most.
+/// The maximum time that the chunks of a result are kept beyond their job's record.
 ///
 /// The chunks are written before the record of the end is, so they would expire first.
 const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);

@@ -37,7 +37,8 @@ pub(super) async fn accept(
         return submit(&process, new, request).await;
     };
     let lookup = process.jetstream.look_up_key(&new, key, fingerprint);
-    match lookup.await? {
+    let lookup = lookup.await?;
+    match lookup {
         KeyLookup::First => submit(&process, new, request).await,
         KeyLookup::Joined(snapshot) => Ok(Acceptance::Joined(snapshot)),
         KeyLookup::Reused => Ok(Acceptance::KeyReused),
@@ -46,7 +47,8 @@ pub(super) async fn accept(
             new.id = id;
             new.run_here = false;
             let queued = JobRecord::queued(&QueuedRequest::new(&new, &request, None));
-            match submit(&process, new, request).await? {
+            let submitted = submit(&process, new, request).await?;
+            match submitted {
                 Acceptance::Queued => Ok(Acceptance::Joined(Box::new(queued.snapshot(id)))),
                 refused => Ok(refused),
             }

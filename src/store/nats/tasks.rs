@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{active::ActiveClaim, error::NatsError, process::ProcessState, watch};
 
-/// How long reports of calls are collected before they are written.
+/// The time over which reports of calls are merged before they are written.
 const REPORT_DELAY: Duration = Duration::from_millis(200);
 
 /// The interval of polling the queue's length.
