@@ -261,31 +261,29 @@ impl JobRecord {
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
         let details = &self.details;
         let response = self.response.as_ref().map(StoredResponse::head);
-        Snapshot {
-            id,
-            owner: details.owner,
-            revision: self.revision,
-            status: self.status,
-            created: instant_at(details.created_at),
-            created_at: from_unix_millis(details.created_at),
-            started_at: self.started_at.map(from_unix_millis),
-            finished_at: self.finished_at.map(from_unix_millis),
-            expires_at: self.expires_at.map(from_unix_millis),
-            kind: (!self.is_ended()).then(|| Kind::new(&details.kind)),
-            estimated_finish_at: details.estimated_finish_at.map(from_unix_millis),
-            progress: Progress {
-                fraction: self.fraction,
-                message: self.message.as_deref().map(Arc::from),
-            },
-            error: self.error.map(|code| Failure {
-                code,
-                status: response
-                    .as_ref()
-                    .filter(|_| code == ErrorCode::HttpError)
-                    .map(|response| response.status),
-            }),
-            response,
-        }
+        let mut snapshot = NewJob::new(id).snapshot();
+        snapshot.owner = details.owner;
+        snapshot.revision = self.revision;
+        snapshot.status = self.status;
+        snapshot.created = instant_at(details.created_at);
+        snapshot.created_at = from_unix_millis(details.created_at);
+        snapshot.started_at = self.started_at.map(from_unix_millis);
+        snapshot.finished_at = self.finished_at.map(from_unix_millis);
+        snapshot.expires_at = self.expires_at.map(from_unix_millis);
+        // Also for ended jobs: other processes learn from their durations.
+        snapshot.kind = Some(Kind::new(&details.kind));
+        snapshot.estimated_finish_at = details.estimated_finish_at.map(from_unix_millis);
+        snapshot.progress.fraction = self.fraction;
+        snapshot.progress.message = self.message.as_deref().map(Arc::from);
+        snapshot.error = self.error.map(|code| Failure {
+            code,
+            status: response
+                .as_ref()
+                .filter(|_| code == ErrorCode::HttpError)
+                .map(|response| response.status),
+        });
+        snapshot.response = response;
+        snapshot
     }
 }
 
