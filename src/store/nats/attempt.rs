@@ -109,26 +109,15 @@ impl ClaimAttempt<'_> {
             let mut plan = match &known {
                 Some(known) => self.plan(known, is_redelivery),
                 None if self.may_be_forgotten().await? => {
-                    ClaimPlan::Lose("an earlier run may have expired")
+                    ClaimPlan::Lose("the record of an earlier run may have expired")
                 }
                 None => ClaimPlan::Claim,
             };
             if let (ClaimPlan::Claim, None, Some(count)) = (&plan, &body, body_chunks) {
-                let read = jetstream.read_request_body(id, count).await?;
-                body = read.map(|read| {
-                    self.active.state.lock().body_sequences = read.sequences;
-                    read.bytes
-                });
-                plan = match body {
-                    Some(_) => plan,
-                    None if self.may_have_expired() => {
-                        ClaimPlan::Lose("the request's body has expired")
-                    }
-                    None => {
-                        tracing::warn!(%id, "failed to find a request's body, requeued the job");
-                        ClaimPlan::Later(jetstream.options.lease)
-                    }
-                };
+                body = self.read_body(count).await?;
+                if body.is_none() {
+                    plan = self.plan_without_body();
+                }
             }
             // An end is final, so it must rest on current data: a new leader may not have applied
             // a requeue yet.
@@ -145,6 +134,25 @@ impl ClaimAttempt<'_> {
             known = jetstream.record_with_claims(id).await?;
         }
         Ok(ClaimDecision::Later(Duration::ZERO))
+    }
+
+    /// Reads a body from its chunks. Returns `None` if a chunk is missing.
+    async fn read_body(&self, count: u32) -> Result<Option<Bytes>, NatsError> {
+        let body = self.jetstream.read_request_body(self.active.id, count);
+        Ok(body.await?.map(|body| {
+            self.active.state.lock().body_sequences = body.sequences;
+            body.bytes
+        }))
+    }
+
+    /// Returns the next step if a chunk of the body is missing: it has expired, or it is not
+    /// replicated yet.
+    fn plan_without_body(&self) -> ClaimPlan {
+        if self.may_have_expired() {
+            return ClaimPlan::Lose("the request's body has expired");
+        }
+        tracing::warn!(id = %self.active.id, "failed to find a request's body, requeued the job");
+        ClaimPlan::Later(self.jetstream.options.lease)
     }
 
     /// Derives the next step from the job's record. `is_redelivery` says that the delivery may be
