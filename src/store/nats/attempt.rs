@@ -145,8 +145,10 @@ impl ClaimAttempt<'_> {
         }))
     }
 
-    /// Returns the next step if a chunk of the body is missing: it has expired, or it is not
-    /// replicated yet.
+    /// Returns the next step if a chunk of the body is missing.
+    ///
+    /// An expired chunk never comes back. Any other reason is unexpected, so a later attempt may
+    /// succeed.
     fn plan_without_body(&self) -> ClaimPlan {
         if self.may_have_expired() {
             return ClaimPlan::Lose("the request's body has expired");

@@ -1,12 +1,4 @@
 //! Makes reads current right after a leader election.
-//!
-//! The leader of a stream answers reads. A leader elected a moment ago may not have applied every
-//! write that its predecessor acknowledged, so its "no message found" can be wrong. A delete goes
-//! through the replicas' log, even of a message that does not exist. Once a server has answered a
-//! delete, it has applied every write acknowledged before.
-//!
-//! The previous leader may not know of the election yet and may answer the read that follows. So
-//! [`Barrier`] repeats the delete and the read after [`ELECTION_NOTICE`].
 
 use std::{ops::Range, time::Duration};
 
@@ -23,7 +15,7 @@ use super::{error::NatsError, messages};
 /// The maximum number of callers that wait for the next barrier; further calls fail.
 const MAX_WAITING: usize = 1_024;
 
-/// The time for which a replaced leader may go on answering reads.
+/// How long a replaced leader may keep answering reads.
 ///
 /// A new leader announces itself at once and then every second.
 const ELECTION_NOTICE: Duration = Duration::from_secs(1);
@@ -33,9 +25,17 @@ const NO_SEQUENCE: u64 = 0;
 
 type BarrierReply = oneshot::Sender<Result<(), NatsError>>;
 
-/// Runs barriers over some streams, one at a time for all callers.
+/// Makes reads of some streams current.
 ///
-/// Callers share a barrier, so clients that guess ids cause one delete at a time per stream.
+/// The leader of a stream answers reads. A leader elected a moment ago may not have applied every
+/// write that its predecessor acknowledged, so its "no message found" can be wrong. A delete goes
+/// through the replicas' log, even of a message that does not exist. Once a server has answered a
+/// delete, it has applied every write acknowledged before.
+///
+/// The previous leader may not know of the election yet, and may answer the read that follows. So
+/// delete and read are repeated after [`ELECTION_NOTICE`].
+///
+/// Concurrent callers share each delete, so clients that guess ids cause one at a time per stream.
 #[derive(Debug)]
 pub(super) struct Barrier {
     streams: Vec<Stream<()>>,

@@ -1,7 +1,4 @@
 //! Large bodies, split into messages.
-//!
-//! The object store of async-nats would leave a marker for each removed object, and would create a
-//! consumer for each read.
 
 use std::time::Duration;
 
@@ -37,6 +34,9 @@ pub(super) fn count(body: &Bytes, size: usize) -> u32 {
 }
 
 /// Writes a body in chunks of `size` bytes. Returns their number.
+///
+/// The object store of async-nats is no alternative: it leaves a marker for each removed object, and
+/// creates a consumer for each read.
 pub(super) async fn write(
     context: &Context,
     subject: impl Fn(u32) -> String,

@@ -58,7 +58,7 @@ pub struct NatsTicket {
     /// `None` once it is claimed.
     message: Option<Message>,
     delivered_at: Instant,
-    /// The time for which the queue delivers the message to no other process.
+    /// The ack deadline: until then, the queue delivers the message to no other process.
     lease: Duration,
 }
 
