@@ -54,8 +54,8 @@ pub(super) struct ClaimState {
     /// The highest sequence at which a write about the job was seen: by another process, or by this
     /// claim besides the run record.
     seen_sequence: u64,
-    /// The start of the last successful write of the record. The claim held then, and whatever other
-    /// processes do with the job later stays on record for the retention.
+    /// The start of the last successful write of the record. The claim held then, and what other
+    /// processes do with the job afterwards stays on record for the retention.
     written_at: Instant,
     pub(super) report: PendingReport,
     /// The sequences of the request body's chunks, if this process has read them.

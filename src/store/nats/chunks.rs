@@ -35,8 +35,8 @@ pub(super) fn count(body: &Bytes, size: usize) -> u32 {
 
 /// Writes a body in chunks of `size` bytes. Returns their number.
 ///
-/// The object store of async-nats is no alternative: it leaves a marker for each removed object, and
-/// creates a consumer for each read.
+/// The object store of async-nats is no alternative. It leaves a marker for each removed object,
+/// and creates a consumer for each read.
 pub(super) async fn write(
     context: &Context,
     subject: impl Fn(u32) -> String,
