@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_accepted::{
     Jobs, RequestBody,
-    store::{NatsOptions, NatsStore},
+    store::nats::{NatsOptions, NatsStore},
 };
 
 use crate::server::{Servers, program};

@@ -174,7 +174,13 @@ pub mod mounting {}
 
 #[cfg(feature = "nats")]
 #[doc = include_str!("guide/nats.md")]
-pub mod nats {}
+pub mod nats {
+    #[doc = include_str!("guide/nats_operations.md")]
+    pub mod operations {}
+
+    #[doc = include_str!("guide/nats_internals.md")]
+    pub mod internals {}
+}
 
 #[doc = include_str!("guide/estimate.md")]
 #[doc = include_str!("../docs/estimate.svg")]

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, time::sleep};
 use tower::BoxError;
 use tower_accepted::{
     Jobs,
-    store::{NatsError, NatsOptions, NatsStore},
+    store::nats::{NatsError, NatsOptions, NatsStore},
 };
 
 /// The lease of a job. Once it expires, another worker runs the job.

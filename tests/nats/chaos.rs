@@ -31,7 +31,7 @@ use tokio::{
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_accepted::{
     Jobs, RequestBody,
-    store::{NatsOptions, NatsStore},
+    store::nats::{NatsOptions, NatsStore},
 };
 
 use crate::{
@@ -276,11 +276,14 @@ impl Site {
     fn losses(&self) -> String {
         let log = fs::read_to_string(self.folder.path().join("workers.log")).expect("lines");
         let mut losses = BTreeMap::<&str, usize>::new();
-        for line in log.lines().filter(|line| line.contains("a job is lost")) {
-            let (_, why) = line.split_once("why=").unwrap_or_default();
+        for line in log
+            .lines()
+            .filter(|line| line.contains("ended a job as lost"))
+        {
+            let (_, why) = line.split_once("reason=").unwrap_or_default();
             *losses.entry(why).or_default() += 1;
         }
-        let without_body = "a request's body is not there";
+        let without_body = "failed to find a request's body";
         let without_body = log.lines().filter(|line| line.contains(without_body));
         let without_body = without_body.count();
         format!("lost, as the workers say: {losses:?}; bodies not found: {without_body}")

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tower_accepted::{
     Filter, JobId, Jobs, Owner, RequestBody, Status,
-    store::{Lookup, NatsError, NatsOptions, NatsStore, NewJob, Queue, Storage, Store},
+    store::{
+        Lookup, NewJob, Queue, Store,
+        nats::{NatsError, NatsOptions, NatsStore, Storage},
+    },
 };
 
 use crate::{
@@ -227,26 +230,35 @@ async fn many_processes_connect_at_a_time_and_one_that_asks_for_something_else_i
     let unfit = async |options: NatsOptions| {
         let client = servers.client().await;
         match NatsStore::connect(client, options).await {
-            Err(error @ NatsError::Unfit { .. }) => error.to_string(),
+            Err(error @ NatsError::ConfigMismatch { .. }) => error.to_string(),
             other => panic!("it fits: {other:?}"),
         }
     };
     let told = unfit(options().retain(Duration::from_secs(7))).await;
     assert!(
-        told.starts_with("KV_accepted_jobs is there with max age 60s, and 7s"),
+        told.starts_with("KV_accepted_jobs has max age 60s, but the options ask for 7s"),
         "{told}"
     );
     let told = unfit(options().storage(Storage::Memory)).await;
-    assert!(told.contains("storage File, and Memory"), "{told}");
+    assert!(
+        told.contains("storage File, but the options ask for Memory"),
+        "{told}"
+    );
     let told = unfit(options().lease(Duration::from_secs(9))).await;
-    assert!(told.contains("ack wait 1s, and 9s"), "{told}");
+    assert!(
+        told.contains("ack wait 1s, but the options ask for 9s"),
+        "{told}"
+    );
     let jetstream = jetstream::new(servers.client().await);
     let queue = jetstream.get_stream("accepted_queue").await.unwrap();
     let mut limited = queue.cached_info().config.clone();
     limited.max_bytes = 1 << 20;
     jetstream.update_stream(limited).await.unwrap();
     let told = unfit(options()).await;
-    assert!(told.contains("byte limit 1048576, and 0"), "{told}");
+    assert!(
+        told.contains("byte limit 1048576, but the options ask for 0"),
+        "{told}"
+    );
     let elsewhere = options().prefix("other").storage(Storage::Memory);
     NatsStore::connect(servers.client().await, elsewhere)
         .await

@@ -8,7 +8,7 @@ use tokio::{sync::Notify, time::sleep};
 use tower::Layer;
 use tower_accepted::{
     Jobs, RequestBody, When,
-    store::{NatsOptions, Rerun},
+    store::nats::{NatsOptions, Rerun},
 };
 
 use crate::{

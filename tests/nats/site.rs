@@ -11,7 +11,7 @@ use tokio::{runtime::Runtime, sync::Notify, task::JoinHandle};
 use tower::{BoxError, Layer, Service, service_fn, util::BoxCloneSyncService};
 use tower_accepted::{
     Accepted, Builder, Jobs, RequestBody, When,
-    store::{NatsOptions, NatsStore},
+    store::nats::{NatsOptions, NatsStore},
 };
 
 use crate::{

@@ -5,7 +5,7 @@ use std::{sync::Mutex, time::Duration};
 use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
-use tower_accepted::{Builder, Jobs, When, store::NatsStore};
+use tower_accepted::{Builder, Jobs, When, store::nats::NatsStore};
 
 use crate::{
     server::Servers,

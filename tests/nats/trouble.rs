@@ -11,7 +11,10 @@ use tokio::{sync::Notify, time::sleep};
 use tower::Layer;
 use tower_accepted::{
     JobId, Jobs, RequestBody, When,
-    store::{NatsOptions, NatsStore, Queue},
+    store::{
+        Queue,
+        nats::{NatsOptions, NatsStore},
+    },
 };
 
 use crate::{

@@ -1,4 +1,4 @@
-//! Whether a request that was handed out is to be run, and who does.
+//! Decides what to do with a request that the queue has delivered, and claims it.
 
 use std::time::Duration;
 
@@ -6,276 +6,303 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    NatsError,
-    claim::Held,
-    clock::{now, whole_millis},
-    record::Record,
-    shared::{Found, Shared},
+    active::ActiveClaim,
+    clock::{as_millis, unix_now},
+    error::NatsError,
+    jetstream::{JetStream, StoredRecord},
+    record::JobRecord,
 };
-use crate::job::{ErrorCode, Event};
+use crate::{ErrorCode, Event};
 
-/// How often a job that changes while it is looked at is looked at again.
-const ROUNDS: usize = 4;
+/// The maximum number of rounds if other processes change the job at the same time.
+const MAX_ROUNDS: usize = 4;
 
-/// The longest pause before a request is begun again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// The maximum delay before a request runs again.
+const MAX_DELAY: Duration = Duration::from_secs(600);
 
-/// By how much the clocks of processes and servers may differ.
-const CLOCKS: Duration = Duration::from_secs(1);
+/// The tolerated difference between the clocks of processes and servers.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// What is to be done with a request that was handed out.
-pub(super) enum Verdict {
-    /// It is claimed; with the request's body.
+/// The extra time after the lease of an accepting process before another one steps in.
+const LEASE_MARGIN_MILLIS: u64 = 500;
+
+/// The outcome of a [`ClaimAttempt`].
+pub(super) enum ClaimDecision {
+    /// The request is claimed; contains its body.
     Run(Bytes),
-    /// Its job has ended.
-    Done(Box<Record>),
-    /// There is another message of the same request, and somebody has that.
-    Double,
-    /// It is not for now, and for so long.
+    /// The job has ended.
+    Ended(Box<JobRecord>),
+    /// The queue has another message of the request, and another claim holds that one.
+    Duplicate,
+    /// The queue should deliver the request again after this delay.
     Later(Duration),
 }
 
-/// What is to be done, as far as what is known of the job tells.
-enum Plan {
-    /// Nothing: its job has ended.
-    Done,
-    /// Nothing: there is another message of it.
-    Double,
-    /// Nothing, for so long.
+/// The next step, as derived from the job's record.
+enum ClaimPlan {
+    /// The job has ended.
+    Ended,
+    /// Another claim holds another message of the request.
+    Duplicate,
+    /// Do nothing before this delay has passed.
     Later(Duration),
-    /// It is to be claimed.
-    Begin,
-    /// It is not to be run (any more), for this reason.
+    /// Claim the request.
+    Claim,
+    /// End the job as lost, for this reason.
     Lose(&'static str),
-    /// It is to be claimed after this pause.
-    Pause(Duration),
+    /// Release the dead holder's claim; the request may run again after this delay.
+    Release(Duration),
 }
 
-/// A request that was handed out, and what is known about that.
+/// The attempt to claim a request that the queue has delivered.
 ///
-/// Whatever decides who runs it is written where nothing was, in one step of the servers' (see [`Shared::put`]):
-/// the first claim as the record of the job's run, each later one as a record of its own, named by its number. Who
-/// has written that has the job; the record of its run, where everybody reads, follows.
-pub(super) struct Attempt<'a> {
-    pub(super) shared: &'a Shared,
-    /// The claim that may come of it.
-    pub(super) held: &'a Held,
-    /// The job as it was made of the request.
-    pub(super) queued: &'a Record,
-    /// Where in the queue it is.
-    pub(super) place: u64,
-    /// Whether the process that took the request has begun it.
+/// Every decision on which process runs a job creates a subject, which the servers do atomically
+/// (see [`JetStream::put_record`]). The first claim creates the job's run record. Each later claim
+/// creates a record of its own, with its number in the subject; the run record follows.
+pub(super) struct ClaimAttempt<'a> {
+    pub(super) jetstream: &'a JetStream,
+    /// The claim that this attempt may write.
+    pub(super) active: &'a ActiveClaim,
+    /// The record that the queued request implies.
+    pub(super) queued: &'a JobRecord,
+    /// The sequence of the message in the queue.
+    pub(super) queue_sequence: u64,
+    /// Set if the accepting process has begun to run the request.
     pub(super) begun_here: bool,
-    /// How often it was handed out, this time included.
-    pub(super) delivered: i64,
-    /// When it was this time.
-    pub(super) handed_out: Instant,
+    /// The number of deliveries of the message, including this one.
+    pub(super) deliveries: i64,
+    /// The time of this delivery.
+    pub(super) delivered_at: Instant,
 }
 
-impl Attempt<'_> {
-    /// Finds out what is to be done with it. Where that fails nothing was written, as a rule; or a claim was that is as
-    /// one of the dead.
-    pub(super) async fn decide(&self, with_it: Bytes) -> Result<Verdict, NatsError> {
-        let (shared, id, parts) = (self.shared, self.held.id, self.queued.parts);
-        let mut body = parts.is_none().then_some(with_it);
-        // What nobody has begun has no record as a rule: that is tried without a look, unless a large body would be
-        // read for it.
-        let mut known = match self.is_first() && body.is_some() {
-            true => None,
-            false => shared.known(id).await?,
+impl ClaimAttempt<'_> {
+    /// Decides about the request, and writes the claim if it should run. `inline_body` is the body
+    /// within the message.
+    ///
+    /// After an error usually nothing was written. A claim that was written nevertheless looks like
+    /// that of a dead process.
+    pub(super) async fn decide(&self, inline_body: Bytes) -> Result<ClaimDecision, NatsError> {
+        let (jetstream, id) = (self.jetstream, self.active.id);
+        let body_chunks = self.queued.details.body_chunks;
+        let mut body = body_chunks.is_none().then_some(inline_body);
+        // A request delivered for the first time usually has no record. Try to claim it without a
+        // look, unless that would read a large body in vain.
+        let mut known = if self.is_first() && body.is_some() {
+            None
+        } else {
+            jetstream.record_with_claims(id).await?
         };
-        let mut is_up_to_date = false;
-        // Whether somebody was faster, who need not be gone.
-        let mut is_beaten = false;
-        // The claim that there was when it had just been handed out.
-        let mut left = None;
-        for _ in 0..ROUNDS {
-            // Whether it was handed out again since whoever has it is gone, as far as this process can tell: what was
-            // handed out long ago may have been handed to others since, who have a claim of their own then.
+        let mut is_current = false;
+        // Another process was faster in an earlier round, and may be alive.
+        let mut lost_race = false;
+        // The claim that existed right after the delivery.
+        let mut previous_claim = None;
+        for _ in 0..MAX_ROUNDS {
+            // The holder counts as dead only if its claim is older than this delivery. Long after
+            // the delivery, others may have got the request, and then have claims of their own.
             let claim = known.as_ref().and_then(|known| known.record.holder);
             let claim = claim.map(|holder| holder.claim);
-            if self.handed_out.elapsed() < shared.options.lease / 2 {
-                left = claim;
+            if self.delivered_at.elapsed() < jetstream.options.lease / 2 {
+                previous_claim = claim;
             }
-            let is_left = self.delivered > 1 && claim == left && !is_beaten;
+            let is_redelivery = self.deliveries > 1 && claim == previous_claim && !lost_race;
             let mut plan = match &known {
-                Some(known) => self.plan(known, is_left),
+                Some(known) => self.plan(known, is_redelivery),
                 None if self.may_be_forgotten().await? => {
-                    Plan::Lose("it may have been run and forgotten")
+                    ClaimPlan::Lose("the record of an earlier run may have expired")
                 }
-                None => Plan::Begin,
+                None => ClaimPlan::Claim,
             };
-            if let (Plan::Begin, None, Some(count)) = (&plan, &body, parts) {
-                let read = shared.request_body(id, count).await?;
-                body = read.map(|whole| {
-                    self.held.state.lock().body = whole.places;
-                    whole.bytes
-                });
-                plan = match body {
-                    Some(_) => plan,
-                    None if self.may_have_expired() => Plan::Lose("the request's body has expired"),
-                    None => {
-                        tracing::warn!(%id, "a request's body is not there");
-                        Plan::Later(shared.options.lease)
-                    }
-                };
+            if let (ClaimPlan::Claim, None, Some(count)) = (&plan, &body, body_chunks) {
+                body = self.read_body(count).await?;
+                if body.is_none() {
+                    plan = self.plan_without_body();
+                }
             }
-            // An end holds, whatever it was decided on; and who has just become the leader may not know yet that the
-            // job was handed back.
-            if matches!(plan, Plan::Lose(_)) && !is_up_to_date {
-                shared.barrier.pass().await?;
-                is_up_to_date = true;
+            // An end is final, so it must rest on current data: a new leader may not have applied
+            // a requeue yet.
+            if matches!(plan, ClaimPlan::Lose(_)) && !is_current {
+                jetstream.job_barrier.pass().await?;
+                is_current = true;
             } else {
                 let body = body.clone().unwrap_or_default();
-                if let Some(verdict) = self.carry_out(plan, known, body).await? {
-                    return Ok(verdict);
+                if let Some(decision) = self.execute(plan, known, body).await? {
+                    return Ok(decision);
                 }
-                is_beaten = true;
+                lost_race = true;
             }
-            known = shared.known(id).await?;
+            known = jetstream.record_with_claims(id).await?;
         }
-        Ok(Verdict::Later(Duration::ZERO))
+        Ok(ClaimDecision::Later(Duration::ZERO))
     }
 
-    /// What is to be done with a job of which this is known; and whether whoever had it is gone.
-    fn plan(&self, known: &Found, is_left: bool) -> Plan {
-        let (record, options) = (&known.record, &self.shared.options);
+    /// Reads a body from its chunks. Returns `None` if a chunk is missing.
+    async fn read_body(&self, count: u32) -> Result<Option<Bytes>, NatsError> {
+        let body = self.jetstream.read_request_body(self.active.id, count);
+        Ok(body.await?.map(|body| {
+            self.active.state.lock().body_sequences = body.sequences;
+            body.bytes
+        }))
+    }
+
+    /// Returns the next step if a chunk of the body is missing.
+    ///
+    /// An expired chunk never comes back. Any other reason is unexpected, so a later attempt may
+    /// succeed.
+    fn plan_without_body(&self) -> ClaimPlan {
+        if self.may_have_expired() {
+            return ClaimPlan::Lose("the request's body has expired");
+        }
+        tracing::warn!(id = %self.active.id, "failed to find a request's body, requeued the job");
+        ClaimPlan::Later(self.jetstream.options.lease)
+    }
+
+    /// Derives the next step from the job's record. `is_redelivery` says that the delivery may be
+    /// due to an expired ack deadline of the present holder.
+    fn plan(&self, known: &StoredRecord, is_redelivery: bool) -> ClaimPlan {
+        let (record, options) = (&known.record, &self.jetstream.options);
         if record.is_ended() {
-            return Plan::Done;
+            return ClaimPlan::Ended;
         }
         let Some(holder) = record.holder else {
-            return match record.pause() {
-                Duration::ZERO => Plan::Begin,
-                pause => Plan::Later(pause),
+            return match record.delay() {
+                Duration::ZERO => ClaimPlan::Claim,
+                delay => ClaimPlan::Later(delay),
             };
         };
-        if holder.message.is_some_and(|place| place != self.place) {
-            return Plan::Double;
+        let sequence = holder.queue_sequence;
+        if sequence.is_some_and(|sequence| sequence != self.queue_sequence) {
+            return ClaimPlan::Duplicate;
         }
-        match holder.until {
-            // Its process runs it, and says until when that is to be believed.
-            Some(until) if until > now() => {
-                let left = until.saturating_sub(now()).saturating_add(500);
-                let left = Duration::from_millis(left).min(LONGEST_PAUSE);
-                return Plan::Later(left);
+        match holder.lease_until {
+            // The accepting process runs it, and its lease is valid.
+            Some(until) if until > unix_now() => {
+                let millis = until.saturating_sub(unix_now());
+                let delay = Duration::from_millis(millis.saturating_add(LEASE_MARGIN_MILLIS));
+                return ClaimPlan::Later(delay.min(MAX_DELAY));
             }
             Some(_) => {}
-            // It was handed out for another reason: the servers have lost count, or somebody has given it back who was
-            // thought dead. Who has written a moment ago lives. If whoever has it is gone, its lease will tell.
+            // The holder may live although the queue delivered the request: the servers may have
+            // lost its ack state, or a process that was thought dead may have requeued it. A holder
+            // that wrote the record recently is alive. If not, its lease will expire.
             None => {
-                let age = now().abs_diff(holder.since);
-                if !is_left || age < whole_millis(options.lease) / 2 {
-                    return Plan::Later(options.lease);
+                let age = unix_now().abs_diff(holder.written_at);
+                if !is_redelivery || age < as_millis(options.lease) / 2 {
+                    return ClaimPlan::Later(options.lease);
                 }
             }
         }
-        // Whoever had it is gone.
+        // The holder is dead.
         match record.deaths() {
-            deaths if !self.held.may_rerun || deaths >= options.attempts => {
-                Plan::Lose("the process that ran it is gone")
+            deaths if !self.active.may_rerun || deaths >= options.attempts => {
+                ClaimPlan::Lose("the process that ran it died")
             }
-            0 | 1 => Plan::Begin,
+            0 | 1 => ClaimPlan::Claim,
             deaths => {
                 let doublings = (deaths - 2).min(16);
-                let pause = options.lease.saturating_mul(2_u32.pow(doublings));
-                Plan::Pause(pause.min(LONGEST_PAUSE))
+                let delay = options.lease.saturating_mul(2_u32.pow(doublings));
+                ClaimPlan::Release(delay.min(MAX_DELAY))
             }
         }
     }
 
-    /// Does what is planned for a job of which this is known. `None`: somebody was faster.
-    async fn carry_out(
+    /// Executes a plan. Returns `None` if another process has changed the job first.
+    async fn execute(
         &self,
-        plan: Plan,
-        known: Option<Found>,
+        plan: ClaimPlan,
+        known: Option<StoredRecord>,
         body: Bytes,
-    ) -> Result<Option<Verdict>, NatsError> {
-        let (id, names) = (self.held.id, &self.shared.names);
-        // Where the record of its run is; 0 where there is none.
+    ) -> Result<Option<ClaimDecision>, NatsError> {
+        let (id, names) = (self.active.id, &self.jetstream.names);
+        // `run` is the sequence of the run record, 0 if there is none.
         let (mut record, run) = match known {
             Some(known) => (known.record, known.sequence),
             None => (self.queued.clone(), 0),
         };
-        // What decides is written where nothing was: in place of the run, or else beside it.
-        let place = |beside: String| match run {
-            0 => names.run(id),
-            _ => beside,
+        // The subject to create: the run record, or a separate one if that exists.
+        let subject = |separate: String| {
+            if run == 0 { names.run(id) } else { separate }
         };
         Ok(match plan {
-            Plan::Done => Some(Verdict::Done(Box::new(record))),
-            Plan::Double => Some(Verdict::Double),
-            Plan::Later(pause) => Some(Verdict::Later(pause)),
-            Plan::Begin => {
-                record.claim(self.held.claim, self.place);
-                let place = place(names.claim(id, record.attempts));
-                let written = self.put(&place, &mut record, 0).await?;
+            ClaimPlan::Ended => Some(ClaimDecision::Ended(Box::new(record))),
+            ClaimPlan::Duplicate => Some(ClaimDecision::Duplicate),
+            ClaimPlan::Later(delay) => Some(ClaimDecision::Later(delay)),
+            ClaimPlan::Claim => {
+                record.claim(self.active.claim, self.queue_sequence);
+                let subject = subject(names.claim(id, record.attempts));
+                let written = self.put(&subject, &mut record, 0).await?;
                 written.map(|sequence| {
                     let run = if run == 0 { sequence } else { run };
-                    self.held.took(record, sequence, run);
-                    Verdict::Run(body)
+                    self.active.set_claimed(record, sequence, run);
+                    ClaimDecision::Run(body)
                 })
             }
-            Plan::Lose(why) => {
+            ClaimPlan::Lose(reason) => {
                 let attempts = record.attempts;
-                record.end(Event::Broke(ErrorCode::Lost), self.shared.options.retain);
-                let written = self.put(&place(names.end(id)), &mut record, 0).await?;
+                let retain = self.jetstream.options.retain;
+                record.end(Event::Broke(ErrorCode::Lost), retain);
+                let subject = subject(names.end(id));
+                let written = self.put(&subject, &mut record, 0).await?;
                 written.map(|_| {
-                    tracing::warn!(%id, attempts, why, "a job is lost");
-                    Verdict::Done(Box::new(record))
+                    tracing::warn!(%id, attempts, reason, "ended a job as lost");
+                    ClaimDecision::Ended(Box::new(record))
                 })
             }
-            Plan::Pause(pause) => {
-                record.let_go(pause);
+            ClaimPlan::Release(delay) => {
+                record.release(delay);
                 let written = self.put(&names.run(id), &mut record, run).await?;
-                written.map(|_| Verdict::Later(pause))
+                written.map(|_| ClaimDecision::Later(delay))
             }
         })
     }
 
-    /// Whether nobody can have begun it before.
+    /// Returns whether no process can have run the request before.
     fn is_first(&self) -> bool {
-        self.delivered <= 1 && !self.begun_here
+        self.deliveries <= 1 && !self.begun_here
     }
 
-    /// Whether it may have been begun so long ago, before all processes were gone for as long as records are
-    /// kept, that the record of it has expired. What must not be begun twice is then not begun.
+    /// Returns whether an earlier run's record may have expired, which happens only while all
+    /// processes are down. A request that must not repeat then ends as lost.
     async fn may_be_forgotten(&self) -> Result<bool, NatsError> {
-        if self.is_first() || self.held.may_rerun {
+        if self.is_first() || self.active.may_rerun {
             return Ok(false);
         }
-        let since = self.shared.claims_known_since().await?;
-        Ok(self.queued.created_at < since)
+        let since = self.jetstream.claims_known_since().await?;
+        Ok(self.queued.details.created_at < since)
     }
 
-    /// Whether the request's body, where it is in parts, is older than those are kept.
+    /// Returns whether the chunks of the request's body are old enough to have expired.
     fn may_have_expired(&self) -> bool {
-        let kept = self.shared.options.max_queued_for.saturating_sub(CLOCKS);
-        let age = now().saturating_sub(self.queued.created_at);
-        age >= whole_millis(kept)
+        let max_age = self.jetstream.options.max_queued_for;
+        let max_age = max_age.saturating_sub(MAX_CLOCK_SKEW);
+        let age = unix_now().saturating_sub(self.queued.details.created_at);
+        age >= as_millis(max_age)
     }
 
-    /// Writes it, and finds out whether that was done: a claim that nobody knows of looks like one of the dead. But
-    /// for no longer than is certain that what others have made of the job meanwhile is still known. Whoever leaves in
-    /// the meantime drops this.
+    /// Writes a record with retries: a claim that no process knows of would look like that of a
+    /// dead process.
+    ///
+    /// The retries end while everything that other processes may have done meanwhile is still on
+    /// record. A worker that shuts down drops this future.
     async fn put(
         &self,
         subject: &str,
-        record: &mut Record,
+        record: &mut JobRecord,
         expected: u64,
     ) -> Result<Option<u64>, NatsError> {
-        let (claim, patience) = (Some(self.held.claim), self.left()?);
-        let put = self
-            .shared
-            .put(subject, record, b"", expected, claim, patience);
-        let put = put.await?;
-        self.left()?;
-        Ok(put)
+        let (claim, patience) = (Some(self.active.claim), self.remaining()?);
+        let written = self
+            .jetstream
+            .put_record(subject, record, b"", expected, claim, patience)
+            .await?;
+        self.remaining()?;
+        Ok(written)
     }
 
-    /// For how long what is written counts.
-    fn left(&self) -> Result<Duration, NatsError> {
-        let whole = self.shared.options.retain / 2;
-        let left = whole.checked_sub(self.handed_out.elapsed());
-        left.ok_or_else(|| NatsError::unavailable("it took too long to claim a request"))
+    /// Returns the time until a write of this attempt comes too late.
+    fn remaining(&self) -> Result<Duration, NatsError> {
+        let limit = self.jetstream.options.retain / 2;
+        let remaining = limit.checked_sub(self.delivered_at.elapsed());
+        remaining.ok_or_else(|| NatsError::unavailable("claiming a request took too long"))
     }
 }

@@ -1,12 +1,4 @@
-//! Reads that are up to date whichever server has just become the leader.
-//!
-//! Who has just become the leader of a stream answers reads, and may not have applied yet all that its
-//! predecessor has acknowledged. Where something is found that does no harm as a rule; but "there is none" may be
-//! wrong. A removal goes through the replicas' log, also of a message that is not there: when it has
-//! been answered, all that was acknowledged before it was asked for has been applied.
-//!
-//! That holds for who has answered it. Who was the leader before may not have heard of that yet, and answer
-//! the read that follows: so a [`Barrier`] reads once more, later.
+//! Makes reads current right after a leader election.
 
 use std::{ops::Range, time::Duration};
 
@@ -18,113 +10,125 @@ use tokio::{
     time::sleep,
 };
 
-use super::{NatsError, log};
+use super::{error::NatsError, messages};
 
-/// How many may wait for the same barrier before more are told to come back.
-const WAITING: usize = 1_024;
+/// The maximum number of callers that wait for the next barrier; further calls fail.
+const MAX_WAITING: usize = 1_024;
 
-/// How long a leader that has been replaced may go on answering reads: until it hears of the other, which tells
-/// of itself at once and then each second.
-const NEWS_OF_A_LEADER: Duration = Duration::from_secs(1);
+/// How long a replaced leader may keep answering reads.
+///
+/// A new leader announces itself at once and then every second.
+const ELECTION_NOTICE: Duration = Duration::from_secs(1);
 
-/// No message has it.
+/// No message has this sequence.
 const NO_SEQUENCE: u64 = 0;
 
-type Answer = oneshot::Sender<Result<(), NatsError>>;
+type BarrierReply = oneshot::Sender<Result<(), NatsError>>;
 
-/// Raises barriers in some streams, one at a time for all who ask meanwhile: however many ids are guessed,
-/// the servers have one removal at a time of it.
+/// Makes reads of some streams current.
+///
+/// The leader of a stream answers reads. A leader elected a moment ago may not have applied every
+/// write that its predecessor acknowledged, so its "no message found" can be wrong. A delete goes
+/// through the replicas' log, even of a message that does not exist. Once a server has answered a
+/// delete, it has applied every write acknowledged before.
+///
+/// The previous leader may not know of the election yet, and may answer the read that follows. So
+/// delete and read are repeated after [`ELECTION_NOTICE`].
+///
+/// Concurrent callers share each delete, so clients that guess ids cause one at a time per stream.
 #[derive(Debug)]
 pub(super) struct Barrier {
     streams: Vec<Stream<()>>,
-    /// How many servers are to have each stream.
+    /// The configured number of replicas.
     replicas: usize,
-    asking: mpsc::Sender<Answer>,
-    raising: JoinHandle<()>,
+    requests: mpsc::Sender<BarrierReply>,
+    task: JoinHandle<()>,
 }
 
 impl Barrier {
     pub(super) fn new(streams: &[&Stream<()>], replicas: usize) -> Self {
         let streams: Vec<_> = streams.iter().copied().cloned().collect();
-        let (asking, asked) = mpsc::channel(WAITING);
+        let (requests, receiver) = mpsc::channel(MAX_WAITING);
         Self {
             replicas,
-            asking,
-            raising: tokio::spawn(raise_for_all(asked, streams.clone())),
+            requests,
+            task: tokio::spawn(run_barriers(receiver, streams.clone())),
             streams,
         }
     }
 
-    /// Reads what may not be there, until it is or until it is certain that it is not.
+    /// Calls `read` until it finds something. Returns `None` only if that is certain.
+    ///
+    /// # Errors
+    ///
+    /// [`NatsError::Unavailable`] if nothing is found while a replica is missing or behind.
     pub(super) async fn read<T, Fut>(&self, read: impl Fn() -> Fut) -> Result<Option<T>, NatsError>
     where
         Fut: Future<Output = Result<Option<T>, NatsError>>,
     {
-        if let Some(there) = self.find(read).await? {
-            return Ok(Some(there));
+        if let Some(found) = self.read_from_majority(read).await? {
+            return Ok(Some(found));
         }
-        match self.are_whole().await? {
-            true => Ok(None),
-            false => Err(NatsError::unavailable("not all replicas are there to ask")),
+        if self.is_complete().await? {
+            Ok(None)
+        } else {
+            Err(NatsError::unavailable("a replica is missing or behind"))
         }
     }
 
-    /// The same as far as the replicas tell that are there: a majority.
-    pub(super) async fn find<T, Fut>(&self, read: impl Fn() -> Fut) -> Result<Option<T>, NatsError>
+    /// Calls `read` until it finds something, and trusts a majority of the replicas for `None`.
+    pub(super) async fn read_from_majority<T, Fut>(
+        &self,
+        read: impl Fn() -> Fut,
+    ) -> Result<Option<T>, NatsError>
     where
         Fut: Future<Output = Result<Option<T>, NatsError>>,
     {
-        if let Some(there) = read().await? {
-            return Ok(Some(there));
+        if let Some(found) = read().await? {
+            return Ok(Some(found));
         }
         for round in self.rounds() {
-            self.round(round).await?;
-            if let Some(there) = read().await? {
-                return Ok(Some(there));
+            self.run_round(round).await?;
+            if let Some(found) = read().await? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    /// Returns when a read that comes is up to date with what was acknowledged before, also where something older is
-    /// there.
+    /// Waits until reads return every write that was acknowledged before this call.
     pub(super) async fn pass(&self) -> Result<(), NatsError> {
         for round in self.rounds() {
-            self.round(round).await?;
+            self.run_round(round).await?;
         }
         Ok(())
     }
 
-    /// How often it takes one: once more for a leader that has been replaced, where there may be another.
+    /// One round, and a second one if there are other replicas that may have been the leader.
     fn rounds(&self) -> Range<usize> {
         0..self.replicas.min(2)
     }
 
-    async fn round(&self, round: usize) -> Result<(), NatsError> {
+    async fn run_round(&self, round: usize) -> Result<(), NatsError> {
         if round > 0 {
-            sleep(NEWS_OF_A_LEADER).await;
+            sleep(ELECTION_NOTICE).await;
         }
-        self.raise().await
+        let (reply, receiver) = oneshot::channel();
+        let sent = self.requests.try_send(reply);
+        sent.map_err(|_| NatsError::unavailable("too many reads wait for the replicas"))?;
+        let done = receiver.await;
+        done.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
     }
 
-    /// Returns when what was acknowledged before is seen by every read that the same leader answers.
-    async fn raise(&self) -> Result<(), NatsError> {
-        let (answer, answered) = oneshot::channel();
-        let asked = self.asking.try_send(answer);
-        asked.map_err(|_| NatsError::unavailable("too much that is not there"))?;
-        let raised = answered.await;
-        raised.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
-    }
-
-    /// Whether every replica is there, and up to date.
-    async fn are_whole(&self) -> Result<bool, NatsError> {
+    /// Returns whether every replica is online and current.
+    async fn is_complete(&self) -> Result<bool, NatsError> {
         for stream in &self.streams {
             let info = stream.get_info().await.map_err(NatsError::unavailable)?;
-            // Those besides its leader.
+            // All replicas except the leader.
             let followers = info.cluster.map(|cluster| cluster.replicas);
             let followers = followers.unwrap_or_default();
-            let is_whole = followers.len() + 1 >= self.replicas;
-            if !is_whole || !followers.iter().all(|peer| peer.current && !peer.offline) {
+            let has_all = followers.len() + 1 >= self.replicas;
+            if !has_all || !followers.iter().all(|peer| peer.current && !peer.offline) {
                 return Ok(false);
             }
         }
@@ -134,25 +138,25 @@ impl Barrier {
 
 impl Drop for Barrier {
     fn drop(&mut self) {
-        self.raising.abort();
+        self.task.abort();
     }
 }
 
-async fn raise_for_all(mut asked: mpsc::Receiver<Answer>, streams: Vec<Stream<()>>) {
+async fn run_barriers(mut receiver: mpsc::Receiver<BarrierReply>, streams: Vec<Stream<()>>) {
     let mut waiting = Vec::new();
-    while asked.recv_many(&mut waiting, WAITING).await > 0 {
-        let raising = streams
+    while receiver.recv_many(&mut waiting, MAX_WAITING).await > 0 {
+        let deletes = streams
             .iter()
-            .map(|stream| log::delete(stream, NO_SEQUENCE));
-        let raised = try_join_all(raising).await;
-        let why = raised.err().map(|error| error.to_string());
-        for answer in waiting.drain(..) {
-            let raised = match &why {
+            .map(|stream| messages::delete(stream, NO_SEQUENCE));
+        let done = try_join_all(deletes).await;
+        let failure = done.err().map(|error| error.to_string());
+        for reply in waiting.drain(..) {
+            let result = match &failure {
                 None => Ok(()),
-                Some(why) => Err(NatsError::unavailable(why.clone())),
+                Some(failure) => Err(NatsError::unavailable(failure.clone())),
             };
-            // Who has hung up needs no answer.
-            let _ = answer.send(raised);
+            // The caller may have been dropped.
+            let _ = reply.send(result);
         }
     }
 }

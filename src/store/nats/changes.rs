@@ -1,3 +1,5 @@
+//! The stream of a job's snapshots.
+
 use std::{
     fmt,
     pin::Pin,
@@ -13,23 +15,19 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::shared::Shared;
-use crate::{
-    job::{JobId, Snapshot},
-    store::Lookup,
-};
+use super::process::ProcessState;
+use crate::{JobId, Snapshot, store::Lookup};
 
-/// How long a store that fails is left alone.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The delay before the next look-up after a failed one.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// After how long without news a job is looked at again: whatever is lost on the way is late, and no
-/// more.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// The maximum time between two look-ups: a lost notification delays a change by this much.
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A job's changes: [`Store::changes`](crate::store::Store::changes) in JetStream.
+/// The stream that [`Store::changes`](crate::store::Store::changes) returns for a job in JetStream.
 ///
-/// The job is read anew each time that the process's one watch of the bucket tells of a change, so a
-/// slow reader skips to the newest state.
+/// The process watches the bucket once for all streams. Each notification makes this stream read
+/// the job anew, so a slow reader skips to the newest state.
 #[must_use = "streams do nothing unless polled"]
 pub struct NatsChanges {
     id: JobId,
@@ -37,17 +35,17 @@ pub struct NatsChanges {
 }
 
 impl NatsChanges {
-    pub(super) fn new(shared: &Arc<Shared>, id: JobId) -> Self {
-        let following = Following {
-            changed: Some(shared.interest.follow(id)),
-            shared: shared.clone(),
+    pub(super) fn new(process: &Arc<ProcessState>, id: JobId) -> Self {
+        let follower = JobFollower {
+            changed: Some(process.subscribers.subscribe(id)),
+            process: process.clone(),
             id,
-            seen: 0,
-            ended: false,
+            last_revision: 0,
+            is_ended: false,
         };
-        let changes = stream::unfold(following, async |mut following| {
-            let snapshot = following.next().await?;
-            Some((snapshot, following))
+        let changes = stream::unfold(follower, async |mut follower| {
+            let snapshot = follower.next().await?;
+            Some((snapshot, follower))
         });
         Self {
             id,
@@ -70,47 +68,47 @@ impl fmt::Debug for NatsChanges {
     }
 }
 
-struct Following {
-    shared: Arc<Shared>,
+struct JobFollower {
+    process: Arc<ProcessState>,
     id: JobId,
-    /// `Some` until it is dropped.
+    /// `None` only while `drop` runs.
     changed: Option<watch::Receiver<()>>,
-    seen: u64,
-    ended: bool,
+    last_revision: u64,
+    is_ended: bool,
 }
 
-impl Following {
+impl JobFollower {
     async fn next(&mut self) -> Option<Snapshot> {
         let changed = self.changed.as_mut()?;
         loop {
-            if self.ended {
+            if self.is_ended {
                 return None;
             }
-            // Before it is read: what changes from here on is told.
+            // Before the look-up, so that a change during it causes another one.
             changed.mark_unchanged();
-            match self.shared.lookup(self.id).await {
-                Ok(Lookup::Found(snapshot)) if snapshot.revision > self.seen => {
-                    self.seen = snapshot.revision;
-                    self.ended = snapshot.status.is_ended();
+            match self.process.jetstream.lookup(self.id).await {
+                Ok(Lookup::Found(snapshot)) if snapshot.revision > self.last_revision => {
+                    self.last_revision = snapshot.revision;
+                    self.is_ended = snapshot.status.is_ended();
                     return Some(*snapshot);
                 }
                 Ok(Lookup::Found(_)) => {
-                    let _ = timeout(LOOK_AGAIN, changed.changed()).await;
+                    let _ = timeout(POLL_INTERVAL, changed.changed()).await;
                 }
                 Ok(Lookup::Gone(_) | Lookup::Unknown) => return None,
                 Err(error) => {
-                    tracing::warn!(%error, id = %self.id, "a job cannot be followed");
-                    sleep(PAUSE).await;
+                    tracing::warn!(%error, id = %self.id, "failed to look up a followed job");
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
     }
 }
 
-impl Drop for Following {
+impl Drop for JobFollower {
     fn drop(&mut self) {
         if let Some(changed) = self.changed.take() {
-            self.shared.interest.leave(self.id, changed);
+            self.process.subscribers.unsubscribe(self.id, changed);
         }
     }
 }

@@ -1,23 +1,25 @@
+//! An estimate of the queue's length, for the limit on queued requests.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// About how many requests are in the queue: as many as it had when it was asked last, and what this process
-/// has put there since.
+/// Counts the requests in the queue: its length when last polled, plus what this process has added.
 ///
-/// It is not the stream that counts. What is in a work queue at a time is not the same on all of its replicas,
-/// and up to 2.11 each decides for itself whether another message is too much: from there on they differ.
+/// The stream cannot enforce the limit. A work queue does not hold the same messages on all of its
+/// replicas at a time, and up to nats-server 2.11 each replica applies a limit by itself. Replicas
+/// that decide differently never agree again.
 #[derive(Debug, Default)]
-pub(super) struct Depth {
-    /// Only counts, and nothing else is read on the strength of them: every access is `Relaxed`. What is
-    /// added while the queue is asked may be in both, until it is asked again; in neither is nothing.
-    told: AtomicU64,
+pub(super) struct QueueDepth {
+    /// Both are plain counters that guard no other data, so every access is `Relaxed`. A request
+    /// added during a poll may count twice until the next poll; it is never left out.
+    polled: AtomicU64,
     added: AtomicU64,
 }
 
-impl Depth {
-    /// Counts one more, unless so many are there.
-    pub(super) fn add(&self, limit: u64) -> bool {
-        let told = self.told.load(Ordering::Relaxed);
-        let free = limit.saturating_sub(told);
+impl QueueDepth {
+    /// Counts one more request. Returns `false` if the queue is full.
+    pub(super) fn try_add(&self, limit: u64) -> bool {
+        let polled = self.polled.load(Ordering::Relaxed);
+        let free = limit.saturating_sub(polled);
         self.added
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |added| {
                 (added < free).then_some(added + 1)
@@ -25,37 +27,37 @@ impl Depth {
             .is_ok()
     }
 
-    /// Whether there may be fewer by now.
+    /// Returns whether the count may be too high by now.
     pub(super) fn is_stale(&self) -> bool {
-        self.added.load(Ordering::Relaxed) > 0 || self.told.load(Ordering::Relaxed) > 0
+        self.added() > 0 || self.polled.load(Ordering::Relaxed) > 0
     }
 
-    /// How many were added by now: what the queue tells if it is asked from here on has them.
+    /// Returns the number of added requests, which a poll started after this call includes.
     pub(super) fn added(&self) -> u64 {
         self.added.load(Ordering::Relaxed)
     }
 
-    /// The queue has told how many there are, these `added` among them.
-    pub(super) fn tell(&self, messages: u64, added: u64) {
-        self.told.store(messages, Ordering::Relaxed);
+    /// Records a poll. `added` is the value of [`added`](Self::added) from before the poll.
+    pub(super) fn record_poll(&self, messages: u64, added: u64) {
+        self.polled.store(messages, Ordering::Relaxed);
         self.added.fetch_sub(added, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Depth;
+    use super::QueueDepth;
 
     #[test]
-    fn no_more_are_added_than_there_is_room_for() {
-        let depth = Depth::default();
-        assert!(depth.add(2) && depth.add(2) && !depth.add(2));
+    fn requests_beyond_the_limit_are_refused() {
+        let depth = QueueDepth::default();
+        assert!(depth.try_add(2) && depth.try_add(2) && !depth.try_add(2));
         let added = depth.added();
-        // One has left, and another process has put two there.
-        depth.tell(3, added);
-        assert!(!depth.add(3) && depth.is_stale());
-        assert!(depth.add(4) && !depth.add(4));
-        depth.tell(0, depth.added());
-        assert!(!depth.is_stale() && depth.add(2));
+        // One request has left the queue, and another process has added two.
+        depth.record_poll(3, added);
+        assert!(!depth.try_add(3) && depth.is_stale());
+        assert!(depth.try_add(4) && !depth.try_add(4));
+        depth.record_poll(0, depth.added());
+        assert!(!depth.is_stale() && depth.try_add(2));
     }
 }

@@ -1,41 +1,42 @@
-//! How requests and jobs are written: a version, a head in JSON, a body as it is.
+//! The encoding of requests and records: a version, a head in JSON and a raw body.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::NatsError;
+use super::error::NatsError;
 
-/// The first byte of everything that is written. A reader refuses any other.
+/// The first byte of every message. Messages with any other version are rejected.
 const VERSION: u8 = 1;
 
-/// The version, and the length of the head as four bytes.
-const PRELUDE: usize = 5;
+/// The bytes before the head: the version, then the head's length as a big-endian `u32`.
+const PRELUDE_BYTES: usize = 5;
 
-pub(super) fn seal(head: &impl Serialize, body: &[u8]) -> Bytes {
+pub(super) fn encode(head: &impl Serialize, body: &[u8]) -> Bytes {
     let mut bytes = vec![VERSION, 0, 0, 0, 0];
-    serde_json::to_writer(&mut bytes, head).expect("texts, numbers and what serde_json made");
-    let length = u32::try_from(bytes.len() - PRELUDE).expect("a head of less than 4 GiB");
-    bytes[1..PRELUDE].copy_from_slice(&length.to_be_bytes());
+    serde_json::to_writer(&mut bytes, head).expect("heads have string keys and plain values");
+    let length = u32::try_from(bytes.len() - PRELUDE_BYTES).expect("a head is below 4 GiB");
+    bytes[1..PRELUDE_BYTES].copy_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(body);
     bytes.into()
 }
 
-pub(super) fn open<T: DeserializeOwned>(
+/// Splits a message into its head and its body. `subject` names the message in errors.
+pub(super) fn decode<T: DeserializeOwned>(
     subject: &str,
     mut bytes: Bytes,
 ) -> Result<(T, Bytes), NatsError> {
     let unreadable = |why: &'static str| NatsError::unreadable(subject, why);
     if bytes.first() != Some(&VERSION) {
-        return Err(unreadable("not of version 1"));
+        return Err(unreadable("unknown version"));
     }
-    if bytes.len() < PRELUDE {
-        return Err(unreadable("cut off"));
+    if bytes.len() < PRELUDE_BYTES {
+        return Err(unreadable("truncated"));
     }
-    let prelude = bytes.split_to(PRELUDE);
+    let prelude = bytes.split_to(PRELUDE_BYTES);
     let length = u32::from_be_bytes([prelude[1], prelude[2], prelude[3], prelude[4]]) as usize;
     if bytes.len() < length {
-        return Err(unreadable("cut off"));
+        return Err(unreadable("truncated"));
     }
     let head = bytes.split_to(length);
     let head =
@@ -43,13 +44,15 @@ pub(super) fn open<T: DeserializeOwned>(
     Ok((head, bytes))
 }
 
-/// Header fields as JSON: a value's bytes are the characters of the same numbers, so that any value
-/// is a text, and those that people read look as they are.
+/// Header fields as JSON.
+///
+/// Each byte of a value becomes the character of the same number. So every value is valid JSON, and
+/// ASCII values stay readable.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Fields(Vec<(String, String)>);
+pub(super) struct StoredFields(Vec<(String, String)>);
 
-impl From<&HeaderMap> for Fields {
+impl From<&HeaderMap> for StoredFields {
     fn from(headers: &HeaderMap) -> Self {
         let fields = headers.iter().map(|(name, value)| {
             let value = value.as_bytes().iter().map(|&byte| char::from(byte));
@@ -59,12 +62,12 @@ impl From<&HeaderMap> for Fields {
     }
 }
 
-impl From<Fields> for HeaderMap {
-    /// Leaves out what no field can be, which was never written.
-    fn from(fields: Fields) -> Self {
+impl From<StoredFields> for HeaderMap {
+    /// Skips fields that are not valid, which this crate never writes.
+    fn from(fields: StoredFields) -> Self {
         let mut headers = Self::with_capacity(fields.0.len());
         for (name, value) in fields.0 {
-            if let (Ok(name), Some(value)) = (HeaderName::try_from(name), value_of(&value)) {
+            if let (Ok(name), Some(value)) = (HeaderName::try_from(name), parse_value(&value)) {
                 headers.append(name, value);
             }
         }
@@ -72,15 +75,15 @@ impl From<Fields> for HeaderMap {
     }
 }
 
-impl Fields {
-    /// The value of a field, if it is text.
+impl StoredFields {
+    /// Returns the first value of a field.
     pub(super) fn get(&self, name: &HeaderName) -> Option<HeaderValue> {
-        let (_, value) = self.0.iter().find(|(is, _)| is == name.as_str())?;
-        value_of(value)
+        let (_, value) = self.0.iter().find(|(field, _)| field == name.as_str())?;
+        parse_value(value)
     }
 }
 
-fn value_of(text: &str) -> Option<HeaderValue> {
+fn parse_value(text: &str) -> Option<HeaderValue> {
     let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
     HeaderValue::from_maybe_shared(Bytes::from(bytes?)).ok()
 }
@@ -90,24 +93,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_any_bytes_come_back_as_they_were() {
+    fn fields_of_any_bytes_survive_the_encoding() {
         let mut headers = HeaderMap::new();
         for value in [&b"plain"[..], b"", b"\xff\x80caf\xe9", b"\"quoted\", \\"] {
             headers.append("x-any", HeaderValue::from_bytes(value).expect("a value"));
         }
         headers.append("content-type", HeaderValue::from_static("text/plain"));
-        let sealed = seal(&Fields::from(&headers), b"\0body");
-        let (fields, body) = open::<Fields>("there", sealed).expect("as it was sealed");
+        let bytes = encode(&StoredFields::from(&headers), b"\0body");
+        let (fields, body) = decode::<StoredFields>("subject", bytes).expect("encoded fields");
         assert_eq!(HeaderMap::from(fields), headers);
         assert_eq!(body, &b"\0body"[..]);
     }
 
     #[test]
-    fn what_was_not_sealed_is_not_opened() {
-        let sealed = seal(&Fields::default(), b"");
+    fn other_bytes_are_rejected() {
         for bytes in [&b""[..], b"\x01", b"\x02\0\0\0\x02[]", b"\x01\0\0\0\x09[]"] {
-            assert!(open::<Fields>("there", Bytes::copy_from_slice(bytes)).is_err());
+            assert!(decode::<StoredFields>("subject", Bytes::copy_from_slice(bytes)).is_err());
         }
-        assert!(open::<Fields>("there", sealed.slice(..6)).is_err());
+        let bytes = encode(&StoredFields::default(), b"");
+        assert!(decode::<StoredFields>("subject", bytes.slice(..6)).is_err());
     }
 }

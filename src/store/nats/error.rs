@@ -1,31 +1,34 @@
+//! The error type of the store.
+
 use std::{error, fmt};
 
 type Source = Box<dyn error::Error + Send + Sync>;
 
-/// What can go wrong with jobs in JetStream.
+/// An error of [`NatsStore`](super::NatsStore).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum NatsError {
-    /// It does not answer, or answers that it cannot: without a majority of its replicas, say.
+    /// JetStream did not answer, or answered that it cannot serve the request, for example because
+    /// a majority of the replicas is down.
     Unavailable(Source),
-    /// It is more than the servers take in one message.
+    /// The data exceeds the servers' `max_payload`.
     TooLarge,
-    /// What is kept cannot be read: a newer version of this crate wrote it, or somebody else did.
+    /// A message cannot be decoded: a newer version of this crate or another program wrote it.
     Unreadable {
-        /// The subject that it is kept under.
+        /// The subject of the message.
         subject: String,
-        /// What is wrong with it.
+        /// The cause.
         source: Source,
     },
-    /// There is a stream or a consumer of that name, and it is another than what the options ask for.
-    Unfit {
-        /// Its name.
+    /// A stream or consumer of this name exists with other settings than the options ask for.
+    ConfigMismatch {
+        /// The name of the stream or consumer.
         name: String,
         /// The setting that differs.
         setting: &'static str,
-        /// What it is there.
+        /// The value on the server.
         found: String,
-        /// What the options ask for.
+        /// The value from the options.
         wanted: String,
     },
 }
@@ -46,20 +49,20 @@ impl NatsError {
 impl fmt::Display for NatsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(source) => write!(f, "JetStream is not available: {source}"),
-            Self::TooLarge => f.write_str("more than JetStream takes in one message"),
+            Self::Unavailable(source) => write!(f, "JetStream is unavailable: {source}"),
+            Self::TooLarge => f.write_str("the message exceeds the servers' max_payload"),
             Self::Unreadable { subject, source } => {
-                write!(f, "what is kept under {subject} cannot be read: {source}")
+                write!(f, "failed to decode the message at {subject}: {source}")
             }
-            Self::Unfit {
+            Self::ConfigMismatch {
                 name,
                 setting,
                 found,
                 wanted,
             } => write!(
                 f,
-                "{name} is there with {setting} {found}, and {wanted} is asked for: change it with \
-                 `nats stream edit` or `nats consumer edit`, or the options"
+                "{name} has {setting} {found}, but the options ask for {wanted}: change it with \
+                 `nats stream edit` or `nats consumer edit`, or change the options"
             ),
         }
     }
@@ -69,7 +72,7 @@ impl error::Error for NatsError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Unavailable(source) | Self::Unreadable { source, .. } => Some(&**source),
-            Self::TooLarge | Self::Unfit { .. } => None,
+            Self::TooLarge | Self::ConfigMismatch { .. } => None,
         }
     }
 }

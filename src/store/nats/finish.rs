@@ -1,138 +1,130 @@
-//! The end of a job that comes from its call, or the way back to the queue.
+//! Ends a job that this process runs, or requeues it at shutdown.
 
 use async_nats::jetstream::AckKind;
 use bytes::Bytes;
-use http::Response;
 
 use super::{
-    NatsError,
-    claim::{Delivery, Held, PATIENCE},
-    clock::time_of,
-    log::Refused,
-    parts,
-    record::{Kept, Parts, Record},
-    shared::Shared,
+    active::{ActiveClaim, Delivery, END_PATIENCE},
+    chunks,
+    clock::system_time,
+    error::NatsError,
+    jetstream::JetStream,
+    messages::WriteError,
+    record::JobRecord,
+    response::StoredResponse,
 };
 use crate::{
-    job::{ErrorCode, Event},
-    limit::Collected,
+    ErrorCode, Event,
     store::{End, Finished, Outcome},
 };
 
-/// Ends a job that this process runs, or hands it back.
-pub(super) async fn end(shared: &Shared, held: &Held, end: End) -> Result<Finished, NatsError> {
-    let may_go_on = held.may_rerun || end.started.is_none();
-    let (event, kept, body) = match end.outcome {
-        Outcome::Broke(ErrorCode::Shutdown) if may_go_on => return hand_back(shared, held).await,
+/// Ends a job. A job that may run again is requeued instead if the process shuts down.
+pub(super) async fn finish(
+    jetstream: &JetStream,
+    active: &ActiveClaim,
+    end: End,
+) -> Result<Finished, NatsError> {
+    let may_run_again = active.may_rerun || end.started.is_none();
+    let (event, response, body) = match end.outcome {
+        Outcome::Broke(ErrorCode::Shutdown) if may_run_again => {
+            return requeue(jetstream, active).await;
+        }
         Outcome::Broke(code) => (Event::Broke(code), None, Bytes::new()),
         Outcome::Response(response) => {
             let event = Event::Responded(response.status());
-            match keep_result(shared, held, response).await {
-                Ok((kept, body)) => (event, Some(kept), body),
-                // Such are the limits that somebody has set.
-                Err(Refused::Full | Refused::TooLarge) => {
-                    tracing::warn!(id = %held.id, "there is no room for a result");
+            let (id, claim) = (active.id, active.claim);
+            let stored = jetstream.store_result(id, claim, response, END_PATIENCE);
+            match stored.await {
+                Ok((response, body)) => (event, Some(response), body),
+                // An operator has set a limit on the stream of results.
+                Err(WriteError::Full | WriteError::TooLarge) => {
+                    tracing::warn!(%id, "failed to store a result: the stream's limit is reached");
                     (Event::Broke(ErrorCode::ResultTooLarge), None, Bytes::new())
                 }
-                Err(refused) => return Err(refused.into_error()),
+                Err(error) => return Err(error.into_error()),
             }
         }
     };
-    let started = end.started.map(time_of);
-    let retain = shared.options.retain;
-    let write = async |event, kept: Option<Kept>, body: &[u8]| {
-        let ended = |record: &mut Record| {
+    let started = end.started.map(system_time);
+    let retain = jetstream.options.retain;
+    let write = async |event, response: Option<StoredResponse>, body: &[u8]| {
+        let change = |record: &mut JobRecord| {
             if let Some(at) = started {
                 record.start(at);
             }
-            record.progress(&end.progress);
-            record.response = kept.clone();
+            record.set_progress(&end.progress);
+            record.response = response.clone();
             record.end(event, retain);
         };
-        held.end(shared, body, ended).await
+        active.write_end(jetstream, body, change).await
     };
-    let won = match write(event, kept, &body).await {
+    let is_first = match write(event, response, &body).await {
+        // The response's head alone exceeds a message.
         Err(NatsError::TooLarge) => {
             let event = Event::Broke(ErrorCode::ResultTooLarge);
             write(event, None, b"").await?
         }
-        ended => ended?,
+        written => written?,
     };
-    if !won {
-        return late(shared, held).await;
+    if !is_first {
+        return explain_late_end(jetstream, active).await;
     }
-    let (record, body) = {
-        let mut state = held.state.lock();
-        (state.record.clone(), std::mem::take(&mut state.body))
-    };
-    let tidied = async {
-        // What this process has read it need not look for.
-        parts::remove_at(&shared.streams.requests, body).await?;
-        shared.tidy(held.id, &record).await?;
-        held.acknowledge(shared).await
-    };
-    // The request is handed out again then, and whoever gets it sees that its job has ended.
-    if let Err(error) = tidied.await {
-        tracing::warn!(
-            %error,
-            id = %held.id,
-            "an ended job's request is still in the queue"
-        );
+    // If this fails, the queue delivers the request again, and the next worker cleans up.
+    if let Err(error) = clean_up(jetstream, active).await {
+        tracing::warn!(%error, id = %active.id, "failed to clean up after a job's end");
     }
     Ok(Finished::First)
 }
 
-/// What became of a job that is not this claim's to end.
-async fn late(shared: &Shared, held: &Held) -> Result<Finished, NatsError> {
-    // This claim has ended it before.
-    if held.state.lock().record.is_ended() {
+async fn clean_up(jetstream: &JetStream, active: &ActiveClaim) -> Result<(), NatsError> {
+    let (record, body_sequences) = {
+        let mut state = active.state.lock();
+        let body_sequences = std::mem::take(&mut state.body_sequences);
+        (state.record.clone(), body_sequences)
+    };
+    // This process has read the chunks, so it need not look for them.
+    chunks::remove_at(&jetstream.streams.requests, body_sequences).await?;
+    jetstream.clean_up(active.id, &record).await?;
+    active.acknowledge(jetstream).await
+}
+
+/// Finds out why a claim could not end its job.
+async fn explain_late_end(
+    jetstream: &JetStream,
+    active: &ActiveClaim,
+) -> Result<Finished, NatsError> {
+    // This claim has ended the job before.
+    if active.state.lock().record.is_ended() {
         return Ok(Finished::Late);
     }
-    let found = shared.record(held.id).await?;
+    let found = jetstream.record(active.id).await?;
     let canceled = Some(ErrorCode::Canceled);
     Ok(match found {
         Some(found) if found.record.error != canceled => Finished::TakenOver,
-        // Of one that was deleted there may be nothing by now.
+        // Canceled. A deleted job may have no record any more.
         _ => Finished::Late,
     })
 }
 
-/// Puts a result's body where it belongs: into the record, or into parts of its own.
-async fn keep_result(
-    shared: &Shared,
-    held: &Held,
-    response: Response<Collected>,
-) -> Result<(Kept, Bytes), Refused> {
-    let mut kept = Kept::new(&response);
-    let body = response.into_body().bytes;
-    if body.len() <= shared.inline() {
-        return Ok((kept, body));
+/// Releases the claim and requeues the request, so that another process runs it.
+async fn requeue(jetstream: &JetStream, active: &ActiveClaim) -> Result<Finished, NatsError> {
+    let released = active.update_record(jetstream, END_PATIENCE, JobRecord::requeue);
+    if !released.await? {
+        return explain_late_end(jetstream, active).await;
     }
-    let (id, claim) = (held.id, held.claim);
-    let subject = |part| shared.names.result_part(id, claim, part);
-    let (context, size) = (&shared.context, shared.part());
-    let count = parts::write(context, subject, &body, size, PATIENCE).await?;
-    kept.parts = Some(Parts { claim, count });
-    Ok((kept, Bytes::new()))
-}
-
-/// Lets another process run it.
-async fn hand_back(shared: &Shared, held: &Held) -> Result<Finished, NatsError> {
-    let rewritten = held.rewrite(shared, PATIENCE, Record::hand_back);
-    if !rewritten.await? {
-        return late(shared, held).await;
-    }
-    if let Delivery::Taken(acker) = &held.delivery {
-        // Whoever has claimed it since, this one having been thought dead, is not to lose it; and who claims it
-        // only now does not, having written that a moment ago.
-        let record = held.state.lock().record.clone();
-        if shared.claim_after(held.id, &record).await?.is_some() {
+    if let Delivery::Acker(acker) = &active.delivery {
+        // If another process considered this one dead and has claimed the request, a negative
+        // acknowledgement would requeue that process's delivery. A process that claims it only now
+        // is safe: it has just written its claim, so it counts as alive.
+        let record = active.state.lock().record.clone();
+        let next_claim = jetstream.next_claim(active.id, &record).await?;
+        if next_claim.is_some() {
             return Ok(Finished::TakenOver);
         }
-        let returned = acker.ack_with(AckKind::Nak(None)).await;
-        returned.map_err(NatsError::unavailable)?;
-        // Before this process may go: else it is handed out when its lease has ended.
-        let flushed = shared.context.client().flush().await;
+        let sent = acker.ack_with(AckKind::Nak(None)).await;
+        sent.map_err(NatsError::unavailable)?;
+        // This process may exit right after, and unsent bytes with it.
+        let flushed = jetstream.context.client().flush().await;
         flushed.map_err(NatsError::unavailable)?;
     }
     Ok(Finished::HandedBack)

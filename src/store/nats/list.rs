@@ -1,4 +1,4 @@
-//! The jobs there are.
+//! Lists jobs.
 
 use std::{pin::pin, time::Duration};
 
@@ -6,128 +6,130 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
-use super::{NatsError, envelope::open, names::Names, record::Listed, shared::Shared};
-use crate::{
-    job::{Cursor, Filter, Page, Snapshot},
-    store::Lookup,
+use super::{
+    envelope::decode, error::NatsError, index::OwnerEntry, jetstream::JetStream,
+    names::ResourceNames,
 };
+use crate::{Cursor, Filter, Page, Snapshot, store::Lookup};
 
-/// How many jobs are looked up at a time.
-const AT_ONCE: usize = 32;
+/// The number of concurrent look-ups.
+const LOOKUP_CONCURRENCY: usize = 32;
 
-/// How many entries are fetched at a time.
-const AT_A_TIME: usize = 500;
+/// The number of entries per fetch.
+const FETCH_SIZE: usize = 500;
 
-/// How long the server may take for each.
-const GRACE: Duration = Duration::from_secs(5);
+/// The time that the server may take to send each entry.
+const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After how long it forgets who fetches no more.
-const ABANDONED: Duration = Duration::from_secs(30);
+/// The idle time after which the server removes the consumer of a list.
+const CONSUMER_EXPIRY: Duration = Duration::from_secs(30);
 
-pub(super) async fn list(shared: &Shared, filter: &Filter) -> Result<Page, NatsError> {
-    let mut places = match filter.owner {
-        Some(owner) => places(shared, shared.names.all_listed(&owner)).await?,
-        None => everywhere(shared).await?,
+/// Lists the jobs that match a filter, newest first.
+pub(super) async fn list(jetstream: &JetStream, filter: &Filter) -> Result<Page, NatsError> {
+    let mut cursors = match filter.owner {
+        Some(owner) => read_cursors(jetstream, jetstream.names.all_owned(&owner)).await?,
+        None => all_cursors(jetstream).await?,
     };
-    // Of a job that went from the queue to the bucket meanwhile there are two.
-    places.sort_unstable_by(|one, other| other.cmp(one));
-    places.dedup();
-    places.retain(|place| filter.after.is_none_or(|after| *place < after));
-    let looking = places.into_iter().map(|place| async move {
-        let lookup = shared.lookup(place.id).await?;
-        Ok::<_, NatsError>((place, lookup))
+    // A job that moved from the queue to the bucket in between is there twice.
+    cursors.sort_unstable_by(|one, other| other.cmp(one));
+    cursors.dedup();
+    cursors.retain(|cursor| filter.after.is_none_or(|after| *cursor < after));
+    let lookups = cursors.into_iter().map(|cursor| async move {
+        let lookup = jetstream.lookup(cursor.id).await?;
+        Ok::<_, NatsError>((cursor, lookup))
     });
-    let mut looked_up = stream::iter(looking).buffered(AT_ONCE);
+    let mut lookups = stream::iter(lookups).buffered(LOOKUP_CONCURRENCY);
     let mut jobs: Vec<(Cursor, Snapshot)> = Vec::new();
     let mut next = None;
-    while let Some(looked_up) = looked_up.next().await {
-        let Some((place, Lookup::Found(job))) = readable(looked_up)? else {
+    while let Some(lookup) = lookups.next().await {
+        let Some((cursor, Lookup::Found(job))) = skip_unreadable(lookup)? else {
             continue;
         };
         if !filter.admits(&job) {
             continue;
         }
         if jobs.len() == filter.limit {
-            next = jobs.last().map(|(place, _)| *place);
+            next = jobs.last().map(|(cursor, _)| *cursor);
             break;
         }
-        jobs.push((place, *job));
+        jobs.push((cursor, *job));
     }
     let jobs = jobs.into_iter().map(|(_, job)| job).collect();
     Ok(Page { jobs, next })
 }
 
-/// All jobs: those of the bucket, and those that wait.
-async fn everywhere(shared: &Shared) -> Result<Vec<Cursor>, NatsError> {
-    let mut all = places(shared, shared.names.all_jobs()).await?;
-    let mut waiting = pin!(shared.all_waiting().await?);
-    while let Some(waiting) = waiting.next().await {
-        let Some((id, waiting)) = readable(waiting)? else {
+/// Returns the cursors of all jobs: those with a record, and those that wait in the queue.
+async fn all_cursors(jetstream: &JetStream) -> Result<Vec<Cursor>, NatsError> {
+    let mut cursors = read_cursors(jetstream, jetstream.names.all_jobs()).await?;
+    let mut entries = pin!(jetstream.queue_entries().await?);
+    while let Some(entry) = entries.next().await {
+        let Some((id, entry)) = skip_unreadable(entry)? else {
             continue;
         };
-        let created_at = waiting.asked.created_at;
-        all.push(Cursor { created_at, id });
+        let created_at = entry.request.details.created_at;
+        cursors.push(Cursor { created_at, id });
     }
-    Ok(all)
+    Ok(cursors)
 }
 
-/// Leaves out what this version cannot read: a list of the others is better than none.
-fn readable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
+/// Turns an unreadable job into `None`, so that the list has at least the others.
+fn skip_unreadable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error @ NatsError::Unreadable { .. }) => {
-            tracing::warn!(
-                %error,
-                "left out of a list"
-            );
+            tracing::warn!(%error, "left an unreadable job out of a list");
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// What the newest entry of each subject in the bucket tells of its job's place, be it a record or one of an owner's
-/// list; of the entries nothing is kept.
+/// Reads the cursors from all subjects of the bucket that match `filter_subject`: records of jobs,
+/// or entries of an owner's list.
 ///
-/// They are fetched, some at a time, until there are no more: what expires in between is not waited for.
-async fn places(shared: &Shared, subjects: String) -> Result<Vec<Cursor>, NatsError> {
+/// Fetches until no entry is left, since the number of entries can shrink by expiry meanwhile.
+async fn read_cursors(
+    jetstream: &JetStream,
+    filter_subject: String,
+) -> Result<Vec<Cursor>, NatsError> {
     let config = pull::Config {
-        filter_subject: subjects,
+        filter_subject,
         deliver_policy: DeliverPolicy::LastPerSubject,
         ack_policy: AckPolicy::None,
-        inactive_threshold: ABANDONED,
+        inactive_threshold: CONSUMER_EXPIRY,
         memory_storage: true,
         ..pull::Config::default()
     };
-    let consumer = shared.streams.jobs.create_consumer(config).await;
+    let consumer = jetstream.streams.jobs.create_consumer(config).await;
     let consumer = consumer.map_err(NatsError::unavailable)?;
-    let mut places = Vec::new();
+    let mut cursors = Vec::new();
     loop {
-        let fetching = consumer.fetch().max_messages(AT_A_TIME).messages().await;
-        let mut fetched = fetching.map_err(NatsError::unavailable)?;
+        let fetch = consumer.fetch().max_messages(FETCH_SIZE).messages().await;
+        let mut messages = fetch.map_err(NatsError::unavailable)?;
         let mut count = 0;
-        while let Some(message) = timeout(GRACE, fetched.next())
+        while let Some(message) = timeout(ENTRY_TIMEOUT, messages.next())
             .await
             .map_err(NatsError::unavailable)?
         {
             let message = message.map_err(NatsError::Unavailable)?;
             count += 1;
-            let Some(id) = Names::id(&message.subject) else {
+            let Some(id) = ResourceNames::job_id(&message.subject) else {
                 continue;
             };
-            let told = open(&message.subject, message.payload.clone());
-            if let Some((Listed { created_at }, _)) = readable(told)? {
-                places.push(Cursor { created_at, id });
+            // A record has the field of a list entry, too.
+            let entry = decode(&message.subject, message.payload.clone());
+            if let Some((OwnerEntry { created_at }, _)) = skip_unreadable(entry)? {
+                cursors.push(Cursor { created_at, id });
             }
         }
         if count == 0 {
             break;
         }
     }
-    // Else it goes by itself, a while later.
+    // If this fails, the server removes the consumer after `CONSUMER_EXPIRY`.
     let name = &consumer.cached_info().name;
-    if let Err(error) = shared.streams.jobs.delete_consumer(name).await {
-        tracing::debug!(%error, "a list's consumer is left");
+    if let Err(error) = jetstream.streams.jobs.delete_consumer(name).await {
+        tracing::debug!(%error, "failed to delete the consumer of a list");
     }
-    Ok(places)
+    Ok(cursors)
 }

@@ -1,42 +1,43 @@
-use crate::{
-    config::Key,
-    job::{JobId, Owner},
-};
+//! The names of streams, consumers and subjects.
 
-/// What the streams are called, and what is in them.
+use serde::Serialize;
+
+use crate::{JobId, Owner, store::Key};
+
+/// Builds the names of all streams and subjects from the prefix of the options.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
+pub(super) struct ResourceNames {
     prefix: String,
 }
 
-impl Names {
+impl ResourceNames {
     pub(super) fn new(prefix: &str) -> Self {
         let prefix = prefix.to_owned();
         Self { prefix }
     }
 
-    /// The requests that are not done with.
-    pub(super) fn queue(&self) -> String {
+    /// The work queue: one request per unfinished job.
+    pub(super) fn queue_stream(&self) -> String {
         format!("{}_queue", self.prefix)
     }
 
-    /// The bucket of jobs, keys and lists, as a stream.
-    pub(super) fn jobs(&self) -> String {
+    /// The stream behind the key-value bucket of jobs, keys and owners' lists.
+    pub(super) fn jobs_stream(&self) -> String {
         format!("KV_{}_jobs", self.prefix)
     }
 
-    /// Large bodies of requests.
-    pub(super) fn requests(&self) -> String {
+    /// Chunks of large request bodies.
+    pub(super) fn requests_stream(&self) -> String {
         format!("{}_requests", self.prefix)
     }
 
-    /// Large bodies of results.
-    pub(super) fn results(&self) -> String {
+    /// Chunks of large result bodies.
+    pub(super) fn results_stream(&self) -> String {
         format!("{}_results", self.prefix)
     }
 
-    /// The consumer of the queue.
-    pub(super) fn workers(&self) -> String {
+    /// The consumer of the queue that all workers share.
+    pub(super) fn workers_consumer(&self) -> String {
         format!("{}_workers", self.prefix)
     }
 
@@ -48,70 +49,100 @@ impl Names {
         format!("{}.queue.{id}", self.prefix)
     }
 
+    /// All subjects of the bucket.
     pub(super) fn all_in_bucket(&self) -> String {
         format!("$KV.{}_jobs.>", self.prefix)
     }
 
+    /// The run and end records of all jobs.
     pub(super) fn all_jobs(&self) -> String {
         format!("$KV.{}_jobs.job.*.*", self.prefix)
     }
 
-    /// A job from its claim on.
+    /// The record of a job from its first claim on.
     pub(super) fn run(&self, id: JobId) -> String {
         format!("$KV.{}_jobs.job.run.{id}", self.prefix)
     }
 
-    /// A claim of a job that was claimed before: which one that is, counted from 1.
+    /// The record of a later claim; `attempt` counts from 1, so the first of these is 2.
     pub(super) fn claim(&self, id: JobId, attempt: u32) -> String {
         format!("$KV.{}_jobs.claim.{id}.{attempt}", self.prefix)
     }
 
-    /// The end of a job that was claimed.
+    /// The record of a claimed job's end.
     pub(super) fn end(&self, id: JobId) -> String {
         format!("$KV.{}_jobs.job.end.{id}", self.prefix)
     }
 
-    /// Whether a subject is that of an end.
+    /// Returns whether a subject is an end record's.
     pub(super) fn is_end(subject: &str) -> bool {
         subject.contains("_jobs.job.end.")
     }
 
     pub(super) fn key(&self, key: &Key) -> String {
-        format!("$KV.{}_jobs.key.{}", self.prefix, key.digest())
+        format!("$KV.{}_jobs.key.{}", self.prefix, hex(key))
     }
 
-    /// Whose turn it is to look through the queue.
-    pub(super) fn turn(&self) -> String {
+    /// The lease of the process that refreshes the queue.
+    pub(super) fn janitor_lease(&self) -> String {
+        // The name that version 0.1 gave it.
         format!("$KV.{}_jobs.turn", self.prefix)
     }
 
-    pub(super) fn all_listed(&self, owner: &Owner) -> String {
-        format!("$KV.{}_jobs.owner.{}.*", self.prefix, owner.digest())
+    /// All entries of an owner's list.
+    pub(super) fn all_owned(&self, owner: &Owner) -> String {
+        format!("$KV.{}_jobs.owner.{}.*", self.prefix, hex(owner))
     }
 
-    pub(super) fn listed(&self, owner: &Owner, id: JobId) -> String {
-        format!("$KV.{}_jobs.owner.{}.{id}", self.prefix, owner.digest())
+    /// A job's entry in its owner's list.
+    pub(super) fn owned(&self, owner: &Owner, id: JobId) -> String {
+        format!("$KV.{}_jobs.owner.{}.{id}", self.prefix, hex(owner))
     }
 
-    pub(super) fn all_requests(&self) -> String {
+    pub(super) fn all_request_chunks(&self) -> String {
         format!("{}.request.*.*", self.prefix)
     }
 
-    pub(super) fn request_part(&self, id: JobId, part: u32) -> String {
-        format!("{}.request.{id}.{part}", self.prefix)
+    pub(super) fn request_chunk(&self, id: JobId, index: u32) -> String {
+        format!("{}.request.{id}.{index}", self.prefix)
     }
 
-    pub(super) fn all_results(&self) -> String {
+    pub(super) fn all_result_chunks(&self) -> String {
         format!("{}.result.*.*.*", self.prefix)
     }
 
-    pub(super) fn result_part(&self, id: JobId, claim: u64, part: u32) -> String {
-        format!("{}.result.{id}.{claim:016x}.{part}", self.prefix)
+    pub(super) fn result_chunk(&self, id: JobId, claim: u64, index: u32) -> String {
+        format!("{}.result.{id}.{claim:016x}.{index}", self.prefix)
     }
 
-    /// The job that a subject ends with.
-    pub(super) fn id(subject: &str) -> Option<JobId> {
+    /// Parses the job id that ends a subject.
+    pub(super) fn job_id(subject: &str) -> Option<JobId> {
         let (_, id) = subject.rsplit_once('.')?;
         id.parse().ok()
+    }
+}
+
+/// Returns the digest of an owner or a key in hexadecimal, as serde writes it.
+fn hex(digest: &impl Serialize) -> String {
+    let json = serde_json::to_string(digest).expect("a digest is a JSON string");
+    json.trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_of_an_owner_have_its_digest() {
+        let names = ResourceNames::new("accepted");
+        let all = names.all_owned(&Owner::new("me"));
+        let digest = all.strip_prefix("$KV.accepted_jobs.owner.");
+        let digest = digest.and_then(|rest| rest.strip_suffix(".*"));
+        let digest = digest.expect("an owner's subjects");
+        assert_eq!(digest.len(), 32);
+        assert!(digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let id = JobId::random();
+        let entry = names.owned(&Owner::new("me"), id);
+        assert_eq!(ResourceNames::job_id(&entry), Some(id));
     }
 }

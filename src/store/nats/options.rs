@@ -1,15 +1,18 @@
+//! The options of the store.
+
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 use http::Extensions;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// How accepted work is kept in JetStream: [`NatsStore::connect`](super::NatsStore::connect).
+/// Options for [`NatsStore::connect`](super::NatsStore::connect).
 ///
-/// All processes that share jobs have to set the same, but for [`max_bytes`](Self::max_bytes) and what
-/// says so.
+/// All processes that share jobs must use the same options. The options that may differ between
+/// processes are [`max_bytes`](Self::max_bytes), [`max_queued`](Self::max_queued),
+/// [`ack_timeout`](Self::ack_timeout) and [`inline`](Self::inline).
 #[derive(Debug, Clone)]
-#[must_use = "options do nothing until they are given to `NatsStore::connect`"]
+#[must_use = "options do nothing until they are passed to `NatsStore::connect`"]
 pub struct NatsOptions {
     pub(super) prefix: String,
     pub(super) replicas: usize,
@@ -23,42 +26,43 @@ pub struct NatsOptions {
     pub(super) rerun: Rerun,
     pub(super) ack_timeout: Duration,
     pub(super) inline: usize,
-    pub(super) carried: Vec<Carried>,
+    pub(super) carried: Vec<CarriedExtension>,
 }
 
-/// Where JetStream keeps what it is given.
+/// The storage of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Storage {
-    /// In files: it is there after a restart of every server.
+    /// Files. Jobs survive a restart of all servers.
     #[default]
     File,
-    /// In the servers' memory: it is there as long as a majority of the replicas runs.
+    /// The servers' memory. Jobs survive as long as a majority of the replicas keeps running.
     Memory,
 }
 
-/// Which requests are run once more when the process that ran them is gone before they ended.
+/// Decides which requests run again if the process that ran them dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rerun {
-    /// Those of an idempotent method (RFC 9110 §9.2.2), and those with an `Idempotency-Key`; any other
-    /// ends as [`lost`](crate::ErrorCode::Lost).
+    /// Runs requests again if their method is idempotent (RFC 9110 §9.2.2) or they have an
+    /// `Idempotency-Key`. All others end as [`lost`](crate::ErrorCode::Lost).
     #[default]
     Idempotent,
-    /// All of them: the inner service itself sees to it that nothing is done twice.
+    /// Runs all requests again. The inner service must tolerate repetition itself.
     Always,
-    /// None of them.
+    /// Runs no request again.
     Never,
 }
 
-/// What keeps extensions of a type with a request.
+/// A type of request extension that is stored with the request.
 #[derive(Clone)]
-pub(super) struct Carried {
+pub(super) struct CarriedExtension {
     name: String,
-    read: Arc<Read>,
-    write: Arc<Write>,
+    read: Arc<ReadExtension>,
+    insert: Arc<InsertExtension>,
 }
 
-type Read = dyn Fn(&Extensions) -> Option<Value> + Send + Sync;
-type Write = dyn Fn(&mut Extensions, Value) -> Result<(), serde_json::Error> + Send + Sync;
+type ReadExtension = dyn Fn(&Extensions) -> Option<Value> + Send + Sync;
+type InsertExtension =
+    dyn Fn(&mut Extensions, Value) -> Result<(), serde_json::Error> + Send + Sync;
 
 impl Default for NatsOptions {
     fn default() -> Self {
@@ -81,129 +85,136 @@ impl Default for NatsOptions {
 }
 
 impl NatsOptions {
-    /// The defaults.
+    /// Creates the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What the names of streams and subjects begin with. Default: `accepted`.
+    /// Sets the prefix of all stream and subject names. Default: `accepted`.
     ///
     /// # Panics
     ///
-    /// If it is empty or has other characters than letters, digits, `-` and `_`.
+    /// If the prefix is empty or has characters other than ASCII letters, digits, `-` and `_`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         let prefix = prefix.into();
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         assert!(
             !prefix.is_empty() && prefix.bytes().all(valid),
-            "not a prefix that streams can have: {prefix:?}"
+            "invalid prefix for stream names: {prefix:?}"
         );
         self.prefix = prefix;
         self
     }
 
-    /// On how many servers everything is kept, 1 to 5. Default: 1.
+    /// Sets the number of replicas of each stream, 1 to 5. Default: 1.
     ///
-    /// With 3 one of them can be lost, with 5 two; with 1 or 2 none.
+    /// Three replicas tolerate the loss of one server, five the loss of two. One or two replicas
+    /// tolerate none.
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.replicas = replicas.clamp(1, 5);
         self
     }
 
-    /// Where JetStream keeps it. Default: [`Storage::File`].
+    /// Sets the storage of the streams. Default: [`Storage::File`].
     pub fn storage(mut self, storage: Storage) -> Self {
         self.storage = storage;
         self
     }
 
-    /// How long a job is kept after its end, 1 s at least. Default: one hour.
+    /// Sets how long an ended job is kept, at least 1 s. Default: one hour.
     ///
-    /// A key that was used for it, and its place in its owner's list, are kept as long.
+    /// The job's idempotency key and its entry in its owner's list are kept as long.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.retain = retain.max(Duration::from_secs(1));
         self
     }
 
-    /// How many bytes of this process's memory there are for bodies being read, results being collected,
-    /// and large results while they are sent. Default: 256 MiB.
+    /// Sets this process's memory budget for bodies, in bytes. Default: 256 MiB.
     ///
-    /// A large result that there is no room for is answered 503, so it has to hold the largest.
+    /// It covers request bodies being read, results being collected and large results being sent.
+    /// It must hold the largest result: a result that does not fit is answered with 503.
+    /// Processes may use different values.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How many requests may be in the queue, those that run included; `None` for as many as the
-    /// servers take. Default: 1,000,000.
+    /// Sets the maximum number of requests in the queue, running ones included. Default: 1,000,000.
     ///
-    /// One more is answered 503. Each process counts for itself, and asks the queue once a second, so that
-    /// several of them may pass it by what they accept in a second. Each may have its own.
+    /// `None` sets no limit. Further requests are answered with 503. Each process counts its own
+    /// requests and asks for the queue's length once a second. So several processes together may
+    /// exceed the limit by what they accept within a second. Processes may use different values.
     pub fn max_queued(mut self, requests: impl Into<Option<u64>>) -> Self {
         self.max_queued = requests.into();
         self
     }
 
-    /// How long a large body is kept for a request that waits. Default: seven days.
+    /// Sets how long a large request body is kept while its request waits, at least 1 s.
+    /// Default: seven days.
     ///
-    /// A request whose body is gone when its turn comes ends as [`lost`](crate::ErrorCode::Lost); small
-    /// bodies, see [`inline`](Self::inline), are kept as long as their request.
+    /// A request whose body has expired ends as [`lost`](crate::ErrorCode::Lost). Small bodies (see
+    /// [`inline`](Self::inline)) are kept as long as their request.
     pub fn max_queued_for(mut self, time: Duration) -> Self {
         self.max_queued_for = time.max(Duration::from_secs(1));
         self
     }
 
-    /// For how long a process that runs a request may give no sign of life before the request is handed
-    /// to another one, 1 s at least. Default: 30 s.
+    /// Sets the lease of a running request, at least 1 s. Default: 30 s.
     ///
-    /// It gives a sign three times as often. What a request does that blocks its runtime for so long
-    /// looks like death, and so does a cluster that takes so long to elect a leader: less than 5 s is for tests.
+    /// A process renews the lease three times per period. If the lease expires, the request goes to
+    /// another process. A call that blocks its runtime for that long looks like a dead process, and
+    /// so does a cluster that takes that long to elect a leader. Use less than 5 s only in tests.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
         self
     }
 
-    /// How many processes a request may take with it. Default: 5.
+    /// Sets the maximum number of processes that may die while they run a request, at least 1.
+    /// Default: 5.
     ///
-    /// Then it ends as [`lost`](crate::ErrorCode::Lost). From the second on there is a pause of a lease before it is begun
-    /// again, which doubles. A process that hands it back when it is shut down does not count.
+    /// The request then ends as [`lost`](crate::ErrorCode::Lost). After the second death it waits
+    /// for one lease before it runs again, and the delay doubles with each further death. A process
+    /// that shuts down and requeues the request does not count.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
     }
 
-    /// Which requests are begun again. Default: [`Rerun::Idempotent`].
+    /// Sets which requests run again after their process has died. Default: [`Rerun::Idempotent`].
     pub fn rerun(mut self, rerun: Rerun) -> Self {
         self.rerun = rerun;
         self
     }
 
-    /// How long JetStream may take to confirm a write, before it is repeated, once. Default: 3 s.
+    /// Sets how long to wait for the acknowledgement of a write before it is repeated, at least
+    /// 100 ms. Default: 3 s.
     ///
-    /// So a request is answered 503 after about twice that time where no majority of the replicas can
-    /// be reached. Each process may have its own.
+    /// A write is repeated once. So if no majority of the replicas is reachable, a request is
+    /// answered with 503 after about twice this time. Processes may use different values.
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.ack_timeout = timeout.max(Duration::from_millis(100));
         self
     }
 
-    /// Up to which size a body is kept in its record, in bytes; a larger one is cut into parts of its
-    /// own. Default: 128 KiB; never more than half of what the servers take in one message.
+    /// Sets the maximum size of a body within its record, in bytes. Default: 128 KiB.
     ///
-    /// Each process may have its own.
+    /// Larger bodies are split into chunks. Values above half of the servers' `max_payload` count
+    /// as that half. Processes may use different values.
     pub fn inline(mut self, bytes: usize) -> Self {
         self.inline = bytes;
         self
     }
 
-    /// Takes the extensions of this type along to whichever process runs a request, under a name. Default:
-    /// none crosses; header fields all do.
+    /// Stores the request extension `T` with the request, under `name`.
+    ///
+    /// By default no extension reaches the process that runs the request. Header fields always do.
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
-    /// use tower_accepted::store::NatsOptions;
+    /// use tower_accepted::store::nats::NatsOptions;
     ///
     /// #[derive(Clone, Serialize, Deserialize)]
-    /// struct User(String); // put there by an authentication layer outside
+    /// struct User(String); // inserted by an authentication layer outside the accepting layer
     ///
     /// let options = NatsOptions::new().carry::<User>("user");
     /// # let _ = options;
@@ -216,44 +227,49 @@ impl NatsOptions {
             let value = serde_json::to_value(extensions.get::<T>()?);
             if let Err(error) = &value {
                 let name = type_name::<T>();
-                tracing::error!(%error, name, "an extension cannot be carried");
+                tracing::error!(%error, name, "failed to serialize a request extension");
             }
             value.ok()
         };
-        let write = |extensions: &mut Extensions, value| {
+        let insert = |extensions: &mut Extensions, value| {
             extensions.insert(serde_json::from_value::<T>(value)?);
             Ok(())
         };
-        self.carried.push(Carried {
+        self.carried.push(CarriedExtension {
             name: name.into(),
             read: Arc::new(read),
-            write: Arc::new(write),
+            insert: Arc::new(insert),
         });
         self
     }
 
-    /// What of a request's extensions goes with it.
-    pub(super) fn pack(&self, extensions: &Extensions) -> Map<String, Value> {
+    /// Serializes the carried extensions of a request.
+    pub(super) fn serialize_extensions(&self, extensions: &Extensions) -> Map<String, Value> {
         let carried = self.carried.iter();
         carried
             .filter_map(|carried| Some((carried.name.clone(), (carried.read)(extensions)?)))
             .collect()
     }
 
-    /// Puts it into the extensions of the request where that is run.
-    pub(super) fn unpack(&self, mut packed: Map<String, Value>, extensions: &mut Extensions) {
+    /// Inserts the carried extensions into a request that is about to run.
+    pub(super) fn insert_extensions(
+        &self,
+        mut values: Map<String, Value>,
+        extensions: &mut Extensions,
+    ) {
         for carried in &self.carried {
-            if let Some(value) = packed.remove(&carried.name)
-                && let Err(error) = (carried.write)(extensions, value)
+            if let Some(value) = values.remove(&carried.name)
+                && let Err(error) = (carried.insert)(extensions, value)
             {
-                tracing::error!(%error, name = carried.name, "an extension is not what it was");
+                let name = &carried.name;
+                tracing::error!(%error, name, "failed to deserialize a request extension");
             }
         }
     }
 }
 
-impl fmt::Debug for Carried {
+impl fmt::Debug for CarriedExtension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Carried").field(&self.name).finish()
+        f.debug_tuple("CarriedExtension").field(&self.name).finish()
     }
 }

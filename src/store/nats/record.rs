@@ -1,47 +1,44 @@
+//! The record of a job in the bucket, and the changes that a job goes through.
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clock::{instant, millis, now, time, whole_millis},
-    envelope::Fields,
-    request::Asked,
+    clock::{as_millis, from_unix_millis, instant_at, unix_millis, unix_now},
+    report::PendingReport,
+    request::{JobDetails, QueuedRequest},
+    response::StoredResponse,
 };
 use crate::{
-    config::Key,
-    estimate::Kind,
-    job::{ErrorCode, Event, Failure, JobId, Owner, Progress, ResponseHead, Snapshot, Status},
-    limit::Collected,
-    store::NewJob,
+    ErrorCode, Event, Failure, JobId, Kind, Progress, Snapshot, Status,
+    store::{Lookup, NewJob},
 };
 
-/// A job as the bucket has it, from the time it is claimed.
+/// The distance between the revision of an end and the last revision before it.
+///
+/// The process that ends a job may not know of a report that is being written. That report's
+/// revision must stay below the end's.
+const END_REVISION_STEP: u64 = 1 << 20;
+
+/// A job as the bucket stores it from its first claim on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
-    /// Tells a write whose answer was lost from somebody else's.
+pub(super) struct JobRecord {
+    /// A random number per write: identifies a write whose acknowledgement was lost.
     pub(super) nonce: u64,
     pub(super) revision: u64,
     pub(super) status: Status,
-    /// This and all times: milliseconds since the epoch of Unix.
-    pub(super) created_at: u64,
+    #[serde(flatten)]
+    pub(super) details: JobDetails,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) started_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) finished_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<u64>,
-    /// What kind of request it was made of.
-    pub(super) kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) estimated_finish_at: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) owner: Option<Owner>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) key: Option<Key>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) fraction: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,198 +46,178 @@ pub(super) struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<ErrorCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) response: Option<Kept>,
-    /// Who runs it; nobody where it waits.
+    pub(super) response: Option<StoredResponse>,
+    /// The claim under which the job runs; `None` while it waits, and after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) holder: Option<Holder>,
-    /// How often it was begun.
+    pub(super) holder: Option<ClaimHolder>,
+    /// The number of claims so far.
     #[serde(default)]
     pub(super) attempts: u32,
-    /// How often of these its process handed it back when it was shut down.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) handed_back: u32,
-    /// Before when it is not to be begun again.
+    /// The number of claims that ended in a requeue at shutdown.
+    #[serde(rename = "handed_back", default, skip_serializing_if = "is_zero")]
+    pub(super) requeues: u32,
+    /// The earliest time of the next claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) not_before: Option<u64>,
-    /// In how many parts the request's body is, where it is not with the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) parts: Option<u32>,
-    /// Whether it is to be as if it had never been.
+    /// Set if the job was deleted: look-ups report it as unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde expects"
+)]
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// How much further the revision of an end is than that of the run that was known when it was made: a
-/// report that was on its way then is not to be taken for it.
-const END_STEP: u64 = 1 << 20;
-
-/// The response of an ended job. Its body follows the record, or is in parts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Kept {
-    pub(super) status: u16,
-    pub(super) headers: Fields,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) trailers: Option<Fields>,
-    pub(super) length: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) parts: Option<Parts>,
-}
-
-/// Where a result's body is, if it is not with its record. The claim is in its name, so that two
-/// processes that both believe the job theirs do not mix their results.
+/// A claim as other processes see it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Parts {
+pub(super) struct ClaimHolder {
     pub(super) claim: u64,
-    pub(super) count: u32,
+    /// The sequence of the claimed message; `None` if the accepting process runs the job.
+    ///
+    /// The queue may hold a second message of the same request, if its write was repeated.
+    #[serde(rename = "message", default, skip_serializing_if = "Option::is_none")]
+    pub(super) queue_sequence: Option<u64>,
+    /// The end of the lease if the claim has no message of the queue, whose ack deadline is the
+    /// lease otherwise.
+    #[serde(rename = "until", default, skip_serializing_if = "Option::is_none")]
+    pub(super) lease_until: Option<u64>,
+    /// The time of the holder's own last write. Another process that refreshes the record keeps
+    /// this value.
+    #[serde(rename = "since", default)]
+    pub(super) written_at: u64,
 }
 
-/// The right to end a job, as the others see it.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Holder {
-    pub(super) claim: u64,
-    /// Which message of the queue it was claimed for, where there was one: of a request whose writing
-    /// had to be repeated there may be two.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) message: Option<u64>,
-    /// Until when it holds without a sign of life, where no message of the queue tells: the job was
-    /// begun by the process that took its request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) until: Option<u64>,
-    /// When it wrote the record itself: what keeps that from expiring leaves this as it is.
-    #[serde(default)]
-    pub(super) since: u64,
-}
-
-impl Record {
-    /// A job that its process runs itself.
-    pub(super) fn here(new: &NewJob, asked: &Asked, holder: Holder) -> Self {
-        let started = new
-            .started
-            .map(|at| whole_millis(at.saturating_duration_since(new.created)))
-            .map(|waited| asked.created_at.saturating_add(waited));
-        Self {
-            status: match started {
-                None => Status::Queued,
-                Some(_) => Status::Running,
-            },
-            started_at: started,
-            fraction: new.progress.fraction,
-            message: new.progress.message.as_deref().map(str::to_owned),
-            holder: Some(holder),
-            attempts: 1,
-            ..Self::queued(asked)
-        }
-    }
-
-    /// A job that waits in the queue, at its first revision.
-    pub(super) fn queued(asked: &Asked) -> Self {
+impl JobRecord {
+    /// Creates the record of a queued job, at its first revision.
+    pub(super) fn queued(request: &QueuedRequest) -> Self {
         Self {
             nonce: 0,
             revision: 1,
             status: Status::Queued,
-            created_at: asked.created_at,
+            details: request.details.clone(),
             started_at: None,
             finished_at: None,
             expires_at: None,
-            kind: asked.kind.clone(),
-            estimated_finish_at: asked.estimated_finish_at,
-            owner: asked.owner,
-            key: asked.key,
             fraction: None,
             message: None,
             error: None,
             response: None,
             holder: None,
             attempts: 0,
-            handed_back: 0,
+            requeues: 0,
             not_before: None,
-            parts: asked.parts,
             forgotten: false,
         }
     }
 
-    /// Somebody who was handed this message has begun to run it.
-    pub(super) fn claim(&mut self, claim: u64, message: u64) {
+    /// Creates the record of a job that the accepting process runs itself.
+    pub(super) fn begun_here(new: &NewJob, request: &QueuedRequest, holder: ClaimHolder) -> Self {
+        let created_at = request.details.created_at;
+        let started_at = new
+            .started
+            .map(|at| as_millis(at.saturating_duration_since(new.created)))
+            .map(|waited| created_at.saturating_add(waited));
+        let status = if started_at.is_some() {
+            Status::Running
+        } else {
+            Status::Queued
+        };
+        Self {
+            status,
+            started_at,
+            fraction: new.progress.fraction,
+            message: new.progress.message.as_deref().map(str::to_owned),
+            holder: Some(holder),
+            attempts: 1,
+            ..Self::queued(request)
+        }
+    }
+
+    /// Marks the job as running under a claim of the message at `queue_sequence`.
+    pub(super) fn claim(&mut self, claim: u64, queue_sequence: u64) {
         self.revision += 1;
         self.status = Status::Running;
-        self.started_at.get_or_insert_with(now);
-        self.holder = Some(Holder {
+        self.started_at.get_or_insert_with(unix_now);
+        self.holder = Some(ClaimHolder {
             claim,
-            message: Some(message),
-            until: None,
-            since: now(),
+            queue_sequence: Some(queue_sequence),
+            lease_until: None,
+            written_at: unix_now(),
         });
         self.attempts += 1;
         self.not_before = None;
     }
 
-    /// Its process lets it be run once more, at once.
-    pub(super) fn hand_back(&mut self) {
-        self.handed_back += 1;
-        self.let_go(Duration::ZERO);
+    /// Releases the claim of a process that shuts down; the job may run again at once.
+    pub(super) fn requeue(&mut self) {
+        self.requeues += 1;
+        self.release(Duration::ZERO);
     }
 
-    /// Nobody runs it any more, and it is to be run once more after this pause.
-    pub(super) fn let_go(&mut self, pause: Duration) {
+    /// Releases the claim; the job may run again after `delay`.
+    pub(super) fn release(&mut self, delay: Duration) {
         self.revision += 1;
         self.holder = None;
-        self.not_before = (!pause.is_zero()).then(|| now().saturating_add(whole_millis(pause)));
+        self.not_before = (!delay.is_zero()).then(|| unix_now().saturating_add(as_millis(delay)));
     }
 
-    /// How many processes have been gone over it, if whoever has it is.
+    /// Returns the number of processes that died while they ran the job, the current holder
+    /// included.
     pub(super) fn deaths(&self) -> u32 {
-        self.attempts.saturating_sub(self.handed_back)
+        self.attempts.saturating_sub(self.requeues)
     }
 
-    /// How long it is not to be begun.
-    pub(super) fn pause(&self) -> Duration {
-        let left = self.not_before.map_or(0, |at| at.saturating_sub(now()));
-        Duration::from_millis(left)
+    /// Returns the time until the job may run again.
+    pub(super) fn delay(&self) -> Duration {
+        let millis = self
+            .not_before
+            .map_or(0, |at| at.saturating_sub(unix_now()));
+        Duration::from_millis(millis)
     }
 
-    /// What the call has told since.
-    pub(super) fn tell(&mut self, told: &Told) {
-        if let Some(at) = told.started {
+    /// Applies what the call has reported.
+    pub(super) fn apply(&mut self, report: &PendingReport) {
+        if let Some(at) = report.started {
             self.start(at);
         }
-        if let Some(progress) = &told.progress {
-            self.progress(progress);
+        if let Some(progress) = &report.progress {
+            self.set_progress(progress);
         }
-        if told.estimated_finish.is_some() {
+        if report.estimated_finish.is_some() {
             self.revision += 1;
-            self.estimated_finish_at = told.estimated_finish.map(millis);
+            self.details.estimated_finish_at = report.estimated_finish.map(unix_millis);
         }
     }
 
-    /// Its call has begun, where that was not so from the claim on.
+    /// Marks the job as running, unless it was since its claim.
     pub(super) fn start(&mut self, at: SystemTime) {
         if let Some(status) = self.status.next(Event::Started) {
             self.revision += 1;
             self.status = status;
-            self.started_at = Some(millis(at));
+            self.started_at = Some(unix_millis(at));
         }
     }
 
-    pub(super) fn progress(&mut self, progress: &Progress) {
+    pub(super) fn set_progress(&mut self, progress: &Progress) {
         self.revision += 1;
         self.fraction = progress.fraction;
         self.message = progress.message.as_deref().map(str::to_owned);
     }
 
+    /// Ends the job. It expires after `retain`.
     pub(super) fn end(&mut self, event: Event, retain: Duration) {
-        let finished = now();
-        self.revision += END_STEP;
+        let finished = unix_now();
+        self.revision += END_REVISION_STEP;
         self.status = self.status.next(event).unwrap_or(self.status);
         self.finished_at = Some(finished);
-        self.expires_at = Some(finished.saturating_add(whole_millis(retain)));
+        self.expires_at = Some(finished.saturating_add(as_millis(retain)));
         self.holder = None;
         self.not_before = None;
-        self.estimated_finish_at = None;
+        self.details.estimated_finish_at = None;
         self.error = match event {
             Event::Started => None,
             Event::Broke(code) => Some(code),
@@ -252,10 +229,14 @@ impl Record {
         self.holder.is_some_and(|holder| holder.claim == claim)
     }
 
-    /// Whether the process that took its request was to begin it, and has let its lease end or has given it back.
+    /// Returns whether the accepting process was to run the job and has requeued it, or let its
+    /// lease expire.
     pub(super) fn is_abandoned(&self) -> bool {
-        let is_left = |holder: Holder| holder.until.is_some_and(|until| until <= now());
-        !self.is_ended() && self.holder.is_none_or(is_left)
+        let is_expired = |holder: ClaimHolder| {
+            let until = holder.lease_until;
+            until.is_some_and(|until| until <= unix_now())
+        };
+        !self.is_ended() && self.holder.is_none_or(is_expired)
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -263,123 +244,67 @@ impl Record {
     }
 
     pub(super) fn is_expired(&self) -> bool {
-        self.expires_at.is_some_and(|expires| expires <= now())
+        self.expires_at.is_some_and(|expires| expires <= unix_now())
+    }
+
+    /// Returns what a look-up of the job reports.
+    pub(super) fn lookup(&self, id: JobId) -> Lookup {
+        if self.forgotten {
+            Lookup::Unknown
+        } else if self.is_expired() {
+            Lookup::Gone(self.details.owner)
+        } else {
+            Lookup::Found(Box::new(self.snapshot(id)))
+        }
     }
 
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
-        let response = self.response.as_ref().map(Kept::glance);
-        Snapshot {
-            id,
-            owner: self.owner,
-            revision: self.revision,
-            status: self.status,
-            created: instant(self.created_at),
-            created_at: time(self.created_at),
-            started_at: self.started_at.map(time),
-            finished_at: self.finished_at.map(time),
-            expires_at: self.expires_at.map(time),
-            kind: Some(Kind::new(&self.kind)),
-            estimated_finish_at: self.estimated_finish_at.map(time),
-            progress: Progress {
-                fraction: self.fraction,
-                message: self.message.as_deref().map(Arc::from),
-            },
-            error: self.error.map(|code| Failure {
-                code,
-                status: response
-                    .as_ref()
-                    .filter(|_| code == ErrorCode::HttpError)
-                    .map(|response| response.status),
-            }),
-            response,
-        }
+        let details = &self.details;
+        let response = self.response.as_ref().map(StoredResponse::head);
+        let mut snapshot = NewJob::new(id).snapshot();
+        snapshot.owner = details.owner;
+        snapshot.revision = self.revision;
+        snapshot.status = self.status;
+        snapshot.created = instant_at(details.created_at);
+        snapshot.created_at = from_unix_millis(details.created_at);
+        snapshot.started_at = self.started_at.map(from_unix_millis);
+        snapshot.finished_at = self.finished_at.map(from_unix_millis);
+        snapshot.expires_at = self.expires_at.map(from_unix_millis);
+        // Also for ended jobs: other processes learn from their durations.
+        snapshot.kind = Some(Kind::new(&details.kind));
+        snapshot.estimated_finish_at = details.estimated_finish_at.map(from_unix_millis);
+        snapshot.progress.fraction = self.fraction;
+        snapshot.progress.message = self.message.as_deref().map(Arc::from);
+        snapshot.error = self.error.map(|code| Failure {
+            code,
+            status: response
+                .as_ref()
+                .filter(|_| code == ErrorCode::HttpError)
+                .map(|response| response.status),
+        });
+        snapshot.response = response;
+        snapshot
     }
 }
 
-impl Kept {
-    pub(super) fn new(response: &Response<Collected>) -> Self {
-        Self {
-            status: response.status().as_u16(),
-            headers: response.headers().into(),
-            trailers: response.body().trailers.as_deref().map(Fields::from),
-            length: response.body().bytes.len() as u64,
-            parts: None,
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn glance(&self) -> ResponseHead {
-        ResponseHead {
-            status: self.status(),
-            content_type: self.headers.get(&header::CONTENT_TYPE),
-            content_length: self.length,
-        }
-    }
-
-    pub(super) fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
-    }
-
-    /// The head, and the trailers.
-    pub(super) fn into_head(self) -> (Response<()>, Option<HeaderMap>) {
-        let mut response = Response::new(());
-        *response.status_mut() = self.status();
-        *response.headers_mut() = self.headers.into();
-        (response, self.trailers.map(HeaderMap::from))
-    }
-}
-
-/// What a call has told, and is not written yet.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Told {
-    pub(super) started: Option<SystemTime>,
-    pub(super) progress: Option<Progress>,
-    pub(super) estimated_finish: Option<SystemTime>,
-}
-
-impl Told {
-    pub(super) fn is_empty(&self) -> bool {
-        self.started.is_none() && self.progress.is_none() && self.estimated_finish.is_none()
-    }
-
-    /// What comes after it counts.
-    pub(super) fn or(self, earlier: Self) -> Self {
-        Self {
-            started: self.started.or(earlier.started),
-            progress: self.progress.or(earlier.progress),
-            estimated_finish: self.estimated_finish.or(earlier.estimated_finish),
-        }
-    }
-}
-
-/// What a key was used for.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Used {
-    pub(super) nonce: u64,
-    pub(super) id: IdText,
-    pub(super) fingerprint: crate::config::Fingerprint,
-}
-
-/// A job in its owner's list; and of any record, when its job was made.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Listed {
-    pub(super) created_at: u64,
-}
-
-/// An id as its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub(super) struct IdText(pub(super) JobId);
-
-impl From<IdText> for String {
-    fn from(id: IdText) -> Self {
-        id.0.to_string()
-    }
-}
-
-impl TryFrom<String> for IdText {
-    type Error = crate::job::ParseJobIdError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse().map(Self)
+    #[test]
+    fn records_of_version_0_1_can_be_read() {
+        let text = r#"{"nonce":18446744073709551615,"revision":3,"status":"succeeded",
+            "created_at":1795000000120,"started_at":1795000000121,"finished_at":1795000000122,
+            "expires_at":9795000000122,"kind":"POST /reports",
+            "owner":"00112233445566778899aabbccddeeff","key":"ffeeddccbbaa99887766554433221100",
+            "fraction":0.5,"message":"page 5","response":{"status":200,
+            "headers":[["content-type","text/plain"]],"trailers":[["x-sum","1"]],"length":70000,
+            "parts":{"claim":7,"count":2}},
+            "holder":{"claim":7,"message":8,"until":9,"since":10},"attempts":2,"handed_back":1,
+            "not_before":11,"parts":3,"forgotten":true}"#;
+        let record: JobRecord = serde_json::from_str(text).expect("a record");
+        let again = serde_json::to_value(&record).expect("a record");
+        let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(again, text);
     }
 }

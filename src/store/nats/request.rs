@@ -1,21 +1,21 @@
+//! Requests as the queue stores them.
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, Version, request::Parts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    clock::millis,
-    envelope::Fields,
+    clock::unix_millis,
+    envelope::StoredFields,
     options::{NatsOptions, Rerun},
-    record::Record,
 };
 use crate::{
-    config::Key,
-    job::{JobId, Owner, Snapshot},
-    store::NewJob,
+    Owner,
+    store::{Key, NewJob},
 };
 
-/// A request from before its call: what [`NatsStore`](super::NatsStore) keeps of it.
+/// A request as [`NatsStore`](super::NatsStore) keeps it until its job is accepted.
 #[derive(Debug)]
 pub struct NatsRecord {
     pub(super) method: Method,
@@ -23,7 +23,8 @@ pub struct NatsRecord {
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) trailers: Option<HeaderMap>,
-    pub(super) carried: Map<String, Value>,
+    /// The serialized extensions; see [`NatsOptions::carry`].
+    pub(super) extensions: Map<String, Value>,
     pub(super) body: Bytes,
 }
 
@@ -40,26 +41,21 @@ impl NatsRecord {
             version: head.version,
             headers: head.headers.clone(),
             trailers: trailers.cloned(),
-            carried: options.pack(&head.extensions),
+            extensions: options.serialize_extensions(&head.extensions),
             body: body.clone(),
         }
     }
 }
 
-/// A request as it is in the queue. Its body follows it, or is in parts.
+/// The facts that both a queued request and its job's record state about the job.
+///
+/// The record repeats them, so that a look-up needs one read, and because the request leaves the
+/// queue when the job ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Asked {
-    pub(super) method: String,
-    uri: String,
-    version: u8,
-    headers: Fields,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    trailers: Option<Fields>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    carried: Map<String, Value>,
-    /// What kind of request it is.
+pub(super) struct JobDetails {
+    /// The name of the request's [`Kind`](crate::Kind).
     pub(super) kind: String,
-    /// This and all times: milliseconds since the epoch of Unix.
+    /// This and all other times are in milliseconds since the Unix epoch.
     pub(super) created_at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) estimated_finish_at: Option<u64>,
@@ -67,15 +63,31 @@ pub(super) struct Asked {
     pub(super) owner: Option<Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<Key>,
+    /// The number of chunks of the request's body, if the queue's message does not hold it.
+    #[serde(rename = "parts", default, skip_serializing_if = "Option::is_none")]
+    pub(super) body_chunks: Option<u32>,
+}
+
+/// The head of a message of the queue. Its body is the request's, unless that is in chunks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct QueuedRequest {
+    method: String,
+    uri: String,
+    version: u8,
+    headers: StoredFields,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) parts: Option<u32>,
-    /// Whether the process that took it runs it, before any worker is handed it.
+    trailers: Option<StoredFields>,
+    #[serde(rename = "carried", default, skip_serializing_if = "Map::is_empty")]
+    extensions: Map<String, Value>,
+    #[serde(flatten)]
+    pub(super) details: JobDetails,
+    /// Set if the accepting process runs the request, before the queue delivers it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) begun_here: bool,
 }
 
-impl Asked {
-    pub(super) fn new(new: &NewJob, request: &NatsRecord, parts: Option<u32>) -> Self {
+impl QueuedRequest {
+    pub(super) fn new(new: &NewJob, request: &NatsRecord, body_chunks: Option<u32>) -> Self {
         Self {
             method: request.method.as_str().to_owned(),
             uri: request.uri.to_string(),
@@ -87,36 +99,33 @@ impl Asked {
                 _ => 11,
             },
             headers: (&request.headers).into(),
-            trailers: request.trailers.as_ref().map(Fields::from),
-            carried: request.carried.clone(),
-            kind: new.kind.as_str().to_owned(),
-            created_at: millis(new.created_at),
-            estimated_finish_at: new.estimated_finish.map(millis),
-            owner: new.owner,
-            key: new.key.map(|(key, _)| key),
-            parts,
+            trailers: request.trailers.as_ref().map(StoredFields::from),
+            extensions: request.extensions.clone(),
+            details: JobDetails {
+                kind: new.kind.as_str().to_owned(),
+                created_at: unix_millis(new.created_at),
+                estimated_finish_at: new.estimated_finish.map(unix_millis),
+                owner: new.owner,
+                key: new.key.map(|(key, _)| key),
+                body_chunks,
+            },
             begun_here: new.run_here,
         }
     }
 
-    /// Whether it may be run again when whoever ran it is gone.
+    /// Returns whether the request may run again after its process has died.
     pub(super) fn may_rerun(&self, options: &NatsOptions) -> bool {
         match options.rerun {
             Rerun::Always => true,
             Rerun::Never => false,
             Rerun::Idempotent => {
                 let method = Method::try_from(self.method.as_str());
-                self.key.is_some() || method.is_ok_and(|method| method.is_idempotent())
+                self.details.key.is_some() || method.is_ok_and(|method| method.is_idempotent())
             }
         }
     }
 
-    /// The job while it waits.
-    pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
-        Record::queued(self).snapshot(id)
-    }
-
-    /// The request as it came, and its trailers.
+    /// Restores the request's head and its trailers.
     pub(super) fn into_head(
         self,
         options: &NatsOptions,
@@ -134,7 +143,41 @@ impl Asked {
             .body(())?;
         let (mut head, ()) = request.into_parts();
         head.headers = self.headers.into();
-        options.unpack(self.carried, &mut head.extensions);
+        options.insert_extensions(self.extensions, &mut head.extensions);
         Ok((head, self.trailers.map(HeaderMap::from)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::envelope::decode, *};
+
+    #[test]
+    fn requests_of_version_0_1_can_be_read() {
+        let head = br#"{"method":"POST","uri":"/reports?q","version":20,
+            "headers":[["content-type","text/plain"]],"trailers":[["x-sum","1"]],
+            "carried":{"user":"me"},"kind":"POST /reports","created_at":1795000000120,
+            "estimated_finish_at":1795000009120,"owner":"00112233445566778899aabbccddeeff",
+            "key":"ffeeddccbbaa99887766554433221100","parts":3,"begun_here":true}"#;
+        let length = u32::try_from(head.len())
+            .expect("a short head")
+            .to_be_bytes();
+        let bytes = [&[1][..], &length, head, b"body"].concat();
+        let (request, body) = decode::<QueuedRequest>("subject", bytes.into()).expect("a request");
+        assert_eq!(body, &b"body"[..]);
+        let details = &request.details;
+        assert_eq!(
+            (
+                details.kind.as_str(),
+                details.created_at,
+                details.body_chunks
+            ),
+            ("POST /reports", 1_795_000_000_120, Some(3))
+        );
+        assert!(details.owner.is_some() && details.key.is_some() && request.begun_here);
+        let (head, trailers) = request.into_head(&NatsOptions::new()).expect("a head");
+        assert_eq!((head.method, head.version), (Method::POST, Version::HTTP_2));
+        assert_eq!(head.headers["content-type"], "text/plain");
+        assert_eq!(trailers.expect("trailers")["x-sum"], "1");
     }
 }

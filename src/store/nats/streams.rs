@@ -1,19 +1,28 @@
-//! The streams and the consumer: made where they are not, and looked at where they are.
+//! Creates the streams and the consumer, or checks the settings of existing ones.
 
 use std::{fmt::Debug, time::Duration};
 
 use async_nats::jetstream::{
+    ErrorCode,
     consumer::{AckPolicy, Consumer, pull},
-    context::{Context, CreateStreamErrorKind, GetStreamErrorKind},
+    context::{
+        Context, CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
+    },
     stream::{Config, DiscardPolicy, RetentionPolicy, StorageType, Stream},
 };
 
-use super::{NatsError, NatsOptions, Storage, names::Names};
+use super::{
+    error::NatsError,
+    names::ResourceNames,
+    options::{NatsOptions, Storage},
+};
 
-/// How much longer than its job the parts of a result are kept: they are written before its end is.
-const LONGEST_SLACK: Duration = Duration::from_secs(60);
+/// The maximum time that the chunks of a result are kept beyond their job's record.
+///
+/// The chunks are written before the record of the end is, so they would expire first.
+const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);
 
-/// What the servers have of this crate.
+/// Handles to all streams, and to the consumer of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
     pub(super) queue: Stream<()>,
@@ -24,9 +33,9 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) async fn make(
+    pub(super) async fn open(
         context: &Context,
-        names: &Names,
+        names: &ResourceNames,
         options: &NatsOptions,
     ) -> Result<Self, NatsError> {
         let config = |name: String, subject: String| Config {
@@ -47,41 +56,41 @@ impl Streams {
         };
         let queue = Config {
             retention: RetentionPolicy::WorkQueue,
-            ..config(names.queue(), names.all_queued())
+            ..config(names.queue_stream(), names.all_queued())
         };
-        // As the buckets that `nats kv` knows, so that people can look into it.
+        // The settings of a key-value bucket, so that `nats kv` can show its entries.
         let jobs = Config {
             max_age: options.retain,
             max_messages_per_subject: 1,
             allow_rollup: true,
-            ..config(names.jobs(), names.all_in_bucket())
+            ..config(names.jobs_stream(), names.all_in_bucket())
         };
         let requests = Config {
             max_age: options.max_queued_for,
-            ..config(names.requests(), names.all_requests())
+            ..config(names.requests_stream(), names.all_request_chunks())
         };
         let results = Config {
-            max_age: options.retain + options.retain.min(LONGEST_SLACK),
-            ..config(names.results(), names.all_results())
+            max_age: options.retain + options.retain.min(MAX_RESULT_SLACK),
+            ..config(names.results_stream(), names.all_result_chunks())
         };
-        let queue = stream(context, queue).await?;
+        let queue = open_stream(context, queue).await?;
         Ok(Self {
-            workers: workers(&queue, names, options).await?,
+            workers: open_consumer(&queue, names, options).await?,
             queue,
-            jobs: stream(context, jobs).await?,
-            requests: stream(context, requests).await?,
-            results: stream(context, results).await?,
+            jobs: open_stream(context, jobs).await?,
+            requests: open_stream(context, requests).await?,
+            results: open_stream(context, results).await?,
         })
     }
 }
 
-/// Any number of processes may do this at a time: one makes it, and all look whether it fits.
-async fn stream(context: &Context, wanted: Config) -> Result<Stream<()>, NatsError> {
+/// Opens a stream. If several processes do so at once, one creates it and all check it.
+async fn open_stream(context: &Context, wanted: Config) -> Result<Stream<()>, NatsError> {
     let found = match context.get_stream(&wanted.name).await {
         Ok(found) => found.cached_info().config.clone(),
         Err(error) if is_missing(&error) => match context.create_stream(&wanted).await {
-            Ok(made) => made.cached_info().config.clone(),
-            Err(error) if is_taken(&error) => {
+            Ok(created) => created.cached_info().config.clone(),
+            Err(error) if exists(&error) => {
                 let found = context.get_stream(&wanted.name).await;
                 let found = found.map_err(NatsError::unavailable)?;
                 found.cached_info().config.clone()
@@ -90,71 +99,55 @@ async fn stream(context: &Context, wanted: Config) -> Result<Stream<()>, NatsErr
         },
         Err(error) => return Err(NatsError::unavailable(error)),
     };
+    check_stream(&found, &wanted)?;
+    let stream = context.get_stream_no_info(&wanted.name).await;
+    stream.map_err(NatsError::unavailable)
+}
+
+fn check_stream(found: &Config, wanted: &Config) -> Result<(), NatsError> {
     let name = &wanted.name;
-    fits(name, "subjects", &found.subjects, &wanted.subjects)?;
-    fits(name, "retention", &found.retention, &wanted.retention)?;
-    fits(name, "storage", &found.storage, &wanted.storage)?;
-    fits(name, "replicas", &found.num_replicas, &wanted.num_replicas)?;
-    fits(name, "max age", &found.max_age, &wanted.max_age)?;
-    fits(name, "discard policy", &found.discard, &wanted.discard)?;
-    fits(
-        name,
-        "message limit",
-        &found.max_messages,
-        &wanted.max_messages,
-    )?;
-    // None is written in two ways. Others than the queue may have one that somebody set.
+    check(name, "subjects", &found.subjects, &wanted.subjects)?;
+    check(name, "retention", &found.retention, &wanted.retention)?;
+    check(name, "storage", &found.storage, &wanted.storage)?;
+    check(name, "replicas", &found.num_replicas, &wanted.num_replicas)?;
+    check(name, "max age", &found.max_age, &wanted.max_age)?;
+    check(name, "discard policy", &found.discard, &wanted.discard)?;
+    let (has, wants) = (&found.max_messages, &wanted.max_messages);
+    check(name, "message limit", has, wants)?;
+    // Both 0 and -1 mean no limit. An operator may limit the other streams; the queue's replicas
+    // would diverge at a limit.
     if wanted.retention == RetentionPolicy::WorkQueue {
-        fits(name, "byte limit", &found.max_bytes.max(0), &0)?;
+        check(name, "byte limit", &found.max_bytes.max(0), &0)?;
     }
-    fits(
-        name,
-        "limit of messages per subject",
-        &found.max_messages_per_subject,
-        &wanted.max_messages_per_subject,
-    )?;
-    fits(
-        name,
-        "limit of a message's size",
-        &found.max_message_size,
-        &wanted.max_message_size,
-    )?;
-    context
-        .get_stream_no_info(name)
-        .await
-        .map_err(NatsError::unavailable)
+    let has = &found.max_messages_per_subject;
+    let wants = &wanted.max_messages_per_subject;
+    check(name, "limit of messages per subject", has, wants)?;
+    let (has, wants) = (&found.max_message_size, &wanted.max_message_size);
+    check(name, "message size limit", has, wants)
 }
 
-fn is_missing(error: &async_nats::jetstream::context::GetStreamError) -> bool {
-    use async_nats::jetstream::ErrorCode;
-    match error.kind() {
-        GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
-        _ => false,
-    }
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-fn is_taken(error: &async_nats::jetstream::context::CreateStreamError) -> bool {
-    use async_nats::jetstream::ErrorCode;
-    match error.kind() {
-        CreateStreamErrorKind::JetStream(error) => {
-            error.error_code() == ErrorCode::STREAM_NAME_EXIST
-        }
-        _ => false,
-    }
+fn exists(error: &CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
-async fn workers(
+async fn open_consumer(
     queue: &Stream<()>,
-    names: &Names,
+    names: &ResourceNames,
     options: &NatsOptions,
 ) -> Result<Consumer<pull::Config>, NatsError> {
-    let name = names.workers();
+    let name = names.workers_consumer();
     let wanted = pull::Config {
         durable_name: Some(name.clone()),
         ack_policy: AckPolicy::Explicit,
         ack_wait: options.lease,
         filter_subject: names.all_queued(),
-        // How often a request is run is counted in its job: a delivery is not an attempt.
+        // The job's record counts the attempts: a delivery is not always one.
         max_deliver: -1,
         max_ack_pending: -1,
         ..pull::Config::default()
@@ -164,20 +157,16 @@ async fn workers(
         .await
         .map_err(NatsError::unavailable)?;
     let found = &consumer.cached_info().config;
-    fits(&name, "ack policy", &found.ack_policy, &wanted.ack_policy)?;
-    fits(&name, "ack wait", &found.ack_wait, &wanted.ack_wait)?;
-    fits(
-        &name,
-        "delivery limit",
-        &found.max_deliver,
-        &wanted.max_deliver,
-    )?;
-    let (found, wanted) = (&found.max_ack_pending, &wanted.max_ack_pending);
-    fits(&name, "limit of pending acks", found, wanted)?;
+    check(&name, "ack policy", &found.ack_policy, &wanted.ack_policy)?;
+    check(&name, "ack wait", &found.ack_wait, &wanted.ack_wait)?;
+    let (has, wants) = (&found.max_deliver, &wanted.max_deliver);
+    check(&name, "delivery limit", has, wants)?;
+    let (has, wants) = (&found.max_ack_pending, &wanted.max_ack_pending);
+    check(&name, "limit of pending acks", has, wants)?;
     Ok(consumer)
 }
 
-fn fits<T: PartialEq + Debug>(
+fn check<T: PartialEq + Debug>(
     name: &str,
     setting: &'static str,
     found: &T,
@@ -186,7 +175,7 @@ fn fits<T: PartialEq + Debug>(
     if found == wanted {
         return Ok(());
     }
-    Err(NatsError::Unfit {
+    Err(NatsError::ConfigMismatch {
         name: name.to_owned(),
         setting,
         found: format!("{found:?}"),

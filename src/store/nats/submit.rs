@@ -1,341 +1,252 @@
-//! How a request becomes a job.
+//! Accepts a request: writes its body, its record and its message in the queue.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
-    NatsError,
-    claim::{Delivery, Held, NatsClaim},
-    clock::{now, whole_millis},
-    envelope::seal,
-    log::{self, Refused},
-    parts,
-    record::{Holder, IdText, Record, Used},
-    request::{Asked, NatsRecord},
-    shared::Shared,
+    active::{ActiveClaim, Delivery},
+    chunks,
+    claim::NatsClaim,
+    clock::{as_millis, unix_now},
+    envelope::encode,
+    error::NatsError,
+    jetstream::JetStream,
+    keys::KeyLookup,
+    messages::WriteError,
+    process::ProcessState,
+    record::{ClaimHolder, JobRecord},
+    request::{NatsRecord, QueuedRequest},
 };
 use crate::{
-    config::{Fingerprint, Key},
-    job::{ErrorCode, Event, JobId, Snapshot},
-    store::{Acceptance, Lookup, NewJob},
+    ErrorCode, Event, JobId,
+    store::{Acceptance, NewJob},
 };
 
-/// How often a key that changes under one's hands is looked at again.
-const ROUNDS: usize = 8;
-
-/// How long after it was looked at last.
-const SOON: Duration = Duration::from_millis(50);
-
-/// What a request with a key comes to.
-enum Keyed {
-    /// The first with this key: its job is to be made.
-    First,
-    /// A repeated one, whose first has a job.
-    Repeated(Box<Snapshot>),
-    /// A repeated one, whose first never became a job: it is made for it, of this id.
-    Orphaned(JobId),
-    Reused,
-    /// It would be the first, and there is no room.
-    Full,
-}
-
+/// Creates a job for the request, or joins the job of an earlier request with the same key.
 pub(super) async fn accept(
-    shared: Arc<Shared>,
+    process: Arc<ProcessState>,
     mut new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let Some((key, fingerprint)) = new.key else {
-        return match new.join_only {
-            true => Ok(Acceptance::Full),
-            false => submit(&shared, new, request).await,
-        };
+        if new.join_only {
+            return Ok(Acceptance::Full);
+        }
+        return submit(&process, new, request).await;
     };
-    let keyed = shared.look_up_key(&new, key, fingerprint).await?;
-    match keyed {
-        Keyed::First => submit(&shared, new, request).await,
-        Keyed::Repeated(snapshot) => Ok(Acceptance::Joined(snapshot)),
-        Keyed::Reused => Ok(Acceptance::KeyReused),
-        Keyed::Full => Ok(Acceptance::Full),
-        Keyed::Orphaned(id) => {
+    let lookup = process.jetstream.look_up_key(&new, key, fingerprint);
+    let lookup = lookup.await?;
+    match lookup {
+        KeyLookup::First => submit(&process, new, request).await,
+        KeyLookup::Joined(snapshot) => Ok(Acceptance::Joined(snapshot)),
+        KeyLookup::Reused => Ok(Acceptance::KeyReused),
+        KeyLookup::Full => Ok(Acceptance::Full),
+        KeyLookup::Orphaned(id) => {
             new.id = id;
             new.run_here = false;
-            let asked = Asked::new(&new, &request, None);
-            let submitted = submit(&shared, new, request).await?;
+            let queued = JobRecord::queued(&QueuedRequest::new(&new, &request, None));
+            let submitted = submit(&process, new, request).await?;
             match submitted {
-                Acceptance::Queued => Ok(Acceptance::Joined(Box::new(asked.snapshot(id)))),
+                Acceptance::Queued => Ok(Acceptance::Joined(Box::new(queued.snapshot(id)))),
                 refused => Ok(refused),
             }
         }
     }
 }
 
-/// Puts the request into the queue: from then on it is accepted.
+/// Puts a request into the queue, which accepts it.
 async fn submit(
-    shared: &Arc<Shared>,
+    process: &ProcessState,
     new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
-    let limit = shared.options.max_queued;
-    if limit.is_some_and(|limit| !shared.depth.add(limit)) {
+    let jetstream = &process.jetstream;
+    let limit = jetstream.options.max_queued;
+    if limit.is_some_and(|limit| !process.depth.try_add(limit)) {
         return Ok(Acceptance::Full);
     }
-    let (asked, payload) = match prepare(shared, &new, &request).await {
+    let (queued, payload) = match prepare(jetstream, &new, &request).await {
         Ok(prepared) => prepared,
-        Err(refused) => return refuse(shared, &new, &request, refused).await,
+        Err(error) => return refuse(jetstream, &new, &request, error).await,
     };
-    let submitted = match new.run_here {
-        true => hold(shared, &new, &asked, &payload).await,
-        false => queue(shared, &new, &asked, &payload).await,
+    let submitted = if new.run_here {
+        submit_running(process, &new, &queued, &payload).await
+    } else {
+        submit_queued(jetstream, &new, &queued, &payload).await
     };
     match submitted {
-        // It may be there or not.
-        Err(Refused::Unknown(error)) => Err(error),
-        Err(refused) => refuse(shared, &new, &request, refused).await,
+        // The request may be in the queue, so its body stays.
+        Err(WriteError::Unknown(error)) => Err(error),
+        Err(error) => refuse(jetstream, &new, &request, error).await,
         Ok(accepted) => Ok(accepted),
     }
 }
 
-/// Makes of a request what is put into the queue; where its body is large, that is written before.
+/// Encodes the message for the queue, and writes a large body first.
 async fn prepare(
-    shared: &Shared,
+    jetstream: &JetStream,
     new: &NewJob,
     request: &NatsRecord,
-) -> Result<(Asked, Bytes), Refused> {
-    let (parts, body) = match request.body.len() > shared.inline() {
-        false => (None, &request.body[..]),
-        true => (Some(shared.write_request(new.id, request).await?), &[][..]),
+) -> Result<(QueuedRequest, Bytes), WriteError> {
+    let (body_chunks, body) = if request.body.len() > jetstream.max_inline_bytes() {
+        let count = jetstream.write_request_body(new.id, request).await?;
+        (Some(count), &[][..])
+    } else {
+        (None, &request.body[..])
     };
-    let asked = Asked::new(new, request, parts);
-    let payload = seal(&asked, body);
-    // Before anything is written of it that a repeated request could join.
-    match payload.len() > shared.context.client().max_payload() {
-        true => Err(Refused::TooLarge),
-        false => Ok((asked, payload)),
+    let queued = QueuedRequest::new(new, request, body_chunks);
+    let payload = encode(&queued, body);
+    // Check before the record of a running job is written, which a repeated request could join.
+    if payload.len() > jetstream.context.client().max_payload() {
+        return Err(WriteError::TooLarge);
     }
+    Ok((queued, payload))
 }
 
-/// Answers a request that is not in the queue, and takes the parts of its body away; else they go by themselves, in
-/// days. Those of one with a key may be those of who repeats it.
+/// Answers a request that did not get into the queue, and removes the chunks of its body.
+///
+/// Chunks of a request with a key stay until they expire: a repeated request may have written the
+/// same ones.
 async fn refuse(
-    shared: &Shared,
+    jetstream: &JetStream,
     new: &NewJob,
     request: &NatsRecord,
-    refused: Refused,
+    error: WriteError,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
-    if new.key.is_none() && request.body.len() > shared.inline() {
-        let count = parts::count(&request.body, shared.part());
-        if let Err(error) = shared.remove_request(new.id, count).await {
-            tracing::warn!(
-                %error,
-                id = %new.id,
-                "parts of a request that was not accepted are left"
-            );
+    if new.key.is_none() && request.body.len() > jetstream.max_inline_bytes() {
+        let count = chunks::count(&request.body, jetstream.chunk_bytes());
+        if let Err(error) = jetstream.remove_request_body(new.id, count).await {
+            tracing::warn!(%error, id = %new.id, "failed to remove the body of a refused request");
         }
     }
-    match refused {
-        Refused::Full => Ok(Acceptance::Full),
-        Refused::TooLarge => Ok(Acceptance::TooLarge),
-        refused => Err(refused.into_error()),
+    match error {
+        WriteError::Full => Ok(Acceptance::Full),
+        WriteError::TooLarge => Ok(Acceptance::TooLarge),
+        error => Err(error.into_error()),
     }
 }
 
-/// Makes a job that any worker runs.
-async fn queue(
-    shared: &Shared,
+/// Submits a job that any worker may run.
+async fn submit_queued(
+    jetstream: &JetStream,
     new: &NewJob,
-    asked: &Asked,
+    queued: &QueuedRequest,
     payload: &Bytes,
-) -> Result<Acceptance<NatsClaim>, Refused> {
-    let listing = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
-    let (queued, listed) = tokio::join!(shared.enqueue(new.id, payload), listing);
-    match queued {
+) -> Result<Acceptance<NatsClaim>, WriteError> {
+    let details = &queued.details;
+    let listing = jetstream.add_to_owner_list(new.id, details.owner.as_ref(), details.created_at);
+    let (enqueued, listed) = tokio::join!(jetstream.enqueue(new.id, payload), listing);
+    match enqueued {
         Ok(_) => {
             if let Err(error) = listed {
-                tracing::warn!(%error, id = %new.id, "a job is not listed before it runs");
+                // Its claim, its end or a refresh repeats the write.
+                tracing::warn!(%error, id = %new.id, "failed to add a job to its owner's list");
             }
             Ok(Acceptance::Queued)
         }
-        // One with a key somebody may have joined meanwhile, and been told that it is accepted.
-        Err(Refused::Unknown(error)) if new.key.is_none() => {
-            let withdrawn = shared.withdraw(new.id, asked, error).await;
-            withdrawn.map_err(Refused::Unknown)
+        // A request with a key is not withdrawn: a repeated one may have joined it already.
+        Err(WriteError::Unknown(error)) if new.key.is_none() => {
+            let withdrawn = withdraw(jetstream, new.id, queued, error).await;
+            withdrawn.map_err(WriteError::Unknown)
         }
-        Err(refused) => Err(refused),
+        Err(error) => Err(error),
     }
 }
 
-/// Makes a job that this process runs. Its record is there before its request is, so that whoever is
-/// handed that sees that it is held.
-async fn hold(
-    shared: &Arc<Shared>,
+/// Submits a job that this process runs.
+///
+/// The record is written before the request, so that any process that gets the request sees the
+/// claim.
+async fn submit_running(
+    process: &ProcessState,
     new: &NewJob,
-    asked: &Asked,
+    queued: &QueuedRequest,
     payload: &Bytes,
-) -> Result<Acceptance<NatsClaim>, Refused> {
-    let (claim, begun, since) = (rand::random(), Instant::now(), now());
-    let holder = Holder {
+) -> Result<Acceptance<NatsClaim>, WriteError> {
+    let jetstream = &process.jetstream;
+    let (claim, begun, now) = (rand::random(), Instant::now(), unix_now());
+    let lease = as_millis(jetstream.options.lease);
+    let holder = ClaimHolder {
         claim,
-        message: None,
-        until: Some(since.saturating_add(whole_millis(shared.options.lease))),
-        since,
+        queue_sequence: None,
+        lease_until: Some(now.saturating_add(lease)),
+        written_at: now,
     };
-    let mut record = Record::here(new, asked, holder);
-    let patience = shared.patience();
-    let run = shared.names.run(new.id);
-    let put = shared.put(&run, &mut record, b"", 0, Some(claim), patience);
-    let Some(at) = put.await.map_err(Refused::Unknown)? else {
-        // Of its id there is a job: it was made for a request with its key, a moment ago.
+    let mut record = JobRecord::begun_here(new, queued, holder);
+    let patience = jetstream.client_patience();
+    let run = jetstream.names.run(new.id);
+    let written = jetstream.put_record(&run, &mut record, b"", 0, Some(claim), patience);
+    let Some(run_sequence) = written.await.map_err(WriteError::Unknown)? else {
+        // A repeated request with the same key has just created the job.
         return Ok(Acceptance::Queued);
     };
-    // At a time: its lease goes on from before the record was written.
-    let listing = shared.list(new.id, asked.owner.as_ref(), asked.created_at);
-    let (queued, listed) = tokio::join!(shared.enqueue(new.id, payload), listing);
-    let sequence = match queued {
+    // Run both writes at once: the lease started before the record was written.
+    let details = &queued.details;
+    let listing = jetstream.add_to_owner_list(new.id, details.owner.as_ref(), details.created_at);
+    let (enqueued, listed) = tokio::join!(jetstream.enqueue(new.id, payload), listing);
+    let queue_sequence = match enqueued {
         Ok(sequence) => sequence,
-        // Somebody may have joined it meanwhile, and been told that it is accepted. So it is given back, or else its lease
-        // ends, and then a worker runs it; or where it is not in the queue, the next that repeats the key brings it there.
-        Err(Refused::Unknown(error)) if new.key.is_some() => {
-            record.hand_back();
-            let given_back = shared
-                .put(&run, &mut record, b"", at, Some(claim), patience)
+        // A repeated request may have joined this job, so the job must stay. Requeue it, or let its
+        // lease expire; a worker then runs it. If it is not in the queue, the next request with the
+        // key puts it there.
+        Err(WriteError::Unknown(error)) if new.key.is_some() => {
+            record.requeue();
+            let requeued = jetstream
+                .put_record(&run, &mut record, b"", run_sequence, Some(claim), patience)
                 .await;
-            if let Err(error) = given_back {
-                tracing::debug!(%error, id = %new.id, "a job is left to its lease");
+            if let Err(error) = requeued {
+                tracing::debug!(%error, id = %new.id, "failed to requeue a job at once");
             }
-            return Err(Refused::Unknown(error));
+            return Err(WriteError::Unknown(error));
         }
-        Err(refused) => {
-            // What cannot be taken back goes by itself: nobody has been told of it.
+        Err(error) => {
+            // Hide the record. If this fails it expires; no client knows its id.
             record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
             record.forgotten = true;
-            let end = shared.names.end(new.id);
-            let taken_back = shared.put(&end, &mut record, b"", 0, None, patience).await;
-            return taken_back.map_err(Refused::Unknown).and(Err(refused));
+            let end = jetstream.names.end(new.id);
+            let ended = jetstream.put_record(&end, &mut record, b"", 0, None, patience);
+            return ended.await.map_err(WriteError::Unknown).and(Err(error));
         }
     };
     if let Err(error) = listed {
-        tracing::warn!(%error, id = %new.id, "a job is not listed before it ends");
+        tracing::warn!(%error, id = %new.id, "failed to add a job to its owner's list");
     }
-    let may_rerun = asked.may_rerun(&shared.options);
-    let delivery = Delivery::Here(sequence);
-    let held = Held::new(new.id, claim, delivery, may_rerun, record, at, begun);
-    Ok(Acceptance::RunHere(NatsClaim::new(shared, held)))
+    let may_rerun = queued.may_rerun(&jetstream.options);
+    let delivery = Delivery::Sequence(queue_sequence);
+    let active = ActiveClaim::new(
+        new.id,
+        claim,
+        delivery,
+        may_rerun,
+        record,
+        run_sequence,
+        begun,
+    );
+    Ok(Acceptance::RunHere(NatsClaim::new(&process.claims, active)))
 }
 
-impl Shared {
-    /// Writes a body in parts. That one of them is too large says nothing of the request's head.
-    async fn write_request(&self, id: JobId, request: &NatsRecord) -> Result<u32, Refused> {
-        let subject = |part| self.names.request_part(id, part);
-        let (body, size) = (&request.body, self.part());
-        let written = parts::write(&self.context, subject, body, size, self.patience()).await;
-        written.map_err(|refused| match refused {
-            Refused::Full => Refused::Full,
-            refused => Refused::Unknown(refused.into_error()),
-        })
+/// Withdraws a request that may or may not be in the queue, unless a worker has claimed it.
+///
+/// Returns `error` if the request is withdrawn.
+async fn withdraw(
+    jetstream: &JetStream,
+    id: JobId,
+    queued: &QueuedRequest,
+    error: NatsError,
+) -> Result<Acceptance<NatsClaim>, NatsError> {
+    let mut record = JobRecord::queued(queued);
+    record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
+    record.forgotten = true;
+    // Creates the subject that a worker's claim would create.
+    let run = jetstream.names.run(id);
+    let patience = jetstream.client_patience();
+    let withdrawn = jetstream.put_record(&run, &mut record, b"", 0, None, patience);
+    if withdrawn.await?.is_none() {
+        return Ok(Acceptance::Queued);
     }
-
-    /// Puts a request into the queue, perhaps twice where the first answer is lost: whoever is handed the
-    /// second sees that.
-    ///
-    /// It is not told to expect no other. What is in a work queue at a time is not the same on all of its
-    /// replicas, since what is acknowledged is removed on each by itself: of a repeated write, one replica
-    /// might find the first in its way, and another not. Up to 2.11 each decides for itself then, and from
-    /// there on they differ.
-    async fn enqueue(&self, id: JobId, payload: &Bytes) -> Result<u64, Refused> {
-        self.write(&self.names.queued(id), None, payload).await
-    }
-
-    /// Whether a request was put into the queue is not known: it is not, from now on, unless a worker
-    /// has it already.
-    async fn withdraw(
-        &self,
-        id: JobId,
-        asked: &Asked,
-        error: NatsError,
-    ) -> Result<Acceptance<NatsClaim>, NatsError> {
-        let mut record = Record::queued(asked);
-        record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
-        record.forgotten = true;
-        // In the way of whoever would claim it.
-        let run = self.names.run(id);
-        let withdrawn = self.put(&run, &mut record, b"", 0, None, self.patience());
-        if withdrawn.await?.is_none() {
-            return Ok(Acceptance::Queued);
-        }
-        // Should it come to the queue later, it is taken out there.
-        self.take_out(id).await?;
-        Err(error)
-    }
-
-    async fn look_up_key(
-        &self,
-        new: &NewJob,
-        key: Key,
-        fingerprint: Fingerprint,
-    ) -> Result<Keyed, NatsError> {
-        let subject = self.names.key(&key);
-        let used = Used {
-            nonce: rand::random(),
-            id: IdText(new.id),
-            fingerprint,
-        };
-        let payload = seal(&used, b"");
-        for _ in 0..ROUNDS {
-            // Of all who find the key free, one is the first where there is none.
-            if !new.join_only {
-                match self.write(&subject, Some(0), &payload).await {
-                    Ok(_) => return Ok(Keyed::First),
-                    Err(Refused::Conflict) => {}
-                    Err(Refused::Full) => return Ok(Keyed::Full),
-                    Err(refused) => return Err(refused.into_error()),
-                }
-            }
-            let Some((found, sequence)) = self.used(&subject).await? else {
-                if new.join_only {
-                    return Ok(Keyed::Full);
-                }
-                continue;
-            };
-            if found.nonce == used.nonce {
-                return Ok(Keyed::First);
-            }
-            let id = found.id.0;
-            // Where a job is made for it that is there all the same, one of them is run: its claim and its end are
-            // written where nothing was.
-            let known = self.barrier.find(|| self.look(id)).await?;
-            let is_gone = match known.unwrap_or(Lookup::Unknown) {
-                Lookup::Found(_) if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
-                // One that was begun where its request came in is there before that is in the queue, and may
-                // yet be refused; or its process is gone, and it never comes there.
-                Lookup::Found(snapshot)
-                    if !snapshot.status.is_ended() && self.waiting(id).await?.is_none() =>
-                {
-                    match self.record(id).await? {
-                        Some(found) if found.record.is_abandoned() => false,
-                        _ => {
-                            sleep(SOON).await;
-                            continue;
-                        }
-                    }
-                }
-                Lookup::Found(snapshot) => return Ok(Keyed::Repeated(snapshot)),
-                Lookup::Gone(_) => true,
-                Lookup::Unknown => match self.record(id).await? {
-                    None => false,
-                    Some(found) if found.record.forgotten => true,
-                    // It has come just now.
-                    Some(_) => continue,
-                },
-            };
-            match is_gone {
-                _ if new.join_only => return Ok(Keyed::Full),
-                true => log::delete(&self.streams.jobs, sequence).await?,
-                false if found.fingerprint != fingerprint => return Ok(Keyed::Reused),
-                false => return Ok(Keyed::Orphaned(id)),
-            }
-        }
-        Err(NatsError::unavailable("a key is being used over and over"))
-    }
+    // If the message arrives later, the worker that gets it removes it.
+    jetstream.remove_from_queue(id).await?;
+    Err(error)
 }

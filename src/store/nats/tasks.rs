@@ -1,11 +1,7 @@
-//! What goes on beside the calls: signs of life, records kept, and an eye on the bucket.
+//! The background tasks of a store: leases, records, the queue's length and the watch of jobs.
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::consumer::{
-    DeliverPolicy,
-    push::{Ordered, OrderedConfig},
-};
 use futures_util::{StreamExt, stream};
 use tokio::{
     select,
@@ -13,165 +9,92 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{NatsError, claim::Held, log::CLAIM, names::Names, shared::Shared};
+use super::{active::ActiveClaim, error::NatsError, process::ProcessState, watch};
 
-/// How long what a call tells is gathered before it is written.
-const GATHER: Duration = Duration::from_millis(200);
+/// The time over which reports of calls are merged before they are written.
+const REPORT_DELAY: Duration = Duration::from_millis(200);
 
-/// How often the queue is asked how long it is.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval of polling the queue's length.
+const DEPTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many records are written at a time.
-const AT_ONCE: usize = 32;
+/// The number of records that are written concurrently.
+const WRITE_CONCURRENCY: usize = 32;
 
-/// How long to wait before a watch that broke is made again.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// Starts the tasks of a store. They end with what this returns.
-pub(super) async fn start(shared: &Arc<Shared>) -> Result<JoinSet<()>, NatsError> {
-    // Before anybody can wait for anything.
-    let changes = watch(shared).await?;
+/// Starts the tasks of a store. Dropping the set stops them.
+pub(super) async fn start(process: &Arc<ProcessState>) -> Result<JoinSet<()>, NatsError> {
+    // The watch must be open before the first subscriber can wait for a change.
+    let changes = watch::open(&process.jetstream).await?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(notice(shared.clone(), changes));
-    tasks.spawn(beat(shared.clone()));
-    tasks.spawn(keep(shared.clone()));
-    tasks.spawn(tend_waiting(shared.clone()));
-    if shared.options.max_queued.is_some() {
-        tasks.spawn(count(shared.clone()));
+    tasks.spawn(watch::run(process.clone(), changes));
+    tasks.spawn(extend_ack_deadlines(process.clone()));
+    tasks.spawn(write_records(process.clone()));
+    tasks.spawn(refresh_queue(process.clone()));
+    if process.jetstream.options.max_queued.is_some() {
+        tasks.spawn(poll_depth(process.clone()));
     }
     Ok(tasks)
 }
 
-/// Gives signs of life of what runs here.
-async fn beat(shared: Arc<Shared>) {
-    let mut beats = interval(shared.options.lease / 3);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Renews the leases of requests that the queue delivered, three times per lease.
+async fn extend_ack_deadlines(process: Arc<ProcessState>) {
+    let mut ticks = interval(process.jetstream.options.lease / 3);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        beats.tick().await;
-        for held in shared.all_active() {
-            held.beat().await;
+        ticks.tick().await;
+        for active in process.claims.all() {
+            active.extend_ack_deadline().await;
         }
     }
 }
 
-/// Writes what calls have told, and keeps records from expiring and leases from ending.
-async fn keep(shared: Arc<Shared>) {
-    let rest = (shared.options.lease / 8).min(shared.options.retain / 16);
+/// Writes reports of calls, and rewrites records before they or the leases in them expire.
+async fn write_records(process: Arc<ProcessState>) {
+    let jetstream = &process.jetstream;
+    let options = &jetstream.options;
+    let period = (options.lease / 8).min(options.retain / 16);
     loop {
         select! {
-            () = sleep(rest) => {}
-            () = shared.told.notified() => sleep(GATHER.min(rest)).await,
+            () = sleep(period) => {}
+            () = process.claims.write_requested.notified() => {
+                sleep(REPORT_DELAY.min(period)).await;
+            }
         }
-        let due = shared.all_active().into_iter();
-        let due: Vec<Arc<Held>> = due.filter(|held| held.is_due(&shared)).collect();
+        let due = process.claims.all().into_iter();
+        let due: Vec<Arc<ActiveClaim>> = due.filter(|claim| claim.needs_write(jetstream)).collect();
         stream::iter(due)
-            .for_each_concurrent(AT_ONCE, async |held| {
-                if let Err(error) = held.keep(&shared).await {
-                    tracing::warn!(%error, id = %held.id, "a job's record is not renewed");
+            .for_each_concurrent(WRITE_CONCURRENCY, async |active| {
+                if let Err(error) = active.write_pending(jetstream).await {
+                    tracing::warn!(%error, id = %active.id, "failed to renew job record");
                 }
             })
             .await;
     }
 }
 
-/// Keeps what belongs to requests that wait from expiring before them, and the queue from keeping them for
-/// longer than they wait.
-async fn tend_waiting(shared: Arc<Shared>) {
+/// Refreshes the records of queued requests.
+async fn refresh_queue(process: Arc<ProcessState>) {
+    let jetstream = &process.jetstream;
     loop {
-        sleep(shared.quarter()).await;
-        if let Err(error) = shared.tend_waiting().await {
-            tracing::warn!(
-                %error,
-                "what belongs to waiting requests is not renewed"
-            );
+        sleep(jetstream.refresh_interval()).await;
+        if let Err(error) = jetstream.refresh_queue().await {
+            tracing::warn!(%error, "failed to refresh the records of queued requests");
         }
     }
 }
 
-/// Asks how many requests are in the queue, as long as that may matter.
-async fn count(shared: Arc<Shared>) {
-    let mut looks = interval(LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Polls the queue's length while the count may be too high.
+async fn poll_depth(process: Arc<ProcessState>) {
+    let mut ticks = interval(DEPTH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
-        if !shared.depth.is_stale() {
+        ticks.tick().await;
+        if !process.depth.is_stale() {
             continue;
         }
-        let added = shared.depth.added();
-        match shared.streams.queue.get_info().await {
-            Ok(info) => shared.depth.tell(info.state.messages, added),
-            Err(error) => tracing::debug!(%error, "the queue does not tell how long it is"),
+        let added = process.depth.added();
+        match process.jetstream.streams.queue.get_info().await {
+            Ok(info) => process.depth.record_poll(info.state.messages, added),
+            Err(error) => tracing::debug!(%error, "failed to poll the queue's length"),
         }
-    }
-}
-
-/// A consumer of all that is written to jobs from now on, without what is in it.
-async fn watch(shared: &Shared) -> Result<Ordered, NatsError> {
-    let info = shared.streams.jobs.get_info().await;
-    let last = info.map_err(NatsError::unavailable)?.state.last_sequence;
-    let config = OrderedConfig {
-        deliver_subject: shared.context.client().new_inbox(),
-        filter_subject: shared.names.all_jobs(),
-        headers_only: true,
-        deliver_policy: match last {
-            0 => DeliverPolicy::All,
-            // The last once more: from a message on it goes on after every interruption.
-            start_sequence => DeliverPolicy::ByStartSequence { start_sequence },
-        },
-        ..OrderedConfig::default()
-    };
-    let consumer = shared.streams.jobs.create_consumer(config).await;
-    let consumer = consumer.map_err(NatsError::unavailable)?;
-    consumer.messages().await.map_err(NatsError::unavailable)
-}
-
-/// Tells who waits for a job that it has changed, and who runs it that it is not theirs any more.
-async fn notice(shared: Arc<Shared>, mut changes: Ordered) {
-    loop {
-        while let Some(Ok(change)) = changes.next().await {
-            let Some(id) = Names::id(&change.subject) else {
-                continue;
-            };
-            let claim = change
-                .headers
-                .as_ref()
-                .and_then(|headers| headers.get(CLAIM));
-            let claim = claim.and_then(|claim| u64::from_str_radix(claim.as_str(), 16).ok());
-            let sequence = change.info().map_or(0, |info| info.stream_sequence);
-            for held in shared.active(id) {
-                match Some(held.claim) == claim {
-                    true => {}
-                    false if Names::is_end(&change.subject) => held.ended.cancel(),
-                    false => {
-                        held.hear(sequence);
-                        shared.told.notify_one();
-                    }
-                }
-            }
-            shared.interest.tell(id);
-        }
-        tracing::warn!("the watch of jobs broke");
-        changes = loop {
-            sleep(PAUSE).await;
-            match watch(&shared).await {
-                Ok(changes) => break changes,
-                Err(error) => {
-                    tracing::warn!(
-                        %error,
-                        "the watch of jobs is not back yet"
-                    );
-                }
-            }
-        };
-        // What went by meanwhile nobody has seen.
-        shared.interest.tell_all();
-        stream::iter(shared.all_active())
-            .for_each_concurrent(AT_ONCE, async |held| match shared.record(held.id).await {
-                Ok(Some(found)) if found.record.is_held_by(held.claim) => {}
-                Ok(Some(found)) if found.record.is_ended() => held.ended.cancel(),
-                Ok(Some(found)) => held.hear(found.sequence),
-                Ok(None) | Err(_) => {}
-            })
-            .await;
     }
 }

@@ -1,0 +1,88 @@
+//! Ends a job from outside its call: cancels or deletes it.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{error::NatsError, jetstream::JetStream, record::JobRecord, response::ResultChunks};
+use crate::{ErrorCode, Event, JobId, store::Lookup};
+
+/// The maximum number of rounds if other processes change the job at the same time.
+const MAX_ROUNDS: usize = 16;
+
+const RETRY_DELAY: Duration = Duration::from_millis(1);
+
+/// Cancels an unfinished job, and returns the job afterwards.
+pub(super) async fn cancel(jetstream: &JetStream, id: JobId) -> Result<Lookup, NatsError> {
+    end(jetstream, id, false).await
+}
+
+/// Deletes a job, and returns the job from before. An unfinished job is canceled.
+pub(super) async fn forget(jetstream: &JetStream, id: JobId) -> Result<Lookup, NatsError> {
+    end(jetstream, id, true).await
+}
+
+async fn end(jetstream: &JetStream, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
+    let names = &jetstream.names;
+    for _ in 0..MAX_ROUNDS {
+        // The record to change, and where to write it.
+        let (mut record, subject, expected) = match jetstream.record(id).await? {
+            Some(found) => match found.record.lookup(id) {
+                Lookup::Found(job) if job.status.is_ended() => {
+                    if !forget {
+                        return Ok(Lookup::Found(job));
+                    }
+                    (found.record, found.subject, found.sequence)
+                }
+                Lookup::Found(_) => (found.record, names.end(id), 0),
+                gone => return Ok(gone),
+            },
+            None => match jetstream.queue_entry(id).await? {
+                // The subject that a worker's claim would create.
+                Some(entry) => (JobRecord::queued(&entry.request), names.run(id), 0),
+                None => match jetstream.lookup(id).await? {
+                    // The job was claimed or ended between the reads.
+                    Lookup::Found(_) => continue,
+                    gone => return Ok(gone),
+                },
+            },
+        };
+        let before = record.snapshot(id);
+        let result = record.response.as_ref().and_then(|stored| stored.chunks);
+        record.end(Event::Broke(ErrorCode::Canceled), jetstream.options.retain);
+        if forget {
+            record.forgotten = true;
+            record.response = None;
+        }
+        let patience = jetstream.client_patience();
+        let written = jetstream.put_record(&subject, &mut record, b"", expected, None, patience);
+        if written.await?.is_none() {
+            sleep(RETRY_DELAY).await;
+            continue;
+        }
+        if let Err(error) = clean_up(jetstream, id, &record, result).await {
+            tracing::warn!(%error, %id, "failed to clean up after a canceled job");
+        }
+        let job = if forget { before } else { record.snapshot(id) };
+        return Ok(Lookup::Found(Box::new(job)));
+    }
+    Err(NatsError::unavailable("the job keeps changing"))
+}
+
+/// Removes the request from the queue, and the result of a deleted job.
+///
+/// If this fails, the worker that gets the request removes it, or else
+/// [`JetStream::refresh_queue`] does. The result expires.
+async fn clean_up(
+    jetstream: &JetStream,
+    id: JobId,
+    record: &JobRecord,
+    result: Option<ResultChunks>,
+) -> Result<(), NatsError> {
+    jetstream.clean_up(id, record).await?;
+    jetstream.remove_from_queue(id).await?;
+    match result {
+        Some(chunks) => jetstream.remove_result(id, chunks).await,
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,70 @@
+//! Reads the state of a job from the bucket and the queue.
+
+use super::{
+    error::NatsError,
+    jetstream::{JetStream, StoredRecord},
+    record::JobRecord,
+};
+use crate::{JobId, store::Lookup};
+
+impl JetStream {
+    /// Looks up a job. Returns [`Lookup::Unknown`] only if the replicas confirm it.
+    pub(super) async fn lookup(&self, id: JobId) -> Result<Lookup, NatsError> {
+        let found = self.job_barrier.read(|| self.lookup_at_leader(id)).await?;
+        Ok(found.unwrap_or(Lookup::Unknown))
+    }
+
+    /// Looks up a job in the bucket and then in the queue, at the leaders of both streams.
+    pub(super) async fn lookup_at_leader(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
+        if let Some(found) = self.record(id).await? {
+            return Ok(Some(found.record.lookup(id)));
+        }
+        if let Some(entry) = self.queue_entry(id).await? {
+            let snapshot = JobRecord::queued(&entry.request).snapshot(id);
+            return Ok(Some(Lookup::Found(Box::new(snapshot))));
+        }
+        // The job may have moved from the queue to the bucket between the two reads.
+        let found = self.record(id).await?;
+        Ok(found.map(|found| found.record.lookup(id)))
+    }
+
+    /// Reads a job's record: that of its end, or else that of its run.
+    pub(super) async fn record(&self, id: JobId) -> Result<Option<StoredRecord>, NatsError> {
+        for subject in [self.names.end(id), self.names.run(id)] {
+            if let Some(found) = self.record_at(&subject).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a job's record, brought up to date with later claims.
+    ///
+    /// The record of a run may not reflect the newest claim yet. Subject and sequence are those of
+    /// the run.
+    pub(super) async fn record_with_claims(
+        &self,
+        id: JobId,
+    ) -> Result<Option<StoredRecord>, NatsError> {
+        let Some(mut known) = self.record(id).await? else {
+            return Ok(None);
+        };
+        while !known.record.is_ended() {
+            match self.next_claim(id, &known.record).await? {
+                Some(claimed) => known.record = claimed.record,
+                None => break,
+            }
+        }
+        Ok(Some(known))
+    }
+
+    /// Reads the claim that follows a record.
+    pub(super) async fn next_claim(
+        &self,
+        id: JobId,
+        record: &JobRecord,
+    ) -> Result<Option<StoredRecord>, NatsError> {
+        let subject = self.names.claim(id, record.attempts.saturating_add(1));
+        self.record_at(&subject).await
+    }
+}

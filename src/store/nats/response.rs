@@ -1,0 +1,65 @@
+//! The response of an ended job as its record stores it.
+
+use http::{HeaderMap, Response, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use super::envelope::StoredFields;
+use crate::{ResponseHead, store::Collected};
+
+/// A response without its body. The body follows the record in the same message, or is in chunks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct StoredResponse {
+    status: u16,
+    headers: StoredFields,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trailers: Option<StoredFields>,
+    /// The length of the body, in bytes.
+    #[serde(rename = "length")]
+    pub(super) body_bytes: u64,
+    #[serde(rename = "parts", default, skip_serializing_if = "Option::is_none")]
+    pub(super) chunks: Option<ResultChunks>,
+}
+
+/// The location of a result's chunks.
+///
+/// The claim is part of their subjects: two processes that both believe to own the job do not
+/// overwrite each other's chunks.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct ResultChunks {
+    pub(super) claim: u64,
+    pub(super) count: u32,
+}
+
+impl StoredResponse {
+    /// Stores everything of a response except its body.
+    pub(super) fn new(response: &Response<Collected>) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            headers: response.headers().into(),
+            trailers: response.body().trailers.as_deref().map(StoredFields::from),
+            body_bytes: response.body().bytes.len() as u64,
+            chunks: None,
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Returns the part of the response that a snapshot shows.
+    pub(super) fn head(&self) -> ResponseHead {
+        ResponseHead {
+            status: self.status(),
+            content_type: self.headers.get(&header::CONTENT_TYPE),
+            content_length: self.body_bytes,
+        }
+    }
+
+    /// Restores the response's head and its trailers.
+    pub(super) fn into_head(self) -> (Response<()>, Option<HeaderMap>) {
+        let mut response = Response::new(());
+        *response.status_mut() = self.status();
+        *response.headers_mut() = self.headers.into();
+        (response, self.trailers.map(HeaderMap::from))
+    }
+}

@@ -1,0 +1,212 @@
+//! The public store type, and its `Store` and `Queue` implementations.
+
+use std::{
+    fmt,
+    future::{Future, ready},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_nats::Client;
+use bytes::Bytes;
+use http::{HeaderMap, Response, request::Parts};
+use tokio::task::{JoinSet, yield_now};
+
+use super::{
+    cancel,
+    changes::NatsChanges,
+    claim::NatsClaim,
+    clock::system_time,
+    dequeue::{self, NatsTicket},
+    error::NatsError,
+    finish,
+    jetstream::JetStream,
+    list,
+    options::NatsOptions,
+    process::ProcessState,
+    report::PendingReport,
+    request::NatsRecord,
+    retry::Retry,
+    submit, tasks,
+};
+use crate::{
+    Filter, JobId, Page, Replay,
+    store::{Acceptance, Charge, End, Finished, Lookup, NewJob, News, Queue, Report, Store, Work},
+};
+
+/// The time limit for the retries of [`NatsStore::connect`].
+const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A store that keeps jobs in NATS JetStream.
+///
+/// Every process that connects with the same options finds all jobs, and any
+/// [`Worker`](crate::Worker) runs them. The [guide](crate::nats) states what the store guarantees,
+/// and how to operate it.
+///
+/// Clones share one connection.
+#[derive(Clone)]
+pub struct NatsStore {
+    process: Arc<ProcessState>,
+    /// Stops the background tasks when the last clone is dropped.
+    _tasks: Arc<JoinSet<()>>,
+}
+
+impl NatsStore {
+    /// Connects to the streams that the options name, and creates those that do not exist.
+    ///
+    /// Several processes may connect at the same time. Failures are retried for about 15 s, since a
+    /// cluster needs time to elect leaders for new streams.
+    ///
+    /// # Errors
+    ///
+    /// - [`NatsError::Unavailable`] if JetStream does not answer or cannot create the streams.
+    /// - [`NatsError::ConfigMismatch`] if a stream exists with other settings.
+    pub async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
+        let mut retry = Retry::within(CONNECT_PATIENCE);
+        loop {
+            match Self::connect_once(client.clone(), options.clone()).await {
+                Err(error @ NatsError::Unavailable(_)) => {
+                    retry.wait(error, &options.prefix).await?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn connect_once(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
+        let jetstream = JetStream::connect(client, options).await?;
+        let process = Arc::new(ProcessState::new(jetstream));
+        let tasks = tasks::start(&process).await?;
+        Ok(Self {
+            process,
+            _tasks: Arc::new(tasks),
+        })
+    }
+}
+
+impl Store for NatsStore {
+    type Error = NatsError;
+    type Record = NatsRecord;
+    type Changes = NatsChanges;
+    type Claim = NatsClaim;
+
+    fn record(&self, head: &Parts, body: &Bytes, trailers: Option<&HeaderMap>) -> NatsRecord {
+        NatsRecord::new(&self.process.jetstream.options, head, body, trailers)
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<Charge> {
+        self.process.jetstream.budget.reserve(bytes)
+    }
+
+    fn accept(
+        &self,
+        job: &NewJob,
+        record: NatsRecord,
+    ) -> impl Future<Output = Result<Acceptance<NatsClaim>, NatsError>> + Send + Unpin + 'static
+    {
+        // Several writes, so on a task of its own: a dropped future must not stop between them.
+        let accepting = tokio::spawn(submit::accept(self.process.clone(), job.clone(), record));
+        Box::pin(async {
+            let accepted = accepting.await;
+            accepted.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
+        })
+    }
+
+    fn get(
+        &self,
+        id: JobId,
+    ) -> impl Future<Output = Result<Lookup, NatsError>> + Send + Unpin + 'static {
+        let process = self.process.clone();
+        Box::pin(async move {
+            // The first poll may happen outside a runtime, with a waker that does nothing. Do not
+            // start the request there.
+            yield_now().await;
+            process.jetstream.lookup(id).await
+        })
+    }
+
+    fn changes(&self, id: JobId) -> NatsChanges {
+        NatsChanges::new(&self.process, id)
+    }
+
+    async fn list(&self, filter: &Filter) -> Result<Page, NatsError> {
+        list::list(&self.process.jetstream, filter).await
+    }
+
+    async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, NatsError> {
+        self.process.jetstream.read_result(id).await
+    }
+
+    /// Merges the report into the claim's pending one, which a background task writes within a
+    /// fraction of a second. So frequent reports do not slow the call down.
+    fn report(
+        &self,
+        claim: &NatsClaim,
+        report: Report,
+    ) -> impl Future<Output = Result<(), NatsError>> + Send + Unpin + 'static {
+        let mut pending = PendingReport {
+            estimated_finish: report.estimated_finish,
+            ..PendingReport::default()
+        };
+        {
+            let mut state = claim.active.state.lock();
+            if let News::Started(at) = report.news {
+                if state.record.started_at.is_none() {
+                    pending.started = Some(system_time(at));
+                }
+            } else if let News::Progress(progress) = report.news {
+                pending.progress = Some(progress);
+            }
+            if pending.is_empty() {
+                return ready(Ok(()));
+            }
+            state.report = pending.or(std::mem::take(&mut state.report));
+        }
+        self.process.claims.write_requested.notify_one();
+        ready(Ok(()))
+    }
+
+    fn finish(
+        &self,
+        claim: &NatsClaim,
+        end: End,
+    ) -> impl Future<Output = Result<Finished, NatsError>> + Send + Unpin + 'static {
+        let (process, active) = (self.process.clone(), claim.active.clone());
+        Box::pin(async move { finish::finish(&process.jetstream, &active, end).await })
+    }
+
+    fn poll_canceled(&self, claim: &NatsClaim, cx: &mut Context<'_>) -> Poll<()> {
+        claim.poll_lost(cx)
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
+        cancel::cancel(&self.process.jetstream, id).await
+    }
+
+    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
+        cancel::forget(&self.process.jetstream, id).await
+    }
+}
+
+impl Queue for NatsStore {
+    type Ticket = NatsTicket;
+
+    async fn next(&self, max: usize) -> Result<Vec<NatsTicket>, NatsError> {
+        dequeue::next(&self.process.jetstream, max).await
+    }
+
+    async fn claim(&self, ticket: NatsTicket) -> Result<Option<Work<NatsClaim>>, NatsError> {
+        dequeue::claim(&self.process, ticket).await
+    }
+}
+
+impl fmt::Debug for NatsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let jetstream = &self.process.jetstream;
+        f.debug_struct("NatsStore")
+            .field("options", &jetstream.options)
+            .field("budget", &jetstream.budget)
+            .finish_non_exhaustive()
+    }
+}
