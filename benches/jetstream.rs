@@ -92,7 +92,7 @@ fn is_older_than_2_10() -> bool {
 async fn registry(servers: &Servers, replicas: usize, row: &str) -> Jobs<NatsStore> {
     let options = NatsOptions::new().replicas(replicas).prefix(row);
     let store = NatsStore::connect(servers.client().await, options).await;
-    Jobs::builder().build_with(store.expect("streams"))
+    Jobs::builder().store(store.expect("streams")).build()
 }
 
 fn request() -> Request<Body> {

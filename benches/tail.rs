@@ -196,7 +196,7 @@ impl Storm {
         let (reader_store, survivors, reader_over) =
             (self.store.clone(), self.survivors, is_over.clone());
         let reader = thread::spawn(move || {
-            let jobs = Jobs::builder().build_with(reader_store);
+            let jobs = Jobs::builder().store(reader_store).build();
             let layer = jobs.layer();
             let mut service = layer.layer(service_fn(async |_: Request<RequestBody<Body>>| {
                 Ok::<_, std::convert::Infallible>(Response::new(Body::default()))

@@ -24,12 +24,16 @@ const DEFAULT_RETAIN: Duration = Duration::from_secs(3600);
 /// Jobs are kept in this process's memory, unless [`store`](Self::store) sets another store.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct JobsBuilder<S = InMemory> {
+pub struct JobsBuilder<S = DefaultStore> {
     settings: Settings,
     store: S,
 }
 
-/// Keeps the jobs of a [`JobsBuilder`] in this process's memory, in a [`MemoryStore`].
+/// The store of a [`JobsBuilder`] that sets none: in memory, for one hour.
+#[derive(Debug, Clone, Default)]
+pub struct DefaultStore(());
+
+/// The store of a [`JobsBuilder`] with a [`retain`](JobsBuilder::retain): in memory, for that time.
 #[derive(Debug, Clone)]
 pub struct InMemory {
     retain: Duration,
@@ -39,9 +43,7 @@ impl Default for JobsBuilder {
     fn default() -> Self {
         Self {
             settings: Settings::default(),
-            store: InMemory {
-                retain: DEFAULT_RETAIN,
-            },
+            store: DefaultStore::default(),
         }
     }
 }
@@ -86,7 +88,22 @@ impl JobsBuilder {
         }
     }
 
-    /// Sets how long a job is kept after its end. Default: one hour.
+    /// Keeps jobs in memory, each for this time after its end. Default: one hour.
+    pub fn retain(self, retain: Duration) -> JobsBuilder<InMemory> {
+        JobsBuilder {
+            settings: self.settings,
+            store: InMemory { retain },
+        }
+    }
+
+    /// Creates the registry in memory.
+    pub fn build(self) -> Jobs {
+        self.retain(DEFAULT_RETAIN).build()
+    }
+}
+
+impl JobsBuilder<InMemory> {
+    /// Sets how long a job is kept after its end.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.store.retain = retain;
         self

@@ -137,27 +137,44 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "server")]
 mod builder;
+#[cfg(feature = "server")]
 mod config;
+#[cfg(feature = "server")]
 mod estimate;
 #[cfg(feature = "follow")]
 pub mod follow;
+#[cfg(feature = "server")]
 mod job;
+#[cfg(feature = "server")]
 mod jobs;
+#[cfg(feature = "server")]
 mod limit;
+#[cfg(feature = "server")]
 mod middleware;
+#[cfg(feature = "server")]
 mod monitor;
+#[cfg(feature = "server")]
 mod problem;
+#[cfg(any(feature = "server", feature = "follow"))]
 mod protocol;
+#[cfg(feature = "server")]
 mod registry;
+#[cfg(feature = "server")]
 mod run;
+#[cfg(feature = "server")]
 mod stop;
+#[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
 mod telemetry;
 
+#[cfg(feature = "server")]
 pub use crate::{
-    builder::{InMemory, JobsBuilder},
+    builder::{DefaultStore, InMemory, JobsBuilder},
     config::{Dialect, Idempotency, Links, Policy, When},
+    estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,
         ParseErrorCodeError, ParseJobIdError, ParseStatusError, Progress, ResponseHead, Snapshot,

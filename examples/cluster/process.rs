@@ -50,7 +50,7 @@ async fn connect(nats: &str) -> Result<Jobs<NatsStore>, BoxError> {
     let options = NatsOptions::new().replicas(3).lease(LEASE).attempts(100);
     loop {
         match NatsStore::connect(client.clone(), options.clone()).await {
-            Ok(store) => return Ok(Jobs::builder().build_with(store)),
+            Ok(store) => return Ok(Jobs::builder().store(store).build()),
             // A server may have just been killed.
             Err(NatsError::Unavailable(_)) => sleep(Duration::from_millis(200)).await,
             Err(error) => return Err(error.into()),

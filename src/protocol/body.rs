@@ -1,4 +1,4 @@
-//! Reads any body as frames of `Bytes`, and describes the size of one in memory.
+//! Reads any body as frames of `Bytes`.
 
 use std::{
     pin::Pin,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 
 /// Polls the next frame and converts its data to `Bytes`, which is free if it is `Bytes` already.
 pub(crate) fn poll_bytes<B: Body>(
@@ -17,16 +17,4 @@ pub(crate) fn poll_bytes<B: Body>(
     Poll::Ready(frame.map(|frame| {
         frame.map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
     }))
-}
-
-/// Returns the size hint of a body in memory.
-///
-/// HTTP/1 frames a body by its length if that is known, and then has no room for trailers.
-pub(crate) fn buffered_size_hint(bytes: u64, has_trailers: bool) -> SizeHint {
-    let mut hint = SizeHint::default();
-    hint.set_lower(bytes);
-    if !has_trailers {
-        hint.set_upper(bytes);
-    }
-    hint
 }

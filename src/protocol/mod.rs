@@ -1,25 +1,38 @@
 //! HTTP semantics without jobs: header fields, conditions, bodies and preferences.
 
+#[cfg(feature = "server")]
 mod accept;
 mod body;
+#[cfg(feature = "server")]
 mod conditional;
 mod error;
+#[cfg(feature = "server")]
 mod headers;
 mod hop_by_hop;
 mod list;
 mod names;
+#[cfg(feature = "server")]
 mod prefer;
+#[cfg(feature = "server")]
+mod size_hint;
+#[cfg(feature = "server")]
 mod status;
 
+#[cfg(feature = "follow")]
+pub(crate) use self::list::split;
+#[cfg(feature = "server")]
 pub(crate) use self::{
     accept::Format,
-    body::{buffered_size_hint, poll_bytes},
     conditional::{Selection, Validators, matches_if_none_match},
-    error::BoxError,
     headers::RequestHeaders,
-    hop_by_hop::strip_hop_by_hop,
-    list::split,
-    names::{ASYNC_RESULT, IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED, PREFER, PREFERENCE_APPLIED},
+    names::IDEMPOTENT_REPLAYED,
     prefer::Prefer,
+    size_hint::buffered_size_hint,
     status::has_length,
+};
+pub(crate) use self::{
+    body::poll_bytes,
+    error::BoxError,
+    hop_by_hop::strip_hop_by_hop,
+    names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED},
 };

@@ -9,6 +9,7 @@ pub(crate) const ASYNC_RESULT: HeaderName = HeaderName::from_static("asyncresult
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Marks a response that belongs to the job of an earlier request with the same key.
+#[cfg(feature = "server")]
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The client's preferences (RFC 7240 §2).

@@ -22,7 +22,6 @@ pub use self::{
     result::{NoRoom, Reading, ResultBody, Writer},
 };
 pub use crate::{
-    estimate::Kind,
     job::{CallbackTarget, Fingerprint, Key},
     limit::{BodyBuffer, Budget, BufferedBody, Charge, Purpose},
 };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode, request::Parts};
 use tokio::time::sleep;
 use tower::{Layer, Service};
-use tower_accepted::{AcceptedLayer, JobsBuilder, JobId, Jobs, Owner, RequestBody, When};
+use tower_accepted::{AcceptedLayer, JobId, Jobs, JobsBuilder, Owner, RequestBody, When};
 
 use crate::support::*;
 

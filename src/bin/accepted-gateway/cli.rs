@@ -8,8 +8,8 @@ use http::{
     uri::{Authority, Scheme},
 };
 #[cfg(feature = "nats")]
-use tower_accepted::store::NatsOptions;
-use tower_accepted::{Builder, Dialect, Idempotency, Jobs, Links, Owner, When};
+use tower_accepted::store::nats::NatsOptions;
+use tower_accepted::{Dialect, Idempotency, Jobs, JobsBuilder, Links, Owner, When};
 
 #[cfg(feature = "nats")]
 use crate::proxy::Peer;
@@ -245,7 +245,7 @@ enum LinkForm {
 
 impl Cli {
     /// Returns the configured builder of the registry, without a store.
-    pub(crate) fn jobs(&self) -> Builder {
+    pub(crate) fn jobs(&self) -> JobsBuilder {
         let timeout = Some(self.job_timeout_secs).filter(|&seconds| seconds > 0);
         let mut builder = Jobs::builder();
         if let Some(name) = self.owner_header.clone() {
@@ -266,7 +266,6 @@ impl Cli {
             .max_unfinished(self.max_unfinished)
             .max_result(self.max_result)
             .max_bytes(self.max_bytes())
-            .retain(self.retain())
             .job_timeout(timeout.map(Duration::from_secs))
             .replay_cookies(self.replay_cookies)
     }
@@ -277,7 +276,6 @@ impl Cli {
         NatsOptions::new()
             .replicas(self.replicas.into())
             .retain(self.retain())
-            .max_bytes(self.max_bytes())
             .carry::<Peer>("peer")
     }
 
@@ -316,7 +314,7 @@ impl Cli {
         Duration::from_secs(self.drain_secs)
     }
 
-    fn retain(&self) -> Duration {
+    pub(crate) fn retain(&self) -> Duration {
         Duration::from_secs(self.retain_secs)
     }
 

@@ -83,7 +83,7 @@ async fn run(cli: Cli) -> Result<(), BoxError> {
         return nats::serve(&cli, upstream, listener, signals).await;
     }
     let proxy = Proxy::new(upstream).service();
-    Gateway::new(cli.jobs().build(), proxy, &cli)
+    Gateway::new(cli.jobs().retain(cli.retain()).build(), proxy, &cli)
         .serve(listener, signals, cli.drain())
         .await
 }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
-use tower_accepted::{Jobs, RequestBody, store::NatsStore};
+use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 
 use crate::{
     cli::{Cli, Role},
@@ -95,5 +95,5 @@ async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
         .await
         .map_err(|error| format!("failed to connect to {url}: {error}"))?;
     let store = NatsStore::connect(client, cli.nats_options()).await?;
-    Ok(cli.jobs().build_with(store))
+    Ok(cli.jobs().store(store).build())
 }
