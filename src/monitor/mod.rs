@@ -11,6 +11,7 @@ mod respond;
 mod result;
 mod route;
 mod service;
+mod sheet;
 mod status;
 mod timestamp;
 mod wait;

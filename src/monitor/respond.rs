@@ -195,7 +195,8 @@ fn with_length(mut response: Response<MonitorBody>, is_head: bool) -> Response<M
     let body = response.body().as_result();
     let body = body.filter(|_| has_length(response.status()));
     let body = body.filter(|body| is_head || !body.has_trailers());
-    if let Some(length) = body.and_then(ResultBody::len) {
+    let has_field = response.headers().contains_key(header::CONTENT_LENGTH);
+    if let Some(length) = body.and_then(ResultBody::len).filter(|_| !has_field) {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
