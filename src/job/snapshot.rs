@@ -68,6 +68,12 @@ impl Snapshot {
     ///
     /// Its age is the time since then by the system clock.
     pub fn new(id: JobId, created_at: SystemTime) -> Self {
+        let age = created_at.elapsed().unwrap_or_default();
+        Self::with_age(id, created_at, age)
+    }
+
+    /// Does the same for a job of this age.
+    pub(crate) fn with_age(id: JobId, created_at: SystemTime, age: Duration) -> Self {
         Self {
             id,
             owner: None,
@@ -76,7 +82,7 @@ impl Snapshot {
             revision: 1,
             status: Status::Queued,
             attempt: 0,
-            age: created_at.elapsed().unwrap_or_default(),
+            age,
             created_at,
             started_at: None,
             finished_at: None,

@@ -70,14 +70,14 @@ where
     let mut accepting = candidate.registry.store.accept(&new, record);
     // Polled in place: a store in memory needs no box.
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return conclude(candidate, answered, &new, accepted, call);
+        return conclude(candidate, answered, &new, accepted, call, now);
     }
     Admission::Pending(Box::pin(async move {
         // If this is dropped, the call is dropped before the candidate's permit.
         let candidate = candidate;
         let call = call;
         let accepted = accepting.await;
-        conclude(candidate, answered, &new, accepted, call)
+        conclude(candidate, answered, &new, accepted, call, Instant::now())
     }))
 }
 
@@ -88,6 +88,7 @@ fn conclude<S, B, St>(
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
     call: Call<S, B>,
+    now: Instant,
 ) -> Admission<S, B>
 where
     S: InnerService<B>,
@@ -109,7 +110,7 @@ where
         }
         Stored::New(claim) => {
             let running = claim.map(|claim| start(&mut candidate, call, new, claim));
-            (new.snapshot(), running)
+            (new.snapshot_at(now), running)
         }
     };
     // A job that runs here has the permit by now; any other needs none.

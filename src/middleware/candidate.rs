@@ -115,18 +115,21 @@ impl<St: Store> Candidate<St> {
         let elapsed = Elapsed::at(now, read.at, started, progress.fraction);
         let total = estimates.expected_total(&kind, elapsed);
         let is_awaited = read.key.is_some() && self.inline_limit().is_some();
-        let mut job = NewJob::new(JobId::random());
-        job.created = read.at;
-        job.created_at = created_at;
-        job.started = started;
-        job.progress = progress;
-        job.owner = self.scope.as_ref().and_then(|scope| scope.owner);
-        job.key = read.key;
-        job.kind = kind;
-        job.estimated_finish = total.and_then(|total| created_at.checked_add(total));
-        job.join_only = join_only;
-        job.run_here = started.is_some() || is_awaited;
-        Ok(job)
+        Ok(NewJob {
+            id: JobId::random(),
+            created: read.at,
+            created_at,
+            started,
+            progress,
+            owner: self.scope.as_ref().and_then(|scope| scope.owner),
+            key: read.key,
+            kind,
+            title: None,
+            callbacks: None,
+            estimated_finish: total.and_then(|total| created_at.checked_add(total)),
+            join_only,
+            run_here: started.is_some() || is_awaited,
+        })
     }
 
     /// Returns how long the client waits for an inline response, if it does.

@@ -64,8 +64,13 @@ impl NewJob {
 
     /// Returns the first revision of the job.
     pub fn snapshot(&self) -> Snapshot {
-        let mut job = Snapshot::new(self.id, self.created_at);
-        job.age = self.created.elapsed();
+        self.snapshot_at(Instant::now())
+    }
+
+    /// Returns the first revision of the job, as it is read at `now`.
+    pub(crate) fn snapshot_at(&self, now: Instant) -> Snapshot {
+        let age = now.saturating_duration_since(self.created);
+        let mut job = Snapshot::with_age(self.id, self.created_at, age);
         job.owner = self.owner;
         job.title = self.title.clone();
         job.callbacks = self.callbacks.clone();

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::clock::{Clock, at_unix_millis};
+use super::clock::at_unix_millis;
 use crate::job::{CallbackTarget, Cursor, JobId, Key, Owner, Progress, Snapshot};
 
 /// What a job counts in the budget besides its result: about what it takes of the heap, in bytes.
@@ -64,10 +64,10 @@ impl Birth {
         self.system_time(self.created + u64::from(delay.get() - 1))
     }
 
-    /// Returns a snapshot with everything that never changes.
-    pub(super) fn snapshot(&self, scope: Option<&JobScope>, clock: &Clock) -> Snapshot {
-        let mut job = Snapshot::new(self.id, at_unix_millis(self.created_at));
-        job.age = Duration::from_millis(clock.now().saturating_sub(self.created));
+    /// Returns a snapshot with everything that never changes, read at `now` of the store's clock.
+    pub(super) fn snapshot(&self, scope: Option<&JobScope>, now: u64) -> Snapshot {
+        let age = Duration::from_millis(now.saturating_sub(self.created));
+        let mut job = Snapshot::with_age(self.id, at_unix_millis(self.created_at), age);
         if let Some(scope) = scope {
             job.owner = scope.owner;
             job.title = scope.title.clone();

@@ -61,7 +61,7 @@ impl Stream for MemoryChanges {
             }
             let newer = match job {
                 FoundJob::Unfinished(job) => job.newer_than(*this.seen, this.clock),
-                FoundJob::Ended(job) => Newer::Ready(job.snapshot(this.clock)),
+                FoundJob::Ended(job) => Newer::Ready(job.snapshot(this.clock, this.clock.now())),
             };
             match newer {
                 Newer::Ready(snapshot) => {

@@ -129,14 +129,14 @@ impl EndedJob {
         clock.expiry(self.head().finished)
     }
 
-    pub(super) fn is_expired(&self, clock: &Clock) -> bool {
-        self.expiry(clock) <= clock.now()
+    pub(super) fn is_expired(&self, clock: &Clock, now: u64) -> bool {
+        self.expiry(clock) <= now
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
         let head = self.head();
         let birth = &head.birth;
-        let mut job = birth.snapshot(self.scope(), clock);
+        let mut job = birth.snapshot(self.scope(), now);
         job.revision = head.revision.into();
         job.status = head.status;
         job.attempt = head.started.is_some().into();

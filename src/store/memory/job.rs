@@ -223,8 +223,8 @@ impl UnfinishedJob {
         }
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
-        self.snapshot_of(&self.phase.lock(), clock)
+    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
+        self.snapshot_of(&self.phase.lock(), clock, now)
     }
 
     /// Returns the job if its revision is beyond `seen`, otherwise the next change to wait for.
@@ -237,7 +237,7 @@ impl UnfinishedJob {
         {
             return Newer::Wait(job.next_change());
         }
-        Newer::Ready(self.snapshot_of(&phase, clock))
+        Newer::Ready(self.snapshot_of(&phase, clock, clock.now()))
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
@@ -251,12 +251,12 @@ impl UnfinishedJob {
         }
     }
 
-    fn snapshot_of(&self, phase: &Phase, clock: &Clock) -> Snapshot {
+    fn snapshot_of(&self, phase: &Phase, clock: &Clock, now: u64) -> Snapshot {
         let job = match phase {
-            Phase::Ended(ended) => return ended.snapshot(clock),
+            Phase::Ended(ended) => return ended.snapshot(clock, now),
             Phase::Unfinished(job) => job,
         };
-        let mut snapshot = self.birth.snapshot(self.scope.as_deref(), clock);
+        let mut snapshot = self.birth.snapshot(self.scope.as_deref(), now);
         snapshot.revision = job.revision.into();
         snapshot.status = job.status();
         snapshot.attempt = job.started.is_some().into();

@@ -31,7 +31,7 @@ impl JobTable {
             let batch = self.owned(owner, before, BATCH_JOBS);
             for &cursor in &batch {
                 let job = self.find(cursor.id());
-                let job = job.map(|job| job.snapshot(self.clock()));
+                let job = job.map(|job| job.snapshot(self.clock(), self.clock().now()));
                 if let Some(job) = job.filter(|job| filter.matches(job)) {
                     found.push((cursor, job));
                     if found.len() > filter.get_limit() {
@@ -70,11 +70,19 @@ impl<'a> NewestJobs<'a> {
     }
 
     fn add_unfinished(&mut self, table: &JobTable) {
-        table.for_each_unfinished(|job| self.add(&job.birth, || job.snapshot(table.clock())));
+        table.for_each_unfinished(|job| {
+            self.add(&job.birth, || {
+                job.snapshot(table.clock(), table.clock().now())
+            })
+        });
     }
 
     fn add_ended(&mut self, table: &JobTable) {
-        table.for_each_ended(|job| self.add(job.birth(), || job.snapshot(table.clock())));
+        table.for_each_ended(|job| {
+            self.add(job.birth(), || {
+                job.snapshot(table.clock(), table.clock().now())
+            })
+        });
     }
 
     fn add(&mut self, birth: &Birth, snapshot: impl FnOnce() -> Snapshot) {

@@ -75,10 +75,10 @@ impl FoundJob {
         }
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock) -> Snapshot {
+    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
         match self {
-            Self::Unfinished(job) => job.snapshot(clock),
-            Self::Ended(job) => job.snapshot(clock),
+            Self::Unfinished(job) => job.snapshot(clock, now),
+            Self::Ended(job) => job.snapshot(clock, now),
         }
     }
 
@@ -127,11 +127,16 @@ impl JobTable {
 
     /// Returns a job that has not expired.
     pub(super) fn find(&self, id: JobId) -> Option<FoundJob> {
+        self.find_at(id, self.clock.now())
+    }
+
+    /// Returns a job that has not expired at `now`.
+    fn find_at(&self, id: JobId, now: u64) -> Option<FoundJob> {
         let found = self.find_any(id)?;
         let is_expired = match &found {
             // If it has ended, it has just done so.
             FoundJob::Unfinished(_) => false,
-            FoundJob::Ended(job) => job.is_expired(&self.clock),
+            FoundJob::Ended(job) => job.is_expired(&self.clock, now),
         };
         (!is_expired).then_some(found)
     }
@@ -151,8 +156,9 @@ impl JobTable {
 
     /// Returns what is known of an id.
     pub(super) fn lookup(&self, id: JobId) -> Lookup {
-        if let Some(found) = self.find(id) {
-            return Lookup::Found(Box::new(found.snapshot(&self.clock)));
+        let now = self.clock.now();
+        if let Some(found) = self.find_at(id, now) {
+            return Lookup::Found(Box::new(found.snapshot(&self.clock, now)));
         }
         // Expired and not yet reaped, or reaped and remembered.
         let expired = self.find_any(id).map(|found| found.owner());
@@ -169,8 +175,9 @@ impl JobTable {
 
     /// Calls `visit` for every ended job that has not expired, in no order.
     pub(super) fn for_each_ended(&self, mut visit: impl FnMut(&EndedJob)) {
+        let now = self.clock.now();
         for entry in &self.ended {
-            if !entry.key().is_expired(&self.clock) {
+            if !entry.key().is_expired(&self.clock, now) {
                 visit(entry.key());
             }
         }
@@ -195,7 +202,7 @@ impl JobTable {
     fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
         let job = self.find(keyed.id)?;
         Some(if keyed.fingerprint == fingerprint {
-            Inserted::Joined(Box::new(job.snapshot(&self.clock)))
+            Inserted::Joined(Box::new(job.snapshot(&self.clock, self.clock.now())))
         } else {
             Inserted::KeyReused
         })
