@@ -141,7 +141,19 @@ where
                     let response = ready!(Pin::new(answer).poll(cx));
                     return Poll::Ready(Ok(response.map(ResponseBody::layer)));
                 }
-                ResponseStateProj::Candidate(call) => Some(ready!(call.poll(cx))),
+                // These two need nothing of the candidate, which is dropped in place.
+                ResponseStateProj::Candidate(call) => match ready!(call.poll(cx)) {
+                    Decision::Respond(response) => {
+                        this.state.set(ResponseState::Done);
+                        let response = response.map(|response| inline(response, *this.prefer));
+                        return Poll::Ready(response);
+                    }
+                    Decision::Refuse(problem) => {
+                        this.state.set(ResponseState::Done);
+                        return Poll::Ready(Ok(problem.response().map(ResponseBody::layer)));
+                    }
+                    decision => Some(decision),
+                },
                 ResponseStateProj::Admitting { pending, is_owed } => {
                     let admission = ready!(pending.as_mut().poll(cx));
                     let next = ResponseState::after(admission, *is_owed, this.prefer);
@@ -152,26 +164,17 @@ where
             };
             let state = this.state.as_mut().project_replace(ResponseState::Done);
             let next = match (state, decision) {
-                (ResponseStateOwned::Candidate(call), Some(decision)) => match decision {
-                    Decision::Respond(response) => {
-                        let response = response.map(|response| inline(response, *this.prefer));
-                        return Poll::Ready(response);
-                    }
-                    Decision::Refuse(problem) => {
-                        return Poll::Ready(Ok(problem.response().map(ResponseBody::layer)));
-                    }
-                    Decision::RunInline => {
-                        let (_, call) = call.into_parts();
-                        forgo_wait(this.prefer);
-                        ResponseState::Inline(call)
-                    }
-                    Decision::Admit(read, now) => {
-                        let (candidate, call) = call.into_parts();
-                        let is_owed = candidate.is_owed_once_read();
-                        let admission = admit(candidate, read, call, now, cx);
-                        ResponseState::after(admission, is_owed, this.prefer)
-                    }
-                },
+                (ResponseStateOwned::Candidate(call), Some(Decision::Admit(read, now))) => {
+                    let (candidate, call) = call.into_parts();
+                    let is_owed = candidate.is_owed_once_read();
+                    let admission = admit(candidate, read, call, now, cx);
+                    ResponseState::after(admission, is_owed, this.prefer)
+                }
+                (ResponseStateOwned::Candidate(call), _) => {
+                    let (_, call) = call.into_parts();
+                    forgo_wait(this.prefer);
+                    ResponseState::Inline(call)
+                }
                 (ResponseStateOwned::Layer(response), _) => {
                     return Poll::Ready(Ok(response.map(ResponseBody::layer)));
                 }

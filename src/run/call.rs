@@ -40,19 +40,18 @@ enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
     Done,
 }
 
-#[pin_project(project = InlineCallProj, project_replace = InlineCallOwned)]
+#[pin_project(project = InlineCallProj)]
 enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
     /// With the path of the request, for a call that starts before it becomes a job. It takes the
     /// room that the request had.
     Running(#[pin] S::Future, PathStart),
-    /// The service has been called, and has not returned its future.
-    Called,
 }
 
 struct QueuedCall<S, B> {
     inner: S,
-    request: (Parts, RequestBody<B>),
+    /// Taken when the service is called, since moving the whole state costs more.
+    request: Option<(Parts, RequestBody<B>)>,
     /// Whether the request has been copied from its connection's read buffer.
     is_unshared: bool,
 }
@@ -61,7 +60,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     pub(crate) fn new(inner: S, head: Parts, body: RequestBody<B>) -> Self {
         let queued = QueuedCall {
             inner,
-            request: (head, body),
+            request: Some((head, body)),
             is_unshared: false,
         };
         Self {
@@ -77,8 +76,8 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             return None;
         };
         match call.as_mut().project() {
-            InlineCallProj::Queued(queued) => Some(&mut queued.request),
-            InlineCallProj::Running(..) | InlineCallProj::Called => None,
+            InlineCallProj::Queued(queued) => queued.request.as_mut(),
+            InlineCallProj::Running(..) => None,
         }
     }
 
@@ -93,9 +92,11 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             return "";
         };
         match &**call {
-            InlineCall::Queued(queued) => queued.request.0.uri.path(),
+            InlineCall::Queued(queued) => {
+                let request = queued.request.as_ref();
+                request.map_or("", |(head, _)| head.uri.path())
+            }
             InlineCall::Running(_, path) => path.as_str(),
-            InlineCall::Called => "",
         }
     }
 
@@ -143,23 +144,19 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                     CallStage::Done => panic!("{POLLED_AFTER_COMPLETION}"),
                 };
                 match call.as_mut().project() {
-                    InlineCallProj::Queued(queued) => ready!(queued.poll_ready(is_job, cx))?,
+                    InlineCallProj::Queued(queued) => {
+                        let (head, body) = ready!(queued.poll_ready(is_job, cx))?;
+                        *started = Some(Instant::now());
+                        if is_job {
+                            let future = queued.inner.call(Request::from_parts(head, body));
+                            *stage = CallStage::Job(Box::pin(future));
+                        } else {
+                            let path = PathStart::new(head.uri.path());
+                            let future = queued.inner.call(Request::from_parts(head, body));
+                            call.set(InlineCall::Running(future, path));
+                        }
+                    }
                     InlineCallProj::Running(future, _) => return future.poll(cx),
-                    InlineCallProj::Called => panic!("{POLLED_AFTER_COMPLETION}"),
-                }
-                let queued = call.as_mut().project_replace(InlineCall::Called);
-                let InlineCallOwned::Queued(mut queued) = queued else {
-                    continue;
-                };
-                *started = Some(Instant::now());
-                let (head, body) = queued.request;
-                if is_job {
-                    let future = queued.inner.call(Request::from_parts(head, body));
-                    *stage = CallStage::Job(Box::pin(future));
-                } else {
-                    let path = PathStart::new(head.uri.path());
-                    let future = queued.inner.call(Request::from_parts(head, body));
-                    call.set(InlineCall::Running(future, path));
                 }
             }
         });
@@ -171,16 +168,30 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
-    /// Completes once the service is ready for the request.
-    fn poll_ready(&mut self, is_job: bool, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    /// Returns the request once the service is ready for it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the service has been called, which happens if it panicked then.
+    fn poll_ready(
+        &mut self,
+        is_job: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Parts, RequestBody<B>), S::Error>> {
         let ready = self.inner.poll_ready(cx);
-        if ready.is_pending() && is_job && !self.is_unshared {
+        if let (Poll::Pending, Some((head, body))) = (&ready, &mut self.request)
+            && is_job
+            && !self.is_unshared
+        {
             // It may wait for long, among many others.
-            let (head, body) = &mut self.request;
             unshare_head(head);
             body.unshare();
             self.is_unshared = true;
         }
-        ready
+        ready!(ready)?;
+        match self.request.take() {
+            Some(request) => Poll::Ready(Ok(request)),
+            None => panic!("{POLLED_AFTER_COMPLETION}"),
+        }
     }
 }
