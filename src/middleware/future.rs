@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -25,7 +26,7 @@ use crate::{
     problem::Problem,
     protocol::Prefer,
     run::{Call, InnerService, RequestBody},
-    store::{MemoryStore, Store},
+    store::{MemoryStore, ResultBody, Store},
 };
 
 /// The future of [`Accepted`](crate::Accepted).
@@ -150,14 +151,17 @@ where
                     }
                     Decision::Refuse(problem) => {
                         this.state.set(ResponseState::Done);
-                        return Poll::Ready(Ok(problem.response().map(ResponseBody::layer)));
+                        return respond(problem.response());
                     }
                     decision => Some(decision),
                 },
                 ResponseStateProj::Admitting { pending, is_owed } => {
                     let admission = ready!(pending.as_mut().poll(cx));
-                    let next = ResponseState::after(admission, *is_owed, this.prefer);
-                    this.state.set(next);
+                    let is_owed = *is_owed;
+                    match ResponseState::after(admission, is_owed, this.prefer) {
+                        ControlFlow::Break(response) => return respond(response),
+                        ControlFlow::Continue(state) => this.state.set(state),
+                    }
                     continue;
                 }
                 ResponseStateProj::Layer(_) | ResponseStateProj::Done => None,
@@ -168,7 +172,10 @@ where
                     let (candidate, call) = call.into_parts();
                     let is_owed = candidate.is_owed_once_read();
                     let admission = admit(candidate, read, call, now, cx);
-                    ResponseState::after(admission, is_owed, this.prefer)
+                    match ResponseState::after(admission, is_owed, this.prefer) {
+                        ControlFlow::Break(response) => return respond(response),
+                        ControlFlow::Continue(state) => state,
+                    }
                 }
                 (ResponseStateOwned::Candidate(call), _) => {
                     let (_, call) = call.into_parts();
@@ -176,7 +183,7 @@ where
                     ResponseState::Inline(call)
                 }
                 (ResponseStateOwned::Layer(response), _) => {
-                    return Poll::Ready(Ok(response.map(ResponseBody::layer)));
+                    return respond(response);
                 }
                 _ => panic!("`ResponseFuture` polled after completion"),
             };
@@ -190,17 +197,23 @@ where
     S: InnerService<B>,
     St: Store,
 {
-    /// Returns the state after an admission.
-    fn after(admission: Admission<S, B>, is_owed: bool, prefer: &mut Option<Prefer>) -> Self {
+    /// Returns the response to an admission, or the state after it.
+    #[inline(always)]
+    fn after(
+        admission: Admission<S, B>,
+        is_owed: bool,
+        prefer: &mut Option<Prefer>,
+    ) -> ControlFlow<Response<ResultBody>, Self> {
         match admission {
-            Admission::Refused(_, call) if !is_owed => {
+            Admission::Accepted(response) => ControlFlow::Break(response),
+            Admission::Refused(response, _) if is_owed => ControlFlow::Break(response),
+            Admission::Refused(_, call) => {
                 forgo_wait(prefer);
-                Self::Inline(call)
+                ControlFlow::Continue(Self::Inline(call))
             }
-            Admission::Accepted(response) | Admission::Refused(response, _) => {
-                Self::Layer(response.map(Into::into))
+            Admission::Pending(pending) => {
+                ControlFlow::Continue(Self::Admitting { pending, is_owed })
             }
-            Admission::Pending(pending) => Self::Admitting { pending, is_owed },
         }
     }
 }
@@ -212,6 +225,13 @@ fn inline<R>(mut response: Response<R>, prefer: Option<Prefer>) -> Response<Resp
         prefer.mark_inline(&mut response);
     }
     response.map(ResponseBody::inner)
+}
+
+/// Completes with a response of the layer.
+fn respond<R, E>(
+    response: Response<impl Into<MonitorBody>>,
+) -> Poll<Result<Response<ResponseBody<R>>, E>> {
+    Poll::Ready(Ok(response.map(ResponseBody::layer)))
 }
 
 /// Honors no wait for a call that runs inline, however long it takes.
