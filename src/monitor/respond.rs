@@ -25,18 +25,40 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// A response of the monitor. It never waits for the inner service.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<MonitorBody>> + Send>>;
 
-type Responded<St> = Result<Response<MonitorBody>, <St as Store>::Error>;
+type Responded<St> = Result<Reply, <St as Store>::Error>;
+
+/// A response, and whether it has its `Content-Length` already.
+struct Reply {
+    response: Response<MonitorBody>,
+    has_length: bool,
+}
+
+impl<B: Into<MonitorBody>> From<Response<B>> for Reply {
+    fn from(response: Response<B>) -> Self {
+        Self {
+            response: response.map(Into::into),
+            has_length: false,
+        }
+    }
+}
 
 /// Responds to a request for the monitor.
 pub(crate) fn answer<St: Store>(registry: &Arc<Registry<St>>, route: Route, head: Parts) -> Answer {
     let registry = registry.clone();
     Box::pin(async move {
         let responded = respond(&registry, route, &head).await;
-        let response = responded.unwrap_or_else(|error| {
+        let mut reply = responded.unwrap_or_else(|error| {
             log_store_error(&error);
-            Problem::StoreUnavailable.response().map(Into::into)
+            Problem::StoreUnavailable.response().into()
         });
-        with_length(response, head.method == Method::HEAD)
+        let is_head = head.method == Method::HEAD;
+        if !reply.has_length {
+            add_length(&mut reply.response, is_head);
+        }
+        if is_head {
+            *reply.response.body_mut() = ResultBody::default().into();
+        }
+        reply.response
     })
 }
 
@@ -46,7 +68,7 @@ async fn respond<St: Store>(
     head: &Parts,
 ) -> Responded<St> {
     if head.method == Method::OPTIONS {
-        return Ok(options(route).map(Into::into));
+        return Ok(options(route).into());
     }
     let (id, resource) = match route {
         Route::Nowhere => return Ok(refuse(Problem::NotFound)),
@@ -80,9 +102,9 @@ async fn respond<St: Store>(
     let is_page = format == Format::Page;
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     match (resource, &head.method) {
-        (Resource::Events, _) if is_read => Ok(events::follow(registry, &job, head)),
+        (Resource::Events, _) if is_read => Ok(events::follow(registry, &job, head).into()),
         (Resource::Monitor, _) if is_read && format == Format::Events => {
-            Ok(events::follow(registry, &job, head))
+            Ok(events::follow(registry, &job, head).into())
         }
         (Resource::Monitor | Resource::Status | Resource::Result, _) if is_read => {
             let prefer = if headers.has_prefer {
@@ -100,7 +122,7 @@ async fn respond<St: Store>(
         }
         (Resource::Monitor, &Method::DELETE) => {
             registry.store.forget(job.id).await?;
-            Ok(deleted(settings).map(Into::into))
+            Ok(deleted(settings).into())
         }
         (Resource::Cancel, &Method::POST) => {
             let canceled = match registry.store.cancel(job.id).await? {
@@ -109,7 +131,7 @@ async fn respond<St: Store>(
                 Lookup::Gone(_) => return Ok(refuse(Problem::Gone)),
                 Lookup::Unknown => return Ok(refuse(Problem::NotFound)),
             };
-            Ok(canceled.map(Into::into))
+            Ok(canceled.into())
         }
         _ => Ok(refuse(Problem::MethodNotAllowed(route.allow()))),
     }
@@ -119,7 +141,7 @@ async fn respond_list<St: Store>(registry: &Registry<St>, head: &Parts) -> Respo
     match (&head.method, registry.settings.owner(head)) {
         (&Method::GET | &Method::HEAD, Some(owner)) => {
             let list = Box::pin(list::list(registry, owner, head)).await?;
-            Ok(list.map(Into::into))
+            Ok(list.into())
         }
         // A request without an owner has no jobs to list.
         (&Method::GET | &Method::HEAD, None) => Ok(refuse(Problem::NotFound)),
@@ -145,6 +167,7 @@ async fn respond_read<St: Store>(
         // Boxed, so that a request which does not wait has no room for the timer.
         *job = Box::pin(wait(registry, *job, limit, is_done)).await;
     }
+    let has_length = view == View::Document;
     let mut response = match view {
         View::Result(_) if job.status.is_ended() => {
             let mut result = Box::pin(result::result(registry, &job, head)).await?;
@@ -163,7 +186,10 @@ async fn respond_read<St: Store>(
         let headers = response.headers_mut();
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    Ok(response.map(Into::into))
+    Ok(Reply {
+        has_length,
+        ..response.into()
+    })
 }
 
 /// What a GET for a job returns.
@@ -188,22 +214,17 @@ impl View {
     }
 }
 
-/// Adds the length of a response's body, and removes the body from the response to a HEAD.
-fn with_length(mut response: Response<MonitorBody>, is_head: bool) -> Response<MonitorBody> {
-    // A message with trailers is not framed by its length. The response to a HEAD has no body to
-    // frame.
+/// Adds the length of a response's body.
+///
+/// A message with trailers is not framed by its length. The response to a HEAD has no body to frame.
+fn add_length(response: &mut Response<MonitorBody>, is_head: bool) {
     let body = response.body().as_result();
     let body = body.filter(|_| has_length(response.status()));
     let body = body.filter(|body| is_head || !body.has_trailers());
-    let has_field = response.headers().contains_key(header::CONTENT_LENGTH);
-    if let Some(length) = body.and_then(ResultBody::len).filter(|_| !has_field) {
+    if let Some(length) = body.and_then(ResultBody::len) {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
-    if is_head {
-        *response.body_mut() = ResultBody::default().into();
-    }
-    response
 }
 
 /// Returns `true` if a browser says that a page of another site sends the request.
@@ -212,8 +233,8 @@ fn is_cross_site(head: &Parts) -> bool {
     site.is_some_and(|site| site == "cross-site")
 }
 
-fn refuse(problem: Problem) -> Response<MonitorBody> {
-    problem.response().map(Into::into)
+fn refuse(problem: Problem) -> Reply {
+    problem.response().into()
 }
 
 fn options(route: Route) -> Response<ResultBody> {
