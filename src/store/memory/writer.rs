@@ -23,6 +23,11 @@ use crate::{
 /// The only frame of a response stays in here. A response of several frames, and one whose body is
 /// pending, is published to be read while it is written.
 pub struct MemoryWriter {
+    // Boxed, because the layer moves a writer several times.
+    state: Box<WriterState>,
+}
+
+struct WriterState {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,
     head: response::Parts,
@@ -53,29 +58,34 @@ impl MemoryWriter {
         head: response::Parts,
     ) -> Self {
         Self {
-            table,
-            job,
-            head,
-            body: WrittenBody::One(Bytes::new()),
-            trailers: None,
-            charge: None,
+            state: Box::new(WriterState {
+                table,
+                job,
+                head,
+                body: WrittenBody::One(Bytes::new()),
+                trailers: None,
+                charge: None,
+            }),
         }
     }
 
     /// Completes the response, and returns what is kept of it.
-    pub(super) fn finish(self) -> Kept {
-        let body = match self.body {
-            WrittenBody::One(bytes) => StoredBody::One(bytes),
+    pub(super) fn finish(mut self) -> Kept {
+        let state = &mut *self.state;
+        let body = match &mut state.body {
+            WrittenBody::One(bytes) => StoredBody::One(mem::take(bytes)),
             WrittenBody::Live(live) => {
-                live.0.complete(self.trailers.clone());
+                live.0.complete(state.trailers.clone());
                 StoredBody::Live(live.0.clone())
             }
         };
-        let (status, headers) = (self.head.status, &self.head.headers);
-        let packed = Packed::new(status, headers, self.trailers.as_ref(), body);
-        Kept::Response(status, packed, self.charge)
+        let (status, headers) = (state.head.status, &state.head.headers);
+        let packed = Packed::new(status, headers, state.trailers.as_ref(), body);
+        Kept::Response(status, packed, state.charge.take())
     }
+}
 
+impl WriterState {
     /// Makes the response readable, if there was room for it.
     fn publish(&mut self) {
         let WrittenBody::One(data) = &mut self.body else {
@@ -94,12 +104,13 @@ impl MemoryWriter {
 
 impl Writer for MemoryWriter {
     fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        let is_first = matches!(self.body, WrittenBody::One(_)) && self.charge.is_none();
-        let head = if is_first { head_bytes(&self.head) } else { 0 };
-        let Some(charge) = self.table.reserve(head + bytes, Purpose::Response) else {
+        let state = &mut *self.state;
+        let is_first = matches!(state.body, WrittenBody::One(_)) && state.charge.is_none();
+        let head = if is_first { head_bytes(&state.head) } else { 0 };
+        let Some(charge) = state.table.reserve(head + bytes, Purpose::Response) else {
             return Poll::Ready(Err(NoRoom::new()));
         };
-        match (&self.body, &mut self.charge) {
+        match (&state.body, &mut state.charge) {
             (WrittenBody::Live(live), _) => live.0.hold(charge),
             (WrittenBody::One(_), Some(all)) => all.merge(charge),
             (WrittenBody::One(_), none) => *none = Some(charge),
@@ -108,28 +119,29 @@ impl Writer for MemoryWriter {
     }
 
     fn push(&mut self, data: Bytes) {
-        if let WrittenBody::One(first) = &mut self.body {
+        let state = &mut *self.state;
+        if let WrittenBody::One(first) = &mut state.body {
             if first.is_empty() {
                 *first = data;
                 return;
             }
-            self.publish();
+            state.publish();
         }
-        if let WrittenBody::Live(live) = &self.body {
+        if let WrittenBody::Live(live) = &state.body {
             live.0.push(data);
         }
     }
 
     fn push_trailers(&mut self, trailers: HeaderMap) {
-        match &mut self.trailers {
+        match &mut self.state.trailers {
             Some(all) => all.extend(trailers),
             none => *none = Some(trailers),
         }
     }
 
     fn flush(&mut self) {
-        match &self.body {
-            WrittenBody::One(_) => self.publish(),
+        match &self.state.body {
+            WrittenBody::One(_) => self.state.publish(),
             WrittenBody::Live(live) => live.0.notify(),
         }
     }
@@ -146,7 +158,7 @@ fn head_bytes(head: &response::Parts) -> usize {
 impl fmt::Debug for MemoryWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryWriter")
-            .field("status", &self.head.status)
+            .field("status", &self.state.head.status)
             .finish_non_exhaustive()
     }
 }
