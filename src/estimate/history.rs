@@ -52,8 +52,13 @@ impl History {
             self.jobs.pop_front();
             index -= 1;
         }
-        self.samples.insert(index, sample);
-        self.jobs.insert(index, sample.job);
+        if index == self.samples.len() {
+            self.samples.push_back(sample);
+            self.jobs.push_back(sample.job);
+        } else {
+            self.samples.insert(index, sample);
+            self.jobs.insert(index, sample.job);
+        }
         true
     }
 

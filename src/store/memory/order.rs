@@ -15,18 +15,20 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct EndedJobs {
     ids: IdQueue,
-    /// What the queue takes of the budget, if there was room for it.
+    /// What the blocks of the queue take of the budget, as far as there was room for them.
     charge: Option<Charge>,
     pub(super) reaper: Option<AbortHandle>,
 }
 
 impl EndedJobs {
     pub(super) fn push(&mut self, id: JobId, budget: &Budget) {
-        self.ids.push(id);
-        if let Some(charge) = budget.reserve(IdQueue::ENTRY_BYTES, Purpose::Accepted) {
+        if !self.ids.push(id) {
+            return;
+        }
+        if let Some(block) = budget.reserve(IdQueue::BLOCK_BYTES, Purpose::Accepted) {
             match &mut self.charge {
-                Some(all) => all.merge(charge),
-                none => *none = Some(charge),
+                Some(all) => all.merge(block),
+                none => *none = Some(block),
             }
         }
     }
@@ -36,9 +38,9 @@ impl EndedJobs {
     }
 
     pub(super) fn pop(&mut self) -> Option<JobId> {
-        let first = self.ids.pop()?;
-        if let Some(charge) = &mut self.charge {
-            drop(charge.split(IdQueue::ENTRY_BYTES));
+        let (first, frees_block) = self.ids.pop()?;
+        if let (true, Some(charge)) = (frees_block, &mut self.charge) {
+            drop(charge.split(IdQueue::BLOCK_BYTES));
         }
         Some(first)
     }
@@ -63,35 +65,40 @@ struct IdQueue {
 }
 
 impl IdQueue {
-    /// What one id takes, in bytes.
-    const ENTRY_BYTES: usize = size_of::<JobId>();
-
-    /// The number of ids in a block of 16 KiB.
+    /// The number of ids in a block.
     const BLOCK_LEN: usize = 1024;
 
-    fn push(&mut self, id: JobId) {
-        match self.blocks.back_mut() {
-            Some(block) if block.len() < Self::BLOCK_LEN => block.push(id),
-            _ => {
-                let mut block = Vec::with_capacity(Self::BLOCK_LEN);
-                block.push(id);
-                self.blocks.push_back(block);
-            }
+    /// What a block takes, in bytes.
+    const BLOCK_BYTES: usize = Self::BLOCK_LEN * size_of::<JobId>();
+
+    /// Appends an id. Returns `true` if that took a new block.
+    fn push(&mut self, id: JobId) -> bool {
+        if let Some(block) = self.blocks.back_mut()
+            && block.len() < Self::BLOCK_LEN
+        {
+            block.push(id);
+            return false;
         }
+        let mut block = Vec::with_capacity(Self::BLOCK_LEN);
+        block.push(id);
+        self.blocks.push_back(block);
+        true
     }
 
     fn first(&self) -> Option<JobId> {
         self.blocks.front()?.get(self.left).copied()
     }
 
-    fn pop(&mut self) -> Option<JobId> {
+    /// Removes the first id. Returns it, and `true` if that freed a block.
+    fn pop(&mut self) -> Option<(JobId, bool)> {
         let first = self.first()?;
         self.left += 1;
-        if self.left == self.blocks.front().map_or(0, Vec::len) {
+        let frees_block = self.left == self.blocks.front().map_or(0, Vec::len);
+        if frees_block {
             self.blocks.pop_front();
             self.left = 0;
         }
-        Some(first)
+        Some((first, frees_block))
     }
 }
 
@@ -106,12 +113,16 @@ mod tests {
             .map(|_| JobId::random())
             .collect();
         let (early, late) = ids.split_at(IdQueue::BLOCK_LEN / 2);
-        early.iter().for_each(|&id| queue.push(id));
-        assert_eq!(queue.pop(), Some(early[0]));
-        late.iter().for_each(|&id| queue.push(id));
+        for &id in early {
+            queue.push(id);
+        }
+        assert_eq!(queue.pop(), Some((early[0], false)));
+        for &id in late {
+            queue.push(id);
+        }
         for &id in &ids[1..] {
             assert_eq!(queue.first(), Some(id));
-            assert_eq!(queue.pop(), Some(id));
+            assert_eq!(queue.pop().map(|(id, _)| id), Some(id));
         }
         assert_eq!((queue.first(), queue.pop()), (None, None));
         assert!(queue.blocks.is_empty());
