@@ -54,31 +54,32 @@
 //! # Guarantees
 //!
 //! - **Any service, unchanged.** The inner service is any `Service<Request<B>>`: an axum router,
-//!   bare hyper, or a proxy in front of a program in any language. [`Accepted`] is always ready, and
-//!   each call drives its own clone of the inner service. A saturated inner service delays neither
-//!   a 202 nor the monitor. Put tower's layers for concurrency, rate and retry inside this one.
-//! - **Nothing starts twice.** Under [`When::After`] the call starts on the request's own task. If it
-//!   is done in time, its response is an ordinary one. Otherwise the running future moves to a
+//!   bare hyper, or a proxy in front of a program in any language. [`Accepted`] is always ready,
+//!   and each call drives its own clone of the inner service. A saturated inner service delays
+//!   neither a 202 nor the monitor. Put tower's layers for concurrency, rate and retry inside this
+//!   one.
+//! - **Nothing starts twice.** Under [`When::After`] the call starts on the request's own task. If
+//!   it is done in time, its response is an ordinary one. Otherwise the running future moves to a
 //!   background task.
-//! - **Every job ends exactly once**, with a response or with an [`ErrorCode`]: a panic, an error, a
-//!   broken body, a result that is too large, a timeout, a cancellation, or a shutdown. Retention
-//!   counts from the end.
+//! - **Every job ends exactly once**, with a response or with an [`ErrorCode`], such as a panic, an
+//!   error, a timeout, a cancellation or a shutdown. Retention counts from the end.
 //! - **The result is replayed byte for byte**: status, header values, body and trailers, except for
 //!   the [fields listed below](#fields-of-a-result).
-//! - **Clients read their own writes.** The job exists before its 202 is sent, so a `GET` right after
-//!   it never gets 404.
-//! - **Waiting is honest.** `Retry-After` is learned from earlier jobs of the same [`Kind`]. A client
-//!   can also have a request held, listen to events, or watch a page.
+//! - **Clients read their own writes.** The job exists before its 202 is sent, so a `GET` right
+//!   after it never gets 404.
+//! - **Waiting is honest.** `Retry-After` is learned from earlier jobs of the same [`Kind`]. A
+//!   client can also have a request held, listen to events, or watch a page.
 //! - **A repeated `Idempotency-Key` joins the first job**, running or ended. The inner service is
 //!   called once. See [`Idempotency`].
 //! - **Limits come before the 202.** A request over a limit on jobs, bytes or body size gets 503 or
-//!   413, or passes through if no 202 is owed. [`JobsBuilder`] has the limits and their defaults.
-//!   Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never evicted.
+//!   413, or passes through if it need not become a job. [`JobsBuilder`] has the limits and
+//!   defaults. Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never
+//!   evicted.
 //! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
 //!   [owner](JobsBuilder::owner), a client gets 404.
 //!
-//! By default, jobs are kept in this process's memory and are lost with it. With the feature `nats`, a
-//! request is stored in NATS JetStream before its 202 is sent, and survives the process.
+//! By default, jobs are kept in this process's memory and are lost with it. With the feature
+//! `nats`, a request is stored in NATS JetStream before its 202 is sent, and survives the process.
 //!
 //! # What a client sees
 //!
@@ -136,8 +137,8 @@
 //! - `Set-Cookie` and `Clear-Site-Data` are kept only if the job has an owner, or if
 //!   [`JobsBuilder::replay_cookies`] is set.
 //! - `AsyncResult`, `Accept-Ranges` and `Vary` are added.
-//! - `ETag`, `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff` are added if they
-//!   are missing. An owned job's `Cache-Control` is always `private, no-store`.
+//! - `ETag`, `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff` are added if
+//!   they are missing. An owned job's `Cache-Control` is always `private, no-store`.
 //!
 //! # In the inner service
 //!
@@ -200,13 +201,13 @@
 //!
 //! # Versions
 //!
-//! The crate compiles with Rust 1.89 and later. It works with tower 0.5, through `tower-layer` 0.3 and
-//! `tower-service` 0.3, and with http 1 and http-body 1. It is tested with axum 0.8, hyper 1 and
-//! tower-http 0.7. It runs on tokio 1.
+//! The crate compiles with Rust 1.89 and later. It works with tower 0.5, through `tower-layer` 0.3
+//! and `tower-service` 0.3, and with http 1 and http-body 1. It is tested with axum 0.8, hyper 1
+//! and tower-http 0.7. It runs on tokio 1.
 //!
 //! # Guides
 //!
-//! The module [`guide`] has the longer texts: [where the layer goes](guide::mounting),
+//! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
 //! [how polls are timed](guide::estimates), and, with their features, metrics and JetStream.
 //!
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
