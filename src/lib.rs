@@ -1,136 +1,214 @@
-//! One tower [`Layer`](tower::Layer) that puts HTTP's 202 (Accepted) in front of any service.
+//! One tower [`Layer`](tower_layer::Layer) that puts HTTP's 202 (Accepted) in front of any service.
 //!
-//! A slow endpoint holds its connection open, dies with it, and is retried into a second run. HTTP
-//! has an answer: say *taken*, say where to look, do the work, hand out the result there
-//! ([RFC 9110 §15.3.3]). [`AcceptedLayer`] does that for a service that knows nothing of it: it runs
-//! the inner call in the background, answers 202 at once with the address of a status monitor, serves
-//! that monitor from then on, and hands out the inner service's own response, byte for byte, when it
-//! is there.
+//! A slow endpoint holds its connection open, fails when the connection fails, and is run a second
+//! time when the client retries. HTTP has an answer ([RFC 9110 §15.3.3]): accept the request, name
+//! a status monitor, do the work, and serve the result there. [`AcceptedLayer`] does this for a
+//! service that need not change:
+//!
+//! 1. It runs the inner call, in the background if it is slow.
+//! 2. It answers 202 with the address of the job's status monitor.
+//! 3. It serves the monitor.
+//! 4. It replays the inner service's own response, byte for byte, once it is complete.
 //!
 //! ```
+//! use std::time::Duration;
+//!
 //! use axum::{Router, body::Body, routing::post};
 //! use http::{Request, StatusCode};
 //! use tower::ServiceExt;
-//! use tower_accepted::Jobs;
+//! use tower_accepted::{Jobs, When};
 //!
+//! // A slow handler, which does not know about the layer.
 //! async fn render_report() -> &'static str {
-//!     tokio::time::sleep(std::time::Duration::from_secs(90)).await; // slow, and knows nothing of 202
+//!     tokio::time::sleep(Duration::from_secs(90)).await;
 //!     "the report"
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! let jobs = Jobs::new(); // where accepted requests live
+//! // The registry of accepted requests.
+//! let jobs = Jobs::new();
 //! let app = Router::new()
 //!     .route("/reports", post(render_report))
-//!     .layer(jobs.layer());
+//!     .layer(jobs.layer().when(When::After(Duration::from_millis(300))));
 //!
-//! // A client is answered at once …
+//! // After 300 ms the client gets a 202 …
 //! let request = Request::post("/reports").body(Body::empty()).unwrap();
 //! let accepted = app.clone().oneshot(request).await.unwrap();
 //! assert_eq!(accepted.status(), StatusCode::ACCEPTED);
 //! let monitor = accepted.headers()["location"].to_str().unwrap();
 //!
-//! // … looks how it is going …
+//! // … polls the status monitor …
 //! let request = Request::get(monitor).body(Body::empty()).unwrap();
 //! let status = app.clone().oneshot(request).await.unwrap();
 //! assert_eq!(status.headers()["retry-after"], "1");
 //!
 //! // … and fetches the result, as often as it likes.
-//! tokio::time::sleep(std::time::Duration::from_secs(91)).await;
+//! tokio::time::sleep(Duration::from_secs(91)).await;
 //! let request = Request::get(format!("{monitor}/result")).body(Body::empty()).unwrap();
 //! let result = app.clone().oneshot(request).await.unwrap();
 //! assert_eq!(axum::body::to_bytes(result.into_body(), 100).await.unwrap(), "the report");
 //! # }
 //! ```
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! - **Any service.** `Service<Request<B>>`: an axum router, bare hyper, a proxy in front of a program
-//!   in any language. [`Accepted`] is always ready; each call drives its own clone of the inner
-//!   service, so that one which is saturated delays neither a 202 nor the monitor. Concurrency, rate
-//!   and retry are tower's own layers, inside this one.
-//! - **Nothing is started twice.** Under [`When::After`] a call starts on the request's own task. Done
-//!   in time, it is an ordinary response; slower, the running future itself moves to the background.
-//! - **A job cannot stick.** It ends once, whatever happens: a response, a panic, an error, a broken
-//!   body, too large a result, a time-out, a cancel, a shutdown ([`ErrorCode`]). How long it is kept
-//!   counts from there.
-//! - **Read your write.** The job is there before the 202 leaves: a GET right after it never finds 404.
-//! - **Byte-exact replay** of status, every header value, body and trailers, but for what would be
-//!   wrong or unsafe in an answer to another request: hop-by-hop fields ([RFC 9110 §7.6.1]) are not
-//!   kept, nor cookies of a job without an owner ([`Builder::replay_cookies`]); `AsyncResult`,
-//!   `Accept-Ranges` and `Vary` are added, and where they are missing `ETag`,
-//!   `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff`.
-//! - **Nothing is accepted that can't be kept.** Limits on unfinished jobs, bytes and body size are
-//!   answered 503 and 413 before a 202 ([`Builder`] has them with their defaults). For room, ended jobs
-//!   go, oldest first; unfinished ones never.
-//! - **An id is a capability** ([`JobId`]): who has not been told it sees 404.
+//! - **Any service, unchanged.** The inner service is any `Service<Request<B>>`: an axum router,
+//!   bare hyper, or a proxy in front of a program in any language. [`Accepted`] is always ready,
+//!   and each call drives its own clone of the inner service. A saturated inner service delays
+//!   neither a 202 nor the monitor. Put tower's layers for concurrency, rate and retry inside this
+//!   one.
+//! - **Nothing starts twice.** Under [`When::After`] the call starts on the request's own task. If
+//!   it is done in time, its response is an ordinary one. Otherwise the running future moves to a
+//!   background task.
+//! - **Every job ends exactly once**, with a response or with an [`ErrorCode`], such as a panic, an
+//!   error, a timeout, a cancellation or a shutdown. Retention counts from the end.
+//! - **The result is replayed byte for byte**: status, header values, body and trailers, except for
+//!   the [fields listed below](#fields-of-a-result).
+//! - **Clients read their own writes.** The job exists before its 202 is sent, so a `GET` right
+//!   after it never gets 404.
+//! - **Waiting is honest.** `Retry-After` is learned from earlier jobs of the same [`Kind`]. A
+//!   client can also have a request held, listen to events, or watch a page.
+//! - **A repeated `Idempotency-Key` joins the first job**, running or ended. The inner service is
+//!   called once. See [`Idempotency`].
+//! - **Limits come before the 202.** A request over a limit on jobs, bytes or body size gets 503 or
+//!   413, or passes through if it need not become a job. [`JobsBuilder`] has the limits and
+//!   defaults. Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never
+//!   evicted.
+//! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
+//!   [owner](JobsBuilder::owner), a client gets 404.
+//!
+//! By default, jobs are kept in this process's memory and are lost with it. With the feature
+//! `nats`, a request is stored in NATS JetStream before its 202 is sent, and survives the process.
 //!
 //! # What a client sees
 //!
-//! The layer serves these itself, under [`Builder::monitor_path`], without asking the inner service:
+//! The layer serves these resources under [`JobsBuilder::monitor_path`], without calling the inner
+//! service:
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /jobs/{id}` | 200 and the status document, in every state; `Retry-After` while unfinished; strong `ETag`, so `If-None-Match` → 304 |
-//! | … with `Prefer: wait=N` | held until the job ends, or with `If-None-Match` until the document differs; at most N s and [`Builder::max_wait`] |
-//! | … with `Accept: text/event-stream`, and `GET /jobs/{id}/events` | Server-Sent Events named `status`: the document at once, and each time it has changed; `id` is its revision, so `Last-Event-ID` resumes. They end with the job, and 204 tells an `EventSource` not to come back |
-//! | … with `Accept` that prefers HTML to JSON, as browsers' do | a page for people: state, progress, a button to cancel; it goes to the result when that is there. A form that was posted is led there by a 303 instead of the 202 |
-//! | `GET /jobs/{id}/status` | the same document in every [`Dialect`] |
-//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`; unfinished: 202 and the document; ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Conditional and range requests; `Prefer: wait` |
-//! | `POST /jobs/{id}/cancel` | 200 and the document; ended already: unchanged |
-//! | `DELETE /jobs/{id}` | 204: canceled if unfinished, and forgotten |
-//! | `GET /jobs` | where jobs have owners: that owner's, newest first; `?status=`, `?limit=`, `?cursor=` |
-//! | unknown, malformed, somebody else's | 404 |
-//! | expired, still remembered | 410 |
-//! | another method | 405 with `Allow`; `OPTIONS` 204; `HEAD` as `GET` |
+//! | `GET /jobs/{id}` | 200 and the status document, in every state. `Retry-After` while the job is unfinished. A strong `ETag`, so `If-None-Match` can give 304 |
+//! | … with `Prefer: wait=N` | held until the job ends; with `If-None-Match`, until the document changes. At most N s and [`JobsBuilder::max_wait`] |
+//! | … with `Accept: text/event-stream`; `GET /jobs/{id}/events` | Server-Sent Events `status`: the document at once and after each change. The `id` is its revision, so `Last-Event-ID` resumes. The stream ends with the job; then 204 stops an `EventSource` |
+//! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It goes to the result once there is one. A posted form gets a 303 to the page instead of a 202 |
+//! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
+//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait` |
+//! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
+//! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown |
+//! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=` |
+//! | an unknown id, a malformed id, a job of another owner | 404 |
+//! | an expired job that is still remembered | 410 |
+//! | another method | 405 with `Allow`. `OPTIONS` gets 204, `HEAD` is treated as `GET` |
 //!
-//! The status document:
+//! A client can read the status document in a 202, at the monitor, and in events:
 //!
 //! ```json
 //! {
-//!   "id": "tQ3nC2hDQ0eY6o1bF9qk5A", "self": "/jobs/tQ3nC2hDQ0eY6o1bF9qk5A", "status": "succeeded",
-//!   "createdAt": "2026-11-23T13:40:01.120Z", "startedAt": "2026-11-23T13:40:01.121Z",
-//!   "finishedAt": "2026-11-23T13:41:31.300Z", "expiresAt": "2026-11-23T14:41:31.300Z",
-//!   "percentComplete": 100, "message": "page 10 of 10",
+//!   "id": "tQ3nC2hDQ0eY6o1bF9qk5A",
+//!   "self": "/jobs/tQ3nC2hDQ0eY6o1bF9qk5A",
+//!   "status": "succeeded",
+//!   "createdAt": "2026-11-23T13:40:01.120Z",
+//!   "startedAt": "2026-11-23T13:40:01.121Z",
+//!   "finishedAt": "2026-11-23T13:41:31.300Z",
+//!   "expiresAt": "2026-11-23T14:41:31.300Z",
+//!   "percentComplete": 100,
+//!   "message": "page 10 of 10",
 //!   "resourceLocation": "/jobs/tQ3nC2hDQ0eY6o1bF9qk5A/result",
 //!   "response": {"status": 200, "contentType": "application/pdf", "contentLength": 48213}
 //! }
 //! ```
 //!
-//! While it is unfinished there may be an `estimatedFinishAt`. `status` is `queued`, `running`,
-//! `succeeded`, `failed` or `canceled`; a job that failed or was canceled has an `error` with a `code`
-//! ([`ErrorCode`]) and a `message`. What is absent is absent, not null.
+//! - `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`.
+//! - `estimatedFinishAt` may be present while the job is unfinished.
+//! - `error` is present if the job failed or was canceled. It has a `code` ([`ErrorCode`]) and a
+//!   `message`.
+//! - An absent value is left out, not `null`.
 //!
-//! Clients of other conventions (OData, FHIR, browsers, `curl -L`) are served by another [`Dialect`]; how
-//! addresses are written is a choice of [`Links`]; whom a job belongs to, of [`Builder::owner`].
+//! [`Dialect`] serves other conventions: OData, FHIR, browsers, `curl -L`. [`Links`] sets how
+//! addresses are written. [`JobsBuilder::owner`] binds jobs to principals.
 //!
-//! A request may carry an `Idempotency-Key`: repeated, it joins the job of the first, even while that
-//! runs, and the inner service is called once ([`Idempotency`]).
+//! ## Fields of a result
 //!
-//! # Where it goes
+//! A result answers another request than the one that the inner service received. Some fields would
+//! be wrong or unsafe there:
 //!
-//! Around a whole axum router, last, it needs nothing more. On one route, under `nest` and among other
-//! layers there is something to know: see [`mounting`].
+//! - Hop-by-hop fields are not kept ([RFC 9110 §7.6.1]).
+//! - `Set-Cookie` and `Clear-Site-Data` are kept only if the job has an owner, or if
+//!   [`JobsBuilder::replay_cookies`] is set.
+//! - `AsyncResult`, `Accept-Ranges` and `Vary` are added.
+//! - `ETag`, `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff` are added if
+//!   they are missing. An owned job's `Cache-Control` is always `private, no-store`.
 //!
 //! # In the inner service
 //!
-//! Nothing needs to change. A service that wants to tell how far it is, or to hear that nobody waits
-//! any more, asks for its [`JobHandle`].
+//! The inner service need not change. To report progress, or to stop when its job is canceled, it
+//! asks for its [`JobHandle`]. Without the layer, the handle does nothing:
 //!
-//! # When to ask again
+//! ```
+//! use tower_accepted::JobHandle;
 //!
-//! `Retry-After` and `estimatedFinishAt` come from how long the last requests of the same [`Kind`] took, from
-//! how long this one has, and from its progress: see [`estimating`].
+//! async fn render_report() -> &'static str {
+//!     let job = JobHandle::current();
+//!     job.progress(0.4);
+//!     job.message("page 4 of 10");
+//!     "the report"
+//! }
+//! ```
 //!
-//! # For the operator
-//!
-//! Each job has a [`tracing`] span, `job`, with its id, method and end; what the inner service logs is inside it. With
-//! the feature `metrics` there are counters, gauges and histograms, told in the module `metrics`.
+//! Each job has a [`tracing`] span named `job`, with its id, method and end. Events that the inner
+//! service logs are inside that span.
 //!
 //! # Shutting down
 //!
-//! Stop accepting connections, then [`Jobs::drain`], and keep the monitor served until it returns.
+//! [`Jobs::drain`] stops accepting requests and waits for jobs to end. Call it before the server
+//! stops, so that clients can read the monitor meanwhile. In axum, that is inside the signal for a
+//! graceful shutdown:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use axum::{Router, routing::post};
+//! use tower_accepted::Jobs;
+//!
+//! # async fn render_report() {}
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! let jobs = Jobs::new();
+//! let app = Router::new().route("/reports", post(render_report)).layer(jobs.layer());
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, app)
+//!     .with_graceful_shutdown(async move {
+//!         let _ = tokio::signal::ctrl_c().await;
+//!         jobs.drain(Duration::from_secs(30)).await;
+//!     })
+//!     .await
+//! # }
+//! ```
+//!
+//! # Feature flags
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `server` (default) | the layer, the monitor, and the store in memory |
+//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the server's dependencies |
+//! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
+//! | `conformance` | the module `store::conformance`: test suites for authors of stores |
+//! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
+//!
+//! `metrics`, `nats`, `conformance` and `gateway` include `server`. `follow` does not.
+//!
+//! # Versions
+//!
+//! The crate compiles with Rust 1.89 and later. It works with tower 0.5, through `tower-layer` 0.3
+//! and `tower-service` 0.3, and with http 1 and http-body 1. It is tested with axum 0.8, hyper 1
+//! and tower-http 0.7. It runs on tokio 1.
+//!
+//! # Guides
+//!
+//! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
+//! [how polls are timed](guide::estimates), and, with their features, metrics and JetStream.
 //!
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 //! [RFC 9110 §15.3.3]: https://www.rfc-editor.org/rfc/rfc9110#section-15.3.3
@@ -145,6 +223,8 @@ mod config;
 mod estimate;
 #[cfg(feature = "follow")]
 pub mod follow;
+#[cfg(feature = "server")]
+pub mod guide;
 #[cfg(feature = "server")]
 mod job;
 #[cfg(feature = "server")]
@@ -186,28 +266,7 @@ pub use crate::{
     run::{RequestBody, Worker},
 };
 
-#[doc = include_str!("guide/mounting.md")]
-pub mod mounting {}
-
-#[cfg(feature = "nats")]
-#[doc = include_str!("guide/nats.md")]
-pub mod nats {
-    #[doc = include_str!("guide/nats_operations.md")]
-    pub mod operations {}
-
-    #[doc = include_str!("guide/nats_internals.md")]
-    pub mod internals {}
-}
-
-#[doc = include_str!("guide/estimate.md")]
-#[doc = include_str!("../docs/estimate.svg")]
-pub mod estimating {}
-
-#[cfg(feature = "metrics")]
-#[doc = include_str!("guide/metrics.md")]
-pub mod metrics {}
-
 /// The README's examples, compiled.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

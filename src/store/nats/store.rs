@@ -41,7 +41,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// A store that keeps jobs in NATS JetStream.
 ///
 /// Every process that connects with the same options finds all jobs, and any
-/// [`Worker`](crate::Worker) runs them. The [guide](crate::nats) states what the store guarantees,
+/// [`Worker`](crate::Worker) runs them. The [guide](crate::guide::nats) states what the store guarantees,
 /// and how to operate it.
 ///
 /// Clones share one connection.

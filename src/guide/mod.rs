@@ -1,0 +1,47 @@
+//! Guides to tasks that span several types of this crate.
+//!
+//! | question | guide |
+//! |---|---|
+//! | Where does the layer go, in axum and among other layers? | [`mounting`] |
+//! | When should a client poll, and how is that predicted? | [`estimates`] |
+#![cfg_attr(
+    feature = "metrics",
+    doc = "| Which metrics does a process record? | [`metrics`](self::metrics) |"
+)]
+#![cfg_attr(
+    feature = "nats",
+    doc = "| What does the store in NATS JetStream guarantee? | [`nats`](self::nats) |"
+)]
+#![cfg_attr(
+    feature = "nats",
+    doc = "| How do I set up, size and monitor it? | [`nats_operations`] |"
+)]
+#![cfg_attr(
+    feature = "nats",
+    doc = "| How does it work inside? | [`nats_internals`] |"
+)]
+//!
+//! Some guides need a feature: `metrics` for the guide to metrics, `nats` for those to JetStream.
+
+#[doc = include_str!("mounting.md")]
+pub mod mounting {}
+
+#[doc = include_str!("estimate.md")]
+#[doc = include_str!("../../docs/estimate.svg")]
+pub mod estimates {}
+
+#[cfg(feature = "metrics")]
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
+
+#[cfg(feature = "nats")]
+#[doc = include_str!("nats.md")]
+pub mod nats {}
+
+#[cfg(feature = "nats")]
+#[doc = include_str!("nats_operations.md")]
+pub mod nats_operations {}
+
+#[cfg(feature = "nats")]
+#[doc = include_str!("nats_internals.md")]
+pub mod nats_internals {}
