@@ -129,8 +129,8 @@ impl JobHandle {
             reported.is_changed = true;
             reported.waker.take()
         };
-        // Woken outside the lock, and once for all reports until the task takes the change, which it
-        // does at most every 50 ms.
+        // Woken outside the lock, and only by the first report since the task last took a change.
+        // The task does so at most every 50 ms.
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -98,7 +98,7 @@ const MAX_NAMED_KINDS: usize = 100;
 fn label(kind: &str, succeeded: bool) -> SharedString {
     let name = NAMED_KINDS.read().get(kind).cloned();
     let name = name.or_else(|| {
-        // Checked with the read lock, so that a flood of new kinds does not wait for the write lock.
+        // Checked under the read lock: once the set is full, no kind takes the write lock.
         let has_room = succeeded && NAMED_KINDS.read().len() < MAX_NAMED_KINDS;
         has_room.then(|| add_kind(kind)).flatten()
     });
