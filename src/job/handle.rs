@@ -1,3 +1,5 @@
+//! Reports progress from the inner service, and notifies it when its job is canceled.
+
 use std::{
     cell::Cell,
     fmt,
@@ -10,19 +12,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::JobId;
 
-/// The longest message kept, in bytes of UTF-8; a longer one is cut at a character's edge.
-const MAX_MESSAGE: usize = 512;
+/// The maximum length of a message. A longer one is cut between characters.
+const MAX_MESSAGE_BYTES: usize = 512;
 
 thread_local! {
-    /// The call that this thread is polling, while it polls it.
+    /// The call that this thread polls at the moment.
     static CURRENT: Cell<Option<CallScope>> = const { Cell::new(None) };
 }
 
-/// The job as the inner service sees it: tell how far it is, hear that it is no longer wanted.
+/// Reports progress from the inner service, and notifies it when its job is canceled.
 ///
-/// Ask for it with [`JobHandle::current`] in the inner service's call or in the future it returned,
-/// then take it wherever the work goes: it is a cheap clone, can be used from any thread, blocking
-/// ones included, and after the job ended (then without effect).
+/// Call [`JobHandle::current`] in the inner service's `call`, in its future or in its response
+/// body, then move the handle to wherever the work runs. Clones are cheap, and any thread can use
+/// one, including blocking threads. After the job has ended, reports have no effect.
 ///
 /// ```
 /// use tower_accepted::JobHandle;
@@ -46,18 +48,17 @@ thread_local! {
 /// ```
 #[derive(Clone)]
 pub struct JobHandle {
-    shared: Arc<Shared>,
+    state: Arc<HandleState>,
 }
 
 impl JobHandle {
-    /// The handle of the call being polled on this thread.
+    /// Returns the handle of the call that this thread polls.
     ///
-    /// Outside any call of this layer it is a handle of nothing, on which everything works and
-    /// nothing has an effect, so that a handler runs the same without the layer. A service that sends
-    /// the request to another task (`tower::buffer`, `tokio::spawn`) keeps the handle only if it
-    /// takes it along.
+    /// Outside of a call, this returns a handle without a job. Its methods work but have no effect,
+    /// so a handler runs unchanged without the layer. Another task, as with `tokio::spawn` or
+    /// `tower::buffer`, is outside of the call: move the handle into it.
     pub fn current() -> Self {
-        // The scope is taken out and put back: no borrow is held, so nothing can be re-entered.
+        // The cell lends no reference: the scope is taken out and put back.
         CURRENT.with(|current| match current.take() {
             Some(mut scope) => {
                 let handle = scope.handle();
@@ -68,16 +69,17 @@ impl JobHandle {
         })
     }
 
-    /// The job's id, or `None` until the request is accepted: a call that may yet be answered inline
-    /// ([`When::After`](crate::When::After)) is no job.
+    /// Returns the job's id, or `None` if the request is not accepted yet.
+    ///
+    /// With [`When::After`](crate::When::After), a call becomes a job after the delay.
     pub fn id(&self) -> Option<JobId> {
-        self.shared.reported.lock().id
+        self.state.reported.lock().id
     }
 
-    /// Reports how much is done, from 0 to 1; values outside are brought inside, NaN is ignored.
+    /// Reports the fraction of the work that is done, from 0 to 1.
     ///
-    /// It may be called as often as there is something to tell: what is told within 50 ms reaches those
-    /// who watch at once, as the last of it, and the last before the job's end always does.
+    /// Values outside this range are clamped, and NaN is ignored. Frequent calls are cheap: clients
+    /// receive the latest report at most every 50 ms, and always the last one before the job ends.
     pub fn progress(&self, fraction: f64) {
         if !fraction.is_nan() {
             let fraction = fraction.clamp(0.0, 1.0);
@@ -85,12 +87,12 @@ impl JobHandle {
         }
     }
 
-    /// Reports in words what is being done, for people; at most 512 bytes are kept.
+    /// Reports the current step as text, for people. Longer texts are cut to 512 bytes.
     ///
-    /// The text is shown to whoever may see the job.
+    /// The text is visible to every client that can see the job.
     pub fn message(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
-        let mut end = text.len().min(MAX_MESSAGE);
+        let mut end = text.len().min(MAX_MESSAGE_BYTES);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -101,30 +103,34 @@ impl JobHandle {
         });
     }
 
-    /// Waits until the job is no longer wanted: canceled, deleted or timed out. The call is dropped a
-    /// grace period after that; when the process shuts down, at once.
+    /// Completes when the job is canceled, deleted or timed out.
+    ///
+    /// The call then has a grace period to clean up, after which it is dropped. A drain that ends
+    /// drops the call without a grace period.
     ///
     /// # Cancel safety
     ///
     /// This method is cancel safe.
     pub async fn canceled(&self) {
-        self.shared.canceled.cancelled().await;
+        self.state.canceled.cancelled().await;
     }
 
-    /// Whether the job is no longer wanted; what blocking code asks between two steps.
+    /// Returns `true` if the job is canceled, deleted or timed out.
+    ///
+    /// Blocking code can check this between two steps.
     pub fn is_canceled(&self) -> bool {
-        self.shared.canceled.is_cancelled()
+        self.state.canceled.is_cancelled()
     }
 
-    fn report(&self, change: impl FnOnce(&mut Reported)) {
+    fn report(&self, change: impl FnOnce(&mut ReportedState)) {
         let waker = {
-            let mut reported = self.shared.reported.lock();
+            let mut reported = self.state.reported.lock();
             change(&mut reported);
-            reported.changed = true;
+            reported.is_changed = true;
             reported.waker.take()
         };
-        // Woken outside the lock, and once for all that is reported until the task looks again, which it
-        // does at most every 50 ms.
+        // Woken outside the lock, and only by the first report since the task last took a change.
+        // The task does so at most every 50 ms.
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -140,26 +146,26 @@ impl fmt::Debug for JobHandle {
     }
 }
 
-struct Shared {
-    /// Held for a few assignments or for one copy of a message, never across a wake-up or an await.
-    reported: Mutex<Reported>,
+struct HandleState {
+    /// Locked for a few assignments or one copy of a message, never across a wake or an await.
+    reported: Mutex<ReportedState>,
     canceled: CancellationToken,
 }
 
-struct Reported {
+struct ReportedState {
     id: Option<JobId>,
     fraction: Option<f64>,
-    /// Written over by each report. What is shared with those who watch is made when they look, which is
-    /// seldom as often as there is something to tell.
+    /// Each report overwrites this buffer. A shared copy is made only when the message is read,
+    /// which is less often than it is reported.
     message: String,
     is_message_new: bool,
-    /// The message that was last looked at.
+    /// The message that was last read.
     shared_message: Option<Arc<str>>,
-    changed: bool,
+    is_changed: bool,
     waker: Option<Waker>,
 }
 
-impl Reported {
+impl ReportedState {
     fn progress(&mut self) -> Progress {
         if std::mem::take(&mut self.is_message_new) {
             self.shared_message = Some(self.message.as_str().into());
@@ -171,18 +177,20 @@ impl Reported {
     }
 }
 
-/// What the inner service last told about its progress.
+/// The last progress that the inner service reported.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// From 0 to 1.
+    /// The fraction of the work that is done, from 0 to 1.
     pub fraction: Option<f64>,
-    /// In words.
+    /// The current step.
     pub message: Option<Arc<str>>,
 }
 
-/// The layer's end of a [`JobHandle`]: makes it current while the call is polled, and makes it at
-/// all only where somebody asks.
+/// The layer's side of a [`JobHandle`].
+///
+/// It makes the handle current while the call is polled. The handle is created by the first call of
+/// [`JobHandle::current`], so a service that never calls it pays nothing.
 #[derive(Default)]
 pub(crate) struct CallScope {
     handle: Option<JobHandle>,
@@ -190,9 +198,9 @@ pub(crate) struct CallScope {
 }
 
 impl CallScope {
-    /// Runs `poll` with this call's handle as the current one.
+    /// Runs `poll` while this call's handle is current.
     pub(crate) fn enter<R>(&mut self, poll: impl FnOnce() -> R) -> R {
-        /// Puts both scopes back where they were, also when `poll` panics.
+        /// Restores both scopes, even if `poll` panics.
         struct Restore<'a> {
             ours: &'a mut CallScope,
             outer: Option<CallScope>,
@@ -209,11 +217,11 @@ impl CallScope {
         poll()
     }
 
-    /// The call has become a job.
+    /// Sets the id of the job that the call has become.
     pub(crate) fn accept(&mut self, id: JobId) {
         self.id = Some(id);
         if let Some(handle) = &self.handle {
-            handle.shared.reported.lock().id = Some(id);
+            handle.state.reported.lock().id = Some(id);
         }
     }
 
@@ -222,23 +230,24 @@ impl CallScope {
         self.id
     }
 
-    /// Whether the call has become one.
+    /// Returns `true` if the call has become a job.
     pub(crate) fn is_job(&self) -> bool {
         self.id.is_some()
     }
 
-    /// Tells the inner service that it is no longer wanted. Returns whether it could hear that.
+    /// Notifies the inner service that its job is canceled. Returns `true` if it holds a handle.
     pub(crate) fn cancel(&self) -> bool {
         self.handle.as_ref().is_some_and(|handle| {
-            handle.shared.canceled.cancel();
-            Arc::strong_count(&handle.shared) > 1
+            handle.state.canceled.cancel();
+            Arc::strong_count(&handle.state) > 1
         })
     }
 
-    /// What was reported since this was last asked; else `cx` is woken by the next report.
+    /// Returns the progress if it has changed since the last call. Otherwise, the next report wakes
+    /// `cx`.
     pub(crate) fn take_change(&mut self, cx: &Context<'_>) -> Option<Progress> {
-        let mut reported = self.handle.as_ref()?.shared.reported.lock();
-        if std::mem::take(&mut reported.changed) {
+        let mut reported = self.handle.as_ref()?.state.reported.lock();
+        if std::mem::take(&mut reported.is_changed) {
             return Some(reported.progress());
         }
         match &mut reported.waker {
@@ -248,28 +257,28 @@ impl CallScope {
         None
     }
 
-    /// The last that was reported.
+    /// Returns the last progress that was reported.
     pub(crate) fn progress(&self) -> Progress {
         self.handle
             .as_ref()
-            .map(|handle| handle.shared.reported.lock().progress())
+            .map(|handle| handle.state.reported.lock().progress())
             .unwrap_or_default()
     }
 
     fn handle(&mut self) -> JobHandle {
         self.handle
             .get_or_insert_with(|| {
-                let reported = Mutex::new(Reported {
+                let reported = Mutex::new(ReportedState {
                     id: self.id,
                     fraction: None,
                     message: String::new(),
                     is_message_new: false,
                     shared_message: None,
-                    changed: false,
+                    is_changed: false,
                     waker: None,
                 });
                 JobHandle {
-                    shared: Arc::new(Shared {
+                    state: Arc::new(HandleState {
                         reported,
                         canceled: CancellationToken::new(),
                     }),
@@ -284,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_of_nothing_takes_everything() {
+    fn handle_without_a_job_has_no_effect() {
         let handle = JobHandle::current();
         handle.progress(0.5);
         handle.message("on its own");
@@ -293,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn one_call_has_one_handle_and_nested_calls_have_their_own() {
+    fn nested_calls_have_handles_of_their_own() {
         let (mut outer, mut inner) = (CallScope::default(), CallScope::default());
         outer.enter(|| {
             JobHandle::current().progress(0.25);
@@ -306,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_no_call_behind_as_the_current_one() {
+    fn panic_resets_the_current_call() {
         let mut scope = CallScope::default();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             scope.enter(|| {
@@ -320,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fraction_is_brought_inside_or_ignored() {
+    fn fraction_is_clamped_and_nan_is_ignored() {
         let mut scope = CallScope::default();
         let handle = scope.handle();
         for (given, kept) in [(1.5, 1.0), (f64::NAN, 1.0), (-1.0, 0.0)] {
@@ -330,13 +339,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn long_message_is_cut_between_characters() {
         let mut scope = CallScope::default();
         scope.handle().message("é".repeat(400) + "x");
         let message = scope.progress().message.expect("a message");
-        assert_eq!(message.len(), MAX_MESSAGE);
+        assert_eq!(message.len(), MAX_MESSAGE_BYTES);
         scope.handle().message("x".to_owned() + &"é".repeat(400));
         let message = scope.progress().message.expect("a message");
-        assert_eq!(message.len(), MAX_MESSAGE - 1);
+        assert_eq!(message.len(), MAX_MESSAGE_BYTES - 1);
     }
 }

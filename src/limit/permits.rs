@@ -11,7 +11,7 @@ use std::{
 use dashmap::{DashMap, Entry};
 use tokio::sync::Notify;
 
-use crate::{job::Owner, telemetry::Counted};
+use crate::{job::Owner, telemetry::GaugeGuard};
 
 /// Counts the requests that this process has taken on and not finished.
 ///
@@ -91,7 +91,7 @@ impl Permits {
             Ok(_) => Ok(Permit {
                 permits: self.clone(),
                 owner: None,
-                _counted: Counted::unfinished(),
+                _gauge: GaugeGuard::unfinished(),
             }),
             Err(acquired) if acquired & CLOSED == 0 => Err(PermitError::Full),
             Err(_) => Err(PermitError::Draining),
@@ -144,7 +144,7 @@ pub(crate) struct Permit {
     permits: Permits,
     /// The owner, if permits are limited for each owner.
     owner: Option<Box<Owner>>,
-    _counted: Counted,
+    _gauge: GaugeGuard,
 }
 
 impl Drop for Permit {

@@ -1,3 +1,5 @@
+//! Writes the status document: a job as JSON.
+
 use std::borrow::Cow;
 
 use serde::Serialize;
@@ -8,32 +10,32 @@ use crate::{
     job::{ErrorCode, Failure, IdText, ResponseHead, Snapshot},
 };
 
-/// Room for the document of a job that has ended, with links of some length.
-const USUAL_BYTES: usize = 640;
+/// The bytes that hold most documents of ended jobs.
+const DOCUMENT_CAPACITY: usize = 640;
 
-/// The status document: what a client is told of a job, as JSON.
+/// Returns the status document of a job.
 ///
-/// It is a function of the job's revision alone. What is absent is absent, not null.
+/// It depends only on the job's revision. A member without a value is omitted, not null.
 pub(super) fn document(job: &Snapshot, settings: &Settings) -> Vec<u8> {
     document_from(LinkOrigin::Document, &job.id.encode(), job, settings)
 }
 
-/// The same with links to be read elsewhere, and its id as text.
+/// Returns the status document with links relative to `origin`.
 ///
-/// To write documents is most of what a monitor does. A derived `Serialize` takes twice as long: it
-/// looks for what is to be escaped in every name and in every text, also where nothing can be.
+/// Documents take most of a monitor's time. A derived `Serialize` takes twice as long, because it
+/// checks every name and every text for characters to escape.
 pub(super) fn document_from(
-    at: LinkOrigin<'_>,
+    origin: LinkOrigin<'_>,
     id: &IdText,
     job: &Snapshot,
     settings: &Settings,
 ) -> Vec<u8> {
-    let mut json = Vec::with_capacity(USUAL_BYTES);
+    let mut json = Vec::with_capacity(DOCUMENT_CAPACITY);
     json.extend_from_slice(b"{\"id\":\"");
     json.extend_from_slice(id);
     json.extend_from_slice(b"\",\"self\":\"");
     let link_start = json.len();
-    settings.write_link(&mut json, at, id);
+    settings.write_link(&mut json, origin, id);
     let link = link_start..json.len();
     json.extend_from_slice(b"\",\"status\":\"");
     json.extend_from_slice(job.status.as_str().as_bytes());
@@ -93,13 +95,13 @@ fn write_response(json: &mut Vec<u8>, head: &ResponseHead) {
     json.push(b'}');
 }
 
-/// Writes what is to be escaped, or a number.
+/// Writes a number, or a text that may need escapes.
 fn write_value(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(json, value).expect("a text or a number");
 }
 
 impl Failure {
-    /// What people are told.
+    /// Returns the message that clients show to people.
     pub(super) fn message(&self) -> Cow<'static, str> {
         match (self.code, self.status) {
             (ErrorCode::HttpError, Some(status)) => {
@@ -110,9 +112,9 @@ impl Failure {
     }
 }
 
-/// Whole percents, rounded down: 100 is said only of what is all done.
+/// Returns whole percents, rounded down: only complete work is at 100 %.
 pub(super) fn percent(fraction: f64) -> u8 {
-    // So that 0.29 is 29 and not 28: it is a little less than that in binary.
+    // As a binary fraction, 0.29 is slightly smaller. The summand makes it 29 and not 28.
     (fraction * 100.0 + 1e-9).floor().clamp(0.0, 100.0) as u8
 }
 

@@ -1,4 +1,4 @@
-//! A job's documents as they come: Server-Sent Events, as the HTML standard writes them (§9.2).
+//! Streams the documents of a job as Server-Sent Events (HTML standard, §9.2).
 
 use std::{
     pin::Pin,
@@ -18,21 +18,20 @@ use super::{
     document::document,
     status::{NO_STORE, VARY, empty},
 };
-use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::Counted};
+use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::GaugeGuard};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Tells nginx not to hold events back until there are many.
+/// Turns off the response buffer of nginx, which would delay events.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// After how long without an event a comment is sent, so that nobody on the way takes the connection
-/// for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The maximum silence on a stream. A comment then keeps proxies from closing the connection.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What is sent first: after how many milliseconds a reader that was cut off comes back.
-const RETRY: &str = "retry: 2000\n\n";
+/// The first block of a stream: the milliseconds after which a disconnected client reconnects.
+const RETRY_FIELD: &str = "retry: 2000\n\n";
 
-/// Answers a GET for the events of a job.
+/// Responds to a GET for the events of a job.
 pub(super) fn follow<St: Store>(
     registry: &Arc<Registry<St>>,
     job: &Snapshot,
@@ -40,8 +39,7 @@ pub(super) fn follow<St: Store>(
 ) -> Response<MonitorBody> {
     let seen = head.headers.get(LAST_EVENT_ID);
     let seen = seen.and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
-    // An `EventSource` comes back when its stream ends; nothing but this keeps it from doing so for
-    // ever.
+    // An `EventSource` reconnects whenever its stream ends, until it receives a 204.
     if job.status.is_ended() && seen == Some(job.revision) {
         let mut response = empty(StatusCode::NO_CONTENT).map(MonitorBody::from);
         response.headers_mut().append(header::VARY, VARY);
@@ -51,10 +49,10 @@ pub(super) fn follow<St: Store>(
         changes: registry.store.changes(job.id),
         registry: registry.clone(),
         seen,
-        first: true,
-        ended: false,
+        is_connected: false,
+        is_ended: false,
         heartbeat: None,
-        _counted: Counted::stream(),
+        _gauge: GaugeGuard::stream(),
     };
     let mut response = Response::new(MonitorBody::events(events));
     let headers = response.headers_mut();
@@ -66,22 +64,22 @@ pub(super) fn follow<St: Store>(
     response
 }
 
-/// The events of one job for one reader.
+/// The events of one job for one client.
 ///
-/// It holds no document: each is made when the connection has room for it, from the job as it is then.
-/// So a slow reader skips what it was too slow for.
+/// It buffers no document: each is written from the current job when the connection has room. A
+/// slow client therefore skips to the newest document.
 #[pin_project]
 struct Events<St: Store> {
     #[pin]
     changes: St::Changes,
     registry: Arc<Registry<St>>,
-    /// The revision that the reader has already.
+    /// The revision that the client already has.
     seen: Option<u64>,
-    first: bool,
-    ended: bool,
-    /// Made when the events are first asked for: the answer may be made outside of a runtime.
+    is_connected: bool,
+    is_ended: bool,
+    /// Created by the first poll, since a response may be created outside a runtime.
     heartbeat: Option<Pin<Box<Sleep>>>,
-    _counted: Counted,
+    _gauge: GaugeGuard,
 }
 
 impl<St: Store> Stream for Events<St> {
@@ -89,33 +87,37 @@ impl<St: Store> Stream for Events<St> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut this = self.project();
-        if *this.ended {
+        if *this.is_ended {
             return Poll::Ready(None);
         }
-        // At once, whatever follows: the reader is to know that it is connected.
-        if std::mem::take(this.first) {
-            return Poll::Ready(Some(Bytes::from_static(RETRY.as_bytes())));
+        // Sent before the first change, so that the client knows that it is connected.
+        if !std::mem::replace(this.is_connected, true) {
+            return Poll::Ready(Some(Bytes::from_static(RETRY_FIELD.as_bytes())));
         }
         let heartbeat = this
             .heartbeat
-            .get_or_insert_with(|| Box::pin(sleep(HEARTBEAT)));
+            .get_or_insert_with(|| Box::pin(sleep(HEARTBEAT_INTERVAL)));
         loop {
             match this.changes.as_mut().poll_next(cx) {
                 Poll::Ready(Some(job)) => {
-                    *this.ended = job.status.is_ended();
+                    *this.is_ended = job.status.is_ended();
                     if this.seen.take() == Some(job.revision) {
                         continue;
                     }
-                    heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+                    heartbeat
+                        .as_mut()
+                        .reset(Instant::now() + HEARTBEAT_INTERVAL);
                     return Poll::Ready(Some(event(&job, this.registry)));
                 }
                 Poll::Ready(None) => {
-                    *this.ended = true;
+                    *this.is_ended = true;
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
                     ready!(heartbeat.as_mut().poll(cx));
-                    heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+                    heartbeat
+                        .as_mut()
+                        .reset(Instant::now() + HEARTBEAT_INTERVAL);
                     return Poll::Ready(Some(Bytes::from_static(b":\n\n")));
                 }
             }
@@ -123,7 +125,7 @@ impl<St: Store> Stream for Events<St> {
     }
 }
 
-/// A document is one line: within a JSON text, line breaks are escaped.
+/// Returns the event for a job. Its document is one line, since JSON escapes line breaks.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     job.teach(&registry.estimates);
     let document = document(job, &registry.settings);

@@ -1,4 +1,4 @@
-//! An owner's jobs: `GET /jobs`.
+//! Lists an owner's jobs: `GET /jobs`.
 
 use http::{HeaderValue, Response, header, request::Parts};
 use serde::Serialize;
@@ -10,24 +10,24 @@ use crate::{
     job::{Filter, Owner, Page},
     problem::Problem,
     registry::Registry,
-    store::ResultBody,
-    store::Store,
+    store::{ResultBody, Store},
 };
 
+/// Responds with one page of the jobs of `owner`.
 pub(super) async fn list<St: Store>(
     registry: &Registry<St>,
     owner: Owner,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
-    let Some(filter) = filter(head.uri.query().unwrap_or_default()) else {
+    let Some(filter) = parse_filter(head.uri.query().unwrap_or_default()) else {
         return Ok(Problem::BadQuery.response());
     };
     let filter = filter.owner(owner);
     let page = registry.store.list(&filter).await?;
-    page.jobs
-        .iter()
-        .for_each(|job| job.teach(&registry.estimates));
-    let list = List::new(&page, &filter, &registry.settings);
+    for job in &page.jobs {
+        job.teach(&registry.estimates);
+    }
+    let list = ListDocument::new(&page, &filter, &registry.settings);
     let json = serde_json::to_vec(&list).expect("texts and documents");
     let mut response = Response::new(ResultBody::new(json.into(), None));
     let headers = response.headers_mut();
@@ -39,11 +39,11 @@ pub(super) async fn list<St: Store>(
     Ok(response)
 }
 
-/// What the query asks for; `None` where it is not one.
-fn filter(query: &str) -> Option<Filter> {
+/// Parses a query. Returns `None` if a parameter is unknown or its value is malformed.
+fn parse_filter(query: &str) -> Option<Filter> {
     let mut filter = Filter::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        // What is given out needs no percent-encoding.
+        // No value that the monitor issues has percent-encoded characters.
         filter = match pair.split_once('=')? {
             ("status", status) => filter.status(status.parse().ok()?),
             ("limit", limit) => filter.limit(limit.parse().ok()?),
@@ -55,13 +55,13 @@ fn filter(query: &str) -> Option<Filter> {
 }
 
 #[derive(Serialize)]
-struct List {
+struct ListDocument {
     jobs: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-impl List {
+impl ListDocument {
     fn new(page: &Page, filter: &Filter, settings: &Settings) -> Self {
         let jobs = page.jobs.iter().map(|job| {
             let json = String::from_utf8(document_from(
@@ -74,7 +74,7 @@ impl List {
             json.unwrap_or_default()
         });
         let next = page.next.map(|cursor| {
-            // Of a relative reference the query alone is needed.
+            // A relative reference to the same path needs only the query.
             let list = match settings.links {
                 Links::Relative => String::new(),
                 _ => settings.list_link(),

@@ -1,4 +1,4 @@
-//! The page: a job as people see it in a browser.
+//! Renders a job as an HTML page for browsers.
 
 use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
@@ -17,18 +17,17 @@ use crate::{
     store::ResultBody,
 };
 
-/// One file, which loads no other.
+/// The page with its style and script. It loads no other file.
 const TEMPLATE: &str = include_str!("page.html");
 
-/// The longest that a page without script stays as it is, in seconds: somebody is looking at it.
-const LONGEST_REFRESH: u64 = 5;
+/// The maximum interval at which a page without script reloads, in seconds.
+const MAX_REFRESH_SECS: u64 = 5;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-opener-policy");
 
-/// The page's style and script run because they hash to this, and nothing else runs: nothing that a
-/// message could smuggle in.
+/// Allows the page's own style and script by their hashes. Markup in a message has no effect.
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let policy = format!(
         "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
@@ -39,11 +38,11 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).expect("a policy of ASCII")
 });
 
-/// The page of `job` as it is now, and its `ETag`.
+/// Returns the current page of `job`, and its `ETag`.
 pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<ResultBody>, String) {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
     let retry_after = job.retry_after(&registry.estimates);
-    let html = View::new(job, elapsed, retry_after).html();
+    let html = PageView::new(job, elapsed, retry_after).html();
     let mut response = Response::new(ResultBody::new(html.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
@@ -61,12 +60,12 @@ pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Res
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // The page of an unfinished job tells its age, so it is another one a second later.
+    // The page of an unfinished job shows its age, and so changes every second.
     let etag = format!("\"page-{}-{}\"", job.revision, elapsed.as_secs());
     (response, etag)
 }
 
-/// How long the job has taken, or took.
+/// Returns the time from the creation of a job to its end, or until now.
 fn elapsed(job: &Snapshot) -> Duration {
     match job.finished_at {
         Some(finished) => finished.duration_since(job.created_at).unwrap_or_default(),
@@ -74,17 +73,17 @@ fn elapsed(job: &Snapshot) -> Duration {
     }
 }
 
-/// What the template shows.
-struct View<'a> {
+/// The values of the template's placeholders.
+struct PageView<'a> {
     job: &'a Snapshot,
     elapsed: Duration,
-    /// Until it may be done, where that is told and has not passed.
+    /// The estimated time left, unless it has passed.
     left: Option<Duration>,
-    /// After how many seconds it is worth looking again.
+    /// The recommended delay until the next poll, in seconds.
     retry_after: u64,
 }
 
-impl<'a> View<'a> {
+impl<'a> PageView<'a> {
     fn new(job: &'a Snapshot, elapsed: Duration, retry_after: u64) -> Self {
         let now = job.created_at + elapsed;
         let finish = job.estimated_finish_at;
@@ -96,27 +95,24 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The template, filled in one pass: what is put in is not looked at again.
+    /// Fills the template in one pass, so that a value is never searched for placeholders.
     fn html(&self) -> String {
         let mut parts = TEMPLATE.split("{{");
         let mut html = parts.next().unwrap_or_default().to_owned();
         for part in parts {
-            let (name, rest) = part.split_once("}}").expect("a name in the template");
-            html.push_str(&self.slot(name));
+            let (name, rest) = part.split_once("}}").expect("the end of a placeholder");
+            html.push_str(&self.value(name));
             html.push_str(rest);
         }
         html
     }
 
-    /// What stands in the template's route of this name.
-    fn slot(&self, name: &str) -> Cow<'_, str> {
+    /// Returns the value of a placeholder.
+    fn value(&self, name: &str) -> Cow<'_, str> {
         let job = self.job;
         let is_ended = job.status.is_ended();
         let percent = job.progress.fraction.map(percent);
-        let hidden_unless = |shown| match shown {
-            true => "".into(),
-            false => " hidden".into(),
-        };
+        let hidden_unless = |is_shown| if is_shown { "" } else { " hidden" };
         match name {
             "id" => job.id.to_string().into(),
             "status" => job.status.as_str().into(),
@@ -146,21 +142,21 @@ impl<'a> View<'a> {
                 Some(failure) => escape(&failure.message()).into(),
                 None => "".into(),
             },
-            "elapsed_label" => match is_ended {
-                false => "Elapsed".into(),
-                true => "Took".into(),
-            },
-            "elapsed" => words(self.elapsed).into(),
-            "left" => self.left.map(begun).map(words).unwrap_or_default().into(),
+            "elapsed_label" => if is_ended { "Took" } else { "Elapsed" }.into(),
+            "elapsed" => format_duration(self.elapsed).into(),
+            "left" => {
+                let left = self.left.map(round_up_to_seconds);
+                left.map(format_duration).unwrap_or_default().into()
+            }
             "result_label" => match job.status {
                 Status::Succeeded => "Open the result".into(),
                 _ => "Open the answer".into(),
             },
-            "unless_unfinished" => hidden_unless(!is_ended),
-            "unless_problem" => hidden_unless(job.error.is_some()),
-            "unless_left" => hidden_unless(self.left.is_some()),
-            "unless_response" => hidden_unless(job.response.is_some()),
-            _ => unreachable!("no such route in the template: {name}"),
+            "unless_unfinished" => hidden_unless(!is_ended).into(),
+            "unless_problem" => hidden_unless(job.error.is_some()).into(),
+            "unless_left" => hidden_unless(self.left.is_some()).into(),
+            "unless_response" => hidden_unless(job.response.is_some()).into(),
+            _ => unreachable!("unknown placeholder in the template: {name}"),
         }
     }
 
@@ -174,12 +170,14 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Where the page leads by itself. Not by a 303 once the result is there: a result that is downloaded
-    /// leaves the browser where it was, and that should say that it is done.
+    /// Returns the element that reloads the page, or opens the result.
+    ///
+    /// A 303 cannot open the result: a browser that downloads it stays on the old page, which must
+    /// then show that the job is done.
     fn refresh(&self) -> String {
         match self.job.status {
             Status::Queued | Status::Running => {
-                let seconds = self.retry_after.min(LONGEST_REFRESH);
+                let seconds = self.retry_after.min(MAX_REFRESH_SECS);
                 format!(r#"<noscript><meta http-equiv="refresh" content="{seconds}"></noscript>"#)
             }
             Status::Succeeded => {
@@ -191,8 +189,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// `8 s`, `3 min 20 s`, `2 h 5 min`; the script has the same.
-fn words(duration: Duration) -> String {
+/// Formats a duration as the script does: `8 s`, `3 min 20 s`, `2 h 5 min`.
+fn format_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),
@@ -201,12 +199,11 @@ fn words(duration: Duration) -> String {
     }
 }
 
-/// The time until a second that has begun is over: of what is left, none is told as 0.
-fn begun(duration: Duration) -> Duration {
-    duration + Duration::from_millis(999)
+fn round_up_to_seconds(duration: Duration) -> Duration {
+    Duration::from_secs((duration + Duration::from_millis(999)).as_secs())
 }
 
-/// A text as it may stand in HTML, between tags or in a quoted attribute.
+/// Escapes a text for HTML, between tags or in a quoted attribute.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
@@ -222,7 +219,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The source expression that allows what stands in the template between these tags.
+/// Returns the source expression that allows the content of the template's element `tag`.
 fn hash_of(tag: &str) -> String {
     let between = TEMPLATE
         .split_once(&format!("<{tag}>"))
@@ -241,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_told_in_two_units() {
+    fn durations_have_at_most_two_units() {
         for (seconds, text) in [
             (0, "0 s"),
             (59, "59 s"),
@@ -250,12 +247,12 @@ mod tests {
             (7_500, "2 h 5 min"),
             (360_000, "100 h 0 min"),
         ] {
-            assert_eq!(words(Duration::from_secs(seconds)), text);
+            assert_eq!(format_duration(Duration::from_secs(seconds)), text);
         }
     }
 
     #[test]
-    fn nothing_is_put_into_what_is_hashed() {
+    fn hashed_elements_have_no_placeholder() {
         for tag in ["style", "script"] {
             let (_, rest) = TEMPLATE.split_once(&format!("<{tag}>")).expect("a tag");
             let (text, _) = rest.split_once(&format!("</{tag}>")).expect("its end");
@@ -267,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_escaped_text_can_neither_open_a_tag_nor_leave_an_attribute(text: String) {
+        fn escaped_text_stays_inside_its_tag_or_attribute(text: String) {
             let escaped = escape(&text);
             prop_assert!(!escaped.contains(['<', '>', '"', '\'']));
             let back = escaped

@@ -9,7 +9,7 @@ use crate::{
     store::ResultBody,
 };
 
-/// The entity tag of a result that has none. A result never changes, and its URI has no other.
+/// The entity tag of a result without one. Every result has its own URI and never changes.
 const RESULT_ETAG: &str = "\"result\"";
 
 /// Sets the `ETag` of a response to a GET. Returns a 304 if the client has this representation.
@@ -48,7 +48,7 @@ pub(super) fn apply(
     if !response.status().is_success() {
         return (response, None);
     }
-    // A response that is a range itself, or has trailers, cannot be sent in ranges.
+    // A response that is itself a range, or has trailers, has no ranges.
     let is_whole = response.status() == StatusCode::OK && !response.body().has_trailers();
     let len = response.body().len().filter(|_| is_whole);
     let selection = Validators::from_headers(response.headers_mut(), RESULT_ETAG).select(head, len);

@@ -1,4 +1,4 @@
-//! Times as documents have them.
+//! Writes times in the format of the status document.
 
 use std::{
     cell::RefCell,
@@ -9,32 +9,32 @@ use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(0));
 
-/// `2026-11-24T13:40:01`
-type Second = [u8; 19];
+/// A text such as `2026-11-24T13:40:01`.
+type SecondText = [u8; 19];
 
-/// How many seconds a thread keeps in writing: the jobs that are asked for are those of the last
-/// minute, and a document has up to four times.
-const KEPT: u64 = 127;
+/// The number of written seconds that a thread caches. Clients mostly read jobs of the last minute,
+/// and a document has up to four times.
+const CACHED_SECONDS: u64 = 127;
 
 thread_local! {
-    /// The seconds written last, each in the place of its number. Borrowed by [`write()`] alone, which
-    /// calls nothing that calls it.
-    static SECONDS: RefCell<[(u64, Second); KEPT as usize]> =
-        const { RefCell::new([(u64::MAX, [0; 19]); KEPT as usize]) };
+    /// The seconds written last, each at the remainder of its number. Only [`write()`] borrows
+    /// this, and it calls nothing that calls it again.
+    static CACHE: RefCell<[(u64, SecondText); CACHED_SECONDS as usize]> =
+        const { RefCell::new([(u64::MAX, [0; 19]); CACHED_SECONDS as usize]) };
 }
 
 /// Writes a time as in RFC 3339, in UTC and to the millisecond.
 ///
-/// A calendar takes a third of the time that a document takes; most documents are of seconds that
-/// were written before.
+/// Computing a date takes a third of a document's time. Most documents only have seconds that are
+/// in the cache.
 pub(super) fn write(to: &mut Vec<u8>, at: SystemTime) {
-    // No clock that jobs are made by is before the epoch of Unix.
+    // No job is older than the Unix epoch.
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let second = since.as_secs();
-    SECONDS.with_borrow_mut(|kept| {
-        let (number, text) = &mut kept[(second % KEPT) as usize];
+    CACHE.with_borrow_mut(|cache| {
+        let (number, text) = &mut cache[(second % CACHED_SECONDS) as usize];
         if *number != second {
-            (*number, *text) = (second, print(second));
+            (*number, *text) = (second, write_second(second));
         }
         to.extend_from_slice(text);
     });
@@ -42,12 +42,12 @@ pub(super) fn write(to: &mut Vec<u8>, at: SystemTime) {
     to.extend_from_slice(&[b'.', digit(100), digit(10), digit(1), b'Z']);
 }
 
-fn print(second: u64) -> Second {
-    // The last time there is stands for what is beyond it: retained "for ever".
+fn write_second(second: u64) -> SecondText {
+    // A later time, of a job that is retained "for ever", becomes the last of the calendar.
     let time = i64::try_from(second).ok();
     let time = time.and_then(|second| Timestamp::from_second(second).ok());
     let text = PRINTER.timestamp_to_string(&time.unwrap_or(Timestamp::MAX));
-    let mut second = Second::default();
+    let mut second = SecondText::default();
     let length = second.len();
     second.copy_from_slice(&text.as_bytes()[..length]);
     second
@@ -78,14 +78,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_time_is_read_back_to_the_millisecond(millis in 0_u64..200_000_000_000_000) {
+        fn written_time_parses_to_the_same_millisecond(millis in 0_u64..200_000_000_000_000) {
             let at = UNIX_EPOCH + Duration::from_millis(millis);
             let read: Timestamp = written(at).parse().expect("RFC 3339");
             prop_assert_eq!(read.as_millisecond(), millis as i64);
         }
 
         #[test]
-        fn a_kept_second_is_not_taken_for_another(seconds in prop::collection::vec(0_u64..1_000, 0..200)) {
+        fn cached_second_is_not_used_for_another(
+            seconds in prop::collection::vec(0_u64..1_000, 0..200),
+        ) {
             for second in seconds {
                 let at = UNIX_EPOCH + Duration::from_secs(second);
                 let read: Timestamp = written(at).parse().expect("RFC 3339");

@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::pin, time::Duration};
 use futures_core::Stream;
 use tokio::time::{Instant, timeout};
 
-use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::Counted};
+use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::GaugeGuard};
 
 /// Waits until `is_done` returns `true` for a job, at most for `limit` (RFC 7240 §4.3), and returns
 /// the job as it is then.
@@ -20,7 +20,7 @@ pub(crate) async fn wait<St: Store>(
     if is_done(&job) || limit.is_zero() {
         return job;
     }
-    let _counted = Counted::waiter();
+    let _gauge = GaugeGuard::waiter();
     let mut read_at = Instant::now();
     let mut changes = pin!(registry.store.changes(job.id));
     let changed = async {

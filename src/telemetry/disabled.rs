@@ -1,4 +1,4 @@
-//! In place of `measure.rs` without the feature `metrics`: nothing.
+//! Replaces `recorder.rs` without the feature `metrics`: its functions do nothing.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ pub(crate) fn reserved(_: usize) {}
 
 pub(crate) fn released(_: usize) {}
 
-/// Takes no room.
+/// The counterpart of the recorder's guard, without a size.
 #[derive(Debug)]
-pub(crate) struct Counted;
+pub(crate) struct GaugeGuard;
 
-impl Counted {
+impl GaugeGuard {
     pub(crate) fn unfinished() -> Self {
         Self
     }

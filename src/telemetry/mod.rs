@@ -1,4 +1,4 @@
-//! What the operator sees: the `metrics` facade, or nothing without the feature `metrics`.
+//! Records metrics for operators. Without the feature `metrics`, it records nothing.
 
 #[cfg(not(feature = "metrics"))]
 mod disabled;

@@ -1,4 +1,4 @@
-//! What the operator sees, by the `metrics` facade: names and units are told in `guide/metrics.md`.
+//! Records metrics through the `metrics` facade; `guide/metrics.md` describes them.
 
 use std::{
     collections::HashSet,
@@ -23,7 +23,7 @@ const RAN: &str = "tower_accepted_run_seconds";
 const WAITERS: &str = "tower_accepted_waiters";
 const STREAMS: &str = "tower_accepted_streams";
 
-/// Tells the recorder what there will be.
+/// Registers the descriptions of all metrics.
 pub(crate) fn describe() {
     describe_counter!(ACCEPTED, Unit::Count, "Requests that became jobs.");
     describe_counter!(
@@ -34,35 +34,35 @@ pub(crate) fn describe() {
     describe_counter!(
         REFUSED,
         Unit::Count,
-        "Requests that could not become jobs; where no 202 was owed they passed through."
+        "Requests that could not become jobs, even if they then passed through."
     );
-    describe_counter!(ENDED, Unit::Count, "Jobs that ended, by how.");
+    describe_counter!(ENDED, Unit::Count, "Jobs that ended.");
     describe_gauge!(
         UNFINISHED,
         Unit::Count,
-        "Requests taken on and not done with: being read, queued, running, winding down."
+        "Requests and jobs that hold a permit: read, queued, running or canceled."
     );
     describe_gauge!(
         BUDGET,
         Unit::Bytes,
-        "Bytes taken of the budget for bodies, jobs and results."
+        "Bytes of the budget that bodies, jobs and results use."
     );
     describe_histogram!(
         QUEUED,
         Unit::Seconds,
-        "From the request to the call of the inner service."
+        "Time from the request to the call of the inner service."
     );
     describe_histogram!(
         RAN,
         Unit::Seconds,
-        "From the call of the inner service to the job's end."
+        "Time from the call of the inner service to the end of the job."
     );
     describe_gauge!(
         WAITERS,
         Unit::Count,
-        "Requests that are held until a job changes or ends."
+        "Requests that wait for a job to change or end."
     );
-    describe_gauge!(STREAMS, Unit::Count, "Streams of events that are open.");
+    describe_gauge!(STREAMS, Unit::Count, "Open event streams.");
 }
 
 pub(crate) fn accepted() {
@@ -77,40 +77,40 @@ pub(crate) fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }
 
-pub(crate) fn ended(how: &'static str) {
-    counter!(ENDED, "end" => how).increment(1);
+pub(crate) fn ended(end: &'static str) {
+    counter!(ENDED, "end" => end).increment(1);
 }
 
-/// Takes note of how long a job took that was called; `succeeded` lets its kind be told by name.
+/// Records the durations of an ended job. Only a job that succeeded can name its kind.
 pub(crate) fn took(kind: &str, succeeded: bool, queued: Duration, ran: Duration) {
     let kind = label(kind, succeeded);
     histogram!(QUEUED, "kind" => kind.clone()).record(queued);
     histogram!(RAN, "kind" => kind).record(ran);
 }
 
-/// The names of kinds that are told. Locked for writing only where one comes in.
-static TOLD: LazyLock<RwLock<HashSet<Arc<str>>>> = LazyLock::new(RwLock::default);
+/// The kinds with a label of their own. Locked for writing only to add one.
+static NAMED_KINDS: LazyLock<RwLock<HashSet<Arc<str>>>> = LazyLock::new(RwLock::default);
 
-/// How many kinds are told by name at most, as long as the process lives: each is a series that the
-/// operator's database keeps.
-const MOST: usize = 100;
+/// The maximum number of kinds with a label of their own, as long as the process lives. Each is a
+/// series in the operator's database.
+const MAX_NAMED_KINDS: usize = 100;
 
 fn label(kind: &str, succeeded: bool) -> SharedString {
-    let told = TOLD.read().get(kind).cloned();
-    let told = told.or_else(|| {
-        // Whether there is room is read first, so that a flood of kinds does not queue up to write.
-        let has_room = succeeded && TOLD.read().len() < MOST;
-        has_room.then(|| enter(kind)).flatten()
+    let name = NAMED_KINDS.read().get(kind).cloned();
+    let name = name.or_else(|| {
+        // Checked under the read lock: once the set is full, no kind takes the write lock.
+        let has_room = succeeded && NAMED_KINDS.read().len() < MAX_NAMED_KINDS;
+        has_room.then(|| add_kind(kind)).flatten()
     });
-    told.map_or(SharedString::const_str("other"), SharedString::from_shared)
+    name.map_or(SharedString::const_str("other"), SharedString::from_shared)
 }
 
-fn enter(kind: &str) -> Option<Arc<str>> {
-    let mut told = TOLD.write();
-    if told.len() < MOST {
-        told.insert(kind.into());
+fn add_kind(kind: &str) -> Option<Arc<str>> {
+    let mut names = NAMED_KINDS.write();
+    if names.len() < MAX_NAMED_KINDS {
+        names.insert(kind.into());
     }
-    told.get(kind).cloned()
+    names.get(kind).cloned()
 }
 
 pub(crate) fn reserved(bytes: usize) {
@@ -121,39 +121,39 @@ pub(crate) fn released(bytes: usize) {
     gauge!(BUDGET).decrement(bytes as f64);
 }
 
-/// One that is counted for as long as it is there.
+/// Increments a gauge, and decrements it when dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Count);
+pub(crate) struct GaugeGuard(GaugeName);
 
-/// What is counted: of a byte, since a job has one.
+/// A gauge. It takes one byte instead of a name's sixteen, because every job has a guard.
 #[derive(Debug, Clone, Copy)]
-enum Count {
+enum GaugeName {
     Unfinished,
     Waiters,
     Streams,
 }
 
-impl Counted {
+impl GaugeGuard {
     pub(crate) fn unfinished() -> Self {
-        Self::of(Count::Unfinished)
+        Self::new(GaugeName::Unfinished)
     }
 
     pub(crate) fn waiter() -> Self {
-        Self::of(Count::Waiters)
+        Self::new(GaugeName::Waiters)
     }
 
     pub(crate) fn stream() -> Self {
-        Self::of(Count::Streams)
+        Self::new(GaugeName::Streams)
     }
 
-    fn of(count: Count) -> Self {
-        gauge!(count.name()).increment(1.0);
-        Self(count)
+    fn new(name: GaugeName) -> Self {
+        gauge!(name.as_str()).increment(1.0);
+        Self(name)
     }
 }
 
-impl Count {
-    fn name(self) -> &'static str {
+impl GaugeName {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Unfinished => UNFINISHED,
             Self::Waiters => WAITERS,
@@ -162,9 +162,9 @@ impl Count {
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
-        gauge!(self.0.name()).decrement(1.0);
+        gauge!(self.0.as_str()).decrement(1.0);
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_kinds_are_told_by_name_and_none_that_did_not_succeed() {
+    fn hundred_kinds_that_succeeded_have_labels() {
         let mut labels = HashSet::new();
         for n in 0..1_000 {
             let (kind, succeeded) = (format!("POST /{n}"), n % 2 == 0);
@@ -181,8 +181,7 @@ mod tests {
             assert!(label == "other" || (label == kind && succeeded));
             labels.insert(label);
         }
-        assert_eq!(labels.len(), MOST + 1);
-        let told = "POST /0";
-        assert_eq!(label(told, false).into_owned(), "POST /0");
+        assert_eq!(labels.len(), MAX_NAMED_KINDS + 1);
+        assert_eq!(label("POST /0", false).into_owned(), "POST /0");
     }
 }

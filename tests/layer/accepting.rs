@@ -1,3 +1,5 @@
+//! Follows a request from the 202 to its result.
+
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,7 +11,7 @@ use tower_accepted::{AcceptedLayer, Jobs};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_call_is_accepted_followed_and_fetched() {
+async fn slow_call_is_accepted_and_its_result_fetched() {
     let service = AcceptedLayer::new().layer(inner(async |request| {
         sleep(Duration::from_secs(90)).await;
         let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -46,7 +48,7 @@ async fn a_slow_call_is_accepted_followed_and_fetched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_202_says_where_to_look_and_when() {
+async fn accepted_response_links_the_monitor() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     let mut request = post("/reports?secret=1");
     let prefer = "respond-async".parse().unwrap();
@@ -65,15 +67,15 @@ async fn a_202_says_where_to_look_and_when() {
     let document = accepted.json();
     assert_eq!(document["id"], accepted.id().to_string());
     assert_eq!(document["self"], location);
-    assert!(!accepted.text().contains("secret"), "nothing is echoed");
-    assert!(!accepted.text().contains("null"), "absent is absent");
+    assert!(!accepted.text().contains("secret"), "the query is echoed");
+    assert!(!accepted.text().contains("null"), "a member is null");
 
-    let unasked = send(&service, post("/reports")).await;
-    assert_eq!(unasked.header("preference-applied"), None);
+    let without_prefer = send(&service, post("/reports")).await;
+    assert_eq!(without_prefer.header("preference-applied"), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_inner_service_gets_the_same_request() {
+async fn inner_service_receives_the_same_request() {
     #[derive(Debug, Clone, PartialEq)]
     struct Principal(&'static str);
 
@@ -110,7 +112,7 @@ async fn the_inner_service_gets_the_same_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_layer_and_clone_of_a_registry_sees_every_job() {
+async fn layers_of_a_registry_share_its_jobs() {
     let jobs = Jobs::new();
     let one = jobs.layer().layer(inner(async |_| ok("one")));
     let other = jobs.clone().layer().layer(inner(async |_| ok("other")));
@@ -120,13 +122,13 @@ async fn every_layer_and_clone_of_a_registry_sees_every_job() {
     let snapshot = jobs.get(accepted.id()).await.unwrap().unwrap();
     assert_eq!(snapshot.id, accepted.id());
 
-    let stranger = AcceptedLayer::new().layer(inner(async |_| ok("")));
-    let answer = send(&stranger, get(accepted.location())).await;
+    let unrelated = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let answer = send(&unrelated, get(accepted.location())).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_get_right_after_the_202_finds_the_job() {
+async fn monitor_finds_a_job_right_after_its_202() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     for _ in 0..1_000 {
         let accepted = send(&service, post("/")).await;

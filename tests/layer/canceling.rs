@@ -1,3 +1,5 @@
+//! Cancels, times out and deletes jobs.
+
 use std::{future::pending, time::Duration};
 
 use http::{Response, StatusCode};
@@ -15,7 +17,7 @@ fn delete(accepted: &Answer) -> http::Request<Body> {
     request("DELETE", accepted.location())
 }
 
-/// A call that never ends, and counts when it begins and when it is dropped.
+/// Creates a service whose calls never end. It counts calls as they start and as they are dropped.
 fn hanging(
     started: &Counter,
     dropped: &Counter,
@@ -39,7 +41,7 @@ fn hanging(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_running_call_is_dropped_and_its_job_canceled() {
+async fn canceled_job_drops_its_running_call() {
     let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
     let service = jobs.layer().layer(hanging(&started, &dropped));
     let accepted = send(&service, post("/")).await;
@@ -50,7 +52,7 @@ async fn a_running_call_is_dropped_and_its_job_canceled() {
     assert_eq!(canceled.status, StatusCode::OK);
     assert_eq!(canceled.json()["status"], "canceled");
     assert_eq!(canceled.json()["error"]["code"], "canceled");
-    // Canceling again changes nothing.
+    // A second cancel has no effect.
     let again = send(&service, cancel(&accepted)).await;
     assert_eq!(
         (again.status, again.json()),
@@ -65,7 +67,7 @@ async fn a_running_call_is_dropped_and_its_job_canceled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queued_call_is_never_made() {
+async fn canceled_job_in_the_queue_is_never_called() {
     let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
     let service = ServiceBuilder::new()
         .layer(jobs.layer())
@@ -89,7 +91,7 @@ async fn a_queued_call_is_never_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_listens_has_a_grace_to_clean_up() {
+async fn call_with_a_handle_has_a_grace_period() {
     let (cleaned, jobs) = (Counter::default(), Jobs::new());
     let service = jobs.layer().layer(inner({
         let cleaned = cleaned.clone();
@@ -106,7 +108,7 @@ async fn a_call_that_listens_has_a_grace_to_clean_up() {
     let accepted = send(&service, post("/")).await;
     sleep(Duration::from_secs(1)).await;
     send(&service, cancel(&accepted)).await;
-    // The job has ended; its call has not, and counts.
+    // The job has ended, but its call still counts as unfinished.
     assert_eq!(ended(&service, &accepted).await["status"], "canceled");
     assert_eq!((jobs.unfinished(), cleaned.count()), (1, 0));
     sleep(Duration::from_secs(5)).await;
@@ -115,7 +117,7 @@ async fn a_call_that_listens_has_a_grace_to_clean_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_goes_on_after_its_grace_is_dropped() {
+async fn call_is_dropped_after_its_grace_period() {
     let (dropped, jobs) = (Counter::default(), Jobs::builder());
     let jobs = jobs.cancel_grace(Duration::from_secs(2)).build();
     let service = jobs.layer().layer(inner({
@@ -141,27 +143,27 @@ async fn a_call_that_goes_on_after_its_grace_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timed_out_call_is_told_as_a_canceled_one_is() {
-    let (told, jobs) = (Counter::default(), Jobs::builder());
+async fn timed_out_call_is_notified_like_a_canceled_one() {
+    let (notified, jobs) = (Counter::default(), Jobs::builder());
     let jobs = jobs.job_timeout(Duration::from_secs(60)).build();
     let service = jobs.layer().layer(inner({
-        let told = told.clone();
+        let notified = notified.clone();
         move |_| {
-            let told = told.clone();
+            let notified = notified.clone();
             async move {
                 JobHandle::current().canceled().await;
-                told.up();
+                notified.up();
                 pending::<Result<Response<Body>, Failed>>().await
             }
         }
     }));
     let accepted = send(&service, post("/")).await;
     assert_eq!(ended(&service, &accepted).await["error"]["code"], "timeout");
-    assert_eq!(told.count(), 1);
+    assert_eq!(notified.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deleted_job_is_canceled_and_forgotten() {
+async fn deleted_job_is_canceled_and_not_found() {
     let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
     let service = jobs.layer().layer(hanging(&started, &dropped));
     let accepted = send(&service, post("/")).await;
@@ -184,7 +186,7 @@ async fn a_deleted_job_is_canceled_and_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ended_job_can_be_deleted_and_not_canceled() {
+async fn ended_job_can_be_deleted_but_not_canceled() {
     let jobs = Jobs::new();
     let service = jobs.layer().layer(inner(async |_| ok("the result")));
     let accepted = send(&service, post("/")).await;
@@ -204,7 +206,7 @@ async fn an_ended_job_can_be_deleted_and_not_canceled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_is_canceled_from_the_program_too() {
+async fn application_can_cancel_a_job() {
     let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
     let service = jobs.layer().layer(hanging(&started, &dropped));
     let accepted = send(&service, post("/")).await;

@@ -1,4 +1,4 @@
-//! Which requests become jobs, and the hand-over of a running call.
+//! Decides which requests become jobs, and when a running call becomes one.
 
 use std::{
     future::{pending, poll_fn},
@@ -16,8 +16,8 @@ use crate::support::*;
 const DELAY: Duration = Duration::from_millis(300);
 
 #[tokio::test(start_paused = true)]
-async fn preferences_and_policy_decide_together() {
-    // What comes of a call of so many seconds: its own response, or a 202.
+async fn policy_and_preferences_decide_together() {
+    // Policy, preferences, seconds that the call takes, status of the response.
     let cases = [
         (When::Always, None, 0, 202),
         (When::Always, Some("respond-async"), 0, 202),
@@ -59,7 +59,7 @@ async fn preferences_and_policy_decide_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_client_makes_an_answer_wait_longer_than_the_limit() {
+async fn wait_of_a_client_is_limited() {
     let jobs = Jobs::builder().max_wait(Duration::from_secs(10)).build();
     let service = jobs.layer().layer(inner(async |_| {
         sleep(Duration::from_secs(30)).await;
@@ -73,7 +73,7 @@ async fn no_client_makes_an_answer_wait_longer_than_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn safe_methods_pass_through_unless_a_closure_says_otherwise() {
+async fn safe_methods_become_jobs_only_by_a_closure() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("inline")));
     for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
         let answer = send(&service, request(method, "/")).await;
@@ -98,7 +98,7 @@ async fn safe_methods_pass_through_unless_a_closure_says_otherwise() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dialogue_is_never_a_job() {
+async fn bidirectional_request_is_never_a_job() {
     let always = |_: &Parts| When::Always;
     let service = AcceptedLayer::new()
         .when(always)
@@ -116,7 +116,7 @@ async fn a_dialogue_is_never_a_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_running_call_is_handed_over_and_not_started_again() {
+async fn running_call_becomes_a_job_without_a_restart() {
     let (calls, jobs) = (Counter::default(), Jobs::new());
     let service = jobs.layer().when(When::After(DELAY)).layer(inner({
         let calls = calls.clone();
@@ -137,7 +137,7 @@ async fn the_running_call_is_handed_over_and_not_started_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inline_answer_leaves_no_job_behind() {
+async fn inline_response_leaves_no_job() {
     let (ids, jobs) = (Counter::default(), Jobs::new());
     let service = jobs.layer().when(When::After(DELAY)).layer(inner({
         let ids = ids.clone();
@@ -159,8 +159,8 @@ async fn an_inline_answer_leaves_no_job_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_hand_over_a_hang_up_drops_the_call_and_after_it_does_not() {
-    for (hang_up_after, dropped_early) in [(DELAY / 2, 1), (DELAY * 2, 0)] {
+async fn disconnect_drops_only_a_call_that_is_no_job() {
+    for (disconnect_after, dropped_early) in [(DELAY / 2, 1), (DELAY * 2, 0)] {
         let (dropped, jobs) = (Counter::default(), Jobs::new());
         let service = jobs.layer().when(When::After(DELAY)).layer(inner({
             let dropped = dropped.clone();
@@ -174,7 +174,7 @@ async fn before_the_hand_over_a_hang_up_drops_the_call_and_after_it_does_not() {
             }
         }));
         let client = tokio::spawn(async move { send(&service, post("/")).await });
-        sleep(hang_up_after).await;
+        sleep(disconnect_after).await;
         client.abort();
         sleep(Duration::from_millis(1)).await;
         assert_eq!(dropped.count(), dropped_early);
@@ -185,7 +185,7 @@ async fn before_the_hand_over_a_hang_up_drops_the_call_and_after_it_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_hand_over_a_panic_propagates_and_after_it_does_not() {
+async fn panic_propagates_unless_the_call_is_a_job() {
     let panics = |after| {
         let jobs = Jobs::new();
         jobs.layer()
@@ -200,14 +200,14 @@ async fn before_the_hand_over_a_panic_propagates_and_after_it_does_not() {
     let inline = panics(DELAY / 2);
     let client = tokio::spawn(async move { send(&inline, post("/")).await });
     assert!(client.await.unwrap_err().is_panic());
-    let handed_over = panics(DELAY * 2);
-    let accepted = send(&handed_over, post("/")).await;
-    let document = ended(&handed_over, &accepted).await;
+    let accepts = panics(DELAY * 2);
+    let accepted = send(&accepts, post("/")).await;
+    let document = ended(&accepts, &accepted).await;
     assert_eq!(document["error"]["code"], "panic");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inner_error_inline_is_the_callers() {
+async fn inline_error_of_the_service_is_returned() {
     let service = AcceptedLayer::new()
         .when(When::After(DELAY))
         .layer(inner(async |_| Err::<Response<Body>, _>(Failed)));
@@ -216,7 +216,7 @@ async fn an_inner_error_inline_is_the_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inline_body_streams_however_long() {
+async fn inline_body_streams_past_the_delay() {
     let service = AcceptedLayer::new()
         .when(When::After(DELAY))
         .layer(inner(async |_| {
@@ -231,7 +231,7 @@ async fn an_inline_body_streams_however_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_delay_counts_the_time_in_the_queue() {
+async fn delay_includes_the_time_in_the_queue() {
     let jobs = Jobs::new();
     let service = tower::ServiceBuilder::new()
         .layer(jobs.layer().when(When::After(DELAY)))
@@ -247,13 +247,13 @@ async fn the_delay_counts_the_time_in_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inline_answer_gives_its_place_back_at_once() {
+async fn inline_response_releases_its_permit_at_once() {
     let jobs = Jobs::new();
     let layer = jobs.layer().when(When::After(DELAY));
     let mut service = layer.layer(inner(async |_| ok("")));
     let mut answer = pin!(service.call(post("/")));
     let response = poll_fn(|cx| answer.as_mut().poll(cx)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    // The future that has answered is still there.
+    // The future is complete but not dropped.
     assert_eq!(jobs.unfinished(), 0);
 }

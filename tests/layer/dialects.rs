@@ -1,4 +1,4 @@
-//! Clients of each convention, by the messages that they send and expect.
+//! Serves clients of each convention with the messages that they expect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower_accepted::{Dialect, JobHandle, Jobs, RequestBody, When};
 
 use crate::support::*;
 
-/// A service that takes a while, reports, and fails where it is asked to.
+/// Creates a service that reports progress, takes five seconds, and fails for some paths.
 fn export() -> impl Service<
     http::Request<RequestBody<Body>>,
     Response = Response<Body>,
@@ -34,11 +34,11 @@ fn export() -> impl Service<
     })
 }
 
-fn speaking(dialect: Dialect) -> Jobs {
+fn jobs_with(dialect: Dialect) -> Jobs {
     Jobs::builder().dialect(dialect).build()
 }
 
-async fn looked<S>(service: &S, path: &str) -> Answer
+async fn get_path<S>(service: &S, path: &str) -> Answer
 where
     S: Service<http::Request<Body>> + Clone,
     S: Service<http::Request<Body>, Response = Response<tower_accepted::ResponseBody<Body>>>,
@@ -47,16 +47,16 @@ where
     send(service, get(path)).await
 }
 
-/// azure-core and @azure/core-lro: 202 or 201 with `Operation-Location`; poll it until `status` is
-/// final, whatever its case; then GET `resourceLocation`.
+/// azure-core and @azure/core-lro poll the `Operation-Location` of a 202 or 201. They stop at a
+/// final `status` in upper or lower case, and GET `resourceLocation`.
 #[tokio::test(start_paused = true)]
-async fn a_client_of_azures_convention_is_served() {
-    let service = speaking(Dialect::Default).layer().layer(export());
+async fn azure_client_polls_operation_location() {
+    let service = jobs_with(Dialect::Default).layer().layer(export());
     for path in ["/", "/fails", "/breaks"] {
         let accepted = send(&service, post(path)).await;
         let operation = accepted.header("operation-location").unwrap();
         let last = loop {
-            let answer = looked(&service, operation).await;
+            let answer = get_path(&service, operation).await;
             assert_eq!(answer.status, StatusCode::OK);
             let document = answer.json();
             let status = document["status"].as_str().unwrap().to_lowercase();
@@ -70,7 +70,7 @@ async fn a_client_of_azures_convention_is_served() {
             "/" => {
                 assert_eq!(last["status"], "succeeded");
                 let resource = last["resourceLocation"].as_str().unwrap();
-                assert_eq!(looked(&service, resource).await.text(), "the export");
+                assert_eq!(get_path(&service, resource).await.text(), "the export");
             }
             _ => {
                 assert_eq!(last["status"], "failed");
@@ -80,11 +80,11 @@ async fn a_client_of_azures_convention_is_served() {
     }
 }
 
-/// FHIR's bulk export and OData: GET or POST with `Prefer: respond-async`; 202 with
-/// `Content-Location`; poll it while 202; any other status is the end.
+/// Clients of FHIR's bulk export and of OData send a GET or POST with `Prefer: respond-async`. They
+/// poll the `Content-Location` of the 202 until its status is not 202.
 #[tokio::test(start_paused = true)]
-async fn a_client_of_fhirs_or_odatas_convention_is_served() {
-    let service = speaking(Dialect::Pending202).layer().layer(export());
+async fn fhir_and_odata_clients_poll_while_202() {
+    let service = jobs_with(Dialect::Pending202).layer().layer(export());
     for (path, status) in [("/", 200), ("/fails", 422), ("/breaks", 500)] {
         let request = with(get(path), &[("prefer", "respond-async")]);
         let accepted = send(&service, request).await;
@@ -94,69 +94,69 @@ async fn a_client_of_fhirs_or_odatas_convention_is_served() {
         let document = accepted.header("operation-location").unwrap();
         assert_eq!(document, format!("{monitor}/status"));
         sleep(Duration::from_secs(1)).await;
-        let pending = looked(&service, monitor).await;
+        let pending = get_path(&service, monitor).await;
         assert_eq!(pending.status, StatusCode::ACCEPTED);
         assert_eq!(pending.header("x-progress"), Some("40% page 4  of 10"));
         assert_eq!(pending.header("content-location"), Some(monitor));
         assert!(pending.header("retry-after").is_some());
-        assert_eq!(looked(&service, document).await.status, StatusCode::OK);
+        assert_eq!(get_path(&service, document).await.status, StatusCode::OK);
         sleep(Duration::from_secs(10)).await;
-        let ended = looked(&service, monitor).await;
+        let ended = get_path(&service, monitor).await;
         assert_eq!(ended.status, status);
         let is_response = path != "/breaks";
         assert_eq!(ended.header("asyncresult").is_some(), is_response);
         if is_response {
             assert_eq!(ended.header("asyncresult"), Some(&*status.to_string()));
         }
-        assert_eq!(looked(&service, document).await.status, StatusCode::OK);
+        assert_eq!(get_path(&service, document).await.status, StatusCode::OK);
         let deleted = send(
             &service,
             http::Request::delete(monitor).body(Body::empty()).unwrap(),
         );
         assert_eq!(deleted.await.status, StatusCode::ACCEPTED);
         assert_eq!(
-            looked(&service, monitor).await.status,
+            get_path(&service, monitor).await.status,
             StatusCode::NOT_FOUND
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_where_the_dialect_has_it_a_get_becomes_a_job() {
+async fn get_becomes_a_job_only_with_pending_202() {
     for (dialect, status) in [
         (Dialect::Default, 200),
         (Dialect::SeeOther, 200),
         (Dialect::Pending202, 202),
     ] {
-        let jobs = speaking(dialect);
-        let asked = || with(get("/"), &[("prefer", "respond-async")]);
+        let jobs = jobs_with(dialect);
+        let prefers_async = || with(get("/"), &[("prefer", "respond-async")]);
         let service = jobs.layer().layer(export());
-        assert_eq!(send(&service, asked()).await.status, status);
-        assert_eq!(send(&service, get("/")).await.status, 200, "unasked");
+        assert_eq!(send(&service, prefers_async()).await.status, status);
+        assert_eq!(send(&service, get("/")).await.status, 200, "no Prefer");
         let never = jobs.layer().when(When::Never).layer(export());
-        assert_eq!(send(&never, asked()).await.status, 200);
+        assert_eq!(send(&never, prefers_async()).await.status, 200);
     }
 }
 
-/// `curl -L`, a browser and most libraries: follow 303 with a GET, and nothing else is known.
+/// `curl -L`, browsers and most libraries follow a 303 with a GET, and know no convention.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_only_follows_redirects_is_served() {
-    let service = speaking(Dialect::SeeOther).layer().layer(export());
+async fn redirect_client_reaches_the_result() {
+    let service = jobs_with(Dialect::SeeOther).layer().layer(export());
     for (path, status) in [("/", 200), ("/fails", 422), ("/breaks", 500)] {
         let accepted = send(&service, post(path)).await;
         let monitor = accepted.location();
         assert_eq!(accepted.header("content-location"), None);
-        let pending = looked(&service, monitor).await;
+        let pending = get_path(&service, monitor).await;
         assert_eq!(pending.status, StatusCode::ACCEPTED);
         assert!(pending.json()["status"].is_string());
         assert_eq!(pending.header("x-progress"), None);
         sleep(Duration::from_secs(10)).await;
-        let ended = looked(&service, monitor).await;
+        let ended = get_path(&service, monitor).await;
         assert_eq!(ended.status, StatusCode::SEE_OTHER);
         assert!(ended.json()["finishedAt"].is_string());
-        let result = looked(&service, ended.header("location").unwrap()).await;
+        let result = get_path(&service, ended.header("location").unwrap()).await;
         assert_eq!(result.status, status);
-        let document = looked(&service, &format!("{monitor}/status")).await;
+        let document = get_path(&service, &format!("{monitor}/status")).await;
         assert_eq!(document.status, StatusCode::OK);
         let deleted = send(
             &service,
@@ -166,11 +166,11 @@ async fn a_client_that_only_follows_redirects_is_served() {
     }
 }
 
-/// A client written with care: waits instead of polling, and sends what it has.
+/// A client can wait instead of polling, and send an idempotency key.
 #[tokio::test(start_paused = true)]
-async fn a_careful_client_needs_two_requests() {
+async fn waiting_client_needs_two_requests() {
     for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
-        let service = speaking(dialect).layer().layer(export());
+        let service = jobs_with(dialect).layer().layer(export());
         let request = with(
             post("/"),
             &[("prefer", "respond-async"), ("idempotency-key", "k")],
@@ -187,13 +187,13 @@ async fn a_careful_client_needs_two_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_at_the_monitor_ends_as_the_dialect_has_it() {
+async fn wait_ends_with_the_response_of_the_dialect() {
     for (dialect, status) in [
         (Dialect::Default, 200),
         (Dialect::Pending202, 200),
         (Dialect::SeeOther, 303),
     ] {
-        let service = speaking(dialect).layer().layer(export());
+        let service = jobs_with(dialect).layer().layer(export());
         let accepted = send(&service, post("/")).await;
         let waiting = with(get(accepted.location()), &[("prefer", "wait=30")]);
         assert_eq!(send(&service, waiting).await.status, status);

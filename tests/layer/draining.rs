@@ -1,3 +1,5 @@
+//! Drains a registry.
+
 use std::{future::pending, time::Duration};
 
 use http::{Response, StatusCode};
@@ -8,7 +10,7 @@ use tower_accepted::{JobHandle, Jobs, When};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_lets_jobs_end_and_accepts_no_more() {
+async fn drain_completes_jobs_and_refuses_new_ones() {
     let (calls, jobs) = (Counter::default(), Jobs::new());
     let service = jobs.layer().layer(inner({
         let calls = calls.clone();
@@ -36,22 +38,22 @@ async fn a_drain_lets_jobs_end_and_accepts_no_more() {
             .ends_with(":draining")
     );
     assert_eq!(calls.count(), 1);
-    // The monitor answers all the while.
-    let looked = send(&service, get(accepted.location())).await;
-    assert_eq!(looked.json()["status"], "running");
+    // The monitor responds during a drain.
+    let monitor = send(&service, get(accepted.location())).await;
+    assert_eq!(monitor.json()["status"], "running");
     assert_eq!(drain.await.unwrap(), 0);
     assert_eq!(result(&service, &accepted).await.text(), "done");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_outlasts_a_drain_ends_as_shutdown() {
+async fn job_that_outlasts_a_drain_fails_with_shutdown() {
     let (dropped, jobs) = (Counter::default(), Jobs::new());
     let service = jobs.layer().layer(inner({
         let dropped = dropped.clone();
         move |_| {
             let guard = OnDrop(dropped.clone());
             async move {
-                // A call that listens has no grace beyond the drain's own time.
+                // A handle gives no grace period beyond the timeout of the drain.
                 let _all = (guard, JobHandle::current());
                 pending::<Result<Response<Body>, Failed>>().await
             }
@@ -72,7 +74,7 @@ async fn what_outlasts_a_drain_ends_as_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_a_canceled_call_that_still_runs() {
+async fn drain_waits_for_a_canceled_call() {
     let jobs = Jobs::new();
     let service = jobs.layer().layer(inner(async |_| {
         JobHandle::current().canceled().await;
@@ -88,7 +90,7 @@ async fn a_drain_waits_for_a_canceled_call_that_still_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_draining_a_call_that_need_not_be_a_job_is_answered_inline() {
+async fn optional_job_runs_inline_during_a_drain() {
     let jobs = Jobs::new();
     let slow = inner(async |_| {
         sleep(Duration::from_secs(20)).await;
@@ -98,7 +100,7 @@ async fn while_draining_a_call_that_need_not_be_a_job_is_answered_inline() {
         .layer()
         .when(When::After(Duration::from_secs(2)))
         .layer(slow);
-    // One has begun before the drain, one comes after.
+    // One call starts before the drain, the other during it.
     let before = tokio::spawn({
         let service = service.clone();
         async move { send(&service, post("/")).await }
@@ -116,7 +118,7 @@ async fn while_draining_a_call_that_need_not_be_a_job_is_answered_inline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_is_not_held_by_what_is_no_job() {
+async fn drain_ends_despite_calls_that_are_no_jobs() {
     let jobs = Jobs::builder().body_timeout(Duration::MAX).build();
     let hangs = inner(async |_| pending::<Result<Response<Body>, Failed>>().await);
     let always = jobs.layer().layer(hangs.clone());
@@ -131,19 +133,19 @@ async fn a_drain_is_not_held_by_what_is_no_job() {
         tokio::spawn(async move { send(&after, post("/")).await }),
     ];
     sleep(Duration::from_secs(1)).await;
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     assert_eq!(jobs.drain(Duration::from_secs(10)).await, 2);
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < Duration::from_secs(20));
     clients.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_is_over_grants_no_more_grace() {
+async fn grace_period_ends_with_the_drain() {
     let jobs = Jobs::builder()
         .cancel_grace(Duration::from_secs(3600))
         .build();
     let service = jobs.layer().layer(inner(async |_| {
-        let _listens = JobHandle::current();
+        let _handle = JobHandle::current();
         pending::<Result<Response<Body>, Failed>>().await
     }));
     let accepted = send(&service, post("/")).await;
@@ -151,7 +153,7 @@ async fn a_drain_that_is_over_grants_no_more_grace() {
     jobs.cancel(accepted.id()).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(jobs.unfinished(), 1);
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     assert_eq!(jobs.drain(Duration::from_secs(10)).await, 1);
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(started.elapsed().as_secs(), 10);
 }

@@ -1,4 +1,4 @@
-//! Each way for a job to end.
+//! Ends jobs in each possible way.
 
 use std::{future::pending, time::Duration};
 
@@ -13,7 +13,7 @@ use tower_accepted::{Jobs, RequestBody};
 
 use crate::support::*;
 
-/// Runs one job to its end, and looks at the document and at what stands for the result.
+/// Runs a job to its end. Returns its document, and the response for its result.
 async fn run<S>(jobs: &Jobs, service: S) -> (Value, Answer)
 where
     S: Service<http::Request<RequestBody<Body>>, Response = Response<Body>, Error = Failed>
@@ -26,15 +26,15 @@ where
     let accepted = send(&service, post("/")).await;
     let document = ended(&service, &accepted).await;
     let result = result(&service, &accepted).await;
-    // No end is followed by another.
+    // The job does not change after its end.
     sleep(Duration::from_secs(1800)).await;
     assert_eq!(ended(&service, &accepted).await, document);
     assert_eq!(jobs.unfinished(), 0);
     (document, result)
 }
 
-/// Runs a job that ends without a response.
-async fn broken<S>(jobs: &Jobs, service: S, code: &str, status: StatusCode)
+/// Runs a job that must fail with `code` and without a response.
+async fn assert_fails<S>(jobs: &Jobs, service: S, code: &str, status: StatusCode)
 where
     S: Service<http::Request<RequestBody<Body>>, Response = Response<Body>, Error = Failed>
         + Clone
@@ -58,17 +58,14 @@ where
     assert_eq!(result.json()["status"], status.as_u16());
     assert_eq!(result.json()["code"], code);
     for text in [document.to_string(), result.text().to_owned()] {
-        assert!(
-            !text.contains("sesame"),
-            "what went wrong inside stays inside"
-        );
+        assert!(!text.contains("sesame"), "the text of the error leaks");
     }
 }
 
 const SERVER_ERROR: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
 #[tokio::test(start_paused = true)]
-async fn a_response_below_400_ends_it_as_succeeded() {
+async fn response_below_400_is_a_success() {
     for code in [200, 204, 303, 399] {
         let answer = inner(move |_| async move {
             let response = Response::builder().status(code);
@@ -83,7 +80,7 @@ async fn a_response_below_400_ends_it_as_succeeded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_of_400_or_above_ends_it_as_failed_and_is_replayed() {
+async fn response_from_400_is_a_failure_with_a_result() {
     for code in [400, 404, 500, 503] {
         let answer = inner(move |_| async move {
             let response = Response::builder().status(code);
@@ -102,44 +99,44 @@ async fn a_response_of_400_or_above_ends_it_as_failed_and_is_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_service_ends_it_as_failed() {
+async fn error_of_the_service_fails_the_job() {
     let fails = inner(async |_| Err::<Response<Body>, _>(Failed));
-    broken(&Jobs::new(), fails, "inner_error", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), fails, "inner_error", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_switch_of_protocols_ends_it_as_failed() {
+async fn protocol_switch_fails_the_job() {
     let switches = inner(async |_| {
         let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
         Ok(response.body(Body::empty()).unwrap())
     });
-    broken(&Jobs::new(), switches, "inner_error", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), switches, "inner_error", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_call_ends_it_as_failed() {
+async fn panic_in_the_call_fails_the_job() {
     let panics =
         inner(|_| -> std::future::Ready<Result<Response<Body>, Failed>> { panic!("in the call") });
-    broken(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_before_the_first_await_ends_it_as_failed() {
+async fn panic_before_the_first_await_fails_the_job() {
     let panics = inner(async |_| -> Result<Response<Body>, Failed> { panic!("before the first") });
-    broken(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_after_the_first_await_ends_it_as_failed() {
+async fn panic_after_the_first_await_fails_the_job() {
     let panics = inner(async |_| -> Result<Response<Body>, Failed> {
         sleep(Duration::from_secs(1)).await;
         panic!("after the first await")
     });
-    broken(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_the_response_body_ends_it_as_failed() {
+async fn panic_in_the_response_body_fails_the_job() {
     let panics = inner(async |_| {
         let frames = stream::unfold(0, |frame| async move {
             sleep(Duration::from_secs(1)).await;
@@ -148,71 +145,71 @@ async fn a_panic_in_the_response_body_ends_it_as_failed() {
         });
         Ok(Response::new(Body::from_stream(frames)))
     });
-    broken(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_response_body_ends_it_as_failed() {
+async fn broken_response_body_fails_the_job() {
     let breaks = inner(async |_| {
         let frames = stream::iter([Ok(Bytes::from_static(b"frame")), Err(Failed)]);
         Ok(Response::new(Body::from_stream(frames)))
     });
-    broken(&Jobs::new(), breaks, "body_error", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), breaks, "body_error", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_not_of_its_declared_length_ends_it_as_failed() {
+async fn body_of_another_length_fails_the_job() {
     let lies = inner(async |_| {
         let response = Response::builder().header("content-length", "10");
         Ok(response.body(Body::from("nine char")).unwrap())
     });
-    broken(&Jobs::new(), lies, "body_error", SERVER_ERROR).await;
+    assert_fails(&Jobs::new(), lies, "body_error", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_over_the_limit_ends_it_as_failed() {
+async fn result_over_the_limit_fails_the_job() {
     let jobs = Jobs::builder().max_result(10).build();
     let whole = inner(async |_| ok("10 letters"));
     assert_eq!(run(&jobs, whole).await.0["status"], "succeeded");
     let whole = inner(async |_| ok("11 letters."));
-    broken(&jobs, whole, "result_too_large", SERVER_ERROR).await;
+    assert_fails(&jobs, whole, "result_too_large", SERVER_ERROR).await;
     let in_frames = inner(async |_| {
         let frames = stream::repeat_with(|| Ok::<_, Failed>(Bytes::from_static(b"frame")));
         Ok(Response::new(Body::from_stream(frames)))
     });
-    broken(&jobs, in_frames, "result_too_large", SERVER_ERROR).await;
+    assert_fails(&jobs, in_frames, "result_too_large", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_there_is_no_room_for_ends_it_as_failed() {
+async fn result_over_the_budget_fails_the_job() {
     let jobs = Jobs::builder().max_bytes(1_000).build();
     let large = inner(async |_| Ok(Response::new(Body::from(vec![0; 1_000]))));
-    broken(&jobs, large, "result_too_large", SERVER_ERROR).await;
+    assert_fails(&jobs, large, "result_too_large", SERVER_ERROR).await;
     let large = inner(async |_| {
         let response = Response::builder().header("x", "x".repeat(1_000));
         Ok(response.body(Body::empty()).unwrap())
     });
-    broken(&jobs, large, "result_too_large", SERVER_ERROR).await;
+    assert_fails(&jobs, large, "result_too_large", SERVER_ERROR).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_takes_too_long_ends_it_as_failed() {
+async fn call_past_its_deadline_fails_the_job() {
     let hangs = inner(async |_| pending::<Result<Response<Body>, Failed>>().await);
-    broken(&Jobs::new(), hangs, "timeout", StatusCode::GATEWAY_TIMEOUT).await;
+    assert_fails(&Jobs::new(), hangs, "timeout", StatusCode::GATEWAY_TIMEOUT).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_body_that_takes_too_long_ends_it_as_failed() {
+async fn response_body_past_the_deadline_fails_the_job() {
     let jobs = Jobs::builder().job_timeout(Duration::from_secs(5)).build();
     let hangs = inner(async |_| {
         let frames = stream::pending::<Result<Bytes, Failed>>();
         Ok(Response::new(Body::from_stream(frames)))
     });
-    broken(&jobs, hangs, "timeout", StatusCode::GATEWAY_TIMEOUT).await;
+    assert_fails(&jobs, hangs, "timeout", StatusCode::GATEWAY_TIMEOUT).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_time_out_a_job_may_take_its_time() {
+async fn job_without_a_timeout_has_no_deadline() {
     let jobs = Jobs::builder().job_timeout(None).build();
     let slow = inner(async |_| {
         sleep(Duration::from_secs(7 * 24 * 3600)).await;
@@ -225,7 +222,7 @@ async fn without_a_time_out_a_job_may_take_its_time() {
 }
 
 #[test]
-fn a_runtime_that_goes_away_ends_it_as_shutdown() {
+fn shutdown_of_the_runtime_fails_its_jobs() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -248,7 +245,7 @@ fn a_runtime_that_goes_away_ends_it_as_shutdown() {
         let document = ended(&service, &accepted).await;
         assert_eq!(document["error"]["code"], "shutdown");
         assert_eq!(result(&service, &accepted).await.status, SERVER_ERROR);
-        // The registry goes on in another runtime.
+        // The registry works in another runtime.
         let again = jobs.layer().layer(inner(async |_| ok("")));
         let accepted = send(&again, post("/")).await;
         tokio::task::yield_now().await;
@@ -257,7 +254,7 @@ fn a_runtime_that_goes_away_ends_it_as_shutdown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_call_holds_is_let_go_when_its_response_has_come() {
+async fn call_is_dropped_when_its_response_is_ready() {
     let (dropped, jobs) = (Counter::default(), Jobs::new());
     let service = jobs.layer().layer(inner({
         let dropped = dropped.clone();

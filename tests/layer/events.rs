@@ -1,3 +1,5 @@
+//! Streams the status of a job as Server-Sent Events.
+
 use std::{future::pending, pin::pin, time::Duration};
 
 use futures_util::{FutureExt, Stream, StreamExt, poll};
@@ -12,10 +14,12 @@ use tower_accepted::{AcceptedLayer, Dialect, JobHandle, Jobs, Owner, RequestBody
 
 use crate::support::*;
 
-/// An inner service that reports a step each second, then answers.
+type InnerRequest = Request<RequestBody<Body>>;
+
+/// Creates a service that reports a step each second, then responds.
 fn steps(
     steps: u32,
-) -> impl Service<Request<RequestBody<Body>>, Response = Response<Body>, Error = Failed, Future: Send>
+) -> impl Service<InnerRequest, Response = Response<Body>, Error = Failed, Future: Send>
 + Clone
 + Send
 + 'static {
@@ -29,8 +33,8 @@ fn steps(
     })
 }
 
-/// The events at a path, as a reader of the standard's grammar has them; blocks without data, which no
-/// `EventSource` dispatches, are left out.
+/// Returns the headers and the events of a stream, read by the grammar of the standard. Like an
+/// `EventSource`, this skips blocks without data.
 async fn events<S, R>(
     service: &S,
     request: Request<Body>,
@@ -56,7 +60,7 @@ fn document(event: &Sse) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_document_comes_at_once_and_then_each_change_until_the_end() {
+async fn events_have_rising_ids_and_the_final_document() {
     for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
         let jobs = Jobs::builder().dialect(dialect).build();
         let service = jobs.layer().layer(steps(2));
@@ -114,7 +118,7 @@ async fn each_change_is_one_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_back_gets_what_is_new_and_after_the_end_nothing() {
+async fn reconnect_resumes_after_the_last_event_id() {
     let service = AcceptedLayer::new().layer(steps(2));
     let accepted = send(&service, post("/")).await;
     let path = format!("{}/events", accepted.location());
@@ -127,9 +131,9 @@ async fn who_comes_back_gets_what_is_new_and_after_the_end_nothing() {
     let (_, rest) = events(&service, from(first.id.as_deref().unwrap())).await;
     let rest: Vec<_> = rest.collect().await;
     assert_eq!(document(&rest[0])["percentComplete"], 100);
-    // Who was read meanwhile is slow, and skips to the newest.
+    // The first stream was not read in the meantime, so it skips to the newest document.
     assert_eq!(rest[1..], all.collect::<Vec<_>>().await);
-    // An id that is none, or of what was long ago, is as good as none.
+    // An invalid or outdated id has no effect.
     for id in ["1", "x", "99"] {
         let (_, events) = events(&service, from(id)).await;
         assert_eq!(events.collect::<Vec<_>>().await, rest[1..]);
@@ -148,29 +152,29 @@ async fn who_comes_back_gets_what_is_new_and_after_the_end_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_job_is_heard_every_fifteen_seconds() {
+async fn silent_stream_has_a_comment_every_15_seconds() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         sleep(Duration::from_secs(40)).await;
         ok("")
     }));
-    let begun = Instant::now();
+    let started = Instant::now();
     let accepted = send(&service, post("/")).await;
     let path = format!("{}/events", accepted.location());
     let response = service.clone().oneshot(get(&path)).await.unwrap();
     let mut body = response.into_body();
-    let mut heard = Vec::new();
+    let mut frames = Vec::new();
     while let Some(frame) = body.frame().await {
         let bytes = frame.unwrap().into_data().unwrap();
-        heard.push((begun.elapsed().as_secs(), bytes));
+        frames.push((started.elapsed().as_secs(), bytes));
     }
-    assert_eq!(&heard[0].1[..], b"retry: 2000\n\n");
-    let comments = heard.iter().filter(|(_, bytes)| bytes.starts_with(b":"));
+    assert_eq!(&frames[0].1[..], b"retry: 2000\n\n");
+    let comments = frames.iter().filter(|(_, bytes)| bytes.starts_with(b":"));
     assert_eq!(comments.map(|(at, _)| *at).collect::<Vec<_>>(), [15, 30]);
-    assert_eq!(heard.last().unwrap().0, 40);
+    assert_eq!(frames.last().unwrap().0, 40);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_gets_the_newest_document_alone() {
+async fn slow_client_receives_only_the_newest_document() {
     let service = AcceptedLayer::new().layer(steps(1_000));
     let accepted = send(&service, post("/")).await;
     let (_, events) = events(&service, get(&format!("{}/events", accepted.location()))).await;
@@ -179,12 +183,12 @@ async fn a_slow_reader_gets_the_newest_document_alone() {
     sleep(Duration::from_millis(500_500)).await;
     let event = events.next().await.unwrap();
     assert_eq!(document(&event)["percentComplete"], 50);
-    // Nothing is kept for it in between.
+    // The stream buffers no other event.
     assert!(poll!(events.next()).is_pending());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canceled_or_deleted_job_ends_its_events() {
+async fn cancel_or_delete_ends_the_stream() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
     }));
@@ -194,11 +198,11 @@ async fn a_canceled_or_deleted_job_ends_its_events() {
         let (_, events) = events(&service, get(&path)).await;
         let mut events = pin!(events);
         events.next().await.unwrap();
-        let touched = match method {
+        let target = match method {
             "POST" => format!("{}/cancel", accepted.location()),
             _ => accepted.location().to_owned(),
         };
-        send(&service, request(method, &touched)).await;
+        send(&service, request(method, &target)).await;
         let last = events.next().await.unwrap();
         assert_eq!(document(&last)["status"], "canceled");
         assert!(events.next().now_or_never().unwrap().is_none());
@@ -206,7 +210,7 @@ async fn a_canceled_or_deleted_job_ends_its_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_are_for_the_owner_alone() {
+async fn only_the_owner_receives_events() {
     let jobs = Jobs::builder()
         .owner(|head| head.headers.get("user").map(Owner::new))
         .build();
@@ -222,7 +226,7 @@ async fn events_are_for_the_owner_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_for_events_is_answered_at_once() {
+async fn head_for_events_responds_at_once() {
     let service = AcceptedLayer::new().layer(steps(10));
     let accepted = send(&service, post("/")).await;
     let path = format!("{}/events", accepted.location());
@@ -239,20 +243,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn whatever_a_service_says_arrives_as_one_event(
-        messages in proptest::collection::vec("(\\PC|[\r\n\0\u{85}\u{2028}\u{feff}: ]){0,40}", 1..6),
+    fn any_message_arrives_as_one_event(
+        messages in proptest::collection::vec(
+            "(\\PC|[\r\n\0\u{85}\u{2028}\u{feff}: ]){0,40}",
+            1..6,
+        ),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap();
-        let said = messages.clone();
-        let heard = runtime.block_on(async {
+        let reported = messages.clone();
+        let documents = runtime.block_on(async {
             let service = AcceptedLayer::new().layer(inner(move |_| {
-                let said = said.clone();
+                let reported = reported.clone();
                 async move {
-                    for message in said {
+                    for message in reported {
                         sleep(Duration::from_secs(1)).await;
                         JobHandle::current().message(message);
                     }
@@ -265,18 +272,18 @@ proptest! {
             let (_, events) = events(&service, get(&path)).await;
             events.map(|event| document(&event)).collect::<Vec<_>>().await
         });
-        // Accepted, begun, and the end, which repeats the last.
-        prop_assert_eq!(heard.len(), messages.len() + 3);
-        let heard: Vec<_> = heard[2..heard.len() - 1]
+        // Queued, running, and the end, which repeats the last message.
+        prop_assert_eq!(documents.len(), messages.len() + 3);
+        let received: Vec<_> = documents[2..documents.len() - 1]
             .iter()
             .map(|document| document["message"].as_str().unwrap().to_owned())
             .collect();
-        prop_assert_eq!(heard, messages);
+        prop_assert_eq!(received, messages);
     }
 }
 
 #[test]
-fn events_can_be_asked_for_before_there_is_a_runtime() {
+fn events_can_be_requested_outside_a_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build();

@@ -1,4 +1,4 @@
-//! The exchanges that the crate's pages show. The snapshots are what is shown: they can't go stale.
+//! Compares the exchanges in the documentation with real ones.
 
 use std::{fmt::Write, time::Duration};
 
@@ -8,7 +8,7 @@ use tower_accepted::{Dialect, JobHandle, Jobs};
 
 use crate::support::*;
 
-/// A request and its answer as they are on the wire, but for what differs each time.
+/// Formats a request and its response as on the wire.
 fn exchange(request: &http::Request<Body>, answer: &Answer) -> String {
     let mut text = format!("{} {}\n", request.method(), request.uri());
     for (name, value) in request.headers() {
@@ -19,14 +19,14 @@ fn exchange(request: &http::Request<Body>, answer: &Answer) -> String {
         writeln!(text, "{name}: {}", value.to_str().unwrap()).unwrap();
     }
     if !answer.body.is_empty() {
-        // A document is one line on the wire, and too long a one for a page.
+        // On the wire, a document is one line, which is too long for a page.
         let body = answer.text().replace(",\"", ",\n \"");
         write!(text, "\n{body}\n").unwrap();
     }
     text
 }
 
-/// One job from the 202 to its result, as a client of the dialect sees it.
+/// Returns the exchanges of one job, from the 202 to its result.
 async fn conversation(dialect: Dialect) -> String {
     let service = Jobs::builder()
         .dialect(dialect)
@@ -39,9 +39,9 @@ async fn conversation(dialect: Dialect) -> String {
             let response = http::Response::builder().header("content-type", "text/plain");
             Ok(response.body(Body::from("the report")).unwrap())
         }));
-    let asked = || with(post("/reports"), &[("prefer", "respond-async")]);
-    let accepted = send(&service, asked()).await;
-    let mut text = exchange(&asked(), &accepted);
+    let report = || with(post("/reports"), &[("prefer", "respond-async")]);
+    let accepted = send(&service, report()).await;
+    let mut text = exchange(&report(), &accepted);
     let mut show = async |path: &str| {
         let answer = send(&service, get(path)).await;
         write!(text, "\n\n{}", exchange(&get(path), &answer)).unwrap();
@@ -57,7 +57,7 @@ async fn conversation(dialect: Dialect) -> String {
     text
 }
 
-fn assert_shown(name: &str, text: &str) {
+fn assert_documented(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../../src/guide/exchanges");
     settings.set_prepend_module_to_snapshot(false);
@@ -72,12 +72,12 @@ fn assert_shown(name: &str, text: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_exchanges_of_each_dialect_are_as_shown() {
+async fn documented_exchanges_match_each_dialect() {
     for (name, dialect) in [
         ("default", Dialect::Default),
         ("pending202", Dialect::Pending202),
         ("see_other", Dialect::SeeOther),
     ] {
-        assert_shown(name, &conversation(dialect).await);
+        assert_documented(name, &conversation(dialect).await);
     }
 }

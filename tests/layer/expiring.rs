@@ -1,3 +1,5 @@
+//! Expires and evicts ended jobs.
+
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -10,7 +12,7 @@ use crate::support::*;
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
-async fn the_retention_clock_starts_at_the_end() {
+async fn retention_starts_at_the_end_of_the_job() {
     let jobs = Jobs::builder().job_timeout(None).retain(HOUR).build();
     let service = jobs.layer().layer(inner(async |_| {
         sleep(3 * HOUR).await;
@@ -34,7 +36,7 @@ async fn the_retention_clock_starts_at_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_jobs_leave_memory_without_being_asked_for() {
+async fn expired_jobs_leave_memory_without_a_request() {
     let jobs = Jobs::builder().retain(HOUR).build();
     let service = jobs.layer().layer(inner(async |_| ok("a result")));
     for _ in 0..500 {
@@ -50,16 +52,16 @@ async fn expired_jobs_leave_memory_without_being_asked_for() {
     assert!(format!("{jobs:?}").contains("jobs: 0"), "{jobs:?}");
     assert!(
         format!("{jobs:?}").contains("used: 0"),
-        "all is given back: {jobs:?}"
+        "bytes are still in use: {jobs:?}"
     );
-    // The reaper has left, and comes back.
+    // The reaper has stopped, and starts again.
     send(&service, post("/")).await;
     sleep(2 * HOUR).await;
     assert!(format!("{jobs:?}").contains("used: 0"), "{jobs:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn for_room_the_jobs_that_ended_first_go_and_unfinished_ones_never() {
+async fn eviction_starts_with_the_job_that_ended_first() {
     let jobs = Jobs::builder().max_bytes(20_000).build();
     let service = jobs.layer().layer(inner(async |request| {
         if request.uri().path() == "/slow" {
@@ -87,7 +89,7 @@ async fn for_room_the_jobs_that_ended_first_go_and_unfinished_ones_never() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_deleted_gives_its_room_back() {
+async fn deleted_job_releases_its_bytes() {
     let jobs = Jobs::builder().retain(HOUR).build();
     let service = jobs.layer().layer(inner(async |request| {
         if request.uri().path() == "/slow" {
@@ -105,7 +107,7 @@ async fn what_is_deleted_gives_its_room_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retention_for_ever_is_a_retention() {
+async fn unlimited_retention_keeps_a_job() {
     let jobs = Jobs::builder().retain(Duration::MAX).build();
     let service = jobs.layer().layer(inner(async |_| ok("kept")));
     let accepted = send(&service, post("/")).await;

@@ -1,3 +1,5 @@
+//! Reports progress and observes cancellation through a handle.
+
 use std::time::Duration;
 
 use tokio::{
@@ -10,7 +12,7 @@ use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn however_often_it_is_told_watchers_are_woken_every_fifty_milliseconds() {
+async fn clients_see_progress_at_most_every_50_ms() {
     let jobs = Jobs::new();
     let service = jobs.layer().layer(inner(async |_| {
         let job = JobHandle::current();
@@ -20,7 +22,7 @@ async fn however_often_it_is_told_watchers_are_woken_every_fifty_milliseconds() 
             sleep(Duration::from_millis(1)).await;
         }
         sleep(Duration::from_secs(1)).await;
-        // Within one pause, and so the first of these is never seen.
+        // All within one pause, so clients do not see the second.
         job.message("first");
         sleep(Duration::from_millis(10)).await;
         job.message("second");
@@ -46,27 +48,24 @@ async fn however_often_it_is_told_watchers_are_woken_every_fifty_milliseconds() 
             break;
         }
     }
-    let told = seen
+    let steps = seen
         .iter()
         .filter(|(_, message)| message.starts_with("step"));
-    let told: Vec<_> = told.collect();
-    // A second of reports, each 50 ms, and the start.
-    assert!((20..=22).contains(&told.len()), "{told:?}");
-    for pair in told.windows(2) {
+    let steps: Vec<_> = steps.collect();
+    // The first report, and one second of reports every 50 ms.
+    assert!((20..=22).contains(&steps.len()), "{steps:?}");
+    for pair in steps.windows(2) {
         let apart = pair[1].0 - pair[0].0;
         assert!(apart >= Duration::from_millis(50), "{apart:?}");
     }
-    let (_, quiet) = told.last().unwrap();
-    assert_eq!(
-        quiet, "step 1000",
-        "the last is told though nothing follows"
-    );
+    let (_, last) = steps.last().unwrap();
+    assert_eq!(last, "step 1000", "the last report is missing");
     let rest: Vec<_> = seen.iter().map(|(_, message)| &**message).collect();
     assert_eq!(rest[rest.len() - 2..], ["first", "last"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_service_reports_is_seen_while_it_runs_and_after() {
+async fn progress_is_visible_while_running_and_after() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         let job = JobHandle::current();
         job.progress(0.4);
@@ -87,13 +86,13 @@ async fn what_the_service_reports_is_seen_while_it_runs_and_after() {
 }
 
 #[tokio::test]
-async fn a_blocking_thread_reports_and_hears_of_a_cancel() {
+async fn blocking_thread_reports_and_sees_a_cancel() {
     let (reported, seen) = oneshot::channel();
-    let (heard, is_heard) = oneshot::channel();
-    let threads = std::sync::Mutex::new(Some((reported, heard)));
+    let (stopped, is_stopped) = oneshot::channel();
+    let threads = std::sync::Mutex::new(Some((reported, stopped)));
     let threads = std::sync::Arc::new(threads);
     let service = AcceptedLayer::new().layer(inner(move |_| {
-        let (reported, heard) = threads.lock().unwrap().take().unwrap();
+        let (reported, stopped) = threads.lock().unwrap().take().unwrap();
         let job = JobHandle::current();
         async {
             tokio::task::spawn_blocking(move || {
@@ -102,7 +101,7 @@ async fn a_blocking_thread_reports_and_hears_of_a_cancel() {
                 while !job.is_canceled() {
                     std::thread::yield_now();
                 }
-                heard.send(()).unwrap();
+                stopped.send(()).unwrap();
             })
             .await
             .unwrap();
@@ -120,11 +119,11 @@ async fn a_blocking_thread_reports_and_hears_of_a_cancel() {
         tokio::task::yield_now().await;
     }
     send(&service, post(&format!("{}/cancel", accepted.location()))).await;
-    is_heard.await.unwrap();
+    is_stopped.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_reported_before_the_hand_over_is_kept() {
+async fn progress_before_the_202_is_kept() {
     let service = AcceptedLayer::new()
         .when(When::After(Duration::from_secs(1)))
         .layer(inner(async |_| {
@@ -143,7 +142,7 @@ async fn what_was_reported_before_the_hand_over_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_end_a_handle_is_without_effect() {
+async fn handle_has_no_effect_after_the_end() {
     let (sender, receiver) = oneshot::channel();
     let sender = std::sync::Arc::new(std::sync::Mutex::new(Some(sender)));
     let jobs = Jobs::new();
@@ -165,7 +164,7 @@ async fn after_the_end_a_handle_is_without_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_body_reports_too() {
+async fn response_body_can_report_progress() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         let frames = futures_util::stream::unfold(0_u8, |frame| async move {
             sleep(Duration::from_secs(1)).await;

@@ -1,3 +1,5 @@
+//! Joins repeated requests by their `Idempotency-Key`.
+
 use std::{future::pending, time::Duration};
 
 use http::{Response, StatusCode};
@@ -17,7 +19,7 @@ fn problem(answer: &Answer) -> String {
     name.unwrap().to_owned()
 }
 
-/// A service that takes ten seconds, and counts its calls.
+/// Creates a service that takes ten seconds, and counts its calls.
 fn slow(
     calls: &Counter,
 ) -> impl tower::Service<
@@ -39,12 +41,12 @@ fn slow(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_request_joins_the_job_of_the_first() {
+async fn repeated_request_joins_the_first_job() {
     let calls = Counter::default();
     let service = AcceptedLayer::new().layer(slow(&calls));
     let first = send(&service, keyed("/", "order-7")).await;
     assert_eq!(first.header("idempotent-replayed"), None);
-    // While it is queued, while it runs, and after its end; quoted or bare.
+    // The key is quoted or bare, and the job is queued, running or ended.
     for key in ["order-7", "\"order-7\"", "order-7"] {
         let again = send(&service, keyed("/", key)).await;
         assert_eq!(again.location(), first.location());
@@ -54,11 +56,7 @@ async fn a_repeated_request_joins_the_job_of_the_first() {
     let ended = send(&service, keyed("/", "order-7")).await;
     assert_eq!(ended.status, StatusCode::ACCEPTED);
     assert_eq!(ended.json()["status"], "succeeded");
-    assert_eq!(
-        ended.header("retry-after"),
-        None,
-        "there is nothing to wait for"
-    );
+    assert_eq!(ended.header("retry-after"), None, "the job has ended");
     assert_eq!(calls.count(), 1);
     send(&service, keyed("/", "order-8")).await;
     send(&service, post("/")).await;
@@ -67,7 +65,7 @@ async fn a_repeated_request_joins_the_job_of_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hundred_at_once_make_one_call() {
+async fn hundred_concurrent_requests_make_one_call() {
     let calls = Counter::default();
     let service = AcceptedLayer::new().layer(inner({
         let calls = calls.clone();
@@ -95,7 +93,7 @@ async fn a_hundred_at_once_make_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_for_another_request_is_refused() {
+async fn key_of_another_request_is_refused() {
     let calls = Counter::default();
     let service = AcceptedLayer::new().layer(slow(&calls));
     let body = |text: &'static str| keyed("/a?b", "key").map(|_| Body::from(text));
@@ -112,7 +110,7 @@ async fn a_key_for_another_request_is_refused() {
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(problem(&answer), "key-reused");
     }
-    // A new token does not make it a new request.
+    // Credentials are not part of the fingerprint.
     let again = with(body("first"), &[("authorization", "Bearer new")]);
     assert_eq!(send(&service, again).await.status, StatusCode::ACCEPTED);
     sleep(Duration::from_secs(1)).await;
@@ -120,7 +118,7 @@ async fn a_key_for_another_request_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_malformed_key_is_refused_and_a_missing_one_where_it_is_required() {
+async fn malformed_or_missing_key_is_refused() {
     let calls = Counter::default();
     let layer = AcceptedLayer::new().idempotency(Idempotency::new().required(true));
     let service = layer.layer(slow(&calls));
@@ -137,13 +135,13 @@ async fn a_malformed_key_is_refused_and_a_missing_one_where_it_is_required() {
     assert_eq!(
         send(&service, get("/")).await.status,
         StatusCode::OK,
-        "passes through"
+        "a GET needs no key"
     );
     assert_eq!(calls.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_strict_mode_a_repeated_request_conflicts_while_the_first_is_unfinished() {
+async fn strict_mode_refuses_to_join_an_unfinished_job() {
     let calls = Counter::default();
     let layer = AcceptedLayer::new().idempotency(Idempotency::new().strict(true));
     let service = layer.layer(slow(&calls));
@@ -161,7 +159,7 @@ async fn in_strict_mode_a_repeated_request_conflicts_while_the_first_is_unfinish
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_inline_answer_with_a_key_is_kept_and_joined() {
+async fn inline_response_with_a_key_is_replayed() {
     let calls = Counter::default();
     let layer = AcceptedLayer::new().when(When::After(Duration::from_secs(30)));
     let service = layer.layer(slow(&calls));
@@ -187,7 +185,7 @@ async fn an_inline_answer_with_a_key_is_kept_and_joined() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_answer_with_a_key_is_accepted_after_the_delay() {
+async fn slow_call_with_a_key_is_accepted_after_the_delay() {
     let calls = Counter::default();
     let layer = AcceptedLayer::new().when(When::After(Duration::from_secs(2)));
     let service = layer.layer(slow(&calls));
@@ -200,7 +198,7 @@ async fn a_slow_answer_with_a_key_is_accepted_after_the_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_key_too_what_is_ready_at_once_is_inline() {
+async fn ready_response_with_a_key_is_inline() {
     let layer = AcceptedLayer::new().when(When::After(Duration::ZERO));
     let service = layer.layer(inner(async |request| {
         if request.uri().path() == "/slow" {
@@ -220,7 +218,7 @@ async fn with_a_key_too_what_is_ready_at_once_is_inline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_with_a_key_goes_on_when_its_client_hangs_up() {
+async fn call_with_a_key_outlives_its_connection() {
     let calls = Counter::default();
     let layer = AcceptedLayer::new().when(When::After(Duration::from_secs(30)));
     let service = layer.layer(slow(&calls));
@@ -236,21 +234,21 @@ async fn a_call_with_a_key_goes_on_when_its_client_hangs_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_lives_as_long_as_its_job() {
+async fn key_expires_with_its_job() {
     let calls = Counter::default();
     let jobs = Jobs::builder().retain(Duration::from_secs(60)).build();
     let service = jobs.layer().layer(slow(&calls));
     let first = send(&service, keyed("/", "key")).await;
     sleep(Duration::from_secs(69)).await;
     assert_eq!(send(&service, keyed("/", "key")).await.id(), first.id());
-    // Expired, reaped or not yet.
+    // The job has expired. In the first round, it may still be in memory.
     for wait in [Duration::from_millis(1_500), Duration::from_secs(100)] {
         sleep(wait).await;
         let next = send(&service, keyed("/", "key")).await;
         assert_ne!(next.id(), first.id());
         send(&service, request("DELETE", next.location())).await;
     }
-    // Deleted: the key is free, though the job was unfinished.
+    // A deleted job frees its key, even if it was unfinished.
     assert_eq!(
         send(&service, keyed("/", "key"))
             .await
@@ -262,7 +260,7 @@ async fn a_key_lives_as_long_as_its_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_room_a_repeated_request_joins_and_a_new_one_is_refused() {
+async fn full_registry_refuses_only_new_requests() {
     let calls = Counter::default();
     let jobs = Jobs::builder().max_unfinished(1).build();
     for when in [When::Always, When::After(Duration::ZERO)] {
@@ -283,9 +281,9 @@ async fn without_room_a_repeated_request_joins_and_a_new_one_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_joined_does_not_go_for_room() {
+async fn joined_job_is_not_evicted() {
     let calls = Counter::default();
-    // Room for one job with a key and its result, and no more.
+    // The budget holds one job with a key and its result.
     let jobs = Jobs::builder().max_bytes(600).build();
     let service = jobs.layer().layer(slow(&calls));
     let first = send(&service, keyed("/", "key")).await;
@@ -295,7 +293,7 @@ async fn a_job_that_is_joined_does_not_go_for_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_its_owners() {
+async fn key_belongs_to_its_owner() {
     let calls = Counter::default();
     let by_name = |head: &http::request::Parts| head.headers.get("user").map(Owner::new);
     let jobs = Jobs::builder().owner(by_name).build();
@@ -310,7 +308,7 @@ async fn a_key_is_its_owners() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_too_large_to_be_told_apart_is_refused_with_a_key() {
+async fn body_over_the_limit_with_a_key_is_refused() {
     let jobs = Jobs::builder().max_body(10).build();
     let service = jobs
         .layer()

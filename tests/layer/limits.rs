@@ -1,4 +1,4 @@
-//! What is refused, and that nothing is left of it.
+//! Refuses requests over a limit without leaving anything behind.
 
 use std::{future::pending, time::Duration};
 
@@ -12,8 +12,13 @@ use tower_accepted::{Jobs, When};
 
 use crate::support::*;
 
-/// Sends a request that is refused before the inner service is called.
-async fn refused(jobs: &Jobs, request: http::Request<Body>, status: StatusCode, problem: &str) {
+/// Sends a request that must be refused before the inner service is called.
+async fn assert_refused(
+    jobs: &Jobs,
+    request: http::Request<Body>,
+    status: StatusCode,
+    problem: &str,
+) {
     let calls = Counter::default();
     let service = jobs.layer().layer(inner({
         let calls = calls.clone();
@@ -34,7 +39,7 @@ async fn refused(jobs: &Jobs, request: http::Request<Body>, status: StatusCode, 
     assert_eq!(answer.json()["type"], uri);
     assert_eq!(answer.json()["status"], status.as_u16());
     assert_eq!(calls.count(), 0, "the inner service was called");
-    assert_eq!(format!("{jobs:?}"), before, "something was left behind");
+    assert_eq!(format!("{jobs:?}"), before, "the registry has changed");
     let is_busy = status == StatusCode::SERVICE_UNAVAILABLE;
     assert_eq!(answer.header("retry-after").is_some(), is_busy);
 }
@@ -48,10 +53,10 @@ fn streamed(
 const FRAME: Bytes = Bytes::from_static(b"a frame of 20 bytes.");
 
 #[tokio::test(start_paused = true)]
-async fn a_body_over_the_limit_is_refused_declared_or_not() {
+async fn body_over_the_limit_is_refused() {
     let jobs = Jobs::builder().max_body(50).build();
     let declared = post("/").map(|_| Body::from(vec![0; 51]));
-    refused(
+    assert_refused(
         &jobs,
         declared,
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -59,7 +64,7 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
     )
     .await;
     let endless = streamed(stream::repeat_with(|| Ok(FRAME)));
-    refused(
+    assert_refused(
         &jobs,
         endless,
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -69,17 +74,17 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stalls_is_refused() {
+async fn stalled_body_is_refused() {
     let jobs = Jobs::builder()
         .body_timeout(Duration::from_secs(10))
         .build();
     let stalls = streamed(stream::iter([Ok(FRAME)]).chain(stream::pending()));
-    refused(&jobs, stalls, StatusCode::REQUEST_TIMEOUT, "body-timeout").await;
+    assert_refused(&jobs, stalls, StatusCode::REQUEST_TIMEOUT, "body-timeout").await;
     let trickles = stream::unfold((), |()| async {
         sleep(Duration::from_secs(1)).await;
         Some((Ok(FRAME), ()))
     });
-    refused(
+    assert_refused(
         &jobs,
         streamed(trickles),
         StatusCode::REQUEST_TIMEOUT,
@@ -89,22 +94,22 @@ async fn a_body_that_stalls_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_is_refused() {
+async fn broken_body_is_refused() {
     let breaks = streamed(stream::iter([Ok(FRAME), Err(Failed)]));
-    refused(&Jobs::new(), breaks, StatusCode::BAD_REQUEST, "body-broken").await;
+    assert_refused(&Jobs::new(), breaks, StatusCode::BAD_REQUEST, "body-broken").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn bodies_that_there_is_no_room_for_are_refused() {
+async fn body_over_the_budget_is_refused() {
     let jobs = Jobs::builder().max_bytes(50).build();
     let body = streamed(stream::iter([Ok(FRAME), Ok(FRAME), Ok(FRAME)]));
-    refused(&jobs, body, StatusCode::SERVICE_UNAVAILABLE, "full").await;
-    // The job itself takes room.
-    refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    assert_refused(&jobs, body, StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    // The job itself needs bytes of the budget.
+    assert_refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_job_too_many_is_refused_until_another_has_ended() {
+async fn job_over_the_limit_is_refused_until_one_ends() {
     let jobs = Jobs::builder().max_unfinished(2).build();
     let service = jobs.layer().layer(inner(async |_| {
         sleep(Duration::from_secs(10)).await;
@@ -112,13 +117,13 @@ async fn one_job_too_many_is_refused_until_another_has_ended() {
     }));
     send(&service, post("/")).await;
     send(&service, post("/")).await;
-    refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    assert_refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
     sleep(Duration::from_secs(11)).await;
     send(&service, post("/")).await.location();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_being_read_counts_as_unfinished() {
+async fn request_counts_as_unfinished_while_it_is_read() {
     let jobs = Jobs::builder().max_unfinished(1).build();
     let service = jobs.layer().layer(inner(async |_| ok("")));
     let slow = tokio::spawn({
@@ -126,18 +131,18 @@ async fn a_request_being_read_counts_as_unfinished() {
         async move { send(&service, streamed(stream::pending())).await }
     });
     sleep(Duration::from_secs(1)).await;
-    refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
-    // A client that hangs up while it sends leaves nothing behind.
+    assert_refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    // A disconnect while the body is read releases the permit.
     slow.abort();
     assert!(slow.await.unwrap_err().is_cancelled());
     assert_eq!(jobs.unfinished(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_drain_all_is_refused() {
+async fn drained_registry_refuses_requests() {
     let jobs = Jobs::new();
     assert_eq!(jobs.drain(Duration::ZERO).await, 0);
-    refused(
+    assert_refused(
         &jobs,
         post("/"),
         StatusCode::SERVICE_UNAVAILABLE,
@@ -147,7 +152,7 @@ async fn after_a_drain_all_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_no_202_is_owed_nothing_is_refused() {
+async fn optional_job_over_a_limit_runs_inline() {
     let echo = inner(async |request| {
         let body = request.into_body().collect().await.map_err(|_| Failed)?;
         Ok(Response::new(Body::from(body.to_bytes())))
@@ -183,7 +188,7 @@ async fn where_no_202_is_owed_nothing_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clients_wait_is_no_way_around_the_limits() {
+async fn wait_of_a_client_does_not_bypass_the_limits() {
     let jobs = Jobs::builder().max_unfinished(0).max_body(10).build();
     for request in [post("/"), post("/").map(|_| Body::from(vec![0; 11]))] {
         let waits = with(request, &[("prefer", "wait=0")]);
@@ -193,7 +198,7 @@ async fn a_clients_wait_is_no_way_around_the_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_there_is_no_room_for_as_a_job_stays_inline() {
+async fn call_over_the_budget_stays_inline() {
     let jobs = Jobs::builder().max_bytes(50).build();
     let after = When::After(Duration::from_secs(1));
     let service = jobs.layer().when(after).layer(inner(async |_| {
@@ -205,7 +210,7 @@ async fn a_call_that_there_is_no_room_for_as_a_job_stays_inline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn held_requests_count_until_the_service_lets_go_of_them() {
+async fn request_counts_until_the_service_drops_it() {
     let jobs = Jobs::builder().max_bytes(2_000).build();
     let service = jobs.layer().layer(inner(async |request| {
         match request.uri().path() {
@@ -225,7 +230,7 @@ async fn held_requests_count_until_the_service_lets_go_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unready_service_does_not_keep_a_request_from_being_accepted() {
+async fn unready_service_does_not_delay_the_202() {
     let (service, mut handle) = tower_test::mock::pair::<(), ()>();
     handle.allow(0);
     let service = tower::ServiceBuilder::new()

@@ -1,11 +1,12 @@
+//! Links the monitor behind proxies.
+
 use http::Uri;
 use tower::Layer;
 use tower_accepted::{Dialect, Jobs, Links};
 
 use crate::support::*;
 
-/// What a proxy does that knows the service under a prefix: it strips the prefix from requests, and
-/// leaves answers alone.
+/// Strips a prefix from the URI of a request, as a proxy does that leaves responses unchanged.
 fn stripped(uri: &str) -> String {
     let uri: Uri = uri.parse().unwrap();
     let path = uri.path_and_query().unwrap().as_str();
@@ -14,14 +15,14 @@ fn stripped(uri: &str) -> String {
         .to_owned()
 }
 
-/// Resolves a reference as clients do (RFC 3986 §5).
+/// Resolves a reference as a client does (RFC 3986 §5).
 fn resolve(base: &str, reference: &str) -> String {
     let base: url::Url = base.parse().unwrap();
     base.join(reference).unwrap().into()
 }
 
 #[tokio::test(start_paused = true)]
-async fn relative_links_are_right_under_any_stripped_prefix() {
+async fn relative_links_work_under_a_stripped_prefix() {
     for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
         let jobs = Jobs::builder()
             .links(Links::Relative)
@@ -39,7 +40,7 @@ async fn relative_links_are_right_under_any_stripped_prefix() {
             let operation = resolve(&address, accepted.header("operation-location").unwrap());
             let status = send(&service, get(&stripped(&operation))).await;
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            // In a document, references are relative to the monitor.
+            // References in a document are relative to the monitor.
             assert_eq!(
                 resolve(&monitor, status.json()["self"].as_str().unwrap()),
                 monitor
@@ -59,7 +60,7 @@ async fn relative_links_are_right_under_any_stripped_prefix() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_public_base_is_in_every_link() {
+async fn every_link_starts_with_the_public_base() {
     let base = Links::Base("https://api.example.com/v1".to_owned());
     let jobs = Jobs::builder().links(base).build();
     let service = jobs.layer().layer(inner(async |_| ok("")));
@@ -78,7 +79,7 @@ async fn a_public_base_is_in_every_link() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_says_of_the_host_is_not_in_any_link() {
+async fn links_do_not_contain_the_host_of_a_request() {
     for links in [Links::Path, Links::Relative] {
         let jobs = Jobs::builder().links(links).build();
         let service = jobs.layer().layer(inner(async |_| ok("")));

@@ -1,3 +1,5 @@
+//! Lists jobs, for the application and for their owners.
+
 use std::{collections::HashSet, time::Duration};
 
 use http::StatusCode;
@@ -18,7 +20,7 @@ fn owned() -> Jobs {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_program_lists_every_job_page_by_page() {
+async fn application_lists_all_jobs_in_pages() {
     let jobs = owned();
     let service = jobs.layer().layer(inner(async |request| {
         if request.uri().path() == "/slow" {
@@ -65,7 +67,7 @@ async fn the_program_lists_every_job_page_by_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_lists_its_jobs_over_http_and_nobody_elses() {
+async fn owner_lists_only_its_own_jobs_over_http() {
     let jobs = owned();
     let service = jobs.layer().layer(inner(async |_| ok("")));
     let mut mine = HashSet::new();
@@ -97,7 +99,7 @@ async fn an_owner_lists_its_jobs_over_http_and_nobody_elses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_has_its_methods_and_its_query() {
+async fn list_refuses_other_methods_and_queries() {
     let service = owned()
         .layer()
         .layer(inner(async |_| ok("the inner service's")));
@@ -123,7 +125,7 @@ async fn a_list_has_its_methods_and_its_query() {
         (head.status, head.header("content-length")),
         (StatusCode::OK, Some("11"))
     );
-    // Without owners there is no list: the path is the inner service's.
+    // Without owners there is no list, and the request passes through.
     let service = Jobs::new()
         .layer()
         .layer(inner(async |_| ok("the inner service's")));
@@ -134,7 +136,7 @@ async fn a_list_has_its_methods_and_its_query() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_is_not_listed() {
+async fn expired_and_deleted_jobs_are_not_listed() {
     let jobs = Jobs::builder()
         .owner(|head| head.headers.get("user").map(Owner::new))
         .retain(Duration::from_secs(60))

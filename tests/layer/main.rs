@@ -1,4 +1,4 @@
-//! The layer as a client and an inner service see it, in process and with the clock paused.
+//! Tests the layer in process, as clients and inner services see it, with the clock paused.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,3 +1,5 @@
+//! Serves the resources of the monitor.
+
 use std::{future::pending, time::Duration};
 
 use http::{Response, StatusCode};
@@ -8,7 +10,7 @@ use tower_accepted::{AcceptedLayer, JobId, Jobs};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn unknown_and_malformed_ids_are_not_found_all_alike() {
+async fn unknown_and_malformed_ids_look_the_same() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("the inner service's")));
     let accepted = send(&service, post("/")).await;
     let unknown = send(&service, get(&format!("/jobs/{}", JobId::random()))).await;
@@ -37,7 +39,7 @@ async fn unknown_and_malformed_ids_are_not_found_all_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_resource_has_its_methods() {
+async fn each_resource_refuses_other_methods() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     let accepted = send(&service, post("/")).await;
     for (resource, allow) in [
@@ -66,7 +68,7 @@ async fn each_resource_has_its_methods() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn head_is_as_get_without_the_body() {
+async fn head_equals_get_without_the_body() {
     let service = AcceptedLayer::new().layer(inner(async |request| {
         sleep(Duration::from_secs(5)).await;
         match request.uri().path() {
@@ -92,7 +94,7 @@ async fn head_is_as_get_without_the_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_site_may_look_and_not_touch() {
+async fn cross_site_request_can_only_read() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
     }));
@@ -107,14 +109,14 @@ async fn another_site_may_look_and_not_touch() {
         let answer = send(&service, from("cross-site", request)).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN);
     }
-    let looked = from("cross-site", get(accepted.location()));
-    assert_eq!(send(&service, looked).await.json()["status"], "queued");
+    let read = from("cross-site", get(accepted.location()));
+    assert_eq!(send(&service, read).await.json()["status"], "queued");
     let canceled = send(&service, from("same-origin", cancel())).await;
     assert_eq!(canceled.json()["status"], "canceled");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_older_a_job_the_longer_until_the_next_look() {
+async fn retry_after_grows_with_the_age_of_a_job() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
     }));
@@ -135,7 +137,7 @@ async fn the_older_a_job_the_longer_until_the_next_look() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_monitor_alone_takes_its_path_with_and_without_the_prefix() {
+async fn monitor_service_needs_no_prefix_in_paths() {
     let jobs = Jobs::builder().monitor_path("/work/items").build();
     let service = jobs.layer().layer(inner(async |_| ok("")));
     let accepted = send(&service, post("/")).await;
@@ -164,7 +166,7 @@ async fn the_monitor_alone_takes_its_path_with_and_without_the_prefix() {
 }
 
 #[test]
-fn a_path_that_no_job_can_be_under_is_refused_early() {
+fn invalid_monitor_path_panics_in_the_builder() {
     for path in [
         "",
         "/",

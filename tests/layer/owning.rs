@@ -1,10 +1,12 @@
+//! Keeps jobs private to their owners.
+
 use std::{future::pending, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode, request::Parts};
 use tokio::time::sleep;
 use tower::{Layer, Service};
-use tower_accepted::{AcceptedLayer, JobId, Jobs, JobsBuilder, Owner, RequestBody, When};
+use tower_accepted::{JobId, Jobs, JobsBuilder, Owner, RequestBody, When};
 
 use crate::support::*;
 
@@ -28,7 +30,7 @@ fn hanging() -> impl Service<
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_another_principal_a_job_is_not_there() {
+async fn job_is_not_found_by_another_owner() {
     let jobs = owned().retain(Duration::from_secs(60)).build();
     let service = jobs.layer().layer(inner(async |_| ok("private")));
     let accepted = send(&service, as_user("me", post("/"))).await;
@@ -43,7 +45,7 @@ async fn to_another_principal_a_job_is_not_there() {
             request("DELETE", path),
         ]
     };
-    // While it is there, and after it has expired, reaped or not: nothing tells.
+    // The job exists, then has expired but may still be in memory, then is removed.
     for wait in [
         Duration::ZERO,
         Duration::from_millis(60_500),
@@ -70,7 +72,7 @@ async fn to_another_principal_a_job_is_not_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn its_owner_sees_it_and_keeps_its_cookies_and_nothing_shared_keeps_it() {
+async fn owner_receives_cookies_and_a_private_result() {
     let service = owned().build().layer().layer(inner(async |_| {
         let response = Response::builder()
             .header("set-cookie", "session=1")
@@ -87,7 +89,7 @@ async fn its_owner_sees_it_and_keeps_its_cookies_and_nothing_shared_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_of_nobody_is_seen_by_whoever_knows_its_id() {
+async fn job_without_an_owner_is_visible_to_all() {
     let service = owned().build().layer().layer(inner(async |_| ok("")));
     let accepted = send(&service, post("/")).await;
     for request in [
@@ -99,7 +101,7 @@ async fn a_job_of_nobody_is_seen_by_whoever_knows_its_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_has_a_limit_of_its_own() {
+async fn each_owner_has_its_own_limit() {
     let jobs = owned().max_unfinished_per_owner(2).build();
     let service = jobs.layer().layer(hanging());
     let mine = send(&service, as_user("me", post("/"))).await;
@@ -117,14 +119,14 @@ async fn an_owner_has_a_limit_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_admitted_is_refused_before_anything_is_read() {
+async fn request_is_refused_before_its_body_is_read() {
     let (calls, jobs) = (Counter::default(), Jobs::new());
     let admit = |head: &Parts| match head.headers.get("user") {
         Some(_) => Ok(()),
         None => Err(Response::builder()
             .status(StatusCode::UNAUTHORIZED)
             .header("www-authenticate", "Bearer")
-            .body(Bytes::from_static(b"who are you?"))
+            .body(Bytes::from_static(b"log in first"))
             .unwrap()),
     };
     let service = jobs.layer().admit(admit).layer(inner({
@@ -144,7 +146,7 @@ async fn what_is_not_admitted_is_refused_before_anything_is_read() {
     let refused = send(&service, unread).await;
     assert_eq!(
         (refused.status, refused.text()),
-        (StatusCode::UNAUTHORIZED, "who are you?")
+        (StatusCode::UNAUTHORIZED, "log in first")
     );
     assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
     assert_eq!((calls.count(), jobs.unfinished()), (0, 0));
@@ -152,12 +154,12 @@ async fn what_is_not_admitted_is_refused_before_anything_is_read() {
     assert_eq!(
         send(&service, get("/")).await.status,
         StatusCode::OK,
-        "passes through"
+        "a GET passes through"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owner_over_its_limit_is_answered_inline_where_no_202_is_owed() {
+async fn optional_job_over_the_owner_limit_runs_inline() {
     let jobs = owned().max_unfinished_per_owner(0).build();
     let service = jobs
         .layer()
@@ -168,5 +170,4 @@ async fn an_owner_over_its_limit_is_answered_inline_where_no_202_is_owed() {
         }));
     let answer = send(&service, as_user("me", post("/"))).await;
     assert_eq!(answer.text(), "inline");
-    let _ = AcceptedLayer::new();
 }

@@ -1,3 +1,5 @@
+//! Shows a job in a browser.
+
 use std::{future::pending, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -9,10 +11,11 @@ use tower_accepted::{AcceptedLayer, Dialect, JobHandle, Jobs, Links, When};
 
 use crate::support::*;
 
-/// What Chromium says that it wants to see.
+/// The `Accept` field of Chromium.
 const BROWSER: [(&str, &str); 1] = [(
     "accept",
-    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+    "text/html,application/xhtml+xml,application/xml;q=0.9,\
+     image/avif,image/webp,image/apng,*/*;q=0.8",
 )];
 
 fn as_browser(request: Request<Body>) -> Request<Body> {
@@ -20,7 +23,7 @@ fn as_browser(request: Request<Body>) -> Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_form_is_led_to_the_page_and_the_page_to_the_result() {
+async fn form_leads_to_the_page_and_then_the_result() {
     for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
         let jobs = Jobs::builder().dialect(dialect).build();
         let service = jobs.layer().layer(inner(async |_| {
@@ -31,7 +34,7 @@ async fn a_form_is_led_to_the_page_and_the_page_to_the_result() {
         }));
         let accepted = send(&service, as_browser(post("/reports"))).await;
         assert_eq!(accepted.status, StatusCode::SEE_OTHER);
-        // With a 303 it would tell the browser to wait before it follows.
+        // With a 303, `Retry-After` would delay the redirect.
         assert_eq!(accepted.header("retry-after"), None);
         let page_path = accepted.header("location").unwrap();
         sleep(Duration::from_secs(65)).await;
@@ -70,11 +73,11 @@ async fn a_form_is_led_to_the_page_and_the_page_to_the_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_page_says_how_long_it_may_take_until_that_is_over() {
+async fn page_shows_the_time_left_until_it_has_passed() {
     let turn = Counter::default();
     let service = AcceptedLayer::new().layer(inner(move |_| {
         turn.up();
-        // The last one takes longer than those before.
+        // The last call takes longer than the calls before it.
         let seconds = if turn.count() > 20 { 90 } else { 20 };
         async move {
             sleep(Duration::from_secs(seconds)).await;
@@ -97,7 +100,7 @@ async fn the_page_says_how_long_it_may_take_until_that_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_anything_is_answered_202_and_the_document() {
+async fn wildcard_accept_selects_the_document() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     for accept in ["*/*", "application/json", "text/html;q=0.5, */*"] {
         let accepted = send(&service, with(post("/"), &[("accept", accept)])).await;
@@ -109,7 +112,7 @@ async fn who_takes_anything_is_answered_202_and_the_document() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_accepted_is_led_away_and_a_handed_over_call_is_too() {
+async fn only_an_accepted_request_is_redirected() {
     let service = AcceptedLayer::new()
         .when(When::After(Duration::from_secs(1)))
         .layer(inner(async |request: Request<_>| {
@@ -128,7 +131,7 @@ async fn only_what_is_accepted_is_led_away_and_a_handed_over_call_is_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancel_leads_back_to_the_page() {
+async fn cancel_redirects_back_to_the_page() {
     let relative = Jobs::builder().links(Links::Relative).build();
     for (jobs, back) in [(Jobs::new(), "/jobs/"), (relative, "../")] {
         let service = jobs.layer().layer(inner(async |_| {
@@ -148,7 +151,7 @@ async fn a_cancel_leads_back_to_the_page() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_told_and_its_answer_linked_where_there_is_one() {
+async fn page_shows_the_error_and_links_a_response() {
     let service = AcceptedLayer::new().layer(inner(async |request: Request<_>| {
         match request.uri().path() {
             "/refused" => Ok(Response::builder()
@@ -187,7 +190,7 @@ async fn a_failure_is_told_and_its_answer_linked_where_there_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_in_a_message_is_more_than_text() {
+async fn message_is_shown_as_plain_text() {
     const HOSTILE: &str = "</p><script>alert(1)</script>{{id}}\" onload='x' &amp;";
     let service = AcceptedLayer::new().layer(inner(async |_| {
         JobHandle::current().message(HOSTILE);
@@ -202,7 +205,7 @@ async fn nothing_in_a_message_is_more_than_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_page_runs_its_own_script_and_nothing_else() {
+async fn page_runs_only_its_own_script() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     let accepted = send(&service, post("/")).await;
     let page = send(&service, as_browser(get(accepted.location()))).await;
@@ -229,7 +232,7 @@ async fn the_page_runs_its_own_script_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn page_and_document_have_each_their_own_validator() {
+async fn page_and_document_have_different_etags() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     let accepted = send(&service, post("/")).await;
     sleep(Duration::from_secs(1)).await;

@@ -1,3 +1,5 @@
+//! Applies the field `Prefer`, and reports what was applied.
+
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -8,7 +10,7 @@ use tower_accepted::{AcceptedLayer, When};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn what_was_honored_is_told() {
+async fn response_lists_the_applied_preferences() {
     let after = When::After(Duration::from_secs(1));
     for (when, prefer, seconds, applied) in [
         (When::Always, "respond-async", 0, Some("respond-async")),
@@ -32,13 +34,13 @@ async fn what_was_honored_is_told() {
                 ok("")
             }));
         let answer = send(&service, with(post("/"), &[("prefer", prefer)])).await;
-        let told = answer.header("preference-applied");
-        assert_eq!(told, applied, "{when:?}, {prefer}, {seconds} s");
+        let header = answer.header("preference-applied");
+        assert_eq!(header, applied, "{when:?}, {prefer}, {seconds} s");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_a_preference_can_change_the_answer_it_varies() {
+async fn response_varies_if_prefer_can_change_it() {
     let inner = || {
         inner(async |_| {
             let response = Response::builder().header("vary", "accept-language");
@@ -63,7 +65,7 @@ async fn where_a_preference_can_change_the_answer_it_varies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preferences_over_several_lines_are_one_list() {
+async fn preferences_in_several_lines_are_one_list() {
     let service = AcceptedLayer::new()
         .when(When::Preferred)
         .layer(inner(async |_| ok("")));

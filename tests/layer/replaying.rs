@@ -1,3 +1,5 @@
+//! Replays the response of the inner service as the result.
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -7,7 +9,7 @@ use tower_accepted::Jobs;
 
 use crate::support::*;
 
-/// Puts a response through a job, and returns what comes back.
+/// Runs a job that ends with `response`, and returns its result.
 async fn replayed(jobs: &Jobs, response: Answer) -> Answer {
     let service = jobs.layer().layer(inner(move |_| {
         let Answer {
@@ -79,7 +81,7 @@ async fn hop_by_hop_fields_are_not_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_is_private_and_is_what_it_says_unless_the_service_knows_better() {
+async fn result_is_private_and_nosniff_by_default() {
     let plain = replayed(&Jobs::new(), response(&[])).await;
     assert_eq!(plain.header("cache-control"), Some("private, no-store"));
     assert_eq!(plain.header("x-content-type-options"), Some("nosniff"));
@@ -94,7 +96,7 @@ async fn a_result_is_private_and_is_what_it_says_unless_the_service_knows_better
 }
 
 #[tokio::test(start_paused = true)]
-async fn cookies_are_replayed_only_where_that_is_wanted() {
+async fn cookies_are_replayed_only_if_enabled() {
     let cookies = response(&[
         ("set-cookie", "a=1"),
         ("set-cookie", "b=2"),
@@ -111,7 +113,7 @@ async fn cookies_are_replayed_only_where_that_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn results_can_be_put_into_a_sandbox() {
+async fn sandbox_policy_is_added_if_enabled() {
     let jobs = Jobs::builder().sandbox_results(true).build();
     let policy = response(&[("content-security-policy", "default-src 'none'")]);
     let answer = replayed(&jobs, policy).await;
@@ -124,7 +126,7 @@ async fn results_can_be_put_into_a_sandbox() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_without_a_body_is_replayed_without_a_length() {
+async fn bodiless_response_is_replayed_without_length() {
     for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
         let mut response = response(&[]);
         (response.status, response.body) = (status, Bytes::new());
@@ -136,8 +138,8 @@ async fn a_response_without_a_body_is_replayed_without_a_length() {
     }
 }
 
-/// Fields that a replay is allowed to change.
-fn is_exception(name: &HeaderName) -> bool {
+/// Returns `true` if a replay may change the field.
+fn is_changeable(name: &HeaderName) -> bool {
     [
         "accept-ranges",
         "asyncresult",
@@ -174,17 +176,17 @@ fn fields() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-fn flat(fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+fn unchangeable(fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let fields = fields
         .iter()
         .map(|(name, value)| (name.clone(), value.clone()));
-    fields.filter(|(name, _)| !is_exception(name)).collect()
+    fields.filter(|(name, _)| !is_changeable(name)).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn any_response_is_replayed_equal(
+    fn any_response_is_replayed_unchanged(
         code in (200_u16..1000),
         headers in fields(),
         body in prop_oneof![vec(any::<u8>(), 0..200), vec(any::<u8>(), 66_000..67_000)],
@@ -201,7 +203,7 @@ proptest! {
         let answer = runtime.block_on(replayed(&Jobs::new(), response.clone()));
         prop_assert_eq!(answer.status, status);
         prop_assert_eq!(answer.body, response.body);
-        prop_assert_eq!(flat(&answer.headers), flat(&response.headers));
+        prop_assert_eq!(unchangeable(&answer.headers), unchangeable(&response.headers));
         prop_assert_eq!(answer.trailers, response.trailers);
     }
 }

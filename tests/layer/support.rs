@@ -1,4 +1,4 @@
-//! A client that talks to a layered service in process.
+//! Sends requests to a layered service in process, and reads the responses.
 
 use std::{
     error, fmt,
@@ -18,10 +18,10 @@ use tokio::time::sleep;
 use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_accepted::{JobId, RequestBody};
 
-/// Any body, of one type.
+/// The body of all requests, and of most responses.
 pub(crate) use axum::body::Body;
 
-/// An answer whose body has been read.
+/// A response whose body has been read.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -31,7 +31,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) async fn of<B>(response: Response<B>) -> Self
+    pub(crate) async fn read<B>(response: Response<B>) -> Self
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -52,7 +52,7 @@ impl Answer {
         }
     }
 
-    /// The one value of a header.
+    /// Returns the value of a field that occurs at most once.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
         let value = values.next().map(|value| value.to_str().expect("text"));
@@ -68,7 +68,7 @@ impl Answer {
         str::from_utf8(&self.body).expect("UTF-8")
     }
 
-    /// Where a 202 says that its job is.
+    /// Returns the path of the monitor, from a 202.
     pub(crate) fn location(&self) -> &str {
         assert_eq!(self.status, StatusCode::ACCEPTED, "{self:?}");
         self.header("location").expect("a 202 has a Location")
@@ -93,7 +93,7 @@ pub(crate) fn request(method: &str, path: &str) -> Request<Body> {
     request.body(Body::default()).expect("a request")
 }
 
-/// A request with fields, each `name: value`.
+/// Adds fields to a request.
 pub(crate) fn with(mut request: Request<Body>, fields: &[(&'static str, &str)]) -> Request<Body> {
     for &(name, value) in fields {
         let value = value.parse().expect("a field value");
@@ -110,11 +110,11 @@ where
     R::Error: Into<BoxError>,
 {
     let response = service.clone().oneshot(request).await;
-    Answer::of(response.map_err(Into::into).expect("a response")).await
+    Answer::read(response.map_err(Into::into).expect("a response")).await
 }
 
-/// Asks the monitor until the job has ended, as often as it says; in tests the clock is paused, and
-/// waiting takes no time.
+/// Polls the monitor until the job has ended, at the intervals of `Retry-After`, and returns the
+/// last document. If the clock is paused, this takes no time.
 pub(crate) async fn ended<S, R>(service: &S, accepted: &Answer) -> Value
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone,
@@ -127,21 +127,22 @@ where
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
         let document = answer.json();
         match document["status"].as_str().expect("a status") {
-            "queued" | "running" => retry_after(&answer).await,
+            "queued" | "running" => sleep_retry_after(&answer).await,
             _ => return document,
         }
     }
 }
 
-async fn retry_after(answer: &Answer) {
+async fn sleep_retry_after(answer: &Answer) {
     let seconds = answer
         .header("retry-after")
         .expect("Retry-After while unfinished");
     let seconds = seconds.parse().expect("whole seconds");
-    assert!(seconds >= 1, "at least a second");
+    assert!(seconds >= 1, "Retry-After is below a second");
     sleep(Duration::from_secs(seconds)).await;
 }
 
+/// Returns the response to a GET for the result of a job.
 pub(crate) async fn result<S, R>(service: &S, accepted: &Answer) -> Answer
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone,
@@ -152,7 +153,7 @@ where
     send(service, get(&format!("{}/result", accepted.location()))).await
 }
 
-/// An inner service made of an async function of the request.
+/// Creates an inner service from an async function.
 pub(crate) fn inner<F, Fut, R>(
     function: F,
 ) -> impl Service<Request<RequestBody<Body>>, Response = Response<R>, Error = Failed, Future = Fut>
@@ -166,7 +167,7 @@ where
     service_fn(function)
 }
 
-/// The error of an inner service, with something in it that no client may see.
+/// The error of an inner service. No client may receive its text.
 #[derive(Debug)]
 pub(crate) struct Failed;
 
@@ -182,7 +183,7 @@ pub(crate) fn ok(body: &'static str) -> Result<Response<Body>, Failed> {
     Ok(Response::new(Body::from(body)))
 }
 
-/// Counts how often something happens, from wherever.
+/// Counts occurrences, from any thread.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counter(Arc<AtomicUsize>);
 
@@ -196,7 +197,7 @@ impl Counter {
     }
 }
 
-/// Counts when it is dropped.
+/// Increments a counter when it is dropped.
 pub(crate) struct OnDrop(pub(crate) Counter);
 
 impl Drop for OnDrop {

@@ -1,4 +1,4 @@
-//! What is logged, and what never is.
+//! Logs jobs, but never the content of a request or result.
 
 use std::{
     io,
@@ -33,10 +33,10 @@ impl Log {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// Collects all that this thread logs while the guard lives.
+    /// Collects the log of this thread while the guard lives.
     async fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
-        // What a thread without a subscriber is the first to log, as another test may be, while this one sets its
-        // own, is taken for what nobody wants: so it is logged once before.
+        // If a callsite first runs in another test, without a subscriber, while this one sets its
+        // own, it can stay disabled. Therefore each callsite runs once before.
         let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
         let accepted = send(&service, post("/")).await;
         ended(&service, &accepted).await;
@@ -53,7 +53,7 @@ impl Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_has_a_span_with_its_id_method_and_end() {
+async fn span_of_a_job_has_its_id_method_and_end() {
     let (log, _guard) = Log::collect().await;
     let service = AcceptedLayer::new().layer(inner(async |_| {
         tracing::info!("from the inner service");
@@ -72,7 +72,7 @@ async fn a_job_has_a_span_with_its_id_method_and_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spans_of_the_inner_service_are_inside_the_jobs() {
+async fn inner_spans_are_inside_the_span_of_the_job() {
     let (log, _guard) = Log::collect().await;
     let service = AcceptedLayer::new().layer(inner(async |_| {
         let render = async {
@@ -89,7 +89,7 @@ async fn spans_of_the_inner_service_are_inside_the_jobs() {
     let accepted = send(&service, post("/")).instrument(request).await;
     ended(&service, &accepted).await;
     let log = log.text();
-    // On the job's task, long after its request was answered.
+    // Logged by the job's task, long after the 202.
     let inside = log.lines().find(|line| line.contains("half done")).unwrap();
     let job = format!("job{{id={} method=POST", accepted.id());
     let (_, after) = inside.split_once(&job).unwrap_or_else(|| panic!("{log}"));
@@ -98,7 +98,7 @@ async fn spans_of_the_inner_service_are_inside_the_jobs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_service_fails_with_is_logged() {
+async fn error_of_the_service_is_logged() {
     let (log, _guard) = Log::collect().await;
     let fails = inner(async |_| Err::<Response<Body>, _>(Failed));
     let service = AcceptedLayer::new().layer(fails);
@@ -112,7 +112,7 @@ async fn what_the_service_fails_with_is_logged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_client_sent_is_not_logged() {
+async fn request_and_result_are_not_logged() {
     let (log, _guard) = Log::collect().await;
     let service = AcceptedLayer::new().layer(inner(async |_| ok("the secret result")));
     let mut request = post("/path?token=secret").map(|_| Body::from("the secret body"));

@@ -1,3 +1,5 @@
+//! Serves conditional requests and ranges.
+
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -8,7 +10,7 @@ use tower_accepted::{AcceptedLayer, JobHandle};
 use crate::support::*;
 
 #[tokio::test(start_paused = true)]
-async fn the_etag_changes_just_when_the_document_does() {
+async fn etag_changes_exactly_with_the_document() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         sleep(Duration::from_secs(10)).await;
         JobHandle::current().progress(0.5);
@@ -20,7 +22,7 @@ async fn the_etag_changes_just_when_the_document_does() {
     for _ in 0..30 {
         let answer = send(&service, get(accepted.location())).await;
         let etag = answer.header("etag").unwrap().to_owned();
-        assert!(etag.starts_with('"'), "strong");
+        assert!(etag.starts_with('"'), "the tag is weak");
         assert_eq!(answer.header("vary"), Some("accept, prefer"));
         let body = seen.entry(etag).or_insert_with(|| answer.body.clone());
         assert_eq!(*body, answer.body);
@@ -35,7 +37,7 @@ async fn the_etag_changes_just_when_the_document_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_client_has_is_not_sent_again() {
+async fn unchanged_document_is_not_sent_again() {
     let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
     let accepted = send(&service, post("/")).await;
     ended(&service, &accepted).await;
@@ -57,7 +59,7 @@ async fn what_the_client_has_is_not_sent_again() {
     assert_eq!(send(&service, other).await.status, StatusCode::OK);
 }
 
-/// A job that has ended with these fields and a body of ten digits.
+/// Runs a job whose result has these fields and ten digits. Returns a function that requests it.
 async fn digits(
     fields: &'static [(&'static str, &'static str)],
 ) -> impl AsyncFn(&str, &[(&'static str, &str)]) -> Answer {
@@ -78,29 +80,35 @@ async fn digits(
     }
 }
 
-const MODIFIED: &str = "Mon, 23 Nov 2026 13:40:01 GMT";
+const LAST_MODIFIED: &str = "Mon, 23 Nov 2026 13:40:01 GMT";
 
 #[tokio::test(start_paused = true)]
-async fn a_result_has_the_services_own_validators_else_ours() {
+async fn result_keeps_the_validators_of_the_service() {
     let send = digits(&[]).await;
     let first = send("GET", &[]).await;
-    let ours = first.header("etag").unwrap();
-    let answer = send("GET", &[("if-none-match", ours)]).await;
+    let etag = first.header("etag").unwrap();
+    let answer = send("GET", &[("if-none-match", etag)]).await;
     assert_eq!(answer.status, StatusCode::NOT_MODIFIED);
 
-    let own = &[("etag", "W/\"v7\""), ("last-modified", MODIFIED)];
+    let own = &[("etag", "W/\"v7\""), ("last-modified", LAST_MODIFIED)];
     let send = digits(own).await;
     assert_eq!(send("GET", &[]).await.header("etag"), Some("W/\"v7\""));
     for (fields, status) in [
         (&[("if-none-match", "\"v7\"")][..], StatusCode::NOT_MODIFIED),
         (&[("if-none-match", "\"v8\"")], StatusCode::OK),
-        (&[("if-modified-since", MODIFIED)], StatusCode::NOT_MODIFIED),
+        (
+            &[("if-modified-since", LAST_MODIFIED)],
+            StatusCode::NOT_MODIFIED,
+        ),
         (
             &[("if-modified-since", "Mon, 23 Nov 2026 13:40:00 GMT")],
             StatusCode::OK,
         ),
         (
-            &[("if-none-match", "\"v8\""), ("if-modified-since", MODIFIED)],
+            &[
+                ("if-none-match", "\"v8\""),
+                ("if-modified-since", LAST_MODIFIED),
+            ],
             StatusCode::OK,
         ),
         (&[("if-modified-since", "yesterday")], StatusCode::OK),
@@ -111,7 +119,7 @@ async fn a_result_has_the_services_own_validators_else_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_range_of_a_result_is_sent_alone() {
+async fn single_range_of_a_result_is_served() {
     let send = digits(&[]).await;
     assert_eq!(
         send("GET", &[]).await.header("accept-ranges"),
@@ -159,15 +167,15 @@ async fn one_range_of_a_result_is_sent_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_range_is_sent_only_of_what_the_client_has_the_rest_of() {
-    let send = digits(&[("etag", "\"v7\""), ("last-modified", MODIFIED)]).await;
+async fn range_is_served_only_if_if_range_matches() {
+    let send = digits(&[("etag", "\"v7\""), ("last-modified", LAST_MODIFIED)]).await;
     for (if_range, status) in [
         ("\"v7\"", StatusCode::PARTIAL_CONTENT),
         ("\"v8\"", StatusCode::OK),
         ("W/\"v7\"", StatusCode::OK),
         ("v7", StatusCode::OK),
         ("\"v 7\"", StatusCode::OK),
-        (MODIFIED, StatusCode::PARTIAL_CONTENT),
+        (LAST_MODIFIED, StatusCode::PARTIAL_CONTENT),
     ] {
         let fields = [("range", "bytes=0-3"), ("if-range", if_range)];
         let answer = send("GET", &fields).await;
@@ -176,7 +184,7 @@ async fn a_range_is_sent_only_of_what_the_client_has_the_rest_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_neither_fresh_nor_taken_apart() {
+async fn error_response_ignores_conditions_and_ranges() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         let response = Response::builder().status(404).header("etag", "\"v7\"");
         Ok(response.body(Body::from("not found")).unwrap())

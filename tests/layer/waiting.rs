@@ -1,3 +1,5 @@
+//! Waits for a change or the end of a job.
+
 use std::{
     future::{Future, pending, poll_fn},
     pin::pin,
@@ -20,20 +22,20 @@ fn waiting(path: &str, seconds: u64) -> http::Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_on_the_status_or_the_result_is_held_until_the_end() {
+async fn wait_is_held_until_the_job_ends() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         JobHandle::current().progress(0.5);
         sleep(Duration::from_secs(10)).await;
         ok("the result")
     }));
-    let begun = Instant::now();
+    let started = Instant::now();
     let accepted = send(&service, post("/")).await;
     let status = send(&service, waiting(accepted.location(), 30)).await;
     assert_eq!(status.json()["status"], "succeeded");
     assert_eq!(status.header("preference-applied"), Some("wait=30"));
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(started.elapsed().as_secs(), 10);
 
-    let begun = Instant::now();
+    let started = Instant::now();
     let accepted = send(&service, post("/")).await;
     let path = format!("{}/result", accepted.location());
     let result = send(&service, waiting(&path, 30)).await;
@@ -41,11 +43,11 @@ async fn a_wait_on_the_status_or_the_result_is_held_until_the_end() {
         (result.status, result.text()),
         (StatusCode::OK, "the result")
     );
-    assert_eq!(begun.elapsed().as_secs(), 10);
+    assert_eq!(started.elapsed().as_secs(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_with_its_time_or_the_limit() {
+async fn wait_ends_with_its_time_or_the_limit() {
     let jobs = Jobs::builder().max_wait(Duration::from_secs(20)).build();
     let service = jobs.layer().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
@@ -53,10 +55,10 @@ async fn a_wait_ends_with_its_time_or_the_limit() {
     let accepted = send(&service, post("/")).await;
     sleep(Duration::from_secs(1)).await;
     for (prefer, held) in [(5, 5), (3600, 20), (0, 0)] {
-        let begun = Instant::now();
+        let started = Instant::now();
         let answer = send(&service, waiting(accepted.location(), prefer)).await;
         assert_eq!(
-            (answer.status, begun.elapsed().as_secs()),
+            (answer.status, started.elapsed().as_secs()),
             (StatusCode::OK, held)
         );
         assert_eq!(answer.json()["status"], "running");
@@ -69,7 +71,7 @@ async fn a_wait_ends_with_its_time_or_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_what_the_client_has_a_wait_is_for_one_change() {
+async fn conditional_wait_ends_with_one_change() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         for step in 1..=4 {
             sleep(Duration::from_secs(10)).await;
@@ -96,8 +98,8 @@ async fn with_what_the_client_has_a_wait_is_for_one_change() {
         }
     }
     assert_eq!(percents, [25, 50, 75, 100, 100]);
-    // Nothing more will change: no answer is held.
-    let begun = Instant::now();
+    // An ended job does not change, so the response comes at once.
+    let started = Instant::now();
     let request = with(
         waiting(accepted.location(), 60),
         &[("if-none-match", &etag)],
@@ -106,11 +108,11 @@ async fn with_what_the_client_has_a_wait_is_for_one_change() {
         send(&service, request).await.status,
         StatusCode::NOT_MODIFIED
     );
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(started.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_change_in_time_is_not_modified() {
+async fn conditional_wait_without_a_change_returns_304() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
     }));
@@ -126,7 +128,7 @@ async fn no_change_in_time_is_not_modified() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canceled_or_deleted_job_is_not_waited_for() {
+async fn cancel_or_delete_ends_a_wait() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
     }));
@@ -139,14 +141,14 @@ async fn a_canceled_or_deleted_job_is_not_waited_for() {
         });
         sleep(Duration::from_secs(1)).await;
         send(&service, request(method, &format!("{path}{suffix}"))).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         assert_eq!(waiter.await.unwrap().json()["status"], "canceled");
-        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }
 
-/// Polls all at once, and returns how many are done.
-async fn polled<F: Future>(futures: &mut [std::pin::Pin<Box<F>>]) -> usize {
+/// Polls each future once, and returns the number of ready ones.
+async fn count_ready<F: Future>(futures: &mut [std::pin::Pin<Box<F>>]) -> usize {
     poll_fn(|cx| {
         let polled = futures.iter_mut().map(|future| future.as_mut().poll(cx));
         Poll::Ready(polled.filter(Poll::is_ready).count())
@@ -155,7 +157,7 @@ async fn polled<F: Future>(futures: &mut [std::pin::Pin<Box<F>>]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_waiters_on_one_job_are_woken_in_one_pass() {
+async fn job_wakes_ten_thousand_waiters_in_one_pass() {
     let (end, ended) = watch::channel(());
     let service = AcceptedLayer::new().layer(inner(move |_| {
         let mut ended = ended.clone();
@@ -178,20 +180,20 @@ async fn ten_thousand_waiters_on_one_job_are_woken_in_one_pass() {
         })
         .collect();
     sleep(Duration::from_secs(1)).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     end.send(()).unwrap();
     for waiter in waiters {
         waiter.await.unwrap();
     }
-    // No clock had to move for it: nobody polled.
+    // The paused clock did not advance, so no waiter polled.
     assert_eq!(
-        (answered.count(), begun.elapsed()),
+        (answered.count(), started.elapsed()),
         (10_000, Duration::ZERO)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_jobs_with_a_waiter_each_wake_each_its_own() {
+async fn each_of_ten_thousand_jobs_wakes_its_waiter() {
     let (end, ended) = watch::channel(());
     let service = AcceptedLayer::new().layer(inner(move |request| {
         let mut ended = ended.clone();
@@ -213,15 +215,15 @@ async fn ten_thousand_jobs_with_a_waiter_each_wake_each_its_own() {
         }));
     }
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(polled(&mut waiters).await, 0);
+    assert_eq!(count_ready(&mut waiters).await, 0);
     end.send(()).unwrap();
     let first = waiters.remove(0);
     assert_eq!(first.await.json()["status"], "succeeded");
-    assert_eq!(polled(&mut waiters).await, 0);
+    assert_eq!(count_ready(&mut waiters).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_wait_leaves_nothing_behind() {
+async fn dropped_wait_leaves_nothing_behind() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         JobHandle::current().canceled().await;
         ok("")

@@ -48,7 +48,7 @@ async fn follow(address: Url) {
             _ => request,
         };
         let response = client.request(request.body(Body::empty()).unwrap()).await;
-        Answer::of(response.unwrap()).await
+        Answer::read(response.unwrap()).await
     };
     let accepted = send("POST", &address).await;
     let monitor = address.join(accepted.location()).unwrap();

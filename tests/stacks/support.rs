@@ -242,7 +242,7 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, request: Request<Body>) -> Answer {
-        Answer::of(self.start(request).await.expect("a response")).await
+        Answer::read(self.start(request).await.expect("a response")).await
     }
 
     /// Asks the monitor until the job has ended, without the rests that it asks for.
