@@ -12,7 +12,7 @@ use tower_accepted::store::nats::NatsOptions;
 use tower_accepted::{Dialect, Idempotency, Jobs, JobsBuilder, Links, Owner, When};
 
 #[cfg(feature = "nats")]
-use crate::proxy::Peer;
+use crate::peer::Peer;
 
 const MODE: &str = "When to answer 202";
 const JOBS: &str = "Jobs";

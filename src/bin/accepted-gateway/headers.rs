@@ -10,7 +10,7 @@ use http::{
 };
 use http_body::Body;
 
-use crate::proxy::Peer;
+use crate::peer::Peer;
 
 /// This gateway's name in `Via`. A pseudonym does not reveal the host.
 const PSEUDONYM: &str = "tower-accepted";

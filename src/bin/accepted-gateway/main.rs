@@ -18,6 +18,8 @@ mod listen;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
+mod output;
+mod peer;
 mod proxy;
 mod serve;
 mod signals;
@@ -25,7 +27,7 @@ mod validate;
 
 use std::{
     env,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
 };
 
@@ -36,7 +38,7 @@ use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::Subsc
 
 #[cfg(feature = "nats")]
 use crate::cli::Role;
-use crate::{cli::Cli, proxy::Proxy, serve::Gateway, signals::Signals};
+use crate::{cli::Cli, output::print, proxy::Proxy, serve::Gateway, signals::Signals};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -77,7 +79,7 @@ async fn run(cli: Cli) -> Result<(), BoxError> {
         "Listening on {address}, in front of http://{upstream}{note}.\n{}\n{tour}",
         cli.summary(),
     ));
-    serve_metrics(&cli).await?;
+    metrics::serve(&cli).await?;
     #[cfg(feature = "nats")]
     if cli.nats.is_some() {
         return nats::serve(&cli, upstream, listener, signals).await;
@@ -86,15 +88,6 @@ async fn run(cli: Cli) -> Result<(), BoxError> {
     Gateway::new(cli.jobs().retain(cli.retain()).build(), proxy, &cli)
         .serve(listener, signals, cli.drain())
         .await
-}
-
-/// Serves metrics in the background if the flag is set.
-async fn serve_metrics(cli: &Cli) -> Result<(), BoxError> {
-    if let Some(address) = &cli.metrics {
-        let address = metrics::serve(address).await?;
-        print(&format!("Metrics at http://{address}/metrics.\n"));
-    }
-    Ok(())
 }
 
 /// Returns the filter in `RUST_LOG`, or the level `info` if the variable is unset or invalid.
@@ -107,10 +100,4 @@ fn log_filter() -> Targets {
         }),
         _ => default,
     }
-}
-
-/// Prints to standard output, and ignores errors: the gateway also serves if the pipe is closed.
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::interval;
 use tower::BoxError;
 
-use crate::listen;
+use crate::{cli::Cli, listen, output::print};
 
 /// The buckets of all histograms in seconds, from an inline call to the default job timeout.
 const BUCKETS_SECONDS: [f64; 10] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
@@ -18,8 +18,17 @@ const BUCKETS_SECONDS: [f64; 10] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0,
 /// The interval at which the recorder drains its histograms. Without it they grow between scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Serves metrics in the background if the flag is set.
+pub(crate) async fn serve(cli: &Cli) -> Result<(), BoxError> {
+    if let Some(address) = &cli.metrics {
+        let address = start(address).await?;
+        print(&format!("Metrics at http://{address}/metrics.\n"));
+    }
+    Ok(())
+}
+
 /// Installs the recorder and serves it at `/metrics` until the process ends.
-pub(crate) async fn serve(address: &str) -> Result<SocketAddr, BoxError> {
+async fn start(address: &str) -> Result<SocketAddr, BoxError> {
     let listener = listen::bind(address).await?;
     let address = listener.local_addr()?;
     let recorder = PrometheusBuilder::new()

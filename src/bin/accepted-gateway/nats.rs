@@ -14,10 +14,10 @@ use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 use crate::{
     cli::{Cli, Role},
     health::HealthCheck,
-    listen, print,
+    listen, metrics,
+    output::print,
     proxy::Proxy,
     serve::{Gateway, SECOND_SIGNAL},
-    serve_metrics,
     signals::Signals,
 };
 
@@ -52,7 +52,7 @@ pub(crate) async fn work(cli: &Cli, mut signals: Signals) -> Result<(), BoxError
     print(&format!(
         "Running accepted requests against http://{upstream}.\n"
     ));
-    serve_metrics(cli).await?;
+    metrics::serve(cli).await?;
     let draining = CancellationToken::new();
     if let Some(prefix) = &cli.health {
         serve_health(&cli.listen, HealthCheck::new(prefix, draining.clone())).await?;

@@ -1,6 +1,6 @@
 //! The proxy: forwards requests to the upstream.
 
-use std::{convert::Infallible, error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -13,17 +13,12 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, service_fn};
 
 use crate::{error::GatewayError, headers};
 
 /// The timeout for a connection to the upstream.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The IP address of the client's end of the connection, as a request extension.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// Forwards requests to one upstream.
 ///

@@ -24,7 +24,7 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_accepted::{Accepted, Jobs, When, store::Store};
 
 use crate::{
-    cli::Cli, error::GatewayError, health::HealthCheck, listen, proxy::Peer, signals::Signals,
+    cli::Cli, error::GatewayError, health::HealthCheck, listen, peer::Peer, signals::Signals,
     validate::validate,
 };
 

@@ -241,11 +241,11 @@ impl UnfinishedJob {
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Newer<StoredResponse> {
+    pub(super) fn response(&self) -> Newer<ReadableResponse> {
         match &mut *self.phase.lock() {
-            Phase::Ended(ended) => Newer::Ready(StoredResponse::Ended(ended.clone())),
+            Phase::Ended(ended) => Newer::Ready(ReadableResponse::Ended(ended.clone())),
             Phase::Unfinished(job) => match &job.live {
-                Some(live) => Newer::Ready(StoredResponse::Live(live.clone())),
+                Some(live) => Newer::Ready(ReadableResponse::Live(live.clone())),
                 None => Newer::Wait(job.next_change()),
             },
         }
@@ -275,7 +275,7 @@ pub(super) enum Newer<T> {
 }
 
 /// A response that can be read.
-pub(super) enum StoredResponse {
+pub(super) enum ReadableResponse {
     Live(Arc<LiveResponse>),
     Ended(EndedJob),
 }

@@ -16,7 +16,7 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::Kept,
-    job::{Ending, Newer, StoredResponse},
+    job::{Ending, Newer, ReadableResponse},
     reaper,
     table::{Inserted, JobTable},
     writer::MemoryWriter,
@@ -144,10 +144,10 @@ impl Store for MemoryStore {
         };
         loop {
             match found.response() {
-                Newer::Ready(StoredResponse::Live(response)) => {
+                Newer::Ready(ReadableResponse::Live(response)) => {
                     return Ok(Some(response.read(from)));
                 }
-                Newer::Ready(StoredResponse::Ended(job)) => return Ok(job.read(from)),
+                Newer::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
                 Newer::Wait(change) => change.await,
             }
         }

@@ -9,7 +9,7 @@ use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
-    job::{Ending, Newer, StoredResponse, UnfinishedJob},
+    job::{Ending, Newer, ReadableResponse, UnfinishedJob},
     order::EndedJobs,
     tombstones::Tombstones,
 };
@@ -83,10 +83,10 @@ impl FoundJob {
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Newer<StoredResponse> {
+    pub(super) fn response(&self) -> Newer<ReadableResponse> {
         match self {
             Self::Unfinished(job) => job.response(),
-            Self::Ended(job) => Newer::Ready(StoredResponse::Ended(job.clone())),
+            Self::Ended(job) => Newer::Ready(ReadableResponse::Ended(job.clone())),
         }
     }
 }
