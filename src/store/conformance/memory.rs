@@ -15,6 +15,9 @@ use crate::{
     store::{End, Outcome, Store, Writer},
 };
 
+/// What may stay in use for a deleted job, such as an entry in an index that goes later, in bytes.
+const MAX_REMAINDER: usize = 1_000;
+
 pub(super) async fn reserved_bytes_are_released<S: Store>(store: S) -> CheckResult {
     let before = store.budget().used();
     let charge = within("a charge", store.reserve(1_000, Purpose::Upload)).await?;
@@ -45,7 +48,7 @@ pub(super) async fn response_without_room_is_refused<S: Store>(store: S) -> Chec
     ensure_eq("error code", reason, Some(ErrorCode::ResultTooLarge))
 }
 
-pub(super) async fn forgotten_job_releases_its_bytes<S: Store>(store: S) -> CheckResult {
+pub(super) async fn deleted_job_releases_its_bytes<S: Store>(store: S) -> CheckResult {
     let before = store.budget().used();
     let (id, claim) = claim_new(&store).await?;
     let mut writer = store.respond(&claim, response_head());
@@ -58,6 +61,6 @@ pub(super) async fn forgotten_job_releases_its_bytes<S: Store>(store: S) -> Chec
     ensure_eq("length of the body", result.body.len(), 300_000)?;
     drop(result);
     within("a delete", store.forget(id)).await??;
-    let expected = "all bytes of a forgotten job to be released";
-    until(expected, || store.budget().used() <= before).await
+    let expected = "the bytes of a deleted job to be released";
+    until(expected, || store.budget().used() <= before + MAX_REMAINDER).await
 }

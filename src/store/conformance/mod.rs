@@ -194,7 +194,7 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         lists::pages_list_each_job_once,
         memory::reserved_bytes_are_released,
         memory::response_without_room_is_refused,
-        memory::forgotten_job_releases_its_bytes,
+        memory::deleted_job_releases_its_bytes,
         results::empty_result_comes_back,
         results::small_result_comes_back,
         results::large_result_comes_back,

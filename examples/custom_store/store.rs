@@ -1,19 +1,12 @@
-//! A store of your own: a complete [`Store`] on a `Mutex<HashMap>`.
+//! A complete [`Store`] on a `Mutex<HashMap>`.
 //!
-//! ```text
-//! cargo run --example custom_store
-//! ```
-//!
-//! Read it from top to bottom: each method says what the layer needs of it. The store keeps a job as
-//! a [`Snapshot`], so the rules of its states come from the crate. A real store has a database where
-//! this one has a map, and waits where this one is ready at once.
-//!
-//! The tests run it through `store::conformance`, the checks that every store must pass.
+//! Each method says what the layer needs of it, in the order of the trait. The store keeps a job as a
+//! [`Snapshot`], which knows the rules of a job's states. A real store has a database in place of the
+//! map, and boxes an `async` block where this one is ready at once.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
-    error::Error,
     future::ready,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,15 +16,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use http::{HeaderMap, Request, Response, request, response};
-use http_body_util::{BodyExt, Full};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
-use tower::{BoxError, Layer, ServiceExt, service_fn};
+use http::{HeaderMap, Response, request, response};
+use tokio::{sync::watch, time::Instant};
 use tower_accepted::{
-    ErrorCode, Event, Filter, JobId, Jobs, Page, Progress, RequestBody, ResponseHead, Snapshot,
+    ErrorCode, Event, Filter, JobId, Page, Progress, ResponseHead, Snapshot,
     store::{
         Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
         KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResultBody,
@@ -43,11 +31,12 @@ use tower_accepted::{
 const JOB_BYTES: usize = 1_000;
 
 /// Keeps jobs in a map. Clones share it.
-#[derive(Clone)]
-pub struct MapStore {
+#[derive(Debug, Clone)]
+pub(crate) struct MapStore {
     shared: Arc<Shared>,
 }
 
+#[derive(Debug)]
 struct Shared {
     /// Locked for one step, never across an await. So each step is atomic.
     tables: Mutex<Tables>,
@@ -56,13 +45,14 @@ struct Shared {
     retain: Duration,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tables {
     jobs: HashMap<JobId, StoredJob>,
     /// The job of each key, and the fingerprint of its request.
     keys: HashMap<Key, (JobId, Fingerprint)>,
 }
 
+#[derive(Debug)]
 struct StoredJob {
     created: Instant,
     key: Option<Key>,
@@ -75,6 +65,7 @@ struct StoredJob {
     _charge: Charge,
 }
 
+#[derive(Debug)]
 struct StoredResult {
     head: response::Parts,
     body: BufferedBody,
@@ -82,7 +73,7 @@ struct StoredResult {
 
 impl MapStore {
     /// Creates a store that keeps ended jobs for `retain`, within `budget`.
-    pub fn new(retain: Duration, budget: Budget) -> Self {
+    pub(crate) fn new(retain: Duration, budget: Budget) -> Self {
         Self {
             shared: Arc::new(Shared {
                 tables: Mutex::default(),
@@ -434,7 +425,8 @@ impl Store for MapStore {
 }
 
 /// The right to end a job. The layer holds it as long as the call runs.
-pub struct MapClaim {
+#[derive(Debug)]
+pub(crate) struct MapClaim {
     shared: Arc<Shared>,
     id: JobId,
 }
@@ -449,7 +441,8 @@ impl Drop for MapClaim {
 }
 
 /// Collects the response of a call until its job ends.
-pub struct MapWriter {
+#[derive(Debug)]
+pub(crate) struct MapWriter {
     budget: Budget,
     head: response::Parts,
     body: BodyBuffer,
@@ -496,35 +489,4 @@ impl AsRef<[u8]> for SharedBody {
     fn as_ref(&self) -> &[u8] {
         &self.0.body.bytes
     }
-}
-
-/// A slow service, which does not know about jobs.
-async fn render_report(
-    request: Request<RequestBody<Full<Bytes>>>,
-) -> Result<Response<Full<Bytes>>, BoxError> {
-    let title = request.into_body().collect().await?.to_bytes();
-    sleep(Duration::from_secs(1)).await;
-    let report = [b"the report on ", &title[..]].concat();
-    Ok(Response::new(Full::from(report)))
-}
-
-/// Submits a request, waits for its job, and prints the result. A server would do the same for each
-/// request of its clients.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let store = MapStore::new(Duration::from_secs(3600), Budget::new(64 << 20));
-    let jobs = Jobs::builder().store(store).build();
-    let service = jobs.layer().layer(service_fn(render_report));
-
-    let request = Request::post("/reports").body(Full::from("rust"))?;
-    let accepted = service.clone().oneshot(request).await?;
-    let monitor = accepted.headers()["location"].to_str()?.to_owned();
-    println!("{}: {monitor}", accepted.status());
-
-    let result = Request::get(format!("{monitor}/result")).header("prefer", "wait=10");
-    let result = service.oneshot(result.body(Full::default())?).await?;
-    let status = result.status();
-    let body = result.into_body().collect().await?.to_bytes();
-    println!("{status}: {}", str::from_utf8(&body)?);
-    Ok(())
 }
