@@ -4,6 +4,8 @@
 //! makes accepting atomic, lets the first end of a job win, and keeps its result. [`MemoryStore`] does
 //! so in this process. A [`Queue`] is a store whose jobs any process may run.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod interface;
 mod memory;
 #[cfg(feature = "nats")]

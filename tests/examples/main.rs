@@ -10,4 +10,5 @@ mod client;
 mod program;
 
 mod axum_router;
+mod custom_store;
 mod hyper_bare;

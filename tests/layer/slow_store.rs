@@ -1,4 +1,4 @@
-//! The layer on a store that takes its time for everything: as one elsewhere does, but in memory.
+//! The layer on a store whose futures are not ready at once, as those of a database are.
 
 use std::{
     convert::Infallible,
@@ -8,26 +8,34 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, request::Parts};
+use http::{HeaderMap, request, response};
 use tokio::task::yield_now;
 use tower_accepted::{
-    Filter, JobId, Page, Replay,
+    Filter, JobId, Page,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, MemoryChanges, MemoryClaim, MemoryStore,
-        NewJob, Report, Store,
+        MemoryWriter, NewJob, NoRoom, Outcome, Purpose, Reading, Report, Store, StoreFuture,
+        Writer,
     },
 };
 
 use crate::{suites::route_suite, suites_run::InProcess};
 
-/// A store in memory that is ready at the third poll of each of its futures.
+/// A store in memory whose futures are ready at their third poll.
 #[derive(Clone)]
-struct Slow(MemoryStore);
+pub(crate) struct SlowStore(MemoryStore);
 
-/// What comes of `work`, later.
-fn late<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> impl Future<Output = T> + Send + Unpin + 'static {
+impl SlowStore {
+    pub(crate) fn new() -> Self {
+        Self(MemoryStore::new(
+            Duration::from_secs(60),
+            Budget::new(1 << 26),
+        ))
+    }
+}
+
+/// Delays `work` by two polls.
+fn delay<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> impl StoreFuture<T> {
     Box::pin(async {
         yield_now().await;
         yield_now().await;
@@ -35,34 +43,35 @@ fn late<T: Send + 'static>(
     })
 }
 
-impl Store for Slow {
+impl Store for SlowStore {
     type Error = Infallible;
     type Record = ();
     type Changes = MemoryChanges;
     type Claim = MemoryClaim;
+    type Writer = SlowWriter;
 
-    fn record(&self, _: &Parts, _: &Bytes, _: Option<&HeaderMap>) {}
-
-    fn reserve(&self, bytes: usize) -> Option<Charge> {
-        self.0.reserve(bytes)
+    fn budget(&self) -> &Budget {
+        self.0.budget()
     }
+
+    fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
+        delay(self.0.reserve(bytes, purpose))
+    }
+
+    fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
 
     fn accept(
         &self,
         job: &NewJob,
         record: (),
-    ) -> impl Future<Output = Result<Acceptance<MemoryClaim>, Infallible>> + Send + Unpin + 'static
-    {
+    ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
         let (store, job) = (self.0.clone(), job.clone());
-        late(async move { store.accept(&job, record).await })
+        delay(async move { store.accept(&job, record).await })
     }
 
-    fn get(
-        &self,
-        id: JobId,
-    ) -> impl Future<Output = Result<Lookup, Infallible>> + Send + Unpin + 'static {
+    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
         let store = self.0.clone();
-        late(async move { store.get(id).await })
+        delay(async move { store.get(id).await })
     }
 
     fn changes(&self, id: JobId) -> MemoryChanges {
@@ -74,26 +83,41 @@ impl Store for Slow {
         self.0.list(filter).await
     }
 
-    async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, Infallible> {
-        yield_now().await;
-        self.0.result(id).await
-    }
-
-    // These two are done when they are asked for, and heard of later.
+    // A report and an end take effect at once; only their futures are late.
     fn report(
         &self,
         claim: &MemoryClaim,
         report: Report,
-    ) -> impl Future<Output = Result<(), Infallible>> + Send + Unpin + 'static {
-        late(self.0.report(claim, report))
+    ) -> impl StoreFuture<Result<(), Infallible>> {
+        delay(self.0.report(claim, report))
+    }
+
+    fn respond(&self, claim: &MemoryClaim, head: response::Parts) -> SlowWriter {
+        SlowWriter {
+            inner: self.0.respond(claim, head),
+            has_waited: false,
+        }
     }
 
     fn finish(
         &self,
         claim: &MemoryClaim,
-        end: End,
-    ) -> impl Future<Output = Result<Finished, Infallible>> + Send + Unpin + 'static {
-        late(self.0.finish(claim, end))
+        end: End<SlowWriter>,
+    ) -> impl StoreFuture<Result<Finished, Infallible>> {
+        let mut inner = End::new(match end.outcome {
+            Outcome::Response(writer) => Outcome::Response(writer.inner),
+            Outcome::NoResponse(code) => Outcome::NoResponse(code),
+            _ => unreachable!("a new kind of outcome"),
+        });
+        inner.started = end.started;
+        inner.progress = end.progress;
+        inner.key = end.key;
+        delay(self.0.finish(claim, inner))
+    }
+
+    async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
+        yield_now().await;
+        self.0.read(id, from).await
     }
 
     fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
@@ -111,10 +135,44 @@ impl Store for Slow {
     }
 }
 
-async fn site() -> Option<InProcess<Slow>> {
+/// A writer that has room for each chunk at the second poll.
+pub(crate) struct SlowWriter {
+    inner: MemoryWriter,
+    has_waited: bool,
+}
+
+impl Writer for SlowWriter {
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        self.has_waited = !self.has_waited;
+        if self.has_waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.inner.poll_room(bytes, cx)
+    }
+
+    fn push(&mut self, data: Bytes) {
+        self.inner.push(data);
+    }
+
+    fn push_trailers(&mut self, trailers: HeaderMap) {
+        self.inner.push_trailers(trailers);
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+}
+
+#[cfg(feature = "conformance")]
+#[tokio::test(start_paused = true)]
+async fn slow_store_keeps_its_promises() {
+    tower_accepted::store::conformance::run(async || SlowStore::new()).await;
+}
+
+async fn site() -> Option<InProcess<SlowStore>> {
     Some(InProcess::new(|builder| {
-        let store = MemoryStore::new(Duration::from_secs(60), Budget::new(1 << 26));
-        builder.build_with(Slow(store))
+        builder.store(SlowStore::new()).build()
     }))
 }
 

@@ -1,45 +1,37 @@
-//! The suites of every store, in memory.
+//! The checks of stores and the suite of routes, in memory.
 
 use std::{sync::Mutex, time::Duration};
 
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_accepted::{
-    Builder, Jobs, When,
-    store::{Budget, MemoryStore, Store},
+    Jobs, JobsBuilder, When,
+    store::{MemoryStore, Store},
 };
 
 use crate::{
     suites::{
         route_suite,
         routes::{Inner, Outer, Site},
-        store_suite,
     },
     support::Body,
 };
 
-async fn store() -> Option<MemoryStore> {
-    Some(MemoryStore::new(
-        Duration::from_secs(60),
-        Budget::new(1 << 26),
-    ))
-}
-
-/// A site in this process, whose jobs are built by `build`.
+/// A site in this process, whose registry `build` creates.
 pub(crate) struct InProcess<St> {
-    build: fn(Builder) -> Jobs<St>,
+    build: fn(JobsBuilder) -> Jobs<St>,
     jobs: Mutex<Option<Jobs<St>>>,
 }
 
 impl<St> InProcess<St> {
-    pub(crate) fn new(build: fn(Builder) -> Jobs<St>) -> Self {
+    pub(crate) fn new(build: fn(JobsBuilder) -> Jobs<St>) -> Self {
         let jobs = Mutex::default();
         Self { build, jobs }
     }
 }
 
 impl<St: Store> Site for InProcess<St> {
-    async fn serve(&self, builder: Builder, when: When, service: Inner) -> [Outer; 2] {
+    async fn serve(&self, builder: JobsBuilder, when: When, service: Inner) -> [Outer; 2] {
         let jobs = (self.build)(builder);
         let layered = jobs.layer().when(when).layer(service);
         let layered = layered.map_response(|response: Response<_>| response.map(Body::new));
@@ -55,12 +47,17 @@ impl<St: Store> Site for InProcess<St> {
     }
 }
 
-async fn site() -> Option<InProcess<MemoryStore>> {
-    Some(InProcess::new(Builder::build))
+#[cfg(feature = "conformance")]
+#[tokio::test(start_paused = true)]
+async fn store_in_memory_keeps_its_promises() {
+    use tower_accepted::store::{Budget, conformance};
+
+    let retain = Duration::from_secs(60);
+    conformance::run(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
 }
 
-mod stores {
-    super::store_suite!((start_paused = true), super::store);
+async fn site() -> Option<InProcess<MemoryStore>> {
+    Some(InProcess::new(|builder| builder.build()))
 }
 
 mod routes {

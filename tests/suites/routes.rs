@@ -1,3 +1,5 @@
+//! What a client of the layer and its monitor sees, whatever the store is.
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -8,23 +10,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
-use tower_accepted::{Builder, JobHandle, Jobs, Owner, RequestBody, When};
+use tower_accepted::{JobHandle, Jobs, JobsBuilder, Owner, RequestBody, When};
 
 use crate::support::{Answer, Body, Counter, Failed, get, ok, post, request, send, with};
 
-/// How long anything may take. Nothing waits that long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits. Only a failure takes that long.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) type Inner = BoxCloneSyncService<Request<RequestBody<Body>>, Response<Body>, Failed>;
 pub(crate) type Outer = BoxCloneSyncService<Request<Body>, Response<Body>, Failed>;
 
-/// Where a service can be put behind a layer.
+/// A place where a service can be put behind a layer.
 pub(crate) trait Site {
-    /// The layer around a service, which is run by whatever there is to run it. Two of them, as two
-    /// replicas would be.
-    async fn serve(&self, builder: Builder, when: When, service: Inner) -> [Outer; 2];
+    /// Serves a service behind two layers, like two replicas that share a store. Whatever runs the
+    /// store's jobs calls the service.
+    async fn serve(&self, builder: JobsBuilder, when: When, service: Inner) -> [Outer; 2];
 
-    /// Accepts nothing more.
+    /// Drains all registries of the site.
     async fn drain(&self);
 }
 
@@ -40,16 +42,16 @@ async fn plain(site: &impl Site, service: Inner) -> [Outer; 2] {
     site.serve(Jobs::builder(), When::Always, service).await
 }
 
-/// Waits for the end of a job, and returns what the monitor says then.
+/// Waits for the end of a job, and returns the monitor's answer.
 async fn ended(service: &Outer, location: &str) -> Answer {
     let wait = with(get(location), &[("prefer", "wait=30")]);
-    let answer = timeout(PATIENCE, send(service, wait)).await.unwrap();
+    let answer = timeout(TIMEOUT, send(service, wait)).await.unwrap();
     let status = answer.json()["status"].as_str().unwrap().to_owned();
     assert!(status != "queued" && status != "running", "{answer:?}");
     answer
 }
 
-pub(crate) async fn a_request_is_accepted_run_and_replayed(site: impl Site) {
+pub(crate) async fn accepted_request_is_run_and_replayed(site: impl Site) {
     let service = boxed(async |request: Request<RequestBody<Body>>| {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| Failed)?.to_bytes();
@@ -80,7 +82,7 @@ pub(crate) async fn a_request_is_accepted_run_and_replayed(site: impl Site) {
     }
 }
 
-pub(crate) async fn a_waiting_reader_is_answered_when_the_job_ends(site: impl Site) {
+pub(crate) async fn waiting_reader_is_answered_at_the_end(site: impl Site) {
     let go = Arc::new(Notify::new());
     let service = {
         let go = go.clone();
@@ -99,7 +101,7 @@ pub(crate) async fn a_waiting_reader_is_answered_when_the_job_ends(site: impl Si
     sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
     go.notify_one();
-    let end = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    let end = timeout(TIMEOUT, waiting).await.unwrap().unwrap();
     assert_eq!(end.json()["status"], "succeeded");
 }
 
@@ -121,24 +123,24 @@ pub(crate) async fn events_lead_to_the_end(site: impl Site) {
     let response = other.oneshot(get(&path)).await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     go.notify_one();
-    let events = timeout(PATIENCE, response.into_body().collect()).await;
+    let events = timeout(TIMEOUT, response.into_body().collect()).await;
     let events = events.unwrap().unwrap().to_bytes();
     let events = str::from_utf8(&events).unwrap();
     let last = events.rsplit("data: ").next().unwrap();
     assert!(last.contains(r#""status":"succeeded""#), "{events}");
 }
 
-pub(crate) async fn a_running_job_is_canceled(site: impl Site) {
-    let (begun, heard) = (Counter::default(), Counter::default());
+pub(crate) async fn running_job_is_canceled(site: impl Site) {
+    let (begun, stopped) = (Counter::default(), Counter::default());
     let service = {
-        let (begun, heard) = (begun.clone(), heard.clone());
+        let (begun, stopped) = (begun.clone(), stopped.clone());
         boxed(move |_| {
-            let (begun, heard) = (begun.clone(), heard.clone());
+            let (begun, stopped) = (begun.clone(), stopped.clone());
             async move {
                 let job = JobHandle::current();
                 begun.up();
                 job.canceled().await;
-                heard.up();
+                stopped.up();
                 ok("too late")
             }
         })
@@ -149,12 +151,12 @@ pub(crate) async fn a_running_job_is_canceled(site: impl Site) {
     let location = accepted.location();
     let canceled = send(&other, post(&format!("{location}/cancel"))).await;
     assert_eq!(canceled.json()["status"], "canceled", "{canceled:?}");
-    until(async || heard.count() == 1).await;
+    until(async || stopped.count() == 1).await;
     let result = send(&one, get(&format!("{location}/result"))).await;
     assert_eq!(result.status, StatusCode::CONFLICT);
 }
 
-pub(crate) async fn a_deleted_job_is_not_there_any_more(site: impl Site) {
+pub(crate) async fn deleted_job_is_not_found(site: impl Site) {
     let [one, other] = plain(&site, boxed(async |_| ok("done"))).await;
     let accepted = send(&one, post("/reports")).await;
     let location = accepted.location();
@@ -169,7 +171,7 @@ pub(crate) async fn a_deleted_job_is_not_there_any_more(site: impl Site) {
     }
 }
 
-pub(crate) async fn a_repeated_key_joins_and_another_request_is_refused(site: impl Site) {
+pub(crate) async fn repeated_key_joins_the_job(site: impl Site) {
     let calls = Counter::default();
     let service = {
         let calls = calls.clone();
@@ -191,7 +193,7 @@ pub(crate) async fn a_repeated_key_joins_and_another_request_is_refused(site: im
     let third = send(&one, keyed("/reports")).await;
     assert_eq!(third.location(), first.location());
     assert_eq!(calls.count(), 1);
-    // Forgotten, the key is free.
+    // The key of a deleted job is free.
     send(&one, request("DELETE", first.location())).await;
     let fourth = send(&other, keyed("/other")).await;
     assert_ne!(fourth.location(), first.location());
@@ -199,7 +201,7 @@ pub(crate) async fn a_repeated_key_joins_and_another_request_is_refused(site: im
     assert_eq!(calls.count(), 2);
 }
 
-pub(crate) async fn a_key_under_after_is_answered_inline(site: impl Site) {
+pub(crate) async fn keyed_request_under_after_is_answered_inline(site: impl Site) {
     let calls = Counter::default();
     let service = {
         let calls = calls.clone();
@@ -219,7 +221,7 @@ pub(crate) async fn a_key_under_after_is_answered_inline(site: impl Site) {
     assert_eq!(calls.count(), 1);
 }
 
-pub(crate) async fn a_job_is_there_for_its_owner_alone(site: impl Site) {
+pub(crate) async fn job_is_visible_to_its_owner_only(site: impl Site) {
     let builder = Jobs::builder().owner(|head| head.headers.get("x-user").map(Owner::new));
     let service = boxed(async |_| ok("mine"));
     let [one, other] = site.serve(builder, When::Always, service).await;
@@ -241,7 +243,7 @@ pub(crate) async fn a_job_is_there_for_its_owner_alone(site: impl Site) {
     assert_eq!((list("me").await, list("you").await), (1, 0));
 }
 
-pub(crate) async fn a_quick_call_is_inline_and_a_slow_one_is_handed_over(site: impl Site) {
+pub(crate) async fn only_slow_calls_move_to_the_background(site: impl Site) {
     let (go, calls) = (Arc::new(Notify::new()), Counter::default());
     let service = {
         let (go, calls) = (go.clone(), calls.clone());
@@ -264,14 +266,14 @@ pub(crate) async fn a_quick_call_is_inline_and_a_slow_one_is_handed_over(site: i
     let location = accepted.location();
     let running = send(&other, get(location)).await;
     assert_eq!(running.json()["status"], "running", "{running:?}");
-    // Longer than any lease here: whoever else could run it does not.
+    // Longer than the leases of tests: no other process may run the job.
     sleep(Duration::from_secs(3)).await;
     go.notify_one();
     assert_eq!(ended(&other, location).await.json()["status"], "succeeded");
     assert_eq!(calls.count(), 2);
 }
 
-pub(crate) async fn a_panic_an_error_and_a_refusal_are_ends(site: impl Site) {
+pub(crate) async fn panic_error_and_http_error_end_jobs(site: impl Site) {
     let service = boxed(async |request: Request<_>| match request.uri().path() {
         "/panic" => panic!("on purpose"),
         "/error" => Err(Failed),
@@ -297,7 +299,7 @@ pub(crate) async fn a_panic_an_error_and_a_refusal_are_ends(site: impl Site) {
     }
 }
 
-pub(crate) async fn a_large_body_and_a_large_result_go_through(site: impl Site) {
+pub(crate) async fn large_bodies_pass_through(site: impl Site) {
     let service = boxed(async |request: Request<RequestBody<Body>>| {
         let body = request.into_body().collect().await.map_err(|_| Failed)?;
         let body = body.to_bytes();
@@ -314,7 +316,7 @@ pub(crate) async fn a_large_body_and_a_large_result_go_through(site: impl Site) 
     assert_eq!(ended(&other, location).await.json()["status"], "succeeded");
     let result = send(&other, get(&format!("{location}/result"))).await;
     let twice = Bytes::from([&body[..], &body[..]].concat());
-    assert!(result.body == twice, "the body is not what it was");
+    assert!(result.body == twice, "the body has changed");
 }
 
 pub(crate) async fn progress_is_shown(site: impl Site) {
@@ -326,7 +328,7 @@ pub(crate) async fn progress_is_shown(site: impl Site) {
             async move {
                 let job = JobHandle::current();
                 job.progress(0.5);
-                job.message("half way");
+                job.message("halfway");
                 go.notified().await;
                 ok("done")
             }
@@ -335,14 +337,14 @@ pub(crate) async fn progress_is_shown(site: impl Site) {
     let [one, other] = plain(&site, service).await;
     let accepted = send(&one, post("/reports")).await;
     let location = accepted.location();
-    until(async || send(&other, get(location)).await.json()["message"] == "half way").await;
+    until(async || send(&other, get(location)).await.json()["message"] == "halfway").await;
     let half = send(&other, get(location)).await.json();
     assert_eq!(half["percentComplete"], 50);
     go.notify_one();
     ended(&one, location).await;
 }
 
-pub(crate) async fn what_may_not_be_accepted_is_refused_when_draining(site: impl Site) {
+pub(crate) async fn drained_site_accepts_nothing(site: impl Site) {
     let [one, _] = plain(&site, boxed(async |_| ok("done"))).await;
     let accepted = send(&one, post("/reports")).await;
     ended(&one, accepted.location()).await;
@@ -355,12 +357,12 @@ pub(crate) async fn what_may_not_be_accepted_is_refused_when_draining(site: impl
     );
 }
 
-/// Looks again and again: of what goes on in another task nobody tells.
-async fn until(mut look: impl AsyncFnMut() -> bool) {
-    let looking = async {
-        while !look().await {
+/// Checks until `is_true`: no notification comes from another process.
+async fn until(mut is_true: impl AsyncFnMut() -> bool) {
+    let checking = async {
+        while !is_true().await {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, looking).await.expect("it comes to that");
+    timeout(TIMEOUT, checking).await.expect("a change in time");
 }

@@ -1,0 +1,492 @@
+//! A complete [`Store`] on a `Mutex<HashMap>`.
+//!
+//! Each method says what the layer needs of it, in the order of the trait. The store keeps a job as a
+//! [`Snapshot`], which knows the rules of a job's states. A real store has a database in place of the
+//! map, and boxes an `async` block where this one is ready at once.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    convert::Infallible,
+    future::ready,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{HeaderMap, Response, request, response};
+use tokio::{sync::watch, time::Instant};
+use tower_accepted::{
+    ErrorCode, Event, Filter, JobId, Page, Progress, ResponseHead, Snapshot,
+    store::{
+        Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
+        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResultBody,
+        Store, StoreFuture, Writer,
+    },
+};
+
+/// What a job counts in the budget besides its result, in bytes.
+const JOB_BYTES: usize = 1_000;
+
+/// Keeps jobs in a map. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct MapStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Locked for one step, never across an await. So each step is atomic.
+    tables: Mutex<Tables>,
+    budget: Budget,
+    /// How long an ended job is kept.
+    retain: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    jobs: HashMap<JobId, StoredJob>,
+    /// The job of each key, and the fingerprint of its request.
+    keys: HashMap<Key, (JobId, Fingerprint)>,
+}
+
+#[derive(Debug)]
+struct StoredJob {
+    created: Instant,
+    key: Option<Key>,
+    /// The current revision. Readers that wait for the next one are receivers.
+    snapshot: watch::Sender<Snapshot>,
+    result: Option<Arc<StoredResult>>,
+    /// The task of the call, which must stop if the job is ended by a client.
+    canceler: Option<Waker>,
+    /// Released when the job is removed.
+    _charge: Charge,
+}
+
+#[derive(Debug)]
+struct StoredResult {
+    head: response::Parts,
+    body: BufferedBody,
+}
+
+impl MapStore {
+    /// Creates a store that keeps ended jobs for `retain`, within `budget`.
+    pub(crate) fn new(retain: Duration, budget: Budget) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                tables: Mutex::default(),
+                budget,
+                retain,
+            }),
+        }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.shared.tables()
+    }
+}
+
+impl Shared {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // No step panics between two changes that belong together.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a job, whatever ended it: its call, a cancel, a delete or a dropped claim. Returns `false`
+    /// if the job has ended before.
+    ///
+    /// Everything that an end changes must change here, in one step. The first end wins, because
+    /// [`Snapshot::end`] refuses a second one.
+    fn end(&self, tables: &mut Tables, id: JobId, end: JobEnd) -> bool {
+        let Some(job) = tables.jobs.get_mut(&id) else {
+            return false;
+        };
+        let mut snapshot = job.snapshot.borrow().clone();
+        if let Some(started_at) = end.started.map(|at| job.system_time(&snapshot, at)) {
+            snapshot.start(started_at);
+        }
+        if let Some(progress) = end.progress {
+            snapshot.progress = progress;
+        }
+        let (event, head) = match &end.outcome {
+            Ok(result) => {
+                let (head, length) = (&result.head, result.body.bytes.len() as u64);
+                let shown = ResponseHead::new(head.status, &head.headers, length);
+                (Event::Responded(head.status), Some(shown))
+            }
+            Err(code) => (Event::NoResponse(*code), None),
+        };
+        let now = SystemTime::now();
+        if !snapshot.end(event, head, now, now + self.retain) {
+            return false;
+        }
+        job.result = end.outcome.ok();
+        // Wakes everyone who waits for this job.
+        job.snapshot.send_replace(snapshot);
+        if let Some(canceler) = job.canceler.take() {
+            canceler.wake();
+        }
+        if end.key == KeyOutcome::Release {
+            tables.free_key(id);
+        }
+        true
+    }
+}
+
+/// An end of a job, whatever it comes from.
+struct JobEnd {
+    outcome: Result<Arc<StoredResult>, ErrorCode>,
+    started: Option<Instant>,
+    progress: Option<Progress>,
+    key: KeyOutcome,
+}
+
+impl JobEnd {
+    /// Creates an end that does not come from the job's call.
+    fn without_call(code: ErrorCode) -> Self {
+        Self {
+            outcome: Err(code),
+            started: None,
+            progress: None,
+            key: KeyOutcome::Keep,
+        }
+    }
+}
+
+impl Tables {
+    /// Looks up a job. An expired one is gone for clients, even if it has not been removed yet.
+    fn look_up(&self, id: JobId) -> Lookup {
+        let Some(job) = self.jobs.get(&id) else {
+            return Lookup::Unknown;
+        };
+        let snapshot = job.snapshot();
+        if is_expired(&snapshot) {
+            Lookup::Gone(snapshot.owner)
+        } else {
+            Lookup::Found(Box::new(snapshot))
+        }
+    }
+
+    fn remove(&mut self, id: JobId) {
+        self.free_key(id);
+        self.jobs.remove(&id);
+    }
+
+    /// Frees the key of a job, unless the key belongs to another job already.
+    fn free_key(&mut self, id: JobId) {
+        let key = self.jobs.get(&id).and_then(|job| job.key);
+        if let Some(Entry::Occupied(entry)) = key.map(|key| self.keys.entry(key))
+            && entry.get().0 == id
+        {
+            entry.remove();
+        }
+    }
+
+    fn remove_expired(&mut self) {
+        let jobs = self.jobs.iter();
+        let expired = jobs.filter(|(_, job)| is_expired(&job.snapshot.borrow()));
+        let expired: Vec<JobId> = expired.map(|(id, _)| *id).collect();
+        expired.into_iter().for_each(|id| self.remove(id));
+    }
+}
+
+fn is_expired(job: &Snapshot) -> bool {
+    job.expires_at.is_some_and(|at| at <= SystemTime::now())
+}
+
+impl StoredJob {
+    /// Returns the current revision, with the job's age now.
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.snapshot.borrow().clone();
+        snapshot.age = self.created.elapsed();
+        snapshot
+    }
+
+    /// Converts a time of the monotonic clock, which durations are measured by, to the system clock.
+    fn system_time(&self, snapshot: &Snapshot, at: Instant) -> SystemTime {
+        snapshot.created_at + at.saturating_duration_since(self.created)
+    }
+}
+
+impl Store for MapStore {
+    // A database has errors. The layer answers 503 to the request that met one.
+    type Error = Infallible;
+
+    // This store cannot run a request again, so it keeps nothing of it. A `Queue` keeps its head and
+    // its body.
+    type Record = ();
+
+    type Changes = Pin<Box<dyn Stream<Item = Snapshot> + Send>>;
+    type Claim = MapClaim;
+    type Writer = MapWriter;
+
+    /// `JobsBuilder::max_bytes` sets the limit of this budget.
+    fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    /// A store with a cache would evict from it before it refuses. The future is polled in place
+    /// first, so a store that answers at once costs no allocation.
+    fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
+        ready(self.shared.budget.reserve(bytes, purpose))
+    }
+
+    fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
+
+    /// The 202 leaves when this resolves, so the job must be in the store by then. Key, limits and
+    /// job are one step: of two requests with one key, one creates the job and the other joins it.
+    fn accept(
+        &self,
+        new: &NewJob,
+        (): (),
+    ) -> impl StoreFuture<Result<Acceptance<MapClaim>, Infallible>> {
+        let mut tables = self.tables();
+        tables.remove_expired();
+        if let Some((key, fingerprint)) = new.key
+            && let Some((id, first)) = tables.keys.get(&key).copied()
+            && let Lookup::Found(job) = tables.look_up(id)
+        {
+            return ready(Ok(if first == fingerprint {
+                Acceptance::Joined(job)
+            } else {
+                Acceptance::KeyReused
+            }));
+        }
+        let charge = self.shared.budget.reserve(JOB_BYTES, Purpose::Accepted);
+        let Some(charge) = charge.filter(|_| !new.join_only) else {
+            return ready(Ok(Acceptance::Full));
+        };
+        if let Some((key, fingerprint)) = new.key {
+            tables.keys.insert(key, (new.id, fingerprint));
+        }
+        let job = StoredJob {
+            created: new.created,
+            key: new.key.map(|(key, _)| key),
+            snapshot: watch::Sender::new(new.snapshot()),
+            result: None,
+            canceler: None,
+            _charge: charge,
+        };
+        tables.jobs.insert(new.id, job);
+        ready(Ok(Acceptance::RunHere(MapClaim {
+            shared: self.shared.clone(),
+            id: new.id,
+        })))
+    }
+
+    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
+        ready(Ok(self.tables().look_up(id)))
+    }
+
+    /// A `watch` channel does what the layer wants: the first item is the current revision, and a slow
+    /// reader skips revisions. The stream ends after an ended revision.
+    fn changes(&self, id: JobId) -> Self::Changes {
+        let tables = self.tables();
+        let Some(job) = tables.jobs.get(&id) else {
+            return Box::pin(stream::empty());
+        };
+        let created = job.created;
+        let mut changes = job.snapshot.subscribe();
+        changes.mark_changed();
+        Box::pin(stream::unfold(Some(changes), move |changes| async move {
+            let mut changes = changes?;
+            changes.changed().await.ok()?;
+            let mut job = changes.borrow_and_update().clone();
+            job.age = created.elapsed();
+            let next = (!job.status.is_ended()).then_some(changes);
+            Some((job, next))
+        }))
+    }
+
+    /// [`Filter::page`] sorts and cuts. A database does both in its query, with the getters of
+    /// [`Filter`] and with [`Cursor::new`](tower_accepted::Cursor::new).
+    async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
+        let tables = self.tables();
+        let jobs = tables.jobs.values().map(StoredJob::snapshot);
+        Ok(filter.page(jobs.filter(|job| !is_expired(job))))
+    }
+
+    /// [`Snapshot::start`] and [`Snapshot::update`] refuse to change an ended job.
+    fn report(&self, claim: &MapClaim, report: Report) -> impl StoreFuture<Result<(), Infallible>> {
+        let mut tables = self.tables();
+        if let Some(job) = tables.jobs.get_mut(&claim.id) {
+            let mut snapshot = job.snapshot.borrow().clone();
+            let has_changed = match report.news {
+                News::Started(at) => {
+                    let started = snapshot.start(job.system_time(&snapshot, at));
+                    if started {
+                        snapshot.estimated_finish_at = report.estimated_finish;
+                    }
+                    started
+                }
+                News::Progress(progress) => snapshot.update(progress, report.estimated_finish),
+                // Kinds of news that a later version adds.
+                _ => false,
+            };
+            if has_changed {
+                job.snapshot.send_replace(snapshot);
+            }
+        }
+        ready(Ok(()))
+    }
+
+    /// Nothing is stored yet: this store makes a response readable when its job ends.
+    fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
+        MapWriter {
+            budget: self.shared.budget.clone(),
+            head,
+            body: BodyBuffer::new(),
+        }
+    }
+
+    /// The end of the call. It comes late if a client has canceled the job meanwhile.
+    fn finish(
+        &self,
+        claim: &MapClaim,
+        end: End<MapWriter>,
+    ) -> impl StoreFuture<Result<Finished, Infallible>> {
+        let end = JobEnd {
+            outcome: match end.outcome {
+                Outcome::Response(writer) => Ok(Arc::new(writer.into_result())),
+                Outcome::NoResponse(code) => Err(code),
+                _ => Err(ErrorCode::InnerError),
+            },
+            started: end.started,
+            progress: Some(end.progress),
+            key: end.key,
+        };
+        let is_first = self.shared.end(&mut self.tables(), claim.id, end);
+        ready(Ok(if is_first {
+            Finished::First
+        } else {
+            Finished::Late
+        }))
+    }
+
+    /// Waits for the end of the job, and then reads from byte `from` on.
+    async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
+        let changes = {
+            let tables = self.tables();
+            tables.jobs.get(&id).map(|job| job.snapshot.subscribe())
+        };
+        let Some(mut changes) = changes else {
+            return Ok(None);
+        };
+        // An error means that the job has been removed, which the look-up below finds too.
+        let _ = changes.wait_for(|job| job.status.is_ended()).await;
+        let tables = self.tables();
+        let job = tables.jobs.get(&id);
+        let job = job.filter(|job| !is_expired(&job.snapshot.borrow()));
+        let Some(result) = job.and_then(|job| job.result.clone()) else {
+            return Ok(None);
+        };
+        let length = result.body.bytes.len() as u64;
+        let head = result.head.clone();
+        let trailers = result.body.trailers.as_deref().cloned();
+        // Shares the result, and with it the charge, for as long as the client reads.
+        let mut body = Bytes::from_owner(SharedBody(result));
+        let rest = body.split_off(from.min(length) as usize);
+        let response = Response::from_parts(head, ResultBody::new(rest, trailers));
+        Ok(Some(Reading::new(1, length, response)))
+    }
+
+    /// The layer polls this with the call. It must register the waker, and wake it in [`Shared::end`].
+    fn poll_canceled(&self, claim: &MapClaim, cx: &mut Context<'_>) -> Poll<()> {
+        match self.tables().jobs.get_mut(&claim.id) {
+            Some(job) if !job.snapshot.borrow().status.is_ended() => {
+                job.canceler = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            // Ended, or deleted.
+            _ => Poll::Ready(()),
+        }
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+        let mut tables = self.tables();
+        let canceled = JobEnd::without_call(ErrorCode::Canceled);
+        self.shared.end(&mut tables, id, canceled);
+        Ok(tables.look_up(id))
+    }
+
+    /// Returns the job as it was, so that the layer knows which job it has deleted.
+    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+        let mut tables = self.tables();
+        let canceled = JobEnd::without_call(ErrorCode::Canceled);
+        self.shared.end(&mut tables, id, canceled);
+        let found = tables.look_up(id);
+        if let Lookup::Found(_) = found {
+            tables.remove(id);
+        }
+        Ok(found)
+    }
+}
+
+/// The right to end a job. The layer holds it as long as the call runs.
+#[derive(Debug)]
+pub(crate) struct MapClaim {
+    shared: Arc<Shared>,
+    id: JobId,
+}
+
+impl Drop for MapClaim {
+    /// Ends a job whose call is gone, for example with its runtime. Most jobs have ended before.
+    fn drop(&mut self) {
+        let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
+        let mut tables = self.shared.tables();
+        self.shared.end(&mut tables, self.id, shutdown);
+    }
+}
+
+/// Collects the response of a call until its job ends.
+#[derive(Debug)]
+pub(crate) struct MapWriter {
+    budget: Budget,
+    head: response::Parts,
+    body: BodyBuffer,
+}
+
+impl MapWriter {
+    fn into_result(mut self) -> StoredResult {
+        StoredResult {
+            head: self.head,
+            body: self.body.take(),
+        }
+    }
+}
+
+impl Writer for MapWriter {
+    /// A store that writes elsewhere can return `Pending` here while it is busy. The service is not
+    /// read meanwhile.
+    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        Poll::Ready(match self.budget.reserve(bytes, Purpose::Response) {
+            Some(charge) => {
+                self.body.hold(charge);
+                Ok(())
+            }
+            None => Err(NoRoom::new()),
+        })
+    }
+
+    fn push(&mut self, data: Bytes) {
+        self.body.push(data, None);
+    }
+
+    fn push_trailers(&mut self, trailers: HeaderMap) {
+        self.body.push_trailers(trailers);
+    }
+
+    /// A store that publishes a response while it is written makes it readable here.
+    fn flush(&mut self) {}
+}
+
+/// The bytes of a result, which keep the result and its charge.
+struct SharedBody(Arc<StoredResult>);
+
+impl AsRef<[u8]> for SharedBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.body.bytes
+    }
+}

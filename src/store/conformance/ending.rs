@@ -1,0 +1,152 @@
+//! Checks of the ends of jobs.
+
+use std::time::Duration;
+
+use tokio::{join, time::Instant};
+
+use super::{
+    fixtures::{
+        canceled, claim, claim_new, ensure_result, ensure_same_body, ensure_unknown, finish,
+        finish_with, finish_without, found, found_by, look_up, read,
+    },
+    violation::{CheckResult, Violation, ensure, ensure_eq, within},
+};
+use crate::{
+    job::{ErrorCode, JobId, Owner, Status},
+    store::{End, Finished, NewJob, News, Outcome, Report, Store},
+};
+
+pub(super) async fn first_end_wins<S: Store>(store: S) -> CheckResult {
+    let (id, claim) = claim_new(&store).await?;
+    let first = finish_with(&store, &claim, "first").await?;
+    ensure_eq("the first end", first, Finished::First)?;
+    let second = finish_with(&store, &claim, "another").await?;
+    ensure_eq("a second end", second, Finished::Late)?;
+    let job = found_by(within("a cancel", store.cancel(id)).await??)?;
+    ensure_eq("status after a late cancel", job.status, Status::Succeeded)?;
+    drop(claim);
+
+    let job = found(&store, id).await?;
+    ensure_eq("status", job.status, Status::Succeeded)?;
+    let length = job.response.map(|response| response.content_length);
+    ensure_eq("content length", length, Some(5))?;
+    ensure(job.finished_at.is_some(), "the job to have finished_at")?;
+    ensure(job.expires_at > job.finished_at, "expires_at to be later")?;
+    ensure_eq("estimated_finish_at", job.estimated_finish_at, None)?;
+    let result = ensure_result(read(&store, id, 0).await?)?;
+    ensure_same_body(&result.body, b"first")
+}
+
+pub(super) async fn one_of_two_concurrent_ends_wins<S: Store>(store: S) -> CheckResult {
+    let (id, claim) = claim_new(&store).await?;
+    let (finished, found) = join!(finish_with(&store, &claim, "done"), store.cancel(id));
+    let after_cancel = found_by(found?)?.status;
+    let expected = match finished? {
+        Finished::First => Status::Succeeded,
+        Finished::Late => Status::Canceled,
+        other => {
+            return Err(Violation::new(format!(
+                "expected First or Late, got {other:?}"
+            )));
+        }
+    };
+    ensure_eq("status after the cancel", after_cancel, expected)?;
+    let job = found_by(look_up(&store, id).await?)?;
+    ensure_eq("status", job.status, expected)
+}
+
+pub(super) async fn end_has_what_the_call_reported<S: Store>(store: S) -> CheckResult {
+    let mut job = NewJob::new(JobId::random());
+    let (id, created_at) = (job.id, job.created_at);
+    job.owner = Some(Owner::new("me"));
+    job.title = Some("a report".into());
+    let (owner, title) = (job.owner, job.title.clone());
+    let started = job.created;
+    let claim = claim(&store, job).await?;
+    let report = Report::new(News::Started(started));
+    within("a report", store.report(&claim, report)).await??;
+
+    let mut end = End::new(Outcome::NoResponse(ErrorCode::Panic));
+    end.started = Some(started);
+    end.progress.fraction = Some(0.75);
+    end.progress.message = Some("page 3 of 4".into());
+    let progress = end.progress.clone();
+    let finished = finish(&store, &claim, end).await?;
+    ensure_eq("the first end", finished, Finished::First)?;
+
+    let job = found(&store, id).await?;
+    ensure_eq("status", job.status, Status::Failed)?;
+    ensure_eq("progress", job.progress, progress)?;
+    ensure_eq("attempt", job.attempt, 1)?;
+    ensure_eq("owner", job.owner, owner)?;
+    ensure_eq("title", job.title, title)?;
+    let delay = job.started_at.map(|at| at.duration_since(created_at));
+    let is_started = delay.is_some_and(|delay| delay.unwrap_or_default() < Duration::from_secs(60));
+    ensure(is_started, "started_at to be close to created_at")
+}
+
+pub(super) async fn end_without_a_response_has_its_reason<S: Store>(store: S) -> CheckResult {
+    for code in [
+        ErrorCode::Panic,
+        ErrorCode::Timeout,
+        ErrorCode::InnerError,
+        ErrorCode::BodyError,
+        ErrorCode::ResultTooLarge,
+    ] {
+        let (id, claim) = claim_new(&store).await?;
+        let mut end = End::new(Outcome::NoResponse(code));
+        end.started = Some(Instant::now());
+        let finished = finish(&store, &claim, end).await?;
+        ensure_eq("the first end", finished, Finished::First)?;
+        let job = found(&store, id).await?;
+        ensure_eq("status", job.status, Status::Failed)?;
+        let reason = job.error.map(|failure| failure.code);
+        ensure_eq("error code", reason, Some(code))?;
+        ensure(job.response.is_none(), "no response")?;
+    }
+    Ok(())
+}
+
+pub(super) async fn canceled_job_notifies_its_call<S: Store>(store: S) -> CheckResult {
+    let (id, claim) = claim_new(&store).await?;
+    let mut poll = std::future::poll_fn(|cx| {
+        std::task::Poll::Ready(store.poll_canceled(&claim, cx).is_ready())
+    });
+    ensure(
+        !(&mut poll).await,
+        "poll_canceled to be pending before the cancel",
+    )?;
+    // Waits already when the cancel comes, so that the store must wake it.
+    let (waited, job) = join!(canceled(&store, &claim), store.cancel(id));
+    waited?;
+    let job = found_by(job?)?;
+    ensure_eq("status", job.status, Status::Canceled)?;
+    let reason = job.error.map(|failure| failure.code);
+    ensure_eq("error code", reason, Some(ErrorCode::Canceled))?;
+    let late = finish_with(&store, &claim, "late").await?;
+    ensure_eq("an end after the cancel", late, Finished::Late)?;
+    ensure_eq("status", found(&store, id).await?.status, Status::Canceled)?;
+    let result = read(&store, id, 0).await?;
+    ensure(result.is_none(), "no result of a canceled job")
+}
+
+pub(super) async fn deleted_job_is_unknown<S: Store>(store: S) -> CheckResult {
+    let (running, claim) = claim_new(&store).await?;
+    found_by(within("a delete", store.forget(running)).await??)?;
+    canceled(&store, &claim).await?;
+    ensure_unknown(&look_up(&store, running).await?)?;
+    let late = finish_without(&store, &claim, ErrorCode::Panic).await?;
+    ensure_eq("an end after the delete", late, Finished::Late)?;
+
+    let (ended, claim) = claim_new(&store).await?;
+    finish_with(&store, &claim, "done").await?;
+    let job = found_by(within("a delete", store.forget(ended)).await??)?;
+    ensure_eq("status before the delete", job.status, Status::Succeeded)?;
+    for id in [running, ended] {
+        ensure_unknown(&look_up(&store, id).await?)?;
+        ensure_unknown(&within("a second delete", store.forget(id)).await??)?;
+        let result = read(&store, id, 0).await?;
+        ensure(result.is_none(), "no result of a deleted job")?;
+    }
+    Ok(())
+}
