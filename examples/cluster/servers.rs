@@ -171,8 +171,9 @@ impl Servers {
 
     /// Waits until JetStream answers: a cluster has to elect its leaders first.
     async fn ready(&self) {
-        let client = self.client().await;
-        let jetstream = jetstream::new(client);
+        let mut jetstream = jetstream::new(self.client().await);
+        // A cluster without a leader does not answer: ask again soon.
+        jetstream.set_timeout(Duration::from_millis(500));
         let asking = async {
             let stream = jetstream::stream::Config {
                 name: "ready".to_owned(),
