@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, jetstream};
+use async_nats::{
+    Client, ConnectOptions,
+    jetstream::{self, ErrorCode, context::DeleteStreamErrorKind},
+};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -183,7 +186,16 @@ impl Servers {
             while jetstream.create_stream(&stream).await.is_err() {
                 sleep(Duration::from_millis(50)).await;
             }
-            jetstream.delete_stream("ready").await.expect("it is there");
+            while let Err(error) = jetstream.delete_stream("ready").await {
+                match error.kind() {
+                    DeleteStreamErrorKind::JetStream(error)
+                        if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        break;
+                    }
+                    _ => sleep(Duration::from_millis(50)).await,
+                }
+            }
         };
         timeout(PATIENCE, asking).await.expect("JetStream answers");
     }

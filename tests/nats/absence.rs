@@ -96,11 +96,14 @@ async fn any_process_keeps_the_record_of_a_started_job() {
 async fn process_back_after_expiry_does_not_end_the_job() {
     let options = options().retain(Duration::from_secs(2));
     let nats = or_skip!(Deployment::start(options.clone()));
-    let (wire, first) = nats.jobs_behind_wire(options).await;
+    let impatient = options.ack_timeout(Duration::from_millis(300));
+    let (wire, first) = nats.jobs_behind_wire(impatient).await;
     let second = nats.jobs().await;
     let site = front(&second);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
-    let working = work(&first, waiting(&calls, &go, "first"));
+    // At its limit, the worker has no pull that it would have to wait for in the end.
+    let worker = first.worker::<_, Body>(waiting(&calls, &go, "first"));
+    let working = tokio::spawn(worker.concurrency(1).run());
     let accepted = send(&site, request("PUT", "/it")).await;
     until(async || calls.count() == 1).await;
     wire.cut(true);
