@@ -22,7 +22,7 @@ async fn records_expired(nats: &Deployment) {
 
 #[tokio::test]
 async fn unclaimed_request_runs_however_old_it_is() {
-    // The processes take turns each quarter of it: a shorter one does not bear a slow machine.
+    // Some process must renew records each quarter of the retention, even on a slow machine.
     let nats = or_skip!(Deployment::start(options().retain(Duration::from_secs(4))));
     let site = nats.front().await;
     let worker = nats.jobs().await;
@@ -101,7 +101,7 @@ async fn process_back_after_expiry_does_not_end_the_job() {
     let second = nats.jobs().await;
     let site = front(&second);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));
-    // At its limit, the worker has no pull that it would have to wait for in the end.
+    // At its concurrency limit, the worker has no pull that the cut would leave unanswered.
     let worker = first.worker::<_, Body>(waiting(&calls, &go, "first"));
     let working = tokio::spawn(worker.concurrency(1).run());
     let accepted = send(&site, request("PUT", "/it")).await;

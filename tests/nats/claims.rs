@@ -17,7 +17,7 @@ const LEASE: Duration = Duration::from_secs(2);
 /// A lease that no test outlasts.
 const ENDLESS_LEASE: Duration = Duration::from_secs(600);
 
-/// What a process sends to claim a job.
+/// The start of every subject that a first claim is published to.
 const CLAIM_SUBJECT: &str = "$KV.accepted_jobs.job.run.";
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::{
     support::{Answer, inner, ok, post, send},
 };
 
-/// How long each job runs. The default forecast is shorter.
+/// The run time of each job. The default forecast is shorter.
 const JOB_SECONDS: u64 = 2;
 
 fn retry_after(accepted: &Answer) -> u64 {

@@ -1,6 +1,6 @@
 //! Runs jobs in JetStream, on real nats-servers that each test starts on free ports.
 //!
-//! The tests need `nats-server` (Debian's package). Without it, each test prints that it is skipped.
+//! The tests need `nats-server` (Debian's package). Without it, each prints that it is skipped.
 
 #![allow(clippy::unwrap_used)]
 

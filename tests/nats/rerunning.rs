@@ -1,4 +1,4 @@
-//! Requests whose worker is gone: run again, lost, or handed back.
+//! Requests of dead and leaving workers: they run again, are lost, or return to the queue.
 
 use std::{sync::Arc, time::Duration};
 

@@ -25,7 +25,7 @@ pub(super) type Replica = BoxCloneSyncService<Request<Body>, Response<Body>, Fai
 /// A task that follows one job. It returns the path of the request and how the job ended.
 pub(super) type Follower = JoinHandle<(String, String)>;
 
-/// What all clients of a run share. All is by the path of a request.
+/// The state that all clients of a run share, by the path of a request.
 #[derive(Clone, Default)]
 pub(super) struct Progress {
     pub(super) fates: Arc<Mutex<HashMap<String, Fate>>>,

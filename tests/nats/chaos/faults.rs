@@ -14,7 +14,7 @@ use tokio::{
 use super::{STREAMS, worker::WorkerProcess};
 use crate::{server::Servers, wire::Wire};
 
-/// How long a replica stays cut off.
+/// The duration of a cut.
 const CUT: Duration = Duration::from_secs(5);
 
 /// The number of faults of each kind, even if all requests are sent sooner.

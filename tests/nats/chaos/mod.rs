@@ -1,8 +1,8 @@
 //! Chaos: jobs go through two replicas and three workers while random faults strike.
 //!
 //! A fault kills a worker, kills the leader of a stream, or cuts a replica off.
-//! `ACCEPTED_CHAOS_JOBS` sets the number of jobs (default: 1,000), and `ACCEPTED_CHAOS_SEED` repeats
-//! the faults of a run:
+//! `ACCEPTED_CHAOS_JOBS` sets the number of jobs (default: 1,000).
+//! `ACCEPTED_CHAOS_SEED` repeats the faults of a run:
 //!
 //! `ACCEPTED_CHAOS_JOBS=10000 cargo test --all-features --test nats chaos -- --nocapture`
 

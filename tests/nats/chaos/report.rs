@@ -1,4 +1,4 @@
-//! The report of a run: what each request came to, checked against the journal of the workers.
+//! The report of a run, checked against the journal of the workers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,7 +7,7 @@ use std::{
 
 use super::{WORKER_CONCURRENCY, task::runs_once};
 
-/// What a request came to.
+/// The result of one request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Fate {
     /// It was answered 503, which promises nothing.

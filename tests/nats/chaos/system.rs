@@ -37,7 +37,7 @@ const WORKERS: usize = 3;
 /// The time for all jobs to end after the last request, and for the queue to empty after that.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What workers log for a lost job, and for a request whose body is missing.
+/// Log messages of workers, for a lost job and for a request without its body.
 const LOST_LOG: &str = "a job is lost";
 const MISSING_BODY_LOG: &str = "a request's body is not there";
 
@@ -140,8 +140,8 @@ impl System {
 
     /// Waits until the queue has no request of an unfinished job.
     ///
-    /// A refused request may have been queued, too. A request of a job that has ended may stay for a
-    /// while (seen with server 2.9.10): the store removes it later.
+    /// A refused request may be in the queue, too. The request of an ended job may stay for a while
+    /// (seen with server 2.9.10), until the store removes it.
     async fn queue_emptied(&self) {
         let counting = async {
             // A stream without a leader does not answer.

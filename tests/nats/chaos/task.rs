@@ -4,7 +4,7 @@ use http::Request;
 
 use crate::support::{Body, request, with};
 
-/// The size up to which a body is kept in its record.
+/// The maximum size of a body that is part of its record.
 pub(super) const INLINE_BYTES: usize = 4 << 10;
 
 #[derive(Debug, Clone, Copy)]
