@@ -1,6 +1,6 @@
 //! A store in NATS JetStream: any process serves a job's monitor, and any worker runs it.
 //!
-//! [`NatsStore`] is the entry point. The [guide](crate::nats) states what the store guarantees.
+//! [`NatsStore`] is the entry point. The [guide](crate::guide::nats) states what the store guarantees.
 
 mod active;
 mod attempt;
@@ -34,6 +34,7 @@ mod request;
 mod request_body;
 mod response;
 mod result;
+mod result_body;
 mod retry;
 mod store;
 mod streams;
@@ -41,6 +42,7 @@ mod submit;
 mod subscribers;
 mod tasks;
 mod watch;
+mod writer;
 
 pub use self::{
     changes::NatsChanges,
@@ -50,4 +52,5 @@ pub use self::{
     options::{NatsOptions, Rerun, Storage},
     request::NatsRecord,
     store::NatsStore,
+    writer::NatsWriter,
 };

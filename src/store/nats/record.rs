@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clock::{as_millis, from_unix_millis, instant_at, unix_millis, unix_now},
+    clock::{as_millis, from_unix_millis, unix_millis, unix_now},
     report::PendingReport,
     request::{JobDetails, QueuedRequest},
     response::StoredResponse,
@@ -62,6 +62,9 @@ pub(super) struct JobRecord {
     /// Set if the job was deleted: look-ups report it as unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
+    /// Set if the end has released the idempotency key: the next request with it is a new one.
+    #[serde(rename = "key_released", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_key_released: bool,
 }
 
 #[expect(
@@ -111,6 +114,7 @@ impl JobRecord {
             requeues: 0,
             not_before: None,
             forgotten: false,
+            is_key_released: false,
         }
     }
 
@@ -218,11 +222,7 @@ impl JobRecord {
         self.holder = None;
         self.not_before = None;
         self.details.estimated_finish_at = None;
-        self.error = match event {
-            Event::Started => None,
-            Event::Broke(code) => Some(code),
-            Event::Responded(status) => (status.as_u16() >= 400).then_some(ErrorCode::HttpError),
-        };
+        self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
     pub(super) fn is_held_by(&self, claim: u64) -> bool {
@@ -237,6 +237,11 @@ impl JobRecord {
             until.is_some_and(|until| until <= unix_now())
         };
         !self.is_ended() && self.holder.is_none_or(is_expired)
+    }
+
+    /// Returns whether a request with this job's key is a new one.
+    pub(super) fn frees_key(&self) -> bool {
+        self.forgotten || self.is_key_released || self.is_expired()
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -261,12 +266,14 @@ impl JobRecord {
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
         let details = &self.details;
         let response = self.response.as_ref().map(StoredResponse::head);
-        let mut snapshot = NewJob::new(id).snapshot();
+        let mut snapshot = Snapshot::new(id, from_unix_millis(details.created_at));
         snapshot.owner = details.owner;
+        snapshot.title = details.title.as_deref().map(Arc::from);
+        snapshot.callbacks = details.callbacks.as_deref().map(Arc::from);
         snapshot.revision = self.revision;
         snapshot.status = self.status;
-        snapshot.created = instant_at(details.created_at);
-        snapshot.created_at = from_unix_millis(details.created_at);
+        // A claim of a job that has not started is not a call yet.
+        snapshot.attempt = self.started_at.map_or(0, |_| self.attempts);
         snapshot.started_at = self.started_at.map(from_unix_millis);
         snapshot.finished_at = self.finished_at.map(from_unix_millis);
         snapshot.expires_at = self.expires_at.map(from_unix_millis);
@@ -275,12 +282,10 @@ impl JobRecord {
         snapshot.estimated_finish_at = details.estimated_finish_at.map(from_unix_millis);
         snapshot.progress.fraction = self.fraction;
         snapshot.progress.message = self.message.as_deref().map(Arc::from);
-        snapshot.error = self.error.map(|code| Failure {
-            code,
-            status: response
-                .as_ref()
-                .filter(|_| code == ErrorCode::HttpError)
-                .map(|response| response.status),
+        snapshot.error = self.error.map(|code| {
+            let response = response.as_ref();
+            let response = response.filter(|_| code == ErrorCode::HttpError);
+            Failure::new(code, response.map(|response| response.status))
         });
         snapshot.response = response;
         snapshot

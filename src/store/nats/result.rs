@@ -1,18 +1,97 @@
 //! Results: stored within the record of the job's end, or in chunks if they are large.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::Response;
+use futures_core::Stream;
+use http::response::Parts;
 
 use super::{
+    changes::NatsChanges,
     chunks,
     error::NatsError,
     jetstream::JetStream,
+    lookup::FoundJob,
     messages::WriteError,
+    process::ProcessState,
     response::{ResultChunks, StoredResponse},
+    result_body::ResultReader,
 };
-use crate::{JobId, Replay, store::Collected};
+use crate::{
+    JobId,
+    store::{BufferedBody, Purpose, Reading, ResultBody},
+};
+
+/// The response that a job ended with.
+struct EndedResponse {
+    /// The number of the call that wrote it.
+    run: u32,
+    stored: StoredResponse,
+    /// The body, if the record holds it.
+    inline: Bytes,
+}
+
+/// Reads the response of a job from byte `from` of its body on. Waits for the job's end.
+pub(super) async fn read(
+    process: &Arc<ProcessState>,
+    id: JobId,
+    from: u64,
+) -> Result<Option<Reading>, NatsError> {
+    let Some(ended) = wait_for_response(process, id).await? else {
+        return Ok(None);
+    };
+    let EndedResponse {
+        run,
+        stored,
+        inline,
+    } = ended;
+    let (length, chunks) = (stored.body_bytes, stored.chunks);
+    let (response, trailers) = stored.into_head();
+    let body = match chunks {
+        Some(chunks) if from < length => {
+            let reader = ResultReader::new(process.clone(), id, chunks, length, from);
+            match reader.into_body(trailers).await? {
+                Some(body) => body,
+                // Gone with its job, or lost by itself.
+                None if wait_for_response(process, id).await?.is_none() => return Ok(None),
+                None => return Err(NatsError::unavailable("the result's body is missing")),
+            }
+        }
+        // The rest of a body in chunks is empty here.
+        _ => {
+            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            let rest = inline.slice(start.min(inline.len())..);
+            let budget = &process.jetstream.budget;
+            let charge = budget.reserve(rest.len(), Purpose::Replay);
+            let charge = charge.ok_or_else(NatsError::no_budget)?;
+            ResultBody::new(rest, trailers).with_charge(charge)
+        }
+    };
+    Ok(Some(Reading::new(run, length, response.map(|()| body))))
+}
+
+/// Waits for the end of a job. Returns `None` if there is no such job, or if it has no response.
+async fn wait_for_response(
+    process: &Arc<ProcessState>,
+    id: JobId,
+) -> Result<Option<EndedResponse>, NatsError> {
+    let jetstream = &process.jetstream;
+    let mut found = jetstream.find_job(id).await?;
+    if found.as_ref().is_some_and(|job| !job.record.is_ended()) {
+        // The stream ends with the job.
+        let mut changes = pin!(NatsChanges::new(process, id));
+        while poll_fn(|cx| changes.as_mut().poll_next(cx)).await.is_some() {}
+        found = jetstream.find_job(id).await?;
+    }
+    let found = found.filter(|job| !job.record.forgotten && !job.record.is_expired());
+    Ok(found.and_then(|FoundJob { record, body }| {
+        Some(EndedResponse {
+            run: record.attempts,
+            stored: record.response?,
+            inline: body,
+        })
+    }))
+}
 
 impl JetStream {
     /// Prepares a response for the record of the job's end, and writes a large body in chunks.
@@ -22,77 +101,30 @@ impl JetStream {
         &self,
         id: JobId,
         claim: u64,
-        response: Response<Collected>,
+        head: &Parts,
+        body: &BufferedBody,
         patience: Duration,
     ) -> Result<(StoredResponse, Bytes), WriteError> {
-        let mut stored = StoredResponse::new(&response);
-        let body = response.into_body().bytes;
+        let mut stored = StoredResponse::new(head, body);
+        let body = &body.bytes;
         if body.len() <= self.max_inline_bytes() {
-            return Ok((stored, body));
+            return Ok((stored, body.clone()));
         }
         let subject = |index| self.names.result_chunk(id, claim, index);
         let size = self.chunk_bytes();
-        let count = chunks::write(&self.context, subject, &body, size, patience).await?;
-        stored.chunks = Some(ResultChunks { claim, count });
+        let count = chunks::write(&self.context, subject, body, size, patience).await?;
+        let size = u32::try_from(size).ok();
+        stored.chunks = Some(ResultChunks { claim, count, size });
         Ok((stored, Bytes::new()))
-    }
-
-    /// Reads the response of an ended job. A body from chunks is charged to the budget until it is
-    /// sent.
-    pub(super) async fn read_result(
-        &self,
-        id: JobId,
-    ) -> Result<Option<Response<Replay>>, NatsError> {
-        let Some((stored, inline)) = self.stored_response(id).await? else {
-            return Ok(None);
-        };
-        let body = match stored.chunks {
-            None => inline,
-            Some(chunks) => {
-                let length = usize::try_from(stored.body_bytes).unwrap_or(usize::MAX);
-                let Some(charge) = self.budget.reserve(length) else {
-                    return Err(NatsError::unavailable("no memory budget for a result"));
-                };
-                match self.read_result_chunks(id, chunks).await? {
-                    Some(body) => charge.hold(body),
-                    // Gone with its job, or lost by itself.
-                    None if self.stored_response(id).await?.is_none() => return Ok(None),
-                    None => return Err(NatsError::unavailable("the result's body is missing")),
-                }
-            }
-        };
-        let (response, trailers) = stored.into_head();
-        Ok(Some(response.map(|()| Replay::new(body, trailers))))
     }
 
     /// Removes a large result.
     pub(super) async fn remove_result(
         &self,
         id: JobId,
-        ResultChunks { claim, count }: ResultChunks,
+        chunks: ResultChunks,
     ) -> Result<(), NatsError> {
-        let subject = |index| self.names.result_chunk(id, claim, index);
-        chunks::remove(&self.streams.results, subject, count).await
-    }
-
-    /// Reads the response that a job ended with, and its body if the record holds it.
-    async fn stored_response(
-        &self,
-        id: JobId,
-    ) -> Result<Option<(StoredResponse, Bytes)>, NatsError> {
-        let found = self.job_barrier.read(|| self.record(id)).await?;
-        let found = found.filter(|found| !found.record.forgotten && !found.record.is_expired());
-        Ok(found.and_then(|found| Some((found.record.response?, found.body))))
-    }
-
-    /// Reads a large result. Returns `None` if it has expired.
-    async fn read_result_chunks(
-        &self,
-        id: JobId,
-        ResultChunks { claim, count }: ResultChunks,
-    ) -> Result<Option<Bytes>, NatsError> {
-        let subject = |index| self.names.result_chunk(id, claim, index);
-        let body = chunks::read(&self.streams.results, &self.result_barrier, subject, count);
-        Ok(body.await?.map(|body| body.bytes))
+        let subject = |index| self.names.result_chunk(id, chunks.claim, index);
+        chunks::remove(&self.streams.results, subject, chunks.count).await
     }
 }
