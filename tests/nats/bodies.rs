@@ -5,11 +5,14 @@ use std::time::Duration;
 use async_nats::jetstream;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
-use tower_accepted::RequestBody;
+use tower_accepted::{Jobs, RequestBody};
 
 use crate::{
     server::Servers,
-    site::{Deployment, assert_end, counting, front, large, options, or_skip, until, wait_for_end},
+    site::{
+        Deployment, assert_end, counting, front, large, options, or_skip, registry, until,
+        wait_for_end,
+    },
     streams::{Acks, REQUESTS, RESULTS, messages, publish, redelivered, stream},
     support::{Body, Counter, Failed, get, inner, ok, post, request, send},
 };

@@ -27,6 +27,7 @@ mod names;
 mod options;
 mod process;
 mod queue;
+mod read;
 mod record;
 mod refresh;
 mod report;

@@ -25,10 +25,11 @@ use super::{
     list,
     options::NatsOptions,
     process::ProcessState,
+    read,
     report::PendingReport,
     request::NatsRecord,
     retry::Retry,
-    result, submit, tasks,
+    submit, tasks,
     writer::NatsWriter,
 };
 use crate::{
@@ -187,7 +188,7 @@ impl Store for NatsStore {
     }
 
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, NatsError> {
-        result::read(&self.process, id, from).await
+        read::read(&self.process, id, from).await
     }
 
     fn poll_canceled(&self, claim: &NatsClaim, cx: &mut Context<'_>) -> Poll<()> {
