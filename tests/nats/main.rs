@@ -24,6 +24,7 @@ mod claims;
 mod connecting;
 mod estimating;
 mod queue;
+mod records;
 mod rerunning;
 mod retention;
 mod suites_run;

@@ -11,7 +11,7 @@ use super::{
     jetstream::JetStream,
     messages::WriteError,
     record::JobRecord,
-    response::StoredResponse,
+    response::ResponseRecord,
     writer::NatsWriter,
 };
 use crate::{
@@ -52,7 +52,7 @@ pub(super) async fn finish(
     };
     let started = end.started.map(system_time);
     let retain = jetstream.options.retain;
-    let write = async |event, response: Option<StoredResponse>, body: &[u8]| {
+    let write = async |event, response: Option<ResponseRecord>, body: &[u8]| {
         let change = |record: &mut JobRecord| {
             if let Some(at) = started {
                 record.start(at);

@@ -42,7 +42,11 @@ impl JetStream {
     }
 
     /// Removes a job's key, unless another job has it by now.
-    pub(super) async fn remove_key(&self, id: JobId, details: &JobDetails) -> Result<(), NatsError> {
+    pub(super) async fn remove_key(
+        &self,
+        id: JobId,
+        details: &JobDetails,
+    ) -> Result<(), NatsError> {
         let Some(key) = &details.key else {
             return Ok(());
         };

@@ -10,13 +10,13 @@ use super::{
 use crate::{JobId, store::Lookup};
 
 /// A job that has a record, or waits in the queue.
-pub(super) struct FoundJob {
+pub(super) struct LocatedJob {
     pub(super) record: JobRecord,
     /// The result's body, if the record's message holds it.
     pub(super) body: Bytes,
 }
 
-impl From<StoredRecord> for FoundJob {
+impl From<StoredRecord> for LocatedJob {
     fn from(stored: StoredRecord) -> Self {
         Self {
             record: stored.record,
@@ -33,24 +33,24 @@ impl JetStream {
     }
 
     /// Reads a job. Returns `None` only if the replicas confirm it.
-    pub(super) async fn find_job(&self, id: JobId) -> Result<Option<FoundJob>, NatsError> {
+    pub(super) async fn find_job(&self, id: JobId) -> Result<Option<LocatedJob>, NatsError> {
         self.job_barrier.read(|| self.job_at_leader(id)).await
     }
 
     /// Reads a job from the bucket and then from the queue, at the leaders of both streams.
-    pub(super) async fn job_at_leader(&self, id: JobId) -> Result<Option<FoundJob>, NatsError> {
+    pub(super) async fn job_at_leader(&self, id: JobId) -> Result<Option<LocatedJob>, NatsError> {
         if let Some(found) = self.record(id).await? {
             return Ok(Some(found.into()));
         }
         if let Some(entry) = self.queue_entry(id).await? {
-            return Ok(Some(FoundJob {
+            return Ok(Some(LocatedJob {
                 record: JobRecord::queued(&entry.request),
                 body: Bytes::new(),
             }));
         }
         // The job may have moved from the queue to the bucket between the two reads.
         let found = self.record(id).await?;
-        Ok(found.map(FoundJob::from))
+        Ok(found.map(LocatedJob::from))
     }
 
     /// Reads a job's record: that of its end, or else that of its run.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use super::{
-    changes::NatsChanges, error::NatsError, lookup::FoundJob, process::ProcessState,
-    response::StoredResponse, result_body::ResultReader,
+    changes::NatsChanges, error::NatsError, lookup::LocatedJob, process::ProcessState,
+    response::ResponseRecord, result_body::ResultReader,
 };
 use crate::{
     JobId,
@@ -18,7 +18,7 @@ use crate::{
 struct EndedResponse {
     /// The number of the call that wrote it.
     run: u32,
-    stored: StoredResponse,
+    stored: ResponseRecord,
     /// The body, if the record holds it.
     inline: Bytes,
 }
@@ -76,7 +76,7 @@ async fn wait_for_response(
         found = jetstream.find_job(id).await?;
     }
     let found = found.filter(|job| !job.record.forgotten && !job.record.is_expired());
-    Ok(found.and_then(|FoundJob { record, body }| {
+    Ok(found.and_then(|LocatedJob { record, body }| {
         Some(EndedResponse {
             run: record.attempts,
             stored: record.response?,

@@ -11,7 +11,7 @@ use super::{
     clock::{as_millis, from_unix_millis, unix_millis, unix_now},
     report::PendingReport,
     request::{JobDetails, QueuedRequest},
-    response::StoredResponse,
+    response::ResponseRecord,
 };
 use crate::{
     ErrorCode, Event, Failure, JobId, Kind, Progress, Snapshot, Status,
@@ -46,7 +46,7 @@ pub(super) struct JobRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<ErrorCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) response: Option<StoredResponse>,
+    pub(super) response: Option<ResponseRecord>,
     /// The claim under which the job runs; `None` while it waits, and after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<ClaimHolder>,
@@ -63,7 +63,11 @@ pub(super) struct JobRecord {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
     /// Set if the end has released the idempotency key: the next request with it is a new one.
-    #[serde(rename = "key_released", default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(
+        rename = "key_released",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
     pub(super) is_key_released: bool,
 }
 
@@ -265,7 +269,7 @@ impl JobRecord {
 
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
         let details = &self.details;
-        let response = self.response.as_ref().map(StoredResponse::head);
+        let response = self.response.as_ref().map(ResponseRecord::head);
         let mut snapshot = Snapshot::new(id, from_unix_millis(details.created_at));
         snapshot.owner = details.owner;
         snapshot.title = details.title.as_deref().map(Arc::from);
@@ -311,5 +315,20 @@ mod tests {
         let again = serde_json::to_value(&record).expect("a record");
         let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(again, text);
+        assert!(!record.is_key_released);
+    }
+
+    #[test]
+    fn newer_fields_round_trip() {
+        let text = r#"{"nonce":1,"revision":3,"status":"succeeded","created_at":1795000000120,
+            "kind":"","title":"a report",
+            "callbacks":[{"url":"https://example.com/","events":["job.succeeded"]}],
+            "response":{"status":200,"headers":[],"length":70000,
+            "parts":{"claim":7,"count":2,"size":65536}},"attempts":2,"key_released":true}"#;
+        let record: JobRecord = serde_json::from_str(text).expect("a record");
+        let again = serde_json::to_value(&record).expect("a record");
+        let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(again, text);
+        assert!(record.frees_key());
     }
 }

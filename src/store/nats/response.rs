@@ -8,7 +8,7 @@ use crate::{ResponseHead, store::BufferedBody};
 
 /// A response without its body. The body follows the record in the same message, or is in chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct StoredResponse {
+pub(super) struct ResponseRecord {
     status: u16,
     headers: StoredFields,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub(super) struct ResultChunks {
     pub(super) size: Option<u32>,
 }
 
-impl StoredResponse {
+impl ResponseRecord {
     /// Stores everything of a response except the data of its body.
     pub(super) fn new(head: &Parts, body: &BufferedBody) -> Self {
         Self {

@@ -10,7 +10,7 @@ use super::{
     error::NatsError,
     jetstream::JetStream,
     messages::WriteError,
-    response::{ResultChunks, StoredResponse},
+    response::{ResponseRecord, ResultChunks},
 };
 use crate::{JobId, store::BufferedBody};
 
@@ -25,8 +25,8 @@ impl JetStream {
         head: &Parts,
         body: &BufferedBody,
         patience: Duration,
-    ) -> Result<(StoredResponse, Bytes), WriteError> {
-        let mut stored = StoredResponse::new(head, body);
+    ) -> Result<(ResponseRecord, Bytes), WriteError> {
+        let mut stored = ResponseRecord::new(head, body);
         let body = &body.bytes;
         if body.len() <= self.max_inline_bytes() {
             return Ok((stored, body.clone()));

@@ -26,7 +26,7 @@ use crate::{
     store::{Charge, Purpose, ResultBody},
 };
 
-/// How long a chunk after the first waits for room in the budget.
+/// The maximum time that a chunk after the first waits for room in the budget.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The delay before the next attempt to reserve memory.
@@ -97,7 +97,7 @@ impl ResultReader {
         });
         let first = stream::once(ready(Ok(first)));
         Ok(Some(ResultBody::streamed(ChunkedBody {
-            chunks: Box::pin(first.chain(others)),
+            chunks: Box::pin(first.chain(others).fuse()),
             left,
             trailers,
         })))

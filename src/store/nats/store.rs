@@ -147,11 +147,7 @@ impl Store for NatsStore {
 
     /// Merges the report into the claim's pending one, which a background task writes within a
     /// fraction of a second. So frequent reports do not slow the call down.
-    fn report(
-        &self,
-        claim: &NatsClaim,
-        report: Report,
-    ) -> impl StoreFuture<Result<(), NatsError>> {
+    fn report(&self, claim: &NatsClaim, report: Report) -> impl StoreFuture<Result<(), NatsError>> {
         let mut pending = PendingReport {
             estimated_finish: report.estimated_finish,
             ..PendingReport::default()
