@@ -1,4 +1,4 @@
-//! What the store adds to a job's records: details, the outcome of a key, and results in chunks.
+//! The records of a job: its details, the outcome of its key, and its result in chunks.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 

@@ -1,6 +1,7 @@
 //! A store in NATS JetStream: any process serves a job's monitor, and any worker runs it.
 //!
-//! [`NatsStore`] is the entry point. The [guide](crate::guide::nats) states what the store guarantees.
+//! [`NatsStore`] is the entry point. The [guide](crate::guide::nats) states what the store
+//! guarantees.
 
 mod active;
 mod attempt;
