@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectOptions, jetstream};
+use async_nats::{
+    Client, ConnectOptions,
+    jetstream::{self, ErrorCode, context::DeleteStreamErrorKind},
+};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -174,8 +177,9 @@ impl Servers {
 
     /// Waits until JetStream answers. A cluster elects its leaders first.
     async fn ready(&self) {
-        let client = self.client().await;
-        let jetstream = jetstream::new(client);
+        let mut jetstream = jetstream::new(self.client().await);
+        // A cluster without a leader does not answer: ask again soon.
+        jetstream.set_timeout(Duration::from_millis(500));
         let polling = async {
             let stream = jetstream::stream::Config {
                 name: "ready".to_owned(),
@@ -185,10 +189,16 @@ impl Servers {
             while jetstream.create_stream(&stream).await.is_err() {
                 sleep(Duration::from_millis(50)).await;
             }
-            jetstream
-                .delete_stream("ready")
-                .await
-                .expect("the stream exists");
+            while let Err(error) = jetstream.delete_stream("ready").await {
+                match error.kind() {
+                    DeleteStreamErrorKind::JetStream(error)
+                        if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        break;
+                    }
+                    _ => sleep(Duration::from_millis(50)).await,
+                }
+            }
         };
         timeout(READY_TIMEOUT, polling)
             .await

@@ -103,7 +103,6 @@ impl<W> End<W> {
 
 /// How a call ended.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Outcome<W> {
     /// With a response, which has been written in full.
     Response(W),

@@ -1,6 +1,6 @@
-//! Jobs in JetStream: real nats-servers, started by each test on free ports.
+//! Runs jobs in JetStream, on real nats-servers that each test starts on free ports.
 //!
-//! Needs `nats-server` (Debian's name); without, each test says that it is skipped.
+//! The tests need `nats-server` (Debian's package). Without it, each prints that it is skipped.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,12 +14,18 @@ mod suites;
 #[path = "../../examples/cluster/servers.rs"]
 mod server;
 mod site;
+mod streams;
 mod wire;
 
+mod absence;
+mod bodies;
 mod chaos;
+mod claims;
+mod connecting;
 mod estimating;
-mod keeping;
+mod queue;
+mod records;
 mod rerunning;
+mod retention;
 mod suites_run;
-mod trouble;
 mod working;

@@ -1,4 +1,4 @@
-//! A wire to the servers that can be cut, or held so that no answer comes.
+//! A proxy to the servers that can cut connections, or hold the servers' answers.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,25 +11,26 @@ use tokio::{
     task::JoinSet,
 };
 
+/// A listener that connects each client to the first server that is up.
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
-    state: Arc<State>,
-    /// Ends with it.
+    state: Arc<WireState>,
+    /// Aborted when the wire is dropped.
     _connections: JoinSet<()>,
 }
 
-struct State {
+struct WireState {
     is_cut: watch::Sender<bool>,
     is_held: watch::Sender<bool>,
-    /// What a process has to send for its answers to be held.
+    /// The text that a client sends before its answers are held.
     hold_at: Mutex<Option<String>>,
 }
 
 impl Wire {
     pub(crate) async fn start(servers: &[SocketAddr]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let state = Arc::new(State {
+        let state = Arc::new(WireState {
             is_cut: watch::channel(false).0,
             is_held: watch::channel(false).0,
             hold_at: Mutex::default(),
@@ -47,28 +48,32 @@ impl Wire {
         format!("nats://{}", self.address)
     }
 
+    /// Cuts all connections and refuses new ones, or accepts them again.
     pub(crate) fn cut(&self, is_cut: bool) {
         self.state.is_cut.send_replace(is_cut);
     }
 
-    /// Lets no answer through from when the process has sent this.
+    /// Holds all answers once a client has sent this text.
     pub(crate) fn hold_at(&self, text: &str) {
         *self.state.hold_at.lock() = Some(text.to_owned());
     }
 
-    /// Waits until it is held.
+    /// Waits until answers are held.
     pub(crate) async fn held(&self) {
         let mut held = self.state.is_held.subscribe();
-        held.wait_for(|held| *held).await.expect("it is there");
+        let is_held = held.wait_for(|held| *held).await;
+        is_held.expect("the wire is up");
     }
 
-    pub(crate) fn let_go(&self) {
+    /// Sends the held answers, and all later ones.
+    pub(crate) fn release(&self) {
         self.state.is_held.send_replace(false);
     }
 }
 
-impl State {
-    fn see(&self, sent: &[u8]) {
+impl WireState {
+    /// Checks what a client has sent for the text to hold at.
+    fn inspect(&self, sent: &[u8]) {
         let mut hold_at = self.hold_at.lock();
         let is_sent = |text: &mut String| {
             let text = text.as_bytes();
@@ -80,30 +85,30 @@ impl State {
     }
 }
 
-async fn accept(listener: TcpListener, servers: Vec<SocketAddr>, state: Arc<State>) {
+async fn accept(listener: TcpListener, servers: Vec<SocketAddr>, state: Arc<WireState>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
             continue;
         };
         if !*state.is_cut.borrow() {
-            connections.spawn(join(client, servers.clone(), state.clone()));
+            connections.spawn(connect(client, servers.clone(), state.clone()));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
-/// To whichever server is there, until the wire is cut.
-async fn join(client: TcpStream, servers: Vec<SocketAddr>, state: Arc<State>) {
+/// Copies bytes between a client and a server until the wire is cut.
+async fn connect(client: TcpStream, servers: Vec<SocketAddr>, state: Arc<WireState>) {
     let mut cut = state.is_cut.subscribe();
     for server in servers {
         if let Ok(server) = TcpStream::connect(server).await {
             let (client, server) = (client.into_split(), server.into_split());
-            let asking = ask(client.0, server.1, &state);
-            let answering = answer(server.0, client.1, &state);
+            let requests = copy_requests(client.0, server.1, &state);
+            let answers = copy_answers(server.0, client.1, &state);
             select! {
-                () = asking => {}
-                () = answering => {}
+                () = requests => {}
+                () = answers => {}
                 _ = cut.wait_for(|cut| *cut) => {}
             }
             return;
@@ -111,13 +116,13 @@ async fn join(client: TcpStream, servers: Vec<SocketAddr>, state: Arc<State>) {
     }
 }
 
-async fn ask(
+async fn copy_requests(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    state: &State,
+    state: &WireState,
 ) {
-    // The end of what was sent before stays in front: a text may be cut in two.
-    const KEPT: usize = 64;
+    // Keeps the last bytes of the previous read, since a read may split the text.
+    const OVERLAP_BYTES: usize = 64;
     let mut sent = Vec::new();
     loop {
         let before = sent.len();
@@ -125,24 +130,24 @@ async fn ask(
             Ok(read) if read > 0 => {}
             _ => return,
         }
-        state.see(&sent);
+        state.inspect(&sent);
         if to.write_all(&sent[before..]).await.is_err() {
             return;
         }
-        sent.drain(..sent.len().saturating_sub(KEPT));
+        sent.drain(..sent.len().saturating_sub(OVERLAP_BYTES));
     }
 }
 
-async fn answer(
+async fn copy_answers(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    state: &State,
+    state: &WireState,
 ) {
     let mut held = state.is_held.subscribe();
     let mut bytes = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
-        let let_go = held.wait_for(|held| !*held).await;
-        let_go.expect("it is there");
+        let is_free = held.wait_for(|held| !*held).await;
+        is_free.expect("the wire is up");
         if to.write_all(&bytes[..read]).await.is_err() {
             return;
         }

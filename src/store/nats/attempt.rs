@@ -240,7 +240,7 @@ impl ClaimAttempt<'_> {
             ClaimPlan::Lose(reason) => {
                 let attempts = record.attempts;
                 let retain = self.jetstream.options.retain;
-                record.end(Event::Broke(ErrorCode::Lost), retain);
+                record.end(Event::NoResponse(ErrorCode::Lost), retain);
                 let subject = subject(names.end(id));
                 let written = self.put(&subject, &mut record, 0).await?;
                 written.map(|_| {

@@ -15,7 +15,7 @@ use super::{error::NatsError, messages};
 /// The maximum number of callers that wait for the next barrier; further calls fail.
 const MAX_WAITING: usize = 1_024;
 
-/// How long a replaced leader may keep answering reads.
+/// The maximum time that a replaced leader keeps answering reads.
 ///
 /// A new leader announces itself at once and then every second.
 const ELECTION_NOTICE: Duration = Duration::from_secs(1);

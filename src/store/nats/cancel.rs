@@ -49,7 +49,10 @@ async fn end(jetstream: &JetStream, id: JobId, forget: bool) -> Result<Lookup, N
         };
         let before = record.snapshot(id);
         let result = record.response.as_ref().and_then(|stored| stored.chunks);
-        record.end(Event::Broke(ErrorCode::Canceled), jetstream.options.retain);
+        record.end(
+            Event::NoResponse(ErrorCode::Canceled),
+            jetstream.options.retain,
+        );
         if forget {
             record.forgotten = true;
             record.response = None;

@@ -5,11 +5,14 @@ use crate::JobId;
 
 impl JetStream {
     /// Refreshes the job's key and list entry, whose retention starts at the end, and removes the
-    /// request's body.
+    /// request's body. A key that the end has released is removed instead.
     ///
     /// Runs before the request leaves the queue, so that a failure is repaired when the queue
     /// delivers the request again. Can be repeated.
     pub(super) async fn clean_up(&self, id: JobId, record: &JobRecord) -> Result<(), NatsError> {
+        if record.is_key_released {
+            self.remove_key(id, &record.details).await?;
+        }
         if !record.forgotten {
             self.refresh_index(id, &record.details).await?;
         }

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     JobId, Kind,
-    store::{Collected, Work},
+    store::{BufferedBody, Purpose, Work},
 };
 
 /// The time that a pull waits at the server. A worker that shuts down waits as long for its last
@@ -170,7 +170,8 @@ pub(super) async fn claim(
         Some(count) => count as usize * chunks::MAX_CHUNK_BYTES,
     };
     let bytes = bytes.min(jetstream.budget.limit());
-    let mut charge = jetstream.budget.reserve(bytes);
+    let reserve = || jetstream.budget.reserve(bytes, Purpose::Accepted);
+    let mut charge = reserve();
     // Wait for a while, since running calls may end soon. Then let another process try.
     while charge.is_none() && body_chunks.is_some() {
         if ticket.delivered_at.elapsed() > jetstream.options.lease / 4 {
@@ -178,7 +179,7 @@ pub(super) async fn claim(
             return Ok(None);
         }
         sleep(BUDGET_RETRY_DELAY).await;
-        charge = jetstream.budget.reserve(bytes);
+        charge = reserve();
     }
     // Register the claim before it is visible to others, so that the watch misses no write.
     let delivery = Delivery::Acker(acker.clone());
@@ -222,22 +223,20 @@ pub(super) async fn claim(
         }
     };
     // No await from here on: if this future were dropped now, nothing would release the claim.
-    let body = Collected {
+    let body = BufferedBody {
         charge,
         bytes: body,
         trailers: request.trailers.map(Box::new),
     };
     let details = &queued.details;
-    Ok(Some(Work {
-        claim,
-        id,
-        created: instant_at(details.created_at),
-        created_at: from_unix_millis(details.created_at),
-        kind: Kind::new(&details.kind),
-        is_owned: details.owner.is_some(),
-        head: request.head,
-        body,
-    }))
+    let attempt = claim.active.state.lock().record.attempts;
+    let mut work = Work::new(claim, id, request.head, body);
+    work.created = instant_at(details.created_at);
+    work.created_at = from_unix_millis(details.created_at);
+    work.kind = Kind::new(&details.kind);
+    work.is_owned = details.owner.is_some();
+    work.attempt = attempt;
+    Ok(Some(work))
 }
 
 impl DeliveredRequest {

@@ -2,7 +2,7 @@
 
 use std::{error, fmt};
 
-type Source = Box<dyn error::Error + Send + Sync>;
+pub(super) type Source = Box<dyn error::Error + Send + Sync>;
 
 /// An error of [`NatsStore`](super::NatsStore).
 #[derive(Debug)]
@@ -36,6 +36,10 @@ pub enum NatsError {
 impl NatsError {
     pub(super) fn unavailable(source: impl Into<Source>) -> Self {
         Self::Unavailable(source.into())
+    }
+
+    pub(super) fn no_budget() -> Self {
+        Self::unavailable("no memory budget for a result")
     }
 
     pub(super) fn unreadable(subject: &str, source: impl Into<Source>) -> Self {

@@ -11,35 +11,40 @@ use super::{
     jetstream::JetStream,
     messages::WriteError,
     record::JobRecord,
-    response::StoredResponse,
+    response::ResponseRecord,
+    writer::NatsWriter,
 };
 use crate::{
     ErrorCode, Event,
-    store::{End, Finished, Outcome},
+    store::{End, Finished, KeyOutcome, Outcome},
 };
 
 /// Ends a job. A job that may run again is requeued instead if the process shuts down.
 pub(super) async fn finish(
     jetstream: &JetStream,
     active: &ActiveClaim,
-    end: End,
+    end: End<NatsWriter>,
 ) -> Result<Finished, NatsError> {
     let may_run_again = active.may_rerun || end.started.is_none();
+    // Holds the charge of the response until the end is written.
+    let collected;
     let (event, response, body) = match end.outcome {
-        Outcome::Broke(ErrorCode::Shutdown) if may_run_again => {
+        Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
             return requeue(jetstream, active).await;
         }
-        Outcome::Broke(code) => (Event::Broke(code), None, Bytes::new()),
-        Outcome::Response(response) => {
-            let event = Event::Responded(response.status());
+        Outcome::NoResponse(code) => (Event::NoResponse(code), None, Bytes::new()),
+        Outcome::Response(writer) => {
+            collected = writer.finish();
+            let (head, body) = &collected;
             let (id, claim) = (active.id, active.claim);
-            let stored = jetstream.store_result(id, claim, response, END_PATIENCE);
+            let stored = jetstream.store_result(id, claim, head, body, END_PATIENCE);
             match stored.await {
-                Ok((response, body)) => (event, Some(response), body),
+                Ok((response, body)) => (Event::Responded(head.status), Some(response), body),
                 // An operator has set a limit on the stream of results.
                 Err(WriteError::Full | WriteError::TooLarge) => {
                     tracing::warn!(%id, "failed to store a result: the stream's limit is reached");
-                    (Event::Broke(ErrorCode::ResultTooLarge), None, Bytes::new())
+                    let event = Event::NoResponse(ErrorCode::ResultTooLarge);
+                    (event, None, Bytes::new())
                 }
                 Err(error) => return Err(error.into_error()),
             }
@@ -47,13 +52,14 @@ pub(super) async fn finish(
     };
     let started = end.started.map(system_time);
     let retain = jetstream.options.retain;
-    let write = async |event, response: Option<StoredResponse>, body: &[u8]| {
+    let write = async |event, response: Option<ResponseRecord>, body: &[u8]| {
         let change = |record: &mut JobRecord| {
             if let Some(at) = started {
                 record.start(at);
             }
             record.set_progress(&end.progress);
             record.response = response.clone();
+            record.is_key_released = end.key == KeyOutcome::Release;
             record.end(event, retain);
         };
         active.write_end(jetstream, body, change).await
@@ -61,7 +67,7 @@ pub(super) async fn finish(
     let is_first = match write(event, response, &body).await {
         // The response's head alone exceeds a message.
         Err(NatsError::TooLarge) => {
-            let event = Event::Broke(ErrorCode::ResultTooLarge);
+            let event = Event::NoResponse(ErrorCode::ResultTooLarge);
             write(event, None, b"").await?
         }
         written => written?,

@@ -1,6 +1,6 @@
 //! Entries that point to a job: idempotency keys and owners' lists.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 
 use super::{
     envelope::{decode, encode},
@@ -16,18 +16,8 @@ use crate::{JobId, Owner, store::Fingerprint};
 pub(super) struct KeyRecord {
     /// A random number per request: identifies a write whose acknowledgement was lost.
     pub(super) nonce: u64,
-    #[serde(serialize_with = "write_id", deserialize_with = "read_id")]
     pub(super) id: JobId,
     pub(super) fingerprint: Fingerprint,
-}
-
-fn write_id<S: Serializer>(id: &JobId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
-}
-
-fn read_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobId, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(D::Error::custom)
 }
 
 /// A job's entry in its owner's list.
@@ -48,6 +38,23 @@ impl JetStream {
                 message.sequence,
             ))),
             None => Ok(None),
+        }
+    }
+
+    /// Removes a job's key, unless another job has it by now.
+    pub(super) async fn remove_key(
+        &self,
+        id: JobId,
+        details: &JobDetails,
+    ) -> Result<(), NatsError> {
+        let Some(key) = &details.key else {
+            return Ok(());
+        };
+        match self.key_record(&self.names.key(key)).await? {
+            Some((record, sequence)) if record.id == id => {
+                messages::delete(&self.streams.jobs, sequence).await
+            }
+            _ => Ok(()),
         }
     }
 

@@ -15,7 +15,7 @@ struct JanitorLease {
     /// The start of the last refresh, in milliseconds since the Unix epoch.
     #[serde(rename = "at")]
     begun_at: u64,
-    /// The start of the time in which no claim record expired while its request was queued.
+    /// Since when no claim record has expired while its request was queued.
     #[serde(rename = "since")]
     claims_since: u64,
 }

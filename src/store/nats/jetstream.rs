@@ -25,6 +25,9 @@ use super::{
 };
 use crate::store::Budget;
 
+/// The default limit of the memory budget, in bytes.
+const DEFAULT_MAX_BYTES: usize = 256 << 20;
+
 /// The maximum number of writes without an acknowledgement.
 const MAX_UNACKNOWLEDGED: usize = 65_536;
 
@@ -70,7 +73,7 @@ impl JetStream {
             streams,
             names,
             context,
-            budget: Budget::new(options.max_bytes),
+            budget: Budget::new(DEFAULT_MAX_BYTES),
             options,
         })
     }

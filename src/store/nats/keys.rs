@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     JobId, Snapshot,
-    store::{Fingerprint, Key, Lookup, NewJob},
+    store::{Fingerprint, Key, NewJob},
 };
 
 /// The maximum number of rounds if other processes use the key at the same time.
@@ -73,41 +73,34 @@ impl JetStream {
             let id = found.id;
             // A majority is enough here. If it misses a job and another is created under the same
             // id, one of the two runs: claims and ends create subjects.
-            let lookup = self
+            let job = self
                 .job_barrier
-                .read_from_majority(|| self.lookup_at_leader(id));
-            let is_gone = match lookup.await?.unwrap_or(Lookup::Unknown) {
-                Lookup::Found(_) if found.fingerprint != fingerprint => {
-                    return Ok(KeyLookup::Reused);
+                .read_from_majority(|| self.job_at_leader(id))
+                .await?
+                .map(|job| job.record);
+            let is_orphaned = match job {
+                Some(job) if job.frees_key() => {
+                    if new.join_only {
+                        return Ok(KeyLookup::Full);
+                    }
+                    // Start over with a free key.
+                    messages::delete(&self.streams.jobs, sequence).await?;
+                    continue;
                 }
+                Some(_) if found.fingerprint != fingerprint => return Ok(KeyLookup::Reused),
                 // A job that its accepting process runs has a record before it has a queue entry.
                 // Accepting it may still fail, or the process may have died in between.
-                Lookup::Found(snapshot)
-                    if !snapshot.status.is_ended() && self.queue_entry(id).await?.is_none() =>
-                {
-                    match self.record(id).await? {
-                        Some(found) if found.record.is_abandoned() => false,
-                        _ => {
-                            sleep(RETRY_DELAY).await;
-                            continue;
-                        }
-                    }
+                Some(job) if !job.is_ended() && self.queue_entry(id).await?.is_none() => {
+                    let record = self.record(id).await?;
+                    record.is_some_and(|found| found.record.is_abandoned())
                 }
-                Lookup::Found(snapshot) => return Ok(KeyLookup::Joined(snapshot)),
-                Lookup::Gone(_) => true,
-                Lookup::Unknown => match self.record(id).await? {
-                    None => false,
-                    Some(found) if found.record.forgotten => true,
-                    // The job was created between the two reads.
-                    Some(_) => continue,
-                },
+                Some(job) => return Ok(KeyLookup::Joined(Box::new(job.snapshot(id)))),
+                None => true,
             };
-            if new.join_only {
+            if !is_orphaned {
+                sleep(RETRY_DELAY).await;
+            } else if new.join_only {
                 return Ok(KeyLookup::Full);
-            }
-            if is_gone {
-                // Free the key of an expired or deleted job, and start over.
-                messages::delete(&self.streams.jobs, sequence).await?;
             } else if found.fingerprint != fingerprint {
                 return Ok(KeyLookup::Reused);
             } else {

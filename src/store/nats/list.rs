@@ -26,16 +26,17 @@ const CONSUMER_EXPIRY: Duration = Duration::from_secs(30);
 
 /// Lists the jobs that match a filter, newest first.
 pub(super) async fn list(jetstream: &JetStream, filter: &Filter) -> Result<Page, NatsError> {
-    let mut cursors = match filter.owner {
+    let mut cursors = match filter.get_owner() {
         Some(owner) => read_cursors(jetstream, jetstream.names.all_owned(&owner)).await?,
         None => all_cursors(jetstream).await?,
     };
     // A job that moved from the queue to the bucket in between is there twice.
     cursors.sort_unstable_by(|one, other| other.cmp(one));
     cursors.dedup();
-    cursors.retain(|cursor| filter.after.is_none_or(|after| *cursor < after));
+    let after = filter.get_after();
+    cursors.retain(|cursor| after.is_none_or(|after| *cursor < after));
     let lookups = cursors.into_iter().map(|cursor| async move {
-        let lookup = jetstream.lookup(cursor.id).await?;
+        let lookup = jetstream.lookup(cursor.id()).await?;
         Ok::<_, NatsError>((cursor, lookup))
     });
     let mut lookups = stream::iter(lookups).buffered(LOOKUP_CONCURRENCY);
@@ -45,17 +46,17 @@ pub(super) async fn list(jetstream: &JetStream, filter: &Filter) -> Result<Page,
         let Some((cursor, Lookup::Found(job))) = skip_unreadable(lookup)? else {
             continue;
         };
-        if !filter.admits(&job) {
+        if !filter.matches(&job) {
             continue;
         }
-        if jobs.len() == filter.limit {
+        if jobs.len() == filter.get_limit() {
             next = jobs.last().map(|(cursor, _)| *cursor);
             break;
         }
         jobs.push((cursor, *job));
     }
     let jobs = jobs.into_iter().map(|(_, job)| job).collect();
-    Ok(Page { jobs, next })
+    Ok(Page::new(jobs, next))
 }
 
 /// Returns the cursors of all jobs: those with a record, and those that wait in the queue.
@@ -67,7 +68,7 @@ async fn all_cursors(jetstream: &JetStream) -> Result<Vec<Cursor>, NatsError> {
             continue;
         };
         let created_at = entry.request.details.created_at;
-        cursors.push(Cursor { created_at, id });
+        cursors.push(Cursor::from_unix_millis(created_at, id));
     }
     Ok(cursors)
 }
@@ -119,7 +120,7 @@ async fn read_cursors(
             // A record has the field of a list entry, too.
             let entry = decode(&message.subject, message.payload.clone());
             if let Some((OwnerEntry { created_at }, _)) = skip_unreadable(entry)? {
-                cursors.push(Cursor { created_at, id });
+                cursors.push(Cursor::from_unix_millis(created_at, id));
             }
         }
         if count == 0 {

@@ -1,5 +1,7 @@
 //! Reads the state of a job from the bucket and the queue.
 
+use bytes::Bytes;
+
 use super::{
     error::NatsError,
     jetstream::{JetStream, StoredRecord},
@@ -7,25 +9,48 @@ use super::{
 };
 use crate::{JobId, store::Lookup};
 
+/// A job that has a record, or waits in the queue.
+pub(super) struct LocatedJob {
+    pub(super) record: JobRecord,
+    /// The result's body, if the record's message holds it.
+    pub(super) body: Bytes,
+}
+
+impl From<StoredRecord> for LocatedJob {
+    fn from(stored: StoredRecord) -> Self {
+        Self {
+            record: stored.record,
+            body: stored.body,
+        }
+    }
+}
+
 impl JetStream {
     /// Looks up a job. Returns [`Lookup::Unknown`] only if the replicas confirm it.
     pub(super) async fn lookup(&self, id: JobId) -> Result<Lookup, NatsError> {
-        let found = self.job_barrier.read(|| self.lookup_at_leader(id)).await?;
-        Ok(found.unwrap_or(Lookup::Unknown))
+        let found = self.find_job(id).await?;
+        Ok(found.map_or(Lookup::Unknown, |job| job.record.lookup(id)))
     }
 
-    /// Looks up a job in the bucket and then in the queue, at the leaders of both streams.
-    pub(super) async fn lookup_at_leader(&self, id: JobId) -> Result<Option<Lookup>, NatsError> {
+    /// Reads a job. Returns `None` only if the replicas confirm it.
+    pub(super) async fn find_job(&self, id: JobId) -> Result<Option<LocatedJob>, NatsError> {
+        self.job_barrier.read(|| self.job_at_leader(id)).await
+    }
+
+    /// Reads a job from the bucket and then from the queue, at the leaders of both streams.
+    pub(super) async fn job_at_leader(&self, id: JobId) -> Result<Option<LocatedJob>, NatsError> {
         if let Some(found) = self.record(id).await? {
-            return Ok(Some(found.record.lookup(id)));
+            return Ok(Some(found.into()));
         }
         if let Some(entry) = self.queue_entry(id).await? {
-            let snapshot = JobRecord::queued(&entry.request).snapshot(id);
-            return Ok(Some(Lookup::Found(Box::new(snapshot))));
+            return Ok(Some(LocatedJob {
+                record: JobRecord::queued(&entry.request),
+                body: Bytes::new(),
+            }));
         }
         // The job may have moved from the queue to the bucket between the two reads.
         let found = self.record(id).await?;
-        Ok(found.map(|found| found.record.lookup(id)))
+        Ok(found.map(LocatedJob::from))
     }
 
     /// Reads a job's record: that of its end, or else that of its run.

@@ -1,6 +1,7 @@
 //! A store in NATS JetStream: any process serves a job's monitor, and any worker runs it.
 //!
-//! [`NatsStore`] is the entry point. The [guide](crate::guide::nats) states what the store guarantees.
+//! [`NatsStore`] is the entry point. The [guide](crate::guide::nats) states what the store
+//! guarantees.
 
 mod active;
 mod attempt;
@@ -27,6 +28,7 @@ mod names;
 mod options;
 mod process;
 mod queue;
+mod read;
 mod record;
 mod refresh;
 mod report;
@@ -34,6 +36,7 @@ mod request;
 mod request_body;
 mod response;
 mod result;
+mod result_body;
 mod retry;
 mod store;
 mod streams;
@@ -41,6 +44,7 @@ mod submit;
 mod subscribers;
 mod tasks;
 mod watch;
+mod writer;
 
 pub use self::{
     changes::NatsChanges,
@@ -50,4 +54,5 @@ pub use self::{
     options::{NatsOptions, Rerun, Storage},
     request::NatsRecord,
     store::NatsStore,
+    writer::NatsWriter,
 };

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 /// Options for [`NatsStore::connect`](super::NatsStore::connect).
 ///
 /// All processes that share jobs must use the same options. The options that may differ between
-/// processes are [`max_bytes`](Self::max_bytes), [`max_queued`](Self::max_queued),
-/// [`ack_timeout`](Self::ack_timeout) and [`inline`](Self::inline).
+/// processes are [`max_queued`](Self::max_queued), [`ack_timeout`](Self::ack_timeout) and
+/// [`inline`](Self::inline).
 #[derive(Debug, Clone)]
 #[must_use = "options do nothing until they are passed to `NatsStore::connect`"]
 pub struct NatsOptions {
@@ -18,7 +18,6 @@ pub struct NatsOptions {
     pub(super) replicas: usize,
     pub(super) storage: Storage,
     pub(super) retain: Duration,
-    pub(super) max_bytes: usize,
     pub(super) max_queued: Option<u64>,
     pub(super) max_queued_for: Duration,
     pub(super) lease: Duration,
@@ -71,7 +70,6 @@ impl Default for NatsOptions {
             replicas: 1,
             storage: Storage::File,
             retain: Duration::from_secs(3600),
-            max_bytes: 256 << 20,
             max_queued: Some(1_000_000),
             max_queued_for: Duration::from_secs(7 * 24 * 3600),
             lease: Duration::from_secs(30),
@@ -126,16 +124,6 @@ impl NatsOptions {
     /// The job's idempotency key and its entry in its owner's list are kept as long.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.retain = retain.max(Duration::from_secs(1));
-        self
-    }
-
-    /// Sets this process's memory budget for bodies, in bytes. Default: 256 MiB.
-    ///
-    /// It covers request bodies being read, results being collected and large results being sent.
-    /// It must hold the largest result: a result that does not fit is answered with 503.
-    /// Processes may use different values.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.max_bytes = bytes;
         self
     }
 

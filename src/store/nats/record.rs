@@ -8,10 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    clock::{as_millis, from_unix_millis, instant_at, unix_millis, unix_now},
+    clock::{as_millis, from_unix_millis, unix_millis, unix_now},
     report::PendingReport,
     request::{JobDetails, QueuedRequest},
-    response::StoredResponse,
+    response::ResponseRecord,
 };
 use crate::{
     ErrorCode, Event, Failure, JobId, Kind, Progress, Snapshot, Status,
@@ -46,7 +46,7 @@ pub(super) struct JobRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<ErrorCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) response: Option<StoredResponse>,
+    pub(super) response: Option<ResponseRecord>,
     /// The claim under which the job runs; `None` while it waits, and after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<ClaimHolder>,
@@ -62,6 +62,13 @@ pub(super) struct JobRecord {
     /// Set if the job was deleted: look-ups report it as unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) forgotten: bool,
+    /// Set if the end has released the idempotency key: the next request with it is a new one.
+    #[serde(
+        rename = "key_released",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub(super) is_key_released: bool,
 }
 
 #[expect(
@@ -111,6 +118,7 @@ impl JobRecord {
             requeues: 0,
             not_before: None,
             forgotten: false,
+            is_key_released: false,
         }
     }
 
@@ -218,11 +226,7 @@ impl JobRecord {
         self.holder = None;
         self.not_before = None;
         self.details.estimated_finish_at = None;
-        self.error = match event {
-            Event::Started => None,
-            Event::Broke(code) => Some(code),
-            Event::Responded(status) => (status.as_u16() >= 400).then_some(ErrorCode::HttpError),
-        };
+        self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
     pub(super) fn is_held_by(&self, claim: u64) -> bool {
@@ -237,6 +241,11 @@ impl JobRecord {
             until.is_some_and(|until| until <= unix_now())
         };
         !self.is_ended() && self.holder.is_none_or(is_expired)
+    }
+
+    /// Returns whether a request with this job's key is a new one.
+    pub(super) fn frees_key(&self) -> bool {
+        self.forgotten || self.is_key_released || self.is_expired()
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -260,13 +269,15 @@ impl JobRecord {
 
     pub(super) fn snapshot(&self, id: JobId) -> Snapshot {
         let details = &self.details;
-        let response = self.response.as_ref().map(StoredResponse::head);
-        let mut snapshot = NewJob::new(id).snapshot();
+        let response = self.response.as_ref().map(ResponseRecord::head);
+        let mut snapshot = Snapshot::new(id, from_unix_millis(details.created_at));
         snapshot.owner = details.owner;
+        snapshot.title = details.title.as_deref().map(Arc::from);
+        snapshot.callbacks = details.callbacks.as_deref().map(Arc::from);
         snapshot.revision = self.revision;
         snapshot.status = self.status;
-        snapshot.created = instant_at(details.created_at);
-        snapshot.created_at = from_unix_millis(details.created_at);
+        // A claim of a job that has not started is not a call yet.
+        snapshot.attempt = self.started_at.map_or(0, |_| self.attempts);
         snapshot.started_at = self.started_at.map(from_unix_millis);
         snapshot.finished_at = self.finished_at.map(from_unix_millis);
         snapshot.expires_at = self.expires_at.map(from_unix_millis);
@@ -275,12 +286,10 @@ impl JobRecord {
         snapshot.estimated_finish_at = details.estimated_finish_at.map(from_unix_millis);
         snapshot.progress.fraction = self.fraction;
         snapshot.progress.message = self.message.as_deref().map(Arc::from);
-        snapshot.error = self.error.map(|code| Failure {
-            code,
-            status: response
-                .as_ref()
-                .filter(|_| code == ErrorCode::HttpError)
-                .map(|response| response.status),
+        snapshot.error = self.error.map(|code| {
+            let response = response.as_ref();
+            let response = response.filter(|_| code == ErrorCode::HttpError);
+            Failure::new(code, response.map(|response| response.status))
         });
         snapshot.response = response;
         snapshot
@@ -306,5 +315,20 @@ mod tests {
         let again = serde_json::to_value(&record).expect("a record");
         let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(again, text);
+        assert!(!record.is_key_released);
+    }
+
+    #[test]
+    fn newer_fields_round_trip() {
+        let text = r#"{"nonce":1,"revision":3,"status":"succeeded","created_at":1795000000120,
+            "kind":"","title":"a report",
+            "callbacks":[{"url":"https://example.com/","events":["job.succeeded"]}],
+            "response":{"status":200,"headers":[],"length":70000,
+            "parts":{"claim":7,"count":2,"size":65536}},"attempts":2,"key_released":true}"#;
+        let record: JobRecord = serde_json::from_str(text).expect("a record");
+        let again = serde_json::to_value(&record).expect("a record");
+        let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(again, text);
+        assert!(record.frees_key());
     }
 }

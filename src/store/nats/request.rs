@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Owner,
-    store::{Key, NewJob},
+    store::{CallbackTarget, Key, NewJob},
 };
 
 /// A request as [`NatsStore`](super::NatsStore) keeps it until its job is accepted.
@@ -63,6 +63,10 @@ pub(super) struct JobDetails {
     pub(super) owner: Option<Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<Key>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) callbacks: Option<Vec<CallbackTarget>>,
     /// The number of chunks of the request's body, if the queue's message does not hold it.
     #[serde(rename = "parts", default, skip_serializing_if = "Option::is_none")]
     pub(super) body_chunks: Option<u32>,
@@ -107,6 +111,8 @@ impl QueuedRequest {
                 estimated_finish_at: new.estimated_finish.map(unix_millis),
                 owner: new.owner,
                 key: new.key.map(|(key, _)| key),
+                title: new.title.as_deref().map(str::to_owned),
+                callbacks: new.callbacks.as_deref().map(<[_]>::to_vec),
                 body_chunks,
             },
             begun_here: new.run_here,

@@ -1,14 +1,14 @@
 //! The response of an ended job as its record stores it.
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 use serde::{Deserialize, Serialize};
 
 use super::envelope::StoredFields;
-use crate::{ResponseHead, store::Collected};
+use crate::{ResponseHead, store::BufferedBody};
 
 /// A response without its body. The body follows the record in the same message, or is in chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct StoredResponse {
+pub(super) struct ResponseRecord {
     status: u16,
     headers: StoredFields,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,16 +28,19 @@ pub(super) struct StoredResponse {
 pub(super) struct ResultChunks {
     pub(super) claim: u64,
     pub(super) count: u32,
+    /// The size of each chunk except the last, in bytes. Version 0.1 did not store it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u32>,
 }
 
-impl StoredResponse {
-    /// Stores everything of a response except its body.
-    pub(super) fn new(response: &Response<Collected>) -> Self {
+impl ResponseRecord {
+    /// Stores everything of a response except the data of its body.
+    pub(super) fn new(head: &Parts, body: &BufferedBody) -> Self {
         Self {
-            status: response.status().as_u16(),
-            headers: response.headers().into(),
-            trailers: response.body().trailers.as_deref().map(StoredFields::from),
-            body_bytes: response.body().bytes.len() as u64,
+            status: head.status.as_u16(),
+            headers: (&head.headers).into(),
+            trailers: body.trailers.as_deref().map(StoredFields::from),
+            body_bytes: body.bytes.len() as u64,
             chunks: None,
         }
     }
@@ -48,11 +51,9 @@ impl StoredResponse {
 
     /// Returns the part of the response that a snapshot shows.
     pub(super) fn head(&self) -> ResponseHead {
-        ResponseHead {
-            status: self.status(),
-            content_type: self.headers.get(&header::CONTENT_TYPE),
-            content_length: self.body_bytes,
-        }
+        let mut head = ResponseHead::new(self.status(), &HeaderMap::new(), self.body_bytes);
+        head.content_type = self.headers.get(&header::CONTENT_TYPE);
+        head
     }
 
     /// Restores the response's head and its trailers.

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::{Future, ready},
+    future::ready,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use async_nats::Client;
 use bytes::Bytes;
-use http::{HeaderMap, Response, request::Parts};
+use http::{HeaderMap, request, response};
 use tokio::task::{JoinSet, yield_now};
 
 use super::{
@@ -25,14 +25,19 @@ use super::{
     list,
     options::NatsOptions,
     process::ProcessState,
+    read,
     report::PendingReport,
     request::NatsRecord,
     retry::Retry,
     submit, tasks,
+    writer::NatsWriter,
 };
 use crate::{
-    Filter, JobId, Page, Replay,
-    store::{Acceptance, Charge, End, Finished, Lookup, NewJob, News, Queue, Report, Store, Work},
+    Filter, JobId, Page,
+    store::{
+        Acceptance, Budget, Charge, End, Finished, Lookup, NewJob, News, Purpose, Queue, Reading,
+        Report, Store, StoreFuture, Work,
+    },
 };
 
 /// The time limit for the retries of [`NatsStore::connect`].
@@ -41,8 +46,12 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// A store that keeps jobs in NATS JetStream.
 ///
 /// Every process that connects with the same options finds all jobs, and any
-/// [`Worker`](crate::Worker) runs them. The [guide](crate::guide::nats) states what the store guarantees,
-/// and how to operate it.
+/// [`Worker`](crate::Worker) runs them. The [guide](crate::guide::nats) states what the store
+/// guarantees, and how to operate it.
+///
+/// Its memory budget covers request bodies being read, results being collected, and the part of
+/// each result that is being sent. [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets
+/// its limit. Default: 256 MiB. Processes may use different values.
 ///
 /// Clones share one connection.
 #[derive(Clone)]
@@ -90,21 +99,30 @@ impl Store for NatsStore {
     type Record = NatsRecord;
     type Changes = NatsChanges;
     type Claim = NatsClaim;
+    type Writer = NatsWriter;
 
-    fn record(&self, head: &Parts, body: &Bytes, trailers: Option<&HeaderMap>) -> NatsRecord {
-        NatsRecord::new(&self.process.jetstream.options, head, body, trailers)
+    fn budget(&self) -> &Budget {
+        &self.process.jetstream.budget
     }
 
-    fn reserve(&self, bytes: usize) -> Option<Charge> {
-        self.process.jetstream.budget.reserve(bytes)
+    fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
+        ready(self.budget().reserve(bytes, purpose))
+    }
+
+    fn record(
+        &self,
+        head: &request::Parts,
+        body: &Bytes,
+        trailers: Option<&HeaderMap>,
+    ) -> NatsRecord {
+        NatsRecord::new(&self.process.jetstream.options, head, body, trailers)
     }
 
     fn accept(
         &self,
         job: &NewJob,
         record: NatsRecord,
-    ) -> impl Future<Output = Result<Acceptance<NatsClaim>, NatsError>> + Send + Unpin + 'static
-    {
+    ) -> impl StoreFuture<Result<Acceptance<NatsClaim>, NatsError>> {
         // Several writes, so on a task of its own: a dropped future must not stop between them.
         let accepting = tokio::spawn(submit::accept(self.process.clone(), job.clone(), record));
         Box::pin(async {
@@ -113,10 +131,7 @@ impl Store for NatsStore {
         })
     }
 
-    fn get(
-        &self,
-        id: JobId,
-    ) -> impl Future<Output = Result<Lookup, NatsError>> + Send + Unpin + 'static {
+    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, NatsError>> {
         let process = self.process.clone();
         Box::pin(async move {
             // The first poll may happen outside a runtime, with a waker that does nothing. Do not
@@ -134,17 +149,9 @@ impl Store for NatsStore {
         list::list(&self.process.jetstream, filter).await
     }
 
-    async fn result(&self, id: JobId) -> Result<Option<Response<Replay>>, NatsError> {
-        self.process.jetstream.read_result(id).await
-    }
-
     /// Merges the report into the claim's pending one, which a background task writes within a
     /// fraction of a second. So frequent reports do not slow the call down.
-    fn report(
-        &self,
-        claim: &NatsClaim,
-        report: Report,
-    ) -> impl Future<Output = Result<(), NatsError>> + Send + Unpin + 'static {
+    fn report(&self, claim: &NatsClaim, report: Report) -> impl StoreFuture<Result<(), NatsError>> {
         let mut pending = PendingReport {
             estimated_finish: report.estimated_finish,
             ..PendingReport::default()
@@ -167,13 +174,21 @@ impl Store for NatsStore {
         ready(Ok(()))
     }
 
+    fn respond(&self, _: &NatsClaim, head: response::Parts) -> NatsWriter {
+        NatsWriter::new(self.budget().clone(), head)
+    }
+
     fn finish(
         &self,
         claim: &NatsClaim,
-        end: End,
-    ) -> impl Future<Output = Result<Finished, NatsError>> + Send + Unpin + 'static {
+        end: End<NatsWriter>,
+    ) -> impl StoreFuture<Result<Finished, NatsError>> {
         let (process, active) = (self.process.clone(), claim.active.clone());
         Box::pin(async move { finish::finish(&process.jetstream, &active, end).await })
+    }
+
+    async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, NatsError> {
+        read::read(&self.process, id, from).await
     }
 
     fn poll_canceled(&self, claim: &NatsClaim, cx: &mut Context<'_>) -> Poll<()> {

@@ -203,7 +203,7 @@ async fn submit_running(
         }
         Err(error) => {
             // Hide the record. If this fails it expires; no client knows its id.
-            record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
+            record.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
             record.forgotten = true;
             let end = jetstream.names.end(new.id);
             let ended = jetstream.put_record(&end, &mut record, b"", 0, None, patience);
@@ -237,7 +237,7 @@ async fn withdraw(
     error: NatsError,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let mut record = JobRecord::queued(queued);
-    record.end(Event::Broke(ErrorCode::Canceled), Duration::ZERO);
+    record.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
     record.forgotten = true;
     // Creates the subject that a worker's claim would create.
     let run = jetstream.names.run(id);

@@ -1,0 +1,215 @@
+//! The body of a large result, read chunk by chunk while it is sent.
+
+use std::{
+    future::ready,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    chunks::MAX_CHUNK_BYTES,
+    error::{NatsError, Source},
+    messages,
+    process::ProcessState,
+    response::ResultChunks,
+};
+use crate::{
+    JobId,
+    store::{Charge, Purpose, ResultBody},
+};
+
+/// The maximum time that a chunk after the first waits for room in the budget.
+const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The delay before the next attempt to reserve memory.
+const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(20);
+
+/// Reads the chunks of a result, from one byte of its body on.
+pub(super) struct ResultReader {
+    process: Arc<ProcessState>,
+    id: JobId,
+    chunks: ResultChunks,
+    /// The length of the whole body.
+    length: u64,
+    /// The next byte to read.
+    offset: u64,
+}
+
+/// The payload of a chunk, which holds its charge for as long as any part of it is in use.
+struct ChargedChunk {
+    payload: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for ChargedChunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+impl ResultReader {
+    pub(super) fn new(
+        process: Arc<ProcessState>,
+        id: JobId,
+        chunks: ResultChunks,
+        length: u64,
+        from: u64,
+    ) -> Self {
+        Self {
+            process,
+            id,
+            chunks,
+            length,
+            offset: from,
+        }
+    }
+
+    /// Reads the first chunk, so that its failure is an error of the whole read. The body reads the
+    /// others when they are due.
+    ///
+    /// Returns `None` if the chunk is certain to be missing.
+    pub(super) async fn into_body(
+        mut self,
+        trailers: Option<HeaderMap>,
+    ) -> Result<Option<ResultBody>, NatsError> {
+        let left = self.length - self.offset;
+        let Some(first) = self.next(Duration::ZERO).await? else {
+            return Ok(None);
+        };
+        let others = stream::unfold(Some(self), async |reader| {
+            let mut reader = reader?;
+            if reader.offset >= reader.length {
+                return None;
+            }
+            match reader.next(BUDGET_TIMEOUT).await {
+                Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
+                Ok(None) => Some((Err(NatsError::unavailable("a chunk is missing")), None)),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        let first = stream::once(ready(Ok(first)));
+        Ok(Some(ResultBody::streamed(ChunkedBody {
+            chunks: Box::pin(first.chain(others).fuse()),
+            left,
+            trailers,
+        })))
+    }
+
+    /// Reads the rest of the chunk that holds the next byte.
+    async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, NatsError> {
+        let size = match self.chunks.size {
+            Some(size) => size,
+            None => {
+                let Some(first) = self.chunk(0, MAX_CHUNK_BYTES as u64, patience).await? else {
+                    return Ok(None);
+                };
+                let size = u32::try_from(first.len()).unwrap_or(u32::MAX);
+                *self.chunks.size.insert(size)
+            }
+        };
+        let size = u64::from(size.max(1));
+        let index = u32::try_from(self.offset / size).unwrap_or(u32::MAX);
+        let start = u64::from(index) * size;
+        let bytes = size.min(self.length - start);
+        let chunk = self.chunk(index, bytes, patience).await?;
+        let skipped = usize::try_from(self.offset - start).unwrap_or(usize::MAX);
+        Ok(chunk
+            .filter(|chunk| chunk.len() as u64 == bytes)
+            .map(|chunk| {
+                self.offset = start + bytes;
+                chunk.slice(skipped..)
+            }))
+    }
+
+    /// Reads a chunk, once the budget has room for so many bytes.
+    async fn chunk(
+        &self,
+        index: u32,
+        bytes: u64,
+        patience: Duration,
+    ) -> Result<Option<Bytes>, NatsError> {
+        let jetstream = &self.process.jetstream;
+        let charge = self.reserve(bytes, patience).await?;
+        let subject = jetstream
+            .names
+            .result_chunk(self.id, self.chunks.claim, index);
+        let stream = &jetstream.streams.results;
+        let barrier = &jetstream.result_barrier;
+        let found = barrier
+            .read(async || messages::last(stream, &subject).await)
+            .await?;
+        Ok(found.map(|message| {
+            Bytes::from_owner(ChargedChunk {
+                payload: message.payload,
+                _charge: charge,
+            })
+        }))
+    }
+
+    async fn reserve(&self, bytes: u64, patience: Duration) -> Result<Charge, NatsError> {
+        let budget = &self.process.jetstream.budget;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let begun = Instant::now();
+        loop {
+            if let Some(charge) = budget.reserve(bytes, Purpose::Replay) {
+                return Ok(charge);
+            }
+            if begun.elapsed() >= patience {
+                return Err(NatsError::no_budget());
+            }
+            sleep(BUDGET_RETRY_DELAY).await;
+        }
+    }
+}
+
+/// The body of a result in chunks.
+struct ChunkedBody {
+    chunks: Pin<Box<dyn Stream<Item = Result<Bytes, NatsError>> + Send>>,
+    /// The number of bytes that are still to come.
+    left: u64,
+    trailers: Option<HeaderMap>,
+}
+
+impl Body for ChunkedBody {
+    type Data = Bytes;
+    type Error = Source;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Source>>> {
+        match ready!(self.chunks.as_mut().poll_next(cx)) {
+            Some(Ok(chunk)) => {
+                self.left = self.left.saturating_sub(chunk.len() as u64);
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
+            }
+            Some(Err(error)) => {
+                self.trailers = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => Poll::Ready(self.trailers.take().map(|all| Ok(Frame::trailers(all)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0 && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.left);
+        // HTTP/1 frames a body by its length if that is known, and then has no room for trailers.
+        if self.trailers.is_none() {
+            hint.set_upper(self.left);
+        }
+        hint
+    }
+}

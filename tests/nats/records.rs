@@ -1,0 +1,211 @@
+//! The records of a job: its details, the outcome of its key, and its result in chunks.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body_util::BodyExt;
+use tokio::time::sleep;
+use tower_accepted::{
+    JobId, Status,
+    store::{
+        Acceptance, CallbackTarget, End, Fingerprint, Finished, Key, KeyOutcome, Lookup, NewJob,
+        Outcome, Purpose, Queue, Reading, Store, Writer,
+        nats::{NatsClaim, NatsStore, NatsWriter},
+    },
+};
+
+use crate::{
+    site::{Deployment, options, or_skip},
+    streams::{BUCKET, messages, publish, read_record, stream, write_record},
+};
+
+/// The size of a chunk at a server with the default limit of messages.
+const CHUNK_BYTES: usize = 256 << 10;
+
+fn request() -> Parts {
+    let (head, ()) = Request::post("/reports").body(()).unwrap().into_parts();
+    head
+}
+
+async fn accept(store: &NatsStore, new: &NewJob) -> Acceptance<NatsClaim> {
+    let record = store.record(&request(), &Bytes::new(), None);
+    store.accept(new, record).await.unwrap()
+}
+
+/// Accepts a job that this process runs.
+async fn claim(store: &NatsStore, new: &mut NewJob) -> NatsClaim {
+    new.run_here = true;
+    match accept(store, new).await {
+        Acceptance::RunHere(claim) => claim,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+/// Ends a job with a response of this body.
+async fn finish(store: &NatsStore, claim: &NatsClaim, body: Bytes, key: KeyOutcome) {
+    let (head, ()) = Response::new(()).into_parts();
+    let mut writer: NatsWriter = store.respond(claim, head);
+    poll_fn(|cx| writer.poll_room(body.len(), cx))
+        .await
+        .unwrap();
+    writer.push(body);
+    let mut end = End::new(Outcome::Response(writer));
+    end.key = key;
+    assert_eq!(store.finish(claim, end).await.unwrap(), Finished::First);
+}
+
+async fn read(store: &NatsStore, id: JobId, from: usize) -> Reading {
+    let reading = store.read(id, from as u64).await.unwrap();
+    reading.expect("a response")
+}
+
+/// Reads a body frame by frame, and keeps none of the frames.
+async fn body(reading: Reading) -> Vec<u8> {
+    let (mut body, mut bytes) = (reading.response.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        bytes.extend_from_slice(frame.unwrap().data_ref().expect("no trailers"));
+    }
+    bytes
+}
+
+fn keyed(fingerprint: u8) -> NewJob {
+    let mut new = NewJob::new(JobId::random());
+    let fingerprint = Fingerprint::from_bytes([fingerprint; 16]);
+    new.key = Some((Key::new(b"once", None), fingerprint));
+    new
+}
+
+#[tokio::test]
+async fn details_of_a_request_reach_every_snapshot() {
+    let nats = or_skip!(Deployment::start(options()));
+    let (store, worker) = (nats.store().await, nats.store().await);
+    let mut new = NewJob::new(JobId::random());
+    let target = CallbackTarget::new("https://example.com/", ["job.succeeded".to_owned()]);
+    let callbacks: Arc<[CallbackTarget]> = [target].into();
+    new.title = Some("a report".into());
+    new.callbacks = Some(callbacks.clone());
+    let snapshot = async || match store.get(new.id).await {
+        Ok(Lookup::Found(job)) => {
+            assert_eq!(job.title.as_deref(), Some("a report"));
+            assert_eq!(job.callbacks.as_ref(), Some(&callbacks));
+            (job.status, job.attempt)
+        }
+        other => panic!("not found: {other:?}"),
+    };
+    assert!(matches!(accept(&store, &new).await, Acceptance::Queued));
+    assert_eq!(snapshot().await, (Status::Queued, 0));
+    let ticket = worker.next(1).await.unwrap().pop().expect("a request");
+    let work = worker.claim(ticket).await.unwrap().expect("a request");
+    assert_eq!(work.attempt, 1);
+    assert_eq!(snapshot().await, (Status::Running, 1));
+    finish(&worker, &work.claim, Bytes::new(), KeyOutcome::Keep).await;
+    assert_eq!(snapshot().await, (Status::Succeeded, 1));
+    assert_eq!(read(&store, new.id, 0).await.run, 1);
+}
+
+#[tokio::test]
+async fn released_key_is_free_even_if_its_entry_stays() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    let mut first = keyed(1);
+    let running = claim(&store, &mut first).await;
+    assert!(matches!(
+        accept(&store, &keyed(2)).await,
+        Acceptance::KeyReused
+    ));
+    let bucket = stream(&nats.servers, BUCKET).await;
+    let is_key = |(subject, _): &(String, Bytes)| subject.contains("_jobs.key.");
+    let mut keys = messages(&bucket).await;
+    keys.retain(is_key);
+    assert_eq!(keys.len(), 1);
+    finish(&store, &running, Bytes::new(), KeyOutcome::Release).await;
+    assert!(!messages(&bucket).await.iter().any(is_key));
+    // As if the process had died before it removed the entry.
+    publish(&nats.servers, keys).await;
+    let mut second = keyed(2);
+    drop(claim(&store, &mut second).await);
+    let joined = accept(&store, &keyed(2)).await;
+    assert!(
+        matches!(&joined, Acceptance::Joined(job) if job.id == second.id),
+        "{joined:?}"
+    );
+}
+
+#[tokio::test]
+async fn kept_key_joins_the_ended_job() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    let mut first = keyed(1);
+    let running = claim(&store, &mut first).await;
+    finish(&store, &running, Bytes::new(), KeyOutcome::Keep).await;
+    let joined = accept(&store, &keyed(1)).await;
+    assert!(
+        matches!(&joined, Acceptance::Joined(job) if job.id == first.id),
+        "{joined:?}"
+    );
+}
+
+#[tokio::test]
+async fn large_result_is_read_chunk_by_chunk() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    let mut new = NewJob::new(JobId::random());
+    let running = claim(&store, &mut new).await;
+    let result: Vec<u8> = (0..5 * CHUNK_BYTES + 7)
+        .map(|byte| (byte % 251) as u8)
+        .collect();
+    let waiting = tokio::spawn({
+        let (store, id) = (nats.store().await, new.id);
+        async move { body(read(&store, id, 0).await).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished(), "the job has not ended");
+    finish(&store, &running, result.clone().into(), KeyOutcome::Keep).await;
+    assert!(waiting.await.unwrap() == result);
+
+    // One chunk at a time fits.
+    let budget = store.budget();
+    assert_eq!(budget.used(), 0);
+    budget.set_limit(CHUNK_BYTES);
+    let reading = read(&store, new.id, 0).await;
+    assert_eq!(reading.available, result.len() as u64);
+    let stored = reading.response.body().len();
+    assert_eq!(stored, Some(result.len() as u64));
+    assert_eq!(budget.used_for(Purpose::Replay), CHUNK_BYTES);
+    assert!(body(reading).await == result);
+    let from = 3 * CHUNK_BYTES + 5;
+    assert!(body(read(&store, new.id, from).await).await == result[from..]);
+    assert!(
+        body(read(&store, new.id, result.len() + 1).await)
+            .await
+            .is_empty()
+    );
+    assert_eq!(budget.used(), 0);
+    budget.set_limit(CHUNK_BYTES - 1);
+    assert!(store.read(new.id, 0).await.is_err());
+
+    // Version 0.1 did not store the size of the chunks.
+    budget.set_limit(CHUNK_BYTES);
+    let subject = format!("$KV.accepted_jobs.job.end.{}", new.id);
+    let mut record = read_record(&nats.servers, &subject).await;
+    let chunks = record["response"]["parts"].as_object_mut().unwrap();
+    assert_eq!(chunks.remove("size"), Some(CHUNK_BYTES.into()));
+    write_record(&nats.servers, subject, &record).await;
+    assert!(body(read(&store, new.id, from).await).await == result[from..]);
+}
+
+#[tokio::test]
+async fn missing_chunk_breaks_off_the_body() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    let mut new = NewJob::new(JobId::random());
+    let running = claim(&store, &mut new).await;
+    let result = Bytes::from(vec![7; 2 * CHUNK_BYTES]);
+    finish(&store, &running, result, KeyOutcome::Keep).await;
+    let reading = read(&store, new.id, 0).await;
+    store.forget(new.id).await.unwrap();
+    let collected = reading.response.into_body().collect().await;
+    assert!(collected.is_err());
+    assert!(store.read(new.id, 0).await.unwrap().is_none());
+}
