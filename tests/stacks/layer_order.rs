@@ -1,5 +1,4 @@
-//! What goes outside this layer and what inside: the advice of the `mounting` page, line by line,
-//! and what comes of not following it.
+//! Layers outside and inside this one: the advice of the guide, and what happens without it.
 
 use std::{
     collections::HashMap,
@@ -36,13 +35,13 @@ use tracing_subscriber::{layer::Context, prelude::*, registry::LookupSpan};
 
 use crate::support::*;
 
-/// Two routes that share nothing but their layers.
+/// Creates two routes that share only their layers.
 fn routes() -> Router {
     Router::new().route("/a", slow()).route("/b", slow())
 }
 
-/// Submits a job to each of the routes, and tells how they stand a second later.
-async fn a_second_in(app: &Router) -> [String; 2] {
+/// Submits a job to each route and returns their statuses a second later.
+async fn statuses_after_a_second(app: &Router) -> [String; 2] {
     let [a, b] = [send(app, post("/a")).await, send(app, post("/b")).await];
     sleep(Duration::from_secs(1)).await;
     [status(app, &a).await, status(app, &b).await]
@@ -54,34 +53,34 @@ async fn status(app: &Router, accepted: &Answer) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_global_limit_inside_in_one_builder_queues_the_rest() {
+async fn global_limit_inside_one_builder_queues_jobs() {
     let app = routes().layer(
         ServiceBuilder::new()
             .layer(AcceptedLayer::new())
             .layer(GlobalConcurrencyLimitLayer::new(1)),
     );
-    assert_eq!(a_second_in(&app).await, ["running", "queued"]);
+    assert_eq!(statuses_after_a_second(&app).await, ["running", "queued"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_is_not_global_is_one_for_each_route() {
+async fn local_limit_applies_to_each_route() {
     let app = routes().layer(
         ServiceBuilder::new()
             .layer(AcceptedLayer::new())
             .layer(ConcurrencyLimitLayer::new(1)),
     );
-    assert_eq!(a_second_in(&app).await, ["running", "running"]);
+    assert_eq!(statuses_after_a_second(&app).await, ["running", "running"]);
     let third = send(&app, post("/a")).await;
     assert_eq!(status(&app, &third).await, "queued");
 }
 
 #[tokio::test(start_paused = true)]
-async fn between_two_calls_of_layer_a_job_that_waits_is_shown_as_running() {
+async fn limit_in_another_layer_call_hides_the_queue() {
     let app = routes()
         .layer(GlobalConcurrencyLimitLayer::new(1))
         .layer(AcceptedLayer::new());
-    assert_eq!(a_second_in(&app).await, ["running", "running"]);
-    // The limit holds all the same.
+    assert_eq!(statuses_after_a_second(&app).await, ["running", "running"]);
+    // The limit still applies.
     sleep(Duration::from_secs(2)).await;
     let started = Instant::now();
     let one = send(&app, post("/a")).await;
@@ -90,22 +89,22 @@ async fn between_two_calls_of_layer_a_job_that_waits_is_shown_as_running() {
     ended(&app, &other).await;
     assert!(
         started.elapsed() >= Duration::from_secs(4),
-        "at the same time"
+        "both jobs ran at once"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_outside_holds_nothing_back_but_the_202() {
+async fn limit_outside_delays_only_the_202() {
     let app = routes().layer(
         ServiceBuilder::new()
             .layer(GlobalConcurrencyLimitLayer::new(1))
             .layer(AcceptedLayer::new()),
     );
-    assert_eq!(a_second_in(&app).await, ["running", "running"]);
+    assert_eq!(statuses_after_a_second(&app).await, ["running", "running"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_limit_goes_inside_behind_a_buffer() {
+async fn rate_limit_goes_inside_behind_a_buffer() {
     let service = ServiceBuilder::new()
         .layer(AcceptedLayer::new())
         .buffer(16)
@@ -126,7 +125,7 @@ async fn a_rate_limit_goes_inside_behind_a_buffer() {
         let document = send(&service, get(accepted.location())).await.json();
         states.push(document["status"].as_str().unwrap().to_owned());
     }
-    // What the buffer has taken counts as running.
+    // A request in the buffer counts as running.
     assert_eq!(states, ["succeeded", "running", "running"]);
     for accepted in &accepted {
         let document = ended(&service, accepted).await;
@@ -139,7 +138,7 @@ async fn a_rate_limit_goes_inside_behind_a_buffer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_inside_a_router_with_an_error_is_handled_outside() {
+async fn error_from_inside_is_handled_outside() {
     let unavailable = async |_: BoxError| StatusCode::SERVICE_UNAVAILABLE;
     let app = routes().layer(
         ServiceBuilder::new()
@@ -150,12 +149,12 @@ async fn what_fails_inside_a_router_with_an_error_is_handled_outside() {
     );
     let [one, other] = [send(&app, post("/a")).await, send(&app, post("/b")).await];
     assert_eq!(ended(&app, &one).await["status"], "succeeded");
-    // Load that is shed inside is a job that was accepted and then failed.
+    // Load shedding inside fails a job that was accepted.
     assert_eq!(ended(&app, &other).await["error"]["code"], "inner_error");
 }
 
 #[tokio::test(start_paused = true)]
-async fn load_shed_outside_fails_no_job_and_the_registry_refuses_what_is_too_much() {
+async fn load_shed_outside_fails_no_job() {
     let unavailable = async |_: BoxError| StatusCode::SERVICE_UNAVAILABLE;
     let jobs = Jobs::builder().max_unfinished(3).build();
     let app = routes().layer(
@@ -177,11 +176,11 @@ async fn load_shed_outside_fails_no_job_and_the_registry_refuses_what_is_too_muc
     }
 }
 
-/// Tries again what has failed, so many times.
+/// Retries a failed request, at most this many times.
 #[derive(Clone)]
-struct Tries(usize);
+struct Retries(usize);
 
-impl<Rq: Clone, B, E> retry::Policy<Rq, http::Response<B>, E> for Tries {
+impl<Rq: Clone, B, E> retry::Policy<Rq, http::Response<B>, E> for Retries {
     type Future = Ready<()>;
 
     fn retry(
@@ -200,8 +199,8 @@ impl<Rq: Clone, B, E> retry::Policy<Rq, http::Response<B>, E> for Tries {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_goes_inside_and_the_job_ends_with_the_last_try() {
-    // The body has been read, so this waits for nothing; what it makes can be cloned.
+async fn retry_inside_ends_the_job_with_the_last_attempt() {
+    // Makes the request `Clone`. The layer has read the body, so this never waits.
     let whole = async |request: http::Request<RequestBody<Body>>| {
         let (head, body) = request.into_parts();
         let body = Full::new(body.collect().await?.to_bytes());
@@ -211,7 +210,7 @@ async fn a_retry_goes_inside_and_the_job_ends_with_the_last_try() {
     let service = ServiceBuilder::new()
         .layer(AcceptedLayer::new())
         .filter_async(whole)
-        .retry(Tries(4))
+        .retry(Retries(4))
         .service_fn({
             let calls = calls.clone();
             move |request: http::Request<Full<Bytes>>| {
@@ -229,7 +228,7 @@ async fn a_retry_goes_inside_and_the_job_ends_with_the_last_try() {
     assert_eq!(calls.count(), 3);
 }
 
-/// What a page of another origin needs to read of this layer's answers.
+/// The response headers of this layer that a page of another origin must be able to read.
 const EXPOSED: [HeaderName; 7] = [
     header::LOCATION,
     HeaderName::from_static("operation-location"),
@@ -240,24 +239,24 @@ const EXPOSED: [HeaderName; 7] = [
     HeaderName::from_static("preference-applied"),
 ];
 
-fn from_elsewhere(mut request: http::Request<Body>) -> http::Request<Body> {
+fn cross_origin(mut request: http::Request<Body>) -> http::Request<Body> {
     let origin = "https://elsewhere.example".parse().unwrap();
     request.headers_mut().insert("origin", origin);
     request
 }
 
 #[tokio::test(start_paused = true)]
-async fn cors_goes_outside_and_exposes_what_the_layer_says() {
+async fn cors_goes_outside_and_exposes_headers() {
     let cors = CorsLayer::new()
         .allow_origin(Any)
         .allow_methods([http::Method::POST, http::Method::DELETE])
         .expose_headers(EXPOSED);
     let app = routes().layer(AcceptedLayer::new()).layer(cors.clone());
-    let accepted = send(&app, from_elsewhere(post("/a"))).await;
+    let accepted = send(&app, cross_origin(post("/a"))).await;
     ended(&app, &accepted).await;
     let at = accepted.location().to_owned();
-    let document = send(&app, from_elsewhere(get(&at))).await;
-    let result = send(&app, from_elsewhere(get(&format!("{at}/result")))).await;
+    let document = send(&app, cross_origin(get(&at))).await;
+    let result = send(&app, cross_origin(get(&format!("{at}/result")))).await;
     for answer in [&accepted, &document, &result] {
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         let exposed = answer.header("access-control-expose-headers").unwrap();
@@ -265,7 +264,7 @@ async fn cors_goes_outside_and_exposes_what_the_layer_says() {
             assert!(exposed.split(',').any(|exposed| exposed == name), "{name}");
         }
     }
-    let mut preflight = from_elsewhere(request("OPTIONS", &at));
+    let mut preflight = cross_origin(request("OPTIONS", &at));
     let method = "DELETE".parse().unwrap();
     preflight
         .headers_mut()
@@ -276,9 +275,9 @@ async fn cors_goes_outside_and_exposes_what_the_layer_says() {
         Some("POST,DELETE")
     );
 
-    // Inside, it is not asked for what the layer itself answers.
+    // Inside, it does not see the layer's own responses.
     let app = routes().layer(cors).layer(AcceptedLayer::new());
-    let accepted = send(&app, from_elsewhere(post("/a"))).await;
+    let accepted = send(&app, cross_origin(post("/a"))).await;
     assert_eq!(accepted.header("access-control-allow-origin"), None);
 }
 
@@ -289,7 +288,7 @@ fn gzip(mut request: http::Request<Body>) -> http::Request<Body> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compression_goes_outside_for_each_reader_by_itself() {
+async fn compression_outside_is_per_reader() {
     let app = routes()
         .layer(AcceptedLayer::new())
         .layer(CompressionLayer::new());
@@ -297,20 +296,20 @@ async fn compression_goes_outside_for_each_reader_by_itself() {
     assert_eq!(accepted.header("content-encoding"), Some("gzip"));
     ended(&app, &accepted).await;
     let at = format!("{}/result", accepted.location());
-    let packed = send(&app, gzip(get(&at))).await;
-    let unpacked = send(&app, get(&at)).await;
-    assert_eq!(packed.header("content-encoding"), Some("gzip"));
-    assert_eq!(unpacked.header("content-encoding"), None);
-    assert_eq!(unpacked.text(), REPORT);
+    let compressed = send(&app, gzip(get(&at))).await;
+    let plain = send(&app, get(&at)).await;
+    assert_eq!(compressed.header("content-encoding"), Some("gzip"));
+    assert_eq!(plain.header("content-encoding"), None);
+    assert_eq!(plain.text(), REPORT);
     assert_eq!(
-        unpacked.header("content-length"),
+        plain.header("content-length"),
         Some(&*REPORT.len().to_string())
     );
 
     let client = DecompressionLayer::new().layer(app);
     assert_eq!(send(&client, get(&at)).await.text(), REPORT);
 
-    // Inside, who submitted the job chooses for everyone.
+    // Inside, the encoding that the submitter accepts is stored for every reader.
     let app = routes()
         .layer(CompressionLayer::new())
         .layer(AcceptedLayer::new());
@@ -321,7 +320,7 @@ async fn compression_goes_outside_for_each_reader_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_outside_cuts_the_inline_phase_and_a_wait_and_no_job() {
+async fn timeout_outside_ends_waits_but_no_job() {
     let timeout =
         TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(1));
     let jobs = Jobs::new();
@@ -341,7 +340,7 @@ async fn a_timeout_outside_cuts_the_inline_phase_and_a_wait_and_no_job() {
     assert_eq!(cut.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(ended(&app, &accepted).await["status"], "succeeded");
 
-    // Inside it is the job's, and its answer the result.
+    // Inside, it limits the job, and its 504 is the result.
     let app = routes().layer(timeout).layer(jobs.layer());
     let accepted = send(&app, post("/a")).await;
     assert_eq!(ended(&app, &accepted).await["error"]["code"], "http_error");
@@ -350,7 +349,7 @@ async fn a_timeout_outside_cuts_the_inline_phase_and_a_wait_and_no_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_of_them_fit_together_in_one_builder() {
+async fn recommended_layers_work_in_one_builder() {
     let timeout = Duration::from_secs(1);
     let service = ServiceBuilder::new()
         .layer(TraceLayer::new_for_http())
@@ -366,23 +365,24 @@ async fn all_of_them_fit_together_in_one_builder() {
             sleep(Duration::from_secs(2)).await;
             ok(REPORT)
         }));
-    let accepted = send(&service, from_elsewhere(gzip(post("/")))).await;
+    let accepted = send(&service, cross_origin(gzip(post("/")))).await;
     assert_eq!(accepted.header("access-control-allow-origin"), Some("*"));
     ended(&service, &accepted).await;
     assert_eq!(result(&service, &accepted).await.text(), REPORT);
     let preflight = request("OPTIONS", accepted.location());
-    let preflight = send(&service, from_elsewhere(preflight)).await;
+    let preflight = send(&service, cross_origin(preflight)).await;
     assert_eq!(
         (preflight.status, &*preflight.body),
         (StatusCode::OK, &b""[..])
     );
 }
 
-/// Lets pass who has any credentials.
+/// Lets a request with any credentials through.
 async fn authorize(request: Request, next: Next) -> Response {
-    match request.headers().contains_key("authorization") {
-        true => next.run(request).await,
-        false => StatusCode::UNAUTHORIZED.into_response(),
+    if request.headers().contains_key("authorization") {
+        next.run(request).await
+    } else {
+        StatusCode::UNAUTHORIZED.into_response()
     }
 }
 
@@ -403,7 +403,7 @@ async fn authorization_goes_outside() {
     assert_eq!(send(&app, get(at)).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(send(&app, authorized(get(at))).await.status, StatusCode::OK);
 
-    // Inside, the refusal is a job's result, and the monitor answers anyone.
+    // Inside, the 401 is the result of a job, and the monitor answers every client.
     let app = routes()
         .layer(middleware::from_fn(authorize))
         .layer(AcceptedLayer::new());
@@ -415,7 +415,7 @@ async fn authorization_goes_outside() {
     );
 }
 
-/// Remembers which span follows from which, by name.
+/// Records which span follows from which, by name.
 #[derive(Clone, Default)]
 struct Followed(Arc<Mutex<HashMap<&'static str, &'static str>>>);
 
@@ -432,9 +432,9 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_jobs_span_follows_from_the_span_of_a_trace_outside() {
-    // While there is one subscriber only, tracing asks the thread that first comes to a span whether
-    // anybody wants it; that may be another test's, which has none.
+async fn span_of_a_job_follows_from_the_request_span() {
+    // With one subscriber, tracing asks only the thread that reaches a span first, and caches its
+    // answer. That thread may belong to another test, which has no subscriber.
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let followed = Followed::default();
     let subscriber = tracing_subscriber::registry().with(followed.clone());

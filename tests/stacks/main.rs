@@ -1,13 +1,15 @@
-//! The layer in the stacks it is made for: in axum and on bare hyper, over sockets, and among
-//! tower's own layers.
+//! The layer in axum, on bare hyper, over sockets and between the layers of tower and tower-http.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
+mod disconnects;
+mod http1;
 mod layer_order;
+mod lifecycle;
 mod mounting;
 mod proxied;
 mod readiness;
-mod sockets;
 mod streaming;
+mod uploads;

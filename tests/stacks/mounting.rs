@@ -1,5 +1,4 @@
-//! Where the layer goes in axum: the advice of the `mounting` page, line by line, and what comes of
-//! not following it.
+//! Positions of the layer in axum: the advice of the guide on mounting, and what happens without it.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,8 +15,8 @@ use url::Url;
 
 use crate::support::*;
 
-/// A request to `path` becomes a job, and its links lead to it.
-async fn is_followed(app: &Router, path: &str) {
+/// Asserts that a request to `path` becomes a job, and that its links lead to the result.
+async fn assert_reachable(app: &Router, path: &str) {
     let accepted = send(app, post(path)).await;
     let document = ended(app, &accepted).await;
     assert_eq!(document["status"], "succeeded", "{document}");
@@ -29,15 +28,15 @@ async fn is_followed(app: &Router, path: &str) {
     );
 }
 
-/// A request to `path` becomes a job that nobody can follow.
-async fn is_lost(app: &Router, path: &str) {
+/// Asserts that a request to `path` becomes a job whose links lead nowhere.
+async fn assert_unreachable(app: &Router, path: &str) {
     let accepted = send(app, post(path)).await;
     let answer = send(app, get(accepted.location())).await;
     assert_ne!(answer.header("content-type"), Some("application/json"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_whole_router_is_layered_last_after_merge_and_fallback() {
+async fn router_is_layered_after_merge_and_fallback() {
     let jobs = Jobs::new();
     let app = Router::new()
         .route("/reports", slow())
@@ -46,36 +45,36 @@ async fn a_whole_router_is_layered_last_after_merge_and_fallback() {
         .fallback(render)
         .layer(jobs.layer());
     for path in ["/reports", "/merged", "/nested/reports", "/anything"] {
-        is_followed(&app, path).await;
+        assert_reachable(&app, path).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_whole_router_without_a_fallback_has_its_monitor_too() {
+async fn router_without_fallback_serves_its_monitor() {
     let app = Router::new()
         .route("/reports", slow())
         .layer(Jobs::new().layer());
-    is_followed(&app, "/reports").await;
+    assert_reachable(&app, "/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_with_state_is_layered_before_or_after_it_gets_its_state() {
+async fn router_is_layered_before_or_after_its_state() {
     let greet = async |State(name): State<&'static str>| (StatusCode::CREATED, name);
     let jobs = Jobs::new();
     let before = Router::new()
         .route("/", on_post(greet))
         .layer(jobs.layer())
         .with_state(REPORT);
-    is_followed(&before, "/").await;
+    assert_reachable(&before, "/").await;
     let after = Router::new()
         .route("/", on_post(greet))
         .with_state(REPORT)
         .layer(jobs.layer());
-    is_followed(&after, "/").await;
+    assert_reachable(&after, "/").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_extracts_in_a_job_what_it_does_without() {
+async fn handler_in_a_job_extracts_the_same() {
     async fn handler(
         Path(name): Path<String>,
         Query(query): Query<HashMap<String, String>>,
@@ -106,11 +105,11 @@ async fn a_handler_extracts_in_a_job_what_it_does_without() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_a_whole_router_after_zero_answers_at_once_what_cannot_be_a_job() {
+async fn after_zero_answers_404_and_405_inline() {
     let jobs = Jobs::new();
     let router = || Router::new().route("/reports", slow());
     let app = router().layer(jobs.layer().when(When::After(Duration::ZERO)));
-    is_followed(&app, "/reports").await;
+    assert_reachable(&app, "/reports").await;
     let unknown = send(&app, post("/report")).await;
     let wrong = send(&app, request("PUT", "/reports")).await;
     assert_eq!(
@@ -119,7 +118,7 @@ async fn on_a_whole_router_after_zero_answers_at_once_what_cannot_be_a_job() {
     );
     assert_eq!(wrong.header("allow"), Some("POST"));
 
-    // Without, the router's refusal is the job's result.
+    // By default the 404 of the router is the result of a job.
     let app = router().layer(jobs.layer());
     let accepted = send(&app, post("/report")).await;
     assert_eq!(ended(&app, &accepted).await["error"]["code"], "http_error");
@@ -127,7 +126,7 @@ async fn on_a_whole_router_after_zero_answers_at_once_what_cannot_be_a_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_monitor_hides_what_a_router_has_under_its_path() {
+async fn monitor_hides_routes_under_its_path() {
     let app = Router::new()
         .route("/jobs", on_get(async || "all jobs"))
         .route("/jobs/{name}", on_get(async || "one job"))
@@ -140,22 +139,22 @@ async fn the_monitor_hides_what_a_router_has_under_its_path() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_on_one_route_needs_the_monitor_mounted_apart() {
+async fn layer_on_one_route_needs_a_mounted_monitor() {
     let jobs = Jobs::new();
     let app = Router::new()
         .route("/reports", slow().layer(jobs.layer()))
         .route("/", on_get(async || "home"));
-    is_lost(&app, "/reports").await;
+    assert_unreachable(&app, "/reports").await;
 
     let nested = app.clone().nest_service("/jobs", jobs.monitor());
-    is_followed(&nested, "/reports").await;
+    assert_reachable(&nested, "/reports").await;
     let routed = app.route_service("/jobs/{*rest}", jobs.monitor());
-    is_followed(&routed, "/reports").await;
+    assert_reachable(&routed, "/reports").await;
     assert_eq!(send(&routed, get("/")).await.text(), "home");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_mounted_apart_answers_in_full() {
+async fn mounted_monitor_answers_every_request() {
     let jobs = Jobs::new();
     let app = Router::new()
         .route("/reports", slow().layer(jobs.layer()))
@@ -185,27 +184,27 @@ async fn a_monitor_mounted_apart_answers_in_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_nest_the_monitor_is_mounted_at_the_top() {
+async fn monitor_of_a_nested_router_is_mounted_on_top() {
     let jobs = Jobs::new();
     let api = Router::new().route("/reports", slow()).layer(jobs.layer());
     let app = Router::new().nest("/api", api);
-    is_lost(&app, "/api/reports").await;
+    assert_unreachable(&app, "/api/reports").await;
     let app = app.nest_service("/jobs", jobs.monitor());
-    is_followed(&app, "/api/reports").await;
+    assert_reachable(&app, "/api/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_nest_the_monitor_can_stay_under_the_prefix() {
+async fn monitor_can_be_mounted_under_the_prefix() {
     let jobs = Jobs::builder().monitor_path("/api/jobs").build();
     let api = Router::new().route("/reports", slow()).layer(jobs.layer());
     let app = Router::new()
         .nest("/api", api)
         .nest_service("/api/jobs", jobs.monitor());
-    is_followed(&app, "/api/reports").await;
+    assert_reachable(&app, "/api/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_nest_relative_links_lead_to_a_monitor_inside() {
+async fn relative_links_lead_to_a_nested_monitor() {
     let jobs = Jobs::builder().links(Links::Relative).build();
     let routes = Router::new().route("/reports", slow());
     let layered = routes.clone().layer(jobs.layer());
@@ -228,7 +227,7 @@ async fn under_nest_relative_links_lead_to_a_monitor_inside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_owners_list_is_where_the_monitor_is_mounted() {
+async fn owners_list_is_at_the_mounted_monitor() {
     let one = |_: &Parts| Some(Owner::new("one"));
     let jobs = Jobs::builder().owner(one).build();
     let app = Router::new().route("/reports", slow().layer(jobs.layer()));
@@ -237,46 +236,46 @@ async fn an_owners_list_is_where_the_monitor_is_mounted() {
     let routed = app.route_service("/jobs/{*rest}", jobs.monitor());
     let none = send(&routed, get("/jobs")).await;
     assert_eq!(none.status, StatusCode::NOT_FOUND);
-    is_followed(&routed, "/reports").await;
+    assert_reachable(&routed, "/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_router_layered_around_its_nests_needs_no_mount() {
+async fn layer_around_nested_routers_needs_no_mount() {
     let api = Router::new().route("/reports", slow());
     let app = Router::new().nest("/api", api).layer(Jobs::new().layer());
-    is_followed(&app, "/api/reports").await;
+    assert_reachable(&app, "/api/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn nested_as_a_service_the_links_lack_the_prefix() {
+async fn links_of_a_nested_service_lack_the_prefix() {
     let jobs = Jobs::new();
     let api = Router::new().route("/reports", slow()).layer(jobs.layer());
     let app = Router::new().nest_service("/api", api);
-    is_lost(&app, "/api/reports").await;
-    // It is there, a prefix away.
+    assert_unreachable(&app, "/api/reports").await;
+    // The monitor is under the prefix.
     let accepted = send(&app, post("/api/reports")).await;
     let there = send(&app, get(&format!("/api{}", accepted.location()))).await;
     assert_eq!(there.status, StatusCode::OK);
     let app = app.nest_service("/jobs", jobs.monitor());
-    is_followed(&app, "/api/reports").await;
+    assert_reachable(&app, "/api/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn route_layer_needs_the_monitor_mounted_apart() {
+async fn route_layer_needs_a_mounted_monitor() {
     let jobs = Jobs::new();
     let app = Router::new()
         .route("/reports", slow())
         .route_layer(jobs.layer());
-    is_lost(&app, "/reports").await;
+    assert_unreachable(&app, "/reports").await;
     let app = app.nest_service("/jobs", jobs.monitor());
-    is_followed(&app, "/reports").await;
-    // What it is good for: what has no route is no job.
+    assert_reachable(&app, "/reports").await;
+    // Its advantage: a request without a route does not become a job.
     let unknown = send(&app, post("/report")).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fallback_set_after_the_layer_takes_the_monitors_place() {
+async fn later_fallback_replaces_the_monitor() {
     let jobs = Jobs::new();
     let layered = Router::new().route("/reports", slow()).layer(jobs.layer());
     let app = layered.clone().fallback(async || "the fallback");
@@ -284,38 +283,38 @@ async fn a_fallback_set_after_the_layer_takes_the_monitors_place() {
     let answer = send(&app, get(accepted.location())).await;
     assert_eq!(answer.text(), "the fallback");
     let app = app.nest_service("/jobs", jobs.monitor());
-    is_followed(&app, "/reports").await;
+    assert_reachable(&app, "/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn merging_into_a_layered_router_takes_its_monitor() {
+async fn merge_into_a_layered_router_drops_the_monitor() {
     let jobs = Jobs::new();
     let layered = || Router::new().route("/reports", slow()).layer(jobs.layer());
     let other = || Router::new().route("/", on_get(async || "home"));
     let app = layered().merge(other());
-    is_lost(&app, "/reports").await;
-    is_followed(&app.nest_service("/jobs", jobs.monitor()), "/reports").await;
-    // One that had a fallback of its own before keeps it.
+    assert_unreachable(&app, "/reports").await;
+    assert_reachable(&app.nest_service("/jobs", jobs.monitor()), "/reports").await;
+    // A router that had its own fallback before the layer keeps the monitor.
     let routes = Router::new().route("/reports", slow()).fallback(render);
     let app = routes.layer(jobs.layer()).merge(other());
-    is_followed(&app, "/reports").await;
+    assert_reachable(&app, "/reports").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layered_router_that_is_merged_brings_its_monitor_and_its_404_along() {
+async fn merged_layered_router_brings_monitor_and_404() {
     let jobs = Jobs::new();
     let routes = || Router::new().route("/reports", slow());
     let other = || Router::new().route("/", on_get(async || "home"));
     let app = other().merge(routes().layer(jobs.layer()));
-    is_followed(&app, "/reports").await;
-    // What no route of either has is a job now.
+    assert_reachable(&app, "/reports").await;
+    // A request without a route in either router becomes a job.
     let unknown = send(&app, post("/unknown")).await;
     ended(&app, &unknown).await;
     assert_eq!(result(&app, &unknown).await.status, StatusCode::NOT_FOUND);
 
     let app = other().merge(routes().route_layer(jobs.layer()));
     let app = app.nest_service("/jobs", jobs.monitor());
-    is_followed(&app, "/reports").await;
+    assert_reachable(&app, "/reports").await;
     let unknown = send(&app, post("/unknown")).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
 }

@@ -1,4 +1,4 @@
-//! Links behind what takes a prefix off a request's path, followed by a client that resolves them.
+//! Links behind proxies and routers that strip a path prefix, resolved by a client.
 
 use axum::{Router, extract::State, response::IntoResponse, routing::post};
 use http::{Request, StatusCode};
@@ -21,7 +21,7 @@ async fn listen(app: Router) -> Url {
     format!("http://{address}/").parse().unwrap()
 }
 
-/// A reverse proxy that knows the service under `/public/v1`, and changes no answer.
+/// Creates a reverse proxy that strips `/public/v1` and forwards responses unchanged.
 fn stripping(upstream: Url) -> Router {
     let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
     let forward = async |State((client, upstream)): State<(HttpClient, Url)>,
@@ -38,14 +38,15 @@ fn stripping(upstream: Url) -> Router {
         .with_state((client, upstream))
 }
 
-/// Submits to `address`, and follows what is said as a client does that resolves references.
+/// Submits a job to `address`, then resolves and follows its links to the result.
 async fn follow(address: Url) {
     let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
     let send = async |method: &str, url: &Url| {
         let request = Request::builder().method(method).uri(url.as_str());
-        let request = match method {
-            "GET" => request.header("prefer", "wait=30"),
-            _ => request,
+        let request = if method == "GET" {
+            request.header("prefer", "wait=30")
+        } else {
+            request
         };
         let response = client.request(request.body(Body::empty()).unwrap()).await;
         Answer::read(response.unwrap()).await
@@ -76,7 +77,7 @@ fn relative(dialect: Dialect) -> Jobs {
 }
 
 #[tokio::test]
-async fn relative_links_hold_behind_a_proxy_that_strips_a_prefix() {
+async fn relative_links_work_behind_a_stripping_proxy() {
     for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
         let jobs = relative(dialect);
         let app = Router::new()
@@ -88,7 +89,7 @@ async fn relative_links_hold_behind_a_proxy_that_strips_a_prefix() {
 }
 
 #[tokio::test]
-async fn relative_links_hold_under_nest() {
+async fn relative_links_work_under_nest() {
     let jobs = relative(Dialect::Default);
     let api = Router::new()
         .route("/a/reports", post(async || REPORT))
@@ -99,8 +100,8 @@ async fn relative_links_hold_under_nest() {
 }
 
 #[tokio::test]
-async fn a_public_base_holds_behind_a_proxy_that_strips_a_prefix() {
-    // The proxy is to be known before the service is: its port is taken first.
+async fn public_base_works_behind_a_stripping_proxy() {
+    // The service needs the address of the proxy, so the proxy's port is bound first.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://{}/public/v1", listener.local_addr().unwrap());
     let jobs = Jobs::builder().links(Links::Base(proxy.clone())).build();

@@ -1,4 +1,4 @@
-//! The layer is always ready, and passes the inner service's readiness on to each call.
+//! Inner services that are not ready: the layer always is, and each call waits.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::*;
 type Inner = mock::Mock<Request<RequestBody<Body>>, Response<Body>>;
 type Handle = mock::Handle<Request<RequestBody<Body>>, Response<Body>>;
 
-/// A service behind the layer that is ready for as many calls as the handle allows, at first none.
+/// Creates a service behind the layer, ready for as many calls as the handle allows, at first none.
 fn saturated(when: When) -> (Accepted<Inner>, Handle) {
     let (inner, mut handle) = mock::pair();
     handle.allow(0);
@@ -27,7 +27,7 @@ async fn status_of(service: &Accepted<Inner>, accepted: &Answer) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saturated_inner_service_never_delays_the_202_nor_the_monitor() {
+async fn saturated_service_delays_no_202_and_no_monitor() {
     let (service, _handle) = saturated(When::Always);
     let start = Instant::now();
     let accepted = send(&service, post("/")).await;
@@ -51,10 +51,10 @@ async fn a_saturated_inner_service_never_delays_the_202_nor_the_monitor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_is_queued_until_the_service_is_ready_and_running_from_the_call_on() {
+async fn job_is_queued_until_the_service_is_called() {
     let (service, mut handle) = saturated(When::Always);
-    let asked = Request::post("/reports?month=11").header("x-user", "me");
-    let accepted = send(&service, asked.body(Body::from("{}")).unwrap()).await;
+    let request = Request::post("/reports?month=11").header("x-user", "me");
+    let accepted = send(&service, request.body(Body::from("{}")).unwrap()).await;
     sleep(Duration::from_secs(60)).await;
     let queued = send(&service, get(accepted.location())).await.json();
     assert_eq!(
@@ -81,7 +81,7 @@ async fn a_job_is_queued_until_the_service_is_ready_and_running_from_the_call_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_in_the_service_is_taken_by_one_job_at_a_time() {
+async fn one_permit_starts_one_job() {
     let (service, mut handle) = saturated(When::Always);
     let mut accepted = Vec::new();
     for _ in 0..3 {
@@ -104,7 +104,7 @@ async fn a_place_in_the_service_is_taken_by_one_job_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_passes_through_waits_for_the_service_as_without_the_layer() {
+async fn inline_call_waits_for_readiness() {
     for (when, request) in [(When::Never, post("/")), (When::Always, get("/"))] {
         let (service, mut handle) = saturated(when);
         let mut call = Box::pin(send(&service, request));
@@ -121,7 +121,7 @@ async fn what_passes_through_waits_for_the_service_as_without_the_layer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_the_service_counts_before_the_hand_over() {
+async fn wait_for_readiness_counts_toward_the_delay() {
     let (service, mut handle) = saturated(When::After(Duration::from_secs(5)));
     let start = Instant::now();
     let accepted = send(&service, post("/")).await;
@@ -135,7 +135,7 @@ async fn waiting_for_the_service_counts_before_the_hand_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_to_get_ready_fails_the_job() {
+async fn readiness_error_fails_the_job() {
     let (service, mut handle) = saturated(When::Always);
     let accepted = send(&service, post("/")).await;
     sleep(Duration::from_secs(1)).await;
@@ -152,7 +152,7 @@ async fn a_service_that_fails_to_get_ready_fails_the_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_to_get_ready_fails_an_inline_call_with_its_own_error() {
+async fn readiness_error_is_returned_from_an_inline_call() {
     for when in [When::Never, When::After(Duration::from_secs(5))] {
         let (service, mut handle) = saturated(when);
         handle.send_error(Failed);
@@ -162,7 +162,7 @@ async fn a_service_that_fails_to_get_ready_fails_an_inline_call_with_its_own_err
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_canceled_in_the_queue_is_never_called() {
+async fn job_canceled_in_the_queue_is_never_called() {
     let (service, mut handle) = saturated(When::Always);
     let canceled = send(&service, post("/canceled")).await;
     let deleted = send(&service, post("/deleted")).await;
@@ -183,7 +183,7 @@ async fn a_job_canceled_in_the_queue_is_never_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_is_given_back_however_the_job_ends() {
+async fn permit_is_released_however_the_job_ends() {
     let jobs = Jobs::builder().job_timeout(Duration::from_secs(30)).build();
     let service = ServiceBuilder::new()
         .layer(jobs.layer())
@@ -210,7 +210,7 @@ async fn a_place_is_given_back_however_the_job_ends() {
         let end = document["error"]["code"].as_str().unwrap_or("none");
         ends.push(end.to_owned());
     }
-    // The one that hangs used its time up, and the last one its own in the queue behind it.
+    // The job that hangs times out, and so does the last one, in the queue behind it.
     assert_eq!(ends[..3], ["panic", "inner_error", "timeout"]);
     let last = send(&service, post("/")).await;
     assert_eq!(ended(&service, &last).await["status"], "succeeded");

@@ -1,6 +1,6 @@
-//! What passes through keeps streaming, in both directions and to the end of the connection.
+//! Streams in both directions through the layer: bodies, trailers, upgrades and tunnels.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -16,38 +16,33 @@ use tower_accepted::{AcceptedLayer, Jobs, When};
 use crate::support::*;
 
 on_every_stack!(
-    a_body_that_never_ends_is_passed_through_chunk_by_chunk,
-    what_passes_through_streams_in_both_directions_at_once,
+    endless_body_passes_through_chunk_by_chunk,
+    bodies_pass_through_both_ways_at_once,
     trailers_pass_through_both_ways,
-    a_body_that_breaks_is_passed_on_as_broken,
+    broken_body_stays_broken,
 );
 
-on_every_server!(
-    an_upgraded_connection_passes_through,
-    a_tunnel_passes_through,
-);
-
-const LATER: When = When::After(Duration::from_secs(3600));
+on_every_server!(upgraded_connection_passes_through, tunnel_passes_through,);
 
 fn chunk(number: usize) -> Bytes {
     format!("chunk {number}\n").into()
 }
 
-/// The next piece of a body.
+/// Reads the next frame of a body.
 async fn next<B>(body: &mut B) -> Bytes
 where
     B: http_body::Body<Data = Bytes, Error = hyper::Error> + Unpin,
 {
-    let frame = body.frame().await.expect("more").expect("no error");
+    let frame = body.frame().await.expect("a frame").expect("no error");
     frame.into_data().expect("data")
 }
 
-async fn a_body_that_never_ends_is_passed_through_chunk_by_chunk(stack: Stack) {
+async fn endless_body_passes_through_chunk_by_chunk(stack: Stack) {
     for (when, method) in [
         (When::Never, "POST"),
         (When::Always, "GET"),
         (When::Preferred, "POST"),
-        (LATER, "POST"),
+        (AFTER_AN_HOUR, "POST"),
     ] {
         let jobs = Jobs::new();
         let (opened, mut responses) = mpsc::unbounded_channel();
@@ -61,18 +56,18 @@ async fn a_body_that_never_ends_is_passed_through_chunk_by_chunk(stack: Stack) {
         let frames = responses.recv().await.unwrap();
         let mut body = response.into_body();
         for number in 0..50 {
-            // There is no next one yet: whatever held this one back would wait for ever.
+            // The next chunk is sent later, so a layer that waited for it would wait forever.
             frames.send(Ok(chunk(number))).unwrap();
             assert_eq!(next(&mut body).await, chunk(number));
         }
         assert_eq!(jobs.unfinished(), 0);
-        // Who stops reading is heard by who writes.
+        // The sender notices that the client has stopped reading.
         drop(body);
         frames.closed().await;
     }
 }
 
-async fn what_passes_through_streams_in_both_directions_at_once(stack: Stack) {
+async fn bodies_pass_through_both_ways_at_once(stack: Stack) {
     let echo = async |request: Request<Body>| Response::new(request.into_body());
     let with = |method, name: &str, value: &str| {
         let mut request = request(method, "/");
@@ -91,15 +86,15 @@ async fn what_passes_through_streams_in_both_directions_at_once(stack: Stack) {
             with("POST", "content-type", "application/grpc"),
         ),
         (
-            LATER,
+            AFTER_AN_HOUR,
             with("POST", "content-type", "application/grpc+proto"),
         ),
     ];
     if stack.protocol == Protocol::Http1 {
-        // Else hyper's client sends none of the body.
+        // Without it, hyper's client sends no body.
         cases[3].1 = with("GET", "transfer-encoding", "chunked");
         cases.push((When::Always, with("POST", "upgrade", "websocket")));
-        cases.push((LATER, with("POST", "upgrade", "h2c, another/1")));
+        cases.push((AFTER_AN_HOUR, with("POST", "upgrade", "h2c, another/1")));
     }
     for (when, request) in cases {
         let mut client = stack.start(AcceptedLayer::new().when(when), echo).await;
@@ -136,7 +131,7 @@ async fn trailers_pass_through_both_ways(stack: Stack) {
     ] {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
-    // Else hyper's client frames the call by its length.
+    // Without it, hyper's client sends a length and no trailers.
     if stack.protocol == Protocol::Http1 {
         let chunked = "chunked".parse().unwrap();
         request.headers_mut().insert("transfer-encoding", chunked);
@@ -148,23 +143,23 @@ async fn trailers_pass_through_both_ways(stack: Stack) {
     );
 }
 
-async fn a_body_that_breaks_is_passed_on_as_broken(stack: Stack) {
+async fn broken_body_stays_broken(stack: Stack) {
     let inner = async |_| {
         let (frames, body) = channel();
         frames.send(Ok(chunk(0))).unwrap();
         frames.send(Err(Failed)).unwrap();
         Response::new(body)
     };
-    for when in [When::Never, LATER] {
+    for when in [When::Never, AFTER_AN_HOUR] {
         let mut client = stack.start(AcceptedLayer::new().when(when), inner).await;
-        // The server may break off before the head is out.
+        // The server may close the connection before it sends the head.
         if let Ok(response) = client.start(post("/")).await {
             response.into_body().collect().await.expect_err("broken");
         }
     }
 }
 
-/// Answers with `status`, and sends back all that comes on the connection after it.
+/// Answers with `status`, then echoes everything on the connection.
 async fn switch(mut request: Request<Body>, status: StatusCode) -> Response<Body> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async {
@@ -183,7 +178,7 @@ async fn switch(mut request: Request<Body>, status: StatusCode) -> Response<Body
     response
 }
 
-/// Sends a head, then lines that come back each before the next is sent.
+/// Sends a head, then lines, and expects each line back before it sends the next.
 async fn converse(address: SocketAddr, head: &str, status: &str) {
     let mut stream = BufStream::new(TcpStream::connect(address).await.unwrap());
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -206,12 +201,12 @@ async fn converse(address: SocketAddr, head: &str, status: &str) {
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
-async fn an_upgraded_connection_passes_through(server: Server) {
+async fn upgraded_connection_passes_through(server: Server) {
     let inner = |request| switch(request, StatusCode::SWITCHING_PROTOCOLS);
     for (when, method) in [
         (When::Always, "GET"),
         (When::Always, "POST"),
-        (LATER, "POST"),
+        (AFTER_AN_HOUR, "POST"),
     ] {
         let address = server.serve(AcceptedLayer::new().when(when), inner).await;
         let head = format!(
@@ -221,9 +216,9 @@ async fn an_upgraded_connection_passes_through(server: Server) {
     }
 }
 
-async fn a_tunnel_passes_through(server: Server) {
+async fn tunnel_passes_through(server: Server) {
     let inner = |request| switch(request, StatusCode::OK);
-    for when in [When::Always, LATER] {
+    for when in [When::Always, AFTER_AN_HOUR] {
         let address = server.serve(AcceptedLayer::new().when(when), inner).await;
         let head = "CONNECT example.com:80 HTTP/1.1\r\nhost: example.com:80\r\n\r\n";
         converse(address, head, "HTTP/1.1 200 ").await;

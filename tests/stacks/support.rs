@@ -1,10 +1,10 @@
-//! Servers on free ports and clients with a connection of their own, besides what talks to a
-//! service in process.
+//! Servers on free ports, clients with one connection each, and the helpers of `tests/layer`.
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     net::{Shutdown, SocketAddr, TcpStream as Socket},
+    pin::Pin,
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use axum::{Router, routing::MethodRouter};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response, StatusCode, Uri, header, uri::Authority};
+use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -29,10 +30,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::{Layer, service_fn};
-use tower_accepted::{AcceptedLayer, Jobs, Policy, RequestBody};
+use tower_accepted::{AcceptedLayer, Jobs, Policy, RequestBody, When};
 
 #[path = "../layer/support.rs"]
-#[allow(dead_code, reason = "another test's, which uses all of it")]
+#[allow(dead_code, reason = "the test `layer` uses all of it")]
 mod in_process;
 
 pub(crate) use in_process::*;
@@ -40,18 +41,50 @@ pub(crate) use in_process::*;
 pub(crate) const REPORT: &str =
     "a report that is long enough to be worth compressing, and that was slow to make";
 
+/// Becomes a job later than any test takes.
+pub(crate) const AFTER_AN_HOUR: When = When::After(Duration::from_secs(3600));
+
 /// A handler that takes two seconds.
 pub(crate) async fn render() -> (StatusCode, &'static str) {
     sleep(Duration::from_secs(2)).await;
     (StatusCode::CREATED, REPORT)
 }
 
-/// A route for it.
+/// Routes `POST` to [`render`].
 pub(crate) fn slow() -> MethodRouter {
     axum::routing::post(render)
 }
 
-/// What listens, and what is spoken with it.
+/// An inner service that returns the request's body.
+pub(crate) async fn echo(request: Request<Body>) -> Response<Body> {
+    let body = request.into_body().collect().await.expect("a whole body");
+    Response::new(Body::from(body.to_bytes()))
+}
+
+/// Creates an inner service that never answers, and counters of its calls and of dropped calls.
+pub(crate) fn hanging() -> (
+    impl Fn(Request<Body>) -> HangingCall + Clone,
+    Counter,
+    Counter,
+) {
+    let (calls, drops) = (Counter::default(), Counter::default());
+    let inner = {
+        let (calls, drops) = (calls.clone(), drops.clone());
+        move |_| {
+            calls.up();
+            let dropped = OnDrop(drops.clone());
+            Box::pin(async {
+                let _dropped = dropped;
+                pending().await
+            }) as HangingCall
+        }
+    };
+    (inner, calls, drops)
+}
+
+type HangingCall = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A server and the protocol of its clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stack {
     pub(crate) server: Server,
@@ -70,7 +103,7 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Makes of each function a test on every stack.
+/// Runs each function as a test on every stack.
 macro_rules! on_every_stack {
     ($($test:ident),+ $(,)?) => {
         $crate::support::on_every_stack!(@ axum_http1, Axum, Http1, $($test),+);
@@ -96,7 +129,7 @@ macro_rules! on_every_stack {
 }
 pub(crate) use on_every_stack;
 
-/// Makes of each function a test on every server, for what is about HTTP/1 alone.
+/// Runs each function as a test on every server. The function chooses the protocol.
 macro_rules! on_every_server {
     ($($test:ident),+ $(,)?) => {
         $crate::support::on_every_server!(@ on_axum, Axum, $($test),+);
@@ -114,7 +147,7 @@ macro_rules! on_every_server {
 pub(crate) use on_every_server;
 
 impl Stack {
-    /// Serves `inner` behind `layer`, and connects a client to it.
+    /// Serves `inner` behind `layer` and connects a client.
     pub(crate) async fn start<P, F, Fut>(self, layer: AcceptedLayer<P>, inner: F) -> Client
     where
         P: Policy + Clone + Send + Sync + 'static,
@@ -152,7 +185,7 @@ impl Server {
                         let (stream, _) = listener.accept().await.unwrap();
                         let service = service.clone();
                         tokio::spawn(async move {
-                            // A test that hangs up breaks it, and that is no failure here.
+                            // Fails when a test disconnects, which is not an error here.
                             let _ = auto::Builder::new(TokioExecutor::new())
                                 .serve_connection_with_upgrades(TokioIo::new(stream), service)
                                 .await;
@@ -165,7 +198,7 @@ impl Server {
     }
 }
 
-/// One connection.
+/// A client with one connection.
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     sender: Sender,
@@ -186,13 +219,13 @@ impl Client {
         let sender = match protocol {
             Protocol::Http1 => {
                 let (sender, connection) = http1::handshake(stream).await.unwrap();
-                hang_up_after(connection, &socket);
+                close_after(connection, &socket);
                 Sender::Http1(sender)
             }
             Protocol::Http2 => {
                 let executor = TokioExecutor::new();
                 let (sender, connection) = http2::handshake(executor, stream).await.unwrap();
-                hang_up_after(connection, &socket);
+                close_after(connection, &socket);
                 Sender::Http2(sender)
             }
         };
@@ -203,7 +236,7 @@ impl Client {
         }
     }
 
-    /// Another connection to the same server.
+    /// Opens another connection to the same server.
     pub(crate) async fn another(&self) -> Self {
         let protocol = match self.sender {
             Sender::Http1(_) => Protocol::Http1,
@@ -212,12 +245,12 @@ impl Client {
         Self::connect(self.address, protocol).await
     }
 
-    /// What hangs up, whatever is under way on the connection.
-    pub(crate) fn line(&self) -> Line {
-        Line(self.socket.try_clone().unwrap())
+    /// Returns a handle that closes the connection during a request.
+    pub(crate) fn closer(&self) -> Closer {
+        Closer(self.socket.try_clone().unwrap())
     }
 
-    /// Sends a request and returns what comes, as soon as its head is there.
+    /// Sends a request and returns the response as soon as its head has arrived.
     pub(crate) async fn start(
         &mut self,
         mut request: Request<Body>,
@@ -245,7 +278,7 @@ impl Client {
         Answer::read(self.start(request).await.expect("a response")).await
     }
 
-    /// Asks the monitor until the job has ended, without the rests that it asks for.
+    /// Polls the monitor until the job has ended, regardless of `Retry-After`.
     pub(crate) async fn ended(&mut self, accepted: &Answer) -> Value {
         loop {
             let answer = self.send(get(accepted.location())).await;
@@ -263,26 +296,26 @@ impl Client {
     }
 }
 
-/// The line that a connection is on.
-pub(crate) struct Line(Socket);
+/// Closes a connection.
+pub(crate) struct Closer(Socket);
 
-/// Runs a connection and ends its line with it, which the other handles of the socket keep open.
-fn hang_up_after(connection: impl Future + Send + 'static, socket: &Socket) {
-    let line = Line(socket.try_clone().unwrap());
+/// Drives a connection, then closes its socket, which the other handles would keep open.
+fn close_after(connection: impl Future + Send + 'static, socket: &Socket) {
+    let closer = Closer(socket.try_clone().unwrap());
     tokio::spawn(async {
         connection.await;
-        line.cut();
+        closer.close();
     });
 }
 
-impl Line {
-    pub(crate) fn cut(self) {
-        // An error says that the other end was faster.
+impl Closer {
+    pub(crate) fn close(self) {
+        // Fails if the server has closed the connection first.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
-/// A body whose frames are sent while it is being read.
+/// Creates a body and the sender of its frames.
 pub(crate) fn channel() -> (mpsc::UnboundedSender<Result<Bytes, Failed>>, Body) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let frames = stream::unfold(receiver, async |mut receiver| {
@@ -292,23 +325,29 @@ pub(crate) fn channel() -> (mpsc::UnboundedSender<Result<Bytes, Failed>>, Body) 
     (sender, Body::from_stream(frames))
 }
 
-/// Waits for what has to come true and does not tell when.
+/// Waits until `condition` holds.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             yield_now().await;
         }
     };
-    let too_long = Duration::from_secs(60);
-    timeout(too_long, wait).await.expect("it never came true");
+    let patience = Duration::from_secs(60);
+    timeout(patience, wait).await.expect("the condition holds");
 }
 
-/// Waits until nothing of any request is left: no job, no byte and nothing that runs.
+/// Waits until the registry has charged `bytes`.
+pub(crate) async fn until_charged(jobs: &Jobs, bytes: usize) {
+    let field = format!("used: {bytes},");
+    until(|| format!("{jobs:?}").contains(&field)).await;
+}
+
+/// Waits until the registry has no job, no charged byte and no permit in use.
 pub(crate) async fn nothing_is_left(jobs: &Jobs) {
     until(|| {
-        let left = format!("{jobs:?}");
-        let nothing = ["jobs: 0", "used: 0", "unfinished: 0"];
-        nothing.iter().all(|nothing| left.contains(nothing))
+        let state = format!("{jobs:?}");
+        let empty = ["jobs: 0", "used: 0", "acquired: 0"];
+        empty.iter().all(|field| state.contains(field))
     })
     .await;
 }
