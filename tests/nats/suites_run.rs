@@ -1,34 +1,45 @@
-//! Runs the suites of all stores in JetStream.
+//! The checks of stores and the suite of routes, in JetStream.
 
-use std::{cell::RefCell, sync::Mutex, time::Duration};
+use std::{sync::Mutex, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
-use tower_accepted::{Jobs, JobsBuilder, When, store::nats::NatsStore};
+use tower_accepted::{
+    Jobs, JobsBuilder, When,
+    store::{conformance, nats::NatsStore},
+};
 
 use crate::{
-    server::Servers,
     site::{Deployment, options, registry},
     suites::{
         route_suite,
         routes::{Inner, Outer, Site},
-        store_suite,
     },
     support::Body,
 };
 
-thread_local! {
-    /// The servers of this thread's test, which end with it.
-    static SERVERS: RefCell<Vec<Servers>> = const { RefCell::new(Vec::new()) };
-}
+/// The number of checks that run at a time: they mostly wait for leases.
+const CONCURRENT_CHECKS: usize = 8;
 
-/// Connects a store to a server of its own.
-async fn store() -> Option<NatsStore> {
-    let nats = Deployment::start(options()).await?;
-    let store = nats.store().await;
-    SERVERS.with_borrow_mut(|servers| servers.push(nats.servers));
-    Some(store)
+#[tokio::test]
+async fn store_in_jetstream_keeps_its_promises() {
+    if Deployment::start(options()).await.is_none() {
+        return;
+    }
+    let checks = conformance::queue_checks()
+        .into_iter()
+        .map(|check| async move {
+            // Each check has a server of its own.
+            let nats = Deployment::start(options())
+                .await
+                .expect("it has started before");
+            check.run(nats.store().await).await;
+        });
+    stream::iter(checks)
+        .for_each_concurrent(CONCURRENT_CHECKS, |check| check)
+        .await;
 }
 
 /// Two processes that accept, and one that works.
@@ -69,10 +80,6 @@ impl Site for TwoFronts {
             jobs.drain(Duration::ZERO).await;
         }
     }
-}
-
-mod stores {
-    super::store_suite!((flavor = "current_thread"), super::store);
 }
 
 mod routes {
