@@ -15,20 +15,18 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct EndedJobs {
     ids: IdQueue,
-    /// What the blocks of the queue take of the budget, as far as there was room for them.
+    /// What the queue takes of the budget, if there was room for it.
     charge: Option<Charge>,
     pub(super) reaper: Option<AbortHandle>,
 }
 
 impl EndedJobs {
     pub(super) fn push(&mut self, id: JobId, budget: &Budget) {
-        if !self.ids.push(id) {
-            return;
-        }
-        if let Some(block) = budget.reserve(IdQueue::BLOCK_BYTES, Purpose::Accepted) {
+        self.ids.push(id);
+        if let Some(charge) = budget.reserve(IdQueue::ENTRY_BYTES, Purpose::Accepted) {
             match &mut self.charge {
-                Some(all) => all.merge(block),
-                none => *none = Some(block),
+                Some(all) => all.merge(charge),
+                none => *none = Some(charge),
             }
         }
     }
@@ -38,9 +36,9 @@ impl EndedJobs {
     }
 
     pub(super) fn pop(&mut self) -> Option<JobId> {
-        let (first, frees_block) = self.ids.pop()?;
-        if let (true, Some(charge)) = (frees_block, &mut self.charge) {
-            drop(charge.split(IdQueue::BLOCK_BYTES));
+        let first = self.ids.pop()?;
+        if let Some(charge) = &mut self.charge {
+            drop(charge.split(IdQueue::ENTRY_BYTES));
         }
         Some(first)
     }
@@ -65,40 +63,35 @@ struct IdQueue {
 }
 
 impl IdQueue {
-    /// The number of ids in a block.
+    /// What one id takes, in bytes.
+    const ENTRY_BYTES: usize = size_of::<JobId>();
+
+    /// The number of ids in a block of 16 KiB.
     const BLOCK_LEN: usize = 1024;
 
-    /// What a block takes, in bytes.
-    const BLOCK_BYTES: usize = Self::BLOCK_LEN * size_of::<JobId>();
-
-    /// Appends an id. Returns `true` if that took a new block.
-    fn push(&mut self, id: JobId) -> bool {
-        if let Some(block) = self.blocks.back_mut()
-            && block.len() < Self::BLOCK_LEN
-        {
-            block.push(id);
-            return false;
+    fn push(&mut self, id: JobId) {
+        match self.blocks.back_mut() {
+            Some(block) if block.len() < Self::BLOCK_LEN => block.push(id),
+            _ => {
+                let mut block = Vec::with_capacity(Self::BLOCK_LEN);
+                block.push(id);
+                self.blocks.push_back(block);
+            }
         }
-        let mut block = Vec::with_capacity(Self::BLOCK_LEN);
-        block.push(id);
-        self.blocks.push_back(block);
-        true
     }
 
     fn first(&self) -> Option<JobId> {
         self.blocks.front()?.get(self.left).copied()
     }
 
-    /// Removes the first id. Returns it, and `true` if that freed a block.
-    fn pop(&mut self) -> Option<(JobId, bool)> {
+    fn pop(&mut self) -> Option<JobId> {
         let first = self.first()?;
         self.left += 1;
-        let frees_block = self.left == self.blocks.front().map_or(0, Vec::len);
-        if frees_block {
+        if self.left == self.blocks.front().map_or(0, Vec::len) {
             self.blocks.pop_front();
             self.left = 0;
         }
-        Some((first, frees_block))
+        Some(first)
     }
 }
 
@@ -113,16 +106,12 @@ mod tests {
             .map(|_| JobId::random())
             .collect();
         let (early, late) = ids.split_at(IdQueue::BLOCK_LEN / 2);
-        for &id in early {
-            queue.push(id);
-        }
-        assert_eq!(queue.pop(), Some((early[0], false)));
-        for &id in late {
-            queue.push(id);
-        }
+        early.iter().for_each(|&id| queue.push(id));
+        assert_eq!(queue.pop(), Some(early[0]));
+        late.iter().for_each(|&id| queue.push(id));
         for &id in &ids[1..] {
             assert_eq!(queue.first(), Some(id));
-            assert_eq!(queue.pop().map(|(id, _)| id), Some(id));
+            assert_eq!(queue.pop(), Some(id));
         }
         assert_eq!((queue.first(), queue.pop()), (None, None));
         assert!(queue.blocks.is_empty());
