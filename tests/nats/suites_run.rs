@@ -1,80 +1,87 @@
-//! The suites of every store, in JetStream.
+//! Runs the checks of stores and the suite of routes in JetStream.
 
 use std::{sync::Mutex, time::Duration};
 
 use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
-use tower_accepted::{Builder, Jobs, When, store::nats::NatsStore};
+use tower_accepted::{Jobs, JobsBuilder, When, store::nats::NatsStore};
 
 use crate::{
-    server::Servers,
-    site::{options, process},
+    site::{Deployment, options, registry},
     suites::{
         route_suite,
         routes::{Inner, Outer, Site},
-        store_suite,
     },
     support::Body,
 };
 
-/// A store, and the server that it is in for as long.
-async fn store() -> Option<NatsStore> {
-    let servers = Servers::one().await?;
-    let store = NatsStore::connect(servers.client().await, options()).await;
-    // Ended with the test's thread.
-    SERVERS.with_borrow_mut(|kept| kept.push(servers));
-    Some(store.unwrap())
-}
+/// The number of checks that run at a time. Most of them wait for leases and pulls.
+#[cfg(feature = "conformance")]
+const CONCURRENT_CHECKS: usize = 8;
 
-thread_local! {
-    static SERVERS: std::cell::RefCell<Vec<Servers>> = const { std::cell::RefCell::new(Vec::new()) };
+#[cfg(feature = "conformance")]
+#[tokio::test]
+async fn store_in_jetstream_keeps_its_promises() {
+    use futures_util::{StreamExt, stream};
+    use tower_accepted::store::conformance::queue_checks;
+
+    let Some(nats) = Deployment::start(options()).await else {
+        return;
+    };
+    // One server for all. Each check has streams of its own.
+    let checks = stream::iter(queue_checks()).map(async |check| {
+        let options = options().prefix(check.name());
+        let client = nats.servers.client().await;
+        let store = NatsStore::connect(client, options).await;
+        check.run(store.expect("the store connects")).await;
+    });
+    checks
+        .buffer_unordered(CONCURRENT_CHECKS)
+        .for_each(async |()| {})
+        .await;
 }
 
 /// Two processes that accept, and one that works.
-struct Nats {
-    servers: Servers,
-    jobs: Mutex<Vec<Jobs<NatsStore>>>,
+struct TwoFronts {
+    nats: Deployment,
+    fronts: Mutex<Vec<Jobs<NatsStore>>>,
     workers: Mutex<JoinSet<()>>,
 }
 
-async fn site() -> Option<Nats> {
-    Some(Nats {
-        servers: Servers::one().await?,
-        jobs: Mutex::default(),
+async fn two_fronts() -> Option<TwoFronts> {
+    Some(TwoFronts {
+        nats: Deployment::start(options()).await?,
+        fronts: Mutex::default(),
         workers: Mutex::default(),
     })
 }
 
-impl Site for Nats {
-    async fn serve(&self, builder: Builder, when: When, service: Inner) -> [Outer; 2] {
-        let worker = process(&self.servers, options(), builder.clone()).await;
+impl Site for TwoFronts {
+    async fn serve(&self, builder: JobsBuilder, when: When, service: Inner) -> [Outer; 2] {
+        let worker = registry(builder.clone(), self.nats.store().await);
         let worker = worker.worker::<_, Body>(service.clone());
         self.workers.lock().unwrap().spawn(worker.run());
         let mut served = Vec::new();
         for _ in 0..2 {
-            let jobs = process(&self.servers, options(), builder.clone()).await;
+            let jobs = registry(builder.clone(), self.nats.store().await);
             let layered = jobs.layer().when(when).layer(service.clone());
             let layered = layered.map_response(|response: Response<_>| response.map(Body::new));
             let layered = layered.map_request(|request: Request<Body>| request);
             served.push(BoxCloneSyncService::new(layered));
-            self.jobs.lock().unwrap().push(jobs);
+            self.fronts.lock().unwrap().push(jobs);
         }
         served.try_into().unwrap()
     }
 
     async fn drain(&self) {
-        let all = self.jobs.lock().unwrap().clone();
-        for jobs in all {
+        let fronts = self.fronts.lock().unwrap().clone();
+        for jobs in fronts {
             jobs.drain(Duration::ZERO).await;
         }
     }
 }
 
-mod stores {
-    super::store_suite!((flavor = "current_thread"), super::store);
-}
-
 mod routes {
-    super::route_suite!((flavor = "current_thread"), super::site);
+    super::route_suite!((flavor = "current_thread"), super::two_fronts);
 }

@@ -14,7 +14,8 @@ use crate::{
     store::{Acceptance, End, Finished, KeyOutcome, NewJob, Outcome, Store},
 };
 
-/// A new job of the one key of these checks. Requests with different bodies have other fingerprints.
+/// A new job of the one key of these checks. Requests with different bodies have other
+/// fingerprints.
 fn keyed(body: &[u8]) -> NewJob {
     let mut job = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::new(&request_head(Method::POST), body, &[]);

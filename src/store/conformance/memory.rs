@@ -15,7 +15,7 @@ use crate::{
     store::{End, Outcome, Store, Writer},
 };
 
-/// What may stay in use for a deleted job, such as an entry in an index that goes later, in bytes.
+/// The bytes that a deleted job may keep until later, for example for its entry in an index.
 const MAX_REMAINDER: usize = 1_000;
 
 pub(super) async fn reserved_bytes_are_released<S: Store>(store: S) -> CheckResult {

@@ -1,4 +1,4 @@
-//! What a check reports if a store breaks a promise.
+//! The failure of a check.
 
 use std::{
     error, fmt,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::timeout;
 
-/// How long a check waits for the store. Only a failure takes that long.
+/// The time limit of each step of a check. Only a failure takes that long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The result of a check, or of a step of one.

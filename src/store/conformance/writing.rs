@@ -18,8 +18,8 @@ use crate::{
     store::{End, Outcome, Reading, ResultBody, Store, Writer},
 };
 
-/// How long a check waits for a response before it takes the store for one that publishes a
-/// response only at the end of its job.
+/// The time limit for an unfinished response to be readable. A store that takes longer counts as
+/// one that publishes a response only at the end of its job.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(500);
 
 const FIRST: &[u8] = b"first, ";
