@@ -31,7 +31,9 @@ async fn store_in_jetstream_keeps_its_promises() {
     };
     // One server for all. Each check has streams of its own.
     let checks = stream::iter(queue_checks()).map(async |check| {
-        let options = options().prefix(check.name());
+        let options = options()
+            .prefix(check.name())
+            .retain(Duration::from_secs(120));
         let client = nats.servers.client().await;
         let store = NatsStore::connect(client, options).await;
         check.run(store.expect("the store connects")).await;

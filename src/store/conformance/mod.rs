@@ -17,8 +17,8 @@
 //!
 //! # The store
 //!
-//! Each check gets a store of its own, without jobs. The store must keep ended jobs for at least a
-//! minute, and its budget must have room for 32 MiB. Checks change the limit of that budget.
+//! Each check gets a store of its own, without jobs. The store must keep ended jobs for at least
+//! two minutes, and its budget must have room for 32 MiB. Checks change the limit of that budget.
 //!
 //! Use [`run`] for a store whose jobs run in the process that accepted them, and [`run_queue`] for
 //! a [`Queue`]. A queue should have a lease of a few seconds, because some checks wait until one
