@@ -1,11 +1,15 @@
-//! Runs the checks of stores and the suite of routes in JetStream.
+//! The checks of stores and the suite of routes, in JetStream.
 
 use std::{sync::Mutex, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
-use tower_accepted::{Jobs, JobsBuilder, When, store::nats::NatsStore};
+use tower_accepted::{
+    Jobs, JobsBuilder, When,
+    store::{conformance, nats::NatsStore},
+};
 
 use crate::{
     site::{Deployment, options, registry},
@@ -16,31 +20,25 @@ use crate::{
     support::Body,
 };
 
-/// The number of checks that run at a time. Most of them wait for leases and pulls.
-#[cfg(feature = "conformance")]
+/// The number of checks that run at a time: they mostly wait for leases.
 const CONCURRENT_CHECKS: usize = 8;
 
-#[cfg(feature = "conformance")]
 #[tokio::test]
 async fn store_in_jetstream_keeps_its_promises() {
-    use futures_util::{StreamExt, stream};
-    use tower_accepted::store::conformance::queue_checks;
-
-    let Some(nats) = Deployment::start(options()).await else {
+    if Deployment::start(options()).await.is_none() {
         return;
-    };
-    // One server for all. Each check has streams of its own.
-    let checks = stream::iter(queue_checks()).map(async |check| {
-        let options = options()
-            .prefix(check.name())
-            .retain(Duration::from_secs(120));
-        let client = nats.servers.client().await;
-        let store = NatsStore::connect(client, options).await;
-        check.run(store.expect("the store connects")).await;
-    });
-    checks
-        .buffer_unordered(CONCURRENT_CHECKS)
-        .for_each(async |()| {})
+    }
+    let checks = conformance::queue_checks()
+        .into_iter()
+        .map(|check| async move {
+            // Each check has a server of its own.
+            let nats = Deployment::start(options())
+                .await
+                .expect("it has started before");
+            check.run(nats.store().await).await;
+        });
+    stream::iter(checks)
+        .for_each_concurrent(CONCURRENT_CHECKS, |check| check)
         .await;
 }
 
