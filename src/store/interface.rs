@@ -72,8 +72,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Creates a job, in one step with its key and the limits on jobs.
     ///
-    /// Once this resolves, [`get`](Self::get) finds the job. If the future is dropped, a claim that it
-    /// would have returned is dropped too.
+    /// Once this resolves, [`get`](Self::get) finds the job. If the future is dropped, a claim that
+    /// it would have returned is dropped too.
     fn accept(
         &self,
         job: &NewJob,
@@ -111,12 +111,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         end: End<Self::Writer>,
     ) -> impl StoreFuture<Result<Finished, Self::Error>>;
 
-    /// Reads the response of a job from byte `from` of its body on. Beyond the last byte, the body is
-    /// empty.
+    /// Reads the response of a job from byte `from` of its body on. Beyond the last byte, the body
+    /// is empty.
     ///
-    /// Waits until an unfinished job has a response. A store may publish a response as it is written,
-    /// or only once the job has ended. Resolves to `None` if there is no such job, or if it ended
-    /// without a response.
+    /// Waits until an unfinished job has a response. A store may publish a response as it is
+    /// written, or only once the job has ended. Resolves to `None` if there is no such job, or if
+    /// it ended without a response.
     fn read(
         &self,
         id: JobId,
@@ -130,7 +130,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Ends a job as canceled unless it has ended, and returns it as it is then.
     fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
 
-    /// Cancels a job unless it has ended, and forgets it: it is unknown from then on. Returns the job
-    /// as it was.
+    /// Cancels a job unless it has ended, and forgets it: it is unknown from then on. Returns the
+    /// job as it was.
     fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
 }
