@@ -10,8 +10,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! // In the tests of a store, with its own constructor. conformance::run(async ||
-//! MemoryStore::new(Duration::from_secs(60), Budget::new(1 << 26))).await;
+//! let retain = Duration::from_secs(120);
+//! // In the tests of your store, with its own constructor.
+//! conformance::run(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
 //! # }
 //! ```
 //!
