@@ -100,8 +100,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Begins to write the response of a job.
     ///
-    /// `head` is the head as it will be replayed. The store may let clients read the response before
-    /// the job ends. Dropping the writer breaks off the response for its readers.
+    /// `head` is the head as it will be replayed. The store may let clients read the response
+    /// before the job ends. Dropping the writer breaks off the response for its readers.
     fn respond(&self, claim: &Self::Claim, head: response::Parts) -> Self::Writer;
 
     /// Ends a job, in one step with its result and its key. The first end wins.

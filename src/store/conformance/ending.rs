@@ -12,7 +12,7 @@ use super::{
     violation::{CheckResult, Violation, ensure, ensure_eq, within},
 };
 use crate::{
-    job::{ErrorCode, JobId, Owner, Status},
+    job::{CallbackTarget, ErrorCode, JobId, Owner, Status},
     store::{End, Finished, NewJob, Outcome, Store},
 };
 
@@ -60,7 +60,8 @@ pub(super) async fn end_has_what_the_call_reported<S: Store>(store: S) -> CheckR
     let (id, created_at) = (job.id, job.created_at);
     job.owner = Some(Owner::new("me"));
     job.title = Some("a report".into());
-    let (owner, title) = (job.owner, job.title.clone());
+    job.callbacks = Some([CallbackTarget::new("https://example.com/hook", [])].into());
+    let (owner, title, callbacks) = (job.owner, job.title.clone(), job.callbacks.clone());
     let started = job.created;
     let claim = claim(&store, job).await?;
     // A call that ends at once reports nothing before.
@@ -78,6 +79,7 @@ pub(super) async fn end_has_what_the_call_reported<S: Store>(store: S) -> CheckR
     ensure_eq("attempt", job.attempt, 1)?;
     ensure_eq("owner", job.owner, owner)?;
     ensure_eq("title", job.title, title)?;
+    ensure_eq("callbacks", job.callbacks, callbacks)?;
     let delay = job.started_at.map(|at| at.duration_since(created_at));
     let is_started = delay.is_some_and(|delay| delay.unwrap_or_default() < Duration::from_secs(60));
     ensure(is_started, "started_at to be close to created_at")

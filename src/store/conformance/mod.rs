@@ -44,8 +44,8 @@
 //!   response while it is written; if the writer is dropped, such a reader gets an error.
 //! - **Changes**: a stream of revisions begins with the current one, never goes back, and ends with
 //!   the job.
-//! - **Keys**: two requests with one key become one job. A delete, and an end with
-//!   [`KeyOutcome::Release`], free the key.
+//! - **Keys**: two requests with one key become one job, even after its end or a cancel. A delete,
+//!   and an end with [`KeyOutcome::Release`], free the key.
 //! - **Lists**: each job is on exactly one page, the newest first.
 //! - **Memory**: every charge is released in the end. A response without room is refused.
 //! - **Queues**: a request comes back as it was, and runs under one claim at a time. A dropped
@@ -186,6 +186,7 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         following::ended_job_has_one_last_revision,
         following::late_report_changes_nothing,
         keys::repeated_key_joins_the_job,
+        keys::key_of_a_canceled_job_joins_it,
         keys::key_of_another_request_is_refused,
         keys::concurrent_requests_of_a_key_are_one_job,
         keys::join_only_request_becomes_no_job,
