@@ -179,6 +179,11 @@ impl ResultBody {
         }
     }
 
+    /// Returns `true` if no bytes are left. That may not be known of a streamed body.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
     /// Returns `true` if the body is known to have trailers.
     pub fn has_trailers(&self) -> bool {
         match &self.kind {
