@@ -1,8 +1,8 @@
 //! A complete [`Store`] on a `Mutex<HashMap>`.
 //!
-//! Each method says what the layer needs of it, in the order of the trait. The store keeps a job as a
-//! [`Snapshot`], which knows the rules of a job's states. A real store has a database in place of the
-//! map, and boxes an `async` block where this one is ready at once.
+//! Each method says what the layer needs of it, in the order of the trait. The store keeps a job as
+//! a [`Snapshot`], which knows the rules of a job's states. A real store has a database in place of
+//! the map, and boxes an `async` block where this one is ready at once.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -27,7 +27,7 @@ use tower_accepted::{
     },
 };
 
-/// What a job counts in the budget besides its result, in bytes.
+/// The bytes that a job counts in the budget, besides its result.
 const JOB_BYTES: usize = 1_000;
 
 /// Keeps jobs in a map. Clones share it.
@@ -38,10 +38,10 @@ pub(crate) struct MapStore {
 
 #[derive(Debug)]
 struct Shared {
-    /// Locked for one step, never across an await. So each step is atomic.
+    /// Locked for a whole step, which makes the step atomic, and never across an await.
     tables: Mutex<Tables>,
     budget: Budget,
-    /// How long an ended job is kept.
+    /// The time from the end of a job until it expires.
     retain: Duration,
 }
 
@@ -59,7 +59,7 @@ struct StoredJob {
     /// The current revision. Readers that wait for the next one are receivers.
     snapshot: watch::Sender<Snapshot>,
     result: Option<Arc<StoredResult>>,
-    /// The task of the call, which must stop if the job is ended by a client.
+    /// Wakes the task of the call, which must stop if a client ends the job.
     canceler: Option<Waker>,
     /// Released when the job is removed.
     _charge: Charge,
@@ -94,8 +94,8 @@ impl Shared {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a job, whatever ended it: its call, a cancel, a delete or a dropped claim. Returns `false`
-    /// if the job has ended before.
+    /// Ends a job for its call, a cancel, a delete or a dropped claim. Returns `false` if the job
+    /// has ended before.
     ///
     /// Everything that an end changes must change here, in one step. The first end wins, because
     /// [`Snapshot::end`] refuses a second one.
@@ -123,7 +123,7 @@ impl Shared {
             return false;
         }
         job.result = end.outcome.ok();
-        // Wakes everyone who waits for this job.
+        // Wakes all readers that wait for this job.
         job.snapshot.send_replace(snapshot);
         if let Some(canceler) = job.canceler.take() {
             canceler.wake();
@@ -135,7 +135,7 @@ impl Shared {
     }
 }
 
-/// An end of a job, whatever it comes from.
+/// An end of a job, from its call or from elsewhere.
 struct JobEnd {
     outcome: Result<Arc<StoredResult>, ErrorCode>,
     started: Option<Instant>,
@@ -156,7 +156,7 @@ impl JobEnd {
 }
 
 impl Tables {
-    /// Looks up a job. An expired one is gone for clients, even if it has not been removed yet.
+    /// Looks up a job. Clients do not see an expired job, even if the map still has it.
     fn look_up(&self, id: JobId) -> Lookup {
         let Some(job) = self.jobs.get(&id) else {
             return Lookup::Unknown;
@@ -184,6 +184,7 @@ impl Tables {
         }
     }
 
+    /// Removes all expired jobs. A store with many jobs has an index of them by expiry.
     fn remove_expired(&mut self) {
         let jobs = self.jobs.iter();
         let expired = jobs.filter(|(_, job)| is_expired(&job.snapshot.borrow()));
@@ -204,7 +205,7 @@ impl StoredJob {
         snapshot
     }
 
-    /// Converts a time of the monotonic clock, which durations are measured by, to the system clock.
+    /// Converts a time of the monotonic clock to the system clock.
     fn system_time(&self, snapshot: &Snapshot, at: Instant) -> SystemTime {
         snapshot.created_at + at.saturating_duration_since(self.created)
     }
@@ -214,29 +215,30 @@ impl Store for MapStore {
     // A database has errors. The layer answers 503 to the request that met one.
     type Error = Infallible;
 
-    // This store cannot run a request again, so it keeps nothing of it. A `Queue` keeps its head and
-    // its body.
+    // This store cannot run a request again, so it keeps nothing of it. A `Queue` keeps head and
+    // body.
     type Record = ();
 
     type Changes = Pin<Box<dyn Stream<Item = Snapshot> + Send>>;
     type Claim = MapClaim;
     type Writer = MapWriter;
 
-    /// `JobsBuilder::max_bytes` sets the limit of this budget.
+    /// Returns the budget, whose limit `JobsBuilder::max_bytes` sets.
     fn budget(&self) -> &Budget {
         &self.shared.budget
     }
 
-    /// A store with a cache would evict from it before it refuses. The future is polled in place
-    /// first, so a store that answers at once costs no allocation.
+    /// Makes room before it refuses: expired jobs still hold their bytes. The layer polls the
+    /// future in place first, so a store that answers at once costs no allocation.
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
+        self.tables().remove_expired();
         ready(self.shared.budget.reserve(bytes, purpose))
     }
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
 
-    /// The 202 leaves when this resolves, so the job must be in the store by then. Key, limits and
-    /// job are one step: of two requests with one key, one creates the job and the other joins it.
+    /// Creates the job. The 202 leaves when this resolves, so `get` must find the job by then. Key,
+    /// limits and job are one step: of two requests with one key, the second joins the first's job.
     fn accept(
         &self,
         new: &NewJob,
@@ -280,8 +282,8 @@ impl Store for MapStore {
         ready(Ok(self.tables().look_up(id)))
     }
 
-    /// A `watch` channel does what the layer wants: the first item is the current revision, and a slow
-    /// reader skips revisions. The stream ends after an ended revision.
+    /// Returns a stream that begins with the current revision and ends after the last one. A
+    /// `watch` channel lets a slow reader skip revisions.
     fn changes(&self, id: JobId) -> Self::Changes {
         let tables = self.tables();
         let Some(job) = tables.jobs.get(&id) else {
@@ -300,15 +302,15 @@ impl Store for MapStore {
         }))
     }
 
-    /// [`Filter::page`] sorts and cuts. A database does both in its query, with the getters of
-    /// [`Filter`] and with [`Cursor::new`](tower_accepted::Cursor::new).
+    /// Lists jobs. [`Filter::page`] sorts and cuts here. A database does both in its query, with
+    /// the getters of [`Filter`] and with [`Cursor::new`](tower_accepted::Cursor::new).
     async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
         let tables = self.tables();
         let jobs = tables.jobs.values().map(StoredJob::snapshot);
         Ok(filter.page(jobs.filter(|job| !is_expired(job))))
     }
 
-    /// [`Snapshot::start`] and [`Snapshot::update`] refuse to change an ended job.
+    /// Stores a report. [`Snapshot::start`] and [`Snapshot::update`] refuse to change an ended job.
     fn report(&self, claim: &MapClaim, report: Report) -> impl StoreFuture<Result<(), Infallible>> {
         let mut tables = self.tables();
         if let Some(job) = tables.jobs.get_mut(&claim.id) {
@@ -332,7 +334,7 @@ impl Store for MapStore {
         ready(Ok(()))
     }
 
-    /// Nothing is stored yet: this store makes a response readable when its job ends.
+    /// Creates a writer. This store makes a response readable when its job ends.
     fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
         MapWriter {
             budget: self.shared.budget.clone(),
@@ -341,7 +343,7 @@ impl Store for MapStore {
         }
     }
 
-    /// The end of the call. It comes late if a client has canceled the job meanwhile.
+    /// Ends the job for its call. That is late if a client has canceled the job meanwhile.
     fn finish(
         &self,
         claim: &MapClaim,
@@ -392,7 +394,7 @@ impl Store for MapStore {
         Ok(Some(Reading::new(1, length, response)))
     }
 
-    /// The layer polls this with the call. It must register the waker, and wake it in [`Shared::end`].
+    /// Registers the waker of the call's task, which [`Shared::end`] wakes.
     fn poll_canceled(&self, claim: &MapClaim, cx: &mut Context<'_>) -> Poll<()> {
         match self.tables().jobs.get_mut(&claim.id) {
             Some(job) if !job.snapshot.borrow().status.is_ended() => {
@@ -432,7 +434,7 @@ pub(crate) struct MapClaim {
 }
 
 impl Drop for MapClaim {
-    /// Ends a job whose call is gone, for example with its runtime. Most jobs have ended before.
+    /// Ends the job if its call never did, for example because its runtime shut down.
     fn drop(&mut self) {
         let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
         let mut tables = self.shared.tables();
@@ -458,8 +460,8 @@ impl MapWriter {
 }
 
 impl Writer for MapWriter {
-    /// A store that writes elsewhere can return `Pending` here while it is busy. The service is not
-    /// read meanwhile.
+    /// Takes room for a chunk. A store that writes to a disk returns `Pending` while it is busy;
+    /// the layer does not read the service's response meanwhile.
     fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         Poll::Ready(match self.budget.reserve(bytes, Purpose::Response) {
             Some(charge) => {
@@ -478,7 +480,7 @@ impl Writer for MapWriter {
         self.body.push_trailers(trailers);
     }
 
-    /// A store that publishes a response while it is written makes it readable here.
+    /// Does nothing. A store that publishes unfinished responses makes them readable here.
     fn flush(&mut self) {}
 }
 

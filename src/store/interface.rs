@@ -31,14 +31,14 @@ impl<T, F: Future<Output = T> + Send + Unpin + 'static> StoreFuture<T> for F {}
 ///
 /// All returned futures are cancel safe: a dropped operation takes effect completely or not at all.
 ///
-/// The example `custom_store` is a complete store, and the feature `conformance` has the suites that
-/// a store must pass.
+/// The example `custom_store` is a complete store: begin with its `store.rs`. The module
+/// `conformance`, behind the feature of that name, has the checks that every store must pass.
 pub trait Store: Clone + Send + Sync + 'static {
     /// The error of the store itself. Clients get 503, never 404.
     type Error: error::Error + Send + Sync + 'static;
 
-    /// What the store keeps of a request before its call: everything if another process may run it,
-    /// `()` if only this one can.
+    /// The request as the store keeps it before the call. A store whose jobs only this process can
+    /// run uses `()`.
     type Record: Send + Sync + 'static;
 
     /// The revisions of a job, from the current one on. A slow reader skips revisions. The stream
@@ -49,7 +49,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`Shutdown`](crate::ErrorCode::Shutdown), or hands it to another process.
     type Claim: Send + Sync + 'static;
 
-    /// What a response is written to.
+    /// Writes the response of one job.
     type Writer: Writer;
 
     /// Returns the budget that the bytes this store keeps in memory are charged to.
@@ -72,8 +72,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Creates a job, in one step with its key and the limits on jobs.
     ///
-    /// Once this resolves, [`get`](Self::get) finds the job. If the future is dropped, a claim that it
-    /// would have returned is dropped too.
+    /// Once this resolves, [`get`](Self::get) finds the job. If the future is dropped, a claim that
+    /// it would have returned is dropped too.
     fn accept(
         &self,
         job: &NewJob,
@@ -100,8 +100,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Begins to write the response of a job.
     ///
-    /// `head` is the head as it will be replayed. What the writer has been given may be read before
-    /// the job ends. Dropping the writer breaks off the response for its readers.
+    /// `head` is the head as it will be replayed. The store may let clients read the response
+    /// before the job ends. Dropping the writer breaks off the response for its readers.
     fn respond(&self, claim: &Self::Claim, head: response::Parts) -> Self::Writer;
 
     /// Ends a job, in one step with its result and its key. The first end wins.
@@ -111,11 +111,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         end: End<Self::Writer>,
     ) -> impl StoreFuture<Result<Finished, Self::Error>>;
 
-    /// Reads the response of a job from byte `from` of its body on.
+    /// Reads the response of a job from byte `from` of its body on. Beyond the last byte, the body
+    /// is empty.
     ///
-    /// Waits until an unfinished job has a response. A store may publish a response as it is written,
-    /// or only once the job has ended. Resolves to `None` if there is no such job, or if it ended
-    /// without a response.
+    /// Waits until an unfinished job has a response. A store may publish a response as it is
+    /// written, or only once the job has ended. Resolves to `None` if there is no such job, or if
+    /// it ended without a response.
     fn read(
         &self,
         id: JobId,
@@ -129,7 +130,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Ends a job as canceled unless it has ended, and returns it as it is then.
     fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
 
-    /// Cancels a job unless it has ended, and forgets it: it is unknown from then on. Returns the job
-    /// as it was.
+    /// Cancels a job unless it has ended, and forgets it: it is unknown from then on. Returns the
+    /// job as it was.
     fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
 }

@@ -1,8 +1,8 @@
-//! Where jobs live: the interface between the layer and what keeps its jobs.
+//! Keeps jobs: the interface between the layer and a store.
 //!
-//! A store is the one place that decides a job's end. The layer runs calls and writes HTTP. The store
-//! makes accepting atomic, lets the first end of a job win, and keeps its result. [`MemoryStore`] does
-//! so in this process. A [`Queue`] is a store whose jobs any process may run.
+//! A store is the one place that decides a job's end. The layer runs calls and writes HTTP. The
+//! store makes accepting atomic, lets the first end of a job win, and keeps its result.
+//! [`MemoryStore`] does so in this process. A [`Queue`] is a store whose jobs any process may run.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

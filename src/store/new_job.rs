@@ -15,13 +15,13 @@ use crate::{
 pub struct NewJob {
     /// The job's id.
     pub id: JobId,
-    /// When the request was taken, by the monotonic clock.
+    /// The time of the request, by the monotonic clock.
     pub created: Instant,
-    /// When the request was taken, by the system clock.
+    /// The time of the request, by the system clock.
     pub created_at: SystemTime,
-    /// When the inner service was called, if it runs already.
+    /// The start of the call, if it runs already.
     pub started: Option<Instant>,
-    /// What a call that runs already has reported.
+    /// The progress of a call that runs already.
     pub progress: Progress,
     /// The principal that the job belongs to.
     pub owner: Option<Owner>,
@@ -29,16 +29,17 @@ pub struct NewJob {
     pub key: Option<(Key, Fingerprint)>,
     /// The kind of the request.
     pub kind: Kind,
-    /// What the job is, in words for people.
+    /// A title for people.
     pub title: Option<Arc<str>>,
     /// The addresses that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,
-    /// When the job is expected to end.
+    /// The expected end of the job.
     pub estimated_finish: Option<SystemTime>,
-    /// Whether the job may only join an existing one, because there is no permit for it.
+    /// Set if the request may only join an existing job, because there is no permit for a new one.
+    /// Without a job to join, the result is [`Full`](super::Acceptance::Full).
     pub join_only: bool,
-    /// Whether this process must run the job even if others could: its call runs already, or a client
-    /// waits for its response.
+    /// Set if this process must run the job, even if others could: its call runs already, or a
+    /// client waits for its response.
     pub run_here: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a store is told of a job, and what it answers.
+//! The values that the layer and a store exchange about a job.
 
 use std::time::SystemTime;
 
@@ -49,9 +49,9 @@ impl Lookup {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// What has changed.
+    /// The change.
     pub news: News,
-    /// When the job is expected to end, from this revision on.
+    /// The expected end of the job, from this revision on.
     pub estimated_finish: Option<SystemTime>,
 }
 
@@ -79,13 +79,13 @@ impl Report {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct End<W> {
-    /// When the inner service was called; `None` if it never was.
+    /// The start of the call; `None` if it never started.
     pub started: Option<Instant>,
-    /// What the inner service reported last.
+    /// The last progress that the inner service reported.
     pub progress: Progress,
-    /// How the call ended.
+    /// The outcome of the call.
     pub outcome: Outcome<W>,
-    /// Whether a repeat of the request joins this job.
+    /// The effect on the job's idempotency key.
     pub key: KeyOutcome,
 }
 
@@ -101,7 +101,7 @@ impl<W> End<W> {
     }
 }
 
-/// How a call ended.
+/// The outcome of a call.
 #[derive(Debug)]
 pub enum Outcome<W> {
     /// With a response, which has been written in full.
@@ -110,7 +110,7 @@ pub enum Outcome<W> {
     NoResponse(ErrorCode),
 }
 
-/// What becomes of a job's idempotency key at its end.
+/// The effect of a job's end on its idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyOutcome {
     /// A repeat of the request joins this job for as long as the key is remembered.

@@ -10,11 +10,17 @@ use crate::{estimate::Kind, job::JobId, limit::BufferedBody};
 
 /// A store whose jobs wait for any process that has the service to run them.
 ///
-/// [`Jobs::worker`](crate::Jobs::worker) drives it. A request is taken in two steps, so that a worker
-/// can fetch many at a time and claim them concurrently.
+/// [`Jobs::worker`](crate::Jobs::worker) takes a request in two steps, so that it can fetch many at a
+/// time and claim them concurrently.
+///
+/// A request is delivered until its job has ended, to one process at a time. A call that ends as
+/// [`Shutdown`](crate::ErrorCode::Shutdown) hands its request back if it never started, or if the
+/// request may run again: [`finish`](Store::finish) resolves to
+/// [`HandedBack`](super::Finished::HandedBack). A job that was accepted with
+/// [`run_here`](super::NewJob::run_here) is delivered only after its claim has been dropped.
 pub trait Queue: Store {
-    /// A request that was delivered to this process and is not claimed yet. If the ticket is dropped,
-    /// the request is delivered again later, to any process.
+    /// A request that was delivered to this process and is not claimed yet. If the ticket is
+    /// dropped, the request is delivered again later, to any process.
     type Ticket: Send + 'static;
 
     /// Waits a few seconds for requests, and returns at most `max`.
@@ -29,13 +35,13 @@ pub trait Queue: Store {
 
     /// Claims a request.
     ///
-    /// Resolves to `None` if the request must not run: its job has ended, another process has it, or
-    /// it is too late to run it again.
+    /// Resolves to `None` if the request must not run: its job has ended, another process has it,
+    /// or it is too late to run it again.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the request may have been claimed. It is then treated like one whose
-    /// process died.
+    /// If the future is dropped, the request may have been claimed. It is then treated like one
+    /// whose process died.
     fn claim(
         &self,
         ticket: Self::Ticket,
@@ -50,13 +56,13 @@ pub struct Work<C> {
     pub claim: C,
     /// The job's id.
     pub id: JobId,
-    /// When the request was taken, by this process's monotonic clock.
+    /// The time of the request, by this process's monotonic clock.
     pub created: Instant,
-    /// When the request was taken, by the system clock.
+    /// The time of the request, by the system clock.
     pub created_at: SystemTime,
     /// The kind of the request.
     pub kind: Kind,
-    /// Whether the job has an owner.
+    /// Set if the job has an owner.
     pub is_owned: bool,
     /// The number of this call among all calls for the job, from 1.
     pub attempt: u32,

@@ -1,4 +1,4 @@
-//! How a response is written to a store, and how it is read from there.
+//! The writer of a response, and what a store returns when it is read.
 
 use std::{
     error, fmt, mem,
@@ -22,8 +22,8 @@ const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// Writes the response of one job to a store.
 ///
-/// Dropped before [`Store::finish`](super::Store::finish), it breaks off the response: whatever reads
-/// it gets an error.
+/// Dropped before [`Store::finish`](super::Store::finish), it breaks off the response: whatever
+/// reads it gets an error.
 pub trait Writer: Send + 'static {
     /// Waits until the store has room for `bytes` more of the body, and takes it.
     ///
@@ -72,7 +72,7 @@ pub struct Reading {
     pub run: u32,
     /// The number of bytes of the body that the store had when this was read.
     pub available: u64,
-    /// The response. Its body begins at the byte that was asked for.
+    /// The response. Its body begins at the requested byte.
     pub response: Response<ResultBody>,
 }
 
@@ -179,6 +179,11 @@ impl ResultBody {
         }
     }
 
+    /// Returns `true` if no bytes are left. That may not be known of a streamed body.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
     /// Returns `true` if the body is known to have trailers.
     pub fn has_trailers(&self) -> bool {
         match &self.kind {
@@ -282,7 +287,7 @@ fn split_frame(bytes: &mut Bytes) -> Bytes {
 struct SplitFrames<B> {
     #[pin]
     body: B,
-    /// What is left of a large frame.
+    /// The rest of a large frame.
     rest: Bytes,
 }
 

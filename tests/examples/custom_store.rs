@@ -23,6 +23,6 @@ async fn custom_store_keeps_its_promises() {
 
     use tower_accepted::store::{Budget, conformance};
 
-    let retain = Duration::from_secs(60);
+    let retain = Duration::from_secs(120);
     conformance::run(async || store::MapStore::new(retain, Budget::new(1 << 26))).await;
 }

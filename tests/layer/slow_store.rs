@@ -28,7 +28,7 @@ pub(crate) struct SlowStore(MemoryStore);
 impl SlowStore {
     pub(crate) fn new() -> Self {
         Self(MemoryStore::new(
-            Duration::from_secs(60),
+            Duration::from_secs(120),
             Budget::new(1 << 26),
         ))
     }

@@ -52,7 +52,7 @@ impl<St: Store> Site for InProcess<St> {
 async fn store_in_memory_keeps_its_promises() {
     use tower_accepted::store::{Budget, conformance};
 
-    let retain = Duration::from_secs(60);
+    let retain = Duration::from_secs(120);
     conformance::run(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
 }
 

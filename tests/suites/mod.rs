@@ -1,9 +1,9 @@
-//! What a client sees, whatever the store is: the same tests for each.
+//! Tests over HTTP that are the same for every store.
 
 pub(crate) mod routes;
 
-/// Makes tests of the functions of the suite of routes, each with a site that `$make` creates. A test
-/// is skipped if `$make` returns `None`.
+/// Makes tests of the functions of the suite of routes, each with a site that `$make` creates. A
+/// test is skipped if `$make` returns `None`.
 macro_rules! route_suite {
     ($flavor:tt, $make:path) => {
         $crate::suites::route_suite! {

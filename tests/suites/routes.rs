@@ -1,4 +1,4 @@
-//! What a client of the layer and its monitor sees, whatever the store is.
+//! The behavior of a layer and its monitor on any store, as a client sees it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tower_accepted::{JobHandle, Jobs, JobsBuilder, Owner, RequestBody, When};
 
 use crate::support::{Answer, Body, Counter, Failed, get, ok, post, request, send, with};
 
-/// How long a test waits. Only a failure takes that long.
+/// The time limit of each step of a test. Only a failure takes that long.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) type Inner = BoxCloneSyncService<Request<RequestBody<Body>>, Response<Body>, Failed>;

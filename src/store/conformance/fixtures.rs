@@ -13,7 +13,7 @@ use crate::{
     store::{Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Store, Writer},
 };
 
-/// How long a check pauses before it looks again.
+/// The pause before a check looks again.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Values that a store must neither change nor reorder.

@@ -25,7 +25,7 @@ async fn next(
     within("the next revision of a job", next).await
 }
 
-/// Returns the first revision for which `is_wanted` is true.
+/// Skips revisions until `is_wanted` holds.
 async fn next_where(
     changes: &mut Pin<&mut impl Stream<Item = Snapshot>>,
     expected: &str,
@@ -73,9 +73,10 @@ pub(super) async fn follower_sees_the_job_to_its_end<S: Store>(store: S) -> Chec
 pub(super) async fn follower_sees_reports<S: Store>(store: S) -> CheckResult {
     let (id, claim) = claim_new(&store).await?;
     let mut changes = pin!(store.changes(id));
-    let mut progress = Progress::default();
-    progress.fraction = Some(0.25);
-    progress.message = Some("a quarter, dépêché".into());
+    let progress = Progress {
+        fraction: Some(0.25),
+        message: Some("a quarter, dépêché".into()),
+    };
     let mut report = Report::new(News::Progress(progress.clone()));
     let estimate = SystemTime::now() + Duration::from_secs(40);
     report.estimated_finish = Some(estimate);
@@ -104,8 +105,10 @@ pub(super) async fn late_report_changes_nothing<S: Store>(store: S) -> CheckResu
     let (id, claim) = claim_new(&store).await?;
     finish_with(&store, &claim, "done").await?;
     let before = found(&store, id).await?;
-    let mut progress = Progress::default();
-    progress.fraction = Some(0.5);
+    let progress = Progress {
+        fraction: Some(0.5),
+        message: None,
+    };
     for news in [News::Progress(progress), News::Started(Instant::now())] {
         within("a report", store.report(&claim, Report::new(news))).await??;
     }

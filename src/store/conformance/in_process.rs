@@ -18,7 +18,7 @@ use crate::{
     store::{Acceptance, Lookup, NewJob, Store},
 };
 
-/// How long a dropped `accept` may go on in the background before its job is looked up.
+/// The time that a dropped `accept` may take to finish in the background.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 pub(super) async fn every_job_runs_here<S: Store>(store: S) -> CheckResult {

@@ -14,7 +14,8 @@ use crate::{
     store::{Acceptance, End, Finished, KeyOutcome, NewJob, Outcome, Store},
 };
 
-/// A new job of the one key of these checks. Requests with different bodies have other fingerprints.
+/// A new job of the one key of these checks. Requests with different bodies have other
+/// fingerprints.
 fn keyed(body: &[u8]) -> NewJob {
     let mut job = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::new(&request_head(Method::POST), body, &[]);
@@ -39,6 +40,16 @@ pub(super) async fn repeated_key_joins_the_job<S: Store>(store: S) -> CheckResul
     let job = joined(&store).await?;
     ensure_eq("id of the joined job", job.id, id)?;
     ensure_eq("status of the joined job", job.status, Status::Succeeded)
+}
+
+pub(super) async fn key_of_a_canceled_job_joins_it<S: Store>(store: S) -> CheckResult {
+    let first = keyed(b"a request");
+    let id = first.id;
+    let _claim = claim(&store, first).await?;
+    within("a cancel", store.cancel(id)).await??;
+    let job = joined(&store).await?;
+    ensure_eq("id of the joined job", job.id, id)?;
+    ensure_eq("status of the joined job", job.status, Status::Canceled)
 }
 
 pub(super) async fn key_of_another_request_is_refused<S: Store>(store: S) -> CheckResult {

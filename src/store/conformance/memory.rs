@@ -15,8 +15,8 @@ use crate::{
     store::{End, Outcome, Store, Writer},
 };
 
-/// What may stay in use for a deleted job, such as an entry in an index that goes later, in bytes.
-const MAX_REMAINDER: usize = 1_000;
+/// The bytes that a store may keep after a delete, for example for a block of an index.
+const MAX_REMAINDER: usize = 64 * 1024;
 
 pub(super) async fn reserved_bytes_are_released<S: Store>(store: S) -> CheckResult {
     let before = store.budget().used();

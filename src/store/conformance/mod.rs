@@ -10,25 +10,26 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! // In the tests of a store, with its own constructor.
-//! conformance::run(async || MemoryStore::new(Duration::from_secs(60), Budget::new(1 << 26))).await;
+//! let retain = Duration::from_secs(120);
+//! // In the tests of your store, with its own constructor.
+//! conformance::run(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
 //! # }
 //! ```
 //!
 //! # The store
 //!
-//! Each check gets a store of its own, without jobs. The store must keep ended jobs for at least a
-//! minute, and its budget must have room for 32 MiB. Checks change the limit of that budget.
+//! Each check gets a store of its own, without jobs. The store must keep ended jobs for at least
+//! two minutes, and its budget must have room for 32 MiB. Checks change the limit of that budget.
 //!
-//! Use [`run`] for a store whose jobs run in the process that accepted them, and [`run_queue`] for a
-//! [`Queue`]. A queue should have a lease of a few seconds, because some checks wait until one
+//! Use [`run`] for a store whose jobs run in the process that accepted them, and [`run_queue`] for
+//! a [`Queue`]. A queue should have a lease of a few seconds, because some checks wait until one
 //! expires. To run each check as a test of its own, or several at a time, take them from [`checks`]
 //! or [`queue_checks`].
 //!
 //! # Time
 //!
-//! The checks run on a tokio runtime with a timer, on one thread or on several. Tokio's clock may be
-//! paused unless the store does I/O: a paused clock runs ahead while I/O is pending, so timeouts
+//! The checks run on a tokio runtime with a timer, on one thread or on several. Tokio's clock may
+//! be paused unless the store does I/O: a paused clock runs ahead while I/O is pending, so timeouts
 //! would expire at once. A check that waits for the store fails after a minute.
 //!
 //! # What a store must guarantee
@@ -38,17 +39,17 @@
 //! - **Ending**: the first end wins, whether it is the call's, a cancel or a delete. An end that
 //!   comes from elsewhere completes `poll_canceled`.
 //! - **Results**: a response comes back byte for byte: status, all header values with their
-//!   sensitivity, body and trailers. It can be read from any byte of the body, and beyond its end as
-//!   an empty body. A reader waits for the response of an unfinished job. A store may publish a
+//!   sensitivity, body and trailers. It can be read from any byte of the body, and beyond its end
+//!   as an empty body. A reader waits for the response of an unfinished job. A store may publish a
 //!   response while it is written; if the writer is dropped, such a reader gets an error.
 //! - **Changes**: a stream of revisions begins with the current one, never goes back, and ends with
 //!   the job.
-//! - **Keys**: two requests with one key become one job. A delete, and an end with
-//!   [`KeyOutcome::Release`], free the key.
+//! - **Keys**: two requests with one key become one job, even after its end or a cancel. A delete,
+//!   and an end with [`KeyOutcome::Release`], free the key.
 //! - **Lists**: each job is on exactly one page, the newest first.
 //! - **Memory**: every charge is released in the end. A response without room is refused.
-//! - **Queues**: a request comes back as it was, and runs under one claim at a time. A dropped ticket,
-//!   a dropped claim and a shutdown deliver it again.
+//! - **Queues**: a request comes back as it was, and runs under one claim at a time. A dropped
+//!   ticket, a dropped claim and a shutdown deliver it again.
 //!
 //! [`KeyOutcome::Release`]: super::KeyOutcome::Release
 //! [`NewJob`]: super::NewJob
@@ -185,6 +186,7 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         following::ended_job_has_one_last_revision,
         following::late_report_changes_nothing,
         keys::repeated_key_joins_the_job,
+        keys::key_of_a_canceled_job_joins_it,
         keys::key_of_another_request_is_refused,
         keys::concurrent_requests_of_a_key_are_one_job,
         keys::join_only_request_becomes_no_job,

@@ -1,4 +1,4 @@
-//! What a check reports if a store breaks a promise.
+//! The failure of a check.
 
 use std::{
     error, fmt,
@@ -7,9 +7,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::timeout;
+use tokio::{select, time::sleep};
 
-/// How long a check waits for the store. Only a failure takes that long.
+/// The time limit of each step of a check. Only a failure takes that long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The result of a check, or of a step of one.
@@ -92,7 +92,21 @@ pub(super) fn ensure_same_millisecond(
 }
 
 /// Waits for `future`, and fails with `expected` if that takes too long.
-pub(super) async fn within<F: Future>(expected: &str, future: F) -> CheckResult<F::Output> {
-    let waited = timeout(TIMEOUT, future).await;
-    waited.map_err(|_| Violation::new(format!("expected {expected} within {TIMEOUT:?}")))
+#[track_caller]
+pub(super) fn within<F: Future>(
+    expected: &str,
+    future: F,
+) -> impl Future<Output = CheckResult<F::Output>> {
+    let location = Location::caller();
+    async move {
+        select! {
+            // The timeout first: it must not hide that the store forgot to wake the task.
+            biased;
+            () = sleep(TIMEOUT) => {
+                let text = format!("expected {expected} within {TIMEOUT:?}");
+                Err(Violation { text, location })
+            }
+            output = future => Ok(output),
+        }
+    }
 }
