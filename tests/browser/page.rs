@@ -162,7 +162,9 @@ async fn event_source_gets_all_events_and_stops() {
     const SUBSCRIBE: &str = "
         window.received = [];
         const source = new EventSource(arguments[0]);
-        source.addEventListener('status', (event) => received.push([event.lastEventId, event.data]));
+        source.addEventListener('status', (event) => {
+            received.push([event.lastEventId, event.data]);
+        });
         source.onerror = () => {
             if (source.readyState === EventSource.CLOSED) window.streamEnded = true;
         };
