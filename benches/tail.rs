@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hdrhistogram::Histogram;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, header, response};
 use http_body_util::Full;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{runtime::Runtime, task::yield_now, time::advance};
@@ -26,8 +27,7 @@ use tower::{Layer, Service, service_fn};
 use tower_accepted::{
     JobId, Jobs, RequestBody,
     store::{
-        Acceptance, Budget, Collected, End, Finished, MemoryClaim, MemoryStore, NewJob, Outcome,
-        Store,
+        Acceptance, Budget, End, Finished, MemoryClaim, MemoryStore, NewJob, Outcome, Store, Writer,
     },
 };
 
@@ -71,8 +71,8 @@ async fn grow() {
         };
         let new = NewJob::new(JobId::random());
         let claim = accepts.take(|| accept(&store, &new));
-        let end = end();
-        ends.take(|| finish(&store, &claim, end));
+        let head = response_head();
+        ends.take(|| finish(&store, &claim, head));
         drop(claim);
         if made > 2 * JOBS - REMOVALS {
             newest.push(new.id);
@@ -112,7 +112,7 @@ async fn grow_without_a_map() {
     for made in 0..2 * JOBS {
         let new = black_box(NewJob::new(JobId::random()));
         times.take(|| kept[made % JOBS] = Some(vec![1; JOB_BYTES].into()));
-        drop((new, black_box(end())));
+        drop((new, black_box(response_head())));
         if made % PER_MILLISECOND == 0 {
             advance(Duration::from_millis(1)).await;
         }
@@ -172,7 +172,7 @@ impl Storm {
         let make = || {
             let new = NewJob::new(JobId::random());
             let claim = accept(&store, &new);
-            finish(&store, &claim, end());
+            finish(&store, &claim, response_head());
             new.id
         };
         let survivors = runtime.block_on(async {
@@ -246,27 +246,30 @@ fn accept(store: &MemoryStore, new: &NewJob) -> MemoryClaim {
     }
 }
 
-fn finish(store: &MemoryStore, claim: &MemoryClaim, end: End) {
+/// Ends a job with a response of 100 bytes.
+fn finish(store: &MemoryStore, claim: &MemoryClaim, head: response::Parts) {
+    let body = Bytes::from_static(&[b'7'; 100]);
+    let mut writer = store.respond(claim, head);
+    let mut no_waker = Context::from_waker(Waker::noop());
+    let room = writer.poll_room(body.len(), &mut no_waker);
+    assert!(matches!(room, Poll::Ready(Ok(()))));
+    writer.push(body);
+    let end = End::new(Outcome::Response(writer));
     let finished = store.finish(claim, end).now_or_never();
     assert!(matches!(finished, Some(Ok(Finished::First))));
 }
 
-/// Creates an end with three headers and 100 bytes.
-fn end() -> End {
-    let mut response = Response::new(Collected {
-        bytes: Bytes::from_static(&[b'7'; 100]),
-        trailers: None,
-        charge: None,
-    });
-    let headers = response.headers_mut();
+/// Returns the head of a response with three headers.
+fn response_head() -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (header::ETAG, "\"6a1f9c52e0b84d37\""),
         (header::SERVER, "9f1c4e7a2b8d4056a3e1c07d5b92f864"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        head.headers.insert(name, HeaderValue::from_static(value));
     }
-    End::new(Outcome::Response(response))
+    head
 }
 
 /// Creates a runtime of one thread with a clock that only this program advances.
