@@ -28,7 +28,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct EndedJob(ThinArc<EndedHead, u8>);
 
-/// 64 bytes: the fields of a [`Birth`] and of a [`Charge`] are laid out flat, without their padding.
+/// The fields of a [`Birth`] and of a [`Charge`], without their padding: 64 bytes.
 struct EndedHead {
     id: JobId,
     rare: Option<Box<RareParts>>,
