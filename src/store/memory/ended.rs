@@ -52,7 +52,7 @@ struct RareParts {
     progress: StoredProgress,
     /// A body that is too large to be packed.
     body: Option<StoredBody>,
-    /// What the job holds of the budget beyond 4 GiB.
+    /// The part of the charge beyond 4 GiB.
     _charge: Option<Charge>,
 }
 
