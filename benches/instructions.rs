@@ -1,7 +1,7 @@
-//! Makes calls of one kind, to be counted by callgrind: `instructions KIND CALLS [RESIDENTS]`.
+//! Makes calls of one kind, for callgrind to count: `instructions KIND CALLS [RESIDENTS]`.
 //!
-//! What one call costs is the difference of two counts over the difference of their calls; the set-up
-//! is in both. `benches/README.md` has the commands.
+//! The cost of one call is the difference of two counts, divided by the difference of their calls:
+//! both include the same set-up. `benches/count` does that.
 
 mod handwritten;
 mod subjects;
@@ -17,7 +17,7 @@ use tower_accepted::{RequestBody, When};
 use crate::subjects::{BATCH, Subject, application, bare, registry, request, submission};
 
 fn main() {
-    // Cargo adds arguments of its own, as `--bench`.
+    // Cargo adds arguments of its own, such as `--bench`.
     let mut arguments = env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     let Some(kind) = arguments.next() else {
         println!("instructions KIND CALLS [RESIDENTS]");
@@ -30,16 +30,16 @@ fn main() {
         .build();
     let runtime = runtime.expect("a runtime");
     runtime.block_on(run(&kind, calls, residents));
-    // Jobs that never got to run would be ended now, and counted.
+    // Exits without dropping the runtime, which would end unfinished jobs and be counted.
     std::process::exit(0);
 }
 
-fn number<T: FromStr>(argument: Option<String>, otherwise: T) -> T
+fn number<T: FromStr>(argument: Option<String>, default: T) -> T
 where
     T::Err: Display,
 {
     let Some(text) = argument else {
-        return otherwise;
+        return default;
     };
     match text.parse() {
         Ok(number) => number,
@@ -57,8 +57,8 @@ async fn run(kind: &str, calls: usize, residents: usize) {
             bare.serve_all(calls, get).await;
         }
         "pass-through" => {
-            let mut passing = Subject::new(layer.layer(service_fn(bare::<RequestBody<_>>)));
-            passing.serve_all(calls, get).await;
+            let mut layered = Subject::new(layer.layer(service_fn(bare::<RequestBody<_>>)));
+            layered.serve_all(calls, get).await;
         }
         "bare-post" => {
             let mut bare = Subject::new(service_fn(bare::<subjects::RequestBody>));
@@ -92,7 +92,7 @@ where
     let mut subject = Subject::new(service);
     subject.grow_to(residents).await;
     match kind {
-        // Their jobs never get to run.
+        // No job is ever polled.
         "accept" => {
             subject.serve_all(calls, submission).await;
         }
@@ -109,6 +109,6 @@ where
         }
         _ => panic!("no such kind: {kind}"),
     }
-    // Nor is it counted what it takes to free all that is kept.
+    // Keeps the instructions to free the jobs out of the count.
     std::mem::forget(subject);
 }

@@ -1,9 +1,8 @@
-//! How many requests a second JetStream takes, and what it is to ask for a job in it.
+//! The rate of accepts and of status reads with the store in JetStream.
 //!
-//! `cargo bench --all-features --bench jetstream` starts nats-servers of its own, with files in a temporary
-//! folder, and ends with the table that is kept in `benches/README.md`; after `--`, words choose among
-//! its rows. Everything is on this machine: the servers, who submits, and a worker that runs what was
-//! submitted at the same time.
+//! `cargo bench --features nats --bench jetstream` starts nats-servers with files in a temporary
+//! folder and prints the table in `benches/README.md`. Arguments after `--` choose rows, such as
+//! `'R1 default'`. Servers, client and worker share this machine.
 
 #[path = "../examples/cluster/servers.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -30,10 +29,10 @@ use tower_accepted::{
 
 use crate::server::{Servers, program};
 
-/// How long each row is measured.
+/// The time over which a row is measured.
 const MEASURED: Duration = Duration::from_secs(5);
 
-/// What a row begins with, and is not counted.
+/// The time before that, which does not count.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -43,9 +42,10 @@ async fn main() {
         .filter(|word| !word.starts_with('-'))
         .collect();
     println!(
-        "| replicas | sync | requests at a time | accepted/s | p50 ms | p99 ms | run/s meanwhile |"
+        "| operation | replicas | sync | concurrent requests | per second | p50 ms | p99 ms \
+         | jobs run per second |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     let mut reads = Vec::new();
     for (replicas, sync, settings) in [
         (1, "default", ""),
@@ -58,37 +58,32 @@ async fn main() {
             continue;
         }
         if sync == "always" && is_older_than_2_10() {
-            eprintln!(
-                "{name}: left out, since only nats-server 2.10 and later can be told when to sync"
-            );
+            eprintln!("{name}: skipped, `sync_interval` needs nats-server 2.10 or later");
             continue;
         }
         let servers = Servers::start_with(replicas, "", settings).await;
         let servers = servers.expect("nats-server");
-        for at_a_time in [1, 32, 256] {
-            let row = accept(&servers, replicas, at_a_time).await;
-            println!("| {replicas} | {sync} | {row} |");
+        for concurrency in [1, 32, 256] {
+            let row = accept(&servers, replicas, concurrency).await;
+            println!("| accept | {replicas} | {sync} | {row} |");
         }
+        let row = read(&servers, replicas).await;
         reads.push(format!(
-            "| {replicas} | {sync} | {} |",
-            read(&servers, replicas).await
+            "| status read, ended job | {replicas} | {sync} | {row} | |"
         ));
     }
-    println!(
-        "\n| replicas | sync | reads at a time | reads/s | p50 ms | p99 ms |\n|---|---|---|---|---|---|"
-    );
     println!("{}", reads.join("\n"));
 }
 
 fn is_older_than_2_10() -> bool {
-    let told = Command::new(program()).arg("--version").output();
-    let told = String::from_utf8(told.expect("nats-server").stdout).expect("a version");
-    let version = told.rsplit('v').next().unwrap_or_default().trim();
+    let version = Command::new(program()).arg("--version").output();
+    let version = String::from_utf8(version.expect("nats-server").stdout).expect("a version");
+    let version = version.rsplit('v').next().unwrap_or_default().trim();
     let mut numbers = version.split('.').map_while(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (2, 10)
 }
 
-/// A registry with a connection of its own. The jobs of one row are not those of another.
+/// Creates a registry with its own connection. Each row has its own jobs.
 async fn registry(servers: &Servers, replicas: usize, row: &str) -> Jobs<NatsStore> {
     let options = NatsOptions::new().replicas(replicas).prefix(row);
     let store = NatsStore::connect(servers.client().await, options).await;
@@ -101,20 +96,22 @@ fn request() -> Request<Body> {
     request.body(body).expect("a request")
 }
 
+type JobRequest = Request<RequestBody<Body>>;
+
 fn service(
     run: Arc<AtomicUsize>,
-) -> impl Service<Request<RequestBody<Body>>, Response = Response<Body>, Error = BoxError, Future: Send>
+) -> impl Service<JobRequest, Response = Response<Body>, Error = BoxError, Future: Send>
 + Clone
 + Send
 + 'static {
-    service_fn(move |_: Request<RequestBody<Body>>| {
+    service_fn(move |_: JobRequest| {
         run.fetch_add(1, Ordering::Relaxed);
         async { Ok(Response::new(Body::from("done"))) }
     })
 }
 
-async fn accept(servers: &Servers, replicas: usize, at_a_time: usize) -> String {
-    let prefix = format!("accept{at_a_time}");
+async fn accept(servers: &Servers, replicas: usize, concurrency: usize) -> String {
+    let prefix = format!("accept{concurrency}");
     let web = registry(servers, replicas, &prefix).await;
     let worker = registry(servers, replicas, &prefix).await;
     let run = Arc::new(AtomicUsize::new(0));
@@ -125,7 +122,7 @@ async fn accept(servers: &Servers, replicas: usize, at_a_time: usize) -> String 
     let working = tokio::spawn(working);
     let site = web.layer().layer(service(Arc::default()));
     measure(
-        at_a_time,
+        concurrency,
         WARM_UP,
         || site.clone().oneshot(request()),
         StatusCode::ACCEPTED,
@@ -133,26 +130,26 @@ async fn accept(servers: &Servers, replicas: usize, at_a_time: usize) -> String 
     .await;
     let before = run.load(Ordering::Relaxed);
     let times = measure(
-        at_a_time,
+        concurrency,
         MEASURED,
         || site.clone().oneshot(request()),
         StatusCode::ACCEPTED,
     )
     .await;
-    let run_meanwhile = run.load(Ordering::Relaxed) - before;
-    // The next row is to begin with an empty queue.
+    let jobs_run = run.load(Ordering::Relaxed) - before;
+    // Drains the queue before the next row.
     let jetstream = async_nats::jetstream::new(servers.client().await);
     let queue = jetstream.get_stream(format!("{prefix}_queue")).await;
-    let queue = queue.expect("it is there");
+    let queue = queue.expect("a stream");
     while queue.get_info().await.expect("an answer").state.messages > 0 {
         sleep(Duration::from_millis(100)).await;
     }
     worker.drain(Duration::from_secs(10)).await;
     working.await.expect("no panic");
     format!(
-        "{at_a_time} | {} | {:.0}",
+        "{concurrency} | {} | {:.0}",
         times.summary(),
-        run_meanwhile as f64 / MEASURED.as_secs_f64()
+        jobs_run as f64 / MEASURED.as_secs_f64()
     )
 }
 
@@ -170,18 +167,18 @@ async fn read(servers: &Servers, replicas: usize) -> String {
         site.clone()
             .oneshot(request.body(Body::empty()).expect("a request"))
     };
-    get("wait=10").await.expect("its end");
-    let at_a_time = 32;
-    measure(at_a_time, WARM_UP, || get("none"), StatusCode::OK).await;
-    let times = measure(at_a_time, MEASURED, || get("none"), StatusCode::OK).await;
+    get("wait=10").await.expect("an answer");
+    let concurrency = 32;
+    measure(concurrency, WARM_UP, || get("none"), StatusCode::OK).await;
+    let times = measure(concurrency, MEASURED, || get("none"), StatusCode::OK).await;
     jobs.drain(Duration::from_secs(10)).await;
     working.await.expect("no panic");
-    format!("{at_a_time} | {}", times.summary())
+    format!("{concurrency} | {}", times.summary())
 }
 
-/// Sends requests for so long, so many at a time.
+/// Sends requests until `limit` has passed, this many at a time.
 async fn measure<F, R, E>(
-    at_a_time: usize,
+    concurrency: usize,
     limit: Duration,
     send: impl Fn() -> F + Clone,
     expected: StatusCode,
@@ -190,12 +187,12 @@ where
     F: Future<Output = Result<Response<R>, E>> + Send,
     E: std::fmt::Debug,
 {
-    let began = Instant::now();
-    let senders = (0..at_a_time).map(|_| {
+    let start = Instant::now();
+    let senders = (0..concurrency).map(|_| {
         let send = send.clone();
         async move {
             let mut times = Vec::new();
-            while began.elapsed() < limit {
+            while start.elapsed() < limit {
                 let sent = Instant::now();
                 let answer = send().await.expect("an answer");
                 assert_eq!(answer.status(), expected);
@@ -205,31 +202,32 @@ where
         }
     });
     let times = futures_util::future::join_all(senders).await.concat();
-    Times::new(times, began.elapsed())
+    Times::new(times, start.elapsed())
 }
 
 struct Times {
     sorted: Vec<Duration>,
-    took: Duration,
+    elapsed: Duration,
 }
 
 impl Times {
-    fn new(mut times: Vec<Duration>, took: Duration) -> Self {
+    fn new(mut times: Vec<Duration>, elapsed: Duration) -> Self {
         times.sort_unstable();
         Self {
             sorted: times,
-            took,
+            elapsed,
         }
     }
 
-    fn quantile(&self, part: f64) -> f64 {
-        let index = (self.sorted.len() as f64 * part) as usize;
+    /// Returns a quantile in milliseconds.
+    fn quantile(&self, share: f64) -> f64 {
+        let index = (self.sorted.len() as f64 * share) as usize;
         let at = self.sorted.get(index).or(self.sorted.last());
         at.copied().unwrap_or_default().as_secs_f64() * 1e3
     }
 
     fn summary(&self) -> String {
-        let rate = self.sorted.len() as f64 / self.took.as_secs_f64();
+        let rate = self.sorted.len() as f64 / self.elapsed.as_secs_f64();
         format!(
             "{rate:.0} | {:.2} | {:.2}",
             self.quantile(0.5),

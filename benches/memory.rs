@@ -1,7 +1,7 @@
-//! What jobs take of memory, and what ten thousand of them take of the processor while they run.
+//! The memory of jobs, and the processor time of ten thousand while they run.
 //!
-//! `cargo bench --bench memory` runs every scenario in processes of its own and ends with the table that is
-//! kept in `benches/README.md`; `cargo bench --bench memory -- SCENARIO` runs one, once.
+//! `cargo bench --bench memory` runs every scenario in its own processes and prints the figures in
+//! `benches/README.md`. `cargo bench --bench memory -- SCENARIO` runs one scenario once.
 
 mod handwritten;
 mod serving;
@@ -38,10 +38,10 @@ use crate::{
     subjects::{BATCH, application, submission},
 };
 
-/// How often a scenario is run.
+/// The number of runs of a scenario.
 const ROUNDS: usize = 3;
 
-/// How many jobs there are before it is measured what more of them take.
+/// The number of jobs before the measurement starts.
 const WARM_UP: usize = 10_000;
 
 const IN_PROCESS: usize = 1_000_000;
@@ -50,8 +50,11 @@ const UNFINISHED: usize = 100_000;
 const RUNNING: usize = 10_000;
 const STREAMS: usize = 1_000;
 
-/// A name, what measures it, and in which units.
+/// The name, the measurement, and the units of its figures.
 type Scenario = (&'static str, fn() -> Vec<f64>, &'static str);
+
+const UNFINISHED_UNITS: &str = "bytes, of which its future";
+const RUNNING_UNITS: &str = "kB in total, ms of processor time a second";
 
 const SCENARIOS: [Scenario; 10] = [
     ("ended", ended_in_process, "bytes"),
@@ -63,31 +66,23 @@ const SCENARIOS: [Scenario; 10] = [
         "bytes",
     ),
     ("queued-sockets", queued_over_sockets, "bytes"),
-    ("unfinished", unfinished_in_process, "bytes, its future's"),
+    ("unfinished", unfinished_in_process, UNFINISHED_UNITS),
     (
         "unfinished-sockets",
         unfinished_over_sockets,
-        "bytes, its future's",
+        UNFINISHED_UNITS,
     ),
     (
         "unfinished-sockets-head-kept",
         unfinished_with_its_head,
-        "bytes, its future's",
+        UNFINISHED_UNITS,
     ),
-    (
-        "running",
-        || running(0),
-        "kB in all, ms of processor in a second",
-    ),
-    (
-        "running-watched",
-        || running(STREAMS),
-        "kB in all, ms of processor in a second",
-    ),
+    ("running", || running(0), RUNNING_UNITS),
+    ("running-watched", || running(STREAMS), RUNNING_UNITS),
 ];
 
 fn main() {
-    // Cargo adds arguments of its own, as `--bench`.
+    // Cargo adds arguments of its own, such as `--bench`.
     let mut arguments = env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     match arguments.next().as_deref() {
         None => all(),
@@ -106,15 +101,15 @@ fn main() {
             let (_, measure, _) = scenario.expect("a scenario of this name");
             let figures: Vec<_> = measure().iter().map(|figure| figure.to_string()).collect();
             println!("{}", figures.join(" "));
-            // What is kept need not be freed.
+            // Skips freeing what is kept.
             std::process::exit(0);
         }
     }
 }
 
-/// Runs every scenario, and prints their table.
+/// Runs every scenario and prints the table.
 fn all() {
-    println!("| | unit | median (range) |\n|---|---|---|");
+    println!("| scenario | unit | median (range) |\n|---|---|---|");
     for (name, _, unit) in SCENARIOS {
         let rounds: Vec<Vec<f64>> = (0..ROUNDS)
             .map(|_| {
@@ -186,8 +181,7 @@ fn queued_over_sockets() -> Vec<f64> {
     vec![over_sockets(service, UNFINISHED)]
 }
 
-/// Ten thousand jobs that report progress each second, on two threads: what they take, and what the
-/// processor has to do for them.
+/// Measures the memory and processor time of ten thousand jobs that report progress each second.
 fn running(streams: usize) -> Vec<f64> {
     const WATCHED: Duration = Duration::from_secs(10);
     let service = registry().layer().layer(service_fn(progress));
@@ -195,17 +189,17 @@ fn running(streams: usize) -> Vec<f64> {
         let port = listen(service).await;
         let before = resident();
         let mut load = Load::start(port, RUNNING, streams);
-        load.wait_until_made();
+        load.wait_until_accepted();
         let start = processor_time();
         sleep(WATCHED).await;
         let used = processor_time() - start;
         let taken = (resident() - before) / 1e3;
-        load.end();
+        load.stop();
         vec![taken, used.as_secs_f64() * 1e3 / WATCHED.as_secs_f64()]
     })
 }
 
-/// Awaits a timer, its request gone. The future has no room for the request.
+/// Awaits a timer in a future that has no room for the request.
 fn wait<B>(
     request: Request<B>,
 ) -> impl Future<Output = Result<Response<Empty<Bytes>>, Infallible>> {
@@ -216,7 +210,7 @@ fn wait<B>(
     }
 }
 
-/// Awaits a timer, and has a use for its request's head after that.
+/// Awaits a timer and keeps the request's head until then.
 fn wait_with_head<B>(
     request: Request<B>,
 ) -> impl Future<Output = Result<Response<Empty<Bytes>>, Infallible>> {
@@ -238,7 +232,7 @@ async fn progress<B>(request: Request<B>) -> Result<Response<Empty<Bytes>>, Infa
     Ok(Response::default())
 }
 
-/// The size of the future that a service returns, with what moves into it.
+/// Returns the size of the future that a service returns.
 fn size_of_call<F: Future>(_: impl Fn(Request<RequestBody<Incoming>>) -> F) -> f64 {
     size_of::<F>() as f64
 }
@@ -252,7 +246,7 @@ fn registry() -> Jobs {
         .build()
 }
 
-/// What a job takes, in bytes, that is submitted without a socket.
+/// Measures the bytes per job without sockets.
 fn in_process<S, R>(mut service: S, jobs: usize) -> f64
 where
     S: Service<Request<subjects::RequestBody>, Response = Response<R>>,
@@ -282,7 +276,7 @@ where
     })
 }
 
-/// The same where it comes from another process.
+/// Measures the bytes per job if another process submits them.
 fn over_sockets<S, R>(service: S, jobs: usize) -> f64
 where
     S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
@@ -295,9 +289,9 @@ where
         let port = listen(service).await;
         let submit = async |jobs| {
             let mut load = Load::start(port, jobs, 0);
-            load.wait_until_made();
-            load.end();
-            // The last jobs end, and their connections close.
+            load.wait_until_accepted();
+            load.stop();
+            // Lets the last jobs end and their connections close.
             sleep(Duration::from_millis(200)).await;
         };
         submit(WARM_UP).await;
@@ -307,7 +301,7 @@ where
     })
 }
 
-/// Serves in the background, and tells the port.
+/// Serves in the background and returns the port.
 async fn listen<S, R>(service: S) -> u16
 where
     S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
@@ -322,7 +316,7 @@ where
     port
 }
 
-/// Another process that submits jobs, and watches some of them until it is ended.
+/// Another process, which submits jobs and watches some of them until it is stopped.
 struct Load(Child);
 
 impl Load {
@@ -337,21 +331,21 @@ impl Load {
         Self(child.expect("a process"))
     }
 
-    /// Blocks this thread; the runtime has others.
-    fn wait_until_made(&mut self) {
+    /// Waits until all jobs are accepted. Blocks this thread; the runtime has others.
+    fn wait_until_accepted(&mut self) {
         let output = self.0.stdout.as_mut().expect("a pipe");
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line).expect("a line");
-        assert_eq!(line, "made\n");
+        assert_eq!(line, "accepted\n");
     }
 
-    fn end(mut self) {
+    fn stop(mut self) {
         drop(self.0.stdin.take());
-        assert!(self.0.wait().expect("an end").success());
+        assert!(self.0.wait().expect("an exit status").success());
     }
 }
 
-/// What the other process does.
+/// Submits jobs and opens event streams, in the other process.
 async fn load(port: usize, calls: usize, streams: usize) {
     const CONNECTIONS: usize = 8;
     let address = SocketAddr::from(([127, 0, 0, 1], port.try_into().expect("a port")));
@@ -376,10 +370,10 @@ async fn load(port: usize, calls: usize, streams: usize) {
             locations
         })
     };
-    let made = join_all((0..CONNECTIONS).map(|_| submit(calls / CONNECTIONS))).await;
-    let locations = made
+    let accepted = join_all((0..CONNECTIONS).map(|_| submit(calls / CONNECTIONS))).await;
+    let locations = accepted
         .into_iter()
-        .flat_map(|locations| locations.expect("made"));
+        .flat_map(|locations| locations.expect("no panic"));
     for location in locations.take(streams) {
         let request = Request::get(format!("http://{address}{location}"))
             .header(header::ACCEPT, "text/event-stream");
@@ -387,13 +381,13 @@ async fn load(port: usize, calls: usize, streams: usize) {
         let events = client.request(request).await.expect("an answer");
         assert_eq!(events.headers()[header::CONTENT_TYPE], "text/event-stream");
         let mut events = events.into_body();
-        // The first event is there.
+        // Waits for the first event.
         events.frame().await.expect("an event").expect("a frame");
         tokio::spawn(async move { while let Some(Ok(_)) = events.frame().await {} });
     }
-    println!("made");
-    let ended = tokio::task::spawn_blocking(|| stdin().read(&mut [0]));
-    ended.await.expect("not a panic").expect("the pipe's end");
+    println!("accepted");
+    let stopped = tokio::task::spawn_blocking(|| stdin().read(&mut [0]));
+    stopped.await.expect("no panic").expect("the end of input");
 }
 
 fn this_program() -> Command {
@@ -408,7 +402,7 @@ fn threads(workers: usize) -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// What this process has in memory, in bytes.
+/// Returns the resident set of this process, in bytes.
 fn resident() -> f64 {
     let status = read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -420,8 +414,8 @@ fn resident() -> f64 {
     kibibytes * 1024.0
 }
 
-/// What all threads of this process have had of a processor.
+/// Returns the processor time of all threads of this process.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.try_into().expect("not before its start")
+    time.try_into().expect("a positive time")
 }

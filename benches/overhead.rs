@@ -1,6 +1,6 @@
-//! What the layer costs, beside what it is put around and beside what one would write by hand.
+//! The processor time of the layer, compared with a bare service and with a handwritten handler.
 //!
-//! `cargo bench --bench overhead` takes about three minutes and ends with the table that is kept in
+//! `cargo bench --bench overhead` takes about three minutes and prints the table in
 //! `benches/README.md`.
 
 mod comparison;
@@ -14,41 +14,41 @@ use tower_accepted::{RequestBody, When};
 
 use crate::{
     comparison::Comparison,
-    subjects::{Subject, application, bare, registry, request, submission, without_router},
+    subjects::{Subject, application, registry, request, submission, without_router},
 };
 
 fn main() {
     let mut comparison = Comparison::from_args();
-    around_a_bare_service(&mut comparison);
-    beside_the_handwritten(&mut comparison);
+    compare_with_bare_service(&mut comparison);
+    compare_with_handwritten(&mut comparison);
     comparison.finish();
 }
 
-fn around_a_bare_service(comparison: &mut Comparison) {
-    let mut alone = Subject::new(service_fn(bare::<subjects::RequestBody>));
+fn compare_with_bare_service(comparison: &mut Comparison) {
+    let mut bare = Subject::new(service_fn(subjects::bare::<subjects::RequestBody>));
     let get = |calls| (0..calls).map(|_| request("GET", "/reports")).collect();
     let post = |calls| (0..calls).map(|_| submission()).collect();
 
     let layer = registry().layer();
-    let mut layered = Subject::new(layer.layer(service_fn(bare::<RequestBody<_>>)));
+    let mut layered = Subject::new(layer.layer(service_fn(subjects::bare::<RequestBody<_>>)));
     comparison.row(
         "pass-through",
         async |calls| layered.time(get(calls)).await,
         "bare service",
-        async |calls| alone.time(get(calls)).await,
+        async |calls| bare.time(get(calls)).await,
     );
 
     let layer = registry().layer().when(When::After(Duration::from_secs(1)));
-    let mut layered = Subject::new(layer.layer(service_fn(bare::<RequestBody<_>>)));
+    let mut layered = Subject::new(layer.layer(service_fn(subjects::bare::<RequestBody<_>>)));
     comparison.row(
         "inline",
         async |calls| layered.time(post(calls)).await,
         "bare service",
-        async |calls| alone.time(post(calls)).await,
+        async |calls| bare.time(post(calls)).await,
     );
 }
 
-fn beside_the_handwritten(comparison: &mut Comparison) {
+fn compare_with_handwritten(comparison: &mut Comparison) {
     const HANDWRITTEN: &str = "handwritten";
     let mut by_hand = Subject::new(handwritten::Jobs::default().router());
     let mut layered = Subject::new(registry().layer().layer(application()));

@@ -1,4 +1,4 @@
-//! What a report of progress costs the inner service, where nobody watches.
+//! The time of a progress report in the inner service, when no client watches the job.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use tower_accepted::{AcceptedLayer, JobHandle, RequestBody};
 
 type Body = http_body_util::Empty<bytes::Bytes>;
 
-/// The handle of a job that goes on for as long as its runtime.
+/// Returns the handle of a job that runs as long as its runtime.
 fn handle(runtime: &tokio::runtime::Runtime) -> JobHandle {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let sender = std::sync::Arc::new(std::sync::Mutex::new(Some(sender)));
@@ -24,7 +24,7 @@ fn handle(runtime: &tokio::runtime::Runtime) -> JobHandle {
     runtime.block_on(async {
         let request = Request::post("/").body(Body::default()).expect("a request");
         service.oneshot(request).await.expect("an answer");
-        receiver.await.expect("the call has begun")
+        receiver.await.expect("the call has started")
     })
 }
 

@@ -1,6 +1,6 @@
-//! A server to be put under load: `server layer|router-layer|handwritten`. It prints its address.
+//! The servers that `benches/loopback` measures: `server layer|router-layer|handwritten`.
 //!
-//! `benches/loopback` measures it.
+//! It prints its address.
 
 mod handwritten;
 mod serving;
@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn main() {
-    // Cargo adds arguments of its own, as `--bench`.
+    // Cargo adds arguments of its own, such as `--bench`.
     let mut arguments = env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     let Some(subject) = arguments.next() else {
         println!("server layer|router-layer|handwritten");

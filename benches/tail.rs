@@ -1,8 +1,7 @@
-//! How long the longest steps of the store in memory take: while it grows, while it evicts, and while all
-//! expires at once.
+//! The longest steps of the store in memory while it grows, evicts, and expires a million at once.
 //!
-//! `cargo bench --bench tail`. Each histogram is shown by the clock on the wall, and by the time that the
-//! thread had of a processor: of a machine that others use too the latter is the store's own.
+//! `cargo bench --bench tail` prints the table in `benches/README.md`. Each histogram has a row for
+//! the wall clock and one for the thread's processor time, which excludes other processes.
 
 use std::{
     fmt,
@@ -34,16 +33,16 @@ use tower_accepted::{
 
 const JOBS: usize = 1_000_000;
 
-/// How many jobs are made in a millisecond of the runtime's clock, which this program moves.
+/// The number of new jobs per millisecond of the runtime's clock, which this program advances.
 const PER_MILLISECOND: usize = 60;
 
-/// So that as many expire as are made, once there are as many as should be.
+/// Makes as many jobs expire as are added, once there are [`JOBS`].
 const RETAIN: Duration = Duration::from_millis((JOBS / PER_MILLISECOND) as u64);
 
-/// How many jobs are there to be read while the others expire.
+/// The number of jobs that are read while the others expire.
 const SURVIVORS: usize = 1_000;
 
-/// How many jobs are deleted, of as many as there are at the end.
+/// The number of jobs that are deleted at the end.
 const REMOVALS: usize = 100_000;
 
 const READS: usize = 300_000;
@@ -57,7 +56,7 @@ fn main() {
     storms();
 }
 
-/// From no job to a million, and a million more while as many expire.
+/// Adds a million jobs, then a million more while as many expire.
 async fn grow() {
     let store = MemoryStore::new(RETAIN, Budget::new(usize::MAX));
     let (mut growing, mut growing_ends) = (Times::new(), Times::new());
@@ -65,9 +64,10 @@ async fn grow() {
     let (mut turns, mut removals) = (Times::new(), Times::new());
     let mut newest = Vec::with_capacity(REMOVALS);
     for made in 1..=2 * JOBS {
-        let (accepts, ends) = match made <= JOBS {
-            true => (&mut growing, &mut growing_ends),
-            false => (&mut evicting, &mut evicting_ends),
+        let (accepts, ends) = if made <= JOBS {
+            (&mut growing, &mut growing_ends)
+        } else {
+            (&mut evicting, &mut evicting_ends)
         };
         let new = NewJob::new(JobId::random());
         let claim = accepts.take(|| accept(&store, &new));
@@ -84,7 +84,7 @@ async fn grow() {
             turns.add(&turn);
         }
     }
-    // Expired jobs are freed a second late.
+    // The reaper frees expired jobs up to a second late.
     let late = 2 * PER_MILLISECOND * 1_000;
     assert!(
         (JOBS..JOBS + late).contains(&store.len()),
@@ -98,14 +98,14 @@ async fn grow() {
     growing_ends.print("end, growing to 1,000,000");
     evicting.print("accept, as many expiring");
     evicting_ends.print("end, as many expiring");
-    turns.print("a turn of the runtime, the reaper's 64 jobs in it");
-    // It holds a shard as long as the reaper does for one job, and less than it takes.
-    removals.print("a removal, of 1,000,000");
+    turns.print("runtime turn, in which the reaper frees 64 jobs");
+    // A removal takes at least as long as the reaper holds a shard for one job.
+    removals.print("removal, of 1,000,000");
 }
 
-/// The same loop, what is kept being put in a row that has room for it: how long the machine stops by itself.
+/// Runs the same loop with a vector instead of a store, which shows the pauses of the machine.
 async fn grow_without_a_map() {
-    /// About what a job and its result take.
+    /// The approximate size of a job and its result.
     const JOB_BYTES: usize = 320;
     let mut kept: Vec<Option<Box<[u8]>>> = vec![None; JOBS];
     let mut times = Times::new();
@@ -121,7 +121,7 @@ async fn grow_without_a_map() {
     times.print("the same loop without a map");
 }
 
-/// A million jobs expire at once, while another thread reads others.
+/// Lets a million jobs expire at once while another thread reads others.
 fn storms() {
     let (mut quiet, mut stormy, mut turns) = (Times::new(), Times::new(), Times::new());
     let mut ratios = Vec::new();
@@ -137,9 +137,9 @@ fn storms() {
         quiet.merge(&calm);
         stormy.merge(&windy);
     }
-    quiet.print("a read of a status, quiet");
-    stormy.print("a read of a status, 1,000,000 jobs expiring");
-    turns.print("the reaper's 64 jobs meanwhile, with the runtime's turn");
+    quiet.print("status read, before a storm");
+    stormy.print("status read, 1,000,000 jobs expiring");
+    turns.print("runtime turn in a storm, in which the reaper frees 64 jobs");
     for (name, mut ratios) in [
         (
             "wall",
@@ -149,7 +149,7 @@ fn storms() {
     ] {
         ratios.sort_by(f64::total_cmp);
         println!(
-            "p99 of a read in a storm to that in the quiet, {name}: {:.2} ({:.2} to {:.2})",
+            "ratio of the p99 of reads in a storm to before, {name}: {:.2} ({:.2} to {:.2})",
             ratios[STORMS / 2],
             ratios[0],
             ratios[STORMS - 1],
@@ -157,9 +157,9 @@ fn storms() {
     }
 }
 
-/// A store full of jobs that are about to expire, and a few that are not.
+/// A store full of jobs that are about to expire, and a few that survive.
 struct Storm {
-    /// Its clock is moved, and its reaper runs here. Readers are elsewhere.
+    /// Runs the reaper. Readers run on another thread.
     runtime: Runtime,
     store: MemoryStore,
     survivors: Vec<JobId>,
@@ -189,7 +189,7 @@ impl Storm {
         }
     }
 
-    /// How long reads take before and in the storm, and the reaper's turns.
+    /// Measures reads before and during the storm, and the turns of the reaper.
     fn read_through(self, turns: &mut Times) -> (Times, Times) {
         let is_over = Arc::new(AtomicBool::new(false));
         let (begin, begun) = mpsc::channel();
@@ -214,7 +214,7 @@ impl Storm {
             (0..READS / 10).for_each(|_| read(&mut warm_up));
             (0..READS).for_each(|_| read(&mut calm));
             begin.send(()).expect("a storm to come");
-            // Only says when to stop, and hands nothing over: the thread's end does.
+            // `Relaxed`: it only stops the loop. The results pass through the join.
             while !reader_over.load(Ordering::Relaxed) {
                 read(&mut windy);
             }
@@ -224,7 +224,7 @@ impl Storm {
         let store = &self.store;
         self.runtime.block_on(async {
             assert_eq!(store.len(), JOBS + SURVIVORS);
-            // A second more, after which the reaper looks again.
+            // A second more, so that the reaper wakes up.
             advance(RETAIN / 2 + Duration::from_secs(1)).await;
             while store.len() > SURVIVORS {
                 let turn = Timer::start();
@@ -242,7 +242,7 @@ type Body = Full<Bytes>;
 fn accept(store: &MemoryStore, new: &NewJob) -> MemoryClaim {
     match store.accept(new, ()).now_or_never() {
         Some(Ok(Acceptance::RunHere(claim))) => claim,
-        _ => panic!("there is room, at once"),
+        _ => panic!("the store accepts at once"),
     }
 }
 
@@ -272,7 +272,7 @@ fn response_head() -> response::Parts {
     head
 }
 
-/// One thread, and a clock that only this program moves.
+/// Creates a runtime of one thread with a clock that only this program advances.
 fn runtime() -> Runtime {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -296,7 +296,7 @@ impl Timer {
     }
 }
 
-/// How long something took, each time; in nanoseconds.
+/// Histograms of a step, in nanoseconds.
 struct Times {
     wall: Histogram<u64>,
     own: Histogram<u64>,
@@ -304,7 +304,7 @@ struct Times {
 
 impl Times {
     fn new() -> Self {
-        // Up to a minute, in three digits.
+        // Up to a minute, with three digits.
         let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds");
         Self {
             wall: histogram(),
@@ -359,5 +359,5 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.try_into().expect("not before its start")
+    time.try_into().expect("a positive time")
 }

@@ -1,4 +1,4 @@
-//! Compares two ways to do the same work, measured in turns.
+//! Compares two ways to do the same work, which take turns.
 
 use std::{fmt, time::Duration};
 
@@ -7,13 +7,13 @@ use tokio::runtime::Runtime;
 
 use crate::subjects::BATCH;
 
-/// How many of a benchmark's last samples count; what criterion takes before is its warm-up.
+/// The number of a benchmark's last samples that count. Earlier ones are criterion's warm-up.
 const SAMPLES: usize = 40;
 
-/// Runs benchmarks under criterion, each beside another way to do the same, and tells how they compare.
+/// Runs pairs of benchmarks under criterion and prints their ratios.
 ///
-/// A machine's noise lasts longer than a batch of calls. So the two take turns, batch by batch, and
-/// their ratio is taken within each sample; criterion itself sees and reports only the first of them.
+/// A machine's noise lasts longer than a batch of calls. So the two sides take turns, batch by
+/// batch, and each sample has a ratio of its own. Criterion itself reports only the first side.
 pub(crate) struct Comparison {
     criterion: Criterion,
     runtime: Runtime,
@@ -22,13 +22,13 @@ pub(crate) struct Comparison {
 
 struct Row {
     name: String,
-    beside: &'static str,
-    /// For each sample the time of one call in nanoseconds: ours, and theirs.
+    baseline: &'static str,
+    /// For each sample, the time of one call in nanoseconds: ours and theirs.
     samples: Vec<(f64, f64)>,
 }
 
 impl Comparison {
-    /// A comparison on a runtime of one thread, set up from the command line as criterion is.
+    /// Creates a comparison on a runtime of one thread, with criterion's command line.
     pub(crate) fn from_args() -> Self {
         let criterion = Criterion::default()
             .warm_up_time(Duration::from_secs(1))
@@ -45,22 +45,22 @@ impl Comparison {
         }
     }
 
-    /// Where both sides live, for what is to be set up.
+    /// Returns the runtime of both sides, for their set-up.
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
-    /// Compares; both sides are told how many calls to make and say how long these took.
+    /// Compares two sides. Each takes a number of calls to make and returns how long they took.
     pub(crate) fn row(
         &mut self,
         name: &str,
         mut ours: impl AsyncFnMut(usize) -> Duration,
-        beside: &'static str,
+        baseline: &'static str,
         mut theirs: impl AsyncFnMut(usize) -> Duration,
     ) {
         let (runtime, mut samples) = (&self.runtime, Vec::new());
         let mut group = self.criterion.benchmark_group(name);
-        // Samples of one size, so that one is worth as much as another.
+        // Samples of one size, so that all have the same weight.
         group.sampling_mode(SamplingMode::Flat);
         group.bench_function("layer", |bencher| {
             bencher.iter_custom(|calls| {
@@ -83,7 +83,7 @@ impl Comparison {
         if !samples.is_empty() {
             self.rows.push(Row {
                 name: name.to_owned(),
-                beside,
+                baseline,
                 samples: samples.split_off(samples.len().saturating_sub(SAMPLES)),
             });
         }
@@ -92,7 +92,7 @@ impl Comparison {
     /// Prints the table of all rows.
     pub(crate) fn finish(self) {
         self.criterion.final_summary();
-        println!("\n| | beside | ratio, median (range) | adds, median (range) |");
+        println!("\n| | compared with | ratio | adds |");
         println!("|---|---|---|---|");
         for row in &self.rows {
             println!("{row}");
@@ -102,14 +102,14 @@ impl Comparison {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, beside, .. } = self;
-        let ratio = Spread::of(self.samples.iter().map(|(ours, theirs)| ours / theirs));
-        let adds = Spread::of(self.samples.iter().map(|(ours, theirs)| ours - theirs));
-        write!(f, "| {name} | {beside} | {ratio:.2} | {adds:.0} ns |")
+        let Self { name, baseline, .. } = self;
+        let ratio = Spread::new(self.samples.iter().map(|(ours, theirs)| ours / theirs));
+        let adds = Spread::new(self.samples.iter().map(|(ours, theirs)| ours - theirs));
+        write!(f, "| {name} | {baseline} | {ratio:.2} | {adds:.0} ns |")
     }
 }
 
-/// The median, and between which values nine in ten are.
+/// The median, and the range of nine values in ten.
 struct Spread {
     low: f64,
     median: f64,
@@ -117,7 +117,7 @@ struct Spread {
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    fn new(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];

@@ -1,9 +1,11 @@
-//! The handler one would write by hand to answer 202: the yardstick of every benchmark here.
+//! The handler one would write by hand to answer 202: the yardstick of the benchmarks.
 //!
-//! It reads the body, notes the job in a map, spawns the work, and answers with `Location` and a
-//! small document; other handlers read the status, hand out what came, and forget a job. What the layer does
-//! beyond that (limits on jobs and bytes, time-outs, panics, cancel, drain, retention, progress,
-//! times in the document, trailers, safe headers on a replay) it does not, to keep the yardstick hard.
+//! It reads the body, inserts the job into a map, spawns the work, and answers with `Location` and
+//! a small document. Other handlers read the status, return the result, and delete a job.
+//!
+//! It lacks what the layer does beyond that, which keeps the yardstick hard: limits on jobs and
+//! bytes, timeouts, panics, cancel, drain, retention and progress. The same holds for times in the
+//! document, trailers, and safe headers on a replay.
 
 use std::sync::Arc;
 
@@ -22,10 +24,10 @@ use uuid::Uuid;
 
 use crate::subjects::render;
 
-/// The largest result that is kept, in bytes: the layer's default.
-const RESULT_LIMIT: usize = 16 << 20;
+/// The maximum size of a result, in bytes: the layer's default.
+const MAX_RESULT_BYTES: usize = 16 << 20;
 
-/// The jobs, by their ids.
+/// The jobs by id.
 #[derive(Clone, Default)]
 pub(crate) struct Jobs {
     entries: Arc<DashMap<Uuid, Entry>>,
@@ -33,7 +35,7 @@ pub(crate) struct Jobs {
 
 struct Entry {
     status: Status,
-    /// What the work came to, once it has succeeded.
+    /// The response, once the work has succeeded.
     response: Option<Response<Bytes>>,
 }
 
@@ -54,11 +56,11 @@ struct Document {
 }
 
 impl Jobs {
-    /// The application: [`render`] behind a 202.
+    /// Creates the application: [`render`] behind a 202.
     pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/reports", post(accept))
-            .route("/jobs/{id}", get(status).delete(forget))
+            .route("/jobs/{id}", get(status).delete(delete))
             .route("/jobs/{id}/result", get(result))
             .with_state(self.clone())
     }
@@ -119,7 +121,7 @@ async fn result(
     Ok(response.map(Body::from))
 }
 
-async fn forget(State(jobs): State<Jobs>, Path(id): Path<Uuid>) -> StatusCode {
+async fn delete(State(jobs): State<Jobs>, Path(id): Path<Uuid>) -> StatusCode {
     match jobs.entries.remove(&id) {
         Some(_) => StatusCode::NO_CONTENT,
         None => StatusCode::NOT_FOUND,
@@ -128,6 +130,6 @@ async fn forget(State(jobs): State<Jobs>, Path(id): Path<Uuid>) -> StatusCode {
 
 async fn collect(response: Response<Body>) -> Result<Response<Bytes>, axum::Error> {
     let (head, body) = response.into_parts();
-    let body = to_bytes(body, RESULT_LIMIT).await?;
+    let body = to_bytes(body, MAX_RESULT_BYTES).await?;
     Ok(Response::from_parts(head, body))
 }

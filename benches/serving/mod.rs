@@ -1,4 +1,4 @@
-//! Serves what is measured over a socket, with hyper alone.
+//! Serves a service over TCP with hyper alone.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::net::TcpListener;
 use tower::{BoxError, Service};
 
-/// Serves as long as it is polled.
+/// Serves every connection, each in a task of its own.
 pub(crate) async fn serve<S, R>(listener: TcpListener, service: S) -> Infallible
 where
     S: Service<Request<Incoming>, Response = Response<R>> + Clone + Send + 'static,
@@ -24,7 +24,7 @@ where
         stream.set_nodelay(true).expect("a socket");
         let service = TowerToHyperService::new(service.clone());
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // A client that is done may close its connection as it likes.
+        // Fails when a client closes its connection, which is not an error here.
         tokio::spawn(async { drop(connection.await) });
     }
 }

@@ -1,6 +1,6 @@
-//! What the benchmarks measure: the work, the requests for it, and those who answer them.
+//! The services that the benchmarks compare, and the requests to them.
 
-#![allow(dead_code)] // each benchmark has use for a part of it
+#![allow(dead_code)] // each benchmark uses a part of it
 
 use std::{
     convert::Infallible,
@@ -19,17 +19,15 @@ use tokio::task::yield_now;
 use tower::{BoxError, Service};
 use tower_accepted::Jobs;
 
-/// The requests' body: not axum's own, as hyper's is not, so that axum boxes it on both sides.
+/// The body of requests. Like hyper's, it is not axum's own, so axum boxes it on both sides.
 pub(crate) type RequestBody = Full<Bytes>;
 
-/// How many calls are made before the jobs they left get to run: what tokio's scheduler runs in one
-/// turn.
+/// The number of calls before their jobs run: about what tokio's scheduler polls in one turn.
 pub(crate) const BATCH: usize = 60;
 
 const REPORT: [u8; 100] = [b'7'; 100];
 
-/// The inner handler, the same for the layer and for the handwritten one: three headers and 100 bytes,
-/// ready at once.
+/// The inner handler on both sides: three headers and 100 bytes, ready at its first poll.
 pub(crate) async fn render(body: Bytes) -> impl IntoResponse {
     black_box(body);
     let head = [
@@ -43,12 +41,12 @@ pub(crate) async fn render(body: Bytes) -> impl IntoResponse {
     (head, Bytes::from_static(&REPORT))
 }
 
-/// The application without any 202.
+/// Creates the application without a 202.
 pub(crate) fn application() -> Router {
     Router::new().route("/reports", post(render))
 }
 
-/// The same work without axum's routing.
+/// Does the same work without axum's routing.
 pub(crate) async fn without_router<B: Body<Error = Infallible>>(
     request: Request<B>,
 ) -> Result<axum::response::Response, Infallible> {
@@ -56,14 +54,13 @@ pub(crate) async fn without_router<B: Body<Error = Infallible>>(
     Ok(render(body).await.into_response())
 }
 
-/// A service without a framework, that has answered when its call returns: what a layer adds shows best
-/// around as little as can be.
+/// Answers without a framework, and before its call returns, so that it adds little to the layer.
 pub(crate) fn bare<B>(request: Request<B>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
     black_box(request);
     ready(Ok(Response::new(Full::new(Bytes::from_static(&REPORT)))))
 }
 
-/// A registry in which a million jobs stay for as long as a benchmark takes.
+/// Creates a registry that keeps a million jobs for the whole benchmark.
 pub(crate) fn registry() -> Jobs {
     Jobs::builder()
         .max_bytes(usize::MAX)
@@ -71,7 +68,7 @@ pub(crate) fn registry() -> Jobs {
         .build()
 }
 
-/// A request for work.
+/// Creates a request that becomes a job.
 pub(crate) fn submission() -> Request<RequestBody> {
     Request::post("/reports")
         .header(header::CONTENT_TYPE, "application/json")
@@ -79,28 +76,28 @@ pub(crate) fn submission() -> Request<RequestBody> {
         .expect("a request")
 }
 
-/// A request of another method, without a body.
+/// Creates a request without a body.
 pub(crate) fn request(method: &str, path: &str) -> Request<RequestBody> {
     let request = Request::builder().method(method).uri(path);
     request.body(Full::default()).expect("a request")
 }
 
-/// A service that answers 202 with the `Location` of a job, and the jobs it keeps.
+/// A service that answers 202 with the `Location` of a job, and the ended jobs that it keeps.
 #[derive(Debug)]
 pub(crate) struct Subject<S> {
     service: S,
     residents: Vec<String>,
-    /// Which resident is read next.
-    next: usize,
+    /// The index of the resident that was read last.
+    last_read: usize,
 }
 
 impl<S> Subject<S> {
-    /// A service that keeps no job yet.
+    /// Creates a subject without residents.
     pub(crate) fn new(service: S) -> Self {
         Self {
             service,
             residents: Vec::new(),
-            next: 0,
+            last_read: 0,
         }
     }
 }
@@ -112,7 +109,7 @@ where
     R: Body + Unpin,
     R::Error: Into<BoxError>,
 {
-    /// Makes one call and takes its answer to the end, as a server would.
+    /// Makes one call and reads its response to the end, as a server would.
     pub(crate) async fn serve(&mut self, request: Request<RequestBody>) -> Response<()> {
         let response = self.service.call(request).await.map_err(Into::into);
         let (head, mut body) = response.expect("an answer").into_parts();
@@ -122,7 +119,7 @@ where
         Response::from_parts(head, ())
     }
 
-    /// Makes so many calls, one after the other.
+    /// Makes calls one after another.
     pub(crate) async fn serve_all(
         &mut self,
         calls: usize,
@@ -133,7 +130,7 @@ where
         }
     }
 
-    /// The processor time that these requests take, one after the other.
+    /// Measures the processor time of these requests, one after another.
     pub(crate) async fn time(&mut self, requests: Vec<Request<RequestBody>>) -> Duration {
         let start = processor_time();
         for request in requests {
@@ -142,30 +139,30 @@ where
         processor_time() - start
     }
 
-    /// The processor time of `calls` requests for work to their 202.
+    /// Measures the processor time of submissions until their 202.
     pub(crate) async fn accept(&mut self, calls: usize) -> Duration {
         let (requests, mut accepted) = submissions(calls);
         let start = processor_time();
         self.submit(requests, &mut accepted).await;
         let time = processor_time() - start;
         yield_now().await;
-        self.forget(&accepted).await;
+        self.delete(&accepted).await;
         time
     }
 
-    /// The processor time of `calls` requests for work until their jobs have ended.
+    /// Measures the processor time of submissions until their jobs have ended.
     pub(crate) async fn accept_to_end(&mut self, calls: usize) -> Duration {
         let (requests, mut accepted) = submissions(calls);
         let start = processor_time();
         self.submit(requests, &mut accepted).await;
         yield_now().await;
         let time = processor_time() - start;
-        self.forget(&accepted).await;
+        self.delete(&accepted).await;
         time
     }
 
-    /// Makes these calls and notes where their jobs are; each answer is gone before the next request comes,
-    /// as a server's is.
+    /// Makes these calls and collects the locations of their jobs. Each answer is dropped before
+    /// the next request, as in a server.
     async fn submit(&mut self, requests: Vec<Request<RequestBody>>, accepted: &mut String) {
         for request in requests {
             let answer = self.serve(request).await;
@@ -174,23 +171,23 @@ where
         }
     }
 
-    /// The processor time of reads of the status of residents, all over the map.
+    /// Measures the processor time of status reads, spread over the residents.
     pub(crate) async fn status(&mut self, calls: usize) -> Duration {
         let reads = self.reads(calls);
         self.time(reads).await
     }
 
-    /// Requests for the status of residents, none next to the last.
+    /// Creates requests for the status of residents, far from each other in the map.
     pub(crate) fn reads(&mut self, calls: usize) -> Vec<Request<RequestBody>> {
         let reads = (0..calls).map(|_| {
-            // A prime, so that every resident comes in its turn.
-            self.next = (self.next + 514_229) % self.residents.len();
-            request("GET", &self.residents[self.next])
+            // A prime step, so that every resident is read.
+            self.last_read = (self.last_read + 514_229) % self.residents.len();
+            request("GET", &self.residents[self.last_read])
         });
         reads.collect()
     }
 
-    /// Sees to it that this many ended jobs are kept.
+    /// Submits jobs until this many ended ones are kept.
     pub(crate) async fn grow_to(&mut self, residents: usize) {
         while self.residents.len() < residents {
             for _ in 0..BATCH.min(residents - self.residents.len()) {
@@ -204,8 +201,8 @@ where
         }
     }
 
-    /// Forgets the jobs that were just accepted, so that there are as many residents as before.
-    async fn forget(&mut self, accepted: &str) {
+    /// Deletes the jobs that were just accepted, so that the number of residents stays.
+    async fn delete(&mut self, accepted: &str) {
         if let Some(last) = accepted.lines().last() {
             self.assert_ended(last).await;
         }
@@ -215,7 +212,7 @@ where
         }
     }
 
-    /// What was measured as a job that ended did end.
+    /// Asserts that a job has ended with the response of the inner service.
     async fn assert_ended(&mut self, path: &str) {
         let result = self.serve(request("GET", &format!("{path}/result"))).await;
         assert_eq!(result.status(), StatusCode::OK, "{path} has not ended");
@@ -223,11 +220,10 @@ where
     }
 }
 
-/// What this thread has had of a processor. Of a machine that others use too this is the better clock:
-/// it stands still while they have their turn.
+/// Returns the processor time of this thread, which excludes what else runs on the machine.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.try_into().expect("not before its start")
+    time.try_into().expect("a positive time")
 }
 
 fn submissions(calls: usize) -> (Vec<Request<RequestBody>>, String) {

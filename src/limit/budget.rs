@@ -76,6 +76,11 @@ impl Budget {
         })
     }
 
+    /// Releases bytes of a charge that was taken apart with [`Charge::into_parts`].
+    pub(crate) fn release(&self, bytes: usize, purpose: Purpose) {
+        self.pool.release(bytes, purpose);
+    }
+
     /// Returns the number of bytes in use.
     pub fn used(&self) -> usize {
         self.pool.used.load(Ordering::Relaxed)
@@ -164,6 +169,13 @@ impl Charge {
         self.bytes += mem::take(&mut other.bytes);
     }
 
+    /// Returns the budget and the bytes, which the caller releases with [`Budget::release`].
+    pub(crate) fn into_parts(mut self) -> (Budget, usize) {
+        let bytes = mem::take(&mut self.bytes);
+        let pool = self.pool.clone();
+        (Budget { pool }, bytes)
+    }
+
     /// Splits off a charge of at most `bytes`.
     pub fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
@@ -231,6 +243,16 @@ mod tests {
         assert_eq!(used(), [0, 70]);
         drop(charge);
         assert_eq!(used(), [0, 0]);
+    }
+
+    #[test]
+    fn parts_of_a_charge_stay_charged() {
+        let budget = Budget::new(100);
+        let charge = budget.reserve(60, Purpose::Accepted).expect("free");
+        let (same, bytes) = charge.into_parts();
+        assert_eq!((bytes, budget.used()), (60, 60));
+        same.release(bytes, Purpose::Accepted);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

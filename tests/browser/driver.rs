@@ -1,4 +1,4 @@
-//! A headless Chromium of its own for each test.
+//! Starts a headless Chromium for each test.
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
@@ -22,13 +22,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a browser may take to get where it should. Nothing waits that long unless it fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The maximum time until a condition holds. Only a failing test waits that long.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Browsers are large: few at a time.
-static AT_A_TIME: Semaphore = Semaphore::const_new(2);
+/// Limits the number of browsers, which are large.
+static BROWSERS: Semaphore = Semaphore::const_new(2);
 
-/// How a browser is to be set up.
+/// The settings of a browser.
 #[derive(Default)]
 pub(crate) struct Setup {
     pub(crate) no_script: bool,
@@ -38,10 +38,11 @@ pub(crate) struct Browser {
     pub(crate) client: Client,
 }
 
-/// Runs a test in a browser, which is closed whatever comes of it; says so and does nothing where there
-/// is none.
+/// Runs a test in a browser, and closes the browser even if the test panics.
+///
+/// Without chromedriver it prints that the test is skipped.
 pub(crate) async fn browse(setup: Setup, test: impl AsyncFnOnce(&Browser)) {
-    let _place = AT_A_TIME.acquire().await.expect("never closed");
+    let _permit = BROWSERS.acquire().await.expect("never closed");
     let Some((mut driver, port)) = start_driver().await else {
         println!(
             "skipped: no chromedriver. `apt-get install chromium chromium-driver`, or run `./test`"
@@ -69,7 +70,7 @@ pub(crate) async fn browse(setup: Setup, test: impl AsyncFnOnce(&Browser)) {
     closed.expect("the browser closes");
 }
 
-/// Starts a driver on a free port; `None` where it is not installed.
+/// Starts a driver on a free port. Returns `None` if it is not installed.
 async fn start_driver() -> Option<(Child, u16)> {
     let mut driver = Command::new("chromedriver")
         .arg("--port=0")
@@ -83,7 +84,7 @@ async fn start_driver() -> Option<(Child, u16)> {
     while let Some(line) = output.next_line().await.expect("UTF-8") {
         if let Some((_, port)) = line.split_once("started successfully on port ") {
             let port = port.trim_end_matches('.').parse().expect("a port");
-            // What it prints further is read, or it would stop at a full pipe.
+            // Reads the rest of its output, because a full pipe would block it.
             tokio::spawn(async move { while let Ok(Some(_)) = output.next_line().await {} });
             return Some((driver, port));
         }
@@ -124,7 +125,7 @@ impl Browser {
         element.expect(css).click().await.expect(css);
     }
 
-    /// Waits until what is seen at a selector is this.
+    /// Waits until the element at a selector has this text.
     pub(crate) async fn shows(&self, css: &str, text: &str) {
         self.until(&format!("{text:?} at {css}"), async || {
             let element = self.client.find(Locator::Css(css)).await.ok()?;
@@ -141,9 +142,9 @@ impl Browser {
         .await;
     }
 
-    /// Waits until the address in the bar ends like this.
+    /// Waits until the path of the current URL ends with `end`.
     pub(crate) async fn is_at(&self, end: &str) {
-        self.until(&format!("an address that ends with {end}"), async || {
+        self.until(&format!("a URL whose path ends with {end}"), async || {
             let url = self.client.current_url().await.ok()?;
             url.path().ends_with(end).then_some(())
         })
@@ -155,23 +156,23 @@ impl Browser {
         value.expect("a script that runs")
     }
 
-    /// Looks again and again, as a person would: of what goes on in a browser nobody tells.
-    pub(crate) async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-        let looking = async {
+    /// Polls `find` until it returns a value: WebDriver does not notify of changes.
+    pub(crate) async fn until<T>(&self, what: &str, mut find: impl AsyncFnMut() -> Option<T>) -> T {
+        let polling = async {
             loop {
-                if let Some(seen) = look().await {
-                    return seen;
+                if let Some(found) = find().await {
+                    return found;
                 }
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        match timeout(PATIENCE, looking).await {
-            Ok(seen) => seen,
-            Err(_) => panic!("never saw {what}"),
+        match timeout(TIMEOUT, polling).await {
+            Ok(found) => found,
+            Err(_) => panic!("timed out waiting for {what}"),
         }
     }
 
-    /// Shows pages as on a screen so wide, in pixels of CSS, and dark or light.
+    /// Emulates a screen of this size in CSS pixels, with a `light` or `dark` color scheme.
     pub(crate) async fn screen(&self, width: u32, height: u32, scheme: &str) {
         let metrics = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
@@ -180,7 +181,7 @@ impl Browser {
             .await;
         let media = json!({ "features": [
             { "name": "prefers-color-scheme", "value": scheme },
-            // A screenshot is of where the bar is, not of its way there.
+            // Keeps the animation of the progress bar out of screenshots.
             { "name": "prefers-reduced-motion", "value": "reduce" },
         ] });
         self.devtools("Emulation.setEmulatedMedia", media).await;
@@ -194,17 +195,17 @@ impl Browser {
         self.client.issue_cmd(command).await.expect("a setting");
     }
 
-    /// Keeps what is seen as `target/screenshots/{name}.png`.
+    /// Saves a screenshot as `target/screenshots/{name}.png`.
     pub(crate) async fn screenshot(&self, name: &str) {
         let png = self.client.screenshot().await.expect("a screenshot");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent();
-        let folder = target.expect("it is under target").join("screenshots");
+        let folder = target.expect("a parent folder").join("screenshots");
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join(format!("{name}.png")), png).expect("a file");
     }
 }
 
-/// A command of Chromium's own protocol, for which WebDriver has none.
+/// A command of the Chrome DevTools Protocol, for settings that WebDriver lacks.
 #[derive(Debug)]
 struct DevTools {
     command: &'static str,

@@ -1,7 +1,7 @@
-//! The page and the events as a real browser sees them: headless Chromium, through WebDriver.
+//! The status page and its events in headless Chromium, driven through WebDriver.
 //!
-//! Needs `chromium` and `chromium-driver` (Debian's names); without, each test says that it is skipped.
-//! Screenshots are left in `target/screenshots`.
+//! The tests need `chromium` and `chromium-driver` (Debian's names). If either is missing, they
+//! print that they are skipped. They write screenshots to `target/screenshots`.
 
 #![allow(clippy::unwrap_used)]
 

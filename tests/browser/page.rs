@@ -1,3 +1,5 @@
+//! The status page: progress, results, failures, cancellation, and use without scripts.
+
 use std::path::Path;
 
 use fantoccini::Locator;
@@ -10,7 +12,7 @@ use crate::{
 const RESULT: &str =
     "<!doctype html><html lang=en><title>Report</title><h1>The report</h1><p>It took a while.";
 
-/// Sends the form, and waits for the page.
+/// Submits the form and waits for the status page.
 async fn submit(browser: &Browser, site: &Site) {
     browser.goto(&site.url()).await;
     browser.click("button").await;
@@ -18,16 +20,16 @@ async fn submit(browser: &Browser, site: &Site) {
 }
 
 #[tokio::test]
-async fn a_form_ends_on_the_page_and_then_on_the_result() {
+async fn page_leads_from_the_form_to_the_result() {
     let site = Site::start().await;
     browse(Setup::default(), async |browser| {
         submit(browser, &site).await;
         browser.script("window.mark = 'the same page'").await;
         browser.screenshot("without-progress").await;
-        // Nothing can be told before it has run for a second.
+        // The first estimate needs a second of run time.
         browser
             .until("an estimate", async || {
-                site.say(0.1, "page 1 of 10");
+                site.report(0.1, "page 1 of 10");
                 let left = browser.client.find(Locator::Css("#left-row")).await.ok()?;
                 let text = left.text().await.ok()?;
                 (text.starts_with("About") && text.ends_with("s left")).then_some(())
@@ -35,10 +37,10 @@ async fn a_form_ends_on_the_page_and_then_on_the_result() {
             .await;
         browser.screenshot("estimated").await;
         let bar = "[role=progressbar]";
-        site.say(0.4, "page 4 of 10");
+        site.report(0.4, "page 4 of 10");
         browser.attribute_is(bar, "aria-valuenow", "40").await;
         browser.shows("#message", "page 4 of 10").await;
-        site.say(0.7, "page 7 of 10");
+        site.report(0.7, "page 7 of 10");
         browser.attribute_is(bar, "aria-valuenow", "70").await;
         assert_eq!(browser.script("return window.mark").await, "the same page");
         assert_eq!(browser.client.title().await.unwrap(), "70 % · In progress");
@@ -49,11 +51,11 @@ async fn a_form_ends_on_the_page_and_then_on_the_result() {
         site.answer(200, RESULT);
         browser.is_at("/result").await;
         browser.shows("h1", "The report").await;
-        // A reload is of the result: nothing is posted again.
+        // A reload fetches the result and does not submit the form again.
         browser.client.refresh().await.unwrap();
         browser.shows("h1", "The report").await;
         assert_eq!(site.posts(), 1);
-        // And the page is not between it and the form.
+        // Back leads to the form, past the status page.
         browser.client.back().await.unwrap();
         browser.shows("button", "Send").await;
     })
@@ -61,12 +63,12 @@ async fn a_form_ends_on_the_page_and_then_on_the_result() {
 }
 
 #[tokio::test]
-async fn without_script_it_is_the_same_way() {
+async fn page_works_without_scripts() {
     let site = Site::start().await;
     let no_script = Setup { no_script: true };
     browse(no_script, async |browser| {
         submit(browser, &site).await;
-        site.say(0.4, "page 4 of 10");
+        site.report(0.4, "page 4 of 10");
         let bar = "[role=progressbar]";
         browser.attribute_is(bar, "aria-valuenow", "40").await;
         browser.screenshot("no-script").await;
@@ -81,7 +83,7 @@ async fn without_script_it_is_the_same_way() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_turn_is_told_and_then_goes_on() {
+async fn queued_job_is_shown_as_waiting_then_running() {
     let site = Site::start().await;
     browse(Setup::default(), async |browser| {
         submit(browser, &site).await;
@@ -102,7 +104,7 @@ async fn who_waits_for_a_turn_is_told_and_then_goes_on() {
 }
 
 #[tokio::test]
-async fn the_button_cancels() {
+async fn button_cancels_the_job() {
     let site = Site::start().await;
     browse(Setup::default(), async |browser| {
         submit(browser, &site).await;
@@ -115,7 +117,7 @@ async fn the_button_cancels() {
 }
 
 #[tokio::test]
-async fn a_failure_is_shown_with_a_way_to_the_answer() {
+async fn failure_links_to_the_response() {
     let site = Site::start().await;
     browse(Setup::default(), async |browser| {
         submit(browser, &site).await;
@@ -133,15 +135,15 @@ async fn a_failure_is_shown_with_a_way_to_the_answer() {
 }
 
 #[tokio::test]
-async fn a_hostile_message_stays_text_also_on_a_small_screen() {
+async fn hostile_message_stays_text_on_a_small_screen() {
     const HOSTILE: &str = "<script>window.hacked = 1</script><img src=x onerror='hacked = 1'>\
         {{id}} Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft";
     let site = Site::start().await;
     browse(Setup::default(), async |browser| {
         browser.screen(320, 640, "light").await;
         submit(browser, &site).await;
-        site.say(0.5, HOSTILE);
-        // First as the script puts it there, then as it is in the page.
+        site.report(0.5, HOSTILE);
+        // First inserted by the script, then rendered by the server.
         for _ in ["by script", "by the server"] {
             browser.shows("#message", HOSTILE).await;
             let harmless = "return window.hacked === undefined && !document.querySelector('img')";
@@ -156,64 +158,66 @@ async fn a_hostile_message_stays_text_also_on_a_small_screen() {
 }
 
 #[tokio::test]
-async fn an_event_source_hears_it_all_and_does_not_come_back() {
-    const LISTEN: &str = "
-        window.heard = [];
+async fn event_source_gets_all_events_and_stops() {
+    const SUBSCRIBE: &str = "
+        window.received = [];
         const source = new EventSource(arguments[0]);
-        source.addEventListener('status', (event) => heard.push([event.lastEventId, event.data]));
-        source.onerror = () => { if (source.readyState === EventSource.CLOSED) window.closed_for_good = true; };
+        source.addEventListener('status', (event) => {
+            received.push([event.lastEventId, event.data]);
+        });
+        source.onerror = () => {
+            if (source.readyState === EventSource.CLOSED) window.streamEnded = true;
+        };
     ";
     let site = Site::start().await;
     browse(Setup::default(), async |browser| {
         submit(browser, &site).await;
         let page = browser.client.current_url().await.unwrap();
-        // From a page of the same site that does not listen itself.
+        // A page of the same site that does not subscribe by itself.
         browser.goto(&site.url()).await;
         let before = site.streams();
         let events = format!("{}/events", page.path());
-        let heard = || async {
-            let heard = browser.script("return heard").await;
-            serde_json::from_value::<Vec<(String, String)>>(heard).unwrap()
+        let received = || async {
+            let received = browser.script("return received").await;
+            serde_json::from_value::<Vec<(String, String)>>(received).unwrap()
         };
         browser
             .client
-            .execute(LISTEN, vec![events.into()])
+            .execute(SUBSCRIBE, vec![events.into()])
             .await
             .unwrap();
         let count = async |count| {
             browser
                 .until("events", async || {
-                    (heard().await.len() == count).then_some(())
+                    (received().await.len() == count).then_some(())
                 })
                 .await;
         };
         count(1).await;
-        site.say(0.5, "half");
+        site.report(0.5, "half");
         browser
             .until("half", async || {
-                heard().await.last()?.1.contains("half").then_some(())
+                received().await.last()?.1.contains("half").then_some(())
             })
             .await;
         site.answer(200, RESULT);
         browser
             .until("the end", async || {
-                let closed = browser
-                    .script("return window.closed_for_good === true")
-                    .await;
+                let closed = browser.script("return window.streamEnded === true").await;
                 closed.as_bool().filter(|closed| *closed)
             })
             .await;
-        let (id, last) = heard().await.pop().unwrap();
+        let (id, last) = received().await.pop().unwrap();
         assert!(last.contains("\"succeeded\""), "{last}");
         assert!(id.parse::<u64>().unwrap() >= 3);
-        // The stream, and the one return that was answered 204.
+        // The stream, and one reconnect, which got 204.
         assert_eq!(site.streams() - before, 2);
     })
     .await;
 }
 
 #[tokio::test]
-async fn axe_finds_nothing_to_complain_about() {
+async fn axe_finds_no_violation() {
     let axe = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .with_file_name("axe")
         .join("node_modules/axe-core/axe.min.js");
@@ -235,7 +239,7 @@ async fn axe_finds_nothing_to_complain_about() {
         };
         submit(browser, &site).await;
         check("without progress").await;
-        site.say(0.5, "half");
+        site.report(0.5, "half");
         browser.shows("#message", "half").await;
         check("running").await;
         site.answer(500, "<!doctype html><h1>No");

@@ -1,4 +1,4 @@
-//! A site with one slow form, as slow as the test wants it, and one worker.
+//! A site with one slow form, whose handler obeys the test and runs one job at a time.
 
 use std::{
     net::SocketAddr,
@@ -25,13 +25,13 @@ use tower_accepted::{JobHandle, Jobs};
 
 pub(crate) struct Site {
     address: SocketAddr,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<Command>,
     counts: Arc<Counts>,
 }
 
-/// What the slow handler is to do next.
-enum Order {
-    Say(f64, String),
+/// A command to the slow handler.
+enum Command {
+    Report(f64, String),
     Answer(Response),
 }
 
@@ -46,18 +46,18 @@ const FORM: &str = "<!doctype html><html lang=en><title>A form</title>\
 
 impl Site {
     pub(crate) async fn start() -> Self {
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let ordered = Arc::new(Mutex::new(ordered));
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let receiver = Arc::new(Mutex::new(receiver));
         let counts = Arc::new(Counts::default());
         let app = Router::new()
             .route("/reports", post(work))
-            .with_state(ordered)
+            .with_state(receiver)
             .layer(
                 ServiceBuilder::new()
                     .layer(Jobs::new().layer())
                     .layer(GlobalConcurrencyLimitLayer::new(1)),
             )
-            // Outside, or the form itself would wait for its turn.
+            // Outside the limit, so that the form is served while a job runs.
             .route("/", get(async || Html(FORM)))
             .layer(middleware::from_fn_with_state(counts.clone(), count));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -65,7 +65,7 @@ impl Site {
         tokio::spawn(async move { axum::serve(listener, app).await });
         Self {
             address,
-            orders,
+            commands,
             counts,
         }
     }
@@ -74,46 +74,49 @@ impl Site {
         format!("http://{}/", self.address)
     }
 
-    /// Has the handler report its progress.
-    pub(crate) fn say(&self, progress: f64, message: &str) {
-        self.order(Order::Say(progress, message.to_owned()));
+    /// Makes the handler report progress.
+    pub(crate) fn report(&self, progress: f64, message: &str) {
+        self.send(Command::Report(progress, message.to_owned()));
     }
 
-    /// Has the handler answer.
+    /// Makes the handler answer.
     pub(crate) fn answer(&self, status: u16, html: &'static str) {
         let answer = Response::builder()
             .status(status)
             .header("content-type", "text/html; charset=utf-8");
-        self.order(Order::Answer(
+        self.send(Command::Answer(
             answer.body(Body::from(html)).expect("an answer"),
         ));
     }
 
-    fn order(&self, order: Order) {
-        assert!(self.orders.send(order).is_ok(), "the site is up");
+    fn send(&self, command: Command) {
+        assert!(
+            self.commands.send(command).is_ok(),
+            "the handler is running"
+        );
     }
 
-    /// How many forms were posted.
+    /// Returns the number of submitted forms.
     pub(crate) fn posts(&self) -> usize {
         self.counts.posts.load(Ordering::SeqCst)
     }
 
-    /// How many streams of events were asked for.
+    /// Returns the number of requests for event streams.
     pub(crate) fn streams(&self) -> usize {
         self.counts.streams.load(Ordering::SeqCst)
     }
 }
 
-async fn work(State(ordered): State<Arc<Mutex<mpsc::UnboundedReceiver<Order>>>>) -> Response {
+async fn work(State(receiver): State<Arc<Mutex<mpsc::UnboundedReceiver<Command>>>>) -> Response {
     let job = JobHandle::current();
-    let mut ordered = ordered.lock().await;
+    let mut receiver = receiver.lock().await;
     loop {
-        match ordered.recv().await.expect("the test goes on") {
-            Order::Say(progress, message) => {
+        match receiver.recv().await.expect("the test is running") {
+            Command::Report(progress, message) => {
                 job.progress(progress);
                 job.message(message);
             }
-            Order::Answer(response) => return response,
+            Command::Answer(response) => return response,
         }
     }
 }

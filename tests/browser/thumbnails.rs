@@ -1,3 +1,5 @@
+//! The example `thumbnails`, from the upload to the images.
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -13,7 +15,7 @@ use crate::driver::{Setup, browse};
 
 /// Starts the example on a free port.
 async fn start() -> (Child, String) {
-    // Cargo builds examples before it runs tests, and puts them beside the tests' own folder.
+    // Cargo builds the examples before it runs all tests, into a folder next to that of the tests.
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
     let name = format!("thumbnails{}", std::env::consts::EXE_SUFFIX);
@@ -34,7 +36,7 @@ async fn start() -> (Child, String) {
     (example, url)
 }
 
-/// A photo of nothing in particular.
+/// Writes a JPEG file and returns its path.
 fn photo() -> PathBuf {
     let picture = image::RgbImage::from_fn(900, 600, |x, y| {
         let wave = (f64::from(x) / 40.0).sin() + (f64::from(y) / 30.0).cos();
@@ -46,7 +48,7 @@ fn photo() -> PathBuf {
 }
 
 #[tokio::test]
-async fn photos_are_uploaded_watched_and_seen() {
+async fn photos_become_thumbnails() {
     browse(Setup::default(), async |browser| {
         let (_example, url) = start().await;
         let photo = photo().display().to_string();
@@ -60,8 +62,8 @@ async fn photos_are_uploaded_watched_and_seen() {
         browser.screenshot("thumbnails-form-small").await;
         browser.screen(800, 600, "light").await;
         browser.click("button").await;
-        // Debug builds take long enough to be seen at it.
-        let seen = browser
+        // A debug build usually takes long enough for a screenshot of its progress.
+        let progress = browser
             .until("progress", async || {
                 let url = browser.client.current_url().await.ok()?;
                 if url.path().ends_with("/result") || url.path() == "/photos" {
@@ -76,13 +78,13 @@ async fn photos_are_uploaded_watched_and_seen() {
                 now.parse::<u8>().ok().filter(|now| *now > 0).map(Some)
             })
             .await;
-        if seen.is_some() {
+        if progress.is_some() {
             browser.screenshot("thumbnails-progress").await;
         }
         browser.shows("h1", "Your thumbnails").await;
-        let seen =
+        let count =
             "return [...document.images].filter((image) => image.naturalWidth === 480).length";
-        assert_eq!(browser.script(seen).await, 24);
+        assert_eq!(browser.script(count).await, 24);
         browser.screenshot("thumbnails-result").await;
     })
     .await;

@@ -1,4 +1,4 @@
-//! Layers outside and inside this one: the advice of the guide, and what happens without it.
+//! Layers outside and inside this one: the advice of the guide, and the effect of others.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Positions of the layer in axum: the advice of the guide on mounting, and what happens without it.
+//! Positions of the layer in axum: the advice of the guide on mounting, and the effect of others.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -37,6 +37,22 @@ impl Clock {
     }
 }
 
+/// A number of milliseconds in 6 bytes, enough for 8,900 years. Larger numbers are cut to that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoredMillis([u8; 6]);
+
+impl StoredMillis {
+    pub(super) fn new(millis: u64) -> Self {
+        let [a, b, c, d, e, f, _, _] = millis.min((1 << 48) - 1).to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+
+    pub(super) fn get(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+}
+
 pub(super) fn since_unix_epoch(at: SystemTime) -> u64 {
     whole_millis(at.duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -79,7 +79,7 @@ impl<'a> NewestJobs<'a> {
 
     fn add_ended(&mut self, table: &JobTable) {
         table.for_each_ended(|job| {
-            self.add(job.birth(), || {
+            self.add(&job.birth(), || {
                 job.snapshot(table.clock(), table.clock().now())
             })
         });
