@@ -353,7 +353,6 @@ impl Store for MapStore {
             outcome: match end.outcome {
                 Outcome::Response(writer) => Ok(Arc::new(writer.into_result())),
                 Outcome::NoResponse(code) => Err(code),
-                _ => Err(ErrorCode::InnerError),
             },
             started: end.started,
             progress: Some(end.progress),

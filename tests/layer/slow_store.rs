@@ -107,7 +107,6 @@ impl Store for SlowStore {
         let mut inner = End::new(match end.outcome {
             Outcome::Response(writer) => Outcome::Response(writer.inner),
             Outcome::NoResponse(code) => Outcome::NoResponse(code),
-            _ => unreachable!("a new kind of outcome"),
         });
         inner.started = end.started;
         inner.progress = end.progress;

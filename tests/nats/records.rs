@@ -133,20 +133,6 @@ async fn released_key_is_free_even_if_its_entry_stays() {
 }
 
 #[tokio::test]
-async fn kept_key_joins_the_ended_job() {
-    let nats = or_skip!(Deployment::start(options()));
-    let store = nats.store().await;
-    let mut first = keyed(1);
-    let running = claim(&store, &mut first).await;
-    finish(&store, &running, Bytes::new(), KeyOutcome::Keep).await;
-    let joined = accept(&store, &keyed(1)).await;
-    assert!(
-        matches!(&joined, Acceptance::Joined(job) if job.id == first.id),
-        "{joined:?}"
-    );
-}
-
-#[tokio::test]
 async fn large_result_is_read_chunk_by_chunk() {
     let nats = or_skip!(Deployment::start(options()));
     let store = nats.store().await;

@@ -44,10 +44,13 @@ pub(super) fn decode<T: DeserializeOwned>(
     Ok((head, bytes))
 }
 
+/// The first character of a sensitive value. No byte of a value becomes this character.
+const SENSITIVE: char = '\u{100}';
+
 /// Header fields as JSON.
 ///
 /// Each byte of a value becomes the character of the same number. So every value is valid JSON, and
-/// ASCII values stay readable.
+/// ASCII values stay readable. A sensitive value has [`SENSITIVE`] in front.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct StoredFields(Vec<(String, String)>);
@@ -55,8 +58,10 @@ pub(super) struct StoredFields(Vec<(String, String)>);
 impl From<&HeaderMap> for StoredFields {
     fn from(headers: &HeaderMap) -> Self {
         let fields = headers.iter().map(|(name, value)| {
-            let value = value.as_bytes().iter().map(|&byte| char::from(byte));
-            (name.as_str().to_owned(), value.collect())
+            let marker = value.is_sensitive().then_some(SENSITIVE);
+            let bytes = value.as_bytes().iter().map(|&byte| char::from(byte));
+            let value = marker.into_iter().chain(bytes).collect();
+            (name.as_str().to_owned(), value)
         });
         Self(fields.collect())
     }
@@ -84,8 +89,12 @@ impl StoredFields {
 }
 
 fn parse_value(text: &str) -> Option<HeaderValue> {
-    let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
-    HeaderValue::from_maybe_shared(Bytes::from(bytes?)).ok()
+    let sensitive = text.strip_prefix(SENSITIVE);
+    let chars = sensitive.unwrap_or(text).chars();
+    let bytes: Option<Vec<u8>> = chars.map(|c| u8::try_from(c).ok()).collect();
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from(bytes?)).ok()?;
+    value.set_sensitive(sensitive.is_some());
+    Some(value)
 }
 
 #[cfg(test)]
@@ -99,9 +108,14 @@ mod tests {
             headers.append("x-any", HeaderValue::from_bytes(value).expect("a value"));
         }
         headers.append("content-type", HeaderValue::from_static("text/plain"));
+        let mut secret = HeaderValue::from_static("secret");
+        secret.set_sensitive(true);
+        headers.append("authorization", secret);
         let bytes = encode(&StoredFields::from(&headers), b"\0body");
         let (fields, body) = decode::<StoredFields>("subject", bytes).expect("encoded fields");
-        assert_eq!(HeaderMap::from(fields), headers);
+        let decoded = HeaderMap::from(fields);
+        assert_eq!(decoded, headers);
+        assert!(decoded["authorization"].is_sensitive() && !decoded["x-any"].is_sensitive());
         assert_eq!(body, &b"\0body"[..]);
     }
 
