@@ -129,8 +129,8 @@ impl<S> JobsBuilder<S> {
     ///
     /// # Panics
     ///
-    /// Panics if the path does not begin with a slash, ends with one, or has characters that the path
-    /// of a URI cannot have.
+    /// Panics if the path does not begin with a slash, ends with one, or has characters that the
+    /// path of a URI cannot have.
     pub fn monitor_path(mut self, path: impl Into<String>) -> Self {
         let path = path.into();
         let valid = path.len() > 1
@@ -155,12 +155,12 @@ impl<S> JobsBuilder<S> {
         self
     }
 
-    /// Sets how many bytes of this process's memory all bodies being read, requests, and results may
-    /// take together. Default: 256 MiB.
+    /// Sets how many bytes of this process's memory all bodies being read, requests, and results
+    /// may take together. Default: 256 MiB.
     ///
-    /// A job in memory counts 320 bytes besides its result. To make room, ended jobs are evicted, the
-    /// oldest end first; unfinished jobs never are. Without room a request gets 503, and a result ends
-    /// its job as [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    /// A job in memory counts 320 bytes besides its result. To make room, ended jobs are evicted,
+    /// the oldest end first; unfinished jobs never are. Without room a request gets 503, and a
+    /// result ends its job as [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = Some(bytes);
         self
@@ -221,9 +221,9 @@ impl<S> JobsBuilder<S> {
 
     /// Sets the latency, per saved poll, that clients should tolerate. Default: 1 s.
     ///
-    /// Higher values mean fewer polls and later notification, for clients that obey `Retry-After`. Its
-    /// value minimizes the expected *polls × this + time from the end to the poll that finds it*,
-    /// given how long recent jobs of the same [kind](crate::AcceptedLayer::kind) took.
+    /// Higher values mean fewer polls and later notification, for clients that obey `Retry-After`.
+    /// Its value minimizes the expected *polls × this + time from the end to the poll that finds
+    /// it*, given how long recent jobs of the same [kind](crate::AcceptedLayer::kind) took.
     pub fn poll_cost(mut self, cost: Duration) -> Self {
         self.settings.poll_cost = cost;
         self
@@ -231,8 +231,8 @@ impl<S> JobsBuilder<S> {
 
     /// Replays results with their `Set-Cookie` and `Clear-Site-Data`. Default: `false`.
     ///
-    /// A result answers a GET that can be shared. With cookies, a link to it could put another person
-    /// into the submitter's session.
+    /// A result answers a GET that can be shared. With cookies, a link to it could put another
+    /// person into the submitter's session.
     pub fn replay_cookies(mut self, replay: bool) -> Self {
         self.settings.replay_cookies = replay;
         self
@@ -249,9 +249,9 @@ impl<S> JobsBuilder<S> {
     /// Binds each job to the principal that its request came from. Default: jobs have no owner.
     ///
     /// The closure is called for every request that becomes a job, and for every request to the
-    /// monitor. Only its owner can see a job; anyone else gets 404. Each owner has its own idempotency
-    /// keys, and `GET` of the monitor's path lists the owner's jobs. Whoever knows the id of a job
-    /// without an owner can see it. To refuse requests without an owner, see
+    /// monitor. Only its owner can see a job; anyone else gets 404. Each owner has its own
+    /// idempotency keys, and `GET` of the monitor's path lists the owner's jobs. Whoever knows the
+    /// id of a job without an owner can see it. To refuse requests without an owner, see
     /// [`AcceptedLayer::admit`](crate::AcceptedLayer::admit).
     ///
     /// ```
@@ -286,7 +286,8 @@ impl<S> JobsBuilder<S> {
     ///
     /// # Panics
     ///
-    /// Panics if the base of [`Links::Base`] is not an absolute `http` or `https` URL, or has a query.
+    /// Panics if the base of [`Links::Base`] is not an absolute `http` or `https` URL, or has a
+    /// query.
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links.check();
         self

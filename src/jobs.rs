@@ -43,17 +43,17 @@ impl<St> Jobs<St> {
         Self { registry }
     }
 
-    /// Returns the number of requests that this process has taken on and not finished: requests being
-    /// read, jobs that are queued or running, and canceled calls that have not ended yet.
+    /// Returns the number of requests that this process has taken on and not finished: requests
+    /// being read, jobs that are queued or running, and canceled calls that have not ended yet.
     pub fn unfinished(&self) -> usize {
         self.registry.permits.count()
     }
 
-    /// Stops accepting requests, waits until every job has ended, and after `timeout` ends the rest as
-    /// [`shutdown`](crate::ErrorCode::Shutdown).
+    /// Stops accepting requests, waits until every job has ended, and after `timeout` ends the rest
+    /// as [`shutdown`](crate::ErrorCode::Shutdown).
     ///
-    /// Returns how many requests were unfinished then: the jobs that it ended, and requests that were
-    /// still being read or answered inline, which the server must end.
+    /// Returns how many requests were unfinished then: the jobs that it ended, and requests that
+    /// were still being read or answered inline, which the server must end.
     ///
     /// The monitor still answers during and after a drain, so keep the server running until this
     /// returns. The registry accepts nothing from the first poll on, and cannot be reopened.
@@ -84,8 +84,8 @@ impl<St: Store> Jobs<St> {
     /// processes have accepted. `service` must be the service that is behind the
     /// [`layer`](Self::layer) there.
     ///
-    /// `B` is a type of request body that the service takes. It gets a body that has been read to its
-    /// end.
+    /// `B` is a type of request body that the service takes. It gets a body that has been read to
+    /// its end.
     pub fn worker<S, B>(&self, service: S) -> Worker<S, B, St>
     where
         St: Queue,
@@ -102,8 +102,8 @@ impl<St: Store> Jobs<St> {
         Ok(self.registry.store.get(id).await?.found())
     }
 
-    /// Cancels a job unless it has ended, and returns it as it is then. Returns `None` if there is no
-    /// such job, or it has expired.
+    /// Cancels a job unless it has ended, and returns it as it is then. Returns `None` if there is
+    /// no such job, or it has expired.
     ///
     /// The job has ended as canceled when this returns. Its call is notified through
     /// [`JobHandle::canceled`](crate::JobHandle::canceled), and dropped after the grace period.

@@ -66,13 +66,15 @@ impl Problem {
                 StatusCode::BAD_REQUEST,
                 "malformed-key",
                 "Invalid idempotency key",
-                "Send one Idempotency-Key of 1 to 255 printable ASCII characters, preferably a quoted string.",
+                "Send one Idempotency-Key of 1 to 255 printable ASCII characters, preferably a \
+                 quoted string.",
             ),
             Self::KeyRequired => (
                 StatusCode::BAD_REQUEST,
                 "key-required",
                 "Idempotency key required",
-                "Send an Idempotency-Key: a new one for each new request, the same one for a repeat.",
+                "Send an Idempotency-Key: a new one for each new request, the same one for a \
+                 repeat.",
             ),
             Self::BadQuery => (
                 StatusCode::BAD_REQUEST,

@@ -13,8 +13,8 @@
 /// | which requests | unsafe methods | unsafe methods, and `GET` with `Prefer: respond-async` | unsafe methods |
 /// | for | Azure's client libraries, your own clients | OData 4.01 §11.6, FHIR's asynchronous pattern | browsers, `curl -L`, any HTTP library |
 ///
-/// Below, each variant shows a job from its 202 to its result. The exchanges are those that the tests
-/// assert.
+/// Below, each variant shows a job from its 202 to its result. The exchanges are those that the
+/// tests assert.
 ///
 /// The layer's [`Policy`](crate::Policy) may choose other requests: a closure decides about every
 /// method.

@@ -39,8 +39,8 @@ impl Idempotency {
         self
     }
 
-    /// Answers a repeat with 409 while the first request's job is unfinished, instead of joining it.
-    /// Default: `false`.
+    /// Answers a repeat with 409 while the first request's job is unfinished, instead of joining
+    /// it. Default: `false`.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
         self

@@ -25,8 +25,8 @@ pub enum Links {
     Path,
     /// An absolute URL that begins with this one.
     Base(String),
-    /// A reference relative to the URI of the request that is answered. In a document it is relative
-    /// to the URI of the job's monitor.
+    /// A reference relative to the URI of the request that is answered. In a document it is
+    /// relative to the URI of the job's monitor.
     Relative,
 }
 
@@ -92,8 +92,8 @@ impl Links {
     }
 }
 
-/// Returns `true` if a link can stand unescaped in a document and between the brackets of `Link`: it
-/// has only characters of a URI without a fragment (RFC 3986 §2).
+/// Returns `true` if a link can stand unescaped in a document and between the brackets of `Link`:
+/// it has only characters of a URI without a fragment (RFC 3986 §2).
 pub(crate) fn is_plain(link: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte);
     link.bytes().all(is_plain)

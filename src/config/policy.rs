@@ -25,8 +25,8 @@ pub trait Policy {
 
     /// Returns `true` if this decides about safe methods too. Default: `true`.
     ///
-    /// If it returns `false`, safe methods pass through, except for a `GET` with `respond-async` under
-    /// [`Dialect::Pending202`].
+    /// If it returns `false`, safe methods pass through, except for a `GET` with `respond-async`
+    /// under [`Dialect::Pending202`].
     fn is_for_safe_methods(&self) -> bool {
         true
     }

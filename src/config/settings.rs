@@ -34,7 +34,9 @@ pub(crate) struct Settings {
 
 /// Returns the owner of a request.
 #[derive(Clone)]
-pub(crate) struct OwnerFn(Arc<dyn Fn(&Parts) -> Option<Owner> + Send + Sync>);
+pub(crate) struct OwnerFn(Arc<DynOwnerFn>);
+
+type DynOwnerFn = dyn Fn(&Parts) -> Option<Owner> + Send + Sync;
 
 impl OwnerFn {
     pub(crate) fn new(owner: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {

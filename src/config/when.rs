@@ -25,9 +25,9 @@ pub enum When {
     /// Answers 202 if the inner service has not responded this long after the whole request was
     /// received. The head of the response counts; its body may take any time.
     ///
-    /// The call is moved to the background, not started again. `After(Duration::ZERO)` polls it once:
-    /// a response that is ready at once, such as a router's 404, 405, 415, 422 or 401, stays an
-    /// ordinary response. Choose it for a whole router.
+    /// The call is moved to the background, not started again. `After(Duration::ZERO)` polls it
+    /// once: a response that is ready at once, such as a router's 404, 405, 415, 422 or 401, stays
+    /// an ordinary response. Choose it for a whole router.
     After(Duration),
     /// Answers 202 only if the client prefers `respond-async`.
     Preferred,

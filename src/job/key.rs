@@ -42,8 +42,8 @@ impl Key {
         self.0.as_bytes()
     }
 
-    /// Reads the key from a request's fields: a structured-field string (RFC 9651 §3.3.3), or a bare
-    /// value, as most clients send it. Both spellings of a key are equal.
+    /// Reads the key from a request's fields: a structured-field string (RFC 9651 §3.3.3), or a
+    /// bare value, as most clients send it. Both spellings of a key are equal.
     pub(crate) fn from_headers(
         headers: &HeaderMap,
         owner: Option<&Owner>,
@@ -100,7 +100,8 @@ impl Fingerprint {
     }
 }
 
-/// Returns the text of a quoted string, given what follows its first quote. Parameters may follow it.
+/// Returns the text of a quoted string, given what follows its first quote. Parameters may follow
+/// it.
 fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::with_capacity(quoted.len());
     let mut bytes = quoted.iter();

@@ -39,8 +39,8 @@ pub struct Snapshot {
     pub status: Status,
     /// The number of times that the inner service was called for this job.
     pub attempt: u32,
-    /// The time since the request was taken, when the snapshot was read. It is measured by a monotonic
-    /// clock if the store can.
+    /// The time since the request was taken, when the snapshot was read. It is measured by a
+    /// monotonic clock if the store can.
     pub age: Duration,
     /// When the request was taken.
     pub created_at: SystemTime,

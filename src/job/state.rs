@@ -127,7 +127,8 @@ pub enum Event {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// `http_error`: the inner service responded with a status of 400 or above. The response is kept.
+    /// `http_error`: the inner service responded with a status of 400 or above. The response is
+    /// kept.
     HttpError,
     /// `panic`: the inner service panicked in its call, its future or its response body.
     Panic,
@@ -136,8 +137,8 @@ pub enum ErrorCode {
     /// `inner_error`: the inner service returned an error, which is logged and never sent to the
     /// client. Also a response of 101 (Switching Protocols), which a job cannot keep.
     InnerError,
-    /// `body_error`: the response's body ended with an error, or its length differs from the declared
-    /// one.
+    /// `body_error`: the response's body ended with an error, or its length differs from the
+    /// declared one.
     BodyError,
     /// `result_too_large`: the response exceeds the size limit, or there is no room for it.
     ResultTooLarge,
@@ -178,7 +179,8 @@ impl ErrorCode {
         }
     }
 
-    /// Returns one sentence for people. It contains nothing that the inner service or a client sent.
+    /// Returns one sentence for people. It contains nothing that the inner service or a client
+    /// sent.
     pub fn message(self) -> &'static str {
         match self {
             Self::HttpError => "The service responded with an error, which is kept as the result.",

@@ -20,7 +20,8 @@ pub struct Budget {
 
 /// What bytes of a [`Budget`] are used for.
 ///
-/// A store may give each purpose a share of its own, and may let ended jobs go for some of them only.
+/// A store may give each purpose a share of its own, and may let ended jobs go for some of them
+/// only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {

@@ -65,7 +65,8 @@ impl BodyBuffer {
         self.len() == 0
     }
 
-    /// Appends data. `upcoming` is the number of bytes that the body declares to follow, if it does.
+    /// Appends data. `upcoming` is the number of bytes that the body declares to follow, if it
+    /// does.
     pub fn push(&mut self, data: Bytes, upcoming: Option<u64>) {
         match &mut self.data {
             BufferedData::One(first) if first.is_empty() => *first = data,

@@ -16,7 +16,8 @@ use crate::{job::Owner, telemetry::GaugeGuard};
 /// Counts the requests that this process has taken on and not finished.
 ///
 /// A [`Permit`] is acquired before a request's body is read and released when the call's future is
-/// dropped. So the count covers a job from its first byte on, and a canceled call while it still runs.
+/// dropped. So the count covers a job from its first byte on, and a canceled call while it still
+/// runs.
 #[derive(Clone)]
 pub(crate) struct Permits {
     state: Arc<PermitState>,

@@ -50,8 +50,8 @@ impl<P, St> AcceptedLayer<P, St> {
         self
     }
 
-    /// Refuses requests that would become jobs, before their body is read. The closure's error is the
-    /// response. Default: every request is admitted.
+    /// Refuses requests that would become jobs, before their body is read. The closure's error is
+    /// the response. Default: every request is admitted.
     ///
     /// The closure is not called for requests that pass through.
     pub fn admit<F>(mut self, admit: F) -> Self
@@ -64,8 +64,8 @@ impl<P, St> AcceptedLayer<P, St> {
 
     /// Names the kind of a request. Requests of one kind are estimated to take about the same time.
     ///
-    /// Default, and if the closure returns `None`: the method, and the path without the segments that
-    /// contain digits or do not look like words.
+    /// Default, and if the closure returns `None`: the method, and the path without the segments
+    /// that contain digits or do not look like words.
     ///
     /// ```
     /// use axum::extract::MatchedPath;

@@ -154,9 +154,9 @@ impl ReadBody {
 
 /// Returns `true` if the end of the body may be a reset of its stream.
 ///
-/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`, which is how Envoy passes
-/// on that its client has disconnected. hyper looks for a reset when the call is pending, and drops
-/// it. So the call is pending once more before the request is accepted.
+/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`, which is how Envoy
+/// passes on that its client has disconnected. hyper looks for a reset when the call is pending,
+/// and drops it. So the call is pending once more before the request is accepted.
 fn may_be_cut_off<B: Body>(head: &Parts, body: &B) -> bool {
     head.version == Version::HTTP_2 && !body.is_end_stream()
 }

@@ -30,8 +30,8 @@ use crate::{
 
 /// A service behind [`AcceptedLayer`](crate::AcceptedLayer).
 ///
-/// It is always ready: each call drives its own clone of the inner service. An inner service that is
-/// saturated delays neither the 202 nor the monitor. A job is queued until its clone is ready.
+/// It is always ready: each call drives its own clone of the inner service. An inner service that
+/// is saturated delays neither the 202 nor the monitor. A job is queued until its clone is ready.
 #[derive(Debug)]
 pub struct Accepted<S, P = When, St = MemoryStore> {
     inner: S,

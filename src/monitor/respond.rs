@@ -216,7 +216,8 @@ impl View {
 
 /// Adds the length of a response's body.
 ///
-/// A message with trailers is not framed by its length. The response to a HEAD has no body to frame.
+/// A message with trailers is not framed by its length. The response to a HEAD has no body to
+/// frame.
 fn add_length(response: &mut Response<MonitorBody>, is_head: bool) {
     let body = response.body().as_result();
     let body = body.filter(|_| has_length(response.status()));

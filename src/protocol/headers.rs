@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderValue};
 
 /// The fields of a request that the layer reads.
 ///
-/// Most requests have none or one of them. One pass over the names that are present costs less than a
-/// look-up for each name.
+/// Most requests have none or one of them. One pass over the names that are present costs less than
+/// a look-up for each name.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RequestHeaders {
     pub(crate) has_accept: bool,
@@ -40,8 +40,8 @@ impl RequestHeaders {
 
 /// Returns `true` if `Upgrade` names a protocol other than HTTP/2.
 ///
-/// Java's client and `curl --http2` offer `h2c` with their first request over plain TCP. The offer is
-/// deprecated (RFC 9113 §3.1), and most servers ignore it.
+/// Java's client and `curl --http2` offer `h2c` with their first request over plain TCP. The offer
+/// is deprecated (RFC 9113 §3.1), and most servers ignore it.
 fn upgrades_protocol(value: &HeaderValue) -> bool {
     value
         .as_bytes()

@@ -21,8 +21,8 @@ const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
 
 /// One call of the inner service: waits until the service is ready, calls it, and polls its future.
 ///
-/// It is one call from beginning to end, whichever task polls it: it may start on the request's task
-/// and move to another.
+/// It is one call from beginning to end, whichever task polls it: it may start on the request's
+/// task and move to another.
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     stage: CallStage<S, B>,
     scope: CallScope,
@@ -30,13 +30,13 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
 }
 
 enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
-    /// Created before the request's body is read. A call that is answered inline stays here, so that
-    /// it takes one allocation.
+    /// Created before the request's body is read. A call that is answered inline stays here, so
+    /// that it takes one allocation.
     Inline(Pin<Box<InlineCall<S, B>>>),
     /// The call of a job, which may run for long, in a box without room for its request.
     Job(Pin<Box<S::Future>>),
-    /// The service's future has been dropped with its response, and with it what it holds, such as a
-    /// permit of a concurrency limit.
+    /// The service's future has been dropped with its response, and with it what it holds, such as
+    /// a permit of a concurrency limit.
     Done,
 }
 
@@ -48,10 +48,13 @@ enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Running(#[pin] S::Future, PathStart),
 }
 
+/// The head and the body of a request.
+type RequestParts<B> = (Parts, RequestBody<B>);
+
 struct QueuedCall<S, B> {
     inner: S,
     /// Taken when the service is called, since moving the whole state costs more.
-    request: Option<(Parts, RequestBody<B>)>,
+    request: Option<RequestParts<B>>,
     /// Whether the request has been copied from its connection's read buffer.
     is_unshared: bool,
 }
@@ -71,7 +74,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
     }
 
     /// Returns the request until the service is called.
-    pub(crate) fn request(&mut self) -> Option<&mut (Parts, RequestBody<B>)> {
+    pub(crate) fn request(&mut self) -> Option<&mut RequestParts<B>> {
         let CallStage::Inline(call) = &mut self.stage else {
             return None;
         };
@@ -119,8 +122,8 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.scope.accept(id);
     }
 
-    /// Notifies the call that its response is no longer wanted. Returns `true` if the call has asked
-    /// for its handle, so that it can notice.
+    /// Notifies the call that its response is no longer wanted. Returns `true` if the call has
+    /// asked for its handle, so that it can notice.
     pub(crate) fn cancel(&self) -> bool {
         self.scope.cancel()
     }
@@ -177,7 +180,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
         &mut self,
         is_job: bool,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Parts, RequestBody<B>), S::Error>> {
+    ) -> Poll<Result<RequestParts<B>, S::Error>> {
         let ready = self.inner.poll_ready(cx);
         if let (Poll::Pending, Some((head, body))) = (&ready, &mut self.request)
             && is_job

@@ -44,12 +44,13 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The call of a job.
 ///
-/// As a future it drives the call to exactly one end: its own, or the first that is decided elsewhere.
-/// If it is dropped before, with its runtime, dropping the claim ends the job.
+/// As a future it drives the call to exactly one end: its own, or the first that is decided
+/// elsewhere. If it is dropped before, with its runtime, dropping the claim ends the job.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
-    /// The response, once it has arrived. Boxed, so that a job has no room for it while its call runs.
+    /// The response, once it has arrived. Boxed, so that a job has no room for it while its call
+    /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
     stage: RunStage<St>,
     /// What can stop the call. Created when the call is pending for the first time.
@@ -155,8 +156,8 @@ impl<S: InnerService<B>, B, St: Store> Future for Run<S, B, St> {
 
 impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<RunStep<St::Writer>> {
-        // The call is polled first, so that a call which is done at once costs neither a timer nor a
-        // waiter. A job that was canceled while it was queued does not start.
+        // The call is polled first, so that a call which is done at once costs neither a timer nor
+        // a waiter. A job that was canceled while it was queued does not start.
         if self.call.started().is_some() || !self.is_canceled() {
             if let Poll::Ready(outcome) = self.poll_outcome(cx) {
                 return Poll::Ready(RunStep::Ended(outcome));
@@ -173,8 +174,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
     }
 
     fn poll_progress(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
-        // During the pause the call has no waker to wake, so a report is an assignment under a lock.
-        // The end of the pause, and the end of the job, pick up what was reported last.
+        // During the pause the call has no waker to wake, so a report is an assignment under a
+        // lock. The end of the pause, and the end of the job, pick up what was reported last.
         if let Some(reported) = &mut self.reported {
             ready!(reported.as_mut().project().pause.poll(cx));
         }

@@ -11,8 +11,8 @@ use crate::job::ErrorCode;
 
 /// The right to end a job in memory.
 ///
-/// If the job has not ended, dropping this ends it as [`ErrorCode::Shutdown`]. That happens when its
-/// task is dropped with its runtime.
+/// If the job has not ended, dropping this ends it as [`ErrorCode::Shutdown`]. That happens when
+/// its task is dropped with its runtime.
 pub struct MemoryClaim {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,

@@ -164,7 +164,8 @@ impl EndedJob {
         let birth = self.birth();
         let (response, error) = self.outcome();
         let progress = self.rare().and_then(|rare| rare.progress.as_deref());
-        // One literal: assigning field by field drops the defaults, which costs 3 % of a status read.
+        // One literal: assigning field by field drops the defaults, which costs 3 % of a status
+        // read.
         Snapshot {
             revision: head.revision.into(),
             status: head.status,

@@ -30,9 +30,9 @@ use crate::{
 pub(super) struct UnfinishedJob {
     pub(super) birth: Birth,
     scope: Option<Box<JobScope>>,
-    /// Held for one transition or one copy, never across an await or a wake-up. At the end it is held
-    /// until the ended job is in its map. Whoever changes it to `Ended` has ended the job: the lock
-    /// and [`Status::next`] make that happen once.
+    /// Held for one transition or one copy, never across an await or a wake-up. At the end it is
+    /// held until the ended job is in its map. Whoever changes it to `Ended` has ended the job: the
+    /// lock and [`Status::next`] make that happen once.
     phase: Mutex<Phase>,
 }
 
@@ -168,8 +168,8 @@ impl UnfinishedJob {
         }
     }
 
-    /// Ends the job, and passes it to `keep` before anyone can see that it has ended. Returns `false`
-    /// if it had ended before.
+    /// Ends the job, and passes it to `keep` before anyone can see that it has ended. Returns
+    /// `false` if it had ended before.
     pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(EndedJob)) -> bool {
         let before = {
             let mut phase = self.phase.lock();

@@ -13,8 +13,8 @@ const MAX_COPIED_BYTES: usize = 64 * 1024;
 /// The maximum size of the buffer that a thread keeps for its next response, in bytes.
 const MAX_SPARE_BYTES: usize = 2 * MAX_COPIED_BYTES;
 
-/// Names that many responses have, the most frequent first. Their index is stored instead, which takes
-/// one byte for the first 64.
+/// Names that many responses have, the most frequent first. Their index is stored instead, which
+/// takes one byte for the first 64.
 static NAMES: [&str; 40] = [
     "content-type",
     "cache-control",
@@ -65,10 +65,10 @@ thread_local! {
 
 /// A response in one piece: an `http::Response` takes five times the memory of a small one.
 ///
-/// Lengths are in LEB128. The head is the status, the headers and the trailers. Each group is its count
-/// (for the trailers one more, and 0 without any), then names and values. The lowest bit of a name's
-/// length says that it is an index of [`NAMES`] instead. The lowest bit of a value's length says that
-/// the value is sensitive. A small body follows.
+/// Lengths are in LEB128. The head is the status, the headers and the trailers. Each group is its
+/// count (for the trailers one more, and 0 without any), then names and values. The lowest bit of a
+/// name's length says that it is an index of [`NAMES`] instead. The lowest bit of a value's length
+/// says that the value is sensitive. A small body follows.
 #[derive(Debug)]
 pub(super) struct Packed {
     pub(super) bytes: Vec<u8>,

@@ -34,8 +34,8 @@ pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) ->
 
 /// Starts a reaper unless there is one.
 ///
-/// A reaper stops only while it holds the lock of the order, and only if the order is empty. So a job
-/// that was pushed before has a reaper.
+/// A reaper stops only while it holds the lock of the order, and only if the order is empty. So a
+/// job that was pushed before has a reaper.
 fn start_reaper(table: &Arc<JobTable>) {
     let mut order = table.order().lock();
     if order.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
@@ -49,7 +49,8 @@ fn start_reaper(table: &Arc<JobTable>) {
 /// Frees expired jobs until none is left or the table is dropped.
 async fn reap(table: Weak<JobTable>) {
     loop {
-        // Not held during the pause: when the last owner of the table drops it, `Drop` ends this task.
+        // Not held during the pause: when the last owner of the table drops it, `Drop` ends this
+        // task.
         let Some(next) = table.upgrade().and_then(|table| reap_batch(&table)) else {
             return;
         };
@@ -62,8 +63,8 @@ async fn reap(table: Weak<JobTable>) {
     }
 }
 
-/// Removes at most [`BATCH_JOBS`] expired jobs. Returns when the next one expires, or `None` if there
-/// is none and the reaper must stop.
+/// Removes at most [`BATCH_JOBS`] expired jobs. Returns when the next one expires, or `None` if
+/// there is none and the reaper must stop.
 fn reap_batch(table: &JobTable) -> Option<Instant> {
     for _ in 0..BATCH_JOBS {
         let expired = {

@@ -31,9 +31,9 @@ use crate::{
 
 /// Keeps jobs in this process's memory, in a [`DashMap`](dashmap::DashMap).
 ///
-/// Its budget limits what it keeps. Each job counts 320 bytes besides its result, or 512 with an owner
-/// or an idempotency key. To make room, the jobs that ended first are evicted. All jobs are lost with
-/// the process: [drain](crate::Jobs::drain) before a shutdown.
+/// Its budget limits what it keeps. Each job counts 320 bytes besides its result, or 512 with an
+/// owner or an idempotency key. To make room, the jobs that ended first are evicted. All jobs are
+/// lost with the process: [drain](crate::Jobs::drain) before a shutdown.
 #[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<JobTable>,

@@ -28,12 +28,12 @@ const UNFINISHED_SHARDS: usize = 64;
 
 /// The maps of the jobs in memory.
 ///
-/// Map guards never leave this folder. Each is held for one look-up, insert or removal, or for one job
-/// of a list; what is found is cloned. Where several locks are held they are taken in this order:
-/// `keys`, `unfinished` or `owned`, a job's own or `order`, `ended`.
+/// Map guards never leave this folder. Each is held for one look-up, insert or removal, or for one
+/// job of a list; what is found is cloned. Where several locks are held they are taken in this
+/// order: `keys`, `unfinished` or `owned`, a job's own or `order`, `ended`.
 pub(super) struct JobTable {
-    /// Jobs that have not ended, and for a moment those that just have. A new job goes into this small
-    /// map, however many have ended.
+    /// Jobs that have not ended, and for a moment those that just have. A new job goes into this
+    /// small map, however many have ended.
     unfinished: DashMap<JobId, Arc<UnfinishedJob>, BuildHasherDefault<IdHasher>>,
     /// A job is in here before it leaves `unfinished`, so a look-up there and then here finds it.
     ended: DashMap<EndedJob, (), BuildHasherDefault<IdHasher>>,
@@ -229,7 +229,8 @@ impl JobTable {
             id: new.id,
             fingerprint,
         };
-        // The entry's guard is held until the job is in the map: whoever finds the key finds the job.
+        // The entry's guard is held until the job is in the map: whoever finds the key finds the
+        // job.
         match self.keys.entry(key) {
             Entry::Occupied(mut entry) => {
                 if let Some(joined) = self.join_as(*entry.get(), fingerprint) {
@@ -281,7 +282,8 @@ impl JobTable {
 
     /// Ends a job. Returns `false` if it had ended before.
     ///
-    /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the job.
+    /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
+    /// job.
     pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> bool {
         let key = job.key().filter(|_| ending.key == KeyOutcome::Release);
         let keep = |ended| {
@@ -317,8 +319,8 @@ impl JobTable {
 
     /// Removes an ended job from the maps. Its charge is released when its last share is dropped.
     pub(super) fn remove(&self, id: JobId) {
-        // Whatever ended the job may not have come to that. First, so that the job is out of both maps
-        // when this returns.
+        // Whatever ended the job may not have come to that. First, so that the job is out of both
+        // maps when this returns.
         self.unfinished.remove(&id);
         let Some((job, ())) = self.ended.remove(&id) else {
             return;

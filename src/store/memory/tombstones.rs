@@ -16,8 +16,8 @@ const SHARDS: usize = 128;
 
 /// The expired jobs that are remembered, with their owners.
 ///
-/// A late reader gets 410 (Gone) instead of 404, but only if it is the owner. Guards and the lock are
-/// held for one look-up, insert or removal, one at a time, never across an await.
+/// A late reader gets 410 (Gone) instead of 404, but only if it is the owner. Guards and the lock
+/// are held for one look-up, insert or removal, one at a time, never across an await.
 #[derive(Debug)]
 pub(super) struct Tombstones {
     owners: DashMap<JobId, Option<Owner>, BuildHasherDefault<IdHasher>>,

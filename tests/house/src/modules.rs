@@ -313,7 +313,10 @@ impl Reader {
     /// Records the paths among tokens, which a macro may use as such.
     fn read_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<_> = tokens.into_iter().collect();
-        let is = |at: usize, sign: char| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == sign);
+        let is = |at: usize, sign: char| match tokens.get(at) {
+            Some(TokenTree::Punct(punct)) => punct.as_char() == sign,
+            _ => false,
+        };
         let mut at = 0;
         while at < tokens.len() {
             let start = at;
