@@ -6,6 +6,7 @@ mod changes;
 mod claim;
 mod clock;
 mod ended;
+mod evict;
 mod id_hasher;
 mod job;
 mod list;

@@ -266,20 +266,6 @@ impl JobTable {
         Inserted::New(job)
     }
 
-    /// Takes bytes of the budget, and evicts the jobs that ended first if that is necessary.
-    pub(super) fn reserve(&self, bytes: usize, purpose: Purpose) -> Option<Charge> {
-        loop {
-            if let Some(charge) = self.budget.reserve(bytes, purpose) {
-                return Some(charge);
-            }
-            if bytes > self.budget.limit() {
-                return None;
-            }
-            let first = self.order.lock().pop()?;
-            self.retire(first);
-        }
-    }
-
     /// Ends a job. Returns `false` if it had ended before.
     ///
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
