@@ -1,10 +1,10 @@
-//! How the layer writes links to its own resources.
+//! Writes links to the layer's own resources.
 
 use std::iter;
 
 use http::Uri;
 
-/// How the layer writes links to its own resources, in `Location` and similar fields and in
+/// The form of links to the layer's own resources, in `Location` and similar fields and in
 /// documents.
 ///
 /// Links never depend on `Host` or `X-Forwarded-*`, which any client can send.
@@ -30,7 +30,7 @@ pub enum Links {
     Relative,
 }
 
-/// Where a link is written, which decides how a relative one begins.
+/// The place of a link, which decides how a relative one begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LinkOrigin<'a> {
     /// In a document at the monitor of its job.
