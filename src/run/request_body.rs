@@ -23,13 +23,13 @@ use crate::{
 /// passes through is the client's own stream.
 #[pin_project]
 pub struct RequestBody<B> {
-    /// What has been read of the body.
+    /// The part that has been read.
     read: Option<Bytes>,
-    /// What has not been read.
+    /// The part that has not been read.
     #[pin]
     rest: Option<B>,
     trailers: Option<Box<HeaderMap>>,
-    /// The charge of what has been read, held for as long as the body.
+    /// The charge of the part that has been read, held for as long as the body.
     charge: Option<Charge>,
 }
 
