@@ -58,7 +58,7 @@ impl ReadBody {
         matches!(self.stage, ReadStage::Ended)
     }
 
-    /// Takes what has been read. After an error it includes the frame that was too much.
+    /// Takes what has been read. After [`ReadError::TooLarge`] it includes the frame over the limit.
     pub(super) fn take(&mut self) -> BufferedBody {
         self.buffer.take()
     }
@@ -154,9 +154,9 @@ impl ReadBody {
 
 /// Returns `true` if the end of the body may be a reset of its stream.
 ///
-/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`, which is how Envoy
-/// passes on that its client has disconnected. hyper looks for a reset when the call is pending,
-/// and drops it. So the call is pending once more before the request is accepted.
+/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`. Envoy resets a stream
+/// like that if its client has disconnected. hyper looks for a reset while the call is pending, and
+/// then drops the call. So the call is pending once more before the request is accepted.
 fn may_be_cut_off<B: Body>(head: &Parts, body: &B) -> bool {
     head.version == Version::HTTP_2 && !body.is_end_stream()
 }

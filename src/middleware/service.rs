@@ -109,7 +109,7 @@ where
             return ResponseFuture::monitor(monitor::answer(registry, route, head));
         }
         let inner = self.inner.clone();
-        // Before the request is taken apart, which takes time.
+        // Checked before the request is taken apart, which costs time.
         if passes_through(&self.policy, settings.dialect, request.method()) {
             return ResponseFuture::pass_through(inner, request.map(RequestBody::streaming));
         }
@@ -131,11 +131,11 @@ where
         } else {
             Prefer::default()
         };
-        // A request that passes through may take any time, so no wait is honored.
-        let passed = Prefer::default();
+        // A request that passes through may take any time, so the layer honors no wait.
+        let no_preference = Prefer::default();
         let schedule = when.schedule(&prefer);
         if schedule == Schedule::PassThrough {
-            return pass_through(inner, head, body).with_prefer(passed);
+            return pass_through(inner, head, body).with_prefer(no_preference);
         }
         let options = &self.options;
         if let Some(Err(refusal)) = options.admit.as_ref().map(|admit| admit(&head)) {
@@ -159,16 +159,17 @@ where
         let is_too_large = body.size_hint().lower() > settings.max_body as u64;
         let problem = match &permit {
             _ if is_too_large => Some(Problem::BodyTooLarge),
-            // With a key it may still join an existing job.
+            // A request with a key may still join an existing job.
             Err(error) if key.is_none() => Some(Problem::from(*error)),
             _ => None,
         };
         // Under `Always` a client's wait does not bypass the limits. With a key, the call must not
         // run without a job.
-        let is_owed = schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
+        let must_become_job =
+            schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
-            Some(problem) if is_owed => return ResponseFuture::refuse(problem),
-            Some(_) => return pass_through(inner, head, body).with_prefer(passed),
+            Some(problem) if must_become_job => return ResponseFuture::refuse(problem),
+            Some(_) => return pass_through(inner, head, body).with_prefer(no_preference),
             None => {}
         }
         let candidate = Candidate {
@@ -176,7 +177,7 @@ where
             options: options.clone(),
             permit,
             schedule,
-            is_owed,
+            must_become_job,
             prefer,
             format: if headers.has_accept {
                 Format::preferred(&head.headers)
