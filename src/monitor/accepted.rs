@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     sheet::Sheet,
-    status::{JSON, NO_STORE},
+    status::{JSON, NO_STORE, TO_FILL},
 };
 use crate::{
     config::{Dialect, LinkOrigin},
@@ -18,9 +18,6 @@ use crate::{
 
 /// The monitor, for clients of Azure's convention.
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
-
-/// Marks a field whose value is filled in later.
-const TO_FILL: HeaderValue = HeaderValue::from_static("");
 
 /// The fields of the 202. Cloning a map and filling it in takes half the instructions of seven
 /// inserts.
@@ -108,7 +105,7 @@ pub(crate) fn see_page<St>(
     let mut response = accepted(job, registry, path, applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
-    // With a 303 it would delay the redirect (RFC 9110 §10.2.3).
+    // In a 303, `Retry-After` would delay the redirect (RFC 9110 §10.2.3).
     headers.remove(header::RETRY_AFTER);
     headers.append(header::VARY, header::ACCEPT.into());
     response

@@ -192,7 +192,7 @@ async fn respond_read<St: Store>(
     })
 }
 
-/// What a GET for a job returns.
+/// The form in which a GET returns a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
     Page,

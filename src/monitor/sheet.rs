@@ -36,14 +36,14 @@ impl Sheet {
         self.document_len as u64
     }
 
-    /// Appends text, and returns where it is.
+    /// Appends text, and returns its range.
     pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
         let start = self.text.len();
         write(&mut self.text);
         start..self.text.len()
     }
 
-    /// Appends a number, and returns where it is.
+    /// Appends a number, and returns its range.
     pub(super) fn add_number(&mut self, number: u64) -> Range<usize> {
         self.add(|text| write_number(text, number))
     }

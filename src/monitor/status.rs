@@ -31,8 +31,8 @@ pub(super) const VARY: HeaderValue = HeaderValue::from_static("accept, prefer");
 /// The maximum length of the progress that FHIR's bulk clients show.
 const MAX_PROGRESS_CHARS: usize = 100;
 
-/// Marks a field whose value is filled in later.
-const TO_FILL: HeaderValue = HeaderValue::from_static("");
+/// Marks a field of a template whose value is filled in later.
+pub(super) const TO_FILL: HeaderValue = HeaderValue::from_static("");
 
 /// The fields of the document at its monitor. Cloning a map and filling it in takes half the
 /// instructions of five inserts.
@@ -106,14 +106,14 @@ pub(super) fn is_known(job: &Snapshot, head: &HeaderMap) -> bool {
     }
 }
 
-/// Writes the document's `ETag`, which changes exactly when the job does.
+/// Writes the document's `ETag`. It changes exactly if the job changes.
 fn write_etag(to: &mut Vec<u8>, job: &Snapshot) {
     to.push(b'"');
     write_number(to, job.revision);
     to.push(b'"');
 }
 
-/// Returns the monitor or the result of an unfinished job, as 202.
+/// Returns the response of the monitor or the result while the job is unfinished: a 202.
 pub(super) fn pending<St>(
     job: &Snapshot,
     at: Resource,
@@ -131,7 +131,7 @@ pub(super) fn pending<St>(
     response
 }
 
-/// Returns the monitor of an ended job, in the dialect that redirects to the result.
+/// Redirects from the monitor of an ended job to its result.
 pub(super) fn see_result<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
     let mut response = document_response(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;
