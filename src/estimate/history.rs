@@ -18,7 +18,8 @@ pub(super) struct History {
     jobs: VecDeque<u32>,
 }
 
-/// Fewer samples miss rare durations, more adapt too slowly. They take 3.5 kB.
+/// The maximum number of samples, which take 3.5 kB. Fewer would miss rare durations, and more would
+/// adapt too slowly.
 const MAX_SAMPLES: usize = 128;
 
 impl History {

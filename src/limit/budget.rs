@@ -41,7 +41,7 @@ struct Pool {
     used: AtomicUsize,
     /// The parts of `used`, by purpose. `Relaxed`, and read only for display.
     by_purpose: [AtomicUsize; Purpose::COUNT],
-    /// Set once, when a registry is built. `Relaxed`: a reservation may see the value from before.
+    /// Set when a registry is built. `Relaxed`: a concurrent reservation may see the earlier value.
     limit: AtomicUsize,
 }
 
