@@ -1,10 +1,10 @@
 //! Keeps jobs in this process's memory.
 
-mod birth;
 mod body;
 mod changes;
 mod claim;
 mod clock;
+mod creation;
 mod ended;
 mod id_hasher;
 mod job;

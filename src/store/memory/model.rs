@@ -49,7 +49,7 @@ fn steps() -> impl Strategy<Value = ModelStep> {
     ]
 }
 
-/// What the store must answer for a job.
+/// The expected answer of the store for a job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Expected {
     Is(Status),

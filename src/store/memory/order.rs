@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct EndedJobs {
     ids: IdQueue,
-    /// What the queue takes of the budget, if there was room for it.
+    /// The charge of the ids in the queue, as far as there was room for it.
     charge: Option<Charge>,
     pub(super) reaper: Option<AbortHandle>,
 }
@@ -63,7 +63,7 @@ struct IdQueue {
 }
 
 impl IdQueue {
-    /// What one id takes, in bytes.
+    /// The size of an entry.
     const ENTRY_BYTES: usize = size_of::<JobId>();
 
     /// The number of ids in a block of 16 KiB.

@@ -31,9 +31,13 @@ use crate::{
 
 /// Keeps jobs in this process's memory, in a [`DashMap`](dashmap::DashMap).
 ///
-/// Its budget limits what it keeps. Each job counts 320 bytes besides its result, or 512 with an
-/// owner or an idempotency key. To make room, the jobs that ended first are evicted. All jobs are
-/// lost with the process: [drain](crate::Jobs::drain) before a shutdown.
+/// Its budget limits the memory of its jobs. Besides its result, a job counts:
+///
+/// - 320 bytes, and 16 more once it has ended,
+/// - 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
+///
+/// To make room, the store evicts the jobs that ended first. All jobs are lost with the process:
+/// [drain](crate::Jobs::drain) before a shutdown.
 #[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<JobTable>,
@@ -81,7 +85,7 @@ impl Store for MemoryStore {
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
 
-    // Done in the call, so that the layer's future has no room to keep for it.
+    // Done in the call itself, so that the layer's future needs no room for it.
     fn accept(
         &self,
         new: &NewJob,

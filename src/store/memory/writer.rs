@@ -33,7 +33,7 @@ struct WriterState {
     head: response::Parts,
     body: WrittenBody,
     trailers: Option<HeaderMap>,
-    /// What is charged until the response is published. `None` until there was room for the head.
+    /// The charge until the response is published. `None` until there was room for the head.
     charge: Option<Charge>,
 }
 
@@ -42,7 +42,7 @@ enum WrittenBody {
     Live(LiveWriter),
 }
 
-/// The right to complete a live response. Dropped before, it breaks off the response.
+/// The right to complete a live response. If it is dropped before, the response breaks off.
 struct LiveWriter(Arc<LiveResponse>);
 
 impl Drop for LiveWriter {
@@ -69,7 +69,7 @@ impl MemoryWriter {
         }
     }
 
-    /// Completes the response, and returns what is kept of it.
+    /// Completes the response, and returns it as the store keeps it.
     pub(super) fn finish(mut self) -> Kept {
         let state = &mut *self.state;
         let body = match &mut state.body {
@@ -147,7 +147,7 @@ impl Writer for MemoryWriter {
     }
 }
 
-/// Returns what the head of a response is charged.
+/// Returns the bytes that the head of a response counts in the budget.
 fn head_bytes(head: &response::Parts) -> usize {
     let fields = head.headers.iter();
     fields
