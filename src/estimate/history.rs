@@ -18,8 +18,8 @@ pub(super) struct History {
     jobs: VecDeque<u32>,
 }
 
-/// The maximum number of samples, which take 3.5 kB. Fewer would miss rare durations, and more would
-/// adapt too slowly.
+/// The maximum number of samples, which take 3.5 kB. Fewer would miss rare durations, and more
+/// would adapt too slowly.
 const MAX_SAMPLES: usize = 128;
 
 impl History {
