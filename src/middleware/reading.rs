@@ -58,8 +58,12 @@ impl ReadBody {
         matches!(self.stage, ReadStage::Ended)
     }
 
-    /// Takes what has been read. After [`ReadError::TooLarge`] it includes the frame over the limit.
+    /// Takes all data that the body has returned, including a frame over a limit or without room.
     pub(super) fn take(&mut self) -> BufferedBody {
+        // The body has timed out while this frame waited for room.
+        if let ReadStage::Reserving(data, _) = &mut self.stage {
+            self.buffer.push(std::mem::take(data), None);
+        }
         self.buffer.take()
     }
 
@@ -159,4 +163,20 @@ impl ReadBody {
 /// then drops the call. So the call is pending once more before the request is accepted.
 fn may_be_cut_off<B: Body>(head: &Parts, body: &B) -> bool {
     head.version == Version::HTTP_2 && !body.is_end_stream()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[test]
+    fn frame_that_waits_for_room_is_taken_too() {
+        let mut reading = ReadBody::new(&Full::<Bytes>::default(), 100);
+        reading.buffer.push(Bytes::from_static(b"first, "), None);
+        let reservation = Box::pin(std::future::pending());
+        reading.stage = ReadStage::Reserving(Bytes::from_static(b"waiting"), reservation);
+        assert_eq!(reading.take().bytes, "first, waiting");
+    }
 }
