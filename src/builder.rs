@@ -255,8 +255,8 @@ impl<S> JobsBuilder<S> {
 
     /// Binds each job to the principal that its request came from. Default: jobs have no owner.
     ///
-    /// The closure is called for each request that may become a job, and for requests to the monitor.
-    /// Only its owner can see a job; any other client gets 404. Each owner has its own
+    /// The closure is called for each request that may become a job, and for requests to the
+    /// monitor. Only its owner can see a job; any other client gets 404. Each owner has its own
     /// idempotency keys, and `GET` of the monitor's path lists the owner's jobs.
     ///
     /// A job without an owner is visible to every client that knows its id. To refuse requests

@@ -14,7 +14,8 @@ use crate::{
 
 /// The registry of accepted requests.
 ///
-/// Clones are cheap. All clones, and all layers and monitors created from them, share the same jobs.
+/// Clones are cheap. All clones, and all layers and monitors created from them, share the same
+/// jobs.
 ///
 /// ```
 /// use std::time::Duration;

@@ -8,8 +8,8 @@ use super::digest::Digest;
 
 /// The principal that a job belongs to.
 ///
-/// Create it from the name by which the application knows the principal: a user's id, a tenant, the
-/// id of an API key. Only the SHA-256 of the name is kept, truncated to 128 bits.
+/// Create it from the application's name for the principal: a user's id, a tenant, the id of an API
+/// key. Only the SHA-256 of the name is kept, truncated to 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(Digest);

@@ -39,8 +39,8 @@ pub struct Snapshot {
     pub status: Status,
     /// The number of times that the inner service was called for this job.
     pub attempt: u32,
-    /// The time from the request to the read of this snapshot, by a monotonic clock if the store has
-    /// one.
+    /// The time from the request to the read of this snapshot, by a monotonic clock if the store
+    /// has one.
     pub age: Duration,
     /// The time of the request.
     pub created_at: SystemTime,

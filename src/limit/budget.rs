@@ -99,8 +99,8 @@ impl Budget {
 
     /// Sets the number of bytes in total.
     ///
-    /// Bytes in use stay charged. With a lower limit, reservations fail until enough bytes have been
-    /// released.
+    /// Bytes in use stay charged. With a lower limit, reservations fail until enough bytes have
+    /// been released.
     pub fn set_limit(&self, bytes: usize) {
         self.pool.limit.store(bytes, Ordering::Relaxed);
     }

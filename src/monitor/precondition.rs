@@ -38,7 +38,8 @@ pub(super) fn not_modified(mut response: Response<ResultBody>) -> Response<Resul
     response
 }
 
-/// Applies the request's conditions and range to a stored result. Returns error responses unchanged.
+/// Applies the request's conditions and range to a stored result. Returns error responses
+/// unchanged.
 ///
 /// For a partial response, also returns the range of the body to send.
 pub(super) fn apply(

@@ -192,7 +192,7 @@ async fn respond_read<St: Store>(
     })
 }
 
-/// The form in which a GET returns a job.
+/// The representation that a GET for a job returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
     Page,

@@ -53,7 +53,8 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
     stage: RunStage<St>,
-    /// Watches for the deadline and a shutdown. Created when the call is pending for the first time.
+    /// Watches for the deadline and a shutdown. Created when the call is pending for the first
+    /// time.
     stop: Option<Pin<Box<StopWatch>>>,
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
@@ -83,7 +84,7 @@ enum RunStage<St: Store> {
     Done,
 }
 
-/// The way in which a job ends.
+/// The kind of a job's end.
 #[derive(Clone, Copy)]
 struct EndKind {
     /// The reason, if the job fails or is canceled.
@@ -196,8 +197,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
 
     /// Polls the call, then its response's body.
     ///
-    /// A panic is an outcome like any other. A call that panicked is not polled again, so its broken
-    /// state is never seen.
+    /// A panic is an outcome like any other. A call that panicked is not polled again, so its
+    /// broken state is never seen.
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<St::Writer>> {
         let Self {
             call,

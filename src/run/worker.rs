@@ -81,8 +81,8 @@ where
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped, its calls are dropped too. Their jobs are treated like those of a process
-    /// that died: once its lease expires, another worker runs each job that may run again.
+    /// If this is dropped, its calls are dropped too. Their jobs are treated like those of a
+    /// process that died: once its lease expires, another worker runs each job that may run again.
     pub async fn run(self) {
         let registry = &self.registry;
         let slots = Arc::new(Semaphore::new(self.concurrency));
@@ -95,8 +95,8 @@ where
                 () = &mut draining => break,
                 free = free_slots(&slots) => free,
             };
-            // Awaited even if a drain begins meanwhile. A request that is delivered to a worker that
-            // has left is delivered again only after its lease has expired.
+            // Awaited even if a drain begins meanwhile. A request that is delivered to a worker
+            // that has left is delivered again only after its lease has expired.
             for (ticket, slot) in next_tickets(registry, free).await {
                 // A drain has begun: the ticket goes back unclaimed.
                 let Ok(permit) = registry.permits.acquire_beyond_limit() else {

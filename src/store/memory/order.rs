@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct EndedJobs {
     ids: IdQueue,
-    /// The charge of the ids in the queue, as far as there was room for it.
+    /// The charge of the ids in the queue. An id without room is not charged.
     charge: Option<Charge>,
     pub(super) reaper: Option<AbortHandle>,
 }

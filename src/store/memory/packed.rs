@@ -184,7 +184,8 @@ fn index_of(name: &HeaderName) -> Option<usize> {
     NAMES.iter().position(|known| name == known)
 }
 
-/// Reads the bytes of [`Packed::new`]. It uses its fallbacks only for bytes that `new` never writes.
+/// Reads the bytes of [`Packed::new`]. It uses its fallbacks only for bytes that `new` never
+/// writes.
 struct PackedReader<'a>(&'a [u8]);
 
 impl<'a> PackedReader<'a> {

@@ -312,8 +312,8 @@ impl JobTable {
 
     /// Removes an ended job from the maps. Its charge is released when its last share is dropped.
     pub(super) fn remove(&self, id: JobId) {
-        // The task that ended the job may not have removed it here yet. Without this, a reader could
-        // still find the job when this returns.
+        // The task that ended the job may not have removed it here yet. Without this, a reader
+        // could still find the job when this returns.
         self.unfinished.remove(&id);
         let Some((job, ())) = self.ended.remove(&id) else {
             return;
