@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     limit::Charge,
-    protocol::{BoxError, buffered_size_hint},
+    protocol::{BoxError, buffered_size_hint, prefixed_size_hint},
 };
 
 /// The maximum size of a frame of a result, in bytes.
@@ -325,12 +325,6 @@ impl<B: Body<Data = Bytes>> Body for SplitFrames<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
-        let mut hint = self.body.size_hint();
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint.set_lower(hint.lower().saturating_add(rest));
-        hint
+        prefixed_size_hint(self.body.size_hint(), self.rest.len() as u64)
     }
 }
