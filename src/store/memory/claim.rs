@@ -3,9 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    job::{Ending, UnfinishedJob},
     reaper,
     table::JobTable,
+    unfinished::{Ending, UnfinishedJob},
 };
 use crate::job::ErrorCode;
 

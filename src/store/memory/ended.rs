@@ -71,18 +71,18 @@ pub(super) struct Finish {
     pub(super) started: Option<StartDelay>,
     pub(super) finished: u64,
     pub(super) progress: StoredProgress,
-    pub(super) kept: Kept,
+    pub(super) outcome: StoredOutcome,
     pub(super) charge: Charge,
 }
 
 /// The outcome of a call, as the store keeps it.
-pub(super) enum Kept {
+pub(super) enum StoredOutcome {
     /// A response, and its charge unless the body holds it.
     Response(StatusCode, Packed, Option<Charge>),
     NoResponse(ErrorCode),
 }
 
-impl Kept {
+impl StoredOutcome {
     pub(super) fn event(&self) -> Event {
         match self {
             Self::Response(status, ..) => Event::Responded(*status),
@@ -94,14 +94,14 @@ impl Kept {
 impl EndedJob {
     pub(super) fn new(creation: Creation, scope: Option<Box<JobScope>>, finish: Finish) -> Self {
         let mut all = finish.charge;
-        let (packed, body, error) = match finish.kept {
-            Kept::Response(_, packed, charge) => {
+        let (packed, body, error) = match finish.outcome {
+            StoredOutcome::Response(_, packed, charge) => {
                 if let Some(charge) = charge {
                     all.merge(charge);
                 }
                 (packed.bytes, packed.large, None)
             }
-            Kept::NoResponse(code) => (Vec::new(), None, Some(code)),
+            StoredOutcome::NoResponse(code) => (Vec::new(), None, Some(code)),
         };
         all.transfer(Purpose::Accepted);
         let excess = all.bytes().saturating_sub(u32::MAX as usize);

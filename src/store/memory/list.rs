@@ -109,7 +109,7 @@ mod tests {
     use crate::{
         job::{ErrorCode, JobId, Status},
         limit::Budget,
-        store::{NewJob, memory::job::Ending},
+        store::{NewJob, memory::unfinished::Ending},
     };
 
     #[test]

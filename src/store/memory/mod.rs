@@ -7,7 +7,6 @@ mod clock;
 mod creation;
 mod ended;
 mod id_hasher;
-mod job;
 mod list;
 mod live;
 #[cfg(test)]
@@ -18,6 +17,7 @@ mod reaper;
 mod store;
 mod table;
 mod tombstones;
+mod unfinished;
 mod writer;
 
 pub use self::{

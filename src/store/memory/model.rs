@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use bytes::Bytes;
 use http::Response;
 
-use super::{claim::MemoryClaim, job::Ending, store::MemoryStore, table::Inserted};
+use super::{claim::MemoryClaim, store::MemoryStore, table::Inserted, unfinished::Ending};
 use crate::{
     job::{ErrorCode, Filter, JobId, Owner, Progress, Status},
     limit::Budget,

@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
-    job::{Ending, UnfinishedJob},
     table::JobTable,
+    unfinished::{Ending, UnfinishedJob},
 };
 
 /// The number of jobs that the reaper frees before it yields.

@@ -15,10 +15,10 @@ use http::{HeaderMap, request, response};
 use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
-    ended::Kept,
-    job::{Ending, Newer, ReadableResponse},
+    ended::StoredOutcome,
     reaper,
     table::{Inserted, JobTable},
+    unfinished::{Ending, ReadableResponse, Readiness},
     writer::MemoryWriter,
 };
 use crate::{
@@ -129,12 +129,12 @@ impl Store for MemoryStore {
         claim: &MemoryClaim,
         end: End<MemoryWriter>,
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
-        let kept = match end.outcome {
+        let outcome = match end.outcome {
             Outcome::Response(writer) => writer.finish(),
-            Outcome::NoResponse(code) => Kept::NoResponse(code),
+            Outcome::NoResponse(code) => StoredOutcome::NoResponse(code),
         };
         let started = end.started.map(|at| self.table.clock().millis(at));
-        let ending = Ending::new(kept, started, end.progress, end.key);
+        let ending = Ending::new(outcome, started, end.progress, end.key);
         ready(Ok(if reaper::end(&self.table, claim.job(), ending) {
             Finished::First
         } else {
@@ -148,11 +148,11 @@ impl Store for MemoryStore {
         };
         loop {
             match found.response() {
-                Newer::Ready(ReadableResponse::Live(response)) => {
+                Readiness::Ready(ReadableResponse::Live(response)) => {
                     return Ok(Some(response.read(from)));
                 }
-                Newer::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
-                Newer::Wait(change) => change.await,
+                Readiness::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
+                Readiness::Wait(change) => change.await,
             }
         }
     }

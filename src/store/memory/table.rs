@@ -9,9 +9,9 @@ use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
-    job::{Ending, Newer, ReadableResponse, UnfinishedJob},
-    order::EndedJobs,
+    order::EndOrder,
     tombstones::Tombstones,
+    unfinished::{Ending, ReadableResponse, Readiness, UnfinishedJob},
 };
 use crate::{
     job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
@@ -40,7 +40,7 @@ pub(super) struct JobTable {
     keys: DashMap<Key, KeyedJob>,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
-    order: Mutex<EndedJobs>,
+    order: Mutex<EndOrder>,
     tombstones: Tombstones,
     budget: Budget,
     clock: Clock,
@@ -83,10 +83,10 @@ impl FoundJob {
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Newer<ReadableResponse> {
+    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
         match self {
             Self::Unfinished(job) => job.response(),
-            Self::Ended(job) => Newer::Ready(ReadableResponse::Ended(job.clone())),
+            Self::Ended(job) => Readiness::Ready(ReadableResponse::Ended(job.clone())),
         }
     }
 }
@@ -121,7 +121,7 @@ impl JobTable {
     }
 
     /// Returns the ended jobs in the order of their ends.
-    pub(super) fn order(&self) -> &Mutex<EndedJobs> {
+    pub(super) fn order(&self) -> &Mutex<EndOrder> {
         &self.order
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, futures::OwnedNotified};
 use super::{
     clock::{Clock, at_unix_millis, since_unix_epoch},
     creation::{Creation, JobScope, StartDelay, StoredProgress},
-    ended::{EndedJob, Finish, Kept},
+    ended::{EndedJob, Finish, StoredOutcome},
     live::LiveResponse,
 };
 use crate::{
@@ -60,7 +60,7 @@ struct PhaseState {
 
 /// An end of a job that is ready to be applied.
 pub(super) struct Ending {
-    kept: Kept,
+    outcome: StoredOutcome,
     started: Option<u64>,
     progress: Option<StoredProgress>,
     pub(super) key: KeyOutcome,
@@ -69,13 +69,13 @@ pub(super) struct Ending {
 impl Ending {
     /// Creates the end of a call.
     pub(super) fn new(
-        kept: Kept,
+        outcome: StoredOutcome,
         started: Option<u64>,
         progress: Progress,
         key: KeyOutcome,
     ) -> Self {
         Self {
-            kept,
+            outcome,
             started,
             progress: Some(stored(progress)),
             key,
@@ -85,7 +85,7 @@ impl Ending {
     /// Creates an end that does not come from the call.
     pub(super) fn without_response(code: ErrorCode) -> Self {
         Self {
-            kept: Kept::NoResponse(code),
+            outcome: StoredOutcome::NoResponse(code),
             started: None,
             progress: None,
             key: KeyOutcome::Keep,
@@ -176,7 +176,7 @@ impl UnfinishedJob {
             let Phase::Unfinished(job) = &mut *phase else {
                 return false;
             };
-            let next = job.status().next(ending.kept.event());
+            let next = job.status().next(ending.outcome.event());
             let (Some(status), Some(charge)) = (next, job.charge.take()) else {
                 return false;
             };
@@ -191,7 +191,7 @@ impl UnfinishedJob {
                 progress: ending
                     .progress
                     .unwrap_or_else(|| std::mem::take(&mut job.progress)),
-                kept: ending.kept,
+                outcome: ending.outcome,
                 charge,
             };
             let ended = EndedJob::new(self.creation, self.scope.clone(), finish);
@@ -230,23 +230,23 @@ impl UnfinishedJob {
     /// Returns the job if its revision is beyond `seen`, otherwise the next change to wait for.
     ///
     /// Both happen under the lock, so no change is missed between them.
-    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Newer<Snapshot> {
+    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Readiness<Snapshot> {
         let mut phase = self.phase.lock();
         if let Phase::Unfinished(job) = &mut *phase
             && u64::from(job.revision) <= seen
         {
-            return Newer::Wait(job.next_change());
+            return Readiness::Wait(job.next_change());
         }
-        Newer::Ready(self.snapshot_of(&phase, clock, clock.now()))
+        Readiness::Ready(self.snapshot_of(&phase, clock, clock.now()))
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Newer<ReadableResponse> {
+    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
         match &mut *self.phase.lock() {
-            Phase::Ended(ended) => Newer::Ready(ReadableResponse::Ended(ended.clone())),
+            Phase::Ended(ended) => Readiness::Ready(ReadableResponse::Ended(ended.clone())),
             Phase::Unfinished(job) => match &job.live {
-                Some(live) => Newer::Ready(ReadableResponse::Live(live.clone())),
-                None => Newer::Wait(job.next_change()),
+                Some(live) => Readiness::Ready(ReadableResponse::Live(live.clone())),
+                None => Readiness::Wait(job.next_change()),
             },
         }
     }
@@ -269,7 +269,7 @@ impl UnfinishedJob {
 }
 
 /// A value that is ready, or the change to wait for before the next attempt.
-pub(super) enum Newer<T> {
+pub(super) enum Readiness<T> {
     Ready(T),
     Wait(OwnedNotified),
 }

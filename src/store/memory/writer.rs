@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{
-    body::StoredBody, ended::Kept, job::UnfinishedJob, live::LiveResponse, packed::Packed,
-    table::JobTable,
+    body::StoredBody, ended::StoredOutcome, live::LiveResponse, packed::Packed, table::JobTable,
+    unfinished::UnfinishedJob,
 };
 use crate::{
     limit::{Charge, Purpose},
@@ -70,7 +70,7 @@ impl MemoryWriter {
     }
 
     /// Completes the response, and returns it as the store keeps it.
-    pub(super) fn finish(mut self) -> Kept {
+    pub(super) fn finish(mut self) -> StoredOutcome {
         let state = &mut *self.state;
         let body = match &mut state.body {
             WrittenBody::One(bytes) => StoredBody::One(mem::take(bytes)),
@@ -81,7 +81,7 @@ impl MemoryWriter {
         };
         let (status, headers) = (state.head.status, &state.head.headers);
         let packed = Packed::new(status, headers, state.trailers.as_ref(), body);
-        Kept::Response(status, packed, state.charge.take())
+        StoredOutcome::Response(status, packed, state.charge.take())
     }
 }
 
