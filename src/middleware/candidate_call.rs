@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{
     candidate::{Candidate, ReadRequest},
-    reading::{ReadBody, ReadError},
+    read_body::{ReadBody, ReadError},
 };
 use crate::{
     problem::Problem,
