@@ -23,7 +23,7 @@ pub enum Links {
     /// An absolute path.
     #[default]
     Path,
-    /// An absolute URL that begins with this one.
+    /// An absolute URL under this base.
     Base(String),
     /// A reference relative to the URI of the request that is answered. In a document it is
     /// relative to the URI of the job's monitor.

@@ -24,7 +24,7 @@ const MAX_SAMPLES: usize = 128;
 
 impl History {
     /// Inserts a sample unless the history has it, or its job ended before all others of a full
-    /// history. Returns whether it was inserted.
+    /// history. Returns `true` if it was inserted.
     ///
     /// `now` is in milliseconds since the Unix epoch.
     pub(super) fn insert(&mut self, mut sample: Sample, now: u64) -> bool {

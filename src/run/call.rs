@@ -21,8 +21,8 @@ const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
 
 /// One call of the inner service: waits until the service is ready, calls it, and polls its future.
 ///
-/// It is one call from beginning to end, whichever task polls it: it may start on the request's
-/// task and move to another.
+/// It stays one call from beginning to end. It may start on the request's task and move to another
+/// task.
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     stage: CallStage<S, B>,
     scope: CallScope,
