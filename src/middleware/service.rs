@@ -21,7 +21,7 @@ use crate::{
     job::{InvalidKey, Key},
     monitor::{self, Route},
     problem::Problem,
-    protocol::{BoxError, Format, Prefer, RequestHeaders},
+    protocol::{BoxError, Prefer, RequestHeaders},
     registry::Registry,
     run::RequestBody,
     store::{MemoryStore, Store},
@@ -126,11 +126,7 @@ where
         if headers.is_bidirectional() {
             return pass_through(inner, head, body);
         }
-        let prefer = if headers.has_prefer {
-            Prefer::from_headers(&head.headers, settings.max_wait)
-        } else {
-            Prefer::default()
-        };
+        let prefer = headers.prefer(&head.headers, settings.max_wait);
         // A request that passes through may take any time, so the layer honors no wait.
         let no_preference = Prefer::default();
         let schedule = when.schedule(&prefer);
@@ -179,11 +175,7 @@ where
             schedule,
             must_become_job,
             prefer,
-            format: if headers.has_accept {
-                Format::preferred(&head.headers)
-            } else {
-                Format::Json
-            },
+            format: headers.format(&head.headers),
             scope: (owner.is_some() || key.is_some()).then(|| Box::new(Scope { owner, key })),
             method: head.method.clone(),
         };
