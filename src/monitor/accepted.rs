@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    sheet::Sheet,
+    response_buffer::ResponseBuffer,
     status::{JSON, NO_STORE, TO_FILL},
 };
 use crate::{
@@ -41,12 +41,12 @@ pub(crate) fn accepted<St>(
     applied: Option<HeaderValue>,
 ) -> Response<ResultBody> {
     let settings = &registry.settings;
-    let mut sheet = Sheet::new(job, settings);
+    let mut buffer = ResponseBuffer::new(job, settings);
     // A job that was joined may have ended.
     let retry_after = (!job.status.is_ended()).then(|| job.retry_after(&registry.estimates));
-    let retry_after = retry_after.map(|seconds| sheet.add_number(seconds));
-    let (id, mut monitor) = (sheet.id, 0..0);
-    let link = sheet.add(|text| {
+    let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
+    let (id, mut monitor) = (buffer.id, 0..0);
+    let link = buffer.add(|text| {
         text.push(b'<');
         let start = text.len();
         settings.write_link(text, LinkOrigin::Request(path), &id);
@@ -55,24 +55,24 @@ pub(crate) fn accepted<St>(
     });
     let operation = match settings.dialect {
         Dialect::Default => None,
-        Dialect::Pending202 | Dialect::SeeOther => Some(sheet.add(|text| {
+        Dialect::Pending202 | Dialect::SeeOther => Some(buffer.add(|text| {
             text.extend_from_within(monitor.clone());
             text.extend_from_slice(b"/status");
         })),
     };
-    let sheet = sheet.finish();
-    let monitor = sheet.value(monitor);
+    let buffer = buffer.finish();
+    let monitor = buffer.value(monitor);
     let mut headers = FIELDS.clone();
     for (name, value) in &mut headers {
         *value = match name {
             _ if name == header::RETRY_AFTER => match &retry_after {
-                Some(retry_after) => sheet.value(retry_after.clone()),
+                Some(retry_after) => buffer.value(retry_after.clone()),
                 None => continue,
             },
             _ if name == header::LOCATION => monitor.clone(),
-            _ if name == header::LINK => sheet.value(link.clone()),
+            _ if name == header::LINK => buffer.value(link.clone()),
             _ if name == OPERATION_LOCATION => match &operation {
-                Some(operation) => sheet.value(operation.clone()),
+                Some(operation) => buffer.value(operation.clone()),
                 None => monitor.clone(),
             },
             _ => continue,
@@ -87,7 +87,7 @@ pub(crate) fn accepted<St>(
     if let Some(applied) = applied {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    let mut response = Response::new(sheet.body());
+    let mut response = Response::new(buffer.body());
     *response.status_mut() = StatusCode::ACCEPTED;
     *response.headers_mut() = headers;
     response

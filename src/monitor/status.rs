@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, req
 use super::{
     document::{document, percent},
     precondition,
+    response_buffer::{ResponseBuffer, write_number},
     route::Resource,
-    sheet::{Sheet, write_number},
 };
 use crate::{
     config::{Dialect, LinkOrigin, Settings},
@@ -70,12 +70,12 @@ pub(super) fn tagged<St>(
     registry: &Registry<St>,
     head: &Parts,
 ) -> Response<ResultBody> {
-    let mut sheet = Sheet::new(job, &registry.settings);
-    let length = sheet.add_number(sheet.document_len());
-    let etag = sheet.add(|text| write_etag(text, job));
+    let mut buffer = ResponseBuffer::new(job, &registry.settings);
+    let length = buffer.add_number(buffer.document_len());
+    let etag = buffer.add(|text| write_etag(text, job));
     let retry_after = (!job.status.is_ended()).then(|| job.retry_after(&registry.estimates));
-    let retry_after = retry_after.map(|seconds| sheet.add_number(seconds));
-    let sheet = sheet.finish();
+    let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
+    let buffer = buffer.finish();
     let mut headers = FIELDS.clone();
     for (name, value) in &mut headers {
         let text = match name {
@@ -83,12 +83,12 @@ pub(super) fn tagged<St>(
             _ if name == header::CONTENT_LENGTH => &length,
             _ => continue,
         };
-        *value = sheet.value(text.clone());
+        *value = buffer.value(text.clone());
     }
     if let Some(retry_after) = retry_after {
-        headers.insert(header::RETRY_AFTER, sheet.value(retry_after));
+        headers.insert(header::RETRY_AFTER, buffer.value(retry_after));
     }
-    let mut response = Response::new(sheet.body());
+    let mut response = Response::new(buffer.body());
     *response.headers_mut() = headers;
     if is_known(job, &head.headers) {
         precondition::not_modified(response)
