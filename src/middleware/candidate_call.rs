@@ -126,6 +126,7 @@ where
             Poll::Pending => {
                 let timeout = registry.settings.body_timeout;
                 ready!(poll_timer(&mut self.timer, timeout, cx));
+                reading.give_up();
                 Err(ReadError::TimedOut)
             }
         };

@@ -60,11 +60,16 @@ impl ReadBody {
 
     /// Takes all data that the body has returned, including a frame over a limit or without room.
     pub(super) fn take(&mut self) -> BufferedBody {
-        // The body has timed out while this frame waited for room.
+        self.buffer.take()
+    }
+
+    /// Gives up waiting for room. [`take`](Self::take) then includes the frame that waited.
+    #[cold]
+    pub(super) fn give_up(&mut self) {
         if let ReadStage::Reserving(data, _) = &mut self.stage {
             self.buffer.push(std::mem::take(data), None);
+            self.stage = ReadStage::Frames;
         }
-        self.buffer.take()
     }
 
     /// Completes when the body has been read to its end.
@@ -177,6 +182,7 @@ mod tests {
         reading.buffer.push(Bytes::from_static(b"first, "), None);
         let reservation = Box::pin(std::future::pending());
         reading.stage = ReadStage::Reserving(Bytes::from_static(b"waiting"), reservation);
+        reading.give_up();
         assert_eq!(reading.take().bytes, "first, waiting");
     }
 }
