@@ -1,4 +1,4 @@
-//! Sets up a registry, and creates the handles that own one.
+//! The builder of a registry, and the constructors that use it.
 
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use crate::{
     store::{Budget, MemoryStore, Store},
 };
 
-/// The default limit of the byte budget of a store in memory.
+/// The default budget of a store in memory, in bytes.
 const DEFAULT_MAX_BYTES: usize = 256 << 20;
 
-/// How long an ended job is kept in memory by default.
+/// The default retention of ended jobs in memory.
 const DEFAULT_RETAIN: Duration = Duration::from_secs(3600);
 
-/// Sets up a [`Jobs`].
+/// Builds a [`Jobs`].
 ///
-/// Jobs are kept in this process's memory, unless [`store`](Self::store) sets another store.
+/// Jobs are kept in this process's memory, unless [`store`](Self::store) sets another store. The
+/// type parameter is the store, so only a builder in memory has [`retain`](Self::retain).
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct JobsBuilder<S = DefaultStore> {
@@ -29,11 +30,12 @@ pub struct JobsBuilder<S = DefaultStore> {
     store: S,
 }
 
-/// The store of a [`JobsBuilder`] that sets none: in memory, for one hour.
+/// The default store of a [`JobsBuilder`]: keeps ended jobs in memory for one hour.
 #[derive(Debug, Clone, Default)]
 pub struct DefaultStore(());
 
-/// The store of a [`JobsBuilder`] with a [`retain`](JobsBuilder::retain): in memory, for that time.
+/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain): keeps ended jobs in memory
+/// for that time.
 #[derive(Debug, Clone)]
 pub struct InMemory {
     retain: Duration,
@@ -80,7 +82,7 @@ impl Default for AcceptedLayer {
 }
 
 impl JobsBuilder {
-    /// Keeps jobs in a store that was created before, which has its own retention.
+    /// Keeps jobs in `store`, which has a retention of its own.
     pub fn store<St: Store>(self, store: St) -> JobsBuilder<St> {
         JobsBuilder {
             settings: self.settings,
@@ -88,7 +90,7 @@ impl JobsBuilder {
         }
     }
 
-    /// Keeps jobs in memory, each for this time after its end. Default: one hour.
+    /// Sets how long an ended job is kept in memory. Default: one hour.
     pub fn retain(self, retain: Duration) -> JobsBuilder<InMemory> {
         JobsBuilder {
             settings: self.settings,
@@ -96,20 +98,20 @@ impl JobsBuilder {
         }
     }
 
-    /// Creates the registry in memory.
+    /// Creates a registry that keeps jobs in memory.
     pub fn build(self) -> Jobs {
         self.retain(DEFAULT_RETAIN).build()
     }
 }
 
 impl JobsBuilder<InMemory> {
-    /// Sets how long a job is kept after its end.
+    /// Sets how long an ended job is kept in memory.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.store.retain = retain;
         self
     }
 
-    /// Creates the registry in memory.
+    /// Creates a registry that keeps jobs in memory.
     pub fn build(self) -> Jobs {
         let budget = Budget::new(DEFAULT_MAX_BYTES);
         let store = MemoryStore::new(self.store.retain, budget);
@@ -118,7 +120,7 @@ impl JobsBuilder<InMemory> {
 }
 
 impl<St: Store> JobsBuilder<St> {
-    /// Creates the registry in the store.
+    /// Creates a registry that keeps jobs in the store.
     pub fn build(self) -> Jobs<St> {
         Jobs::with_registry(Registry::new(self.store, self.settings))
     }
@@ -148,19 +150,23 @@ impl<S> JobsBuilder<S> {
     /// Sets the maximum number of unfinished jobs, including requests that are being read.
     /// Default: 10,000.
     ///
-    /// Beyond it a request gets 503, or passes through if no 202 is owed
-    /// ([`When::After`](crate::When::After)).
+    /// A request over the limit gets 503, or passes through if it need not become a job. Under
+    /// [`When::After`](crate::When::After), it need not unless it has an idempotency key or prefers
+    /// `respond-async` without a wait.
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished = jobs;
         self
     }
 
-    /// Sets how many bytes of this process's memory all bodies being read, requests, and results
-    /// may take together. Default: 256 MiB.
+    /// Sets the maximum number of bytes that bodies and jobs may take of this process's memory.
+    /// Default: 256 MiB, or the limit of the [budget](crate::store::Budget) that a store was created
+    /// with.
     ///
-    /// A job in memory counts 320 bytes besides its result. To make room, ended jobs are evicted,
-    /// the oldest end first; unfinished jobs never are. Without room a request gets 503, and a
-    /// result ends its job as [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    /// It covers bodies being read, accepted requests, results, and jobs in memory. The store in
+    /// memory makes room by evicting ended jobs, the oldest end first. It never evicts unfinished
+    /// jobs. Without room, a request gets 503, or passes through if it need not become a job. A
+    /// result without room ends its job as
+    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = Some(bytes);
         self
@@ -168,7 +174,7 @@ impl<S> JobsBuilder<S> {
 
     /// Sets the maximum size of a request body, in bytes. Default: 2 MiB.
     ///
-    /// A larger one gets 413, or passes through if no 202 is owed.
+    /// A request with a larger body gets 413, or passes through if it need not become a job.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.settings.max_body = bytes;
         self
@@ -176,7 +182,7 @@ impl<S> JobsBuilder<S> {
 
     /// Sets how long a request body may take to arrive. Default: 30 s.
     ///
-    /// A slower one gets 408, or passes through if no 202 is owed.
+    /// A slower request gets 408, or passes through if it need not become a job.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.settings.body_timeout = timeout;
         self
@@ -184,7 +190,7 @@ impl<S> JobsBuilder<S> {
 
     /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB.
     ///
-    /// A job with a larger one fails as
+    /// A job with a larger response fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     pub fn max_result(mut self, bytes: usize) -> Self {
         self.settings.max_result = bytes;
@@ -222,8 +228,9 @@ impl<S> JobsBuilder<S> {
     /// Sets the latency, per saved poll, that clients should tolerate. Default: 1 s.
     ///
     /// Higher values mean fewer polls and later notification, for clients that obey `Retry-After`.
-    /// Its value minimizes the expected *polls × this + time from the end to the poll that finds
-    /// it*, given how long recent jobs of the same [kind](crate::AcceptedLayer::kind) took.
+    /// `Retry-After` minimizes the expected *polls × poll cost + time from the end to the poll that
+    /// finds it*, given the durations of recent jobs of the same
+    /// [kind](crate::AcceptedLayer::kind).
     pub fn poll_cost(mut self, cost: Duration) -> Self {
         self.settings.poll_cost = cost;
         self
@@ -231,8 +238,8 @@ impl<S> JobsBuilder<S> {
 
     /// Replays results with their `Set-Cookie` and `Clear-Site-Data`. Default: `false`.
     ///
-    /// A result answers a GET that can be shared. With cookies, a link to it could put another
-    /// person into the submitter's session.
+    /// A link to a result can be shared. With cookies, it could put another person into the
+    /// submitter's session.
     pub fn replay_cookies(mut self, replay: bool) -> Self {
         self.settings.replay_cookies = replay;
         self
@@ -240,7 +247,7 @@ impl<S> JobsBuilder<S> {
 
     /// Replays results with `Content-Security-Policy: sandbox`. Default: `false`.
     ///
-    /// Use it if results contain what strangers sent.
+    /// Use it if results can contain HTML from untrusted clients.
     pub fn sandbox_results(mut self, sandbox: bool) -> Self {
         self.settings.sandbox_results = sandbox;
         self
@@ -248,11 +255,12 @@ impl<S> JobsBuilder<S> {
 
     /// Binds each job to the principal that its request came from. Default: jobs have no owner.
     ///
-    /// The closure is called for every request that becomes a job, and for every request to the
-    /// monitor. Only its owner can see a job; anyone else gets 404. Each owner has its own
-    /// idempotency keys, and `GET` of the monitor's path lists the owner's jobs. Whoever knows the
-    /// id of a job without an owner can see it. To refuse requests without an owner, see
-    /// [`AcceptedLayer::admit`](crate::AcceptedLayer::admit).
+    /// The closure is called for each request that may become a job, and for requests to the
+    /// monitor. Only its owner can see a job; any other client gets 404. Each owner has its own
+    /// idempotency keys, and `GET` of the monitor's path lists the owner's jobs.
+    ///
+    /// A job without an owner is visible to every client that knows its id. To refuse requests
+    /// without an owner, see [`AcceptedLayer::admit`](crate::AcceptedLayer::admit).
     ///
     /// ```
     /// use tower_accepted::{Jobs, Owner};
@@ -276,7 +284,7 @@ impl<S> JobsBuilder<S> {
 
     /// Sets the maximum number of unfinished jobs of one owner. Default: only the limit for all.
     ///
-    /// Beyond it a request gets 429, or passes through if no 202 is owed.
+    /// A request over the limit gets 429, or passes through if it need not become a job.
     pub fn max_unfinished_per_owner(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished_per_owner = Some(jobs);
         self
@@ -293,7 +301,7 @@ impl<S> JobsBuilder<S> {
         self
     }
 
-    /// Sets the convention in which the monitor presents a job. Default: [`Dialect::Default`].
+    /// Sets the convention that the monitor follows. Default: [`Dialect::Default`].
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.settings.dialect = dialect;
         self

@@ -14,7 +14,8 @@ use crate::{
 
 /// The registry of accepted requests.
 ///
-/// A cheap clone: all clones, and all layers and monitors created from them, share the same jobs.
+/// Clones are cheap. All clones, and all layers and monitors created from them, share the same
+/// jobs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,8 +44,10 @@ impl<St> Jobs<St> {
         Self { registry }
     }
 
-    /// Returns the number of requests that this process has taken on and not finished: requests
-    /// being read, jobs that are queued or running, and canceled calls that have not ended yet.
+    /// Returns the number of requests that this process has taken on and not finished.
+    ///
+    /// It counts requests being read, calls that wait for the inner service or run, and canceled
+    /// calls that have not ended yet.
     pub fn unfinished(&self) -> usize {
         self.registry.permits.count()
     }
@@ -72,10 +75,11 @@ impl<St: Store> Jobs<St> {
         AcceptedLayer::with_registry(self.registry.clone())
     }
 
-    /// Creates the monitor alone, as a service that can be mounted where the layer does not see the
-    /// monitor's path.
+    /// Creates the monitor as a service of its own, to mount if the layer does not receive requests
+    /// for the monitor's path.
     ///
-    /// It accepts its path with and without the registry's `monitor_path` in front.
+    /// It accepts paths with and without the prefix
+    /// [`monitor_path`](crate::JobsBuilder::monitor_path).
     pub fn monitor(&self) -> Monitor<St> {
         Monitor::new(self.registry.clone())
     }
@@ -84,8 +88,8 @@ impl<St: Store> Jobs<St> {
     /// processes have accepted. `service` must be the service that is behind the
     /// [`layer`](Self::layer) there.
     ///
-    /// `B` is a type of request body that the service takes. It gets a body that has been read to
-    /// its end.
+    /// `B` is a type of request body that the service takes. The service receives bodies that have
+    /// been read to their end.
     pub fn worker<S, B>(&self, service: S) -> Worker<S, B, St>
     where
         St: Queue,

@@ -130,8 +130,8 @@
 //!
 //! ## Fields of a result
 //!
-//! A result answers another request than the one that the inner service received. Some fields would
-//! be wrong or unsafe there:
+//! The inner service answers the original request; the monitor replays its response to any `GET`
+//! for the result. Some fields would be wrong or unsafe there:
 //!
 //! - Hop-by-hop fields are not kept ([RFC 9110 §7.6.1]).
 //! - `Set-Cookie` and `Clear-Site-Data` are kept only if the job has an owner, or if
@@ -191,7 +191,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `server` (default) | the layer, the monitor, and the store in memory |
-//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the server's dependencies |
+//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |

@@ -1,4 +1,4 @@
-//! What all handles of one registry share.
+//! The state that all handles of one registry share, and its drain.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,10 +9,10 @@ use crate::{
     telemetry,
 };
 
-/// How long a drain waits for the calls that it has stopped.
+/// The time limit for calls that a drain has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What all handles of one registry share: its store, limits, estimates and settings.
+/// The state that all handles of one registry share: store, limits, estimates and settings.
 #[derive(Debug)]
 pub(crate) struct Registry<St> {
     pub(crate) store: St,
@@ -47,11 +47,11 @@ impl<St> Registry<St> {
         self.draining.cancelled().await;
     }
 
-    /// Closes the permits, waits until all are released, and after `timeout` stops the jobs among
-    /// them. Returns how many permits were still acquired then.
+    /// Closes the permits and waits until all are released. After `timeout` it stops the calls of
+    /// jobs. Returns how many permits were still acquired then.
     ///
-    /// It waits for stopped calls too, but not for long: a request that is still being read, or
-    /// answered inline, belongs to the server.
+    /// It waits only briefly for stopped calls, since a request that is being read or answered
+    /// inline also has a permit. The server must end it.
     pub(crate) async fn drain(&self, timeout: Duration) -> usize {
         self.permits.close();
         self.draining.cancel();

@@ -40,7 +40,7 @@ impl StopSignal {
         self.stopped.cancelled().await;
     }
 
-    /// Creates what one call polls to learn that it must stop.
+    /// Creates a future that completes when one call must stop.
     pub(crate) fn watch(&self, deadline: Option<Instant>) -> StopWatch {
         StopWatch {
             stopped: self.stopped.clone().cancelled_owned(),

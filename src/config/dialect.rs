@@ -1,6 +1,6 @@
-//! The conventions in which the monitor presents a job.
+//! The conventions that the monitor can follow.
 
-/// The convention in which the monitor presents a job to clients.
+/// The convention that the monitor follows.
 ///
 /// | | `Default` | `Pending202` | `SeeOther` |
 /// |---|---|---|---|

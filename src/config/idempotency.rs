@@ -1,13 +1,14 @@
-//! How requests with an `Idempotency-Key` are treated.
+//! The settings for requests with an `Idempotency-Key`.
 
 use http::{HeaderName, header};
 
-/// Sets how requests with an `Idempotency-Key` are treated
+/// The settings for requests with an `Idempotency-Key`
 /// (draft-ietf-httpapi-idempotency-key-header).
 ///
 /// By default a key is optional. A repeat of a request, with the same key, method, URI, body and
 /// `Content-Type`, joins the first request's job, unfinished or ended. Its answer has
-/// `Idempotent-Replayed: true`. Another request with the same key gets 422, a malformed key 400.
+/// `Idempotent-Replayed: true`. A different request with the same key gets 422. A malformed key
+/// gets 400.
 #[derive(Debug, Clone)]
 #[must_use = "settings do nothing until they are given to a layer"]
 pub struct Idempotency {
@@ -46,8 +47,8 @@ impl Idempotency {
         self
     }
 
-    /// Sets the request fields that tell two requests with one key apart, besides method, URI and
-    /// body. Default: `Content-Type`.
+    /// Sets the request fields that the fingerprint covers, besides method, URI and body. Requests
+    /// with one key and different fingerprints are different requests. Default: `Content-Type`.
     pub fn headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.fields = names.into_iter().collect();
         self

@@ -1,10 +1,10 @@
-//! How the layer writes links to its own resources.
+//! Writes links to the layer's own resources.
 
 use std::iter;
 
 use http::Uri;
 
-/// How the layer writes links to its own resources, in `Location` and similar fields and in
+/// The form of links to the layer's own resources, in `Location` and similar fields and in
 /// documents.
 ///
 /// Links never depend on `Host` or `X-Forwarded-*`, which any client can send.
@@ -23,14 +23,14 @@ pub enum Links {
     /// An absolute path.
     #[default]
     Path,
-    /// An absolute URL that begins with this one.
+    /// An absolute URL under this base.
     Base(String),
     /// A reference relative to the URI of the request that is answered. In a document it is
     /// relative to the URI of the job's monitor.
     Relative,
 }
 
-/// Where a link is written, which decides how a relative one begins.
+/// The place of a link, which decides how a relative one begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LinkOrigin<'a> {
     /// In a document at the monitor of its job.

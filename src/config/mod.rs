@@ -1,4 +1,4 @@
-//! What a user of the crate sets.
+//! The settings of a registry, and the policies of a layer.
 
 mod dialect;
 mod idempotency;

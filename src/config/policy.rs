@@ -54,7 +54,7 @@ pub(crate) fn passes_through<P: Policy>(policy: &P, dialect: Dialect, method: &M
     method.is_safe() && !policy.is_for_safe_methods() && !may_be_preferred
 }
 
-/// Chooses for a request that does not pass through because of its method.
+/// Chooses for a request whose method alone does not let it pass through.
 pub(crate) fn choose<P: Policy>(policy: &P, head: &Parts) -> When {
     let is_decided = policy.is_for_safe_methods() || !head.method.is_safe();
     match policy.when(head) {

@@ -1,10 +1,10 @@
-//! When a request is answered with 202.
+//! Decides whether and when a request is answered with 202.
 
 use std::time::Duration;
 
 use crate::protocol::Prefer;
 
-/// Which requests become jobs, and when.
+/// Decides which requests become jobs, and when.
 ///
 /// The client's preferences (RFC 7240) are honored:
 ///
@@ -35,14 +35,14 @@ pub enum When {
     Never,
 }
 
-/// What happens to one request.
+/// The decision for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Schedule {
-    /// It passes through to the inner service.
+    /// The request passes through to the inner service.
     PassThrough,
-    /// It is answered 202 at once, or refused.
+    /// The request is answered 202 at once, or refused.
     AcceptNow,
-    /// It is answered inline within this time, else 202.
+    /// The request is answered inline within this time, else 202.
     InlineWithin(Duration),
 }
 

@@ -18,12 +18,13 @@ pub(super) struct History {
     jobs: VecDeque<u32>,
 }
 
-/// Fewer samples miss rare durations, more adapt too slowly. They take 3.5 kB.
+/// The maximum number of samples, which take 3.5 kB. Fewer would miss rare durations, and more
+/// would adapt too slowly.
 const MAX_SAMPLES: usize = 128;
 
 impl History {
     /// Inserts a sample unless the history has it, or its job ended before all others of a full
-    /// history. Returns whether it was inserted.
+    /// history. Returns `true` if it was inserted.
     ///
     /// `now` is in milliseconds since the Unix epoch.
     pub(super) fn insert(&mut self, mut sample: Sample, now: u64) -> bool {

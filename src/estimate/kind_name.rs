@@ -79,7 +79,7 @@ fn write_name(name: &mut String, method: &Method, path: &str) {
     }
 }
 
-/// Returns whether a segment is a word of the application rather than an id. Ids contain digits,
+/// Returns `true` if a segment is a word of the application rather than an id. Ids contain digits,
 /// as a rule; versions such as `v2` are words.
 fn is_word(segment: &str) -> bool {
     let bytes = segment.as_bytes();

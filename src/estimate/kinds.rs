@@ -19,7 +19,7 @@ pub(super) struct Kinds {
     table: RwLock<Table>,
 }
 
-/// Each kind takes at most 8 kB.
+/// The maximum number of kinds. Each takes at most 8 kB.
 const MAX_KINDS: usize = 256;
 
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use crate::protocol::poll_bytes;
+use crate::protocol::{poll_bytes, prefixed_size_hint};
 
 /// The response body of [`FollowAccepted`](super::FollowAccepted).
 ///
@@ -135,7 +135,7 @@ impl<R: Body> Body for FollowBody<R> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = match &self.rest {
+        let hint = match &self.rest {
             Rest::Inline(body) => return body.size_hint(),
             Rest::Boxed(body) => body.size_hint(),
             Rest::Ended if self.error.is_some() => SizeHint::default(),
@@ -143,11 +143,7 @@ impl<R: Body> Body for FollowBody<R> {
         };
         let read = self.buffered.iter().filter_map(Frame::data_ref);
         let read: u64 = read.map(|data| data.len() as u64).sum();
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(read));
-        }
-        hint.set_lower(hint.lower().saturating_add(read));
-        hint
+        prefixed_size_hint(hint, read)
     }
 }
 

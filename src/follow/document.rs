@@ -95,7 +95,7 @@ impl StatusDocument {
     }
 }
 
-/// Returns whether the content is JSON, by its media type.
+/// Returns `true` if the content is JSON, by its media type.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|media_type| {
         media_type.eq_ignore_ascii_case("application/json")

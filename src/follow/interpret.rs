@@ -57,7 +57,7 @@ pub(super) enum PollOutcome {
 }
 
 impl MonitorProfile {
-    /// Returns whether the body must be read because it may be a status document.
+    /// Returns `true` if the body must be read because it may be a status document.
     pub(super) fn may_be_document(self, head: &Parts) -> bool {
         let status = head.status;
         // If 202 means pending, any other status is the result, even if that is JSON.
@@ -65,7 +65,7 @@ impl MonitorProfile {
         status.is_success() && !is_result && !has_result(&head.headers) && is_json(&head.headers)
     }
 
-    /// Returns whether the monitor answers with documents only.
+    /// Returns `true` if the monitor answers with documents only.
     pub(super) fn requires_document(self) -> bool {
         self.style == MonitorStyle::Document || self.field == MonitorField::OperationLocation
     }
@@ -114,14 +114,14 @@ impl MonitorProfile {
         }
     }
 
-    /// Returns whether a response, the field's name or a setting shows that this is a monitor.
+    /// Returns `true` if a response, the field's name or a setting shows that this is a monitor.
     pub(super) fn is_trusted(self) -> bool {
         self.style != MonitorStyle::Unknown
             || self.field != MonitorField::Location
             || self.location_is_monitor
     }
 
-    /// Returns whether an unknown `status` in a document is the state of a job.
+    /// Returns `true` if an unknown `status` in a document is the state of a job.
     fn is_declared(self) -> bool {
         self.requires_document() || self.field == MonitorField::Link
     }
@@ -151,7 +151,7 @@ pub(super) fn async_result(headers: &HeaderMap) -> Option<StatusCode> {
     (200..600).contains(&status.as_u16()).then_some(status)
 }
 
-/// Returns whether a response shows that its server reads `Prefer`.
+/// Returns `true` if a response shows that its server reads `Prefer`.
 pub(super) fn reads_prefer(headers: &HeaderMap) -> bool {
     headers.contains_key(PREFERENCE_APPLIED)
         || headers
@@ -161,7 +161,7 @@ pub(super) fn reads_prefer(headers: &HeaderMap) -> bool {
             .any(|name| name.eq_ignore_ascii_case(PREFER.as_str().as_bytes()))
 }
 
-/// Returns whether the response declares itself, with `AsyncResult`, to be the result.
+/// Returns `true` if the response declares itself, with `AsyncResult`, to be the result.
 fn has_result(headers: &HeaderMap) -> bool {
     headers.contains_key(ASYNC_RESULT)
 }
@@ -177,7 +177,7 @@ fn redirect(head: &Parts) -> Option<PollOutcome> {
     Some(PollOutcome::Redirect { is_permanent })
 }
 
-/// Returns whether the status is about the attempt rather than the job.
+/// Returns `true` if the status is about the attempt rather than the job.
 fn is_unavailable(head: &Parts) -> bool {
     match head.status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,

@@ -26,7 +26,7 @@ impl OriginalRequest {
         }
     }
 
-    /// Returns whether a response with this status is followed.
+    /// Returns `true` if a response with this status is followed.
     pub(super) fn is_followed(&self, status: StatusCode) -> bool {
         // Following needs content, and a response to HEAD has none.
         status == StatusCode::ACCEPTED && self.request.method() != Method::HEAD

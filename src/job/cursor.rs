@@ -17,7 +17,7 @@ use super::{id::JobId, snapshot::Snapshot};
 /// clients: short, and safe in a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
-    /// When the job at this position was created, in milliseconds since the Unix epoch.
+    /// The creation time of the job at this position, in milliseconds since the Unix epoch.
     created_at: u64,
     id: JobId,
 }
@@ -41,12 +41,12 @@ impl Cursor {
         self.id
     }
 
-    /// Returns when the job at this position was created, in milliseconds since the Unix epoch.
+    /// Returns the creation time of the job at this position, in milliseconds since the Unix epoch.
     pub fn unix_millis(&self) -> u64 {
         self.created_at
     }
 
-    /// Returns when the job at this position was created.
+    /// Returns the creation time of the job at this position.
     pub fn created_at(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.created_at)
     }

@@ -1,4 +1,4 @@
-//! Which jobs to list, and a page of them.
+//! A filter for lists of jobs, and a page of a list.
 
 use super::{cursor::Cursor, owner::Owner, snapshot::Snapshot, state::Status};
 
@@ -89,7 +89,7 @@ impl Filter {
 
     /// Selects a page from all jobs, given in any order: the newest first.
     ///
-    /// It looks at every job, which suits a store with few of them.
+    /// It reads every job, which suits a store with few jobs.
     pub fn page(&self, jobs: impl IntoIterator<Item = Snapshot>) -> Page {
         let mut selected: Vec<(Cursor, Snapshot)> = jobs
             .into_iter()
@@ -114,7 +114,7 @@ impl Filter {
 pub struct Page {
     /// The jobs.
     pub jobs: Vec<Snapshot>,
-    /// Where the next page begins, if there are more jobs.
+    /// The position that the next page continues after, if there are more jobs.
     pub next: Option<Cursor>,
 }
 

@@ -1,4 +1,4 @@
-//! Idempotency keys, and the fingerprints of the requests that they are used for.
+//! Idempotency keys, and fingerprints of requests.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const MAX_KEY_BYTES: usize = 255;
 #[serde(transparent)]
 pub struct Key(Digest);
 
-/// The digest of a request, which tells it from other requests with its key.
+/// The digest of a request, which distinguishes it from other requests with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(Digest);

@@ -8,8 +8,8 @@ use super::digest::Digest;
 
 /// The principal that a job belongs to.
 ///
-/// Created from whatever identifies a principal to the application: a user's id, a tenant, the id
-/// of an API key. Only its SHA-256 is kept, truncated to 128 bits.
+/// Create it from the application's name for the principal: a user's id, a tenant, the id of an API
+/// key. Only the SHA-256 of the name is kept, truncated to 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(Digest);

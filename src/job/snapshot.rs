@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub id: JobId,
     /// The principal that the job belongs to, if there is one.
     pub owner: Option<Owner>,
-    /// What the job is, in words for people.
+    /// A title for people.
     pub title: Option<Arc<str>>,
     /// The addresses that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,
@@ -39,22 +39,22 @@ pub struct Snapshot {
     pub status: Status,
     /// The number of times that the inner service was called for this job.
     pub attempt: u32,
-    /// The time since the request was taken, when the snapshot was read. It is measured by a
-    /// monotonic clock if the store can.
+    /// The time from the request to the read of this snapshot, by a monotonic clock if the store
+    /// has one.
     pub age: Duration,
-    /// When the request was taken.
+    /// The time of the request.
     pub created_at: SystemTime,
-    /// When the inner service was called.
+    /// The time at which the inner service was called.
     pub started_at: Option<SystemTime>,
-    /// When the job ended.
+    /// The time at which the job ended.
     pub finished_at: Option<SystemTime>,
-    /// When an ended job expires. It may be evicted earlier for memory.
+    /// The time at which an ended job expires. It may be evicted earlier to free memory.
     pub expires_at: Option<SystemTime>,
     /// The kind of the request, which its estimate is based on. A store may drop it at the end.
     pub kind: Option<Kind>,
-    /// When an unfinished job is expected to end.
+    /// The expected end of an unfinished job.
     pub estimated_finish_at: Option<SystemTime>,
-    /// What the inner service reported last.
+    /// The last progress that the inner service reported.
     pub progress: Progress,
     /// The head of the response, if the job ended with one.
     pub response: Option<ResponseHead>,
@@ -63,8 +63,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Creates the first revision of a queued job without an owner, whose request was taken at
-    /// `created_at`.
+    /// Creates the first revision of a queued job without an owner. `created_at` is the time of its
+    /// request.
     ///
     /// Its age is the time since then by the system clock.
     pub fn new(id: JobId, created_at: SystemTime) -> Self {
@@ -72,7 +72,7 @@ impl Snapshot {
         Self::with_age(id, created_at, age)
     }
 
-    /// Does the same for a job of this age.
+    /// Creates the same revision of a job of this age.
     pub(crate) fn with_age(id: JobId, created_at: SystemTime, age: Duration) -> Self {
         Self {
             id,
@@ -186,7 +186,7 @@ impl Failure {
         Self { code, status }
     }
 
-    /// Returns the failure that an event is, if it is one.
+    /// Returns the failure that an event causes, if it causes one.
     pub fn from_event(event: Event) -> Option<Self> {
         match event {
             Event::NoResponse(code) => Some(Self::new(code, None)),

@@ -146,7 +146,7 @@ pub enum ErrorCode {
     Canceled,
     /// `shutdown`: the process that ran the job shut down before the call ended.
     Shutdown,
-    /// `lost`: the process that ran the job is gone, and running it again is not safe.
+    /// `lost`: the process that ran the job died, and it is not safe to run the job again.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! The byte budget that everything kept in this process's memory shares.
+//! The budget for the bytes that a registry keeps in this process's memory.
 
 use std::{
     fmt, mem,
@@ -10,17 +10,17 @@ use std::{
 
 use crate::telemetry;
 
-/// A number of bytes that everything kept in this process's memory shares.
+/// A limit on the bytes that a registry keeps in this process's memory.
 ///
-/// Clones share the same bytes.
+/// Clones share one limit.
 #[derive(Clone)]
 pub struct Budget {
     pool: Arc<Pool>,
 }
 
-/// What bytes of a [`Budget`] are used for.
+/// The use of bytes of a [`Budget`].
 ///
-/// A store may give each purpose a share of its own, and may let ended jobs go for some of them
+/// A store may give each purpose a share of its own, and may evict ended jobs for some purposes
 /// only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -41,7 +41,7 @@ struct Pool {
     used: AtomicUsize,
     /// The parts of `used`, by purpose. `Relaxed`, and read only for display.
     by_purpose: [AtomicUsize; Purpose::COUNT],
-    /// Set once, when a registry is built. `Relaxed`: a reservation may see the value from before.
+    /// Set when a registry is built. `Relaxed`: a concurrent reservation may see the earlier value.
     limit: AtomicUsize,
 }
 
@@ -50,7 +50,7 @@ impl Purpose {
 }
 
 impl Drop for Pool {
-    /// Releases what is still charged from the gauge.
+    /// Subtracts the bytes that are still charged from the gauge.
     fn drop(&mut self) {
         telemetry::released(*self.used.get_mut());
     }
@@ -99,8 +99,8 @@ impl Budget {
 
     /// Sets the number of bytes in total.
     ///
-    /// Bytes that are in use stay in use: after a lower limit, reservations fail until enough of
-    /// them have been released.
+    /// Bytes in use stay charged. With a lower limit, reservations fail until enough bytes have
+    /// been released.
     pub fn set_limit(&self, bytes: usize) {
         self.pool.limit.store(bytes, Ordering::Relaxed);
     }

@@ -5,7 +5,7 @@ use http::HeaderMap;
 
 use super::budget::Charge;
 
-/// How many bytes are allocated because of a declared length alone.
+/// The maximum number of bytes to allocate ahead for a declared length.
 const MAX_PREALLOCATED_BYTES: usize = 256 * 1024;
 
 /// A body that has been read to its end, and its charge.
@@ -98,7 +98,7 @@ impl BodyBuffer {
         }
     }
 
-    /// Returns the body as far as it has been collected, and leaves the buffer empty.
+    /// Takes the body that has been collected so far, and leaves the buffer empty.
     pub fn take(&mut self) -> BufferedBody {
         let buffer = std::mem::take(self);
         BufferedBody {

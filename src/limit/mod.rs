@@ -1,4 +1,4 @@
-//! What this process may take on: unfinished jobs, and bytes of memory.
+//! Limits on unfinished jobs and bytes of memory in this process.
 
 mod budget;
 mod buffer;

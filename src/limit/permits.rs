@@ -49,7 +49,7 @@ pub(crate) enum PermitError {
 }
 
 impl Permits {
-    /// Creates `limit` permits, of which one owner may hold `owner_limit`.
+    /// Creates `limit` permits. One owner may hold at most `owner_limit` of them.
     pub(crate) fn new(limit: usize, owner_limit: Option<usize>) -> Self {
         Self {
             state: Arc::new(PermitState {

@@ -1,4 +1,4 @@
-//! Makes a call a job: the one road for every request that becomes one.
+//! Turns a call into a job: the one road for every request that becomes one.
 
 use std::{
     future::{Future, poll_fn},
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::candidate::{Answered, Candidate, ReadRequest};
+use super::candidate::{Candidate, ReadRequest};
 use crate::{
     job::Snapshot,
     limit::PermitError,
@@ -66,25 +66,25 @@ where
             return Admission::Refused(Problem::from(error).counted().response(), call);
         }
     };
-    let (record, answered) = read.into_parts();
+    let ReadRequest { record, path, .. } = read;
     let mut accepting = candidate.registry.store.accept(&new, record);
     // Polled in place: a store in memory needs no box.
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return conclude(candidate, answered, &new, accepted, call, now);
+        return conclude(candidate, path, &new, accepted, call, now);
     }
     Admission::Pending(Box::pin(async move {
         // If this is dropped, the call is dropped before the candidate's permit.
         let candidate = candidate;
         let call = call;
         let accepted = accepting.await;
-        conclude(candidate, answered, &new, accepted, call, Instant::now())
+        conclude(candidate, path, &new, accepted, call, Instant::now())
     }))
 }
 
 /// Answers a request that the store has decided about, and starts its call if it runs here.
 fn conclude<S, B, St>(
     mut candidate: Candidate<St>,
-    answered: Answered,
+    path: Option<Box<str>>,
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
     call: Call<S, B>,
@@ -121,7 +121,7 @@ where
         if let Some(running) = running {
             tokio::spawn(running);
         }
-        let response = candidate.accepted(&answered, &job);
+        let response = candidate.accepted(path.as_deref(), &job);
         return Admission::Accepted(mark_joined(response, is_joined));
     };
     // The caller polls this in the same poll, so the call is not dropped before it is spawned.
@@ -133,12 +133,12 @@ where
                 tokio::spawn(running);
             }
         }
-        let response = inline_or_accepted(&candidate, &answered, job, limit).await;
+        let response = inline_or_accepted(&candidate, path.as_deref(), job, limit).await;
         Admission::Accepted(mark_joined(response, is_joined))
     }))
 }
 
-/// Returns what the store has made of a request, or why it was refused.
+/// Returns the job that the store has for a request, or the response that refuses the request.
 fn stored<St: Store>(
     candidate: &Candidate<St>,
     new: &NewJob,
@@ -170,7 +170,7 @@ fn stored<St: Store>(
     Err(problem.counted().response())
 }
 
-/// Makes a call the call of the job that runs here. The caller spawns the future.
+/// Turns a call into a job that runs here. Returns its future, which the caller spawns.
 fn start<S, B, St>(
     candidate: &mut Candidate<St>,
     call: Call<S, B>,
@@ -196,7 +196,7 @@ where
         _permit: permit.ok(),
     };
     let run = Run::new(call, new.id, job);
-    // Boxed, so that the runtime's record of the task is as small as it can be.
+    // Boxed, which keeps the runtime's record of the task small.
     if span.is_disabled() {
         Box::pin(run)
     } else {
@@ -207,7 +207,7 @@ where
 /// Returns the response of a job if it ends within `limit`, else the 202.
 async fn inline_or_accepted<St: Store>(
     candidate: &Candidate<St>,
-    answered: &Answered,
+    path: Option<&str>,
     job: Snapshot,
     limit: Duration,
 ) -> Response<ResultBody> {
@@ -223,7 +223,7 @@ async fn inline_or_accepted<St: Store>(
     };
     let job = monitor::wait(&candidate.registry, job, limit, |job| job.status.is_ended()).await;
     if !job.status.is_ended() {
-        return candidate.accepted(answered, &job);
+        return candidate.accepted(path, &job);
     }
     let outcome = monitor::stored_response(&candidate.registry, &job).await;
     let mut response = outcome.unwrap_or_else(|error| {

@@ -29,8 +29,8 @@ pub(super) struct Candidate<St> {
     /// Without a permit the request can only join an existing job.
     pub(super) permit: Result<Permit, PermitError>,
     pub(super) schedule: Schedule,
-    /// Whether the answer must be a 202 or a refusal. Otherwise the call stays inline.
-    pub(super) is_owed: bool,
+    /// Set if the request must become a job or be refused. Otherwise its call may stay inline.
+    pub(super) must_become_job: bool,
     pub(super) prefer: Prefer,
     pub(super) format: Format,
     pub(super) scope: Option<Box<Scope>>,
@@ -43,13 +43,14 @@ pub(super) struct Scope {
     pub(super) key: Option<Key>,
 }
 
-/// What is known of a request once its body has been read.
+/// A candidate whose body has been read.
 pub(super) struct ReadRequest<St: Store> {
+    /// The time at which the body had been read.
     pub(super) at: Instant,
-    /// What the store keeps of the request.
+    /// The request, as the store keeps it.
     pub(super) record: St::Record,
     /// The path, if links depend on it.
-    path: Option<Box<str>>,
+    pub(super) path: Option<Box<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
     /// The key, and the fingerprint of the request.
@@ -132,7 +133,7 @@ impl<St: Store> Candidate<St> {
         })
     }
 
-    /// Returns how long the client waits for an inline response, if it does.
+    /// Returns the time limit for an inline response, if the call may run inline.
     pub(super) fn inline_limit(&self) -> Option<Duration> {
         match self.schedule {
             Schedule::InlineWithin(limit) => Some(limit),
@@ -140,32 +141,20 @@ impl<St: Store> Candidate<St> {
         }
     }
 
-    /// Returns `true` if the answer to a request that has been read must be a 202 or a refusal.
+    /// Returns `true` if a request that has been read must become a job or be refused.
     ///
-    /// A call that has had its time inline stays inline if it is refused.
-    pub(super) fn is_owed_once_read(&self) -> bool {
+    /// A call that has had its time inline stays inline if the job is refused.
+    pub(super) fn must_become_job_once_read(&self) -> bool {
         self.key().is_some() || self.inline_limit().is_none()
     }
 
-    /// Returns the 202 for a job, or a redirect to its page.
-    pub(super) fn accepted(&self, read: &Answered, job: &Snapshot) -> Response<ResultBody> {
+    /// Returns the 202 for a job, or a redirect to its page. `path` is that of the request.
+    pub(super) fn accepted(&self, path: Option<&str>, job: &Snapshot) -> Response<ResultBody> {
         let applied = self.prefer.applied(true);
-        let path = read.path.as_deref().unwrap_or_default();
+        let path = path.unwrap_or_default();
         match self.format {
             Format::Page => monitor::see_page(job, &self.registry, path, applied),
             Format::Json | Format::Events => monitor::accepted(job, &self.registry, path, applied),
         }
-    }
-}
-
-/// What the answer to a request depends on, once the store has its record.
-pub(super) struct Answered {
-    path: Option<Box<str>>,
-}
-
-impl<St: Store> ReadRequest<St> {
-    /// Hands over the record.
-    pub(super) fn into_parts(self) -> (St::Record, Answered) {
-        (self.record, Answered { path: self.path })
     }
 }

@@ -1,4 +1,4 @@
-//! The call of a request that may become a job, until it is decided whether it does.
+//! The call of a request that may become a job, until a decision is made.
 
 use std::{
     future::Future,
@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{
     candidate::{Candidate, ReadRequest},
-    reading::{ReadBody, ReadError},
+    read_body::{ReadBody, ReadError},
 };
 use crate::{
     problem::Problem,
@@ -23,7 +23,7 @@ use crate::{
     store::Store,
 };
 
-/// The call of a request that may become a job, until it is decided whether it does.
+/// The call of a request that may become a job, until a decision is made.
 pub(super) struct CandidateCall<S, B, St>
 where
     S: Service<Request<RequestBody<B>>>,
@@ -41,11 +41,10 @@ enum CandidateStage<St: Store> {
     Reading(ReadBody),
     /// The call runs inline, and becomes a job if it takes longer than this.
     Racing(Duration, ReadRequest<St>),
-    /// It is decided what becomes of the call.
     Decided,
 }
 
-/// What becomes of a candidate's call.
+/// The decision about a candidate's call.
 pub(super) enum Decision<S, B, St>
 where
     S: Service<Request<RequestBody<B>>>,
@@ -89,7 +88,7 @@ where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     St: Store,
 {
-    /// Completes once it is decided what becomes of the call.
+    /// Completes once a decision is made.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision<S, B, St>> {
         if let CandidateStage::Reading(_) = self.stage
             && let Some(decision) = ready!(self.poll_read(cx))
@@ -127,6 +126,7 @@ where
             Poll::Pending => {
                 let timeout = registry.settings.body_timeout;
                 ready!(poll_timer(&mut self.timer, timeout, cx));
+                reading.give_up();
                 Err(ReadError::TimedOut)
             }
         };
@@ -153,7 +153,7 @@ where
         };
         let problem = problem.counted();
         Poll::Ready(Some(
-            if self.candidate.is_owed || problem == Problem::BodyBroken {
+            if self.candidate.must_become_job || problem == Problem::BodyBroken {
                 Decision::Refuse(problem)
             } else {
                 // The inner service gets what was read, and the stream that follows.

@@ -33,8 +33,8 @@ use crate::{
 ///
 /// # Cancel safety
 ///
-/// Dropping it before it completes, as a server does when the client disconnects, drops the call if
-/// it is answered inline. A request that has become a job is not affected.
+/// A server drops this future when its client disconnects. That drops a call that is answered
+/// inline. It does not affect a request that has become a job.
 #[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<S, B, St = MemoryStore>
@@ -61,9 +61,9 @@ where
     /// The store, or the job's response, is awaited.
     Admitting {
         pending: PendingAdmission<S, B>,
-        is_owed: bool,
+        must_become_job: bool,
     },
-    /// A call that could have become a job.
+    /// A call that could have become a job, and is answered inline.
     Inline(Call<S, B>),
     /// The monitor responds.
     Monitor(Answer),
@@ -142,7 +142,7 @@ where
                     let response = ready!(Pin::new(answer).poll(cx));
                     return Poll::Ready(Ok(response.map(ResponseBody::layer)));
                 }
-                // These two need nothing of the candidate, which is dropped in place.
+                // These two arms need nothing of the candidate, which is dropped in place.
                 ResponseStateProj::Candidate(call) => match ready!(call.poll(cx)) {
                     Decision::Respond(response) => {
                         this.state.set(ResponseState::Done);
@@ -155,10 +155,13 @@ where
                     }
                     decision => Some(decision),
                 },
-                ResponseStateProj::Admitting { pending, is_owed } => {
+                ResponseStateProj::Admitting {
+                    pending,
+                    must_become_job,
+                } => {
                     let admission = ready!(pending.as_mut().poll(cx));
-                    let is_owed = *is_owed;
-                    match ResponseState::after(admission, is_owed, this.prefer) {
+                    let must_become_job = *must_become_job;
+                    match ResponseState::after(admission, must_become_job, this.prefer) {
                         ControlFlow::Break(response) => return respond(response),
                         ControlFlow::Continue(state) => this.state.set(state),
                     }
@@ -170,9 +173,9 @@ where
             let next = match (state, decision) {
                 (ResponseStateOwned::Candidate(call), Some(Decision::Admit(read, now))) => {
                     let (candidate, call) = call.into_parts();
-                    let is_owed = candidate.is_owed_once_read();
+                    let must_become_job = candidate.must_become_job_once_read();
                     let admission = admit(candidate, read, call, now, cx);
-                    match ResponseState::after(admission, is_owed, this.prefer) {
+                    match ResponseState::after(admission, must_become_job, this.prefer) {
                         ControlFlow::Break(response) => return respond(response),
                         ControlFlow::Continue(state) => state,
                     }
@@ -201,19 +204,20 @@ where
     #[inline(always)]
     fn after(
         admission: Admission<S, B>,
-        is_owed: bool,
+        must_become_job: bool,
         prefer: &mut Option<Prefer>,
     ) -> ControlFlow<Response<ResultBody>, Self> {
         match admission {
             Admission::Accepted(response) => ControlFlow::Break(response),
-            Admission::Refused(response, _) if is_owed => ControlFlow::Break(response),
+            Admission::Refused(response, _) if must_become_job => ControlFlow::Break(response),
             Admission::Refused(_, call) => {
                 forgo_wait(prefer);
                 ControlFlow::Continue(Self::Inline(call))
             }
-            Admission::Pending(pending) => {
-                ControlFlow::Continue(Self::Admitting { pending, is_owed })
-            }
+            Admission::Pending(pending) => ControlFlow::Continue(Self::Admitting {
+                pending,
+                must_become_job,
+            }),
         }
     }
 }
@@ -234,7 +238,7 @@ fn respond<R, E>(
     Poll::Ready(Ok(response.map(ResponseBody::layer)))
 }
 
-/// Honors no wait for a call that runs inline, however long it takes.
+/// Drops the preferred wait: a call that runs inline may take any time.
 fn forgo_wait(prefer: &mut Option<Prefer>) {
     if let Some(prefer) = prefer {
         prefer.wait = None;

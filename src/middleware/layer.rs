@@ -43,7 +43,7 @@ impl<P, St> AcceptedLayer<P, St> {
         }
     }
 
-    /// Sets how requests with an `Idempotency-Key` are treated, and whether a key is required.
+    /// Sets how the layer treats requests with an `Idempotency-Key`, and whether it requires a key.
     /// Default: [`Idempotency::new`].
     pub fn idempotency(mut self, idempotency: Idempotency) -> Self {
         Arc::make_mut(&mut self.options).idempotency = idempotency;
@@ -62,7 +62,7 @@ impl<P, St> AcceptedLayer<P, St> {
         self
     }
 
-    /// Names the kind of a request. Requests of one kind are estimated to take about the same time.
+    /// Names the kind of a request. Requests of one kind are expected to take about the same time.
     ///
     /// Default, and if the closure returns `None`: the method, and the path without the segments
     /// that contain digits or do not look like words.

@@ -7,7 +7,7 @@ mod future;
 mod layer;
 mod options;
 mod pass_through;
-mod reading;
+mod read_body;
 mod response_body;
 mod service;
 

@@ -1,4 +1,4 @@
-//! What a layer sets for the requests that it accepts.
+//! The options of a layer, besides its policy.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use http::{Response, request::Parts};
 
 use crate::config::Idempotency;
 
-/// What a layer sets for the requests that it accepts.
+/// The options of a layer, besides its policy.
 #[derive(Clone, Default)]
 pub(super) struct LayerOptions {
     pub(super) idempotency: Idempotency,

@@ -11,8 +11,8 @@ use tower_service::Service;
 
 /// A call that passes through.
 ///
-/// If the service is ready it is called at once, inside the call of this layer, as it would be
-/// without the layer. The request is then moved no further than into the service's own future.
+/// A service that is ready is called at once, inside this layer's own `call`, as it would be
+/// without the layer. The request then moves only into the service's future.
 #[pin_project(project = PassThroughProj, project_replace = PassThroughOwned)]
 pub(super) enum PassThrough<S: Service<Rq>, Rq> {
     /// Boxed, so that a call which starts at once is not moved with room for a request.

@@ -21,7 +21,7 @@ use crate::{
     job::{InvalidKey, Key},
     monitor::{self, Route},
     problem::Problem,
-    protocol::{BoxError, Format, Prefer, RequestHeaders},
+    protocol::{BoxError, Prefer, RequestHeaders},
     registry::Registry,
     run::RequestBody,
     store::{MemoryStore, Store},
@@ -109,7 +109,7 @@ where
             return ResponseFuture::monitor(monitor::answer(registry, route, head));
         }
         let inner = self.inner.clone();
-        // Before the request is taken apart, which takes time.
+        // Checked before the request is taken apart, which costs time.
         if passes_through(&self.policy, settings.dialect, request.method()) {
             return ResponseFuture::pass_through(inner, request.map(RequestBody::streaming));
         }
@@ -126,16 +126,12 @@ where
         if headers.is_bidirectional() {
             return pass_through(inner, head, body);
         }
-        let prefer = if headers.has_prefer {
-            Prefer::from_headers(&head.headers, settings.max_wait)
-        } else {
-            Prefer::default()
-        };
-        // A request that passes through may take any time, so no wait is honored.
-        let passed = Prefer::default();
+        let prefer = headers.prefer(&head.headers, settings.max_wait);
+        // A request that passes through may take any time, so the layer honors no wait.
+        let no_preference = Prefer::default();
         let schedule = when.schedule(&prefer);
         if schedule == Schedule::PassThrough {
-            return pass_through(inner, head, body).with_prefer(passed);
+            return pass_through(inner, head, body).with_prefer(no_preference);
         }
         let options = &self.options;
         if let Some(Err(refusal)) = options.admit.as_ref().map(|admit| admit(&head)) {
@@ -159,16 +155,17 @@ where
         let is_too_large = body.size_hint().lower() > settings.max_body as u64;
         let problem = match &permit {
             _ if is_too_large => Some(Problem::BodyTooLarge),
-            // With a key it may still join an existing job.
+            // A request with a key may still join an existing job.
             Err(error) if key.is_none() => Some(Problem::from(*error)),
             _ => None,
         };
         // Under `Always` a client's wait does not bypass the limits. With a key, the call must not
         // run without a job.
-        let is_owed = schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
+        let must_become_job =
+            schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
-            Some(problem) if is_owed => return ResponseFuture::refuse(problem),
-            Some(_) => return pass_through(inner, head, body).with_prefer(passed),
+            Some(problem) if must_become_job => return ResponseFuture::refuse(problem),
+            Some(_) => return pass_through(inner, head, body).with_prefer(no_preference),
             None => {}
         }
         let candidate = Candidate {
@@ -176,13 +173,9 @@ where
             options: options.clone(),
             permit,
             schedule,
-            is_owed,
+            must_become_job,
             prefer,
-            format: if headers.has_accept {
-                Format::preferred(&head.headers)
-            } else {
-                Format::Json
-            },
+            format: headers.format(&head.headers),
             scope: (owner.is_some() || key.is_some()).then(|| Box::new(Scope { owner, key })),
             method: head.method.clone(),
         };

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    sheet::Sheet,
-    status::{JSON, NO_STORE},
+    response_buffer::ResponseBuffer,
+    status::{JSON, NO_STORE, TO_FILL},
 };
 use crate::{
     config::{Dialect, LinkOrigin},
@@ -18,9 +18,6 @@ use crate::{
 
 /// The monitor, for clients of Azure's convention.
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
-
-/// Marks a field whose value is filled in later.
-const TO_FILL: HeaderValue = HeaderValue::from_static("");
 
 /// The fields of the 202. Cloning a map and filling it in takes half the instructions of seven
 /// inserts.
@@ -44,12 +41,12 @@ pub(crate) fn accepted<St>(
     applied: Option<HeaderValue>,
 ) -> Response<ResultBody> {
     let settings = &registry.settings;
-    let mut sheet = Sheet::new(job, settings);
+    let mut buffer = ResponseBuffer::new(job, settings);
     // A job that was joined may have ended.
     let retry_after = (!job.status.is_ended()).then(|| job.retry_after(&registry.estimates));
-    let retry_after = retry_after.map(|seconds| sheet.add_number(seconds));
-    let (id, mut monitor) = (sheet.id, 0..0);
-    let link = sheet.add(|text| {
+    let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
+    let (id, mut monitor) = (buffer.id, 0..0);
+    let link = buffer.add(|text| {
         text.push(b'<');
         let start = text.len();
         settings.write_link(text, LinkOrigin::Request(path), &id);
@@ -58,24 +55,24 @@ pub(crate) fn accepted<St>(
     });
     let operation = match settings.dialect {
         Dialect::Default => None,
-        Dialect::Pending202 | Dialect::SeeOther => Some(sheet.add(|text| {
+        Dialect::Pending202 | Dialect::SeeOther => Some(buffer.add(|text| {
             text.extend_from_within(monitor.clone());
             text.extend_from_slice(b"/status");
         })),
     };
-    let sheet = sheet.finish();
-    let monitor = sheet.value(monitor);
+    let buffer = buffer.finish();
+    let monitor = buffer.value(monitor);
     let mut headers = FIELDS.clone();
     for (name, value) in &mut headers {
         *value = match name {
             _ if name == header::RETRY_AFTER => match &retry_after {
-                Some(retry_after) => sheet.value(retry_after.clone()),
+                Some(retry_after) => buffer.value(retry_after.clone()),
                 None => continue,
             },
             _ if name == header::LOCATION => monitor.clone(),
-            _ if name == header::LINK => sheet.value(link.clone()),
+            _ if name == header::LINK => buffer.value(link.clone()),
             _ if name == OPERATION_LOCATION => match &operation {
-                Some(operation) => sheet.value(operation.clone()),
+                Some(operation) => buffer.value(operation.clone()),
                 None => monitor.clone(),
             },
             _ => continue,
@@ -90,7 +87,7 @@ pub(crate) fn accepted<St>(
     if let Some(applied) = applied {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    let mut response = Response::new(sheet.body());
+    let mut response = Response::new(buffer.body());
     *response.status_mut() = StatusCode::ACCEPTED;
     *response.headers_mut() = headers;
     response
@@ -108,7 +105,7 @@ pub(crate) fn see_page<St>(
     let mut response = accepted(job, registry, path, applied);
     *response.status_mut() = StatusCode::SEE_OTHER;
     let headers = response.headers_mut();
-    // With a 303 it would delay the redirect (RFC 9110 §10.2.3).
+    // In a 303, `Retry-After` would delay the redirect (RFC 9110 §10.2.3).
     headers.remove(header::RETRY_AFTER);
     headers.append(header::VARY, header::ACCEPT.into());
     response

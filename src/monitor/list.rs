@@ -1,10 +1,13 @@
 //! Lists an owner's jobs: `GET /jobs`.
 
-use http::{HeaderValue, Response, header, request::Parts};
+use http::{Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{document::document_from, status::NO_STORE};
+use super::{
+    document::document_from,
+    status::{JSON, NO_STORE},
+};
 use crate::{
     config::{LinkOrigin, Links, Settings},
     job::{Filter, Owner, Page},
@@ -31,10 +34,7 @@ pub(super) async fn list<St: Store>(
     let json = serde_json::to_vec(&list).expect("texts and documents");
     let mut response = Response::new(ResultBody::new(json.into(), None));
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
+    headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     Ok(response)
 }

@@ -38,9 +38,10 @@ pub(super) fn not_modified(mut response: Response<ResultBody>) -> Response<Resul
     response
 }
 
-/// Applies the request's conditions and range to a stored result. Errors are returned unchanged.
+/// Applies the request's conditions and range to a stored result. Returns error responses
+/// unchanged.
 ///
-/// Returns the range of the body that the response must have, if it is a part.
+/// For a partial response, also returns the range of the body to send.
 pub(super) fn apply(
     head: &Parts,
     mut response: Response<ResultBody>,
@@ -48,7 +49,7 @@ pub(super) fn apply(
     if !response.status().is_success() {
         return (response, None);
     }
-    // A response that is itself a range, or has trailers, has no ranges.
+    // A response that is itself partial, or has trailers, is not served in ranges.
     let is_whole = response.status() == StatusCode::OK && !response.body().has_trailers();
     let len = response.body().len().filter(|_| is_whole);
     let selection = Validators::from_headers(response.headers_mut(), RESULT_ETAG).select(head, len);

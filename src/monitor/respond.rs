@@ -94,11 +94,7 @@ async fn respond<St: Store>(
     };
     job.teach(&registry.estimates);
     let headers = RequestHeaders::new(&head.headers);
-    let format = if headers.has_accept {
-        Format::preferred(&head.headers)
-    } else {
-        Format::Json
-    };
+    let format = headers.format(&head.headers);
     let is_page = format == Format::Page;
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     match (resource, &head.method) {
@@ -107,11 +103,7 @@ async fn respond<St: Store>(
             Ok(events::follow(registry, &job, head).into())
         }
         (Resource::Monitor | Resource::Status | Resource::Result, _) if is_read => {
-            let prefer = if headers.has_prefer {
-                Prefer::from_headers(&head.headers, settings.max_wait)
-            } else {
-                Prefer::default()
-            };
+            let prefer = headers.prefer(&head.headers, settings.max_wait);
             let view = View::new(resource, is_page, settings);
             respond_read(registry, job, view, prefer, head).await
         }
@@ -192,7 +184,7 @@ async fn respond_read<St: Store>(
     })
 }
 
-/// What a GET for a job returns.
+/// The representation that a GET for a job returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
     Page,

@@ -65,7 +65,7 @@ async fn read<St: Store>(
 fn no_response(job: &Snapshot) -> Response<ResultBody> {
     match &job.error {
         Some(failure) if job.response.is_none() => no_result(failure),
-        // It was evicted a moment ago.
+        // The job was evicted a moment ago.
         _ => Problem::Gone.response(),
     }
 }

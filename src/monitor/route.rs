@@ -1,4 +1,4 @@
-//! Which resource of the monitor a path names.
+//! Maps a path to a resource of the monitor.
 
 use crate::{config::Settings, job::JobId};
 

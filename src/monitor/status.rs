@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, req
 use super::{
     document::{document, percent},
     precondition,
+    response_buffer::{ResponseBuffer, write_number},
     route::Resource,
-    sheet::{Sheet, write_number},
 };
 use crate::{
     config::{Dialect, LinkOrigin, Settings},
@@ -31,8 +31,8 @@ pub(super) const VARY: HeaderValue = HeaderValue::from_static("accept, prefer");
 /// The maximum length of the progress that FHIR's bulk clients show.
 const MAX_PROGRESS_CHARS: usize = 100;
 
-/// Marks a field whose value is filled in later.
-const TO_FILL: HeaderValue = HeaderValue::from_static("");
+/// Marks a field of a template whose value is filled in later.
+pub(super) const TO_FILL: HeaderValue = HeaderValue::from_static("");
 
 /// The fields of the document at its monitor. Cloning a map and filling it in takes half the
 /// instructions of five inserts.
@@ -70,12 +70,12 @@ pub(super) fn tagged<St>(
     registry: &Registry<St>,
     head: &Parts,
 ) -> Response<ResultBody> {
-    let mut sheet = Sheet::new(job, &registry.settings);
-    let length = sheet.add_number(sheet.document_len());
-    let etag = sheet.add(|text| write_etag(text, job));
+    let mut buffer = ResponseBuffer::new(job, &registry.settings);
+    let length = buffer.add_number(buffer.document_len());
+    let etag = buffer.add(|text| write_etag(text, job));
     let retry_after = (!job.status.is_ended()).then(|| job.retry_after(&registry.estimates));
-    let retry_after = retry_after.map(|seconds| sheet.add_number(seconds));
-    let sheet = sheet.finish();
+    let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
+    let buffer = buffer.finish();
     let mut headers = FIELDS.clone();
     for (name, value) in &mut headers {
         let text = match name {
@@ -83,12 +83,12 @@ pub(super) fn tagged<St>(
             _ if name == header::CONTENT_LENGTH => &length,
             _ => continue,
         };
-        *value = sheet.value(text.clone());
+        *value = buffer.value(text.clone());
     }
     if let Some(retry_after) = retry_after {
-        headers.insert(header::RETRY_AFTER, sheet.value(retry_after));
+        headers.insert(header::RETRY_AFTER, buffer.value(retry_after));
     }
-    let mut response = Response::new(sheet.body());
+    let mut response = Response::new(buffer.body());
     *response.headers_mut() = headers;
     if is_known(job, &head.headers) {
         precondition::not_modified(response)
@@ -106,14 +106,14 @@ pub(super) fn is_known(job: &Snapshot, head: &HeaderMap) -> bool {
     }
 }
 
-/// Writes the document's `ETag`, which changes exactly when the job does.
+/// Writes the document's `ETag`. It changes exactly if the job changes.
 fn write_etag(to: &mut Vec<u8>, job: &Snapshot) {
     to.push(b'"');
     write_number(to, job.revision);
     to.push(b'"');
 }
 
-/// Returns the monitor or the result of an unfinished job, as 202.
+/// Returns the response of the monitor or the result while the job is unfinished: a 202.
 pub(super) fn pending<St>(
     job: &Snapshot,
     at: Resource,
@@ -131,7 +131,7 @@ pub(super) fn pending<St>(
     response
 }
 
-/// Returns the monitor of an ended job, in the dialect that redirects to the result.
+/// Redirects from the monitor of an ended job to its result.
 pub(super) fn see_result<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
     let mut response = document_response(job, registry);
     *response.status_mut() = StatusCode::SEE_OTHER;

@@ -43,7 +43,7 @@ pub(super) fn write(to: &mut Vec<u8>, at: SystemTime) {
 }
 
 fn write_second(second: u64) -> SecondText {
-    // A later time, of a job that is retained "for ever", becomes the last of the calendar.
+    // The expiry of a job with an endless retention becomes the last time of the calendar.
     let time = i64::try_from(second).ok();
     let time = time.and_then(|second| Timestamp::from_second(second).ok());
     let text = PRINTER.timestamp_to_string(&time.unwrap_or(Timestamp::MAX));

@@ -58,7 +58,7 @@ impl Validators {
         }
     }
 
-    /// Returns whether the client has this representation.
+    /// Returns `true` if the client has this representation.
     fn is_current(&self, request: &HeaderMap) -> bool {
         if let Some(condition) = typed::<IfNoneMatch>(request) {
             return !condition.precondition_passes(&self.etag);
@@ -96,7 +96,7 @@ impl Validators {
     }
 }
 
-/// Returns whether the request's `If-None-Match` names `etag`.
+/// Returns `true` if the request's `If-None-Match` names `etag`.
 pub(crate) fn matches_if_none_match(request: &HeaderMap, etag: &str) -> bool {
     match (typed::<IfNoneMatch>(request), etag.parse::<ETag>()) {
         (Some(condition), Ok(etag)) => !condition.precondition_passes(&etag),

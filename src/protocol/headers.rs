@@ -1,6 +1,10 @@
 //! The fields of a request that the layer reads.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue};
+
+use super::{accept::Format, prefer::Prefer};
 
 /// The fields of a request that the layer reads.
 ///
@@ -8,9 +12,9 @@ use http::{HeaderMap, HeaderValue};
 /// a look-up for each name.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RequestHeaders {
-    pub(crate) has_accept: bool,
+    has_accept: bool,
     pub(crate) has_idempotency_key: bool,
-    pub(crate) has_prefer: bool,
+    has_prefer: bool,
     is_bidirectional: bool,
 }
 
@@ -30,6 +34,27 @@ impl RequestHeaders {
             }
         }
         found
+    }
+
+    /// Returns the format that the request prefers. `headers` are its fields.
+    #[inline]
+    pub(crate) fn format(&self, headers: &HeaderMap) -> Format {
+        if self.has_accept {
+            Format::preferred(headers)
+        } else {
+            Format::Json
+        }
+    }
+
+    /// Returns the request's preferences, with a wait of at most `max_wait`. `headers` are its
+    /// fields.
+    #[inline]
+    pub(crate) fn prefer(&self, headers: &HeaderMap, max_wait: Duration) -> Prefer {
+        if self.has_prefer {
+            Prefer::from_headers(headers, max_wait)
+        } else {
+            Prefer::default()
+        }
     }
 
     /// Returns `true` for gRPC and protocol upgrades, which a stored response cannot replace.

@@ -13,7 +13,6 @@ mod list;
 mod names;
 #[cfg(feature = "server")]
 mod prefer;
-#[cfg(feature = "server")]
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
@@ -35,4 +34,5 @@ pub(crate) use self::{
     error::BoxError,
     hop_by_hop::strip_hop_by_hop,
     names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED},
+    size_hint::prefixed_size_hint,
 };

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-/// Returns whether a response with this status may have a `Content-Length` (RFC 9110 §8.6).
+/// Returns `true` if a response with this status may have a `Content-Length` (RFC 9110 §8.6).
 pub(crate) fn has_length(status: StatusCode) -> bool {
     !status.is_informational()
         && status != StatusCode::NO_CONTENT

@@ -21,8 +21,8 @@ const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
 
 /// One call of the inner service: waits until the service is ready, calls it, and polls its future.
 ///
-/// It is one call from beginning to end, whichever task polls it: it may start on the request's
-/// task and move to another.
+/// It stays one call from beginning to end. It may start on the request's task and move to another
+/// task.
 pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     stage: CallStage<S, B>,
     scope: CallScope,
@@ -43,8 +43,8 @@ enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
 #[pin_project(project = InlineCallProj)]
 enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
-    /// With the path of the request, for a call that starts before it becomes a job. It takes the
-    /// room that the request had.
+    /// Keeps the path of the request, since the call may yet become a job. The path takes no room:
+    /// it is where the request was.
     Running(#[pin] S::Future, PathStart),
 }
 
@@ -55,7 +55,7 @@ struct QueuedCall<S, B> {
     inner: S,
     /// Taken when the service is called, since moving the whole state costs more.
     request: Option<RequestParts<B>>,
-    /// Whether the request has been copied from its connection's read buffer.
+    /// Set once the request has been copied from its connection's read buffer.
     is_unshared: bool,
 }
 
@@ -186,7 +186,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
             && is_job
             && !self.is_unshared
         {
-            // It may wait for long, among many others.
+            // The request may wait for long, among many others.
             unshare_head(head);
             body.unshare();
             self.is_unshared = true;

@@ -44,8 +44,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The call of a job.
 ///
-/// As a future it drives the call to exactly one end: its own, or the first that is decided
-/// elsewhere. If it is dropped before, with its runtime, dropping the claim ends the job.
+/// As a future it drives the call to exactly one end: the call's own, or the first one that is
+/// decided elsewhere. If its runtime drops it before, dropping the claim ends the job.
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
@@ -53,7 +53,8 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
     stage: RunStage<St>,
-    /// What can stop the call. Created when the call is pending for the first time.
+    /// Watches for the deadline and a shutdown. Created when the call is pending for the first
+    /// time.
     stop: Option<Pin<Box<StopWatch>>>,
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
@@ -83,12 +84,12 @@ enum RunStage<St: Store> {
     Done,
 }
 
-/// How a job ends.
+/// The kind of a job's end.
 #[derive(Clone, Copy)]
 struct EndKind {
     /// The reason, if the job fails or is canceled.
     error: Option<ErrorCode>,
-    /// Whether the job ends before its call does, and why.
+    /// The reason, if the job ends before its call does.
     interrupted: Option<ErrorCode>,
 }
 
@@ -196,8 +197,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
 
     /// Polls the call, then its response's body.
     ///
-    /// A panic is an outcome like any other. What panicked is not polled again, so its broken state
-    /// is never seen.
+    /// A panic is an outcome like any other. A call that panicked is not polled again, so its
+    /// broken state is never seen.
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<St::Writer>> {
         let Self {
             call,
@@ -336,7 +337,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                     let queued = started.saturating_duration_since(job.created);
                     let (ran, succeeded) = (started.elapsed(), error.is_none());
                     telemetry::took(job.kind.as_str(), succeeded, queued, ran);
-                    // How long other jobs take says nothing of those that succeed.
+                    // The duration of a failed job predicts nothing about jobs that succeed.
                     if succeeded && let Some(id) = call.id() {
                         let reported = self.reported.as_ref();
                         let midpoint = reported.map(|reported| reported.midpoint);

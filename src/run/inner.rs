@@ -1,4 +1,4 @@
-//! What the layer requires of the service that it wraps.
+//! The bounds on a service that the layer can wrap.
 
 use http::{Request, Response};
 use http_body::Body;

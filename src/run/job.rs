@@ -9,13 +9,13 @@ use crate::{estimate::Kind, limit::Permit, registry::Registry, store::Store};
 /// A job that has been accepted and is about to run in this process.
 pub(crate) struct Job<St: Store> {
     pub(crate) registry: Arc<Registry<St>>,
-    /// When the request was taken, by the monotonic clock.
+    /// The time of the request, by the monotonic clock.
     pub(crate) created: Instant,
-    /// When the request was taken, by the system clock.
+    /// The time of the request, by the system clock.
     pub(crate) created_at: SystemTime,
-    /// When the time limit of the job begins.
+    /// The time from which the job's time limit counts.
     pub(crate) limited_since: Instant,
-    /// Whether the request is a HEAD, whose response has a length and no body.
+    /// Set if the request is a HEAD: its response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,
     pub(crate) kind: Kind,

@@ -14,7 +14,7 @@ use pin_project::pin_project;
 use super::unshare::unshare_bytes;
 use crate::{
     limit::{BufferedBody, Charge},
-    protocol::{buffered_size_hint, poll_bytes},
+    protocol::{buffered_size_hint, poll_bytes, prefixed_size_hint},
 };
 
 /// The body of the request that the inner service gets.
@@ -23,13 +23,13 @@ use crate::{
 /// passes through is the client's own stream.
 #[pin_project]
 pub struct RequestBody<B> {
-    /// What has been read of the body.
+    /// The part that has been read.
     read: Option<Bytes>,
-    /// What has not been read.
+    /// The part that has not been read.
     #[pin]
     rest: Option<B>,
     trailers: Option<Box<HeaderMap>>,
-    /// The charge of what has been read, held for as long as the body.
+    /// The charge of the part that has been read, held for as long as the body.
     charge: Option<Charge>,
 }
 
@@ -101,12 +101,7 @@ impl<B: Body> Body for RequestBody<B> {
         let Some(rest) = &self.rest else {
             return buffered_size_hint(read, self.trailers.is_some());
         };
-        let mut hint = rest.size_hint();
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(read));
-        }
-        hint.set_lower(hint.lower().saturating_add(read));
-        hint
+        prefixed_size_hint(rest.size_hint(), read)
     }
 }
 

@@ -30,18 +30,18 @@ use crate::{
 /// The default number of requests that a worker runs at a time.
 const DEFAULT_CONCURRENCY: usize = 64;
 
-/// How long a worker waits after an error of its store.
+/// The pause of a worker after an error of its store.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// How long a claim that is in flight at a shutdown is waited for, so that it can be handed back.
-/// Otherwise the request is delivered again only after its lease has expired.
+/// The time limit for a claim that is in flight at a shutdown. The worker waits for it to hand the
+/// request back. Otherwise the request is delivered again only after its lease has expired.
 const LAST_CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the requests of a queue; created by [`Jobs::worker`](crate::Jobs::worker).
 ///
 /// It takes a request only when it has a free slot for it, so that waiting requests go to any
 /// worker that is free. [`Jobs::drain`](crate::Jobs::drain) ends it: it takes no more requests and
-/// waits for those that it runs. When the drain times out, it hands back those that may run again.
+/// waits for those that it runs. After the drain's timeout, it hands back those that may run again.
 #[must_use = "a worker does nothing until it is run"]
 pub struct Worker<S, B, St> {
     registry: Arc<Registry<St>>,
@@ -81,8 +81,8 @@ where
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped, its calls are dropped too, and their jobs are treated like those of a
-    /// process that died: after its lease expires, another worker runs each that may run again.
+    /// If this is dropped, its calls are dropped too. Their jobs are treated like those of a
+    /// process that died: once its lease expires, another worker runs each job that may run again.
     pub async fn run(self) {
         let registry = &self.registry;
         let slots = Arc::new(Semaphore::new(self.concurrency));
@@ -95,8 +95,8 @@ where
                 () = &mut draining => break,
                 free = free_slots(&slots) => free,
             };
-            // Awaited even if a drain begins meanwhile: requests that are delivered to a worker
-            // that has left are delivered again only after their lease has expired.
+            // Awaited even if a drain begins meanwhile. A request that is delivered to a worker
+            // that has left is delivered again only after its lease has expired.
             for (ticket, slot) in next_tickets(registry, free).await {
                 // A drain has begun: the ticket goes back unclaimed.
                 let Ok(permit) = registry.permits.acquire_beyond_limit() else {

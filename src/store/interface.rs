@@ -34,7 +34,7 @@ impl<T, F: Future<Output = T> + Send + Unpin + 'static> StoreFuture<T> for F {}
 /// The example `custom_store` is a complete store: begin with its `store.rs`. The module
 /// `conformance`, behind the feature of that name, has the checks that every store must pass.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// The error of the store itself. Clients get 503, never 404.
+    /// The error of the store itself. Clients then get 503, never 404.
     type Error: error::Error + Send + Sync + 'static;
 
     /// The request as the store keeps it before the call. A store whose jobs only this process can
@@ -52,14 +52,14 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Writes the response of one job.
     type Writer: Writer;
 
-    /// Returns the budget that the bytes this store keeps in memory are charged to.
+    /// Returns the budget for the bytes that this store keeps in memory.
     ///
     /// [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets its limit.
     fn budget(&self) -> &Budget;
 
     /// Takes bytes from the budget. Resolves to `None` if there is no room for them.
     ///
-    /// A store may evict ended jobs to make room, or wait for some.
+    /// A store may evict ended jobs to make room, or wait for room.
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>>;
 
     /// Records a request whose body has been read.
@@ -100,8 +100,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Begins to write the response of a job.
     ///
-    /// `head` is the head as it will be replayed. The store may let clients read the response
-    /// before the job ends. Dropping the writer breaks off the response for its readers.
+    /// `head` is the head to replay. The store may let clients read the response before the job
+    /// ends.
     fn respond(&self, claim: &Self::Claim, head: response::Parts) -> Self::Writer;
 
     /// Ends a job, in one step with its result and its key. The first end wins.

@@ -44,7 +44,7 @@ pub struct NewJob {
 }
 
 impl NewJob {
-    /// Creates a job of a request that was taken now: without an owner or a key, and not started.
+    /// Creates a job that is requested now and not started, without an owner or a key.
     pub fn new(id: JobId) -> Self {
         Self {
             id,

@@ -27,7 +27,7 @@ pub enum Acceptance<C> {
 /// The result of a look-up.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The job. Boxed, because a look-up is passed through several functions.
+    /// The job. Boxed, because several functions pass a look-up on.
     Found(Box<Snapshot>),
     /// The job of this owner has expired.
     Gone(Option<Owner>),

@@ -13,11 +13,13 @@ use crate::{estimate::Kind, job::JobId, limit::BufferedBody};
 /// [`Jobs::worker`](crate::Jobs::worker) takes a request in two steps, so that it can fetch many at a
 /// time and claim them concurrently.
 ///
-/// A request is delivered until its job has ended, to one process at a time. A call that ends as
-/// [`Shutdown`](crate::ErrorCode::Shutdown) hands its request back if it never started, or if the
-/// request may run again: [`finish`](Store::finish) resolves to
-/// [`HandedBack`](super::Finished::HandedBack). A job that was accepted with
-/// [`run_here`](super::NewJob::run_here) is delivered only after its claim has been dropped.
+/// The queue delivers a request until its job has ended, to one process at a time:
+///
+/// - A call that ends as [`Shutdown`](crate::ErrorCode::Shutdown) hands its request back if it
+///   never started, or if the request may run again. [`finish`](Store::finish) then resolves to
+///   [`HandedBack`](super::Finished::HandedBack).
+/// - A job that was accepted with [`run_here`](super::NewJob::run_here) is delivered only after its
+///   claim has been dropped.
 pub trait Queue: Store {
     /// A request that was delivered to this process and is not claimed yet. If the ticket is
     /// dropped, the request is delivered again later, to any process.
@@ -73,7 +75,7 @@ pub struct Work<C> {
 }
 
 impl<C> Work<C> {
-    /// Creates the first call for a job without an owner, whose request was taken now.
+    /// Creates the first call for a job without an owner, requested now.
     pub fn new(claim: C, id: JobId, head: Parts, body: BufferedBody) -> Self {
         Self {
             claim,

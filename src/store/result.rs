@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     limit::Charge,
-    protocol::{BoxError, buffered_size_hint},
+    protocol::{BoxError, buffered_size_hint, prefixed_size_hint},
 };
 
 /// The maximum size of a frame of a result, in bytes.
@@ -22,14 +22,14 @@ const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// Writes the response of one job to a store.
 ///
-/// Dropped before [`Store::finish`](super::Store::finish), it breaks off the response: whatever
-/// reads it gets an error.
+/// If it is dropped before [`Store::finish`](super::Store::finish), the response breaks off, and
+/// its readers get an error.
 pub trait Writer: Send + 'static {
     /// Waits until the store has room for `bytes` more of the body, and takes it.
     ///
     /// # Errors
     ///
-    /// There is no room: the job ends as
+    /// Fails if there is no room. The job then ends as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>>;
 
@@ -39,7 +39,7 @@ pub trait Writer: Send + 'static {
     /// Adds trailers.
     fn push_trailers(&mut self, trailers: HeaderMap);
 
-    /// Makes everything appended so far readable. The layer calls this when the body is pending.
+    /// Makes all appended data readable. The layer calls this when the body is pending.
     fn flush(&mut self);
 }
 
@@ -68,7 +68,8 @@ impl error::Error for NoRoom {}
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Reading {
-    /// The number of the call that wrote the response. Another call may have written other bytes.
+    /// The number of the call that wrote the response, counted as in
+    /// [`Snapshot::attempt`](crate::Snapshot::attempt). Another call may have written other bytes.
     pub run: u32,
     /// The number of bytes of the body that the store had when this was read.
     pub available: u64,
@@ -141,8 +142,8 @@ impl ResultBody {
         }
     }
 
-    /// Holds `charge` until the body is dropped. Has no effect on a streamed body, which charges
-    /// what it keeps itself.
+    /// Holds `charge` until the body is dropped. Drops it at once for a streamed body, which must
+    /// charge the bytes that it keeps itself.
     pub fn with_charge(mut self, held: Charge) -> Self {
         if let ResultBodyKind::Buffered { charge, .. } = &mut self.kind {
             *charge = Some(held);
@@ -179,7 +180,7 @@ impl ResultBody {
         }
     }
 
-    /// Returns `true` if no bytes are left. That may not be known of a streamed body.
+    /// Returns `true` if the body is known to have no bytes left.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
@@ -324,12 +325,6 @@ impl<B: Body<Data = Bytes>> Body for SplitFrames<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = self.rest.len() as u64;
-        let mut hint = self.body.size_hint();
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint.set_lower(hint.lower().saturating_add(rest));
-        hint
+        prefixed_size_hint(self.body.size_hint(), self.rest.len() as u64)
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn rewrite_response(head: &mut response::Parts, method: &Method) {
     head.version = Version::HTTP_11;
 }
 
-/// Returns whether a request has passed through this gateway [`MAX_HOPS`] times.
+/// Returns `true` if a request has passed through this gateway [`MAX_HOPS`] times.
 pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(VIA).iter().map(HeaderValue::as_bytes);
     let hops = lines.flat_map(|line| line.split(|&byte| byte == b','));
@@ -89,7 +89,7 @@ pub(crate) fn is_loop(headers: &HeaderMap) -> bool {
     ours.count() >= MAX_HOPS
 }
 
-/// Returns whether a message has no transfer coding, or only chunked (RFC 9112 §7.1).
+/// Returns `true` if a message has no transfer coding, or only chunked (RFC 9112 §7.1).
 pub(crate) fn is_at_most_chunked(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
@@ -123,7 +123,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns whether a message changes its meaning without this header.
+/// Returns `true` if a message changes its meaning without this header.
 ///
 /// RFC 9110 §7.6.1 forbids senders to name such a header in `Connection`: it is an attempt to have
 /// the gateway remove it.

@@ -21,7 +21,7 @@ pub(crate) fn validate<B>(request: &Request<B>) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Returns whether there is exactly one valid `Host`, as RFC 9112 §3.2 requires. Of two, the
+/// Returns `true` if there is exactly one valid `Host`, as RFC 9112 §3.2 requires. Of two, the
 /// upstream could use the other one.
 fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();

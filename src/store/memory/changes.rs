@@ -13,8 +13,8 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{
     clock::Clock,
-    job::Newer,
     table::{FoundJob, JobTable},
+    unfinished::Readiness,
 };
 use crate::job::{JobId, Snapshot};
 
@@ -61,17 +61,19 @@ impl Stream for MemoryChanges {
             }
             let newer = match job {
                 FoundJob::Unfinished(job) => job.newer_than(*this.seen, this.clock),
-                FoundJob::Ended(job) => Newer::Ready(job.snapshot(this.clock, this.clock.now())),
+                FoundJob::Ended(job) => {
+                    Readiness::Ready(job.snapshot(this.clock, this.clock.now()))
+                }
             };
             match newer {
-                Newer::Ready(snapshot) => {
+                Readiness::Ready(snapshot) => {
                     *this.seen = snapshot.revision;
                     if snapshot.status.is_ended() {
                         *this.job = None;
                     }
                     return Poll::Ready(Some(snapshot));
                 }
-                Newer::Wait(change) => this.change.set(Some(change)),
+                Readiness::Wait(change) => this.change.set(Some(change)),
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    job::{Ending, UnfinishedJob},
     reaper,
     table::JobTable,
+    unfinished::{Ending, UnfinishedJob},
 };
 use crate::job::ErrorCode;
 
@@ -38,7 +38,7 @@ impl Drop for MemoryClaim {
 impl fmt::Debug for MemoryClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("MemoryClaim")
-            .field(&self.job.birth.id)
+            .field(&self.job.creation.id)
             .finish()
     }
 }

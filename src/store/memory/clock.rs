@@ -37,7 +37,7 @@ impl Clock {
     }
 }
 
-/// A number of milliseconds in 6 bytes, enough for 8,900 years. Larger numbers are cut to that.
+/// A number of milliseconds in 6 bytes, at most 8,900 years. A larger number becomes the maximum.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoredMillis([u8; 6]);
 

@@ -10,9 +10,9 @@ use http::{Response, StatusCode};
 use triomphe::ThinArc;
 
 use super::{
-    birth::{Birth, JobScope, StartDelay, StoredProgress},
     body::StoredBody,
     clock::{Clock, StoredMillis},
+    creation::{Creation, JobScope, StartDelay, StoredProgress},
     packed::{self, Packed},
 };
 use crate::{
@@ -28,12 +28,13 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct EndedJob(ThinArc<EndedHead, u8>);
 
-/// The fields of a [`Birth`] and of a [`Charge`], without their padding: 64 bytes.
+/// The fields of a [`Creation`] and of a [`Charge`], without their padding: 64 bytes.
 struct EndedHead {
     id: JobId,
     rare: Option<Box<RareParts>>,
     budget: Budget,
-    /// What the job and its result hold of the budget, until the last share of the job is dropped.
+    /// The bytes of the budget that the job and its result hold until the job's last share is
+    /// dropped.
     charged: u32,
     created: StoredMillis,
     created_at: StoredMillis,
@@ -42,11 +43,11 @@ struct EndedHead {
     started: Option<StartDelay>,
     revision: u32,
     status: Status,
-    /// Why there is no response.
+    /// The reason, if the job ended without a response.
     error: Option<ErrorCode>,
 }
 
-/// What most jobs do not have.
+/// The parts that most jobs do not have.
 struct RareParts {
     scope: Option<Box<JobScope>>,
     progress: StoredProgress,
@@ -63,25 +64,25 @@ impl Drop for EndedHead {
     }
 }
 
-/// How a job has ended.
+/// The end of a job.
 pub(super) struct Finish {
     pub(super) revision: u32,
     pub(super) status: Status,
     pub(super) started: Option<StartDelay>,
     pub(super) finished: u64,
     pub(super) progress: StoredProgress,
-    pub(super) kept: Kept,
+    pub(super) outcome: StoredOutcome,
     pub(super) charge: Charge,
 }
 
-/// What is kept of the outcome of a call.
-pub(super) enum Kept {
+/// The outcome of a call, as the store keeps it.
+pub(super) enum StoredOutcome {
     /// A response, and its charge unless the body holds it.
     Response(StatusCode, Packed, Option<Charge>),
     NoResponse(ErrorCode),
 }
 
-impl Kept {
+impl StoredOutcome {
     pub(super) fn event(&self) -> Event {
         match self {
             Self::Response(status, ..) => Event::Responded(*status),
@@ -91,16 +92,16 @@ impl Kept {
 }
 
 impl EndedJob {
-    pub(super) fn new(birth: Birth, scope: Option<Box<JobScope>>, finish: Finish) -> Self {
+    pub(super) fn new(creation: Creation, scope: Option<Box<JobScope>>, finish: Finish) -> Self {
         let mut all = finish.charge;
-        let (packed, body, error) = match finish.kept {
-            Kept::Response(_, packed, charge) => {
+        let (packed, body, error) = match finish.outcome {
+            StoredOutcome::Response(_, packed, charge) => {
                 if let Some(charge) = charge {
                     all.merge(charge);
                 }
                 (packed.bytes, packed.large, None)
             }
-            Kept::NoResponse(code) => (Vec::new(), None, Some(code)),
+            StoredOutcome::NoResponse(code) => (Vec::new(), None, Some(code)),
         };
         all.transfer(Purpose::Accepted);
         let excess = all.bytes().saturating_sub(u32::MAX as usize);
@@ -109,11 +110,11 @@ impl EndedJob {
         let progress = finish.progress;
         let is_rare = scope.is_some() || progress.is_some() || body.is_some() || excess.is_some();
         let head = EndedHead {
-            id: birth.id,
+            id: creation.id,
             budget,
             charged: u32::try_from(charged).unwrap_or(u32::MAX),
-            created: StoredMillis::new(birth.created),
-            created_at: StoredMillis::new(birth.created_at),
+            created: StoredMillis::new(creation.created),
+            created_at: StoredMillis::new(creation.created_at),
             finished: StoredMillis::new(finish.finished),
             rare: is_rare.then(|| {
                 Box::new(RareParts {
@@ -133,9 +134,9 @@ impl EndedJob {
         ended
     }
 
-    pub(super) fn birth(&self) -> Birth {
+    pub(super) fn creation(&self) -> Creation {
         let head = self.head();
-        Birth {
+        Creation {
             id: head.id,
             created: head.created.get(),
             created_at: head.created_at.get(),
@@ -161,7 +162,7 @@ impl EndedJob {
 
     pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
         let head = self.head();
-        let birth = self.birth();
+        let creation = self.creation();
         let (response, error) = self.outcome();
         let progress = self.rare().and_then(|rare| rare.progress.as_deref());
         // One literal: assigning field by field drops the defaults, which costs 3 % of a status
@@ -170,13 +171,13 @@ impl EndedJob {
             revision: head.revision.into(),
             status: head.status,
             attempt: head.started.is_some().into(),
-            started_at: head.started.map(|delay| birth.started_at(delay)),
-            finished_at: Some(birth.system_time(head.finished.get())),
-            expires_at: Some(birth.system_time(self.expiry(clock))),
+            started_at: head.started.map(|delay| creation.started_at(delay)),
+            finished_at: Some(creation.system_time(head.finished.get())),
+            expires_at: Some(creation.system_time(self.expiry(clock))),
             progress: progress.cloned().unwrap_or_default(),
             response,
             error,
-            ..birth.snapshot(self.scope(), now)
+            ..creation.snapshot(self.scope(), now)
         }
     }
 

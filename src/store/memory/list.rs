@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::yield_now;
 
-use super::{birth::Birth, table::JobTable};
+use super::{creation::Creation, table::JobTable};
 use crate::job::{Cursor, Filter, Owner, Page, Snapshot};
 
 /// The number of an owner's jobs that are read before the task yields.
@@ -71,7 +71,7 @@ impl<'a> NewestJobs<'a> {
 
     fn add_unfinished(&mut self, table: &JobTable) {
         table.for_each_unfinished(|job| {
-            self.add(&job.birth, || {
+            self.add(&job.creation, || {
                 job.snapshot(table.clock(), table.clock().now())
             })
         });
@@ -79,14 +79,14 @@ impl<'a> NewestJobs<'a> {
 
     fn add_ended(&mut self, table: &JobTable) {
         table.for_each_ended(|job| {
-            self.add(&job.birth(), || {
+            self.add(&job.creation(), || {
                 job.snapshot(table.clock(), table.clock().now())
             })
         });
     }
 
-    fn add(&mut self, birth: &Birth, snapshot: impl FnOnce() -> Snapshot) {
-        let cursor = birth.cursor();
+    fn add(&mut self, creation: &Creation, snapshot: impl FnOnce() -> Snapshot) {
+        let cursor = creation.cursor();
         let is_selected = self.filter.get_after().is_none_or(|after| cursor < after);
         let is_full = self.jobs.len() > self.filter.get_limit();
         let oldest = self.jobs.first_key_value().map(|(&oldest, _)| oldest);
@@ -109,7 +109,7 @@ mod tests {
     use crate::{
         job::{ErrorCode, JobId, Status},
         limit::Budget,
-        store::{NewJob, memory::job::Ending},
+        store::{NewJob, memory::unfinished::Ending},
     };
 
     #[test]

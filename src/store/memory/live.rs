@@ -39,7 +39,7 @@ pub(super) struct LiveResponse {
 struct LiveState {
     /// The full segments, each with the offset of its first byte.
     segments: Vec<(u64, Bytes)>,
-    /// What follows the segments.
+    /// The data after the segments.
     tail: BytesMut,
     trailers: Option<HeaderMap>,
     end: Option<LiveEnd>,
@@ -186,7 +186,7 @@ struct LiveBody {
     response: Arc<LiveResponse>,
     offset: u64,
     are_trailers_sent: bool,
-    /// Whether the body was pending once before its error, so that a server sends what precedes it.
+    /// Set once the body was pending before its error, so that a server sends the data before it.
     is_break_flushed: bool,
     #[pin]
     change: Option<OwnedNotified>,

@@ -1,14 +1,13 @@
 //! Keeps jobs in this process's memory.
 
-mod birth;
 mod body;
 mod changes;
 mod claim;
 mod clock;
+mod creation;
 mod ended;
 mod evict;
 mod id_hasher;
-mod job;
 mod list;
 mod live;
 #[cfg(test)]
@@ -19,6 +18,7 @@ mod reaper;
 mod store;
 mod table;
 mod tombstones;
+mod unfinished;
 mod writer;
 
 pub use self::{

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use bytes::Bytes;
 use http::Response;
 
-use super::{claim::MemoryClaim, job::Ending, store::MemoryStore, table::Inserted};
+use super::{claim::MemoryClaim, store::MemoryStore, table::Inserted, unfinished::Ending};
 use crate::{
     job::{ErrorCode, Filter, JobId, Owner, Progress, Status},
     limit::Budget,
@@ -49,7 +49,7 @@ fn steps() -> impl Strategy<Value = ModelStep> {
     ]
 }
 
-/// What the store must answer for a job.
+/// The expected answer of the store for a job.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Expected {
     Is(Status),

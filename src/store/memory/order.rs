@@ -13,14 +13,14 @@ use crate::{
 ///
 /// A job that was deleted stays until its turn.
 #[derive(Debug, Default)]
-pub(super) struct EndedJobs {
+pub(super) struct EndOrder {
     ids: IdQueue,
-    /// What the queue takes of the budget, if there was room for it.
+    /// The charge of the ids in the queue. An id without room is not charged.
     charge: Option<Charge>,
     pub(super) reaper: Option<AbortHandle>,
 }
 
-impl EndedJobs {
+impl EndOrder {
     pub(super) fn push(&mut self, id: JobId, budget: &Budget) {
         self.ids.push(id);
         if let Some(charge) = budget.reserve(IdQueue::ENTRY_BYTES, Purpose::Accepted) {
@@ -44,7 +44,7 @@ impl EndedJobs {
     }
 }
 
-impl Drop for EndedJobs {
+impl Drop for EndOrder {
     fn drop(&mut self) {
         if let Some(reaper) = self.reaper.take() {
             reaper.abort();
@@ -63,7 +63,7 @@ struct IdQueue {
 }
 
 impl IdQueue {
-    /// What one id takes, in bytes.
+    /// The size of an entry.
     const ENTRY_BYTES: usize = size_of::<JobId>();
 
     /// The number of ids in a block of 16 KiB.

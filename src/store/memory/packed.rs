@@ -59,7 +59,7 @@ static NAMES: [&str; 40] = [
 ];
 
 thread_local! {
-    /// A buffer that was used before. It is taken while it is in use; what is kept of it is a copy.
+    /// A buffer to reuse. It is taken while a response is packed, and a copy of its bytes is kept.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Packed {
     pub(super) large: Option<StoredBody>,
 }
 
-/// What [`unpack`] returns.
+/// A response that [`unpack`] has read.
 #[derive(Debug)]
 pub(super) struct Unpacked {
     pub(super) status: StatusCode,
@@ -112,7 +112,7 @@ impl Packed {
         Self { bytes, large }
     }
 
-    /// Keeps a buffer that has been copied for the next response of this thread.
+    /// Keeps a buffer for this thread's next response, once its bytes have been copied.
     pub(super) fn recycle(mut bytes: Vec<u8>) {
         if (1..=MAX_SPARE_BYTES).contains(&bytes.capacity()) {
             bytes.clear();
@@ -121,7 +121,7 @@ impl Packed {
     }
 }
 
-/// Returns what the status document shows: status, `Content-Type` and the length of a packed body.
+/// Returns the values for the status document: status, `Content-Type`, and length of a packed body.
 pub(super) fn peek(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) {
     let mut reader = PackedReader(packed);
     let status = reader.status();
@@ -184,7 +184,8 @@ fn index_of(name: &HeaderName) -> Option<usize> {
     NAMES.iter().position(|known| name == known)
 }
 
-/// Reads what [`Packed::new`] wrote. The fallbacks are for what it never writes.
+/// Reads the bytes of [`Packed::new`]. It uses its fallbacks only for bytes that `new` never
+/// writes.
 struct PackedReader<'a>(&'a [u8]);
 
 impl<'a> PackedReader<'a> {
@@ -227,7 +228,7 @@ impl<'a> PackedReader<'a> {
         (name, self.take(length >> 1), length & 1 == 1)
     }
 
-    /// Returns fields whose values are shares of `bytes`, which this reads.
+    /// Returns fields whose values are shares of `bytes`, the buffer that this reads.
     fn fields(&mut self, count: usize, bytes: &Bytes) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(count);
         for _ in 0..count {

@@ -12,14 +12,14 @@ use tokio::{
 };
 
 use super::{
-    job::{Ending, UnfinishedJob},
     table::JobTable,
+    unfinished::{Ending, UnfinishedJob},
 };
 
 /// The number of jobs that the reaper frees before it yields.
 const BATCH_JOBS: usize = 64;
 
-/// The minimum pause of the reaper. An expired job is not found, freed or not.
+/// The minimum pause of the reaper. Look-ups ignore an expired job even before it is freed.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ends a job, and makes sure that a reaper frees it when it has expired. Returns `false` if it had
@@ -73,7 +73,7 @@ fn reap_batch(table: &JobTable) -> Option<Instant> {
                 order.reaper = None;
                 return None;
             };
-            // A job that was deleted has no expiry any more.
+            // A job that was deleted has no expiry.
             match table.expiry(first) {
                 Some(expires) if expires > table.clock().now() => {
                     return Some(table.clock().instant(expires));

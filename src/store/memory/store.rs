@@ -15,10 +15,10 @@ use http::{HeaderMap, request, response};
 use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
-    ended::Kept,
-    job::{Ending, Newer, ReadableResponse},
+    ended::StoredOutcome,
     reaper,
     table::{Inserted, JobTable},
+    unfinished::{Ending, ReadableResponse, Readiness},
     writer::MemoryWriter,
 };
 use crate::{
@@ -31,9 +31,13 @@ use crate::{
 
 /// Keeps jobs in this process's memory, in a [`DashMap`](dashmap::DashMap).
 ///
-/// Its budget limits what it keeps. Each job counts 320 bytes besides its result, or 512 with an
-/// owner or an idempotency key. To make room, the jobs that ended first are evicted. All jobs are
-/// lost with the process: [drain](crate::Jobs::drain) before a shutdown.
+/// Its budget limits the memory of its jobs. Besides its result, a job counts:
+///
+/// - 320 bytes, and 16 more once it has ended,
+/// - 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
+///
+/// To make room, the store evicts the jobs that ended first. All jobs are lost with the process:
+/// [drain](crate::Jobs::drain) before a shutdown.
 #[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<JobTable>,
@@ -81,7 +85,7 @@ impl Store for MemoryStore {
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
 
-    // Done in the call, so that the layer's future has no room to keep for it.
+    // Done in the call itself, so that the layer's future needs no room for it.
     fn accept(
         &self,
         new: &NewJob,
@@ -125,12 +129,12 @@ impl Store for MemoryStore {
         claim: &MemoryClaim,
         end: End<MemoryWriter>,
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
-        let kept = match end.outcome {
+        let outcome = match end.outcome {
             Outcome::Response(writer) => writer.finish(),
-            Outcome::NoResponse(code) => Kept::NoResponse(code),
+            Outcome::NoResponse(code) => StoredOutcome::NoResponse(code),
         };
         let started = end.started.map(|at| self.table.clock().millis(at));
-        let ending = Ending::new(kept, started, end.progress, end.key);
+        let ending = Ending::new(outcome, started, end.progress, end.key);
         ready(Ok(if reaper::end(&self.table, claim.job(), ending) {
             Finished::First
         } else {
@@ -144,11 +148,11 @@ impl Store for MemoryStore {
         };
         loop {
             match found.response() {
-                Newer::Ready(ReadableResponse::Live(response)) => {
+                Readiness::Ready(ReadableResponse::Live(response)) => {
                     return Ok(Some(response.read(from)));
                 }
-                Newer::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
-                Newer::Wait(change) => change.await,
+                Readiness::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
+                Readiness::Wait(change) => change.await,
             }
         }
     }

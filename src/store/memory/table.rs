@@ -9,9 +9,9 @@ use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
-    job::{Ending, Newer, ReadableResponse, UnfinishedJob},
-    order::EndedJobs,
+    order::EndOrder,
     tombstones::Tombstones,
+    unfinished::{Ending, ReadableResponse, Readiness, UnfinishedJob},
 };
 use crate::{
     job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
@@ -23,14 +23,14 @@ use crate::{
 /// takes well under a millisecond at a million jobs.
 const ENDED_SHARDS: usize = 1024;
 
-/// The number of shards of unfinished jobs, of which there are few.
+/// The number of shards of unfinished jobs. There are few such jobs.
 const UNFINISHED_SHARDS: usize = 64;
 
 /// The maps of the jobs in memory.
 ///
 /// Map guards never leave this folder. Each is held for one look-up, insert or removal, or for one
-/// job of a list; what is found is cloned. Where several locks are held they are taken in this
-/// order: `keys`, `unfinished` or `owned`, a job's own or `order`, `ended`.
+/// job of a list; what is found is cloned. Several locks are taken in this order: `keys`,
+/// `unfinished` or `owned`, a job's own or `order`, `ended`.
 pub(super) struct JobTable {
     /// Jobs that have not ended, and for a moment those that just have. A new job goes into this
     /// small map, however many have ended.
@@ -40,7 +40,7 @@ pub(super) struct JobTable {
     keys: DashMap<Key, KeyedJob>,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
-    order: Mutex<EndedJobs>,
+    order: Mutex<EndOrder>,
     tombstones: Tombstones,
     budget: Budget,
     clock: Clock,
@@ -83,10 +83,10 @@ impl FoundJob {
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Newer<ReadableResponse> {
+    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
         match self {
             Self::Unfinished(job) => job.response(),
-            Self::Ended(job) => Newer::Ready(ReadableResponse::Ended(job.clone())),
+            Self::Ended(job) => Readiness::Ready(ReadableResponse::Ended(job.clone())),
         }
     }
 }
@@ -121,7 +121,7 @@ impl JobTable {
     }
 
     /// Returns the ended jobs in the order of their ends.
-    pub(super) fn order(&self) -> &Mutex<EndedJobs> {
+    pub(super) fn order(&self) -> &Mutex<EndOrder> {
         &self.order
     }
 
@@ -192,13 +192,13 @@ impl JobTable {
         }
     }
 
-    /// Returns the job of a key that is known, and has a job.
+    /// Returns the job of a key, or `None` if the key is unknown or its job has been removed.
     fn join(&self, key: &Key, fingerprint: Fingerprint) -> Option<Inserted> {
         let keyed = *self.keys.get(key)?;
         self.join_as(keyed, fingerprint)
     }
 
-    /// Returns the job of a key, or `None` if the job is gone.
+    /// Returns the job that a key has, or `None` if the job has been removed.
     fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
         let job = self.find(keyed.id)?;
         Some(if keyed.fingerprint == fingerprint {
@@ -229,28 +229,21 @@ impl JobTable {
             id: new.id,
             fingerprint,
         };
-        // The entry's guard is held until the job is in the map: whoever finds the key finds the
-        // job.
-        match self.keys.entry(key) {
-            Entry::Occupied(mut entry) => {
-                if let Some(joined) = self.join_as(*entry.get(), fingerprint) {
-                    return joined;
-                }
-                // Its job is about to be removed, and the key with it if it is still that job's.
-                let inserted = self.insert(new, charge);
-                if let Inserted::New(_) = inserted {
-                    entry.insert(keyed);
-                }
-                inserted
-            }
-            Entry::Vacant(entry) => {
-                let inserted = self.insert(new, charge);
-                if let Inserted::New(_) = inserted {
-                    entry.insert(keyed);
-                }
-                inserted
-            }
+        // The entry's guard is held until the job is in the map, so a request that finds the key
+        // finds the job.
+        let entry = self.keys.entry(key);
+        if let Entry::Occupied(known) = &entry
+            && let Some(joined) = self.join_as(*known.get(), fingerprint)
+        {
+            return joined;
         }
+        // A known key without a job belongs to a job that is being removed. That removal spares the
+        // new entry, since it compares the id.
+        let inserted = self.insert(new, charge);
+        if let Inserted::New(_) = inserted {
+            entry.insert(keyed);
+        }
+        inserted
     }
 
     fn insert(&self, new: &NewJob, charge: Option<Charge>) -> Inserted {
@@ -261,7 +254,7 @@ impl JobTable {
         self.unfinished.insert(new.id, job.clone());
         if let Some(owner) = job.owner() {
             let mut owned = self.owned.entry(owner).or_default();
-            owned.insert(job.birth.cursor());
+            owned.insert(job.creation.cursor());
         }
         Inserted::New(job)
     }
@@ -275,7 +268,7 @@ impl JobTable {
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
-        let id = job.birth.id;
+        let id = job.creation.id;
         let is_first = job.end(ending, &self.clock, keep);
         if is_first {
             self.unfinished.remove(&id);
@@ -305,8 +298,8 @@ impl JobTable {
 
     /// Removes an ended job from the maps. Its charge is released when its last share is dropped.
     pub(super) fn remove(&self, id: JobId) {
-        // Whatever ended the job may not have come to that. First, so that the job is out of both
-        // maps when this returns.
+        // The task that ended the job may not have removed it here yet. Without this, a reader
+        // could still find the job when this returns.
         self.unfinished.remove(&id);
         let Some((job, ())) = self.ended.remove(&id) else {
             return;
@@ -316,7 +309,7 @@ impl JobTable {
         }
         if let Some(owner) = job.owner() {
             if let Some(mut owned) = self.owned.get_mut(&owner) {
-                owned.remove(&job.birth().cursor());
+                owned.remove(&job.creation().cursor());
             }
             self.owned.remove_if(&owner, |_, owned| owned.is_empty());
         }

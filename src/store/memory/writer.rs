@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{
-    body::StoredBody, ended::Kept, job::UnfinishedJob, live::LiveResponse, packed::Packed,
-    table::JobTable,
+    body::StoredBody, ended::StoredOutcome, live::LiveResponse, packed::Packed, table::JobTable,
+    unfinished::UnfinishedJob,
 };
 use crate::{
     limit::{Charge, Purpose},
@@ -33,7 +33,7 @@ struct WriterState {
     head: response::Parts,
     body: WrittenBody,
     trailers: Option<HeaderMap>,
-    /// What is charged until the response is published. `None` until there was room for the head.
+    /// The charge until the response is published. `None` until there was room for the head.
     charge: Option<Charge>,
 }
 
@@ -42,7 +42,7 @@ enum WrittenBody {
     Live(LiveWriter),
 }
 
-/// The right to complete a live response. Dropped before, it breaks off the response.
+/// The right to complete a live response. If it is dropped before, the response breaks off.
 struct LiveWriter(Arc<LiveResponse>);
 
 impl Drop for LiveWriter {
@@ -69,8 +69,8 @@ impl MemoryWriter {
         }
     }
 
-    /// Completes the response, and returns what is kept of it.
-    pub(super) fn finish(mut self) -> Kept {
+    /// Completes the response, and returns it as the store keeps it.
+    pub(super) fn finish(mut self) -> StoredOutcome {
         let state = &mut *self.state;
         let body = match &mut state.body {
             WrittenBody::One(bytes) => StoredBody::One(mem::take(bytes)),
@@ -81,7 +81,7 @@ impl MemoryWriter {
         };
         let (status, headers) = (state.head.status, &state.head.headers);
         let packed = Packed::new(status, headers, state.trailers.as_ref(), body);
-        Kept::Response(status, packed, state.charge.take())
+        StoredOutcome::Response(status, packed, state.charge.take())
     }
 }
 
@@ -147,7 +147,7 @@ impl Writer for MemoryWriter {
     }
 }
 
-/// Returns what the head of a response is charged.
+/// Returns the bytes that the head of a response counts in the budget.
 fn head_bytes(head: &response::Parts) -> usize {
     let fields = head.headers.iter();
     fields

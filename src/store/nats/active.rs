@@ -63,7 +63,7 @@ pub(super) struct ClaimState {
 }
 
 impl ClaimState {
-    /// Returns whether the run record may differ from `record`: it lacks this claim still, or
+    /// Returns `true` if the run record may differ from `record`: it lacks this claim still, or
     /// another process has overwritten it.
     pub(super) fn is_behind(&self) -> bool {
         self.sequence != 0 && self.seen_sequence > self.sequence
@@ -108,7 +108,7 @@ impl ActiveClaim {
         }
     }
 
-    /// Returns whether the record must be written: for a report, before it expires, or before the
+    /// Returns `true` if the record must be written: for a report, before it expires, or before the
     /// lease in it does.
     pub(super) fn needs_write(&self, jetstream: &JetStream) -> bool {
         let state = self.state.lock();

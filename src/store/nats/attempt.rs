@@ -256,12 +256,12 @@ impl ClaimAttempt<'_> {
         })
     }
 
-    /// Returns whether no process can have run the request before.
+    /// Returns `true` if no process can have run the request before.
     fn is_first(&self) -> bool {
         self.deliveries <= 1 && !self.begun_here
     }
 
-    /// Returns whether an earlier run's record may have expired, which happens only while all
+    /// Returns `true` if an earlier run's record may have expired, which happens only while all
     /// processes are down. A request that must not repeat then ends as lost.
     async fn may_be_forgotten(&self) -> Result<bool, NatsError> {
         if self.is_first() || self.active.may_rerun {
@@ -271,7 +271,7 @@ impl ClaimAttempt<'_> {
         Ok(self.queued.details.created_at < since)
     }
 
-    /// Returns whether the chunks of the request's body are old enough to have expired.
+    /// Returns `true` if the chunks of the request's body are old enough to have expired.
     fn may_have_expired(&self) -> bool {
         let max_age = self.jetstream.options.max_queued_for;
         let max_age = max_age.saturating_sub(MAX_CLOCK_SKEW);

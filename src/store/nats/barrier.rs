@@ -120,7 +120,7 @@ impl Barrier {
         done.unwrap_or_else(|error| Err(NatsError::unavailable(error)))
     }
 
-    /// Returns whether every replica is online and current.
+    /// Returns `true` if every replica is online and current.
     async fn is_complete(&self) -> Result<bool, NatsError> {
         for stream in &self.streams {
             let info = stream.get_info().await.map_err(NatsError::unavailable)?;

@@ -27,7 +27,7 @@ impl QueueDepth {
             .is_ok()
     }
 
-    /// Returns whether the count may be too high by now.
+    /// Returns `true` if the count may be too high by now.
     pub(super) fn is_stale(&self) -> bool {
         self.added() > 0 || self.polled.load(Ordering::Relaxed) > 0
     }

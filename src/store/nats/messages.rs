@@ -164,7 +164,7 @@ pub(super) async fn delete(stream: &Stream<()>, sequence: u64) -> Result<(), Nat
     }
 }
 
-/// Returns whether a delete failed because the message does not exist.
+/// Returns `true` if a delete failed because the message does not exist.
 ///
 /// Servers send the same code if their storage fails, with texts that differ between versions.
 fn is_missing(answer: &jetstream::Error) -> bool {

@@ -74,7 +74,7 @@ impl ResourceNames {
         format!("$KV.{}_jobs.job.end.{id}", self.prefix)
     }
 
-    /// Returns whether a subject is an end record's.
+    /// Returns `true` if a subject is an end record's.
     pub(super) fn is_end(subject: &str) -> bool {
         subject.contains("_jobs.job.end.")
     }

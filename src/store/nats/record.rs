@@ -233,7 +233,7 @@ impl JobRecord {
         self.holder.is_some_and(|holder| holder.claim == claim)
     }
 
-    /// Returns whether the accepting process was to run the job and has requeued it, or let its
+    /// Returns `true` if the accepting process was to run the job and has requeued it, or let its
     /// lease expire.
     pub(super) fn is_abandoned(&self) -> bool {
         let is_expired = |holder: ClaimHolder| {
@@ -243,7 +243,7 @@ impl JobRecord {
         !self.is_ended() && self.holder.is_none_or(is_expired)
     }
 
-    /// Returns whether a request with this job's key is a new one.
+    /// Returns `true` if a request with this job's key is a new one.
     pub(super) fn frees_key(&self) -> bool {
         self.forgotten || self.is_key_released || self.is_expired()
     }

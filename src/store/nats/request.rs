@@ -119,7 +119,7 @@ impl QueuedRequest {
         }
     }
 
-    /// Returns whether the request may run again after its process has died.
+    /// Returns `true` if the request may run again after its process has died.
     pub(super) fn may_rerun(&self, options: &NatsOptions) -> bool {
         match options.rerun {
             Rerun::Always => true,

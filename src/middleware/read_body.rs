@@ -58,9 +58,18 @@ impl ReadBody {
         matches!(self.stage, ReadStage::Ended)
     }
 
-    /// Takes what has been read. After an error it includes the frame that was too much.
+    /// Takes all data that the body has returned, including a frame over a limit or without room.
     pub(super) fn take(&mut self) -> BufferedBody {
         self.buffer.take()
+    }
+
+    /// Gives up waiting for room. [`take`](Self::take) then includes the frame that waited.
+    #[cold]
+    pub(super) fn give_up(&mut self) {
+        if let ReadStage::Reserving(data, _) = &mut self.stage {
+            self.buffer.push(std::mem::take(data), None);
+            self.stage = ReadStage::Frames;
+        }
     }
 
     /// Completes when the body has been read to its end.
@@ -154,9 +163,26 @@ impl ReadBody {
 
 /// Returns `true` if the end of the body may be a reset of its stream.
 ///
-/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`, which is how Envoy
-/// passes on that its client has disconnected. hyper looks for a reset when the call is pending,
-/// and drops it. So the call is pending once more before the request is accepted.
+/// hyper ends a body normally if its HTTP/2 stream is reset as `NO_ERROR`. Envoy resets a stream
+/// like that if its client has disconnected. hyper looks for a reset while the call is pending, and
+/// then drops the call. So the call is pending once more before the request is accepted.
 fn may_be_cut_off<B: Body>(head: &Parts, body: &B) -> bool {
     head.version == Version::HTTP_2 && !body.is_end_stream()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[test]
+    fn frame_that_waits_for_room_is_taken_too() {
+        let mut reading = ReadBody::new(&Full::<Bytes>::default(), 100);
+        reading.buffer.push(Bytes::from_static(b"first, "), None);
+        let reservation = Box::pin(std::future::pending());
+        reading.stage = ReadStage::Reserving(Bytes::from_static(b"waiting"), reservation);
+        reading.give_up();
+        assert_eq!(reading.take().bytes, "first, waiting");
+    }
 }

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
 use super::{
-    birth::{Birth, JobScope, StartDelay, StoredProgress},
     clock::{Clock, at_unix_millis, since_unix_epoch},
-    ended::{EndedJob, Finish, Kept},
+    creation::{Creation, JobScope, StartDelay, StoredProgress},
+    ended::{EndedJob, Finish, StoredOutcome},
     live::LiveResponse,
 };
 use crate::{
@@ -26,13 +26,13 @@ use crate::{
 /// A job until it ends.
 ///
 /// Its entry in the map never points to another job. So a claim ends its job without a look-up, and
-/// whatever follows the job finds its end here.
+/// a follower of the job finds its end here.
 pub(super) struct UnfinishedJob {
-    pub(super) birth: Birth,
+    pub(super) creation: Creation,
     scope: Option<Box<JobScope>>,
     /// Held for one transition or one copy, never across an await or a wake-up. At the end it is
-    /// held until the ended job is in its map. Whoever changes it to `Ended` has ended the job: the
-    /// lock and [`Status::next`] make that happen once.
+    /// held until the ended job is in its map. The lock and [`Status::next`] let one task change it
+    /// to `Ended`, so a job ends once.
     phase: Mutex<Phase>,
 }
 
@@ -54,28 +54,28 @@ struct PhaseState {
     watchers: Option<Arc<Notify>>,
     /// The response, once it can be read while it is written.
     live: Option<Arc<LiveResponse>>,
-    /// What the job holds of the budget. Moves to the ended job.
+    /// The charge of the job, which moves to the ended job.
     charge: Option<Charge>,
 }
 
 /// An end of a job that is ready to be applied.
 pub(super) struct Ending {
-    kept: Kept,
+    outcome: StoredOutcome,
     started: Option<u64>,
     progress: Option<StoredProgress>,
     pub(super) key: KeyOutcome,
 }
 
 impl Ending {
-    /// Creates the end that a call has come to.
+    /// Creates the end of a call.
     pub(super) fn new(
-        kept: Kept,
+        outcome: StoredOutcome,
         started: Option<u64>,
         progress: Progress,
         key: KeyOutcome,
     ) -> Self {
         Self {
-            kept,
+            outcome,
             started,
             progress: Some(stored(progress)),
             key,
@@ -85,7 +85,7 @@ impl Ending {
     /// Creates an end that does not come from the call.
     pub(super) fn without_response(code: ErrorCode) -> Self {
         Self {
-            kept: Kept::NoResponse(code),
+            outcome: StoredOutcome::NoResponse(code),
             started: None,
             progress: None,
             key: KeyOutcome::Keep,
@@ -96,19 +96,19 @@ impl Ending {
 impl UnfinishedJob {
     /// Creates a job, which holds `charge` of the budget.
     pub(super) fn new(new: &NewJob, charge: Charge, clock: &Clock) -> Self {
-        let birth = Birth {
+        let creation = Creation {
             id: new.id,
             created: clock.millis(new.created),
             created_at: since_unix_epoch(new.created_at),
         };
         let started = new.started.map(|started| clock.millis(started));
         Self {
-            birth,
+            creation,
             scope: scope(new),
             phase: Mutex::new(Phase::Unfinished(PhaseState {
                 revision: 1,
                 kind: new.kind.clone(),
-                started: started.map(|at| birth.start_delay(at)),
+                started: started.map(|at| creation.start_delay(at)),
                 estimated_finish: new.estimated_finish.and_then(stored_time),
                 progress: stored(new.progress.clone()),
                 canceler: None,
@@ -119,7 +119,7 @@ impl UnfinishedJob {
         }
     }
 
-    /// Returns what a job created from `new` counts in the budget until it has a result.
+    /// Returns the bytes that a job created from `new` counts in the budget besides its result.
     pub(super) fn cost(new: &NewJob) -> usize {
         JobScope::cost(scope(new).as_deref())
     }
@@ -141,7 +141,7 @@ impl UnfinishedJob {
                 match report.news {
                     News::Started(at) => {
                         if job.status().next(Event::Started).is_some() {
-                            job.started = Some(self.birth.start_delay(clock.millis(at)));
+                            job.started = Some(self.creation.start_delay(clock.millis(at)));
                         }
                     }
                     News::Progress(progress) => job.progress = stored(progress),
@@ -168,7 +168,7 @@ impl UnfinishedJob {
         }
     }
 
-    /// Ends the job, and passes it to `keep` before anyone can see that it has ended. Returns
+    /// Ends the job, and passes it to `keep` before a reader can see that it has ended. Returns
     /// `false` if it had ended before.
     pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(EndedJob)) -> bool {
         let before = {
@@ -176,7 +176,7 @@ impl UnfinishedJob {
             let Phase::Unfinished(job) = &mut *phase else {
                 return false;
             };
-            let next = job.status().next(ending.kept.event());
+            let next = job.status().next(ending.outcome.event());
             let (Some(status), Some(charge)) = (next, job.charge.take()) else {
                 return false;
             };
@@ -185,16 +185,16 @@ impl UnfinishedJob {
                 status,
                 started: ending
                     .started
-                    .map(|at| self.birth.start_delay(at))
+                    .map(|at| self.creation.start_delay(at))
                     .or(job.started),
                 finished: clock.now(),
                 progress: ending
                     .progress
                     .unwrap_or_else(|| std::mem::take(&mut job.progress)),
-                kept: ending.kept,
+                outcome: ending.outcome,
                 charge,
             };
-            let ended = EndedJob::new(self.birth, self.scope.clone(), finish);
+            let ended = EndedJob::new(self.creation, self.scope.clone(), finish);
             keep(ended.clone());
             std::mem::replace(&mut *phase, Phase::Ended(ended))
         };
@@ -230,23 +230,23 @@ impl UnfinishedJob {
     /// Returns the job if its revision is beyond `seen`, otherwise the next change to wait for.
     ///
     /// Both happen under the lock, so no change is missed between them.
-    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Newer<Snapshot> {
+    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Readiness<Snapshot> {
         let mut phase = self.phase.lock();
         if let Phase::Unfinished(job) = &mut *phase
             && u64::from(job.revision) <= seen
         {
-            return Newer::Wait(job.next_change());
+            return Readiness::Wait(job.next_change());
         }
-        Newer::Ready(self.snapshot_of(&phase, clock, clock.now()))
+        Readiness::Ready(self.snapshot_of(&phase, clock, clock.now()))
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Newer<ReadableResponse> {
+    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
         match &mut *self.phase.lock() {
-            Phase::Ended(ended) => Newer::Ready(ReadableResponse::Ended(ended.clone())),
+            Phase::Ended(ended) => Readiness::Ready(ReadableResponse::Ended(ended.clone())),
             Phase::Unfinished(job) => match &job.live {
-                Some(live) => Newer::Ready(ReadableResponse::Live(live.clone())),
-                None => Newer::Wait(job.next_change()),
+                Some(live) => Readiness::Ready(ReadableResponse::Live(live.clone())),
+                None => Readiness::Wait(job.next_change()),
             },
         }
     }
@@ -256,11 +256,11 @@ impl UnfinishedJob {
             Phase::Ended(ended) => return ended.snapshot(clock, now),
             Phase::Unfinished(job) => job,
         };
-        let mut snapshot = self.birth.snapshot(self.scope.as_deref(), now);
+        let mut snapshot = self.creation.snapshot(self.scope.as_deref(), now);
         snapshot.revision = job.revision.into();
         snapshot.status = job.status();
         snapshot.attempt = job.started.is_some().into();
-        snapshot.started_at = job.started.map(|delay| self.birth.started_at(delay));
+        snapshot.started_at = job.started.map(|delay| self.creation.started_at(delay));
         snapshot.kind = Some(job.kind.clone());
         snapshot.estimated_finish_at = job.estimated_finish.map(|at| at_unix_millis(at.get()));
         snapshot.progress = job.progress.as_deref().cloned().unwrap_or_default();
@@ -268,8 +268,8 @@ impl UnfinishedJob {
     }
 }
 
-/// What was asked for, or the change to wait for before it is asked for again.
-pub(super) enum Newer<T> {
+/// A value that is ready, or the change to wait for before the next attempt.
+pub(super) enum Readiness<T> {
     Ready(T),
     Wait(OwnedNotified),
 }
@@ -308,7 +308,7 @@ fn scope(new: &NewJob) -> Option<Box<JobScope>> {
     })
 }
 
-/// Returns what is kept of a future time. The Unix epoch itself is not kept.
+/// Returns a time as it is stored. The Unix epoch itself is not stored.
 fn stored_time(at: SystemTime) -> Option<NonZeroU64> {
     NonZeroU64::new(since_unix_epoch(at))
 }

@@ -15,13 +15,13 @@ use crate::{
 /// A status document and the field values of its response, while they are written.
 ///
 /// Body and fields share one buffer, so a response takes one allocation for all of them.
-pub(super) struct Sheet {
+pub(super) struct ResponseBuffer {
     text: Vec<u8>,
     document_len: usize,
     pub(super) id: IdText,
 }
 
-impl Sheet {
+impl ResponseBuffer {
     pub(super) fn new(job: &Snapshot, settings: &Settings) -> Self {
         let id = job.id.encode();
         let text = document_from(LinkOrigin::Document, &id, job, settings);
@@ -36,33 +36,33 @@ impl Sheet {
         self.document_len as u64
     }
 
-    /// Appends text, and returns where it is.
+    /// Appends text, and returns its range.
     pub(super) fn add(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Range<usize> {
         let start = self.text.len();
         write(&mut self.text);
         start..self.text.len()
     }
 
-    /// Appends a number, and returns where it is.
+    /// Appends a number, and returns its range.
     pub(super) fn add_number(&mut self, number: u64) -> Range<usize> {
         self.add(|text| write_number(text, number))
     }
 
-    pub(super) fn finish(self) -> WrittenSheet {
-        WrittenSheet {
+    pub(super) fn finish(self) -> FrozenBuffer {
+        FrozenBuffer {
             document_len: self.document_len,
             text: self.text.into(),
         }
     }
 }
 
-/// A [`Sheet`] that is complete.
-pub(super) struct WrittenSheet {
+/// A [`ResponseBuffer`] that is complete.
+pub(super) struct FrozenBuffer {
     text: Bytes,
     document_len: usize,
 }
 
-impl WrittenSheet {
+impl FrozenBuffer {
     pub(super) fn body(&self) -> ResultBody {
         ResultBody::new(self.text.slice(..self.document_len), None)
     }

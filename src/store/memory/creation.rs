@@ -1,4 +1,4 @@
-//! What a job in memory has from its beginning, and what both unfinished and ended jobs have.
+//! The parts of a job in memory that it has from its creation on, unfinished or ended.
 
 use std::{
     num::NonZeroU32,
@@ -9,15 +9,16 @@ use std::{
 use super::clock::at_unix_millis;
 use crate::job::{CallbackTarget, Cursor, JobId, Key, Owner, Progress, Snapshot};
 
-/// What a job counts in the budget besides its result: about what it takes of the heap, in bytes.
+/// The bytes that a job counts in the budget besides its result: about the heap size of an ended
+/// job.
 const JOB_BYTES: usize = 320;
 
-/// What a job with a scope counts more, for the scope and the indexes that it is in, in bytes.
+/// The bytes that a scope adds to that, including its entries in indexes.
 const SCOPE_BYTES: usize = 192;
 
-/// What every job has, and what never changes.
+/// The id and the creation time of a job.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Birth {
+pub(super) struct Creation {
     pub(super) id: JobId,
     /// In milliseconds since the epoch of the store.
     pub(super) created: u64,
@@ -25,7 +26,7 @@ pub(super) struct Birth {
     pub(super) created_at: u64,
 }
 
-/// What few jobs have, and what never changes.
+/// The parts of [`NewJob`](crate::store::NewJob) that few jobs have. They never change.
 #[derive(Debug, Clone, Default)]
 pub(super) struct JobScope {
     pub(super) owner: Option<Owner>,
@@ -42,7 +43,7 @@ pub(super) struct StartDelay(NonZeroU32);
 /// The progress that a call has reported. Boxed, because most report nothing.
 pub(super) type StoredProgress = Option<Box<Progress>>;
 
-impl Birth {
+impl Creation {
     pub(super) fn cursor(&self) -> Cursor {
         Cursor::from_unix_millis(self.created_at, self.id)
     }
@@ -64,7 +65,7 @@ impl Birth {
         self.system_time(self.created + u64::from(delay.get() - 1))
     }
 
-    /// Returns a snapshot with everything that never changes, read at `now` of the store's clock.
+    /// Returns a snapshot with the parts that never change, read at `now` by the store's clock.
     pub(super) fn snapshot(&self, scope: Option<&JobScope>, now: u64) -> Snapshot {
         let age = Duration::from_millis(now.saturating_sub(self.created));
         let mut job = Snapshot::with_age(self.id, at_unix_millis(self.created_at), age);
@@ -78,7 +79,7 @@ impl Birth {
 }
 
 impl JobScope {
-    /// Returns what a job with or without a scope counts in the budget, without its result.
+    /// Returns the bytes that a job counts in the budget besides its result.
     pub(super) fn cost(scope: Option<&Self>) -> usize {
         let text = |scope: &Self| {
             let title = scope.title.as_ref().map_or(0, |title| title.len());
