@@ -58,8 +58,12 @@ impl ReadBody {
         matches!(self.stage, ReadStage::Ended)
     }
 
-    /// Takes what has been read. After an error it includes the frame that was too much.
+    /// Takes what has been read. After an error it includes the frame that was too much, and after
+    /// a timeout the frame that waits for room.
     pub(super) fn take(&mut self) -> BufferedBody {
+        if let ReadStage::Reserving(data, _) = &mut self.stage {
+            self.buffer.push(std::mem::take(data), None);
+        }
         self.buffer.take()
     }
 

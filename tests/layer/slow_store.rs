@@ -8,10 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, request, response};
-use tokio::task::yield_now;
+use http::{HeaderMap, Response, StatusCode, request, response};
+use http_body_util::BodyExt;
+use tokio::{task::yield_now, time::sleep};
+use tower::Layer;
 use tower_accepted::{
-    Filter, JobId, Page,
+    Filter, JobId, Jobs, Page, When,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, MemoryChanges, MemoryClaim, MemoryStore,
         MemoryWriter, NewJob, NoRoom, Outcome, Purpose, Reading, Report, Store, StoreFuture,
@@ -19,18 +21,25 @@ use tower_accepted::{
     },
 };
 
-use crate::{suites::route_suite, suites_run::InProcess};
+use crate::{
+    suites::route_suite,
+    suites_run::InProcess,
+    support::{Body, Failed, inner, post, send},
+};
 
 /// A store in memory whose futures are ready at their third poll.
 #[derive(Clone)]
-pub(crate) struct SlowStore(MemoryStore);
+pub(crate) struct SlowStore(MemoryStore, Duration);
 
 impl SlowStore {
     pub(crate) fn new() -> Self {
-        Self(MemoryStore::new(
-            Duration::from_secs(120),
-            Budget::new(1 << 26),
-        ))
+        Self::with_reserve_time(Duration::ZERO)
+    }
+
+    /// Creates a store that takes this time to reserve bytes of its budget.
+    fn with_reserve_time(time: Duration) -> Self {
+        let budget = Budget::new(1 << 26);
+        Self(MemoryStore::new(Duration::from_secs(120), budget), time)
     }
 }
 
@@ -55,7 +64,11 @@ impl Store for SlowStore {
     }
 
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
-        delay(self.0.reserve(bytes, purpose))
+        let (store, time) = (self.0.clone(), self.1);
+        delay(async move {
+            sleep(time).await;
+            store.reserve(bytes, purpose).await
+        })
     }
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
@@ -167,6 +180,20 @@ impl Writer for SlowWriter {
 #[tokio::test(start_paused = true)]
 async fn slow_store_keeps_its_promises() {
     tower_accepted::store::conformance::run(async || SlowStore::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn frame_that_waits_for_room_reaches_the_call() {
+    let store = SlowStore::with_reserve_time(Duration::from_secs(60));
+    let builder = Jobs::builder().body_timeout(Duration::from_secs(10));
+    let jobs = builder.store(store).build();
+    let after = When::After(Duration::from_secs(1));
+    let service = jobs.layer().when(after).layer(inner(async |request| {
+        let body = request.into_body().collect().await.map_err(|_| Failed)?;
+        Ok(Response::new(Body::from(body.to_bytes())))
+    }));
+    let answer = send(&service, post("/").map(|_| Body::from("whole"))).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "whole"));
 }
 
 async fn site() -> Option<InProcess<SlowStore>> {
