@@ -1,6 +1,7 @@
 //! Replays the response of the inner service as the result.
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use proptest::{collection::vec, option, prelude::*};
@@ -51,6 +52,28 @@ fn response(headers: &[(&'static str, &'static str)]) -> Answer {
         body: Bytes::from_static(b"body"),
         trailers: None,
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_result_with_trailers_has_no_ranges() {
+    const FRAME: [u8; 40_000] = [7; 40_000];
+    let service = Jobs::new().layer().layer(inner(async |_| {
+        let frames = stream::iter([&FRAME[..]; 2].map(Ok::<_, Failed>));
+        let trailers = response(&[("x-sum", "1")]).headers;
+        let body = Body::from_stream(frames).with_trailers(async { Some(Ok(trailers)) });
+        Ok(Response::new(Body::new(body)))
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let path = format!("{}/result", accepted.location());
+    let part = send(&service, with(get(&path), &[("range", "bytes=1-2")])).await;
+    assert_eq!((part.status, part.body.len()), (StatusCode::OK, 80_000));
+    assert_eq!(part.header("accept-ranges"), None);
+    assert_eq!(part.header("content-length"), None);
+    assert_eq!(part.trailers.expect("trailers")["x-sum"], "1");
+    let head = send(&service, request("HEAD", &path)).await;
+    assert_eq!(head.header("accept-ranges"), None);
+    assert_eq!(head.header("content-length"), Some("80000"));
 }
 
 #[tokio::test(start_paused = true)]
