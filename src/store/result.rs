@@ -39,7 +39,8 @@ pub trait Writer: Send + 'static {
     /// Adds trailers.
     fn push_trailers(&mut self, trailers: HeaderMap);
 
-    /// Makes everything appended so far readable. The layer calls this when the body is pending.
+    /// Makes everything appended so far readable. The layer calls this when the body is pending, or
+    /// room for it.
     fn flush(&mut self);
 }
 

@@ -3,14 +3,18 @@
 use std::{
     convert::Infallible,
     future::Future,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, Response, StatusCode, request, response};
 use http_body_util::BodyExt;
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use tower::Layer;
 use tower_accepted::{
     Filter, JobId, Jobs, Page, When,
@@ -24,7 +28,7 @@ use tower_accepted::{
 use crate::{
     suites::route_suite,
     suites_run::InProcess,
-    support::{Body, Failed, inner, post, send},
+    support::{Body, Failed, ended, inner, post, result, send},
 };
 
 /// A store in memory whose futures are ready at their third poll.
@@ -109,6 +113,8 @@ impl Store for SlowStore {
         SlowWriter {
             inner: self.0.respond(claim, head),
             has_waited: false,
+            is_flushed: true,
+            waiter: None,
         }
     }
 
@@ -147,14 +153,20 @@ impl Store for SlowStore {
     }
 }
 
-/// A writer that has room for each chunk at the second poll.
+/// A writer that has room for each chunk at the second poll, once what precedes it can be read.
 pub(crate) struct SlowWriter {
     inner: MemoryWriter,
     has_waited: bool,
+    is_flushed: bool,
+    waiter: Option<Waker>,
 }
 
 impl Writer for SlowWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        if !self.is_flushed {
+            self.waiter = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         self.has_waited = !self.has_waited;
         if self.has_waited {
             cx.waker().wake_by_ref();
@@ -164,6 +176,7 @@ impl Writer for SlowWriter {
     }
 
     fn push(&mut self, data: Bytes) {
+        self.is_flushed = false;
         self.inner.push(data);
     }
 
@@ -172,7 +185,11 @@ impl Writer for SlowWriter {
     }
 
     fn flush(&mut self) {
+        self.is_flushed = true;
         self.inner.flush();
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
     }
 }
 
@@ -194,6 +211,19 @@ async fn frame_that_waits_for_room_reaches_the_call() {
     }));
     let answer = send(&service, post("/").map(|_| Body::from("whole"))).await;
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "whole"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_for_a_frame_may_depend_on_readers() {
+    let jobs = Jobs::builder().store(SlowStore::new()).build();
+    let service = jobs.layer().layer(inner(async |_| {
+        let frames = stream::iter(["one, ", "two, ", "three"].map(Ok::<_, Failed>));
+        Ok(Response::new(Body::from_stream(frames)))
+    }));
+    let accepted = send(&service, post("/")).await;
+    let ended = timeout(Duration::from_secs(3600), ended(&service, &accepted)).await;
+    assert_eq!(ended.expect("the job ends")["status"], "succeeded");
+    assert_eq!(result(&service, &accepted).await.text(), "one, two, three");
 }
 
 async fn site() -> Option<InProcess<SlowStore>> {
