@@ -53,7 +53,8 @@ pub(super) fn apply(
     let is_whole = response.status() == StatusCode::OK && !response.body().has_trailers();
     let len = response.body().len().filter(|_| is_whole);
     let selection = Validators::from_headers(response.headers_mut(), RESULT_ETAG).select(head, len);
-    if selection != Selection::NotModified && is_whole {
+    // The length of a body that is streamed before its trailers is not known.
+    if selection != Selection::NotModified && len.is_some() {
         let bytes = HeaderValue::from_static("bytes");
         response.headers_mut().insert(header::ACCEPT_RANGES, bytes);
     }

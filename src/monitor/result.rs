@@ -1,7 +1,7 @@
 //! The stored response of a job, as the monitor replays it.
 
 use http::{
-    HeaderMap, HeaderValue, Response,
+    HeaderMap, HeaderValue, Method, Response,
     header::{self, Entry},
     request::Parts,
 };
@@ -11,7 +11,7 @@ use crate::{
     config::Settings,
     job::Snapshot,
     problem::{Problem, no_result},
-    protocol::ASYNC_RESULT,
+    protocol::{ASYNC_RESULT, has_length},
     registry::Registry,
     store::{ResultBody, Store},
 };
@@ -27,8 +27,20 @@ pub(super) async fn result<St: Store>(
     };
     let status = HeaderValue::from(response.status().as_u16());
     response.headers_mut().insert(ASYNC_RESULT, status);
+    // A body that is streamed before its trailers does not know its length.
+    if let Some(stored) = &job.response
+        && head.method == Method::HEAD
+        && has_length(response.status())
+    {
+        let length = stored.content_length.into();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
+    }
     let (mut response, range) = precondition::apply(head, response);
     if let Some(range) = range {
+        // The part takes the place of the whole body in the budget.
+        *response.body_mut() = ResultBody::default();
         let Some(part) = read(registry, job, *range.start()).await? else {
             return Ok(Problem::Gone.response());
         };

@@ -109,7 +109,11 @@ where
     };
     loop {
         if let Some(data) = this.data {
-            let room = ready!(writer.poll_room(data.len(), cx));
+            let Poll::Ready(room) = writer.poll_room(data.len(), cx) else {
+                // The store may wait for its readers.
+                writer.flush();
+                return Poll::Pending;
+            };
             room.map_err(|_| ErrorCode::ResultTooLarge)?;
             let data = this.data.take().unwrap_or_default();
             if !data.is_empty() {

@@ -39,7 +39,8 @@ pub trait Writer: Send + 'static {
     /// Adds trailers.
     fn push_trailers(&mut self, trailers: HeaderMap);
 
-    /// Makes all appended data readable. The layer calls this when the body is pending.
+    /// Makes all appended data readable. The layer calls this when the body, or room for it, is
+    /// pending.
     fn flush(&mut self);
 }
 

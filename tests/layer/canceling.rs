@@ -219,3 +219,20 @@ async fn application_can_cancel_a_job() {
             .is_none()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn cancel_returns_the_job_without_retention() {
+    let jobs = Jobs::builder().retain(Duration::ZERO).build();
+    let service = jobs
+        .layer()
+        .layer(hanging(&Counter::default(), &Counter::default()));
+    let accepted = send(&service, post("/")).await;
+    let canceled = send(&service, cancel(&accepted)).await;
+    assert_eq!(canceled.status, StatusCode::OK);
+    assert_eq!(canceled.json()["status"], "canceled");
+    // A deleted job is unknown, not expired.
+    let accepted = send(&service, post("/")).await;
+    send(&service, delete(&accepted)).await;
+    let deleted = send(&service, get(accepted.location())).await;
+    assert_eq!(deleted.status, StatusCode::NOT_FOUND);
+}

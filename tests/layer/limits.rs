@@ -8,7 +8,10 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
 use tower::Layer;
-use tower_accepted::{Jobs, When};
+use tower_accepted::{
+    Jobs, When,
+    store::{Budget, MemoryStore, Store},
+};
 
 use crate::support::*;
 
@@ -227,6 +230,32 @@ async fn request_counts_until_the_service_drops_it() {
     sleep(Duration::from_secs(1)).await;
     let answer = send(&service, body("/holds")).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_counts_whatever_its_number_of_frames() {
+    let used = async |frames: usize, pause: bool| {
+        let store = MemoryStore::new(Duration::from_secs(3600), Budget::new(1 << 20));
+        let jobs = Jobs::builder().store(store.clone()).build();
+        let service = jobs.layer().layer(inner(move |_| async move {
+            let frames = stream::iter(vec![vec![0; 20_000 / frames]; frames]);
+            let frames = frames.then(move |frame| async move {
+                if pause {
+                    sleep(Duration::from_secs(1)).await;
+                }
+                Ok::<_, Failed>(frame)
+            });
+            Ok(Response::new(Body::from_stream(frames)))
+        }));
+        let accepted = send(&service, post("/")).await;
+        ended(&service, &accepted).await;
+        store.budget().used()
+    };
+    let one = used(1, false).await;
+    assert!(one > 20_000);
+    for (frames, pause) in [(4, false), (1, true), (4, true)] {
+        assert_eq!(used(frames, pause).await, one, "{frames} frames, {pause}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Replays the response of the inner service as the result.
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use proptest::{collection::vec, option, prelude::*};
@@ -51,6 +52,64 @@ fn response(headers: &[(&'static str, &'static str)]) -> Answer {
         body: Bytes::from_static(b"body"),
         trailers: None,
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ranges_of_a_large_result_are_exact() {
+    let body: Bytes = (0..200_000_u32).map(|at| (at % 251) as u8).collect();
+    let service = Jobs::new().layer().layer(inner({
+        let body = body.clone();
+        move |_| {
+            let frames: Vec<_> = body.chunks(30_000).map(Bytes::copy_from_slice).collect();
+            let frames = stream::iter(frames.into_iter().map(Ok::<_, Failed>));
+            async { Ok(Response::new(Body::from_stream(frames))) }
+        }
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let path = format!("{}/result", accepted.location());
+    let whole = send(&service, get(&path)).await;
+    assert_eq!((whole.status, &whole.body), (StatusCode::OK, &body));
+    assert_eq!(whole.header("content-length"), Some("200000"));
+    for (first, last) in [
+        (0, 0),
+        (0, 65_535),
+        (65_535, 65_536),
+        (65_536, 131_071),
+        (1, 199_999),
+        (199_999, 199_999),
+    ] {
+        let range = format!("bytes={first}-{last}");
+        let part = send(&service, with(get(&path), &[("range", range.as_str())])).await;
+        assert_eq!(part.status, StatusCode::PARTIAL_CONTENT, "{range}");
+        assert_eq!(part.body, body.slice(first..=last), "{range}");
+        let length = (last - first + 1).to_string();
+        assert_eq!(part.header("content-length"), Some(length.as_str()));
+    }
+    let beyond = send(&service, with(get(&path), &[("range", "bytes=200000-")])).await;
+    assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(beyond.header("content-range"), Some("bytes */200000"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_result_with_trailers_has_no_ranges() {
+    let service = Jobs::new().layer().layer(inner(async |_| {
+        let frames = stream::iter(vec![vec![7; 40_000]; 2].into_iter().map(Ok::<_, Failed>));
+        let trailers = response(&[("x-sum", "1")]).headers;
+        let body = Body::from_stream(frames).with_trailers(async { Some(Ok(trailers)) });
+        Ok(Response::new(Body::new(body)))
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let path = format!("{}/result", accepted.location());
+    let part = send(&service, with(get(&path), &[("range", "bytes=1-2")])).await;
+    assert_eq!((part.status, part.body.len()), (StatusCode::OK, 80_000));
+    assert_eq!(part.header("accept-ranges"), None);
+    assert_eq!(part.header("content-length"), None);
+    assert_eq!(part.trailers.expect("trailers")["x-sum"], "1");
+    let head = send(&service, request("HEAD", &path)).await;
+    assert_eq!(head.header("accept-ranges"), None);
+    assert_eq!(head.header("content-length"), Some("80000"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,15 +3,21 @@
 use std::{
     convert::Infallible,
     future::Future,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, request, response};
-use tokio::task::yield_now;
+use futures_util::stream;
+use http::{HeaderMap, Response, StatusCode, request, response};
+use http_body_util::BodyExt;
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
+use tower::Layer;
 use tower_accepted::{
-    Filter, JobId, Page,
+    Filter, JobId, Jobs, Page, When,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, MemoryChanges, MemoryClaim, MemoryStore,
         MemoryWriter, NewJob, NoRoom, Outcome, Purpose, Reading, Report, Store, StoreFuture,
@@ -19,18 +25,25 @@ use tower_accepted::{
     },
 };
 
-use crate::{suites::route_suite, suites_run::InProcess};
+use crate::{
+    suites::route_suite,
+    suites_run::InProcess,
+    support::{Body, Failed, ended, inner, post, result, send},
+};
 
 /// A store in memory whose futures are ready at their third poll.
 #[derive(Clone)]
-pub(crate) struct SlowStore(MemoryStore);
+pub(crate) struct SlowStore(MemoryStore, Duration);
 
 impl SlowStore {
     pub(crate) fn new() -> Self {
-        Self(MemoryStore::new(
-            Duration::from_secs(120),
-            Budget::new(1 << 26),
-        ))
+        Self::with_reserve_time(Duration::ZERO)
+    }
+
+    /// Creates a store that takes this time to reserve bytes of its budget.
+    fn with_reserve_time(time: Duration) -> Self {
+        let budget = Budget::new(1 << 26);
+        Self(MemoryStore::new(Duration::from_secs(120), budget), time)
     }
 }
 
@@ -55,7 +68,11 @@ impl Store for SlowStore {
     }
 
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
-        delay(self.0.reserve(bytes, purpose))
+        let (store, time) = (self.0.clone(), self.1);
+        delay(async move {
+            sleep(time).await;
+            store.reserve(bytes, purpose).await
+        })
     }
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
@@ -96,6 +113,8 @@ impl Store for SlowStore {
         SlowWriter {
             inner: self.0.respond(claim, head),
             has_waited: false,
+            is_flushed: true,
+            waiter: None,
         }
     }
 
@@ -134,14 +153,20 @@ impl Store for SlowStore {
     }
 }
 
-/// A writer that has room for each chunk at the second poll.
+/// A writer that has room for each chunk at the second poll, once what precedes it can be read.
 pub(crate) struct SlowWriter {
     inner: MemoryWriter,
     has_waited: bool,
+    is_flushed: bool,
+    waiter: Option<Waker>,
 }
 
 impl Writer for SlowWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        if !self.is_flushed {
+            self.waiter = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         self.has_waited = !self.has_waited;
         if self.has_waited {
             cx.waker().wake_by_ref();
@@ -151,6 +176,7 @@ impl Writer for SlowWriter {
     }
 
     fn push(&mut self, data: Bytes) {
+        self.is_flushed = false;
         self.inner.push(data);
     }
 
@@ -159,7 +185,11 @@ impl Writer for SlowWriter {
     }
 
     fn flush(&mut self) {
+        self.is_flushed = true;
         self.inner.flush();
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
     }
 }
 
@@ -167,6 +197,33 @@ impl Writer for SlowWriter {
 #[tokio::test(start_paused = true)]
 async fn slow_store_keeps_its_promises() {
     tower_accepted::store::conformance::run(async || SlowStore::new()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn frame_that_waits_for_room_reaches_the_call() {
+    let store = SlowStore::with_reserve_time(Duration::from_secs(60));
+    let builder = Jobs::builder().body_timeout(Duration::from_secs(10));
+    let jobs = builder.store(store).build();
+    let after = When::After(Duration::from_secs(1));
+    let service = jobs.layer().when(after).layer(inner(async |request| {
+        let body = request.into_body().collect().await.map_err(|_| Failed)?;
+        Ok(Response::new(Body::from(body.to_bytes())))
+    }));
+    let answer = send(&service, post("/").map(|_| Body::from("whole"))).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, "whole"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_for_a_frame_may_depend_on_readers() {
+    let jobs = Jobs::builder().store(SlowStore::new()).build();
+    let service = jobs.layer().layer(inner(async |_| {
+        let frames = stream::iter(["one, ", "two, ", "three"].map(Ok::<_, Failed>));
+        Ok(Response::new(Body::from_stream(frames)))
+    }));
+    let accepted = send(&service, post("/")).await;
+    let ended = timeout(Duration::from_secs(3600), ended(&service, &accepted)).await;
+    assert_eq!(ended.expect("the job ends")["status"], "succeeded");
+    assert_eq!(result(&service, &accepted).await.text(), "one, two, three");
 }
 
 async fn site() -> Option<InProcess<SlowStore>> {

@@ -95,9 +95,8 @@ async fn any_process_keeps_the_record_of_a_started_job() {
 #[tokio::test]
 async fn process_back_after_expiry_does_not_end_the_job() {
     let options = options().retain(Duration::from_secs(2));
-    let nats = or_skip!(Deployment::start(options.clone()));
-    let impatient = options.ack_timeout(Duration::from_millis(300));
-    let (wire, first) = nats.jobs_behind_wire(impatient).await;
+    let nats = or_skip!(Deployment::start(options));
+    let (wire, first) = nats.jobs_behind_wire(nats.options.clone()).await;
     let second = nats.jobs().await;
     let site = front(&second);
     let (calls, go) = (Counter::default(), Arc::new(Notify::new()));

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::violation::{CheckResult, Violation, ensure, ensure_eq, within};
 use crate::{
     job::{ErrorCode, JobId, Snapshot},
-    store::{Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Store, Writer},
+    store::{Acceptance, End, Finished, Lookup, NewJob, NoRoom, Outcome, Reading, Store, Writer},
 };
 
 /// The pause before a check looks again.
@@ -164,10 +164,24 @@ pub(super) async fn finish_without<S: Store>(
     finish(store, claim, End::new(Outcome::NoResponse(code))).await
 }
 
+/// Waits for room. Flushes while there is none, as the layer does.
+pub(super) async fn room<W: Writer>(
+    writer: &mut W,
+    bytes: usize,
+) -> CheckResult<Result<(), NoRoom>> {
+    let room = poll_fn(|cx| {
+        let room = writer.poll_room(bytes, cx);
+        if room.is_pending() {
+            writer.flush();
+        }
+        room
+    });
+    within("an answer of poll_room", room).await
+}
+
 /// Waits for room, and appends data.
 pub(super) async fn write<W: Writer>(writer: &mut W, data: Bytes) -> CheckResult {
-    let room = poll_fn(|cx| writer.poll_room(data.len(), cx));
-    within("room for a chunk", room).await??;
+    room(writer, data.len()).await??;
     writer.push(data);
     Ok(())
 }

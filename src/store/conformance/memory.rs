@@ -1,11 +1,9 @@
 //! Checks of the budget of this process's memory.
 
-use std::future::poll_fn;
-
 use super::{
     fixtures::{
-        bytes, claim_new, ensure_result, finish, finish_without, found, read, response_head, until,
-        write,
+        bytes, claim_new, ensure_result, finish, finish_without, found, read, response_head, room,
+        until, write,
     },
     violation::{CheckResult, ensure, ensure_eq, within},
 };
@@ -36,8 +34,7 @@ pub(super) async fn response_without_room_is_refused<S: Store>(store: S) -> Chec
     write(&mut writer, bytes(100)).await?;
     let limit = store.budget().limit();
     store.budget().set_limit(store.budget().used() + 1_000);
-    let room = poll_fn(|cx| writer.poll_room(1_000_000, cx));
-    let room = within("an answer of poll_room", room).await?;
+    let room = room(&mut writer, 1_000_000).await?;
     ensure(room.is_err(), "no room for a chunk beyond the limit")?;
     drop(writer);
     store.budget().set_limit(limit);

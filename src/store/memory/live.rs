@@ -74,6 +74,11 @@ impl LiveResponse {
         self.state.lock().charge.merge(charge);
     }
 
+    /// Takes the charge, for a copy that is kept instead of this.
+    pub(super) fn take_charge(&self) -> Charge {
+        self.state.lock().charge.split(usize::MAX)
+    }
+
     /// Appends data. Readers see it after the next [`notify`](Self::notify).
     pub(super) fn push(&self, mut data: Bytes) {
         let mut state = self.state.lock();
@@ -224,6 +229,7 @@ impl Body for LiveBody {
                 }
                 Some(LiveEnd::Broken) if !*this.is_break_flushed => {
                     *this.is_break_flushed = true;
+                    drop(state);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

@@ -165,6 +165,9 @@ impl Store for MemoryStore {
         if let Some(job) = self.table.find_unfinished(id) {
             let canceled = Ending::without_response(ErrorCode::Canceled);
             reaper::end(&self.table, &job, canceled);
+            // Not looked up again, since it may have been evicted already.
+            let clock = self.table.clock();
+            return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
         }
         Ok(self.table.lookup(id))
     }

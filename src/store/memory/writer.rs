@@ -81,7 +81,12 @@ impl MemoryWriter {
         };
         let (status, headers) = (state.head.status, &state.head.headers);
         let packed = Packed::new(status, headers, state.trailers.as_ref(), body);
-        StoredOutcome::Response(status, packed, state.charge.take())
+        let charge = match &state.body {
+            // The packed copy is kept, and the live response goes with its last reader.
+            WrittenBody::Live(live) if packed.large.is_none() => Some(live.0.take_charge()),
+            _ => state.charge.take(),
+        };
+        StoredOutcome::Response(status, packed, charge)
     }
 }
 

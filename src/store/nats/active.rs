@@ -159,16 +159,17 @@ impl ActiveClaim {
     ) -> Result<bool, NatsError> {
         let (subject, claim) = (jetstream.names.run(self.id), Some(self.claim));
         let _permit = self.write_permit.acquire().await;
-        let Some(remaining) = self.remaining(jetstream) else {
-            return Ok(false);
-        };
-        let patience = patience.min(remaining);
         let mut retry = Retry::within(patience);
         let (mut base, mut expected) = {
             let state = self.state.lock();
             (state.record.clone(), state.sequence)
         };
         loop {
+            // Checked in each round: a write may be answered long after the job has expired.
+            let Some(remaining) = self.remaining(jetstream) else {
+                return Ok(false);
+            };
+            let patience = patience.min(remaining);
             // This claim has ended or requeued the job before.
             if !base.is_held_by(self.claim) {
                 return Ok(false);
