@@ -20,6 +20,7 @@ use super::{
     messages,
     process::ProcessState,
     response::ResultChunks,
+    retry::Retry,
 };
 use crate::{
     JobId,
@@ -28,6 +29,10 @@ use crate::{
 
 /// The maximum time that a chunk after the first waits for room in the budget.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time limit for the retries of a chunk after the first: longer than a leader election. The
+/// client has the head by then, so giving up breaks the response.
+const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The delay before the next attempt to reserve memory.
 const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(20);
@@ -89,7 +94,7 @@ impl ResultReader {
             if reader.offset >= reader.length {
                 return None;
             }
-            match reader.next(BUDGET_TIMEOUT).await {
+            match reader.next_with_retries().await {
                 Ok(Some(chunk)) => Some((Ok(chunk), Some(reader))),
                 Ok(None) => Some((Err(NatsError::unavailable("a chunk is missing")), None)),
                 Err(error) => Some((Err(error), None)),
@@ -101,6 +106,20 @@ impl ResultReader {
             left,
             trailers,
         })))
+    }
+
+    /// Reads the next chunk, and tries again while the servers do not answer.
+    async fn next_with_retries(&mut self) -> Result<Option<Bytes>, NatsError> {
+        let mut retry = Retry::within(CHUNK_PATIENCE);
+        loop {
+            match self.next(BUDGET_TIMEOUT).await {
+                Err(error @ NatsError::Unavailable(_)) => {
+                    let subject = &self.process.jetstream.options.prefix;
+                    retry.wait(error, subject).await?;
+                }
+                read => return read,
+            }
+        }
     }
 
     /// Reads the rest of the chunk that holds the next byte.
