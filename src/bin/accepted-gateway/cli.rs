@@ -373,6 +373,6 @@ fn parse_path_prefix(text: &str) -> Result<String, String> {
     if text == "/" {
         Ok(String::new())
     } else {
-        parse_path(text)
+        parse_path(text).map_err(|_| "expected / or a path like /internal".to_owned())
     }
 }
