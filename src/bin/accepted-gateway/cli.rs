@@ -30,7 +30,8 @@ Forwarding:
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
-  still answers. A second signal ends the process at once.
+  still answers. The gateway exits when the last job has ended; results in memory are then lost. A
+  second signal ends the process at once.
 
 Logs:
   RUST_LOG sets the log levels. RUST_LOG=info,tower_accepted=debug logs each job.";
