@@ -59,7 +59,10 @@ impl<St> Jobs<St> {
     /// were still being read or answered inline, which the server must end.
     ///
     /// The monitor still answers during and after a drain, so keep the server running until this
-    /// returns. The registry accepts nothing from the first poll on, and cannot be reopened.
+    /// returns. It returns once the last job has ended. Keep the server running for some seconds
+    /// more if clients must be able to fetch the last results from memory.
+    ///
+    /// The registry accepts nothing from the first poll on, and cannot be reopened.
     ///
     /// # Cancel safety
     ///

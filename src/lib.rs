@@ -162,8 +162,9 @@
 //! # Shutting down
 //!
 //! [`Jobs::drain`] stops accepting requests and waits for jobs to end. Call it before the server
-//! stops, so that clients can read the monitor meanwhile. In axum, that is inside the signal for a
-//! graceful shutdown:
+//! stops, so that clients can read the monitor meanwhile. It returns once the last job has ended:
+//! sleep after it if clients must be able to fetch the last results from memory. In axum, that is
+//! inside the signal for a graceful shutdown:
 //!
 //! ```no_run
 //! use std::time::Duration;

@@ -8,7 +8,7 @@ use http::{HeaderName, header};
 /// By default a key is optional. A repeat of a request, with the same key, method, URI, body and
 /// `Content-Type`, joins the first request's job, unfinished or ended. Its answer has
 /// `Idempotent-Replayed: true`. A different request with the same key gets 422. A malformed key
-/// gets 400.
+/// gets 400. After a `DELETE` of the job, its key can be used again: the next request is a new one.
 #[derive(Debug, Clone)]
 #[must_use = "settings do nothing until they are given to a layer"]
 pub struct Idempotency {

@@ -319,10 +319,10 @@ async fn invalid_flags_are_rejected_at_the_start() {
         (&["--monitor", "jobs"], "expected a path"),
         (&["--monitor", "/jobs/"], "expected a path"),
         (&["--monitor", "/jo?bs"], "expected a path"),
-        (&["--health", "health"], "expected a path"),
-        (&["--health", "/health/"], "expected a path"),
+        (&["--health", "health"], "expected / or a path"),
+        (&["--health", "/health/"], "expected / or a path"),
         (
-            &["--metrics", "192.0.2.1:1"],
+            &["--listen", "127.0.0.1:0", "--metrics", "192.0.2.1:1"],
             "cannot listen on 192.0.2.1:1: ",
         ),
         (&["--always", "--preferred"], "cannot be used with"),

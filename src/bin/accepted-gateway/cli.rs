@@ -30,7 +30,8 @@ Forwarding:
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
-  still answers. A second signal ends the process at once.
+  still answers. The gateway exits when the last job has ended; results in memory are then lost. A
+  second signal ends the process at once.
 
 Logs:
   RUST_LOG sets the log levels. RUST_LOG=info,tower_accepted=debug logs each job.";
@@ -373,6 +374,6 @@ fn parse_path_prefix(text: &str) -> Result<String, String> {
     if text == "/" {
         Ok(String::new())
     } else {
-        parse_path(text)
+        parse_path(text).map_err(|_| "expected / or a path like /internal".to_owned())
     }
 }

@@ -47,6 +47,8 @@ Or keep the address of its monitor, poll until the job is done, and fetch the re
     while curl -s $job | grep -E 'queued|running'; do sleep 1; done
     curl -i $job/result
 
+In a browser, that address is a page with a progress bar and a cancel button.
+
 Or request another one and cancel it:
 
     job={gateway}{monitor}/$(curl -s {post} {gateway}/report | grep -o '\"id\":\"[^\"]*' | cut -c7-)
