@@ -151,8 +151,8 @@ impl<S> JobsBuilder<S> {
     /// Default: 10,000.
     ///
     /// A request over the limit gets 503, or passes through if it need not become a job. Under
-    /// [`When::After`](crate::When::After), it need not unless it has an idempotency key or prefers
-    /// `respond-async` without a wait.
+    /// [`When::After`](crate::When::After) and [`When::Preferred`](crate::When::Preferred), it need
+    /// not unless it has an idempotency key.
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished = jobs;
         self

@@ -145,7 +145,7 @@ impl<St: Store> Candidate<St> {
     ///
     /// A call that has had its time inline stays inline if the job is refused.
     pub(super) fn must_become_job_once_read(&self) -> bool {
-        self.key().is_some() || self.inline_limit().is_none()
+        self.must_become_job && (self.key().is_some() || self.inline_limit().is_none())
     }
 
     /// Returns the 202 for a job, or a redirect to its page. `path` is that of the request.
