@@ -141,11 +141,7 @@ impl Store for SlowStore {
     }
 
     // A report and an end take effect at once; only their futures are late.
-    fn report(
-        &self,
-        claim: &MemoryClaim,
-        report: Report,
-    ) -> impl StoreFuture<Result<(), Down>> {
+    fn report(&self, claim: &MemoryClaim, report: Report) -> impl StoreFuture<Result<(), Down>> {
         let report = self.inner.report(claim, report);
         delay(async { known(report.await) })
     }
