@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
 use crate::{
-    config::{Dialect, Links, OwnerFn, Settings, is_plain},
+    config::{Dialect, Links, OriginFn, OwnerFn, Settings, is_plain},
     job::Owner,
     jobs::Jobs,
     middleware::AcceptedLayer,
@@ -151,8 +151,8 @@ impl<S> JobsBuilder<S> {
     /// Default: 10,000.
     ///
     /// A request over the limit gets 503, or passes through if it need not become a job. Under
-    /// [`When::After`](crate::When::After), it need not unless it has an idempotency key or prefers
-    /// `respond-async` without a wait.
+    /// [`When::After`](crate::When::After) and [`When::Preferred`](crate::When::Preferred), it need
+    /// not unless it has an idempotency key.
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished = jobs;
         self
@@ -279,6 +279,31 @@ impl<S> JobsBuilder<S> {
         F: Fn(&Parts) -> Option<Owner> + Send + Sync + 'static,
     {
         self.settings.owner = Some(OwnerFn::new(owner));
+        self
+    }
+
+    /// Allows pages of other sites to cancel jobs if the closure returns `true` for their
+    /// `Origin`. Default: no other site is allowed.
+    ///
+    /// A browser sends a cross-site `POST …/cancel` without a preflight (CORS), with the user's
+    /// cookies. So the monitor refuses one with `Sec-Fetch-Site: cross-site`. It accepts
+    /// `same-site`, and requests without the field, which come from other clients and old
+    /// browsers. A cross-site `DELETE` always needs a preflight, so the application's CORS layer
+    /// decides about it.
+    ///
+    /// ```
+    /// use tower_accepted::Jobs;
+    ///
+    /// let jobs = Jobs::builder()
+    ///     .allow_cancel_from(|origin| origin == "https://app.example")
+    ///     .build();
+    /// # let _ = jobs;
+    /// ```
+    pub fn allow_cancel_from<F>(mut self, origins: F) -> Self
+    where
+        F: Fn(&HeaderValue) -> bool + Send + Sync + 'static,
+    {
+        self.settings.cancel_origins = Some(OriginFn::new(origins));
         self
     }
 

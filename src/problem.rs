@@ -86,7 +86,7 @@ impl Problem {
                 StatusCode::FORBIDDEN,
                 "cross-site",
                 "Cross-site request refused",
-                "A page of another site cannot cancel or delete a job.",
+                "A page of this origin cannot cancel a job.",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,

@@ -13,6 +13,6 @@ pub use self::{
 pub(crate) use self::{
     links::{LinkOrigin, is_plain},
     policy::{choose, passes_through},
-    settings::{OwnerFn, Settings},
+    settings::{OriginFn, OwnerFn, Settings},
     when::Schedule,
 };

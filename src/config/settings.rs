@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::request::Parts;
+use http::{HeaderValue, request::Parts};
 
 use super::{
     dialect::Dialect,
@@ -27,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) replay_cookies: bool,
     pub(crate) sandbox_results: bool,
     pub(crate) owner: Option<OwnerFn>,
+    pub(crate) cancel_origins: Option<OriginFn>,
     pub(crate) max_unfinished_per_owner: Option<usize>,
     pub(crate) links: Links,
     pub(crate) dialect: Dialect,
@@ -50,6 +51,24 @@ impl fmt::Debug for OwnerFn {
     }
 }
 
+/// Returns `true` for an origin that is allowed.
+#[derive(Clone)]
+pub(crate) struct OriginFn(Arc<DynOriginFn>);
+
+type DynOriginFn = dyn Fn(&HeaderValue) -> bool + Send + Sync;
+
+impl OriginFn {
+    pub(crate) fn new(is_allowed: impl Fn(&HeaderValue) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_allowed))
+    }
+}
+
+impl fmt::Debug for OriginFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OriginFn")
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -66,6 +85,7 @@ impl Default for Settings {
             replay_cookies: false,
             sandbox_results: false,
             owner: None,
+            cancel_origins: None,
             max_unfinished_per_owner: None,
             links: Links::default(),
             dialect: Dialect::default(),
@@ -77,6 +97,12 @@ impl Settings {
     /// Returns the owner of a request.
     pub(crate) fn owner(&self, head: &Parts) -> Option<Owner> {
         self.owner.as_ref().and_then(|owner| owner.0(head))
+    }
+
+    /// Returns `true` if pages of this origin may cancel jobs, although it is another site's.
+    pub(crate) fn may_cancel_from(&self, origin: &HeaderValue) -> bool {
+        let origins = self.cancel_origins.as_ref();
+        origins.is_some_and(|is_allowed| is_allowed.0(origin))
     }
 
     /// Writes the URI of a job's monitor, as a reference from `origin`.

@@ -15,6 +15,12 @@ use crate::protocol::Prefer;
 /// | `Preferred` | inline, however long | 202 at once | inline if done in N s, else 202 | inline, however long |
 /// | `Never` | inline, however long | the same | the same | the same |
 ///
+/// Under `After` and `Preferred`, a preference that cannot be honored is ignored: without an
+/// `Idempotency-Key`, a request over a limit runs inline.
+///
+/// A client may disconnect while it waits. Under `Always` or with `respond-async`, the call then
+/// goes on as a job. Otherwise it is dropped.
+///
 /// `CONNECT`, requests with `Upgrade` (except to HTTP/2) and gRPC calls always pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -3,12 +3,12 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use http::{HeaderValue, Method, Request, Response};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -79,6 +79,38 @@ where
         let accepted = accepting.await;
         conclude(candidate, path, &new, accepted, call, Instant::now())
     }))
+}
+
+/// Admits a request whose client has disconnected. If the job is refused, the call is dropped.
+pub(super) fn admit_in_background<S, B, St>(
+    candidate: Candidate<St>,
+    read: ReadRequest<St>,
+    call: Call<S, B>,
+) where
+    S: InnerService<B>,
+    B: Send + 'static,
+    St: Store,
+{
+    // Without a runtime, nothing can go on.
+    if Handle::try_current().is_err() {
+        return;
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    let admission = admit(candidate, read, call, Instant::now(), &mut cx);
+    if let Admission::Pending(pending) = admission {
+        finish_in_background(pending);
+    }
+}
+
+/// Awaits an admission whose client has disconnected.
+pub(super) fn finish_in_background<S, B>(pending: PendingAdmission<S, B>)
+where
+    S: Service<Request<RequestBody<B>>> + 'static,
+    B: 'static,
+{
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(async { drop(pending.await) });
+    }
 }
 
 /// Answers a request that the store has decided about, and starts its call if it runs here.

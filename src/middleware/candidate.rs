@@ -141,11 +141,20 @@ impl<St: Store> Candidate<St> {
         }
     }
 
+    /// Returns `true` if the client waits for a response and gets a 202 at the latest.
+    ///
+    /// The call then goes on without the client. A request with a key is a job before its call
+    /// starts.
+    pub(super) fn is_owed(&self) -> bool {
+        let is_promised = self.must_become_job || self.prefer.respond_async;
+        is_promised && self.inline_limit().is_some() && self.key().is_none()
+    }
+
     /// Returns `true` if a request that has been read must become a job or be refused.
     ///
     /// A call that has had its time inline stays inline if the job is refused.
     pub(super) fn must_become_job_once_read(&self) -> bool {
-        self.key().is_some() || self.inline_limit().is_none()
+        self.must_become_job && (self.key().is_some() || self.inline_limit().is_none())
     }
 
     /// Returns the 202 for a job, or a redirect to its page. `path` is that of the request.

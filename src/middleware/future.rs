@@ -11,11 +11,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::Body;
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tower_service::Service;
 
 use super::{
-    admission::{Admission, PendingAdmission, admit},
+    admission::{Admission, PendingAdmission, admit, admit_in_background, finish_in_background},
     candidate::Candidate,
     candidate_call::{CandidateCall, Decision},
     pass_through::PassThrough,
@@ -35,7 +35,10 @@ use crate::{
 ///
 /// A server drops this future when its client disconnects. That drops a call that is answered
 /// inline. It does not affect a request that has become a job.
-#[pin_project]
+///
+/// A request becomes a job if this is dropped while its client waits (RFC 7240 §4.3), and the
+/// request prefers `respond-async` or is under [`When::Always`](crate::When::Always).
+#[pin_project(PinnedDrop)]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<S, B, St = MemoryStore>
 where
@@ -46,7 +49,11 @@ where
     state: ResponseState<S, B, St>,
     /// The preferences that an inline response is marked with, if they can change the response.
     prefer: Option<Prefer>,
+    /// Makes the request a job if this is dropped early; present if a 202 is owed after a wait.
+    hand_over: Option<HandOver<S, B, St>>,
 }
+
+type HandOver<S, B, St> = fn(ResponseStateOwned<S, B, St>);
 
 #[pin_project(project = ResponseStateProj, project_replace = ResponseStateOwned)]
 enum ResponseState<S, B, St>
@@ -79,8 +86,11 @@ where
 {
     #[inline(always)]
     fn new(state: ResponseState<S, B, St>) -> Self {
-        let prefer = None;
-        Self { state, prefer }
+        Self {
+            state,
+            prefer: None,
+            hand_over: None,
+        }
     }
 
     /// Marks an inline response with the preferences that can change it.
@@ -108,10 +118,49 @@ where
 
     pub(super) fn candidate(candidate: Candidate<St>, inner: S, head: Parts, body: B) -> Self
     where
-        B: Body,
+        S: InnerService<B>,
+        B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
+        let is_owed = candidate.is_owed();
         let call = CandidateCall::new(candidate, inner, head, body);
-        Self::new(ResponseState::Candidate(call))
+        let mut future = Self::new(ResponseState::Candidate(call));
+        if is_owed {
+            future.hand_over = Some(hand_over);
+        }
+        future
+    }
+}
+
+#[pinned_drop]
+impl<S, B, St> PinnedDrop for ResponseFuture<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if let Some(hand_over) = this.hand_over {
+            hand_over(this.state.project_replace(ResponseState::Done));
+        }
+    }
+}
+
+/// Makes a call that runs a job, since its client has disconnected during its wait.
+#[cold]
+fn hand_over<S, B, St>(state: ResponseStateOwned<S, B, St>)
+where
+    S: InnerService<B>,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    St: Store,
+{
+    match state {
+        ResponseStateOwned::Candidate(call) => {
+            if let Some((candidate, read, call)) = call.into_race() {
+                admit_in_background(candidate, read, call);
+            }
+        }
+        ResponseStateOwned::Admitting { pending, .. } => finish_in_background(pending),
+        _ => {}
     }
 }
 

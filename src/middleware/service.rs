@@ -159,10 +159,10 @@ where
             Err(error) if key.is_none() => Some(Problem::from(*error)),
             _ => None,
         };
-        // Under `Always` a client's wait does not bypass the limits. With a key, the call must not
-        // run without a job.
-        let must_become_job =
-            schedule == Schedule::AcceptNow || when == When::Always || key.is_some();
+        // A preference that cannot be honored is ignored (RFC 7240 §2), except that under `Always`
+        // a client's wait does not bypass the limits. With a key, the call must not run without a
+        // job.
+        let must_become_job = when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
             Some(problem) if must_become_job => return ResponseFuture::refuse(problem),
             Some(_) => return pass_through(inner, head, body).with_prefer(no_preference),

@@ -107,11 +107,10 @@ async fn respond<St: Store>(
             let view = View::new(resource, is_page, settings);
             respond_read(registry, job, view, prefer, head).await
         }
-        (Resource::Monitor, &Method::DELETE) | (Resource::Cancel, &Method::POST)
-            if is_cross_site(head) =>
-        {
+        (Resource::Cancel, &Method::POST) if is_forged(head, settings) => {
             Ok(refuse(Problem::CrossSite))
         }
+        // A browser sends a cross-site DELETE only after a preflight that allows it (CORS).
         (Resource::Monitor, &Method::DELETE) => {
             registry.store.forget(job.id).await?;
             Ok(deleted(settings).into())
@@ -220,10 +219,15 @@ fn add_length(response: &mut Response<MonitorBody>, is_head: bool) {
     }
 }
 
-/// Returns `true` if a browser says that a page of another site sends the request.
-fn is_cross_site(head: &Parts) -> bool {
+/// Returns `true` if a browser says that a page of another site sends the request, and the
+/// application does not allow the page's origin.
+///
+/// A POST needs no preflight. A request without `Sec-Fetch-Site` is not from a current browser.
+fn is_forged(head: &Parts, settings: &Settings) -> bool {
     let site = head.headers.get(SEC_FETCH_SITE);
-    site.is_some_and(|site| site == "cross-site")
+    let is_cross_site = site.is_some_and(|site| site == "cross-site");
+    let origin = head.headers.get(header::ORIGIN);
+    is_cross_site && !origin.is_some_and(|origin| settings.may_cancel_from(origin))
 }
 
 fn refuse(problem: Problem) -> Reply {

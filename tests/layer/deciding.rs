@@ -3,15 +3,16 @@
 use std::{
     future::{pending, poll_fn},
     pin::pin,
+    task::Poll,
     time::Duration,
 };
 
 use http::{Response, StatusCode, request::Parts};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service};
-use tower_accepted::{AcceptedLayer, JobHandle, Jobs, When};
+use tower_accepted::{AcceptedLayer, Filter, JobHandle, Jobs, Status, When, store::Store};
 
-use crate::support::*;
+use crate::{slow_store::SlowStore, support::*};
 
 const DELAY: Duration = Duration::from_millis(300);
 
@@ -182,6 +183,105 @@ async fn disconnect_drops_only_a_call_that_is_no_job() {
         sleep(Duration::from_secs(5)).await;
         assert_eq!((dropped.count(), jobs.unfinished()), (1, 0));
     }
+}
+
+/// Disconnects after `disconnect_after` from a call that takes 5 s, and returns the states of the
+/// jobs in the end.
+async fn states_after_disconnect<St: Store>(
+    jobs: &Jobs<St>,
+    when: When,
+    prefer: &'static str,
+    disconnect_after: Duration,
+) -> Vec<Status> {
+    let service = jobs.layer().when(when).layer(inner(async |_| {
+        sleep(Duration::from_secs(5)).await;
+        ok("")
+    }));
+    let request = with(post("/"), &[("prefer", prefer)]);
+    let client = tokio::spawn(async move { send(&service, request).await });
+    sleep(disconnect_after).await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(jobs.unfinished(), 0, "{when:?}, {prefer}");
+    let page = jobs.list(&Filter::new()).await.unwrap();
+    page.jobs.iter().map(|job| job.status).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn disconnect_during_an_owed_wait_makes_a_job() {
+    let second = Duration::from_secs(1);
+    for (when, prefer, states) in [
+        (When::Always, "wait=20", &[Status::Succeeded][..]),
+        (When::Always, "respond-async, wait=20", &[Status::Succeeded]),
+        (
+            When::After(DELAY),
+            "respond-async, wait=20",
+            &[Status::Succeeded],
+        ),
+        (
+            When::Preferred,
+            "respond-async, wait=20",
+            &[Status::Succeeded],
+        ),
+        (When::After(DELAY), "wait=20", &[]),
+        (When::Preferred, "wait=20", &[]),
+    ] {
+        let ended = states_after_disconnect(&Jobs::new(), when, prefer, second).await;
+        assert_eq!(ended, states, "{when:?}, {prefer}");
+        let jobs = Jobs::builder().store(SlowStore::new()).build();
+        let ended = states_after_disconnect(&jobs, when, prefer, second).await;
+        assert_eq!(ended, states, "slow store, {when:?}, {prefer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn disconnect_never_drops_an_owed_call() {
+    let (started, ended) = (Counter::default(), Counter::default());
+    let jobs = Jobs::builder().store(SlowStore::new()).build();
+    let mut service = jobs.layer().layer(inner({
+        let (started, ended) = (started.clone(), ended.clone());
+        move |_| {
+            started.up();
+            let ended = ended.clone();
+            async move {
+                sleep(DELAY).await;
+                ended.up();
+                ok("")
+            }
+        }
+    }));
+    // The call, then the store, is awaited at the later polls.
+    for polls in 1..20 {
+        let request = with(post("/"), &[("prefer", "wait=0")]);
+        let mut answer = Box::pin(service.call(request));
+        for _ in 0..polls {
+            let polled = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
+            if polled.is_ready() {
+                break;
+            }
+        }
+        drop(answer);
+        sleep(DELAY * 2).await;
+        assert_eq!(ended.count(), started.count(), "{polls} polls");
+        assert_eq!(jobs.unfinished(), 0, "{polls} polls");
+    }
+    assert!(ended.count() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_during_an_owed_wait_makes_no_job() {
+    let jobs = Jobs::new();
+    let service = jobs.layer().layer(inner(async |_| {
+        sleep(DELAY).await;
+        panic!("in the call");
+        #[expect(unreachable_code, reason = "names the type")]
+        ok("")
+    }));
+    let request = with(post("/"), &[("prefer", "wait=5")]);
+    let client = tokio::spawn(async move { send(&service, request).await });
+    assert!(client.await.unwrap_err().is_panic());
+    assert!(format!("{jobs:?}").contains("jobs: 0"), "{jobs:?}");
 }
 
 #[tokio::test(start_paused = true)]

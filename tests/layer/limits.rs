@@ -9,11 +9,11 @@ use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
 use tower::Layer;
 use tower_accepted::{
-    Jobs, When,
+    Jobs, Owner, When,
     store::{Budget, MemoryStore, Store},
 };
 
-use crate::support::*;
+use crate::{slow_store::SlowStore, support::*};
 
 /// Sends a request that must be refused before the inner service is called.
 async fn assert_refused(
@@ -188,6 +188,75 @@ async fn optional_job_over_a_limit_runs_inline() {
         );
         assert!(format!("{jobs:?}").contains("used: 0"), "{jobs:?}");
     }
+}
+
+/// Sends a request with `respond-async` whose job is refused, under every policy and with and
+/// without a key. `status` is that of the refusal.
+async fn assert_preference_is_optional<St: Store>(
+    jobs: &Jobs<St>,
+    request: impl Fn() -> http::Request<Body>,
+    status: u16,
+) {
+    let policies = [
+        When::After(Duration::from_secs(1)),
+        When::Preferred,
+        When::Always,
+    ];
+    for when in policies {
+        for key in [None, Some("a-key")] {
+            let service = jobs.layer().when(when).layer(inner(async |request| {
+                let body = request.into_body().collect().await.map_err(|_| Failed)?;
+                Ok(Response::new(Body::from(body.to_bytes())))
+            }));
+            let sent = request().into_body().collect().await.unwrap().to_bytes();
+            let mut request = with(request(), &[("prefer", "respond-async")]);
+            if let Some(key) = key {
+                request = with(request, &[("idempotency-key", key)]);
+            }
+            let answer = send(&service, request).await;
+            let case = format!("{when:?}, key: {key:?}, {status}");
+            if when == When::Always || key.is_some() {
+                assert_eq!(answer.status, status, "{case}");
+            } else {
+                assert_eq!(answer.status, StatusCode::OK, "{case}");
+                assert_eq!(answer.body, sent, "{case}");
+                assert_eq!(answer.header("vary"), Some("prefer"), "{case}");
+                assert_eq!(answer.header("preference-applied"), None, "{case}");
+            }
+        }
+    }
+    assert_eq!(jobs.unfinished(), 0, "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unmet_preference_refuses_no_request() {
+    let frames = || stream::iter([Ok(FRAME), Ok(FRAME), Ok(FRAME)]);
+    let streams = || streamed(frames());
+    let whole = || post("/").map(|_| Body::from(FRAME.repeat(3)));
+    let trickles = || {
+        streamed(frames().then(async |frame| {
+            sleep(Duration::from_secs(8)).await;
+            frame
+        }))
+    };
+    let jobs = Jobs::builder().max_body(50).build();
+    assert_preference_is_optional(&jobs, whole, 413).await;
+    assert_preference_is_optional(&jobs, streams, 413).await;
+    let impatient = Jobs::builder().body_timeout(Duration::from_secs(10));
+    assert_preference_is_optional(&impatient.build(), trickles, 408).await;
+    let owned = Jobs::builder().owner(|_| Some(Owner::new("me")));
+    let owner_full = owned.max_unfinished_per_owner(0).build();
+    assert_preference_is_optional(&owner_full, streams, 429).await;
+    let full = Jobs::builder().max_unfinished(0).build();
+    assert_preference_is_optional(&full, streams, 503).await;
+    let out_of_memory = Jobs::builder().max_bytes(50).build();
+    assert_preference_is_optional(&out_of_memory, streams, 503).await;
+    assert_preference_is_optional(&out_of_memory, || post("/"), 503).await;
+    let draining = Jobs::new();
+    draining.drain(Duration::ZERO).await;
+    assert_preference_is_optional(&draining, streams, 503).await;
+    let store_is_down = Jobs::builder().store(SlowStore::down()).build();
+    assert_preference_is_optional(&store_is_down, streams, 503).await;
 }
 
 #[tokio::test(start_paused = true)]

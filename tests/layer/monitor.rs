@@ -93,26 +93,61 @@ async fn head_equals_get_without_the_body() {
     }
 }
 
+fn from_site(site: &str, request: http::Request<Body>) -> http::Request<Body> {
+    with(request, &[("sec-fetch-site", site)])
+}
+
 #[tokio::test(start_paused = true)]
-async fn cross_site_request_can_only_read() {
+async fn cross_site_cancel_is_refused() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
     }));
     let accepted = send(&service, post("/")).await;
-    let from = |site: &str, mut request: http::Request<Body>| {
-        let site = site.parse().unwrap();
-        request.headers_mut().insert("sec-fetch-site", site);
-        request
-    };
     let cancel = || post(&format!("{}/cancel", accepted.location()));
-    for request in [cancel(), request("DELETE", accepted.location())] {
-        let answer = send(&service, from("cross-site", request)).await;
+    for request in [
+        cancel(),
+        with(cancel(), &[("origin", "https://app.example")]),
+    ] {
+        let answer = send(&service, from_site("cross-site", request)).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN);
     }
-    let read = from("cross-site", get(accepted.location()));
+    let read = from_site("cross-site", get(accepted.location()));
     assert_eq!(send(&service, read).await.json()["status"], "queued");
-    let canceled = send(&service, from("same-origin", cancel())).await;
+    let canceled = send(&service, from_site("same-origin", cancel())).await;
     assert_eq!(canceled.json()["status"], "canceled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cross_site_delete_is_left_to_the_preflight() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    let delete = request("DELETE", accepted.location());
+    let deleted = send(&service, from_site("cross-site", delete)).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_allows_origins_that_cancel() {
+    let jobs = Jobs::builder().allow_cancel_from(|origin| origin == "https://app.example");
+    let service = jobs.build().layer().layer(inner(async |_| {
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    for (site, origin, status) in [
+        ("cross-site", Some("https://app.example"), 200),
+        ("cross-site", Some("https://evil.example"), 403),
+        ("cross-site", Some("null"), 403),
+        ("cross-site", None, 403),
+        ("same-site", Some("https://evil.example"), 200),
+        ("none", None, 200),
+    ] {
+        let accepted = send(&service, post("/")).await;
+        let mut cancel = from_site(site, post(&format!("{}/cancel", accepted.location())));
+        if let Some(origin) = origin {
+            cancel = with(cancel, &[("origin", origin)]);
+        }
+        let answer = send(&service, cancel).await;
+        assert_eq!(answer.status, status, "{site}, {origin:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    error, fmt,
     future::Future,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -33,7 +34,29 @@ use crate::{
 
 /// A store in memory whose futures are ready at their third poll.
 #[derive(Clone)]
-pub(crate) struct SlowStore(MemoryStore, Duration);
+pub(crate) struct SlowStore {
+    inner: MemoryStore,
+    /// The time that a reservation of bytes takes.
+    reserve_time: Duration,
+    /// Set if the store accepts no job.
+    is_down: bool,
+}
+
+/// The error of a store that is down.
+#[derive(Debug)]
+pub(crate) struct Down;
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the store is down")
+    }
+}
+
+impl error::Error for Down {}
+
+fn known<T>(Ok(value): Result<T, Infallible>) -> Result<T, Down> {
+    Ok(value)
+}
 
 impl SlowStore {
     pub(crate) fn new() -> Self {
@@ -43,7 +66,19 @@ impl SlowStore {
     /// Creates a store that takes this time to reserve bytes of its budget.
     fn with_reserve_time(time: Duration) -> Self {
         let budget = Budget::new(1 << 26);
-        Self(MemoryStore::new(Duration::from_secs(120), budget), time)
+        Self {
+            inner: MemoryStore::new(Duration::from_secs(120), budget),
+            reserve_time: time,
+            is_down: false,
+        }
+    }
+
+    /// Creates a store that fails to accept jobs.
+    pub(crate) fn down() -> Self {
+        Self {
+            is_down: true,
+            ..Self::new()
+        }
     }
 }
 
@@ -57,18 +92,18 @@ fn delay<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> i
 }
 
 impl Store for SlowStore {
-    type Error = Infallible;
+    type Error = Down;
     type Record = ();
     type Changes = MemoryChanges;
     type Claim = MemoryClaim;
     type Writer = SlowWriter;
 
     fn budget(&self) -> &Budget {
-        self.0.budget()
+        self.inner.budget()
     }
 
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
-        let (store, time) = (self.0.clone(), self.1);
+        let (store, time) = (self.inner.clone(), self.reserve_time);
         delay(async move {
             sleep(time).await;
             store.reserve(bytes, purpose).await
@@ -81,37 +116,39 @@ impl Store for SlowStore {
         &self,
         job: &NewJob,
         record: (),
-    ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
-        let (store, job) = (self.0.clone(), job.clone());
-        delay(async move { store.accept(&job, record).await })
+    ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Down>> {
+        let (store, job, is_down) = (self.inner.clone(), job.clone(), self.is_down);
+        delay(async move {
+            if is_down {
+                return Err(Down);
+            }
+            known(store.accept(&job, record).await)
+        })
     }
 
-    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
-        let store = self.0.clone();
-        delay(async move { store.get(id).await })
+    fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Down>> {
+        let store = self.inner.clone();
+        delay(async move { known(store.get(id).await) })
     }
 
     fn changes(&self, id: JobId) -> MemoryChanges {
-        self.0.changes(id)
+        self.inner.changes(id)
     }
 
-    async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
+    async fn list(&self, filter: &Filter) -> Result<Page, Down> {
         yield_now().await;
-        self.0.list(filter).await
+        known(self.inner.list(filter).await)
     }
 
     // A report and an end take effect at once; only their futures are late.
-    fn report(
-        &self,
-        claim: &MemoryClaim,
-        report: Report,
-    ) -> impl StoreFuture<Result<(), Infallible>> {
-        delay(self.0.report(claim, report))
+    fn report(&self, claim: &MemoryClaim, report: Report) -> impl StoreFuture<Result<(), Down>> {
+        let report = self.inner.report(claim, report);
+        delay(async { known(report.await) })
     }
 
     fn respond(&self, claim: &MemoryClaim, head: response::Parts) -> SlowWriter {
         SlowWriter {
-            inner: self.0.respond(claim, head),
+            inner: self.inner.respond(claim, head),
             has_waited: false,
             is_flushed: true,
             waiter: None,
@@ -122,7 +159,7 @@ impl Store for SlowStore {
         &self,
         claim: &MemoryClaim,
         end: End<SlowWriter>,
-    ) -> impl StoreFuture<Result<Finished, Infallible>> {
+    ) -> impl StoreFuture<Result<Finished, Down>> {
         let mut inner = End::new(match end.outcome {
             Outcome::Response(writer) => Outcome::Response(writer.inner),
             Outcome::NoResponse(code) => Outcome::NoResponse(code),
@@ -130,26 +167,27 @@ impl Store for SlowStore {
         inner.started = end.started;
         inner.progress = end.progress;
         inner.key = end.key;
-        delay(self.0.finish(claim, inner))
+        let finish = self.inner.finish(claim, inner);
+        delay(async { known(finish.await) })
     }
 
-    async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
+    async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Down> {
         yield_now().await;
-        self.0.read(id, from).await
+        known(self.inner.read(id, from).await)
     }
 
     fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_canceled(claim, cx)
+        self.inner.poll_canceled(claim, cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn cancel(&self, id: JobId) -> Result<Lookup, Down> {
         yield_now().await;
-        self.0.cancel(id).await
+        known(self.inner.cancel(id).await)
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn forget(&self, id: JobId) -> Result<Lookup, Down> {
         yield_now().await;
-        self.0.forget(id).await
+        known(self.inner.forget(id).await)
     }
 }
 
