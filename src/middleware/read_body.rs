@@ -12,6 +12,7 @@ use http_body::Body;
 
 use crate::{
     limit::{BodyBuffer, BufferedBody, Charge, Purpose},
+    protocol::PollAllowance,
     store::Store,
 };
 
@@ -104,6 +105,7 @@ impl ReadBody {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let mut allowance = PollAllowance::new();
         loop {
             if let ReadStage::Reserving(data, reservation) = &mut self.stage {
                 let charge = ready!(reservation.as_mut().poll(cx));
@@ -111,7 +113,7 @@ impl ReadBody {
                 self.stage = ReadStage::Frames;
                 self.push(data, charge, body)?;
             }
-            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else {
+            let Some(frame) = ready!(allowance.poll_bytes(Pin::new(&mut *body), cx)) else {
                 return Poll::Ready(Ok(()));
             };
             let frame = frame.map_err(|_| ReadError::Broken)?;

@@ -14,7 +14,7 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, has_length, poll_bytes, strip_hop_by_hop},
+    protocol::{BoxError, PollAllowance, has_length, strip_hop_by_hop},
     store::{Outcome, Store, Writer},
 };
 
@@ -107,6 +107,7 @@ where
     let Some(writer) = this.writer else {
         return Poll::Ready(Ok(()));
     };
+    let mut allowance = PollAllowance::new();
     loop {
         if let Some(data) = this.data {
             let Poll::Ready(room) = writer.poll_room(data.len(), cx) else {
@@ -120,10 +121,11 @@ where
                 writer.push(data);
             }
         }
-        let frame = match poll_bytes(this.body.as_mut(), cx) {
+        let frame = match allowance.poll_bytes(this.body.as_mut(), cx) {
             Poll::Ready(Some(frame)) => frame,
             Poll::Ready(None) => break,
             Poll::Pending => {
+                // Readers see progress even if it is the allowance that is spent.
                 writer.flush();
                 return Poll::Pending;
             }
