@@ -75,9 +75,12 @@ impl<R: Body> FollowBody<R> {
             if length > limit {
                 return Poll::Ready(Buffered::TooLarge);
             }
-            match ready!(allowance.poll_bytes(body.as_mut(), cx)) {
+            ready!(allowance.poll_next(body, cx));
+            match ready!(poll_bytes(body.as_mut(), cx)) {
                 Some(Ok(frame)) => {
-                    length += frame.data_ref().map_or(0, Bytes::len);
+                    let read = frame.data_ref().map_or(0, Bytes::len);
+                    allowance.count(read);
+                    length += read;
                     self.buffered.push_back(frame);
                 }
                 Some(Err(error)) => {

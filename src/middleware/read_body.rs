@@ -113,7 +113,8 @@ impl ReadBody {
                 self.stage = ReadStage::Frames;
                 self.push(data, charge, body)?;
             }
-            let Some(frame) = ready!(allowance.poll_bytes(Pin::new(&mut *body), cx)) else {
+            ready!(allowance.poll_next(body, cx));
+            let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else {
                 return Poll::Ready(Ok(()));
             };
             let frame = frame.map_err(|_| ReadError::Broken)?;
@@ -123,6 +124,7 @@ impl ReadBody {
                     return Poll::Ready(Err(ReadError::TooLarge));
                 }
                 Ok(data) => {
+                    allowance.count(data.len());
                     let mut reservation = store.reserve(data.len(), Purpose::Upload);
                     match Pin::new(&mut reservation).poll(cx) {
                         Poll::Ready(charge) => self.push(data, charge, body)?,

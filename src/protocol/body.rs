@@ -31,26 +31,23 @@ impl PollAllowance {
         }
     }
 
-    /// Polls the next frame like [`poll_bytes`]. If the allowance is spent, this wakes the task and
-    /// is pending.
-    pub(crate) fn poll_bytes<B: Body>(
-        &mut self,
-        body: Pin<&mut B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    /// Completes if the next frame of `body` may be read. If the allowance is spent, this wakes the
+    /// task and is pending.
+    #[inline]
+    pub(crate) fn poll_next(&mut self, body: &impl Body, cx: &Context<'_>) -> Poll<()> {
         // The end has no bytes, so a large body in one frame is read in one poll.
         if self.frames == 0 || (self.bytes == 0 && !body.is_end_stream()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let frame = ready!(poll_bytes(body, cx));
         self.frames -= 1;
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes = self.bytes.saturating_sub(data.len());
-        }
-        Poll::Ready(frame)
+        Poll::Ready(())
+    }
+
+    /// Counts the data of a frame that was read.
+    #[inline]
+    pub(crate) fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -79,10 +76,13 @@ mod tests {
     fn ready_polls<B: Body + Unpin>(mut body: B) -> usize {
         let (mut allowance, mut ready) = (PollAllowance::new(), 0);
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(frame) = allowance.poll_bytes(Pin::new(&mut body), &mut cx) {
+        while allowance.poll_next(&body, &cx).is_ready() {
             ready += 1;
-            if frame.is_none() {
-                break;
+            match poll_bytes(Pin::new(&mut body), &mut cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    allowance.count(frame.data_ref().map_or(0, Bytes::len));
+                }
+                _ => break,
             }
         }
         ready

@@ -14,7 +14,7 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, PollAllowance, has_length, strip_hop_by_hop},
+    protocol::{BoxError, PollAllowance, has_length, poll_bytes, strip_hop_by_hop},
     store::{Outcome, Store, Writer},
 };
 
@@ -121,11 +121,15 @@ where
                 writer.push(data);
             }
         }
-        let frame = match allowance.poll_bytes(this.body.as_mut(), cx) {
+        if allowance.poll_next(&*this.body, cx).is_pending() {
+            // A reader gets what a body that is never pending has yielded.
+            writer.flush();
+            return Poll::Pending;
+        }
+        let frame = match poll_bytes(this.body.as_mut(), cx) {
             Poll::Ready(Some(frame)) => frame,
             Poll::Ready(None) => break,
             Poll::Pending => {
-                // Readers see progress even if it is the allowance that is spent.
                 writer.flush();
                 return Poll::Pending;
             }
@@ -136,6 +140,7 @@ where
         })?;
         match frame.into_data() {
             Ok(data) => {
+                allowance.count(data.len());
                 *this.length += data.len() as u64;
                 if *this.length > *this.max_length {
                     return Poll::Ready(Err(ErrorCode::ResultTooLarge));
