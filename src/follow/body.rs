@@ -13,7 +13,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use crate::protocol::{poll_bytes, prefixed_size_hint};
+use crate::protocol::{PollAllowance, poll_bytes, prefixed_size_hint};
 
 /// The response body of [`FollowAccepted`](super::FollowAccepted).
 ///
@@ -65,39 +65,50 @@ impl<R: Body> FollowBody<R> {
         if let Rest::Inline(body) = std::mem::replace(&mut self.rest, Rest::Ended) {
             self.rest = Rest::Boxed(Box::pin(body));
         }
+        poll_fn(|cx| self.poll_buffered(limit, cx)).await
+    }
+
+    fn poll_buffered(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<Buffered> {
+        let mut allowance = PollAllowance::new();
+        let mut length: usize = self.buffered_data().map(Bytes::len).sum();
         while let Rest::Boxed(body) = &mut self.rest {
-            let len: usize = self
-                .buffered
-                .iter()
-                .filter_map(Frame::data_ref)
-                .map(Bytes::len)
-                .sum();
-            if len > limit {
-                return Buffered::TooLarge;
+            if length > limit {
+                return Poll::Ready(Buffered::TooLarge);
             }
-            match poll_fn(|cx| poll_bytes(body.as_mut(), cx)).await {
-                Some(Ok(frame)) => self.buffered.push_back(frame),
+            ready!(allowance.poll_next(body, cx));
+            match ready!(poll_bytes(body.as_mut(), cx)) {
+                Some(Ok(frame)) => {
+                    let read = frame.data_ref().map_or(0, Bytes::len);
+                    allowance.count(read);
+                    length += read;
+                    self.buffered.push_back(frame);
+                }
                 Some(Err(error)) => {
                     self.error = Some(error);
                     self.rest = Rest::Ended;
-                    return Buffered::Failed;
+                    return Poll::Ready(Buffered::Failed);
                 }
                 None => self.rest = Rest::Ended,
             }
         }
-        let mut data = self.buffered.iter().filter_map(Frame::data_ref);
+        let mut data = self.buffered_data();
         let whole = match (data.next(), data.next()) {
             (None, _) => Bytes::new(),
             (Some(only), None) => only.clone(),
             _ => {
                 let mut whole = BytesMut::new();
-                for data in self.buffered.iter().filter_map(Frame::data_ref) {
+                for data in self.buffered_data() {
                     whole.extend_from_slice(data);
                 }
                 whole.freeze()
             }
         };
-        Buffered::Complete(whole)
+        Poll::Ready(Buffered::Complete(whole))
+    }
+
+    /// Returns the data of the buffered frames.
+    fn buffered_data(&self) -> impl Iterator<Item = &Bytes> {
+        self.buffered.iter().filter_map(Frame::data_ref)
     }
 }
 
@@ -141,8 +152,7 @@ impl<R: Body> Body for FollowBody<R> {
             Rest::Ended if self.error.is_some() => SizeHint::default(),
             Rest::Ended => SizeHint::with_exact(0),
         };
-        let read = self.buffered.iter().filter_map(Frame::data_ref);
-        let read: u64 = read.map(|data| data.len() as u64).sum();
+        let read: u64 = self.buffered_data().map(|data| data.len() as u64).sum();
         prefixed_size_hint(hint, read)
     }
 }

@@ -12,6 +12,7 @@ use http_body::Body;
 
 use crate::{
     limit::{BodyBuffer, BufferedBody, Charge, Purpose},
+    protocol::PollAllowance,
     store::Store,
 };
 
@@ -104,6 +105,7 @@ impl ReadBody {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let mut allowance = PollAllowance::new();
         loop {
             if let ReadStage::Reserving(data, reservation) = &mut self.stage {
                 let charge = ready!(reservation.as_mut().poll(cx));
@@ -111,6 +113,7 @@ impl ReadBody {
                 self.stage = ReadStage::Frames;
                 self.push(data, charge, body)?;
             }
+            ready!(allowance.poll_next(body, cx));
             let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else {
                 return Poll::Ready(Ok(()));
             };
@@ -121,6 +124,7 @@ impl ReadBody {
                     return Poll::Ready(Err(ReadError::TooLarge));
                 }
                 Ok(data) => {
+                    allowance.count(data.len());
                     let mut reservation = store.reserve(data.len(), Purpose::Upload);
                     match Pin::new(&mut reservation).poll(cx) {
                         Poll::Ready(charge) => self.push(data, charge, body)?,

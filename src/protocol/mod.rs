@@ -30,7 +30,7 @@ pub(crate) use self::{
     status::has_length,
 };
 pub(crate) use self::{
-    body::poll_bytes,
+    body::{PollAllowance, poll_bytes},
     error::BoxError,
     hop_by_hop::strip_hop_by_hop,
     names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED},

@@ -14,7 +14,7 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, has_length, poll_bytes, strip_hop_by_hop},
+    protocol::{BoxError, PollAllowance, has_length, poll_bytes, strip_hop_by_hop},
     store::{Outcome, Store, Writer},
 };
 
@@ -107,6 +107,7 @@ where
     let Some(writer) = this.writer else {
         return Poll::Ready(Ok(()));
     };
+    let mut allowance = PollAllowance::new();
     loop {
         if let Some(data) = this.data {
             let Poll::Ready(room) = writer.poll_room(data.len(), cx) else {
@@ -119,6 +120,11 @@ where
             if !data.is_empty() {
                 writer.push(data);
             }
+        }
+        if allowance.poll_next(&*this.body, cx).is_pending() {
+            // A reader gets what a body that is never pending has yielded.
+            writer.flush();
+            return Poll::Pending;
         }
         let frame = match poll_bytes(this.body.as_mut(), cx) {
             Poll::Ready(Some(frame)) => frame,
@@ -134,6 +140,7 @@ where
         })?;
         match frame.into_data() {
             Ok(data) => {
+                allowance.count(data.len());
                 *this.length += data.len() as u64;
                 if *this.length > *this.max_length {
                     return Poll::Ready(Err(ErrorCode::ResultTooLarge));

@@ -3,11 +3,12 @@
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::json;
+use tokio::{task::yield_now, time::advance};
 use tower_accepted::follow::{FollowAcceptedLayer, FollowError, Reason};
 
 use crate::support::*;
@@ -37,7 +38,6 @@ fn broken_off(text: &'static str) -> Content {
 
 /// A body that stalls after `text`.
 fn stalled(text: &'static str) -> Content {
-    use futures_util::StreamExt;
     let begin = Frame::data(Bytes::from_static(text.as_bytes()));
     let frames = stream::iter([Ok(begin)]).chain(stream::pending());
     StreamBody::new(frames).boxed_unsync()
@@ -298,6 +298,28 @@ async fn unreadable_body_of_the_202_is_ignored() {
         let answer = follow(&layer, server, request("POST", REPORTS)).await;
         assert_eq!(answer.expect("a response").text(), "the report");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn always_ready_document_meets_its_timeout() {
+    let frames = stream::repeat_with(|| Ok(Frame::data(Bytes::new()))).take(30_000);
+    let frames = frames.chain(stream::poll_fn(|_| panic!("the body is not read on")));
+    let json = ("content-type", "application/json");
+    let (server, _) = script([
+        accepted()
+            .with(json.0, json.1)
+            .stream(StreamBody::new(frames).boxed_unsync()),
+        succeeded(),
+        reply(200).body("the report"),
+    ]);
+    let layer = FollowAcceptedLayer::new().answer_timeout(seconds(2));
+    let answer =
+        tokio::spawn(async move { follow(&layer, server, request("POST", REPORTS)).await });
+    yield_now().await;
+    // While a task is always ready, the paused clock does not advance by itself.
+    advance(seconds(2)).await;
+    let answer = answer.await.expect("no panic").expect("a response");
+    assert_eq!(answer.text(), "the report");
 }
 
 #[tokio::test(start_paused = true)]

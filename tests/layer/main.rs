@@ -8,6 +8,7 @@ mod support;
 mod suites;
 
 mod accepting;
+mod always_ready;
 mod canceling;
 mod deciding;
 mod dialects;
