@@ -156,6 +156,8 @@ pub struct ResponseHead {
     pub content_type: Option<HeaderValue>,
     /// The length of its body in bytes.
     pub content_length: u64,
+    /// Its `Retry-After`, which the monitor does not send with the result.
+    pub retry_after: Option<HeaderValue>,
 }
 
 impl ResponseHead {
@@ -166,6 +168,7 @@ impl ResponseHead {
             status,
             content_type,
             content_length,
+            retry_after: headers.get(header::RETRY_AFTER).cloned(),
         }
     }
 }

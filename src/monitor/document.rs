@@ -92,6 +92,11 @@ fn write_response(json: &mut Vec<u8>, head: &ResponseHead) {
     }
     json.extend_from_slice(b",\"contentLength\":");
     write_value(json, &head.content_length);
+    let retry_after = head.retry_after.as_ref();
+    if let Some(retry_after) = retry_after.and_then(|value| value.to_str().ok()) {
+        json.extend_from_slice(b",\"retryAfter\":");
+        write_value(json, retry_after);
+    }
     json.push(b'}');
 }
 

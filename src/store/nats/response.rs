@@ -53,6 +53,7 @@ impl ResponseRecord {
     pub(super) fn head(&self) -> ResponseHead {
         let mut head = ResponseHead::new(self.status(), &HeaderMap::new(), self.body_bytes);
         head.content_type = self.headers.get(&header::CONTENT_TYPE);
+        head.retry_after = self.headers.get(&header::RETRY_AFTER);
         head
     }
 
