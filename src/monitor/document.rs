@@ -92,10 +92,9 @@ fn write_response(json: &mut Vec<u8>, head: &ResponseHead) {
     }
     json.extend_from_slice(b",\"contentLength\":");
     write_value(json, &head.content_length);
-    let retry_after = head.retry_after.as_ref();
-    if let Some(retry_after) = retry_after.and_then(|value| value.to_str().ok()) {
+    if let Some(retry_after) = &head.retry_after {
         json.extend_from_slice(b",\"retryAfter\":");
-        write_value(json, retry_after);
+        write_value(json, &**retry_after);
     }
     json.push(b'}');
 }

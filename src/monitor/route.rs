@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Links, Settings},
-    job::{JobId, ParseJobIdError},
+    job::JobId,
 };
 
 /// The resource of the monitor that a path names.
@@ -68,9 +68,9 @@ impl Route {
             Some((id, "cancel")) => (id, Resource::Cancel),
             Some(_) => return Self::Nowhere,
         };
-        match parse_id(id) {
-            Ok(id) => Self::Job(id, resource),
-            Err(_) => Self::Nowhere,
+        match id.parse().ok().or_else(|| decode_id(id)) {
+            Some(id) => Self::Job(id, resource),
+            None => Self::Nowhere,
         }
     }
 
@@ -89,24 +89,17 @@ fn may_end_with_slash(settings: &Settings) -> bool {
     !matches!(settings.links, Links::Relative)
 }
 
-/// Parses an id, whose characters may be percent-encoded (RFC 3986 §2.3).
-fn parse_id(text: &str) -> Result<JobId, ParseJobIdError> {
-    if !text.contains('%') {
-        return text.parse();
-    }
+/// Parses an id that has percent-encoded characters (RFC 3986 §2.3).
+fn decode_id(text: &str) -> Option<JobId> {
     let (mut decoded, mut rest) = (String::new(), text);
     while let Some((plain, escape)) = rest.split_once('%') {
+        let (digits, after) = escape.split_at_checked(2)?;
         decoded.push_str(plain);
-        let digits = escape.get(..2).unwrap_or_default();
-        match u8::from_str_radix(digits, 16) {
-            Ok(byte) => decoded.push(byte.into()),
-            // Not an id, since that has no percent signs.
-            Err(_) => return text.parse(),
-        }
-        rest = &escape[2..];
+        decoded.push(u8::from_str_radix(digits, 16).ok()?.into());
+        rest = after;
     }
     decoded.push_str(rest);
-    decoded.parse()
+    decoded.parse().ok()
 }
 
 impl Resource {
