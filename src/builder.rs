@@ -219,7 +219,7 @@ impl<S> JobsBuilder<S> {
     }
 
     /// Sets the maximum time that a client's `Prefer: wait` (RFC 7240 §4.3) is honored.
-    /// Default: 60 s.
+    /// Default: 50 s, because many proxies give up after 60 s.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.settings.max_wait = wait;
         self

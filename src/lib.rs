@@ -63,8 +63,8 @@
 //!   background task.
 //! - **Every job ends exactly once**, with a response or with an [`ErrorCode`], such as a panic, an
 //!   error, a timeout, a cancellation or a shutdown. Retention counts from the end.
-//! - **The result is replayed byte for byte**: status, header values, body and trailers, except for
-//!   the [fields listed below](#fields-of-a-result).
+//! - **The result is replayed byte for byte**: status, header values, body and trailers, with the
+//!   [exceptions listed below](#how-a-result-differs).
 //! - **Clients read their own writes.** The job exists before its 202 is sent, so a `GET` right
 //!   after it never gets 404.
 //! - **Waiting is honest.** `Retry-After` is learned from earlier jobs of the same [`Kind`]. A
@@ -96,7 +96,7 @@
 //! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait` |
 //! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
 //! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown |
-//! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=` |
+//! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`. Other parameters are ignored |
 //! | an unknown id, a malformed id, a job of another owner | 404 |
 //! | an expired job that is still remembered | 410 |
 //! | another method | 405 with `Allow`. `OPTIONS` gets 204, `HEAD` is treated as `GET` |
@@ -121,6 +121,7 @@
 //!
 //! - `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`.
 //! - `estimatedFinishAt` may be present while the job is unfinished.
+//! - `response` has a `retryAfter` if the response has a `Retry-After`. Its value is the field's.
 //! - `error` is present if the job failed or was canceled. It has a `code` ([`ErrorCode`]) and a
 //!   `message`.
 //! - An absent value is left out, not `null`.
@@ -128,17 +129,22 @@
 //! [`Dialect`] serves other conventions: OData, FHIR, browsers, `curl -L`. [`Links`] sets how
 //! addresses are written. [`JobsBuilder::owner`] binds jobs to principals.
 //!
-//! ## Fields of a result
+//! ## How a result differs
 //!
 //! The inner service answers the original request; the monitor replays its response to any `GET`
-//! for the result. Some fields would be wrong or unsafe there:
+//! for the result. Some of it would be wrong or unsafe there:
 //!
+//! - A 202, 206, 304, 307 or 308 is served as 200. `AsyncResult` has the original status, and
+//!   `follow` restores it.
+//! - Content and trailers of a 204, 205 or 304 are not kept.
+//! - `Retry-After` is in the status document only.
 //! - Hop-by-hop fields are not kept ([RFC 9110 §7.6.1]).
 //! - `Set-Cookie` and `Clear-Site-Data` are kept only if the job has an owner, or if
 //!   [`JobsBuilder::replay_cookies`] is set.
 //! - `AsyncResult`, `Accept-Ranges` and `Vary` are added.
-//! - `ETag`, `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff` are added if
-//!   they are missing. An owned job's `Cache-Control` is always `private, no-store`.
+//! - `Cache-Control: private, no-store` and `X-Content-Type-Options: nosniff` are added if they are
+//!   missing. An owned job's `Cache-Control` is always `private, no-store`.
+//! - A 200 without an `ETag` gets `"tower-accepted:{id}"`. `follow` removes this tag.
 //!
 //! # In the inner service
 //!

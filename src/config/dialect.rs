@@ -6,10 +6,10 @@
 /// |---|---|---|---|
 /// | the 202 names the monitor in | `Location`, `Operation-Location`, `Link` | `Location`, `Content-Location`, `Link` | `Location`, `Link` |
 /// | `Operation-Location` | the monitor | `/jobs/{id}/status` | `/jobs/{id}/status` |
-/// | monitor of an unfinished job | 200, document | 202, document, `X-Progress`, `Retry-After` | 202, document |
-/// | monitor of an ended job | 200, document | the result, with its own status and `AsyncResult` | 303 to the result, document |
+/// | monitor of an unfinished job | 200, document | 202, document, `X-Progress`, `Retry-After`, `Location`, `Content-Location` | 202, document |
+/// | monitor of an ended job | 200, document | the result, with `AsyncResult` | 303 to the result, document |
 /// | `GET /jobs/{id}/status` | 200, document | 200, document | 200, document |
-/// | `DELETE` | 204 | 202 | 204 |
+/// | `DELETE` | 204 | 202 with `Location` | 204 |
 /// | which requests | unsafe methods | unsafe methods, and `GET` with `Prefer: respond-async` | unsafe methods |
 /// | for | Azure's client libraries, your own clients | OData 4.01 §11.6, FHIR's asynchronous pattern | browsers, `curl -L`, any HTTP library |
 ///

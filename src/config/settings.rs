@@ -80,7 +80,7 @@ impl Default for Settings {
             max_result: 16 << 20,
             job_timeout: Some(Duration::from_secs(3600)),
             cancel_grace: Duration::from_secs(5),
-            max_wait: Duration::from_secs(60),
+            max_wait: Duration::from_secs(50),
             poll_cost: Duration::from_secs(1),
             replay_cookies: false,
             sandbox_results: false,

@@ -23,7 +23,7 @@ use super::{
     schedule::PollSchedule,
     template::RequestTemplate,
 };
-use crate::protocol::BoxError;
+use crate::protocol::{BoxError, RESULT_ETAG_START};
 
 /// A 202 that is being followed.
 pub(super) struct Follower<S, B, R: Body> {
@@ -410,6 +410,12 @@ where
             && let Some(status) = async_result(response.headers())
         {
             *response.status_mut() = status;
+        }
+        // The caller of a PUT would take it for the tag of its resource.
+        let headers = response.headers_mut();
+        let etag = headers.get(header::ETAG);
+        if etag.is_some_and(|etag| etag.as_bytes().starts_with(RESULT_ETAG_START.as_bytes())) {
+            headers.remove(header::ETAG);
         }
         response.extensions_mut().insert(Followed {
             uri: at.uri.clone(),

@@ -117,6 +117,9 @@
 //! A response with `AsyncResult` is the result, whatever its status. If its status is 200, the
 //! layer replaces it with the value of `AsyncResult` (OData 4.01 §8.3.1).
 //!
+//! An `ETag` that begins with `"tower-accepted:` identifies a result at its monitor alone. The
+//! layer removes it from the final response.
+//!
 //! The layer does not unwrap results of type `application/http`. Its polls do not accept this type,
 //! so services of OData 4.0 and 4.01 send the result unwrapped.
 //!

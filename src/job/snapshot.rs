@@ -156,16 +156,20 @@ pub struct ResponseHead {
     pub content_type: Option<HeaderValue>,
     /// The length of its body in bytes.
     pub content_length: u64,
+    /// Its `Retry-After`, which the monitor does not send with the result.
+    pub retry_after: Option<Arc<str>>,
 }
 
 impl ResponseHead {
     /// Creates the head of a response whose body has this length in bytes.
     pub fn new(status: StatusCode, headers: &HeaderMap, content_length: u64) -> Self {
         let content_type = headers.get(header::CONTENT_TYPE).cloned();
+        let retry_after = headers.get(header::RETRY_AFTER);
         Self {
             status,
             content_type,
             content_length,
+            retry_after: retry_after.and_then(|value| value.to_str().ok().map(Arc::from)),
         }
     }
 }

@@ -92,6 +92,10 @@ fn write_response(json: &mut Vec<u8>, head: &ResponseHead) {
     }
     json.extend_from_slice(b",\"contentLength\":");
     write_value(json, &head.content_length);
+    if let Some(retry_after) = &head.retry_after {
+        json.extend_from_slice(b",\"retryAfter\":");
+        write_value(json, &**retry_after);
+    }
     json.push(b'}');
 }
 

@@ -16,11 +16,14 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::{
     body::MonitorBody,
     document::document,
-    status::{NO_STORE, VARY, empty},
+    status::{VARY, empty},
 };
 use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::GaugeGuard};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Also keeps compression middleware from holding events back.
+const NO_STORE_NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
 /// Turns off the response buffer of nginx, which would delay events.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -58,7 +61,7 @@ pub(super) fn follow<St: Store>(
     let headers = response.headers_mut();
     let event_stream = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, event_stream);
-    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    headers.insert(header::CACHE_CONTROL, NO_STORE_NO_TRANSFORM);
     headers.append(header::VARY, VARY);
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response

@@ -39,16 +39,16 @@ pub(super) async fn list<St: Store>(
     Ok(response)
 }
 
-/// Parses a query. Returns `None` if a parameter is unknown or its value is malformed.
+/// Parses a query, and ignores unknown parameters. Returns `None` if a value is malformed.
 fn parse_filter(query: &str) -> Option<Filter> {
     let mut filter = Filter::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         // No value that the monitor issues has percent-encoded characters.
-        filter = match pair.split_once('=')? {
+        filter = match pair.split_once('=').unwrap_or((pair, "")) {
             ("status", status) => filter.status(status.parse().ok()?),
             ("limit", limit) => filter.limit(limit.parse().ok()?),
             ("cursor", cursor) => filter.after(cursor.parse().ok()?),
-            _ => return None,
+            _ => filter,
         };
     }
     Some(filter)

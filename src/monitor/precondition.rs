@@ -5,12 +5,10 @@ use std::ops::RangeInclusive;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 
 use crate::{
-    protocol::{Selection, Validators, matches_if_none_match},
+    job::JobId,
+    protocol::{RESULT_ETAG_START, Selection, Validators, matches_if_none_match},
     store::ResultBody,
 };
-
-/// The entity tag of a result without one. Every result has its own URI and never changes.
-const RESULT_ETAG: &str = "\"result\"";
 
 /// Sets the `ETag` of a response to a GET. Returns a 304 if the client has this representation.
 pub(super) fn tagged(
@@ -41,18 +39,24 @@ pub(super) fn not_modified(mut response: Response<ResultBody>) -> Response<Resul
 /// Applies the request's conditions and range to a stored result. Returns error responses
 /// unchanged.
 ///
+/// A 200 without an `ETag` gets one that names the job, since a result never changes. `has_ranges`
+/// allows ranges. A result with trailers has none.
+///
 /// For a partial response, also returns the range of the body to send.
 pub(super) fn apply(
     head: &Parts,
     mut response: Response<ResultBody>,
+    id: JobId,
+    has_ranges: bool,
 ) -> (Response<ResultBody>, Option<RangeInclusive<u64>>) {
     if !response.status().is_success() {
         return (response, None);
     }
-    // A response that is itself partial, or has trailers, is not served in ranges.
-    let is_whole = response.status() == StatusCode::OK && !response.body().has_trailers();
-    let len = response.body().len().filter(|_| is_whole);
-    let selection = Validators::from_headers(response.headers_mut(), RESULT_ETAG).select(head, len);
+    let has_ranges = has_ranges && !response.body().has_trailers();
+    let len = response.body().len().filter(|_| has_ranges);
+    let etag = (response.status() == StatusCode::OK).then(|| format!("{RESULT_ETAG_START}{id}\""));
+    let validators = Validators::from_headers(response.headers_mut(), etag.as_deref());
+    let selection = validators.select(head, len);
     // The length of a body that is streamed before its trailers is not known.
     if selection != Selection::NotModified && len.is_some() {
         let bytes = HeaderValue::from_static("bytes");

@@ -113,7 +113,7 @@ async fn respond<St: Store>(
         // A browser sends a cross-site DELETE only after a preflight that allows it (CORS).
         (Resource::Monitor, &Method::DELETE) => {
             registry.store.forget(job.id).await?;
-            Ok(deleted(settings).into())
+            Ok(status::deleted(id, settings).into())
         }
         (Resource::Cancel, &Method::POST) => {
             let canceled = match registry.store.cancel(job.id).await? {
@@ -239,11 +239,4 @@ fn options(route: Route) -> Response<ResultBody> {
     let allow = HeaderValue::from_static(route.allow());
     response.headers_mut().insert(header::ALLOW, allow);
     response
-}
-
-fn deleted(settings: &Settings) -> Response<ResultBody> {
-    status::empty(match settings.dialect {
-        Dialect::Pending202 => StatusCode::ACCEPTED,
-        Dialect::Default | Dialect::SeeOther => StatusCode::NO_CONTENT,
-    })
 }

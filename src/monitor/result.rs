@@ -1,7 +1,7 @@
 //! The stored response of a job, as the monitor replays it.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Response,
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{self, Entry},
     request::Parts,
 };
@@ -11,7 +11,7 @@ use crate::{
     config::Settings,
     job::Snapshot,
     problem::{Problem, no_result},
-    protocol::{ASYNC_RESULT, has_length},
+    protocol::{ASYNC_RESULT, has_length, is_misleading_for_get},
     registry::Registry,
     store::{ResultBody, Store},
 };
@@ -25,8 +25,14 @@ pub(super) async fn result<St: Store>(
     let Some(mut response) = read(registry, job, 0).await? else {
         return Ok(no_response(job));
     };
-    let status = HeaderValue::from(response.status().as_u16());
-    response.headers_mut().insert(ASYNC_RESULT, status);
+    let status = response.status();
+    let headers = response.headers_mut();
+    headers.insert(ASYNC_RESULT, status.as_u16().into());
+    // Here it would delay the read of the result. The status document has it.
+    headers.remove(header::RETRY_AFTER);
+    if is_misleading_for_get(status) {
+        *response.status_mut() = StatusCode::OK;
+    }
     // A body that is streamed before its trailers does not know its length.
     if let Some(stored) = &job.response
         && head.method == Method::HEAD
@@ -37,7 +43,8 @@ pub(super) async fn result<St: Store>(
             .headers_mut()
             .insert(header::CONTENT_LENGTH, length);
     }
-    let (mut response, range) = precondition::apply(head, response);
+    let (mut response, range) =
+        precondition::apply(head, response, job.id, status == StatusCode::OK);
     if let Some(range) = range {
         // The part takes the place of the whole body in the budget.
         *response.body_mut() = ResultBody::default();

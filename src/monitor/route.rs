@@ -1,6 +1,9 @@
 //! Maps a path to a resource of the monitor.
 
-use crate::{config::Settings, job::JobId};
+use crate::{
+    config::{Links, Settings},
+    job::JobId,
+};
 
 /// The resource of the monitor that a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,10 @@ impl Route {
     pub(crate) fn from_path(path: &str, settings: &Settings) -> Option<Self> {
         let rest = path.strip_prefix(settings.monitor_path.as_str())?;
         match rest.strip_prefix('/') {
-            Some(rest) => Some(Self::job(rest)),
+            Some("") if settings.owner.is_some() && may_end_with_slash(settings) => {
+                Some(Self::List)
+            }
+            Some(rest) => Some(Self::job(rest, settings)),
             // Without owners there is no list, and the path belongs to the inner service.
             None => (rest.is_empty() && settings.owner.is_some()).then_some(Self::List),
         }
@@ -45,11 +51,15 @@ impl Route {
         let stripped = path.strip_prefix('/').unwrap_or(path);
         Self::from_path(path, settings).unwrap_or_else(|| match stripped {
             "" if settings.owner.is_some() => Self::List,
-            rest => Self::job(rest),
+            rest => Self::job(rest, settings),
         })
     }
 
-    fn job(rest: &str) -> Self {
+    fn job(rest: &str, settings: &Settings) -> Self {
+        let stripped = rest.strip_suffix('/');
+        let rest = stripped
+            .filter(|_| may_end_with_slash(settings))
+            .unwrap_or(rest);
         let (id, resource) = match rest.split_once('/') {
             None => (rest, Resource::Monitor),
             Some((id, "status")) => (id, Resource::Status),
@@ -58,9 +68,9 @@ impl Route {
             Some((id, "cancel")) => (id, Resource::Cancel),
             Some(_) => return Self::Nowhere,
         };
-        match id.parse() {
-            Ok(id) => Self::Job(id, resource),
-            Err(_) => Self::Nowhere,
+        match id.parse().ok().or_else(|| decode_id(id)) {
+            Some(id) => Self::Job(id, resource),
+            None => Self::Nowhere,
         }
     }
 
@@ -72,6 +82,24 @@ impl Route {
             _ => "GET, HEAD, OPTIONS",
         }
     }
+}
+
+/// Returns `true` if a path may end with a slash: relative links would lead elsewhere from there.
+fn may_end_with_slash(settings: &Settings) -> bool {
+    !matches!(settings.links, Links::Relative)
+}
+
+/// Parses an id that has percent-encoded characters (RFC 3986 §2.3).
+fn decode_id(text: &str) -> Option<JobId> {
+    let (mut decoded, mut rest) = (String::new(), text);
+    while let Some((plain, escape)) = rest.split_once('%') {
+        let (digits, after) = escape.split_at_checked(2)?;
+        decoded.push_str(plain);
+        decoded.push(u8::from_str_radix(digits, 16).ok()?.into());
+        rest = after;
+    }
+    decoded.push_str(rest);
+    decoded.parse().ok()
 }
 
 impl Resource {

@@ -126,8 +126,20 @@ pub(super) fn pending<St>(
         headers.insert(X_PROGRESS, progress(job));
         let origin = LinkOrigin::Monitor(at.depth());
         let monitor = link(&registry.settings, origin, job.id, "");
+        headers.insert(header::LOCATION, monitor.clone());
         headers.insert(header::CONTENT_LOCATION, monitor);
     }
+    response
+}
+
+/// Returns the response to the DELETE of a job.
+pub(super) fn deleted(id: JobId, settings: &Settings) -> Response<ResultBody> {
+    if settings.dialect != Dialect::Pending202 {
+        return empty(StatusCode::NO_CONTENT);
+    }
+    let mut response = empty(StatusCode::ACCEPTED);
+    let monitor = link(settings, LinkOrigin::Monitor(0), id, "");
+    response.headers_mut().insert(header::LOCATION, monitor);
     response
 }
 

@@ -20,23 +20,19 @@ pub(crate) enum Selection {
 /// The validators of a stored representation (RFC 9110 §8.8).
 #[derive(Debug)]
 pub(crate) struct Validators {
-    etag: ETag,
+    etag: Option<ETag>,
     last_modified: Option<LastModified>,
 }
 
 impl Validators {
     /// Reads the validators from a response's head.
     ///
-    /// Sets its `ETag` to `default` unless it has a valid one.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `default` is not an entity tag.
-    pub(crate) fn from_headers(headers: &mut HeaderMap, default: &'static str) -> Self {
-        let etag = typed(headers).unwrap_or_else(|| {
-            let etag: ETag = default.parse().expect("an entity tag");
+    /// Sets its `ETag` to `default`, if that is an entity tag, unless it has a valid one.
+    pub(crate) fn from_headers(headers: &mut HeaderMap, default: Option<&str>) -> Self {
+        let etag = typed(headers).or_else(|| {
+            let etag: ETag = default?.parse().ok()?;
             headers.typed_insert(etag.clone());
-            etag
+            Some(etag)
         });
         Self {
             etag,
@@ -61,7 +57,10 @@ impl Validators {
     /// Returns `true` if the client has this representation.
     fn is_current(&self, request: &HeaderMap) -> bool {
         if let Some(condition) = typed::<IfNoneMatch>(request) {
-            return !condition.precondition_passes(&self.etag);
+            return match &self.etag {
+                Some(etag) => !condition.precondition_passes(etag),
+                None => condition == IfNoneMatch::any(),
+            };
         }
         match (request.typed_get::<IfModifiedSince>(), self.last_modified) {
             (Some(condition), Some(modified)) => !condition.is_modified(modified.into()),
@@ -75,7 +74,7 @@ impl Validators {
         // A malformed `If-Range` matches no representation.
         let is_same = match typed::<IfRange>(request) {
             Some(condition) => {
-                !condition.is_modified(Some(&self.etag), self.last_modified.as_ref())
+                !condition.is_modified(self.etag.as_ref(), self.last_modified.as_ref())
             }
             None => !request.contains_key(header::IF_RANGE),
         };
@@ -84,6 +83,10 @@ impl Validators {
         else {
             return Selection::Full;
         };
+        // No `Content-Range` describes a part of an empty representation.
+        if whole == 0 {
+            return Selection::Full;
+        }
         match ranges.validate(whole).as_deref() {
             Ok([range]) => Selection::Range {
                 first: *range.start(),

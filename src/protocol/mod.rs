@@ -27,12 +27,12 @@ pub(crate) use self::{
     names::IDEMPOTENT_REPLAYED,
     prefer::Prefer,
     size_hint::buffered_size_hint,
-    status::has_length,
+    status::{has_content, has_length, is_misleading_for_get},
 };
 pub(crate) use self::{
     body::{PollAllowance, poll_bytes},
     error::BoxError,
     hop_by_hop::strip_hop_by_hop,
-    names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED},
+    names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED, RESULT_ETAG_START},
     size_hint::prefixed_size_hint,
 };

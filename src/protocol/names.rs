@@ -12,6 +12,11 @@ pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 #[cfg(feature = "server")]
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// The start of an `ETag` that a monitor gives a result without one. The job's id follows.
+///
+/// The tag identifies the result at the monitor alone, so a client does not hand it on.
+pub(crate) const RESULT_ETAG_START: &str = "\"tower-accepted:";
+
 /// The client's preferences (RFC 7240 §2).
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 

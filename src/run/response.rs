@@ -14,7 +14,7 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, PollAllowance, has_length, poll_bytes, strip_hop_by_hop},
+    protocol::{BoxError, PollAllowance, has_content, poll_bytes, strip_hop_by_hop},
     store::{Outcome, Store, Writer},
 };
 
@@ -53,7 +53,7 @@ impl<R, W> CollectResponse<R, W> {
         let declared = head
             .headers
             .get(header::CONTENT_LENGTH)
-            .filter(|_| !job.is_head && has_length(head.status))
+            .filter(|_| !job.is_head && has_content(head.status))
             .and_then(|value| value.to_str().ok()?.parse().ok());
         strip(&mut head, settings, job.is_owned);
         Self {
@@ -120,6 +120,10 @@ where
             if !data.is_empty() {
                 writer.push(data);
             }
+        }
+        // Content that the status cannot have would break the framing of the replay.
+        if !has_content(*this.status) {
+            break;
         }
         if allowance.poll_next(&*this.body, cx).is_pending() {
             // A reader gets what a body that is never pending has yielded.

@@ -248,3 +248,33 @@ async fn dropped_future_cancels_its_job_if_enabled() {
     following.abort();
     canceled.notified().await;
 }
+
+/// A monitor cannot send these statuses as its own.
+#[tokio::test(start_paused = true)]
+async fn status_of_the_service_is_restored() {
+    for status in [200, 202, 206, 304, 307, 308, 503] {
+        let server = AcceptedLayer::new().layer(service_fn(move |_: Accepted| async move {
+            let response = Response::builder().status(status);
+            Ok::<_, Broken>(response.body(content("the report")).expect("a response"))
+        }));
+        let answer = post(server).await.expect("a response");
+        assert_eq!(answer.status.as_u16(), status);
+    }
+}
+
+/// The caller of a PUT would take it for the tag of what it has put.
+#[tokio::test(start_paused = true)]
+async fn etag_of_the_monitor_is_removed() {
+    for etag in [None, Some("\"v7\"")] {
+        let server = AcceptedLayer::new().layer(service_fn(move |_: Accepted| async move {
+            let mut response = Response::new(content("the report"));
+            if let Some(etag) = etag {
+                let etag = etag.parse().expect("a value");
+                response.headers_mut().insert("etag", etag);
+            }
+            Ok::<_, Broken>(response)
+        }));
+        let answer = post(server).await.expect("a response");
+        assert_eq!(answer.header("etag"), etag);
+    }
+}

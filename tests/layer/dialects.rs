@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, Service};
-use tower_accepted::{Dialect, JobHandle, Jobs, RequestBody, When};
+use tower_accepted::{Dialect, JobHandle, Jobs, Links, RequestBody, When};
 
 use crate::support::*;
 
@@ -197,5 +197,29 @@ async fn wait_ends_with_the_response_of_the_dialect() {
         let accepted = send(&service, post("/")).await;
         let waiting = with(get(accepted.location()), &[("prefer", "wait=30")]);
         assert_eq!(send(&service, waiting).await.status, status);
+    }
+}
+
+/// OData 4.01 Part 1 §11.6 has `Location` in each 202; a client of Apache Olingo needs it.
+#[tokio::test(start_paused = true)]
+async fn each_202_of_pending_202_has_a_location() {
+    for (links, from_monitor, from_result) in [
+        (Links::Path, "/jobs/ID", "/jobs/ID"),
+        (Links::Relative, "ID", "../ID"),
+    ] {
+        let jobs = Jobs::builder().dialect(Dialect::Pending202).links(links);
+        let service = jobs.build().layer().layer(export());
+        let id = send(&service, post("/")).await.id();
+        let monitor = format!("/jobs/{id}");
+        for (method, path, location) in [
+            ("GET", monitor.clone(), from_monitor),
+            ("GET", format!("{monitor}/result"), from_result),
+            ("DELETE", monitor, from_monitor),
+        ] {
+            let answer = send(&service, request(method, &path)).await;
+            assert_eq!(answer.status, StatusCode::ACCEPTED, "{method} {path}");
+            let location = location.replace("ID", &id.to_string());
+            assert_eq!(answer.header("location"), Some(&*location));
+        }
     }
 }

@@ -71,7 +71,7 @@ async fn events_have_rising_ids_and_the_final_document() {
             get(&path),
         ] {
             let (headers, events) = events(&service, request).await;
-            assert_eq!(headers["cache-control"], "no-store");
+            assert_eq!(headers["cache-control"], "no-store, no-transform");
             assert_eq!(headers["x-accel-buffering"], "no");
             assert_eq!(headers["vary"], "accept, prefer");
             assert!(!headers.contains_key("content-length"));

@@ -62,7 +62,7 @@ fn assert_documented(name: &str, text: &str) {
     settings.set_snapshot_path("../../src/guide/exchanges");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    let id = r#"(/jobs/|"id":")[A-Za-z0-9_-]{22}"#;
+    let id = r#"(/jobs/|"id":"|tower-accepted:)[A-Za-z0-9_-]{22}"#;
     settings.add_filter(id, "${1}tQ3nC2hDQ0eY6o1bF9qk5A");
     settings.add_filter(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.\d{3}Z",

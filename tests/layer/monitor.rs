@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::Layer;
-use tower_accepted::{AcceptedLayer, JobId, Jobs};
+use tower_accepted::{AcceptedLayer, JobId, Jobs, Links};
 
 use crate::support::*;
 
@@ -22,9 +22,11 @@ async fn unknown_and_malformed_ids_look_the_same() {
         "/jobs/AAAAAAAAAAAAAAAAAAAAAB",
         "/jobs/AAAAAAAAAAAAAAAAAAAAA%41",
         "/jobs/../../etc/passwd",
-        &format!("{}/", accepted.location()),
+        &format!("{}//", accepted.location()),
         &format!("{}/elsewhere", accepted.location()),
-        &format!("{}/result/", accepted.location()),
+        &format!("{}/result//", accepted.location()),
+        &format!("{}%2Fresult", accepted.location()),
+        &format!("{}%2", accepted.location()),
         &format!("{}x", accepted.location()),
         &format!("/jobs/{}/result", JobId::random()),
     ] {
@@ -215,4 +217,35 @@ fn invalid_monitor_path_panics_in_the_builder() {
         let built = std::panic::catch_unwind(|| Jobs::builder().monitor_path(path));
         assert!(built.is_err(), "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slashes_and_escapes_find_the_job() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("the result")));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let id = accepted.id().to_string();
+    let escaped: String = id.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let first = &id[1..];
+    let first = format!("%{:02X}{first}", id.as_bytes()[0]);
+    for id in [&id, &escaped, &first] {
+        for slash in ["", "/"] {
+            let path = format!("/jobs/{id}{slash}");
+            let document = send(&service, get(&path)).await;
+            assert_eq!(document.status, StatusCode::OK, "{path}");
+            assert_eq!(document.json()["id"], accepted.id().to_string());
+            let path = format!("/jobs/{id}/result{slash}");
+            let result = send(&service, get(&path)).await;
+            assert_eq!(
+                (result.status, result.text()),
+                (StatusCode::OK, "the result")
+            );
+        }
+    }
+    // A relative link leads elsewhere from a path that ends with a slash.
+    let jobs = Jobs::builder().links(Links::Relative).build();
+    let service = jobs.layer().layer(inner(async |_| ok("the result")));
+    let id = send(&service, post("/")).await.id();
+    let answer = send(&service, get(&format!("/jobs/{id}/"))).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
 }

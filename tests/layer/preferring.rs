@@ -21,7 +21,7 @@ async fn response_lists_the_applied_preferences() {
             20,
             Some("respond-async, wait=5"),
         ),
-        (When::Always, "wait=500", 2, Some("wait=60")),
+        (When::Always, "wait=500", 2, Some("wait=50")),
         (after, "wait=5", 20, Some("wait=5")),
         (after, "return=minimal", 20, None),
         (When::Preferred, "respond-async", 2, Some("respond-async")),

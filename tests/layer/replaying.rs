@@ -5,13 +5,19 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use proptest::{collection::vec, option, prelude::*};
+use serde_json::{Value, json};
 use tower::Layer;
-use tower_accepted::Jobs;
+use tower_accepted::{Dialect, Jobs};
 
 use crate::support::*;
 
 /// Runs a job that ends with `response`, and returns its result.
 async fn replayed(jobs: &Jobs, response: Answer) -> Answer {
+    replayed_and_document(jobs, response).await.0
+}
+
+/// Runs a job that ends with `response`, and returns its result and its last document.
+async fn replayed_and_document(jobs: &Jobs, response: Answer) -> (Answer, Value) {
     let service = jobs.layer().layer(inner(move |_| {
         let Answer {
             status,
@@ -28,11 +34,11 @@ async fn replayed(jobs: &Jobs, response: Answer) -> Answer {
         }
     }));
     let accepted = send(&service, post("/")).await;
-    ended(&service, &accepted).await;
+    let document = ended(&service, &accepted).await;
     let first = result(&service, &accepted).await;
     let second = result(&service, &accepted).await;
     assert_eq!(format!("{first:?}"), format!("{second:?}"));
-    first
+    (first, document)
 }
 
 fn response(headers: &[(&'static str, &'static str)]) -> Answer {
@@ -186,14 +192,79 @@ async fn sandbox_policy_is_added_if_enabled() {
 
 #[tokio::test(start_paused = true)]
 async fn bodiless_response_is_replayed_without_length() {
-    for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
-        let mut response = response(&[]);
-        (response.status, response.body) = (status, Bytes::new());
-        let answer = replayed(&Jobs::new(), response).await;
+    let mut response = response(&[]);
+    (response.status, response.body) = (StatusCode::NO_CONTENT, Bytes::new());
+    let answer = replayed(&Jobs::new(), response).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert_eq!(answer.header("content-length"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_a_status_cannot_have_is_dropped() {
+    for (status, length) in [(204, None), (205, Some("0")), (304, Some("0"))] {
+        let mut response = response(&[("content-length", "4")]);
+        response.status = StatusCode::from_u16(status).unwrap();
+        response.trailers = Some(HeaderMap::new());
+        let (answer, document) = replayed_and_document(&Jobs::new(), response).await;
+        assert_eq!((answer.text(), answer.trailers.as_ref()), ("", None));
+        assert_eq!(answer.header("content-length"), length, "{status}");
+        assert_eq!(answer.header("asyncresult"), Some(&*status.to_string()));
         assert_eq!(
-            (answer.status, answer.header("content-length")),
-            (status, None)
+            document["response"],
+            json!({"status": status, "contentLength": 0})
         );
+    }
+}
+
+/// A status that means something else in the answer to a GET would mislead its client.
+#[tokio::test(start_paused = true)]
+async fn misleading_status_is_served_as_200() {
+    for (status, served) in [
+        (202, 200),
+        (206, 200),
+        (304, 200),
+        (307, 200),
+        (308, 200),
+        (201, 201),
+        (303, 303),
+        (407, 407),
+        (412, 412),
+        (503, 503),
+    ] {
+        for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
+            let jobs = Jobs::builder().dialect(dialect).build();
+            let service = jobs.layer().layer(inner(move |_| async move {
+                let response = Response::builder().status(status);
+                let response = response.header("location", "/reports/7");
+                Ok(response.body(Body::from("")).unwrap())
+            }));
+            let accepted = send(&service, post("/")).await;
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let path = format!("{}/result", accepted.location());
+            for method in ["GET", "HEAD"] {
+                let answer = send(&service, request(method, &path)).await;
+                assert_eq!(answer.status.as_u16(), served, "{status}");
+                assert_eq!(answer.header("asyncresult"), Some(&*status.to_string()));
+                assert_eq!(answer.header("location"), Some("/reports/7"));
+                assert_eq!(answer.header("content-length"), Some("0"));
+            }
+            let document = send(&service, get(&format!("{}/status", accepted.location()))).await;
+            assert_eq!(document.json()["response"]["status"], status);
+        }
+    }
+}
+
+/// A client of HTTP would take it for a reason to ask again.
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_in_the_document_only() {
+    for value in ["1", "Mon, 23 Nov 2026 13:40:01 GMT"] {
+        let mut response = response(&[("retry-after", value)]);
+        response.status = StatusCode::SERVICE_UNAVAILABLE;
+        let (answer, document) = replayed_and_document(&Jobs::new(), response).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.header("retry-after"), None);
+        let shown = json!({"status": 503, "contentLength": 4, "retryAfter": value});
+        assert_eq!(document["response"], shown);
     }
 }
 
@@ -209,6 +280,7 @@ fn is_changeable(name: &HeaderName) -> bool {
         "etag",
         "keep-alive",
         "proxy-connection",
+        "retry-after",
         "set-cookie",
         "te",
         "transfer-encoding",
@@ -260,7 +332,11 @@ proptest! {
             .build()
             .unwrap();
         let answer = runtime.block_on(replayed(&Jobs::new(), response.clone()));
-        prop_assert_eq!(answer.status, status);
+        let is_misleading = [202, 206, 304, 307, 308].contains(&code);
+        prop_assert_eq!(answer.status, if is_misleading { StatusCode::OK } else { status });
+        if [204, 205, 304].contains(&code) {
+            (response.body, response.trailers) = (Bytes::new(), None);
+        }
         prop_assert_eq!(answer.body, response.body);
         prop_assert_eq!(unchangeable(&answer.headers), unchangeable(&response.headers));
         prop_assert_eq!(answer.trailers, response.trailers);

@@ -199,3 +199,53 @@ async fn error_response_ignores_conditions_and_ranges() {
         (StatusCode::NOT_FOUND, "not found")
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn range_of_an_empty_result_is_ignored() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("")));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let path = format!("{}/result", accepted.location());
+    for range in ["bytes=0-", "bytes=-5", "bytes=0-99"] {
+        let answer = send(&service, with(get(&path), &[("range", range)])).await;
+        assert_eq!(answer.status, StatusCode::OK, "{range}");
+        assert_eq!(answer.header("content-length"), Some("0"));
+        assert_eq!(answer.header("content-range"), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn etag_of_a_result_is_unique_to_its_job() {
+    let service = AcceptedLayer::new().layer(inner(async |request| {
+        let status = if request.uri().path() == "/new" {
+            201
+        } else {
+            200
+        };
+        let response = Response::builder().status(status);
+        Ok(response.body(Body::from("a report")).unwrap())
+    }));
+    let mut etags = Vec::new();
+    for _ in 0..2 {
+        let accepted = send(&service, post("/")).await;
+        ended(&service, &accepted).await;
+        let answer = result(&service, &accepted).await;
+        let etag = answer.header("etag").unwrap().to_owned();
+        assert_eq!(etag, format!("\"tower-accepted:{}\"", accepted.id()));
+        etags.push((format!("{}/result", accepted.location()), etag));
+    }
+    for (path, _) in &etags {
+        for (of, etag) in &etags {
+            let answer = send(&service, with(get(path), &[("if-none-match", etag)])).await;
+            let is_own = of == path;
+            assert_eq!(answer.status == StatusCode::NOT_MODIFIED, is_own);
+        }
+    }
+    let accepted = send(&service, post("/new")).await;
+    ended(&service, &accepted).await;
+    let answer = result(&service, &accepted).await;
+    assert_eq!(
+        (answer.status, answer.header("etag")),
+        (StatusCode::CREATED, None)
+    );
+}

@@ -238,3 +238,15 @@ async fn dropped_wait_leaves_nothing_behind() {
     let cancel = format!("{}/cancel", accepted.location());
     assert_eq!(send(&service, post(&cancel)).await.status, StatusCode::OK);
 }
+
+/// A proxy in front gives up after 60 s by default.
+#[tokio::test(start_paused = true)]
+async fn wait_is_at_most_50_s_by_default() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    let accepted = send(&service, post("/")).await;
+    let started = Instant::now();
+    send(&service, waiting(accepted.location(), 3600)).await;
+    assert_eq!(started.elapsed().as_secs(), 50);
+}

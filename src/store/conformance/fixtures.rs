@@ -192,6 +192,8 @@ pub(super) fn response_head() -> response::Parts {
     head.status = StatusCode::IM_A_TEAPOT;
     let text = HeaderValue::from_static("text/plain");
     head.headers.insert(http::header::CONTENT_TYPE, text);
+    let delay = HeaderValue::from_static("120");
+    head.headers.insert(http::header::RETRY_AFTER, delay);
     for value in header_values() {
         head.headers.append("x-any", value);
     }

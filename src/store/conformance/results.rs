@@ -39,12 +39,13 @@ async fn comes_back<S: Store>(store: &S, chunks: Vec<Bytes>) -> CheckResult {
     let reason = job.error.map(|failure| failure.code);
     ensure_eq("error code", reason, Some(ErrorCode::HttpError))?;
     let shown = job.response.map(|response| {
-        let content_type = response.content_type;
-        (response.status, content_type, response.content_length)
+        let fields = (response.content_type, response.retry_after);
+        (response.status, fields, response.content_length)
     });
     let head = response_head();
     let content_type = head.headers.get("content-type").cloned();
-    let expected_shown = (head.status, content_type, expected.len() as u64);
+    let fields = (content_type, Some("120".into()));
+    let expected_shown = (head.status, fields, expected.len() as u64);
     ensure_eq("response of the snapshot", shown, Some(expected_shown))?;
 
     let result = ensure_result(read(store, id, 0).await?)?;

@@ -185,14 +185,12 @@ impl EndedJob {
         if let Some(code) = self.head().error {
             return (None, Some(Failure::new(code, None)));
         }
-        let (status, content_type, packed) = packed::peek(&self.0.slice);
-        let length = self.body().map_or(packed as u64, StoredBody::len);
-        let head = ResponseHead {
-            status,
-            content_type,
-            content_length: length,
-        };
-        (Some(head), Failure::from_event(Event::Responded(status)))
+        let mut head = packed::peek(&self.0.slice);
+        if let Some(body) = self.body() {
+            head.content_length = body.len();
+        }
+        let event = Event::Responded(head.status);
+        (Some(head), Failure::from_event(event))
     }
 
     /// Reads the response from byte `from` of its body on.

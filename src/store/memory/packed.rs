@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::body::StoredBody;
+use crate::job::ResponseHead;
 
 /// The maximum size of a body that is packed, in bytes. It may be a slice of a larger read buffer.
 const MAX_COPIED_BYTES: usize = 64 * 1024;
@@ -121,22 +122,32 @@ impl Packed {
     }
 }
 
-/// Returns the values for the status document: status, `Content-Type`, and length of a packed body.
-pub(super) fn peek(packed: &[u8]) -> (StatusCode, Option<HeaderValue>, usize) {
+/// Returns the values for the status document, with the length of a packed body.
+pub(super) fn peek(packed: &[u8]) -> ResponseHead {
     let mut reader = PackedReader(packed);
     let status = reader.status();
-    let mut content_type = None;
+    let (mut content_type, mut retry_after) = (None, None);
     for _ in 0..reader.length() {
         let (name, value, _) = reader.field();
+        // Values are copied, because a share would keep all of the bytes.
         if name == b"content-type" && content_type.is_none() {
-            // Copied, because a share would keep all of the bytes.
             content_type = HeaderValue::from_bytes(value).ok();
+        } else if name == b"retry-after" && retry_after.is_none() {
+            retry_after = Some(value);
         }
     }
     for _ in 1..reader.length() {
         reader.field();
     }
-    (status, content_type, reader.0.len())
+    ResponseHead {
+        status,
+        content_type,
+        content_length: reader.0.len() as u64,
+        retry_after: retry_after.and_then(|value| {
+            let text = str::from_utf8(value).ok()?;
+            text.is_ascii().then(|| text.into())
+        }),
+    }
 }
 
 pub(super) fn unpack(packed: &Bytes) -> Unpacked {
@@ -280,14 +291,16 @@ mod tests {
             let body = Bytes::from(if large { body.repeat(400) } else { body });
             let stored = StoredBody::One(body.clone());
             let packed = Packed::new(status, &headers, trailers.as_ref(), stored);
-            let (shown, content_type, length) = peek(&packed.bytes);
+            let shown = peek(&packed.bytes);
             let mut all = unpack(&packed.bytes.into());
-            let length = packed.large.as_ref().map_or(length, |body| body.len() as usize);
+            let length = packed.large.as_ref().map_or(shown.content_length, StoredBody::len);
             if let Some(StoredBody::One(body)) = packed.large {
                 all.body = body;
             }
-            prop_assert_eq!((shown, length), (status, body.len()));
-            prop_assert_eq!(content_type.as_ref(), headers.get("content-type"));
+            prop_assert_eq!((shown.status, length), (status, body.len() as u64));
+            prop_assert_eq!(shown.content_type.as_ref(), headers.get("content-type"));
+            let retry_after = headers.get("retry-after").and_then(|value| value.to_str().ok());
+            prop_assert_eq!(shown.retry_after.as_deref(), retry_after);
             prop_assert_eq!((all.status, &all.trailers, &all.body), (status, &trailers, &body));
             let flat = |map: &HeaderMap| -> Vec<_> {
                 map.iter().map(|(n, v)| (n.clone(), v.clone(), v.is_sensitive())).collect()

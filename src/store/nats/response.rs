@@ -51,9 +51,15 @@ impl ResponseRecord {
 
     /// Returns the part of the response that a snapshot shows.
     pub(super) fn head(&self) -> ResponseHead {
-        let mut head = ResponseHead::new(self.status(), &HeaderMap::new(), self.body_bytes);
-        head.content_type = self.headers.get(&header::CONTENT_TYPE);
-        head
+        let names = [header::CONTENT_TYPE, header::RETRY_AFTER];
+        let fields = names
+            .into_iter()
+            .filter_map(|name| self.headers.get(&name).map(|value| (name, value)));
+        ResponseHead::new(
+            self.status(),
+            &HeaderMap::from_iter(fields),
+            self.body_bytes,
+        )
     }
 
     /// Restores the response's head and its trailers.
