@@ -84,13 +84,14 @@ where
         (self.candidate, self.call)
     }
 
-    /// Returns the call and its request, if the call runs and may become a job.
-    pub(super) fn into_race(self) -> Option<(Candidate<St>, ReadRequest<St>, Call<S, B>)> {
-        match self.stage {
-            CandidateStage::Racing(_, read) if self.is_pending => {
-                Some((self.candidate, read, self.call))
-            }
-            _ => None,
+    /// Takes the request if its call runs and may become a job.
+    pub(super) fn take_running(&mut self) -> Option<ReadRequest<St>> {
+        if !self.is_pending {
+            return None;
+        }
+        match std::mem::replace(&mut self.stage, CandidateStage::Decided) {
+            CandidateStage::Racing(_, read) => Some(read),
+            CandidateStage::Reading(_) | CandidateStage::Decided => None,
         }
     }
 }

@@ -154,8 +154,9 @@ where
     St: Store,
 {
     match state {
-        ResponseStateOwned::Candidate(call) => {
-            if let Some((candidate, read, call)) = call.into_race() {
+        ResponseStateOwned::Candidate(mut call) => {
+            if let Some(read) = call.take_running() {
+                let (candidate, call) = call.into_parts();
                 admit_in_background(candidate, read, call);
             }
         }
