@@ -34,8 +34,6 @@ where
     stage: CandidateStage<St>,
     /// The timeout of the body, then the delay of the hand-over. Created when it is needed.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Set while the call is pending. A call that panicked is not.
-    is_pending: bool,
 }
 
 enum CandidateStage<St: Store> {
@@ -76,7 +74,6 @@ where
             candidate,
             stage: CandidateStage::Reading(reading),
             timer: None,
-            is_pending: false,
         }
     }
 
@@ -84,13 +81,11 @@ where
         (self.candidate, self.call)
     }
 
-    /// Returns the call and its request, if the call runs and may become a job.
-    pub(super) fn into_race(self) -> Option<(Candidate<St>, ReadRequest<St>, Call<S, B>)> {
-        match self.stage {
-            CandidateStage::Racing(_, read) if self.is_pending => {
-                Some((self.candidate, read, self.call))
-            }
-            _ => None,
+    /// Takes the request if its call runs and may become a job.
+    pub(super) fn take_running(&mut self) -> Option<ReadRequest<St>> {
+        match std::mem::replace(&mut self.stage, CandidateStage::Decided) {
+            CandidateStage::Racing(_, read) => Some(read),
+            CandidateStage::Reading(_) | CandidateStage::Decided => None,
         }
     }
 }
@@ -111,11 +106,9 @@ where
         let CandidateStage::Racing(limit, _) = self.stage else {
             return Poll::Ready(Decision::RunInline);
         };
-        self.is_pending = false;
         if let Poll::Ready(response) = self.call.poll(cx) {
             return Poll::Ready(Decision::Respond(response));
         }
-        self.is_pending = true;
         if !limit.is_zero() {
             ready!(poll_timer(&mut self.timer, limit, cx));
         }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::Body;
-use pin_project::{pin_project, pinned_drop};
+use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
@@ -29,6 +29,8 @@ use crate::{
     store::{MemoryStore, ResultBody, Store},
 };
 
+const POLLED_AFTER_COMPLETION: &str = "`ResponseFuture` polled after completion";
+
 /// The future of [`Accepted`](crate::Accepted).
 ///
 /// # Cancel safety
@@ -38,7 +40,7 @@ use crate::{
 ///
 /// A request becomes a job if this is dropped while its client waits (RFC 7240 §4.3), and the
 /// request prefers `respond-async` or is under [`When::Always`](crate::When::Always).
-#[pin_project(PinnedDrop)]
+#[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<S, B, St = MemoryStore>
 where
@@ -49,11 +51,7 @@ where
     state: ResponseState<S, B, St>,
     /// The preferences that an inline response is marked with, if they can change the response.
     prefer: Option<Prefer>,
-    /// Makes the request a job if this is dropped early; present if a 202 is owed after a wait.
-    hand_over: Option<HandOver<S, B, St>>,
 }
-
-type HandOver<S, B, St> = fn(ResponseStateOwned<S, B, St>);
 
 #[pin_project(project = ResponseStateProj, project_replace = ResponseStateOwned)]
 enum ResponseState<S, B, St>
@@ -65,6 +63,8 @@ where
     PassThrough(#[pin] PassThrough<S, Request<RequestBody<B>>>),
     /// A call that may become a job.
     Candidate(CandidateCall<S, B, St>),
+    /// A call that becomes a job if the client disconnects.
+    Owed(OwedResponse<S, B, St>),
     /// The store, or the job's response, is awaited.
     Admitting {
         pending: PendingAdmission<S, B>,
@@ -86,11 +86,8 @@ where
 {
     #[inline(always)]
     fn new(state: ResponseState<S, B, St>) -> Self {
-        Self {
-            state,
-            prefer: None,
-            hand_over: None,
-        }
+        let prefer = None;
+        Self { state, prefer }
     }
 
     /// Marks an inline response with the preferences that can change it.
@@ -121,41 +118,57 @@ where
         S: InnerService<B>,
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let is_owed = candidate.is_owed();
+        let (is_owed, prefer) = (candidate.is_owed(), candidate.prefer);
         let call = CandidateCall::new(candidate, inner, head, body);
-        let mut future = Self::new(ResponseState::Candidate(call));
-        if is_owed {
-            future.hand_over = Some(hand_over);
+        let future = Self::new(ResponseState::Candidate(call)).with_prefer(prefer);
+        if !is_owed {
+            return future;
         }
-        future
+        Self::new(ResponseState::Owed(OwedResponse {
+            future: Some(Box::pin(future)),
+            hand_over,
+        }))
     }
 }
 
-#[pinned_drop]
-impl<S, B, St> PinnedDrop for ResponseFuture<S, B, St>
+/// The response to a request that gets a 202 after its wait. If this is dropped before, the request
+/// becomes a job.
+struct OwedResponse<S, B, St>
 where
     S: Service<Request<RequestBody<B>>>,
     St: Store,
 {
-    fn drop(self: Pin<&mut Self>) {
-        let this = self.project();
-        if let Some(hand_over) = this.hand_over {
-            hand_over(this.state.project_replace(ResponseState::Done));
+    /// Absent while it is polled, so that a call which panics is not handed over.
+    future: Option<OwedFuture<S, B, St>>,
+    hand_over: fn(OwedFuture<S, B, St>),
+}
+
+type OwedFuture<S, B, St> = Pin<Box<ResponseFuture<S, B, St>>>;
+
+impl<S, B, St> Drop for OwedResponse<S, B, St>
+where
+    S: Service<Request<RequestBody<B>>>,
+    St: Store,
+{
+    fn drop(&mut self) {
+        if let Some(future) = self.future.take() {
+            (self.hand_over)(future);
         }
     }
 }
 
 /// Makes a call that runs a job, since its client has disconnected during its wait.
-#[cold]
-fn hand_over<S, B, St>(state: ResponseStateOwned<S, B, St>)
+fn hand_over<S, B, St>(mut future: OwedFuture<S, B, St>)
 where
     S: InnerService<B>,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     St: Store,
 {
-    match state {
-        ResponseStateOwned::Candidate(call) => {
-            if let Some((candidate, read, call)) = call.into_race() {
+    let state = future.as_mut().project().state;
+    match state.project_replace(ResponseState::Done) {
+        ResponseStateOwned::Candidate(mut call) => {
+            if let Some(read) = call.take_running() {
+                let (candidate, call) = call.into_parts();
                 admit_in_background(candidate, read, call);
             }
         }
@@ -190,6 +203,16 @@ where
                 ResponseStateProj::Monitor(answer) => {
                     let response = ready!(Pin::new(answer).poll(cx));
                     return Poll::Ready(Ok(response.map(ResponseBody::layer)));
+                }
+                ResponseStateProj::Owed(OwedResponse { future: owed, .. }) => {
+                    let Some(mut future) = owed.take() else {
+                        panic!("{POLLED_AFTER_COMPLETION}");
+                    };
+                    let response = future.as_mut().poll(cx);
+                    if response.is_pending() {
+                        *owed = Some(future);
+                    }
+                    return response;
                 }
                 // These two arms need nothing of the candidate, which is dropped in place.
                 ResponseStateProj::Candidate(call) => match ready!(call.poll(cx)) {
@@ -237,7 +260,7 @@ where
                 (ResponseStateOwned::Layer(response), _) => {
                     return respond(response);
                 }
-                _ => panic!("`ResponseFuture` polled after completion"),
+                _ => panic!("{POLLED_AFTER_COMPLETION}"),
             };
             this.state.set(next);
         }
@@ -303,6 +326,7 @@ where
         f.write_str(match &self.state {
             ResponseState::PassThrough(_) => "ResponseFuture::PassThrough",
             ResponseState::Candidate(_) => "ResponseFuture::Candidate",
+            ResponseState::Owed(_) => "ResponseFuture::Owed",
             ResponseState::Admitting { .. } => "ResponseFuture::Admitting",
             ResponseState::Inline(_) => "ResponseFuture::Inline",
             ResponseState::Monitor(_) => "ResponseFuture::Monitor",

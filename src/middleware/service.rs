@@ -179,6 +179,6 @@ where
             scope: (owner.is_some() || key.is_some()).then(|| Box::new(Scope { owner, key })),
             method: head.method.clone(),
         };
-        ResponseFuture::candidate(candidate, inner, head, body).with_prefer(prefer)
+        ResponseFuture::candidate(candidate, inner, head, body)
     }
 }
