@@ -4,6 +4,7 @@ use std::{
     any::Any,
     error::Error,
     future::Future,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -227,6 +228,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }));
         polled.unwrap_or_else(|panic| {
             tracing::error!(panic = panic_message(&*panic), "inner service panicked");
+            drop_payload(panic);
             Poll::Ready(Outcome::NoResponse(ErrorCode::Panic))
         })
     }
@@ -387,6 +389,14 @@ fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + 
 /// Returns the name of an end for logs and metrics.
 fn end_name(error: Option<ErrorCode>) -> &'static str {
     error.map_or("succeeded", |code| code.as_str())
+}
+
+/// Drops the payload of a panic. Its destructor may panic too, which must not unwind the job.
+fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Its destructor may panic as well, so this one is leaked.
+        mem::forget(second);
+    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
