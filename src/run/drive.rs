@@ -4,7 +4,6 @@ use std::{
     any::Any,
     error::Error,
     future::Future,
-    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -26,6 +25,7 @@ use super::{
     inner::InnerService,
     job::Job,
     log::log_error,
+    payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
 };
@@ -389,14 +389,6 @@ fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + 
 /// Returns the name of an end for logs and metrics.
 fn end_name(error: Option<ErrorCode>) -> &'static str {
     error.map_or("succeeded", |code| code.as_str())
-}
-
-/// Drops the payload of a panic. Its destructor may panic too, which must not unwind the job.
-fn drop_payload(payload: Box<dyn Any + Send>) {
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // Its destructor may panic as well, so this one is leaked.
-        mem::forget(second);
-    }
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
