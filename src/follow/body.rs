@@ -1,15 +1,15 @@
 //! A response body that can be buffered and still be returned complete.
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::poll_fn,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
@@ -17,11 +17,19 @@ use crate::protocol::{PollAllowance, poll_bytes, prefixed_size_hint};
 
 /// The response body of [`FollowAccepted`](super::FollowAccepted).
 ///
-/// It yields the frames, trailers and errors of the client's own body.
+/// It yields the data, trailers and errors of the client's own body.
 #[pin_project]
 pub struct FollowBody<R: Body> {
-    /// The frames that the layer has read.
-    buffered: VecDeque<Frame<Bytes>>,
+    /// The data that the layer has read before `last`. It is in one piece, since a small frame
+    /// takes more memory than its data.
+    data: BytesMut,
+    /// The last data that the layer has read. It is not copied if it is the only data, or exceeds
+    /// the limit.
+    last: Bytes,
+    /// The number of frames that the layer has read. Empty ones count, since they may be endless.
+    frames: usize,
+    /// The trailers that the layer has read. They end the body.
+    trailers: Option<HeaderMap>,
     /// The error that ended the reading.
     error: Option<R::Error>,
     #[pin]
@@ -50,19 +58,22 @@ pub(super) enum Buffered {
 impl<R: Body> FollowBody<R> {
     pub(super) fn new(body: R) -> Self {
         Self {
-            buffered: VecDeque::new(),
+            data: BytesMut::new(),
+            last: Bytes::new(),
+            frames: 0,
+            trailers: None,
             error: None,
             rest: Rest::Inline(body),
         }
     }
 
-    /// Reads the body to its end, or until more than `limit` bytes are buffered.
+    /// Reads the body to its end, or until more than `limit` bytes, or frames, are buffered.
     ///
     /// # Cancel safety
     ///
-    /// This method is cancel safe: frames that were read stay buffered.
+    /// This method is cancel safe: what was read stays buffered.
     pub(super) async fn buffer(&mut self, limit: usize) -> Buffered {
-        if let Rest::Inline(body) = std::mem::replace(&mut self.rest, Rest::Ended) {
+        if let Rest::Inline(body) = mem::replace(&mut self.rest, Rest::Ended) {
             self.rest = Rest::Boxed(Box::pin(body));
         }
         poll_fn(|cx| self.poll_buffered(limit, cx)).await
@@ -70,19 +81,27 @@ impl<R: Body> FollowBody<R> {
 
     fn poll_buffered(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<Buffered> {
         let mut allowance = PollAllowance::new();
-        let mut length: usize = self.buffered_data().map(Bytes::len).sum();
         while let Rest::Boxed(body) = &mut self.rest {
-            if length > limit {
+            let bytes = self.data.len() + self.last.len();
+            if bytes.max(self.frames) > limit {
                 return Poll::Ready(Buffered::TooLarge);
             }
             ready!(allowance.poll_next(body, cx));
             match ready!(poll_bytes(body.as_mut(), cx)) {
-                Some(Ok(frame)) => {
-                    let read = frame.data_ref().map_or(0, Bytes::len);
-                    allowance.count(read);
-                    length += read;
-                    self.buffered.push_back(frame);
-                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        allowance.count(data.len());
+                        self.frames += 1;
+                        if !data.is_empty() {
+                            self.data.extend_from_slice(&self.last);
+                            self.last = data;
+                        }
+                    }
+                    Err(frame) => {
+                        self.trailers = frame.into_trailers().ok();
+                        self.rest = Rest::Ended;
+                    }
+                },
                 Some(Err(error)) => {
                     self.error = Some(error);
                     self.rest = Rest::Ended;
@@ -91,24 +110,15 @@ impl<R: Body> FollowBody<R> {
                 None => self.rest = Rest::Ended,
             }
         }
-        let mut data = self.buffered_data();
-        let whole = match (data.next(), data.next()) {
-            (None, _) => Bytes::new(),
-            (Some(only), None) => only.clone(),
-            _ => {
-                let mut whole = BytesMut::new();
-                for data in self.buffered_data() {
-                    whole.extend_from_slice(data);
-                }
-                whole.freeze()
-            }
-        };
-        Poll::Ready(Buffered::Complete(whole))
+        if !self.data.is_empty() {
+            self.data.extend_from_slice(&self.last);
+            self.last = mem::take(&mut self.data).freeze();
+        }
+        Poll::Ready(Buffered::Complete(self.last.clone()))
     }
 
-    /// Returns the data of the buffered frames.
-    fn buffered_data(&self) -> impl Iterator<Item = &Bytes> {
-        self.buffered.iter().filter_map(Frame::data_ref)
+    fn buffered_len(&self) -> usize {
+        self.data.len() + self.last.len()
     }
 }
 
@@ -121,8 +131,15 @@ impl<R: Body> Body for FollowBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let mut this = self.project();
-        if let Some(frame) = this.buffered.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        if !this.data.is_empty() {
+            let data = mem::take(this.data).freeze();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if !this.last.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(this.last)))));
+        }
+        if let Some(trailers) = this.trailers.take() {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         if let Some(error) = this.error.take() {
             return Poll::Ready(Some(Err(error)));
@@ -136,7 +153,8 @@ impl<R: Body> Body for FollowBody<R> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.buffered.is_empty()
+        self.buffered_len() == 0
+            && self.trailers.is_none()
             && self.error.is_none()
             && match &self.rest {
                 Rest::Inline(body) => body.is_end_stream(),
@@ -152,15 +170,14 @@ impl<R: Body> Body for FollowBody<R> {
             Rest::Ended if self.error.is_some() => SizeHint::default(),
             Rest::Ended => SizeHint::with_exact(0),
         };
-        let read: u64 = self.buffered_data().map(|data| data.len() as u64).sum();
-        prefixed_size_hint(hint, read)
+        prefixed_size_hint(hint, self.buffered_len() as u64)
     }
 }
 
 impl<R: Body> fmt::Debug for FollowBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FollowBody")
-            .field("buffered", &self.buffered.len())
+            .field("buffered", &self.buffered_len())
             .finish_non_exhaustive()
     }
 }
@@ -169,7 +186,6 @@ impl<R: Body> fmt::Debug for FollowBody<R> {
 mod tests {
     use super::*;
     use crate::protocol::BoxError;
-    use http::HeaderMap;
     use http_body_util::{BodyExt, StreamBody};
 
     type Frames = Vec<Result<Frame<Bytes>, BoxError>>;
@@ -208,6 +224,36 @@ mod tests {
         assert_eq!(body.buffer(6).await, Buffered::TooLarge);
         let collected = body.collect().await.expect("a whole body");
         assert_eq!(collected.to_bytes(), Bytes::from_static(b"one two three"));
+    }
+
+    #[tokio::test]
+    async fn document_of_tiny_frames_is_read_in_one_piece() {
+        const FRAMES: usize = 300_000;
+        let mut body = body((0..FRAMES).map(|_| data("x")).collect());
+        let whole = Bytes::from("x".repeat(FRAMES));
+        assert_eq!(body.buffer(FRAMES).await, Buffered::Complete(whole.clone()));
+        let first = body.frame().await.expect("a frame").expect("data");
+        assert_eq!(first.into_data().expect("data"), whole);
+        assert!(body.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn empty_frames_count() {
+        let endless = futures_util::stream::repeat_with(|| data(""));
+        let mut body = FollowBody::new(StreamBody::new(endless));
+        assert_eq!(body.buffer(100).await, Buffered::TooLarge);
+        assert_eq!(body.frames, 101);
+    }
+
+    #[tokio::test]
+    async fn large_frame_is_not_copied() {
+        let large = Bytes::from(vec![7; 1000]);
+        let mut body = body(vec![data("one"), Ok(Frame::data(large.clone()))]);
+        assert_eq!(body.buffer(100).await, Buffered::TooLarge);
+        let _ = body.frame().await;
+        let second = body.frame().await.expect("a frame").expect("data");
+        let second = second.into_data().expect("data");
+        assert_eq!(second.as_ptr(), large.as_ptr());
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::budget::Charge;
+use super::{budget::Charge, fields::MAX_FIELD_VALUES};
 
 /// The maximum number of bytes to allocate ahead for a declared length.
 const MAX_PREALLOCATED_BYTES: usize = 256 * 1024;
@@ -88,6 +88,12 @@ impl BodyBuffer {
             Some(all) => all.extend(trailers),
             none => *none = Some(Box::new(trailers)),
         }
+    }
+
+    /// Returns `true` if the trailers so far and these fit into one map.
+    pub(crate) fn has_room_for(&self, trailers: &HeaderMap) -> bool {
+        let all = self.trailers.as_deref();
+        all.is_none_or(|all| all.len() + trailers.len() <= MAX_FIELD_VALUES)
     }
 
     /// Holds `charge` for as long as the body is kept.

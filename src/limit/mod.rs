@@ -2,10 +2,12 @@
 
 mod budget;
 mod buffer;
+mod fields;
 mod permits;
 
 pub(crate) use self::permits::{Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},
+    fields::MAX_FIELD_VALUES,
 };

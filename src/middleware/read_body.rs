@@ -136,6 +136,9 @@ impl ReadBody {
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
+                        if !self.buffer.has_room_for(&trailers) {
+                            return Poll::Ready(Err(ReadError::TooLarge));
+                        }
                         self.buffer.push_trailers(trailers);
                     }
                 }

@@ -30,12 +30,12 @@ impl Prefer {
         }
     }
 
-    /// Adds `Vary` and `Preference-Applied` to an inline response.
+    /// Adds `Vary` and `Preference-Applied` to an inline response, if its head has room for them.
     pub(crate) fn mark_inline<R>(&self, response: &mut Response<R>) {
         let headers = response.headers_mut();
-        headers.append(header::VARY, PREFER.into());
+        let _ = headers.try_append(header::VARY, PREFER.into());
         if let Some(applied) = self.applied(false) {
-            headers.append(PREFERENCE_APPLIED, applied);
+            let _ = headers.try_append(PREFERENCE_APPLIED, applied);
         }
     }
 

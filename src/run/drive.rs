@@ -25,6 +25,7 @@ use super::{
     inner::InnerService,
     job::Job,
     log::log_error,
+    payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
 };
@@ -227,6 +228,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }));
         polled.unwrap_or_else(|panic| {
             tracing::error!(panic = panic_message(&*panic), "inner service panicked");
+            drop_payload(panic);
             Poll::Ready(Outcome::NoResponse(ErrorCode::Panic))
         })
     }

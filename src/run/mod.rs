@@ -5,6 +5,7 @@ mod drive;
 mod inner;
 mod job;
 mod log;
+mod payload;
 mod request_body;
 mod response;
 mod span;

@@ -15,7 +15,7 @@ use crate::{
     config::Settings,
     job::ErrorCode,
     protocol::{BoxError, PollAllowance, has_content, poll_bytes, strip_hop_by_hop},
-    store::{Outcome, Store, Writer},
+    store::{MAX_FIELD_VALUES, Outcome, Store, Writer},
 };
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
@@ -35,7 +35,7 @@ pub(crate) struct CollectResponse<R, W> {
     #[pin]
     body: R,
     status: StatusCode,
-    /// Taken with the outcome.
+    /// Taken with the outcome. `None` from the start if the head has too many fields.
     writer: Option<W>,
     /// Data that the store has no room for yet. At first empty, which asks for room for the head.
     data: Option<Bytes>,
@@ -44,6 +44,8 @@ pub(crate) struct CollectResponse<R, W> {
     /// The number of bytes that the head declares.
     declared: Option<u64>,
     max_length: u64,
+    /// The number of values in the trailers so far.
+    trailer_values: usize,
 }
 
 impl<R, W> CollectResponse<R, W> {
@@ -56,14 +58,16 @@ impl<R, W> CollectResponse<R, W> {
             .filter(|_| !job.is_head && has_content(head.status))
             .and_then(|value| value.to_str().ok()?.parse().ok());
         strip(&mut head, settings, job.is_owned);
+        let is_kept = head.headers.len() <= MAX_FIELD_VALUES;
         Self {
             body,
             status: head.status,
-            writer: Some(registry.store.respond(&job.claim, head)),
+            writer: is_kept.then(|| registry.store.respond(&job.claim, head)),
             data: Some(Bytes::new()),
             length: 0,
             declared,
             max_length: settings.max_result as u64,
+            trailer_values: 0,
         }
     }
 }
@@ -83,8 +87,8 @@ where
         let code = match ready!(poll_written(&mut this, cx)) {
             Ok(()) => match this.writer.take() {
                 Some(writer) => return Poll::Ready(Outcome::Response(writer)),
-                // A job ends once: a second poll has no second response.
-                None => ErrorCode::InnerError,
+                // The head has too many fields.
+                None => ErrorCode::ResultTooLarge,
             },
             Err(code) => code,
         };
@@ -153,6 +157,10 @@ where
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
+                    *this.trailer_values += trailers.len();
+                    if *this.trailer_values > MAX_FIELD_VALUES {
+                        return Poll::Ready(Err(ErrorCode::ResultTooLarge));
+                    }
                     writer.push_trailers(trailers);
                 }
             }

@@ -8,15 +8,15 @@ use http_body::Body;
 use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep},
 };
 use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use super::{
-    call::Call, drive::Run, inner::InnerService, job::Job, request_body::RequestBody,
-    span::job_span,
+    call::Call, drive::Run, inner::InnerService, job::Job, payload::drop_payload,
+    request_body::RequestBody, span::job_span,
 };
 use crate::{
     job::ErrorCode,
@@ -108,9 +108,22 @@ where
                     drop(slot);
                 });
             }
-            while running.try_join_next().is_some() {}
+            while let Some(joined) = running.try_join_next() {
+                reap(joined);
+            }
         }
-        while running.join_next().await.is_some() {}
+        while let Some(joined) = running.join_next().await {
+            reap(joined);
+        }
+    }
+}
+
+/// Drops the result of a call's task. It is a panic if the destructor of the call has panicked.
+fn reap(joined: Result<(), JoinError>) {
+    if let Err(error) = joined
+        && let Ok(payload) = error.try_into_panic()
+    {
+        drop_payload(payload);
     }
 }
 

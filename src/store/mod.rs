@@ -25,5 +25,5 @@ pub use self::{
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},
-    limit::{BodyBuffer, Budget, BufferedBody, Charge, Purpose},
+    limit::{BodyBuffer, Budget, BufferedBody, Charge, MAX_FIELD_VALUES, Purpose},
 };

@@ -36,7 +36,8 @@ pub trait Writer: Send + 'static {
     /// Appends data that [`poll_room`](Self::poll_room) took room for.
     fn push(&mut self, data: Bytes);
 
-    /// Adds trailers.
+    /// Adds trailers. All of them together have at most
+    /// [`MAX_FIELD_VALUES`](super::MAX_FIELD_VALUES) values.
     fn push_trailers(&mut self, trailers: HeaderMap);
 
     /// Makes all appended data readable. The layer calls this when the body, or room for it, is

@@ -1,11 +1,12 @@
 //! Ends jobs in each possible way.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, panic::panic_any, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Response, StatusCode};
-use http_body_util::BodyExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
 use tokio::time::sleep;
 use tower::{Layer, Service};
@@ -149,6 +150,29 @@ async fn panic_in_the_response_body_fails_the_job() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn panic_payload_that_panics_on_drop_fails_the_job() {
+    /// Panics on drop, with a payload that does so too, if there are any `left`.
+    struct Bomb {
+        left: u32,
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if let Some(left) = self.left.checked_sub(1) {
+                panic_any(Bomb { left });
+            }
+        }
+    }
+    for left in [1, 2] {
+        let panics = inner(move |_| async move {
+            panic_any(Bomb { left });
+            #[expect(unreachable_code, reason = "it has the type of a response")]
+            ok("")
+        });
+        assert_fails(&Jobs::new(), panics, "panic", SERVER_ERROR).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn broken_response_body_fails_the_job() {
     let breaks = inner(async |_| {
         let frames = stream::iter([Ok(Bytes::from_static(b"frame")), Err(Failed)]);
@@ -178,6 +202,68 @@ async fn result_over_the_limit_fails_the_job() {
         Ok(Response::new(Body::from_stream(frames)))
     });
     assert_fails(&jobs, in_frames, "result_too_large", SERVER_ERROR).await;
+}
+
+/// Returns a map of this number of values for one name.
+fn values(count: usize) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for at in 0..count {
+        fields.append("x-any", HeaderValue::from(at));
+    }
+    fields
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_with_too_many_fields_fails_the_job() {
+    for count in [24_001, 24_577, 70_000] {
+        let in_head = inner(move |_| async move {
+            let mut response = Response::new(Body::empty());
+            *response.headers_mut() = values(count);
+            Ok(response)
+        });
+        assert_fails(&Jobs::new(), in_head, "result_too_large", SERVER_ERROR).await;
+        let in_trailers = inner(move |_| async move {
+            let trailers = async move { Some(Ok(values(count))) };
+            let body = Body::from("body").with_trailers(trailers);
+            Ok(Response::new(Body::new(body)))
+        });
+        assert_fails(&Jobs::new(), in_trailers, "result_too_large", SERVER_ERROR).await;
+    }
+    let in_two_trailers = inner(async |_| {
+        let frames = [15_000, 15_000].map(|count| Ok::<_, Failed>(Frame::trailers(values(count))));
+        let body = StreamBody::new(stream::iter(frames));
+        Ok(Response::new(Body::new(body)))
+    });
+    assert_fails(
+        &Jobs::new(),
+        in_two_trailers,
+        "result_too_large",
+        SERVER_ERROR,
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn result_with_many_fields_is_replayed() {
+    let mut fields = HeaderMap::new();
+    for at in 0..24_000 {
+        let name = HeaderName::try_from(format!("x-{at}")).unwrap();
+        fields.append(name, HeaderValue::from(at));
+    }
+    let all = fields.clone();
+    let many = inner(move |_| {
+        let (head, trailers) = (fields.clone(), fields.clone());
+        async move {
+            let body = Body::from("body").with_trailers(async { Some(Ok(trailers)) });
+            let mut response = Response::new(Body::new(body));
+            *response.headers_mut() = head;
+            Ok(response)
+        }
+    });
+    let (_, result) = run(&Jobs::new(), many).await;
+    assert_eq!(result.trailers.as_ref(), Some(&all));
+    let mut names = all.keys();
+    assert!(names.all(|name| result.headers.get(name) == all.get(name)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,14 +3,14 @@
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower_accepted::{
     JobId, Status,
     store::{
-        Acceptance, CallbackTarget, End, Fingerprint, Finished, Key, KeyOutcome, Lookup, NewJob,
-        Outcome, Purpose, Queue, Reading, Store, Writer,
+        Acceptance, CallbackTarget, End, Fingerprint, Finished, Key, KeyOutcome, Lookup,
+        MAX_FIELD_VALUES, NewJob, Outcome, Purpose, Queue, Reading, Store, Writer,
         nats::{NatsClaim, NatsStore, NatsWriter},
     },
 };
@@ -179,6 +179,64 @@ async fn large_result_is_read_chunk_by_chunk() {
     assert_eq!(chunks.remove("size"), Some(CHUNK_BYTES.into()));
     write_record(&nats.servers, subject, &record).await;
     assert!(body(read(&store, new.id, from).await).await == result[from..]);
+}
+
+/// Returns a map of this number of values for one name.
+fn values(count: usize) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for at in 0..count {
+        fields.append("x-any", HeaderValue::from(at));
+    }
+    fields
+}
+
+#[tokio::test]
+async fn request_with_too_many_fields_is_refused() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    let accept = async |head: HeaderMap, trailers: Option<HeaderMap>| {
+        let mut parts = request();
+        parts.headers = head;
+        let record = store.record(&parts, &Bytes::new(), trailers.as_ref());
+        let new = NewJob::new(JobId::random());
+        store.accept(&new, record).await.unwrap()
+    };
+    let many = || values(MAX_FIELD_VALUES + 1);
+    for (head, trailers) in [(many(), None), (HeaderMap::new(), Some(many()))] {
+        let accepted = accept(head, trailers).await;
+        assert!(matches!(accepted, Acceptance::TooLarge), "{accepted:?}");
+    }
+    let most = values(MAX_FIELD_VALUES);
+    let accepted = accept(most.clone(), Some(most.clone())).await;
+    assert!(matches!(accepted, Acceptance::Queued), "{accepted:?}");
+    let ticket = store.next(1).await.unwrap().pop().expect("a request");
+    let work = store.claim(ticket).await.unwrap().expect("a request");
+    assert_eq!(work.head.headers, most);
+    assert_eq!(work.body.trailers.as_deref(), Some(&most));
+}
+
+#[tokio::test]
+async fn result_with_too_many_fields_is_unreadable() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    // The layer refuses it; version 0.1 did not.
+    for (in_head, count) in [(true, 30_000), (false, 30_000), (true, MAX_FIELD_VALUES)] {
+        let mut new = NewJob::new(JobId::random());
+        let running = claim(&store, &mut new).await;
+        let (mut head, ()) = Response::new(()).into_parts();
+        if in_head {
+            head.headers = values(count);
+        }
+        let mut writer = store.respond(&running, head);
+        poll_fn(|cx| writer.poll_room(0, cx)).await.unwrap();
+        if !in_head {
+            writer.push_trailers(values(count));
+        }
+        let end = End::new(Outcome::Response(writer));
+        assert_eq!(store.finish(&running, end).await.unwrap(), Finished::First);
+        let is_readable = store.read(new.id, 0).await.is_ok();
+        assert_eq!(is_readable, count <= MAX_FIELD_VALUES);
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,14 @@
 //! A request that one process accepts, another runs, and every process answers.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    panic::panic_any,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower_accepted::RequestBody;
 
@@ -15,9 +21,8 @@ use crate::{
 async fn request_runs_elsewhere_and_is_answered_anywhere() {
     let nats = or_skip!(Deployment::start(options()));
     let [web, worker, other] = [nats.jobs().await, nats.jobs().await, nats.jobs().await];
-    let never = inner(async |_| -> Result<http::Response<Body>, Failed> {
-        panic!("this process runs no job")
-    });
+    let never =
+        inner(async |_| -> Result<Response<Body>, Failed> { panic!("this process runs no job") });
     let (web, other) = (layered(&web, never.clone()), layered(&other, never));
 
     let mut request = post("/reports?kind=long");
@@ -50,4 +55,45 @@ async fn request_runs_elsewhere_and_is_answered_anywhere() {
     }
     worker.drain(Duration::from_secs(5)).await;
     working.await.unwrap();
+}
+
+/// Panics on drop.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the destructor of a payload panics");
+    }
+}
+
+/// A call that panics when it is polled, and again when it is dropped.
+struct PanickingCall;
+
+impl Future for PanickingCall {
+    type Output = Result<Response<Body>, Failed>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        panic_any(Bomb);
+    }
+}
+
+impl Drop for PanickingCall {
+    fn drop(&mut self) {
+        panic_any(Bomb);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_survives_a_call_that_panics_on_drop() {
+    let nats = or_skip!(Deployment::start(options()));
+    let [web, worker] = [nats.jobs().await, nats.jobs().await];
+    let web = layered(&web, inner(async |_| ok("")));
+    let working = work(&worker, inner(|_| PanickingCall));
+    for _ in 0..3 {
+        let accepted = send(&web, post("/reports")).await;
+        let end = wait_for_end(&web, accepted.location()).await;
+        assert_eq!(outcome(&end.json()), "panic", "{end:?}");
+    }
+    worker.drain(Duration::from_secs(5)).await;
+    working.await.expect("the worker did not panic");
 }

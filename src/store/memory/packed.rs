@@ -241,14 +241,15 @@ impl<'a> PackedReader<'a> {
 
     /// Returns fields whose values are shares of `bytes`, the buffer that this reads.
     fn fields(&mut self, count: usize, bytes: &Bytes) -> HeaderMap {
-        let mut fields = HeaderMap::with_capacity(count);
+        let mut fields = HeaderMap::try_with_capacity(count).unwrap_or_default();
         for _ in 0..count {
             let (name, value, is_sensitive) = self.field();
             let name = HeaderName::from_bytes(name);
             let value = HeaderValue::from_maybe_shared(bytes.slice_ref(value));
             if let (Ok(name), Ok(mut value)) = (name, value) {
                 value.set_sensitive(is_sensitive);
-                fields.append(name, value);
+                // A writer gets no more fields than a map has room for.
+                let _ = fields.try_append(name, value);
             }
         }
         fields

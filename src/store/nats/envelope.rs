@@ -1,10 +1,11 @@
 //! The encoding of requests and records: a version, a head in JSON and a raw body.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::MaxSizeReached};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::error::NatsError;
+use crate::store::MAX_FIELD_VALUES;
 
 /// The first byte of every message. Messages with any other version are rejected.
 const VERSION: u8 = 1;
@@ -44,6 +45,9 @@ pub(super) fn decode<T: DeserializeOwned>(
     Ok((head, bytes))
 }
 
+/// The room for the fields that a replay adds.
+const SPARE_FIELDS: usize = 64;
+
 /// The first character of a sensitive value. No byte of a value becomes this character.
 const SENSITIVE: char = '\u{100}';
 
@@ -67,16 +71,25 @@ impl From<&HeaderMap> for StoredFields {
     }
 }
 
-impl From<StoredFields> for HeaderMap {
+impl TryFrom<StoredFields> for HeaderMap {
+    type Error = MaxSizeReached;
+
     /// Skips fields that are not valid, which this crate never writes.
-    fn from(fields: StoredFields) -> Self {
-        let mut headers = Self::with_capacity(fields.0.len());
+    ///
+    /// # Errors
+    ///
+    /// Fails if a map has no room for so many fields. Version 0.1 stored any number.
+    fn try_from(fields: StoredFields) -> Result<Self, MaxSizeReached> {
+        let mut headers = Self::try_with_capacity(fields.0.len())?;
         for (name, value) in fields.0 {
             if let (Ok(name), Some(value)) = (HeaderName::try_from(name), parse_value(&value)) {
-                headers.append(name, value);
+                headers.try_append(name, value)?;
             }
         }
-        headers
+        if headers.len() > MAX_FIELD_VALUES {
+            headers.try_reserve(SPARE_FIELDS)?;
+        }
+        Ok(headers)
     }
 }
 
@@ -113,7 +126,7 @@ mod tests {
         headers.append("authorization", secret);
         let bytes = encode(&StoredFields::from(&headers), b"\0body");
         let (fields, body) = decode::<StoredFields>("subject", bytes).expect("encoded fields");
-        let decoded = HeaderMap::from(fields);
+        let decoded = HeaderMap::try_from(fields).expect("a few fields");
         assert_eq!(decoded, headers);
         assert!(decoded["authorization"].is_sensitive() && !decoded["x-any"].is_sensitive());
         assert_eq!(body, &b"\0body"[..]);

@@ -38,7 +38,9 @@ pub(super) async fn read(
         inline,
     } = ended;
     let (length, chunks) = (stored.body_bytes, stored.chunks);
-    let (response, trailers) = stored.into_head();
+    let head = stored.into_head();
+    let subject = || process.jetstream.names.end(id);
+    let (response, trailers) = head.map_err(|error| NatsError::unreadable(&subject(), error))?;
     let body = match chunks {
         Some(chunks) if from < length => {
             let reader = ResultReader::new(process.clone(), id, chunks, length, from);

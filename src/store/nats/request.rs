@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Owner,
-    store::{CallbackTarget, Key, NewJob},
+    store::{CallbackTarget, Key, MAX_FIELD_VALUES, NewJob},
 };
 
 /// A request as [`NatsStore`](super::NatsStore) keeps it until its job is accepted.
@@ -44,6 +44,12 @@ impl NatsRecord {
             extensions: options.serialize_extensions(&head.extensions),
             body: body.clone(),
         }
+    }
+
+    /// Returns `true` if a worker can rebuild the request's fields.
+    pub(super) fn has_readable_fields(&self) -> bool {
+        let trailers = self.trailers.as_ref().map_or(0, HeaderMap::len);
+        self.headers.len().max(trailers) <= MAX_FIELD_VALUES
     }
 }
 
@@ -148,9 +154,10 @@ impl QueuedRequest {
             })
             .body(())?;
         let (mut head, ()) = request.into_parts();
-        head.headers = self.headers.into();
+        head.headers = self.headers.try_into()?;
         options.insert_extensions(self.extensions, &mut head.extensions);
-        Ok((head, self.trailers.map(HeaderMap::from)))
+        let trailers = self.trailers.map(HeaderMap::try_from).transpose()?;
+        Ok((head, trailers))
     }
 }
 

@@ -1,6 +1,10 @@
 //! The response of an ended job as its record stores it.
 
-use http::{HeaderMap, Response, StatusCode, header, response::Parts};
+use http::{
+    HeaderMap, Response, StatusCode,
+    header::{self, MaxSizeReached},
+    response::Parts,
+};
 use serde::{Deserialize, Serialize};
 
 use super::envelope::StoredFields;
@@ -63,10 +67,11 @@ impl ResponseRecord {
     }
 
     /// Restores the response's head and its trailers.
-    pub(super) fn into_head(self) -> (Response<()>, Option<HeaderMap>) {
+    pub(super) fn into_head(self) -> Result<(Response<()>, Option<HeaderMap>), MaxSizeReached> {
         let mut response = Response::new(());
         *response.status_mut() = self.status();
-        *response.headers_mut() = self.headers.into();
-        (response, self.trailers.map(HeaderMap::from))
+        *response.headers_mut() = self.headers.try_into()?;
+        let trailers = self.trailers.map(HeaderMap::try_from).transpose()?;
+        Ok((response, trailers))
     }
 }

@@ -90,6 +90,9 @@ async fn prepare(
     new: &NewJob,
     request: &NatsRecord,
 ) -> Result<(QueuedRequest, Bytes), WriteError> {
+    if !request.has_readable_fields() {
+        return Err(WriteError::TooLarge);
+    }
     let (body_chunks, body) = if request.body.len() > jetstream.max_inline_bytes() {
         let count = jetstream.write_request_body(new.id, request).await?;
         (Some(count), &[][..])

@@ -1,0 +1,15 @@
+//! Drops what a panic carries.
+
+use std::{
+    any::Any,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+/// Drops the payload of a panic. Its destructor may panic too, which must not unwind the caller.
+pub(super) fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Its destructor may panic as well, so this one is leaked.
+        mem::forget(second);
+    }
+}
