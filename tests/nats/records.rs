@@ -1,11 +1,11 @@
 //! The records of a job: its details, the outcome of its key, and its result in chunks.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use http_body_util::BodyExt;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower_accepted::{
     JobId, Status,
     store::{
@@ -179,6 +179,27 @@ async fn large_result_is_read_chunk_by_chunk() {
     assert_eq!(chunks.remove("size"), Some(CHUNK_BYTES.into()));
     write_record(&nats.servers, subject, &record).await;
     assert!(body(read(&store, new.id, from).await).await == result[from..]);
+}
+
+#[tokio::test]
+async fn server_restart_keeps_a_result_that_is_sent() {
+    let options = options().ack_timeout(Duration::from_millis(300));
+    let mut nats = or_skip!(Deployment::start(options));
+    let store = nats.store().await;
+    let mut new = NewJob::new(JobId::random());
+    let running = claim(&store, &mut new).await;
+    let result = Bytes::from(vec![7; 3 * CHUNK_BYTES]);
+    finish(&store, &running, result.clone(), KeyOutcome::Keep).await;
+    let reading = read(&store, new.id, 0).await;
+    nats.servers.kill_node(0);
+    let mut whole = pin!(body(reading));
+    let while_down = timeout(Duration::from_secs(1), &mut whole).await;
+    assert!(
+        while_down.is_err(),
+        "the second chunk was read from no server"
+    );
+    nats.servers.start_node(0);
+    assert!(whole.await == result);
 }
 
 /// Returns a map of this number of values for one name.
