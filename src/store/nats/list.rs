@@ -1,6 +1,6 @@
 //! Lists jobs.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::HashSet, pin::pin, time::Duration};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, stream};
@@ -88,7 +88,8 @@ fn skip_unreadable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError
 /// Reads the cursors from all subjects of the bucket that match `filter_subject`: records of jobs,
 /// or entries of an owner's list.
 ///
-/// Fetches until no entry is left, since the number of entries can shrink by expiry meanwhile.
+/// Fetches until nothing new is left, since the number of entries can shrink by expiry meanwhile.
+/// Renewed entries come again, so they do not count as new: they would keep the list from its end.
 async fn read_cursors(
     jetstream: &JetStream,
     filter_subject: String,
@@ -104,10 +105,11 @@ async fn read_cursors(
     let consumer = jetstream.streams.jobs.create_consumer(config).await;
     let consumer = consumer.map_err(NatsError::unavailable)?;
     let mut cursors = Vec::new();
+    let mut seen = HashSet::new();
     loop {
         let fetch = consumer.fetch().max_messages(FETCH_SIZE).messages().await;
         let mut messages = fetch.map_err(NatsError::unavailable)?;
-        let mut count = 0;
+        let (mut count, seen_before) = (0, seen.len());
         while let Some(message) = timeout(ENTRY_TIMEOUT, messages.next())
             .await
             .map_err(NatsError::unavailable)?
@@ -117,13 +119,14 @@ async fn read_cursors(
             let Some(id) = ResourceNames::job_id(&message.subject) else {
                 continue;
             };
+            seen.insert(id);
             // A record has the field of a list entry, too.
             let entry = decode(&message.subject, message.payload.clone());
             if let Some((OwnerEntry { created_at }, _)) = skip_unreadable(entry)? {
                 cursors.push(Cursor::from_unix_millis(created_at, id));
             }
         }
-        if count == 0 {
+        if count < FETCH_SIZE && seen.len() == seen_before {
             break;
         }
     }
