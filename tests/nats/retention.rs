@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::sync::Notify;
+use tokio::{select, sync::Notify, time::timeout};
 use tower_accepted::{
     JobId, RequestBody, Status,
     store::{Lookup, NewJob, Queue, Store},
@@ -18,7 +18,7 @@ use crate::{
     site::{
         Deployment, keyed, large, options, or_skip, outcome, owned, until, wait_for_end, waiting,
     },
-    streams::{REQUESTS, RESULTS, UnrenewedRecord, outlast_retention},
+    streams::{BUCKET, REQUESTS, RESULTS, UnrenewedRecord, messages, outlast_retention, stream},
     support::{Body, Counter, Failed, get, inner, ok, post, request, send, with},
 };
 
@@ -127,6 +127,43 @@ async fn queued_job_outlasts_the_retention() {
     });
     nats.worker(service).await;
     until(async || send(&site, monitor()).await.json()["status"] == "succeeded").await;
+}
+
+#[tokio::test]
+async fn list_ends_while_its_entries_are_renewed() {
+    let nats = or_skip!(Deployment::start(options())).with_builder(owned());
+    let site = nats.front().await;
+    let user = ("x-user", "me");
+    send(&site, with(post("/it"), &[user])).await;
+    let mut entries = messages(&stream(&nats.servers, BUCKET).await).await;
+    entries.retain(|(subject, _)| subject.contains("_jobs.owner."));
+    assert_eq!(entries.len(), 1);
+    let jetstream = jetstream::new(nats.servers.client().await);
+    let renewing = async {
+        loop {
+            for (subject, payload) in entries.clone() {
+                jetstream
+                    .publish(subject, payload)
+                    .await
+                    .unwrap()
+                    .await
+                    .unwrap();
+            }
+        }
+    };
+    let listing = async {
+        for _ in 0..20 {
+            let list = send(&site, with(get("/jobs"), &[user])).await;
+            assert_eq!(list.json()["jobs"].as_array().unwrap().len(), 1);
+        }
+    };
+    let listed = timeout(Duration::from_secs(30), async {
+        select! {
+            () = renewing => {}
+            () = listing => {}
+        }
+    });
+    listed.await.expect("each list ends");
 }
 
 #[tokio::test]
