@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Response, StatusCode};
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
 use tokio::{join, sync::Semaphore, task::yield_now};
 use tower_accepted::{AcceptedLayer, Jobs, When};
 
@@ -15,20 +16,25 @@ on_every_stack!(
     inline_call_is_dropped_on_stream_reset,
 );
 
+/// Answers a request for each permit of `gate`.
+fn gated(
+    gate: &Arc<Semaphore>,
+) -> impl Fn(Request<Body>) -> BoxFuture<'static, Response<Body>> + Clone + use<> {
+    let gate = gate.clone();
+    move |_| {
+        let gate = gate.clone();
+        Box::pin(async move {
+            gate.acquire().await.unwrap().forget();
+            Response::new(Body::from("in the end"))
+        })
+    }
+}
+
 async fn job_outlives_its_connection(stack: Stack) {
     for when in [When::Always, When::After(Duration::from_millis(5))] {
         let gate = Arc::new(Semaphore::new(0));
-        let inner = {
-            let gate = gate.clone();
-            move |_| {
-                let gate = gate.clone();
-                async move {
-                    gate.acquire().await.unwrap().forget();
-                    Response::new(Body::from("in the end"))
-                }
-            }
-        };
-        let mut client = stack.start(AcceptedLayer::new().when(when), inner).await;
+        let layer = AcceptedLayer::new().when(when);
+        let mut client = stack.start(layer, gated(&gate)).await;
         let mut other = client.another().await;
         let accepted = client.send(post("/")).await;
         client.closer().close();
@@ -41,17 +47,7 @@ async fn job_outlives_its_connection(stack: Stack) {
 
 async fn waiting_client_may_disconnect(stack: Stack) {
     let gate = Arc::new(Semaphore::new(0));
-    let inner = {
-        let gate = gate.clone();
-        move |_| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                Response::new(Body::from("in the end"))
-            }
-        }
-    };
-    let mut client = stack.start(AcceptedLayer::new(), inner).await;
+    let mut client = stack.start(AcceptedLayer::new(), gated(&gate)).await;
     let mut patient = client.another().await;
     let accepted = client.send(post("/")).await;
     let wait = |path: &str| {
