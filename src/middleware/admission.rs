@@ -103,6 +103,8 @@ pub(super) fn admit_in_background<S, B, St>(
 }
 
 /// Awaits an admission whose client has disconnected.
+///
+/// The task ends with the store's decision. It has the candidate's permit, so a drain waits for it.
 pub(super) fn finish_in_background<S, B>(pending: PendingAdmission<S, B>)
 where
     S: Service<Request<RequestBody<B>>> + 'static,
