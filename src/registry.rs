@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Settings, estimate::Estimates, limit::Permits, stop::StopSignal, store::Store,
+    config::Settings,
+    estimate::Estimates,
+    limit::{Budget, Permits, Purpose},
+    stop::StopSignal,
+    store::Store,
     telemetry,
 };
 
@@ -25,11 +29,20 @@ pub(crate) struct Registry<St> {
 }
 
 impl<St: Store> Registry<St> {
-    pub(crate) fn new(store: St, settings: Settings) -> Arc<Self> {
+    pub(crate) fn new(store: St, mut settings: Settings) -> Arc<Self> {
         telemetry::describe();
+        let budget = store.budget();
         if let Some(bytes) = settings.max_bytes {
-            store.budget().set_limit(bytes);
+            budget.set_limit(bytes);
         }
+        budget.set_room_timeout(settings.room_timeout);
+        lower(&mut settings.max_body, budget, Purpose::Upload, "max_body");
+        lower(
+            &mut settings.max_result,
+            budget,
+            Purpose::Response,
+            "max_result",
+        );
         Arc::new(Self {
             store,
             permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
@@ -38,6 +51,21 @@ impl<St: Store> Registry<St> {
             stop: StopSignal::default(),
             draining: CancellationToken::new(),
         })
+    }
+}
+
+/// Lowers a limit to what the budget has room for, so that a larger body is refused as too large,
+/// not as one that may be sent again.
+fn lower(limit: &mut usize, budget: &Budget, purpose: Purpose, setting: &str) {
+    let share = budget.share(purpose);
+    if *limit > share {
+        tracing::warn!(
+            setting,
+            from = *limit,
+            to = share,
+            "lowered a limit to its share of max_bytes"
+        );
+        *limit = share;
     }
 }
 
@@ -69,7 +97,7 @@ impl<St> Registry<St> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Budget, MemoryStore};
+    use crate::store::MemoryStore;
 
     #[tokio::test(start_paused = true)]
     async fn drain_stops_late_calls_and_waits_for_them() {

@@ -7,10 +7,10 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     convert::Infallible,
-    future::ready,
+    future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime},
 };
 
@@ -22,8 +22,8 @@ use tower_accepted::{
     ErrorCode, Event, Filter, JobId, Page, Progress, ResponseHead, Snapshot,
     store::{
         Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
-        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResultBody,
-        Store, StoreFuture, Writer,
+        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResponseRoom,
+        ResultBody, Store, StoreFuture, Writer,
     },
 };
 
@@ -232,7 +232,7 @@ impl Store for MapStore {
     /// future in place first, so a store that answers at once costs no allocation.
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
         self.tables().remove_expired();
-        ready(self.shared.budget.reserve(bytes, purpose))
+        future::ready(self.shared.budget.reserve(bytes, purpose))
     }
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
@@ -250,16 +250,18 @@ impl Store for MapStore {
             && let Some((id, first)) = tables.keys.get(&key).copied()
             && let Lookup::Found(job) = tables.look_up(id)
         {
-            return ready(Ok(if first == fingerprint {
+            return future::ready(Ok(if first == fingerprint {
                 Acceptance::Joined(job)
             } else {
                 Acceptance::KeyReused
             }));
         }
-        let charge = self.shared.budget.reserve(JOB_BYTES, Purpose::Accepted);
-        let Some(charge) = charge.filter(|_| !new.join_only) else {
-            return ready(Ok(Acceptance::Full));
+        let bytes = JOB_BYTES + new.request_bytes;
+        let charge = self.shared.budget.reserve(bytes, Purpose::Accepted);
+        let Some(mut charge) = charge.filter(|_| !new.join_only) else {
+            return future::ready(Ok(Acceptance::Full));
         };
+        let request = charge.split(new.request_bytes);
         if let Some((key, fingerprint)) = new.key {
             tables.keys.insert(key, (new.id, fingerprint));
         }
@@ -272,14 +274,15 @@ impl Store for MapStore {
             _charge: charge,
         };
         tables.jobs.insert(new.id, job);
-        ready(Ok(Acceptance::RunHere(MapClaim {
+        future::ready(Ok(Acceptance::RunHere(MapClaim {
             shared: self.shared.clone(),
             id: new.id,
+            _request: request,
         })))
     }
 
     fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
-        ready(Ok(self.tables().look_up(id)))
+        future::ready(Ok(self.tables().look_up(id)))
     }
 
     /// Returns a stream that begins with the current revision and ends after the last one. A
@@ -331,13 +334,13 @@ impl Store for MapStore {
                 job.snapshot.send_replace(snapshot);
             }
         }
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// Creates a writer. This store makes a response readable when its job ends.
     fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
         MapWriter {
-            budget: self.shared.budget.clone(),
+            room: ResponseRoom::new(&self.shared.budget),
             head,
             body: BodyBuffer::new(),
         }
@@ -359,7 +362,7 @@ impl Store for MapStore {
             key: end.key,
         };
         let is_first = self.shared.end(&mut self.tables(), claim.id, end);
-        ready(Ok(if is_first {
+        future::ready(Ok(if is_first {
             Finished::First
         } else {
             Finished::Late
@@ -430,6 +433,8 @@ impl Store for MapStore {
 pub(crate) struct MapClaim {
     shared: Arc<Shared>,
     id: JobId,
+    /// The charge of the request, which stays in memory until its call has ended.
+    _request: Charge,
 }
 
 impl Drop for MapClaim {
@@ -444,7 +449,7 @@ impl Drop for MapClaim {
 /// Collects the response of a call until its job ends.
 #[derive(Debug)]
 pub(crate) struct MapWriter {
-    budget: Budget,
+    room: ResponseRoom,
     head: response::Parts,
     body: BodyBuffer,
 }
@@ -459,10 +464,13 @@ impl MapWriter {
 }
 
 impl Writer for MapWriter {
-    /// Takes room for a chunk. A store that writes to a disk returns `Pending` while it is busy;
-    /// the layer does not read the service's response meanwhile.
-    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        Poll::Ready(match self.budget.reserve(bytes, Purpose::Response) {
+    /// Takes room for a chunk, or waits for it. The layer does not read the service's response
+    /// meanwhile.
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        let budget = self.room.budget().clone();
+        let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
+        let charge = ready!(self.room.poll_reserve(bytes, cx, reserve));
+        Poll::Ready(match charge {
             Some(charge) => {
                 self.body.hold(charge);
                 Ok(())

@@ -7,7 +7,7 @@ use super::{
     table::JobTable,
     unfinished::{Ending, UnfinishedJob},
 };
-use crate::job::ErrorCode;
+use crate::{job::ErrorCode, limit::Charge};
 
 /// The right to end a job in memory.
 ///
@@ -16,11 +16,17 @@ use crate::job::ErrorCode;
 pub struct MemoryClaim {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,
+    /// The charge of the request, which the call may keep beyond the end of its job.
+    _request: Charge,
 }
 
 impl MemoryClaim {
-    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>) -> Self {
-        Self { table, job }
+    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>, request: Charge) -> Self {
+        Self {
+            table,
+            job,
+            _request: request,
+        }
     }
 
     pub(super) fn job(&self) -> &Arc<UnfinishedJob> {

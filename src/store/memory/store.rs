@@ -15,10 +15,11 @@ use http::{HeaderMap, request, response};
 use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
-    ended::StoredOutcome,
+    ended::{EndedJob, StoredOutcome},
+    reader::ResultReader,
     reaper,
-    table::{Inserted, JobTable},
-    unfinished::{Ending, ReadableResponse, Readiness},
+    table::{FoundJob, Inserted, JobTable},
+    unfinished::{Ending, Readiness},
     writer::MemoryWriter,
 };
 use crate::{
@@ -92,7 +93,9 @@ impl Store for MemoryStore {
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
         ready(Ok(match self.table.accept(new) {
-            Inserted::New(job) => Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job)),
+            Inserted::New(job, request) => {
+                Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job, request))
+            }
             Inserted::Joined(job) => Acceptance::Joined(job),
             Inserted::KeyReused => Acceptance::KeyReused,
             Inserted::Full => Acceptance::Full,
@@ -116,7 +119,8 @@ impl Store for MemoryStore {
         claim: &MemoryClaim,
         report: Report,
     ) -> impl StoreFuture<Result<(), Infallible>> {
-        claim.job().report(report, self.table.clock());
+        let reserve = |bytes| self.table.reserve(bytes, Purpose::Accepted);
+        claim.job().report(report, self.table.clock(), reserve);
         ready(Ok(()))
     }
 
@@ -135,25 +139,30 @@ impl Store for MemoryStore {
         };
         let started = end.started.map(|at| self.table.clock().millis(at));
         let ending = Ending::new(outcome, started, end.progress, end.key);
-        ready(Ok(if reaper::end(&self.table, claim.job(), ending) {
-            Finished::First
-        } else {
-            Finished::Late
+        let ended = reaper::end(&self.table, claim.job(), ending);
+        ready(Ok(match ended {
+            Some(_) => Finished::First,
+            None => Finished::Late,
         }))
     }
 
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
-        let Some(found) = self.table.find(id) else {
-            return Ok(None);
-        };
-        loop {
-            match found.response() {
-                Readiness::Ready(ReadableResponse::Live(response)) => {
-                    return Ok(Some(response.read(from)));
-                }
-                Readiness::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
+        let found = self.table.find(id);
+        while let Some(FoundJob::Unfinished(job)) = &found {
+            match job.response() {
+                Readiness::Ready(response) => return Ok(Some(response.read(from))),
                 Readiness::Wait(change) => change.await,
+                Readiness::Ended => break,
             }
+        }
+        let ended = match found {
+            Some(FoundJob::Unfinished(_)) => self.table.find_ended(id),
+            Some(FoundJob::Ended(job)) => Some(job),
+            None => None,
+        };
+        match ended.filter(EndedJob::has_response) {
+            Some(job) => Ok(Some(ResultReader::begin(&self.table, job).await.read(from))),
+            None => Ok(None),
         }
     }
 
@@ -164,10 +173,11 @@ impl Store for MemoryStore {
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
         if let Some(job) = self.table.find_unfinished(id) {
             let canceled = Ending::without_response(ErrorCode::Canceled);
-            reaper::end(&self.table, &job, canceled);
             // Not looked up again, since it may have been evicted already.
-            let clock = self.table.clock();
-            return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
+            if let Some(job) = reaper::end(&self.table, &job, canceled) {
+                let clock = self.table.clock();
+                return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
+            }
         }
         Ok(self.table.lookup(id))
     }

@@ -10,8 +10,9 @@ use super::{
     ended::EndedJob,
     id_hasher::IdHasher,
     order::EndOrder,
+    reading::Readings,
     tombstones::Tombstones,
-    unfinished::{Ending, ReadableResponse, Readiness, UnfinishedJob},
+    unfinished::{Ending, UnfinishedJob},
 };
 use crate::{
     job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
@@ -42,6 +43,7 @@ pub(super) struct JobTable {
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
     order: Mutex<EndOrder>,
     tombstones: Tombstones,
+    readings: Readings,
     budget: Budget,
     clock: Clock,
 }
@@ -55,7 +57,8 @@ struct KeyedJob {
 
 /// The result of inserting a job.
 pub(super) enum Inserted {
-    New(Arc<UnfinishedJob>),
+    /// The job, and the charge of its request.
+    New(Arc<UnfinishedJob>, Charge),
     Joined(Box<Snapshot>),
     KeyReused,
     Full,
@@ -75,18 +78,10 @@ impl FoundJob {
         }
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
+    fn id(&self) -> JobId {
         match self {
-            Self::Unfinished(job) => job.snapshot(clock, now),
-            Self::Ended(job) => job.snapshot(clock, now),
-        }
-    }
-
-    /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
-        match self {
-            Self::Unfinished(job) => job.response(),
-            Self::Ended(job) => Readiness::Ready(ReadableResponse::Ended(job.clone())),
+            Self::Unfinished(job) => job.creation.id,
+            Self::Ended(job) => job.creation().id,
         }
     }
 }
@@ -103,6 +98,7 @@ impl JobTable {
             owned: DashMap::new(),
             order: Mutex::default(),
             tombstones: Tombstones::default(),
+            readings: Readings::default(),
             budget,
             clock: Clock::new(retain),
         }
@@ -125,6 +121,11 @@ impl JobTable {
         &self.order
     }
 
+    /// Returns the results that are being read.
+    pub(super) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
     /// Returns a job that has not expired.
     pub(super) fn find(&self, id: JobId) -> Option<FoundJob> {
         self.find_at(id, self.clock.now())
@@ -141,6 +142,25 @@ impl JobTable {
         (!is_expired).then_some(found)
     }
 
+    /// Returns a job that was found, as it is at `now`. Returns `None` if it has been removed since.
+    pub(super) fn snapshot(&self, found: &FoundJob, now: u64) -> Option<Snapshot> {
+        match found {
+            FoundJob::Unfinished(job) => job
+                .snapshot(now)
+                .or_else(|| self.ended_snapshot(found.id())),
+            FoundJob::Ended(job) => Some(job.snapshot(&self.clock, now)),
+        }
+    }
+
+    pub(super) fn find_ended(&self, id: JobId) -> Option<EndedJob> {
+        self.ended.get(&id).map(|job| job.key().clone())
+    }
+
+    pub(super) fn ended_snapshot(&self, id: JobId) -> Option<Snapshot> {
+        let job = self.find_ended(id)?;
+        Some(job.snapshot(&self.clock, self.clock.now()))
+    }
+
     pub(super) fn find_unfinished(&self, id: JobId) -> Option<Arc<UnfinishedJob>> {
         self.unfinished.get(&id).map(|job| job.clone())
     }
@@ -150,15 +170,15 @@ impl JobTable {
         if let Some(job) = self.find_unfinished(id) {
             return Some(FoundJob::Unfinished(job));
         }
-        let ended = self.ended.get(&id)?;
-        Some(FoundJob::Ended(ended.key().clone()))
+        self.find_ended(id).map(FoundJob::Ended)
     }
 
     /// Returns what is known of an id.
     pub(super) fn lookup(&self, id: JobId) -> Lookup {
         let now = self.clock.now();
-        if let Some(found) = self.find_at(id, now) {
-            return Lookup::Found(Box::new(found.snapshot(&self.clock, now)));
+        let found = self.find_at(id, now);
+        if let Some(job) = found.and_then(|found| self.snapshot(&found, now)) {
+            return Lookup::Found(Box::new(job));
         }
         // Expired and not yet reaped, or reaped and remembered.
         let expired = self.find_any(id).map(|found| found.owner());
@@ -200,9 +220,11 @@ impl JobTable {
 
     /// Returns the job that a key has, or `None` if the job has been removed.
     fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
-        let job = self.find(keyed.id)?;
+        let now = self.clock.now();
+        let found = self.find_at(keyed.id, now)?;
+        let job = self.snapshot(&found, now)?;
         Some(if keyed.fingerprint == fingerprint {
-            Inserted::Joined(Box::new(job.snapshot(&self.clock, self.clock.now())))
+            Inserted::Joined(Box::new(job))
         } else {
             Inserted::KeyReused
         })
@@ -220,7 +242,8 @@ impl JobTable {
         let charge = if new.join_only {
             None
         } else {
-            self.reserve(UnfinishedJob::cost(new), Purpose::Accepted)
+            let bytes = UnfinishedJob::price(new) + new.request_bytes;
+            self.reserve(bytes, Purpose::Accepted)
         };
         let Some((key, fingerprint)) = new.key else {
             return self.insert(new, charge);
@@ -240,45 +263,53 @@ impl JobTable {
         // A known key without a job belongs to a job that is being removed. That removal spares the
         // new entry, since it compares the id.
         let inserted = self.insert(new, charge);
-        if let Inserted::New(_) = inserted {
+        if let Inserted::New(..) = inserted {
             entry.insert(keyed);
         }
         inserted
     }
 
     fn insert(&self, new: &NewJob, charge: Option<Charge>) -> Inserted {
-        let Some(charge) = charge else {
+        let Some(mut charge) = charge else {
             return Inserted::Full;
         };
+        let request = charge.split(new.request_bytes);
         let job = Arc::new(UnfinishedJob::new(new, charge, &self.clock));
         self.unfinished.insert(new.id, job.clone());
         if let Some(owner) = job.owner() {
             let mut owned = self.owned.entry(owner).or_default();
             owned.insert(job.creation.cursor());
         }
-        Inserted::New(job)
+        Inserted::New(job, request)
     }
 
-    /// Ends a job. Returns `false` if it had ended before.
+    /// Ends a job. Returns `None` if it had ended before.
     ///
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
     /// job.
-    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> bool {
+    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
         let key = job.key().filter(|_| ending.key == KeyOutcome::Release);
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
         let id = job.creation.id;
-        let is_first = job.end(ending, &self.clock, keep);
-        if is_first {
-            self.unfinished.remove(&id);
-            self.order.lock().push(id, &self.budget);
-            // A repeat that comes before this still joins the job.
-            if let Some(key) = key {
-                self.keys.remove_if(&key, |_, keyed| keyed.id == id);
-            }
+        let ended = job.end(ending, &self.clock, keep)?;
+        self.unfinished.remove(&id);
+        self.order.lock().push(id, &self.budget);
+        // A repeat that comes before this still joins the job.
+        if let Some(key) = key {
+            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
         }
-        is_first
+        self.budget.announce_room();
+        Some(ended)
+    }
+
+    /// Puts back a job that left the order of ends while its result was read.
+    pub(super) fn put_back(&self, id: JobId) {
+        if self.ended.contains_key(&id) {
+            self.order.lock().push_first(id, &self.budget);
+            self.budget.announce_room();
+        }
     }
 
     /// Returns when an ended job expires.
