@@ -268,7 +268,7 @@ async fn result_with_many_fields_is_replayed() {
 
 #[tokio::test(start_paused = true)]
 async fn result_over_the_budget_fails_the_job() {
-    let jobs = Jobs::builder().max_bytes(1_000).build();
+    let jobs = Jobs::builder().max_bytes(4_000).build();
     let large = inner(async |_| Ok(Response::new(Body::from(vec![0; 1_000]))));
     assert_fails(&jobs, large, "result_too_large", SERVER_ERROR).await;
     let large = inner(async |_| {

@@ -284,7 +284,7 @@ async fn full_registry_refuses_only_new_requests() {
 async fn joined_job_is_not_evicted() {
     let calls = Counter::default();
     // The budget holds one job with a key and its result.
-    let jobs = Jobs::builder().max_bytes(600).build();
+    let jobs = Jobs::builder().max_bytes(3_200).build();
     let service = jobs.layer().layer(slow(&calls));
     let first = send(&service, keyed("/", "key")).await;
     ended(&service, &first).await;

@@ -23,6 +23,7 @@ mod idempotency;
 mod limits;
 mod linking;
 mod listing;
+mod memory;
 mod monitor;
 mod owning;
 mod page;

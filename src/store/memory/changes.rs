@@ -48,7 +48,10 @@ impl MemoryChanges {
     pub(super) fn new(id: JobId, table: &Arc<JobTable>) -> Self {
         let job = match table.find(id) {
             None => WatchedJob::Done,
-            Some(FoundJob::Unfinished(job)) => WatchedJob::Unfinished(job),
+            Some(FoundJob::Unfinished(job)) => {
+                job.watch();
+                WatchedJob::Unfinished(job)
+            }
             Some(FoundJob::Ended(job)) => {
                 let clock = table.clock();
                 WatchedJob::Ended(Box::new(job.snapshot(clock, clock.now())))
@@ -99,7 +102,7 @@ impl Stream for MemoryChanges {
                     return Poll::Ready(Some(snapshot));
                 }
                 Readiness::Wait(change) => this.change.set(Some(change)),
-                // This has not waited yet, so its last revision was not kept for it.
+                // It ended before this was a reader.
                 Readiness::Ended => {
                     *this.job = WatchedJob::Done;
                     return Poll::Ready(this.table.ended_snapshot(*this.id));

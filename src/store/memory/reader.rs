@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::Response;
 
 use super::{body::StoredBody, ended::EndedJob, packed, table::JobTable};
-use crate::store::{Reading, ResultBody};
+use crate::{
+    job::JobId,
+    store::{Reading, ResultBody},
+};
 
 /// A reader of a result: keeps the result, and its bytes counted as a replay.
 pub(super) struct ResultReader {
@@ -15,20 +18,21 @@ pub(super) struct ResultReader {
 }
 
 impl ResultReader {
-    /// Waits until replays have room for a result.
-    pub(super) async fn begin(table: &Arc<JobTable>, job: EndedJob) -> Arc<Self> {
-        let (id, bytes) = (job.creation().id, job.charged());
-        let begin = || table.readings().begin(id, bytes, table.budget());
-        while !begin() {
-            // Created before the next attempt, so that no release is lost between them.
+    /// Waits until replays have room for the result of a job. Returns `None` if the job has none or
+    /// has been removed.
+    pub(super) async fn begin(table: &Arc<JobTable>, id: JobId) -> Option<Arc<Self>> {
+        loop {
+            // Created before the attempt, so that no release is lost after it.
             let released = table.budget().replay_released();
-            if begin() {
-                break;
+            // Looked up each time: a job that is deleted meanwhile is not kept by those who wait.
+            let job = table.find_ended(id).filter(EndedJob::has_response)?;
+            if table.readings().begin(id, job.charged(), table.budget()) {
+                let table = table.clone();
+                return Some(Arc::new(Self { table, job }));
             }
+            drop(job);
             released.await;
         }
-        let table = table.clone();
-        Arc::new(Self { table, job })
     }
 
     /// Reads the response from byte `from` of its body on.

@@ -15,7 +15,7 @@ use http::{HeaderMap, request, response};
 use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
-    ended::{EndedJob, StoredOutcome},
+    ended::StoredOutcome,
     reader::ResultReader,
     reaper,
     table::{FoundJob, Inserted, JobTable},
@@ -155,15 +155,12 @@ impl Store for MemoryStore {
                 Readiness::Ended => break,
             }
         }
-        let ended = match found {
-            Some(FoundJob::Unfinished(_)) => self.table.find_ended(id),
-            Some(FoundJob::Ended(job)) => Some(job),
-            None => None,
-        };
-        match ended.filter(EndedJob::has_response) {
-            Some(job) => Ok(Some(ResultReader::begin(&self.table, job).await.read(from))),
-            None => Ok(None),
+        if found.is_none() {
+            return Ok(None);
         }
+        drop(found);
+        let reader = ResultReader::begin(&self.table, id).await;
+        Ok(reader.map(|reader| reader.read(from)))
     }
 
     fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {

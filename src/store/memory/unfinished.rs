@@ -42,7 +42,7 @@ pub(super) struct UnfinishedJob {
 
 enum Phase {
     Unfinished(PhaseState),
-    /// The last revision, for readers that waited for it. It holds no result, so a slow reader
+    /// The last revision, if the job had readers. It holds no result, so a slow reader
     /// keeps none. The table has the job.
     Ended(Option<Box<Snapshot>>),
 }
@@ -58,7 +58,7 @@ struct PhaseState {
     progress_bytes: usize,
     /// The task that runs the call, which waits for another end of the job.
     canceler: Option<Waker>,
-    /// Notified of changes. Created for the first reader that waits for one.
+    /// Notified of changes. Created for the first reader.
     watchers: Option<Arc<Notify>>,
     /// The response, once it can be read while it is written.
     live: Option<Arc<LiveResponse>>,
@@ -216,8 +216,8 @@ impl UnfinishedJob {
             };
             let ended = EndedJob::new(self.creation, self.scope.clone(), finish);
             keep(ended.clone());
-            let is_awaited = job.watchers.is_some();
-            let last = is_awaited.then(|| Box::new(ended.snapshot(clock, clock.now())));
+            let is_watched = job.watchers.is_some();
+            let last = is_watched.then(|| Box::new(ended.snapshot(clock, clock.now())));
             let before = std::mem::replace(&mut *phase, Phase::Ended(last));
             (ended, before)
         };
@@ -249,6 +249,13 @@ impl UnfinishedJob {
     /// Returns the job, or `None` if it has ended and only the table may have it.
     pub(super) fn snapshot(&self, now: u64) -> Option<Snapshot> {
         self.snapshot_of(&self.phase.lock(), now)
+    }
+
+    /// Adds a reader of the job's revisions, which gets the last one even if the job is removed.
+    pub(super) fn watch(&self) {
+        if let Phase::Unfinished(job) = &mut *self.phase.lock() {
+            job.watchers.get_or_insert_default();
+        }
     }
 
     /// Returns the job if its revision is beyond `seen`, otherwise the next change to wait for.
