@@ -168,8 +168,8 @@ impl<S> JobsBuilder<S> {
     ///   it need not become a job.
     /// - A quarter is for results being sent. Without room, a read waits for
     ///   [`room_timeout`](Self::room_timeout) and then gets 503.
-    /// - The rest is for jobs: requests until their calls have ended, responses, and ended jobs. The
-    ///   store in memory makes room by evicting ended jobs, the oldest end first. It passes over
+    /// - The rest is for jobs: requests until their calls have ended, which may take half of it,
+    ///   responses, and ended jobs. The store in memory makes room by evicting ended jobs, the oldest end first. It passes over
     ///   results that are being sent, and never evicts unfinished jobs.
     ///
     /// What the inner service allocates, and what a handler keeps of a request beyond its call, is
@@ -198,7 +198,7 @@ impl<S> JobsBuilder<S> {
         self
     }
 
-    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB. It is at most a quarter
+    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB. It is at most an eighth
     /// of [`max_bytes`](Self::max_bytes).
     ///
     /// A request with a larger body gets 413, or passes through if it need not become a job.
@@ -216,7 +216,7 @@ impl<S> JobsBuilder<S> {
     }
 
     /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB. It is at
-    /// most half of [`max_bytes`](Self::max_bytes).
+    /// most a quarter of [`max_bytes`](Self::max_bytes).
     ///
     /// A job with a larger response fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).

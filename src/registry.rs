@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Settings,
     estimate::Estimates,
-    limit::{Budget, Permits, Purpose},
+    limit::{Permits, Purpose},
     stop::StopSignal,
     store::Store,
     telemetry,
@@ -36,13 +36,11 @@ impl<St: Store> Registry<St> {
             budget.set_limit(bytes);
         }
         budget.set_room_timeout(settings.room_timeout);
-        lower(&mut settings.max_body, budget, Purpose::Upload, "max_body");
-        lower(
-            &mut settings.max_result,
-            budget,
-            Purpose::Response,
-            "max_result",
-        );
+        // The head of a request needs room too.
+        let max_body = budget.share(Purpose::Accepted) / 2;
+        lower(&mut settings.max_body, max_body, "max_body");
+        let max_result = budget.share(Purpose::Response) / 2;
+        lower(&mut settings.max_result, max_result, "max_result");
         Arc::new(Self {
             store,
             permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
@@ -56,8 +54,7 @@ impl<St: Store> Registry<St> {
 
 /// Lowers a limit to what the budget has room for, so that a larger body is refused as too large,
 /// not as one that may be sent again.
-fn lower(limit: &mut usize, budget: &Budget, purpose: Purpose, setting: &str) {
-    let share = budget.share(purpose);
+fn lower(limit: &mut usize, share: usize, setting: &str) {
     if *limit > share {
         tracing::warn!(
             setting,
@@ -97,7 +94,7 @@ impl<St> Registry<St> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::store::{Budget, MemoryStore};
 
     #[tokio::test(start_paused = true)]
     async fn drain_stops_late_calls_and_waits_for_them() {

@@ -19,9 +19,10 @@ const DEFAULT_ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A limit on the bytes that a registry keeps in this process's memory.
 ///
-/// A quarter of it is for uploads, and a quarter for replays. Jobs have the rest. So clients that
-/// send or read slowly take no room from accepted jobs. Replays may take more than their quarter
-/// for one replay, if it is the only one.
+/// A quarter of it is for uploads, and a quarter for replays. Jobs have the rest, of which
+/// unfinished jobs may take half before they have a response. So clients that send or read slowly
+/// take no room from jobs, and accepted jobs leave room for their responses. Replays may take more
+/// than their quarter for one replay, if it is the only one.
 ///
 /// Clones share one limit.
 #[derive(Clone)]
@@ -54,8 +55,10 @@ pub enum Purpose {
 /// [`RoomQueue`] argues.
 pub(super) struct Pool {
     uploads: AtomicUsize,
-    /// Unfinished and kept jobs.
+    /// Unfinished and kept jobs, with their responses.
     jobs: AtomicUsize,
+    /// The part of `jobs` that is for unfinished jobs without their responses.
+    accepted: AtomicUsize,
     /// The part of `jobs` that is kept.
     kept: AtomicUsize,
     replays: AtomicUsize,
@@ -85,6 +88,7 @@ impl Budget {
             pool: Arc::new(Pool {
                 uploads: count(),
                 jobs: count(),
+                accepted: count(),
                 kept: count(),
                 replays: count(),
                 limit: AtomicUsize::new(limit),
@@ -104,9 +108,17 @@ impl Budget {
         })
     }
 
-    /// Returns `true` if there is room for `bytes` of a job once every kept job is evicted.
-    pub fn has_evictable(&self, bytes: usize) -> bool {
+    /// Returns `true` if evicting kept jobs can make room for `bytes`.
+    pub fn has_evictable(&self, bytes: usize, purpose: Purpose) -> bool {
         let pool = &*self.pool;
+        let accepted = match purpose {
+            Purpose::Response => 0,
+            Purpose::Accepted if !pool.room.is_awaited() => pool.accepted.load(Ordering::SeqCst),
+            _ => return false,
+        };
+        if accepted.saturating_add(bytes) > self.share(purpose) {
+            return false;
+        }
         let kept = pool.kept.load(Ordering::SeqCst);
         let jobs = pool.jobs.load(Ordering::SeqCst).saturating_sub(kept);
         jobs.checked_add(bytes)
@@ -160,17 +172,18 @@ impl Budget {
         self.pool.used()
     }
 
-    /// Returns the number of bytes in use for one purpose. [`Purpose::Accepted`] and
-    /// [`Purpose::Response`] are counted together.
+    /// Returns the number of bytes in use for one purpose.
     pub fn used_for(&self, purpose: Purpose) -> usize {
         let pool = &*self.pool;
-        let kept = pool.kept.load(Ordering::SeqCst);
+        let [accepted, kept] = [&pool.accepted, &pool.kept].map(|used| used.load(Ordering::SeqCst));
         match purpose {
             Purpose::Upload => pool.uploads.load(Ordering::SeqCst),
             Purpose::Replay => pool.replays.load(Ordering::SeqCst),
+            Purpose::Accepted => accepted,
             Purpose::Kept => kept,
-            Purpose::Accepted | Purpose::Response => {
-                pool.jobs.load(Ordering::SeqCst).saturating_sub(kept)
+            Purpose::Response => {
+                let jobs = pool.jobs.load(Ordering::SeqCst);
+                jobs.saturating_sub(accepted + kept)
             }
         }
     }
@@ -179,9 +192,9 @@ impl Budget {
     pub fn share(&self, purpose: Purpose) -> usize {
         let (limit, quarter) = (self.limit(), self.pool.quarter());
         match purpose {
-            Purpose::Upload => quarter,
+            Purpose::Upload | Purpose::Accepted => quarter,
             Purpose::Replay => limit - quarter,
-            Purpose::Accepted | Purpose::Response | Purpose::Kept => limit - 2 * quarter,
+            Purpose::Response | Purpose::Kept => limit - 2 * quarter,
         }
     }
 
@@ -229,20 +242,38 @@ impl Pool {
         (limit - quarter).saturating_sub(replays)
     }
 
+    /// Returns the count of a purpose within `jobs`, if it has one.
+    fn part_of_jobs(&self, purpose: Purpose) -> Option<&AtomicUsize> {
+        match purpose {
+            Purpose::Accepted => Some(&self.accepted),
+            Purpose::Kept => Some(&self.kept),
+            Purpose::Response | Purpose::Upload | Purpose::Replay => None,
+        }
+    }
+
     fn take(&self, bytes: usize, purpose: Purpose) -> bool {
         let is_taken = match purpose {
             Purpose::Upload => add_within(&self.uploads, bytes, self.quarter()),
             Purpose::Replay => self.take_replay(bytes, 0),
-            Purpose::Accepted if self.room.is_awaited() => false,
-            Purpose::Accepted | Purpose::Response | Purpose::Kept => {
-                add_within(&self.jobs, bytes, self.jobs_limit())
-            }
+            Purpose::Accepted => !self.room.is_awaited() && self.take_accepted(bytes),
+            Purpose::Response | Purpose::Kept => add_within(&self.jobs, bytes, self.jobs_limit()),
         };
         if is_taken {
             if purpose == Purpose::Kept {
                 self.kept.fetch_add(bytes, Ordering::SeqCst);
             }
             telemetry::reserved(bytes);
+        }
+        is_taken
+    }
+
+    fn take_accepted(&self, bytes: usize) -> bool {
+        if !add_within(&self.accepted, bytes, self.quarter()) {
+            return false;
+        }
+        let is_taken = add_within(&self.jobs, bytes, self.jobs_limit());
+        if !is_taken {
+            self.accepted.fetch_sub(bytes, Ordering::SeqCst);
         }
         is_taken
     }
@@ -277,8 +308,8 @@ impl Pool {
                 self.room.announce();
             }
             Purpose::Accepted | Purpose::Response | Purpose::Kept => {
-                if purpose == Purpose::Kept {
-                    self.kept.fetch_sub(bytes, Ordering::SeqCst);
+                if let Some(part) = self.part_of_jobs(purpose) {
+                    part.fetch_sub(bytes, Ordering::SeqCst);
                 }
                 self.jobs.fetch_sub(bytes, Ordering::SeqCst);
                 self.room.announce();
@@ -361,8 +392,11 @@ impl Charge {
     /// Marks the bytes of an unfinished job as those of an ended one, which may be evicted.
     pub fn keep(&mut self) {
         if matches!(self.purpose, Purpose::Accepted | Purpose::Response) {
-            self.purpose = Purpose::Kept;
             self.pool.kept.fetch_add(self.bytes, Ordering::SeqCst);
+            if let Some(part) = self.pool.part_of_jobs(self.purpose) {
+                part.fetch_sub(self.bytes, Ordering::SeqCst);
+            }
+            self.purpose = Purpose::Kept;
         }
     }
 }
@@ -393,14 +427,16 @@ mod tests {
         let upload = budget.reserve(25, Purpose::Upload).expect("free");
         assert!(budget.reserve(1, Purpose::Upload).is_none());
         let accepted = budget.reserve(20, Purpose::Accepted).expect("free");
+        assert!(budget.reserve(6, Purpose::Accepted).is_none());
         assert!(budget.reserve(31, Purpose::Response).is_none());
         let mut response = budget.reserve(30, Purpose::Response).expect("free");
-        assert_eq!((used(Purpose::Upload), used(Purpose::Response)), (25, 50));
+        let in_use = [Purpose::Upload, Purpose::Accepted, Purpose::Response].map(used);
+        assert_eq!(in_use, [25, 20, 30]);
         let replay = budget.reserve(25, Purpose::Replay).expect("free");
         assert!(budget.reserve(1, Purpose::Replay).is_none());
         assert_eq!(budget.used(), 100);
         response.shrink_to(10);
-        assert_eq!((response.bytes(), used(Purpose::Response)), (10, 30));
+        assert_eq!((response.bytes(), used(Purpose::Response)), (10, 10));
         drop((upload, accepted, response, replay));
         assert_eq!(budget.used(), 0);
     }
@@ -409,13 +445,15 @@ mod tests {
     fn kept_bytes_can_be_evicted_unless_they_are_read() {
         let budget = Budget::new(100);
         let mut result = budget.reserve(40, Purpose::Response).expect("free");
-        assert!(!budget.has_evictable(20));
+        let has_evictable = |bytes| budget.has_evictable(bytes, Purpose::Response);
+        assert!(!has_evictable(20));
         result.keep();
-        assert!(budget.has_evictable(50) && !budget.has_evictable(51));
+        assert!(has_evictable(50) && !has_evictable(51));
+        assert!(!budget.has_evictable(26, Purpose::Accepted));
         // Larger than the share of replays, and the only one.
         assert!(budget.begin_replay(40));
         assert_eq!(budget.used_for(Purpose::Replay), 40);
-        assert!(budget.reserve(36, Purpose::Accepted).is_none(), "75 - 40");
+        assert!(budget.reserve(36, Purpose::Response).is_none(), "75 - 40");
         assert!(!budget.begin_replay(1));
         budget.end_replay(40);
         assert_eq!(budget.used_for(Purpose::Kept), 40);
@@ -438,11 +476,11 @@ mod tests {
     #[test]
     fn a_lower_limit_keeps_what_is_in_use() {
         let budget = Budget::new(200);
-        let charge = budget.reserve(60, Purpose::Accepted).expect("free");
+        let charge = budget.reserve(60, Purpose::Response).expect("free");
         budget.set_limit(100);
-        assert!(budget.reserve(1, Purpose::Accepted).is_none());
+        assert!(budget.reserve(1, Purpose::Response).is_none());
         assert!(budget.reserve(usize::MAX, Purpose::Upload).is_none());
         drop(charge);
-        assert!(budget.reserve(50, Purpose::Accepted).is_some());
+        assert!(budget.reserve(50, Purpose::Response).is_some());
     }
 }

@@ -104,20 +104,25 @@ async fn broken_body_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn body_over_the_budget_is_refused() {
-    let jobs = Jobs::builder().max_bytes(20_000).build();
+    let jobs = Jobs::builder().max_bytes(40_000).build();
     let service = jobs.layer().layer(inner(async |_| ok("done")));
-    let stalled = stream::iter([Ok(Bytes::from(vec![0; 4_999]))]).chain(stream::pending());
-    let uploading = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, streamed(stalled)).await }
-    });
+    let uploads: Vec<_> = (0..2)
+        .map(|_| {
+            let service = service.clone();
+            let stalled = stream::iter([Ok(Bytes::from(vec![0; 4_999]))]);
+            let stalled = streamed(stalled.chain(stream::pending()));
+            tokio::spawn(async move { send(&service, stalled).await })
+        })
+        .collect();
     sleep(Duration::from_secs(1)).await;
     let body = || streamed(stream::iter([Ok(FRAME)]));
     assert_refused(&jobs, body(), StatusCode::SERVICE_UNAVAILABLE, "full").await;
-    uploading.abort();
-    assert!(uploading.await.is_err(), "aborted");
+    for upload in uploads {
+        upload.abort();
+        assert!(upload.await.is_err(), "aborted");
+    }
     send(&service, body()).await.location();
-    // A body over the share of uploads can never be sent.
+    // A body over an eighth of the budget has never room.
     let large = post("/").map(|_| Body::from(vec![0; 5_001]));
     assert_refused(
         &jobs,
@@ -304,7 +309,7 @@ async fn call_over_the_budget_stays_inline() {
 
 #[tokio::test(start_paused = true)]
 async fn request_counts_until_its_call_ends() {
-    let jobs = Jobs::builder().max_bytes(12_000).build();
+    let jobs = Jobs::builder().max_bytes(22_000).build();
     let service = jobs.layer().layer(inner(async |request| {
         let body = request.into_body().collect().await.map_err(|_| Failed)?;
         let body = Vec::from(body.to_bytes());

@@ -14,11 +14,16 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
-use tower_accepted::{JobHandle, Jobs, JobsBuilder};
+use tower_accepted::{
+    JobHandle, Jobs, JobsBuilder,
+    store::{Budget, MemoryStore},
+};
 
 use crate::support::*;
 
 const MIB: usize = 1 << 20;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 const BUDGET_BYTES: usize = 32 * MIB;
 
@@ -43,7 +48,8 @@ fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {
             .env(CHILD, "1")
             .output()
             .unwrap();
-        let output = String::from_utf8_lossy(&child.stdout);
+        let output = [child.stdout, child.stderr].concat();
+        let output = String::from_utf8_lossy(&output);
         assert!(output.contains("1 passed"), "{output}");
         return;
     }
@@ -94,10 +100,10 @@ fn with_trailers(data: &'static str) -> Body {
 #[test]
 fn results_being_sent_are_in_the_budget() {
     assert_bounded("results_being_sent_are_in_the_budget", async {
-        let jobs = bounded().build();
+        let jobs = bounded().replay_timeout(HOUR).build();
         let service = jobs
             .layer()
-            .layer(inner(async |_| Ok(Response::new(body(4 * MIB)))));
+            .layer(inner(async |_| Ok(Response::new(body(3 * MIB)))));
         let mut unread = Vec::new();
         for _ in 0..100 {
             let accepted = send(&service, post("/")).await;
@@ -164,7 +170,11 @@ fn request_is_charged_while_its_handler_works() {
                 assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
             }
         }
-        assert_eq!(accepted.len(), 7, "half of the budget, with their heads");
+        assert_eq!(
+            accepted.len(),
+            3,
+            "a quarter of the budget, with their heads"
+        );
         for accepted in accepted {
             assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
         }
@@ -182,13 +192,13 @@ fn trailers_are_charged() {
             Ok(Response::new(with_trailers("response")))
         }));
         let mut accepted = Vec::new();
-        for _ in 0..1_000 {
+        for _ in 0..300 {
             let answer = send(&service, post("/").map(|_| with_trailers("request"))).await;
             if answer.status == StatusCode::ACCEPTED {
                 accepted.push(answer);
             }
         }
-        assert!((40..55).contains(&accepted.len()), "{}", accepted.len());
+        assert!((20..27).contains(&accepted.len()), "{}", accepted.len());
         for accepted in accepted {
             assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
         }
@@ -206,13 +216,13 @@ fn heads_of_queued_jobs_are_charged() {
                 pending::<Result<Response<Body>, Failed>>().await
             }));
         let mut accepted = 0;
-        for _ in 0..5_000 {
+        for _ in 0..600 {
             let mut request = post("/");
             *request.headers_mut() = large_fields();
             let answer = send(&service, request).await;
             accepted += usize::from(answer.status == StatusCode::ACCEPTED);
         }
-        assert!((40..55).contains(&accepted), "{accepted}");
+        assert!((20..27).contains(&accepted), "{accepted}");
     });
 }
 
@@ -251,7 +261,7 @@ fn progress_messages_are_charged() {
             accepted += usize::from(answer.status == StatusCode::ACCEPTED);
             tokio::task::yield_now().await;
         }
-        assert!((4_000..8_000).contains(&accepted), "{accepted}");
+        assert!((2_000..4_000).contains(&accepted), "{accepted}");
     });
 }
 
@@ -331,7 +341,7 @@ async fn nothing_is_evicted_in_vain() {
         ended(&service, &accepted).await;
         kept.push(accepted);
     }
-    let holds = || post("/holds").map(|_| body(MIB));
+    let holds = || post("/holds").map(|_| body(MIB / 2));
     send(&service, holds()).await.location();
     let refused = send(&service, holds()).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -351,22 +361,18 @@ async fn large_responses_succeed(response: fn() -> Body) -> usize {
     for _ in 0..40 {
         accepted.push(send(&service, post("/")).await);
     }
+    // Every job ends, so a drain does.
+    assert_eq!(jobs.drain(HOUR).await, 0);
     let mut succeeded = 0;
     for accepted in &accepted {
         let job = send(&service, get(accepted.location())).await;
-        if job.status == StatusCode::GONE {
-            // It has been evicted, so it had a result.
-            succeeded += 1;
-            continue;
-        }
-        let job = ended(&service, accepted).await;
-        if job["status"] == "succeeded" {
+        // An evicted job had a result.
+        if job.status == StatusCode::GONE || job.json()["status"] == "succeeded" {
             succeeded += 1;
         } else {
-            assert_eq!(job["error"]["code"], "result_too_large");
+            assert_eq!(job.json()["error"]["code"], "result_too_large");
         }
     }
-    assert!(format!("{jobs:?}").contains("unfinished: 0"), "{jobs:?}");
     succeeded
 }
 
@@ -394,7 +400,9 @@ async fn responses_wait_for_room() {
 
 #[tokio::test(start_paused = true)]
 async fn replay_without_progress_releases_its_bytes() {
-    let jobs = bounded().build();
+    let budget = Budget::new(BUDGET_BYTES);
+    let store = MemoryStore::new(HOUR, budget.clone());
+    let jobs = Jobs::builder().store(store).build();
     let service = jobs
         .layer()
         .layer(inner(async |_| Ok(Response::new(body(4 * MIB)))));
@@ -404,9 +412,9 @@ async fn replay_without_progress_releases_its_bytes() {
     let mut reading = service.clone().oneshot(reading).await.unwrap().into_body();
     reading.frame().await.unwrap().unwrap();
     send(&service, request("DELETE", accepted.location())).await;
-    assert!(!format!("{jobs:?}").contains("used: 0"), "{jobs:?}");
+    assert!(budget.used() > 4 * MIB);
     sleep(Duration::from_secs(121)).await;
-    assert!(format!("{jobs:?}").contains("used: 0"), "{jobs:?}");
+    assert!(budget.used() < 100, "{budget:?}");
     assert!(reading.frame().await.unwrap().is_err());
     assert!(!reading.is_end_stream());
 }

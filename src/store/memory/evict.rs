@@ -13,8 +13,7 @@ impl JobTable {
             if let Some(charge) = self.budget().reserve(bytes, purpose) {
                 return Some(charge);
             }
-            let may_evict = matches!(purpose, Purpose::Accepted | Purpose::Response);
-            if !may_evict || !self.budget().has_evictable(bytes) {
+            if !self.budget().has_evictable(bytes, purpose) {
                 return None;
             }
             let first = self.order().lock().pop()?;
