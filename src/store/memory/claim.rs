@@ -7,7 +7,10 @@ use super::{
     table::JobTable,
     unfinished::{Ending, UnfinishedJob},
 };
-use crate::{job::ErrorCode, limit::Charge};
+use crate::{
+    job::ErrorCode,
+    limit::{Charge, Purpose},
+};
 
 /// The right to end a job in memory.
 ///
@@ -16,8 +19,9 @@ use crate::{job::ErrorCode, limit::Charge};
 pub struct MemoryClaim {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,
-    /// The charge of the request, which the call may keep beyond the end of its job.
-    _request: Charge,
+    /// The bytes that are charged for the request, which the call may keep beyond the end of its
+    /// job.
+    request_bytes: usize,
 }
 
 impl MemoryClaim {
@@ -25,7 +29,7 @@ impl MemoryClaim {
         Self {
             table,
             job,
-            _request: request,
+            request_bytes: request.into_parts().1,
         }
     }
 
@@ -38,6 +42,8 @@ impl Drop for MemoryClaim {
     fn drop(&mut self) {
         let shutdown = Ending::without_response(ErrorCode::Shutdown);
         reaper::end(&self.table, &self.job, shutdown);
+        let budget = self.table.budget();
+        budget.release(self.request_bytes, Purpose::Accepted);
     }
 }
 

@@ -55,7 +55,7 @@ struct PhaseState {
     estimated_finish: Option<NonZeroU64>,
     progress: StoredProgress,
     /// The bytes of the charge that are for the progress: the most that any report needed.
-    progress_bytes: usize,
+    progress_bytes: u16,
     /// The task that runs the call, which waits for another end of the job.
     canceler: Option<Waker>,
     /// Notified of changes. Created for the first reader.
@@ -119,7 +119,7 @@ impl UnfinishedJob {
                 started: started.map(|at| creation.start_delay(at)),
                 estimated_finish: new.estimated_finish.and_then(stored_time),
                 progress: stored(new.progress.clone()),
-                progress_bytes: progress_price(&new.progress),
+                progress_bytes: stored_price(&new.progress),
                 canceler: None,
                 watchers: None,
                 live: None,
@@ -328,11 +328,9 @@ impl PhaseState {
         mut progress: Progress,
         reserve: impl FnOnce(usize) -> Option<Charge>,
     ) {
-        let price = progress_price(&progress);
-        if let Some(missing) = price
-            .checked_sub(self.progress_bytes)
-            .filter(|&more| more > 0)
-        {
+        let price = stored_price(&progress);
+        if price > self.progress_bytes {
+            let missing = usize::from(price - self.progress_bytes);
             match (reserve(missing), &mut self.charge) {
                 (Some(more), Some(charge)) => {
                     charge.merge(more);
@@ -362,6 +360,11 @@ fn scope(new: &NewJob) -> Option<Box<JobScope>> {
             callbacks: new.callbacks.clone(),
         })
     })
+}
+
+/// Returns the price of progress. A message has at most 512 bytes.
+fn stored_price(progress: &Progress) -> u16 {
+    u16::try_from(progress_price(progress)).unwrap_or(u16::MAX)
 }
 
 /// Returns a time as it is stored. The Unix epoch itself is not stored.
