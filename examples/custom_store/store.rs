@@ -469,14 +469,11 @@ impl Writer for MapWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let budget = self.room.budget().clone();
         let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
-        let charge = ready!(self.room.poll_reserve(bytes, cx, reserve));
-        Poll::Ready(match charge {
-            Some(charge) => {
-                self.body.hold(charge);
-                Ok(())
-            }
-            None => Err(NoRoom::new()),
-        })
+        let Some(charge) = ready!(self.room.poll_reserve(bytes, cx, reserve)) else {
+            return Poll::Ready(Err(NoRoom::new()));
+        };
+        self.body.hold(charge);
+        Poll::Ready(Ok(()))
     }
 
     fn push(&mut self, data: Bytes) {

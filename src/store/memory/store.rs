@@ -16,7 +16,7 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::StoredOutcome,
-    reader::ResultReader,
+    reader::ReplayReader,
     reaper,
     table::{FoundJob, Inserted, JobTable},
     unfinished::{Ending, Readiness},
@@ -36,7 +36,8 @@ use crate::{
 ///
 /// - until it ends: its request, 1,024 bytes, and the progress that it reports;
 /// - once it has ended: 336 bytes, its progress, and its response as it is stored;
-/// - in both: 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
+/// - in both cases: 192 bytes and its texts, if it has an owner, an idempotency key, a title or
+///   callbacks.
 ///
 /// A field counts its name, its value and 112 bytes while it is in a map. To make room, the store
 /// evicts the jobs that ended first. It passes over results that are being read. All jobs are lost
@@ -161,7 +162,7 @@ impl Store for MemoryStore {
             return Ok(None);
         }
         drop(found);
-        let reader = ResultReader::begin(&self.table, id).await;
+        let reader = ReplayReader::begin(&self.table, id).await;
         Ok(reader.map(|reader| reader.read(from)))
     }
 

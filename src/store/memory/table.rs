@@ -142,7 +142,7 @@ impl JobTable {
         (!is_expired).then_some(found)
     }
 
-    /// Returns a job that was found, as it is at `now`. Returns `None` if it has been removed since.
+    /// Returns a job that was found, as it is at `now`, or `None` if it has been removed since.
     pub(super) fn snapshot(&self, found: &FoundJob, now: u64) -> Option<Snapshot> {
         match found {
             FoundJob::Unfinished(job) => job
