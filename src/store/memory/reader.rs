@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::{body::StoredBody, ended::EndedJob, packed, table::JobTable};
+use super::{body::StoredBody, ended::EndedJob, packed, reaper, table::JobTable};
 use crate::{
     job::JobId,
     store::{Reading, ResultBody},
@@ -62,7 +62,7 @@ impl Drop for ReplayReader {
         let id = self.job.creation().id;
         // The job is still kept here, so its bytes are released only after they count as kept.
         if self.table.readings().end(id, self.table.budget()) {
-            self.table.put_back(id);
+            reaper::put_back(&self.table, id);
         }
     }
 }

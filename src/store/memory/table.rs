@@ -304,14 +304,6 @@ impl JobTable {
         Some(ended)
     }
 
-    /// Puts back a job that left the order of ends while its result was read.
-    pub(super) fn put_back(&self, id: JobId) {
-        if self.ended.contains_key(&id) {
-            self.order.lock().push_first(id, &self.budget);
-            self.budget.announce_room();
-        }
-    }
-
     /// Returns when an ended job expires.
     pub(super) fn expiry(&self, id: JobId) -> Option<u64> {
         self.ended.get(&id).map(|job| job.key().expiry(&self.clock))
