@@ -24,11 +24,11 @@ pub fn fields_price(fields: &HeaderMap) -> usize {
     texts.map(|text| text + FIELD_BYTES).sum()
 }
 
-/// Returns the price of a request without its body.
-pub(crate) fn request_price(head: &request::Parts, trailers: Option<&HeaderMap>) -> usize {
+/// Returns the price of a request without its body and trailers.
+pub(crate) fn request_price(head: &request::Parts) -> usize {
     let path = head.uri.path_and_query();
     let target = path.map_or(0, |path| path.as_str().len());
-    REQUEST_BYTES + target + fields_price(&head.headers) + trailers.map_or(0, fields_price)
+    REQUEST_BYTES + target + fields_price(&head.headers)
 }
 
 /// Returns the price of a response without its body and trailers.

@@ -14,7 +14,7 @@ use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
     job::{Fingerprint, JobId, Key, Owner, Snapshot},
-    limit::{BufferedBody, Permit, PermitError, request_price},
+    limit::{BufferedBody, Permit, PermitError, fields_price, request_price},
     monitor,
     protocol::{Format, Prefer},
     registry::Registry,
@@ -55,8 +55,8 @@ pub(super) struct ReadRequest<St: Store> {
     kind: Option<Kind>,
     /// The key, and the fingerprint of the request.
     key: Option<(Key, Fingerprint)>,
-    /// The bytes that a job of this request counts for it.
-    request_bytes: usize,
+    /// The price of the body and its trailers.
+    body_bytes: usize,
 }
 
 impl<St: Store> Candidate<St> {
@@ -69,8 +69,7 @@ impl<St: Store> Candidate<St> {
         let fields = &options.idempotency.fields;
         let key = self.key();
         let key = key.map(|key| (key, Fingerprint::new(head, &body.bytes, fields)));
-        let trailers = body.trailers.as_deref();
-        let request_bytes = request_price(head, trailers) + body.bytes.len();
+        let body_bytes = body.bytes.len() + body.trailers.as_deref().map_or(0, fields_price);
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.settings.links == Links::Relative;
@@ -80,7 +79,7 @@ impl<St: Store> Candidate<St> {
             path: is_relative.then(|| head.uri.path().into()),
             kind,
             key,
-            request_bytes,
+            body_bytes,
         }
     }
 
@@ -135,7 +134,8 @@ impl<St: Store> Candidate<St> {
             estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,
             run_here: started.is_some() || is_awaited,
-            request_bytes: read.request_bytes,
+            // A service that has been called has the head.
+            request_bytes: read.body_bytes + call.head().map_or(0, request_price),
         })
     }
 

@@ -94,6 +94,17 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         }
     }
 
+    /// Returns the head of the request until the service is called.
+    pub(crate) fn head(&self) -> Option<&Parts> {
+        let CallStage::Inline(call) = &self.stage else {
+            return None;
+        };
+        match &**call {
+            InlineCall::Queued(queued) => queued.request.as_ref().map(|(head, _)| head),
+            InlineCall::Running(..) => None,
+        }
+    }
+
     /// Returns when the inner service was called, if it has been.
     pub(crate) fn started(&self) -> Option<Instant> {
         self.started
@@ -101,15 +112,12 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
 
     /// Returns the path of the request, or its beginning.
     pub(crate) fn path(&self) -> &str {
-        let CallStage::Inline(call) = &self.stage else {
-            return "";
-        };
-        match &**call {
-            InlineCall::Queued(queued) => {
-                let request = queued.request.as_ref();
-                request.map_or("", |(head, _)| head.uri.path())
-            }
-            InlineCall::Running(_, path) => path.as_str(),
+        match &self.stage {
+            CallStage::Inline(call) => match &**call {
+                InlineCall::Queued(_) => self.head().map_or("", |head| head.uri.path()),
+                InlineCall::Running(_, path) => path.as_str(),
+            },
+            CallStage::Job(_) | CallStage::Done => "",
         }
     }
 

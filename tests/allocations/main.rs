@@ -1,5 +1,9 @@
 //! Bounds on heap use, counted for the thread of each test.
 
+mod compare;
+mod model;
+mod site;
+
 use std::{convert::Infallible, time::Duration};
 
 use allocation_counter::measure;
