@@ -10,7 +10,7 @@ use tower_accepted::{
     JobId, Status,
     store::{
         Acceptance, CallbackTarget, End, Fingerprint, Finished, Key, KeyOutcome, Lookup,
-        MAX_FIELD_VALUES, NewJob, Outcome, Purpose, Queue, Reading, Store, Writer,
+        MAX_FIELD_VALUES, NewJob, NewKey, Outcome, Purpose, Queue, Reading, Store, Writer,
         nats::{NatsClaim, NatsStore, NatsWriter},
     },
 };
@@ -72,7 +72,7 @@ async fn body(reading: Reading) -> Vec<u8> {
 fn keyed(fingerprint: u8) -> NewJob {
     let mut new = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::from_bytes([fingerprint; 16]);
-    new.key = Some((Key::new(b"once", None), fingerprint));
+    new.key = Some(NewKey::new(Key::new(b"once", None), fingerprint));
     new
 }
 

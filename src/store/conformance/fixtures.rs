@@ -72,6 +72,7 @@ pub(super) fn unexpected_acceptance<C>(expected: &str, accepted: &Acceptance<C>)
         Acceptance::RunHere(_) => "RunHere",
         Acceptance::Queued => "Queued",
         Acceptance::Joined(_) => "Joined",
+        Acceptance::Gone => "Gone",
         Acceptance::KeyReused => "KeyReused",
         Acceptance::Full => "Full",
         Acceptance::TooLarge => "TooLarge",

@@ -245,7 +245,7 @@ impl JobRecord {
 
     /// Returns `true` if a request with this job's key is a new one.
     pub(super) fn frees_key(&self) -> bool {
-        self.forgotten || self.is_key_released || self.is_expired()
+        self.forgotten || self.is_key_released
     }
 
     pub(super) fn is_ended(&self) -> bool {
