@@ -375,8 +375,7 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        let is_first = self.shared.end(&mut self.tables(), claim.id, end);
-        ready(Ok(if is_first {
+        ready(Ok(if self.shared.end(&mut self.tables(), claim.id, end) {
             Finished::First
         } else {
             Finished::Late
@@ -453,8 +452,8 @@ impl Drop for MapClaim {
     /// Ends the job if its call never did, for example because its runtime shut down.
     fn drop(&mut self) {
         let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
-        let mut tables = self.shared.tables();
-        self.shared.end(&mut tables, self.id, shutdown);
+        let shared = &self.shared;
+        shared.end(&mut shared.tables(), self.id, shutdown);
     }
 }
 

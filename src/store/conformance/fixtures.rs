@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The pause before a check looks again.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Values that a store must neither change nor reorder.
 pub(super) fn header_values() -> impl Iterator<Item = HeaderValue> {

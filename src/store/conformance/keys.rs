@@ -16,7 +16,7 @@ use crate::{
 
 /// A new job of the one key of these checks. Requests with different bodies have other
 /// fingerprints.
-fn keyed(body: &[u8]) -> NewJob {
+pub(super) fn keyed(body: &[u8]) -> NewJob {
     let mut job = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::new(&request_head(Method::POST), body, &[]);
     job.key = Some(NewKey::new(Key::new(b"once", None), fingerprint));

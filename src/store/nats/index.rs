@@ -183,3 +183,19 @@ impl JetStream {
         Err(NatsError::unavailable("the key keeps changing"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_earlier_versions_can_be_read() {
+        let text = r#"{"nonce":1,"id":"tQ3nC2hDQ0eY6o1bF9qk5A",
+            "fingerprint":"00112233445566778899aabbccddeeff"}"#;
+        let record: KeyRecord = serde_json::from_str(text).expect("a record");
+        assert!(!record.is_ended() && !record.is_expired());
+        let again = serde_json::to_value(record).expect("a record");
+        let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(again, text);
+    }
+}
