@@ -211,3 +211,147 @@ impl KeyLedger {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, time::Duration};
+
+    use allocation_counter::measure;
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::limit::{Budget, Purpose};
+
+    const KEEP_FOR: u64 = 50;
+    const MAX_KEYS: usize = 3;
+
+    fn new_key(key: u8) -> NewKey {
+        let fingerprint = Fingerprint::from_bytes([0; 16]);
+        let mut new = NewKey::new(Key::from_bytes([key; 16]), fingerprint);
+        new.keep_for = Some(Duration::from_millis(KEEP_FOR));
+        new
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum KeyStep {
+        Take(u8),
+        EndJob(u8),
+        Free(u8),
+        Reap,
+        Wait(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = KeyStep> {
+        prop_oneof![
+            4 => (0_u8..5).prop_map(KeyStep::Take),
+            3 => (0_u8..5).prop_map(KeyStep::EndJob),
+            1 => (0_u8..5).prop_map(KeyStep::Free),
+            1 => Just(KeyStep::Reap),
+            2 => (1_u64..60).prop_map(KeyStep::Wait),
+        ]
+    }
+
+    /// Takes a key for a new job. Returns the job that has it, or `None` if there are too many.
+    fn take(table: &KeyTable, budget: &Budget, key: u8, now: u64) -> Option<JobId> {
+        let (new, id) = (new_key(key), JobId::random());
+        match table.lock(new.key, now) {
+            Err(keyed) => Some(keyed.id),
+            Ok(free) => {
+                let charge = budget.reserve(KEY_BYTES, Purpose::Accepted);
+                let is_counted = table.count(&free, charge.expect("room"));
+                is_counted.then(|| {
+                    free.insert(KeyedJob::new(id, &new, &Clock::new(Duration::ZERO)));
+                    id
+                })
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn table_behaves_as_its_model(steps in vec(steps(), 0..60)) {
+            let (table, budget) = (KeyTable::new(), Budget::new(1 << 20));
+            table.set_max(MAX_KEYS);
+            // The job of each key, and when the key expires.
+            let mut model: HashMap<u8, (JobId, Option<u64>)> = HashMap::new();
+            let mut now = 0;
+            for step in steps {
+                match step {
+                    KeyStep::Take(key) => {
+                        let is_free = |(_, expires): &(_, Option<u64>)| {
+                            expires.is_some_and(|expires| expires <= now)
+                        };
+                        let known = model.get(&key).copied();
+                        let has_room = known.is_some() || model.len() < MAX_KEYS;
+                        let taken = take(&table, &budget, key, now);
+                        prop_assert_eq!(taken.is_some(), has_room);
+                        match (known, taken) {
+                            (Some(known), _) if !is_free(&known) => {
+                                prop_assert_eq!(taken, Some(known.0));
+                            }
+                            (_, Some(id)) => drop(model.insert(key, (id, None))),
+                            (_, None) => {}
+                        }
+                    }
+                    KeyStep::EndJob(key) => {
+                        let (id, expires) = model.get(&key).copied().unzip();
+                        let id = id.unwrap_or_else(JobId::random);
+                        table.job_ended(new_key(key).key, id, now);
+                        if expires.flatten().is_none() && let Some(entry) = model.get_mut(&key) {
+                            entry.1 = Some(now + KEEP_FOR);
+                        }
+                    }
+                    KeyStep::Free(key) => {
+                        // Another job's end does not free it.
+                        table.free(new_key(key).key, JobId::random());
+                        if let Some((id, _)) = model.remove(&key) {
+                            table.free(new_key(key).key, id);
+                        }
+                    }
+                    KeyStep::Reap => {
+                        table.reap(now, usize::MAX);
+                        model.retain(|_, (_, expires)| expires.is_none_or(|at| at > now));
+                    }
+                    KeyStep::Wait(millis) => now += millis,
+                }
+                prop_assert_eq!(budget.used(), model.len() * KEY_BYTES);
+                prop_assert_eq!(table.jobs.len(), model.len());
+                prop_assert_eq!(table.is_full(), model.len() >= MAX_KEYS);
+                let next = model.values().filter_map(|(_, expires)| *expires).min();
+                prop_assert_eq!(table.next_expiry(), next);
+            }
+            drop(table);
+            prop_assert_eq!(budget.used(), 0);
+        }
+    }
+
+    /// Returns the heap bytes per key of a table with this many.
+    fn bytes_per_key(keys: u64) -> u64 {
+        let budget = Budget::new(usize::MAX);
+        let clock = Clock::new(Duration::ZERO);
+        let table = KeyTable::new();
+        let heap = measure(|| {
+            for at in 0..keys {
+                let key = Key::from_bytes(rand::random());
+                let new = NewKey::new(key, Fingerprint::from_bytes([0; 16]));
+                let id = JobId::random();
+                let Ok(free) = table.lock(key, at) else {
+                    panic!("the key is free");
+                };
+                let charge = budget.reserve(KEY_BYTES, Purpose::Accepted);
+                assert!(table.count(&free, charge.expect("room")));
+                free.insert(KeyedJob::new(id, &new, &clock));
+                table.job_ended(key, id, at);
+            }
+        });
+        heap.bytes_current.unsigned_abs() / keys
+    }
+
+    #[test]
+    fn key_takes_its_price_on_average() {
+        // The maps double between the first two.
+        let sizes = [12_000, 16_000, 20_000, 24_000].map(bytes_per_key);
+        let average = sizes.iter().sum::<u64>() / 4;
+        assert!(average <= KEY_BYTES as u64, "{sizes:?}");
+    }
+}
