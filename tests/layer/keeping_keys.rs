@@ -34,8 +34,12 @@ fn problem(answer: &Answer) -> String {
 /// Creates a service that counts its calls, and answers with the status in the path.
 fn counting(
     calls: &Counter,
-) -> impl Service<Request<RequestBody<Body>>, Response = Response<Body>, Error = Failed, Future: Send>
-+ Clone
+) -> impl Service<
+    http::Request<RequestBody<Body>>,
+    Response = http::Response<Body>,
+    Error = Failed,
+    Future: Send,
+> + Clone
 + Send
 + 'static {
     let calls = calls.clone();
