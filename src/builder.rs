@@ -188,17 +188,45 @@ impl<S> JobsBuilder<S> {
     /// Default: 256 MiB, or the limit of the [budget](crate::store::Budget) that a store was created
     /// with.
     ///
-    /// It covers bodies being read, accepted requests, results, and jobs and keys in memory. The
-    /// store in memory makes room by evicting ended jobs, the oldest end first. It never evicts
-    /// unfinished jobs. Without room, a request gets 503, or passes through if it need not become a
-    /// job. A result without room ends its job as
-    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    /// It covers bodies being read, accepted requests, results, and jobs and keys in memory:
+    ///
+    /// - A quarter is for bodies being read. Without room, a request gets 503, or passes through if
+    ///   it need not become a job.
+    /// - A quarter is for results being sent. Without room, a read waits for
+    ///   [`room_timeout`](Self::room_timeout) and then gets 503.
+    /// - The rest is for jobs: requests until their calls have ended, which may take half of it,
+    ///   idempotency keys, which may take half as well, responses, and ended jobs. The store in
+    ///   memory makes room by evicting ended jobs, the oldest end first. It passes over results that
+    ///   are being sent, and never evicts unfinished jobs.
+    ///
+    /// What the inner service allocates, and what a handler keeps of a request beyond its call, is
+    /// the application's.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = Some(bytes);
         self
     }
 
-    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB.
+    /// Sets how long a response waits for room while nothing is released. Default: 5 s.
+    ///
+    /// Then the response that asks for most is refused, and its job fails as
+    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge). The oldest of several is spared, so
+    /// at least one job can end.
+    pub fn room_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.room_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a client may read nothing of a result. Default: 2 min.
+    ///
+    /// Then the response is cut, and its bytes are released. A client can resume it with a range
+    /// request (RFC 9110 §14). A result of at most 64 KiB is never cut.
+    pub fn replay_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.replay_timeout = timeout;
+        self
+    }
+
+    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB. It is at most an eighth
+    /// of [`max_bytes`](Self::max_bytes).
     ///
     /// A request with a larger body gets 413, or passes through if it need not become a job.
     pub fn max_body(mut self, bytes: usize) -> Self {
@@ -214,7 +242,8 @@ impl<S> JobsBuilder<S> {
         self
     }
 
-    /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB.
+    /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB. It is at
+    /// most a quarter of [`max_bytes`](Self::max_bytes).
     ///
     /// A job with a larger response fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).

@@ -47,6 +47,8 @@ pub(crate) enum Problem {
     FieldsTooLarge,
     /// `full`
     Full,
+    /// `busy`
+    Busy,
     /// `draining`
     Draining,
     /// `store-unavailable`
@@ -149,6 +151,13 @@ impl Problem {
                 "The server is at capacity",
                 "Nothing was accepted. Repeat the request after the time in Retry-After.",
             ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "The result cannot be sent yet",
+                "Too many results are being sent, or the store is slow. Repeat the request after \
+                 the time in Retry-After.",
+            ),
             Self::Draining => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "draining",
@@ -181,6 +190,7 @@ impl Problem {
             }
             Self::OwnerFull
             | Self::Full
+            | Self::Busy
             | Self::Draining
             | Self::StoreUnavailable
             | Self::KeyInUse => {

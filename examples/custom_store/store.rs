@@ -7,10 +7,10 @@
 use std::{
     collections::hash_map::{Entry, HashMap, OccupiedEntry},
     convert::Infallible,
-    future::ready,
+    future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime},
 };
 
@@ -22,8 +22,8 @@ use tower_accepted::{
     ErrorCode, Event, Filter, JobId, Page, Progress, ResponseHead, Snapshot,
     store::{
         Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
-        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResultBody,
-        Store, StoreFuture, Writer,
+        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResponseRoom,
+        ResultBody, Store, StoreFuture, Writer,
     },
 };
 
@@ -93,10 +93,6 @@ impl MapStore {
                 retain,
             }),
         }
-    }
-
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.shared.tables()
     }
 }
 
@@ -240,8 +236,8 @@ impl Store for MapStore {
     /// Makes room before it refuses: expired jobs still hold their bytes. The layer polls the
     /// future in place first, so a store that answers at once costs no allocation.
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
-        self.tables().remove_expired();
-        ready(self.shared.budget.reserve(bytes, purpose))
+        self.shared.tables().remove_expired();
+        future::ready(self.shared.budget.reserve(bytes, purpose))
     }
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
@@ -253,21 +249,23 @@ impl Store for MapStore {
         new: &NewJob,
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MapClaim>, Infallible>> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         tables.remove_expired();
         if let Some(new_key) = &new.key
             && let Some(keyed) = tables.keys.get(&new_key.key)
         {
-            return ready(Ok(match tables.look_up(keyed.id).found() {
+            return future::ready(Ok(match tables.look_up(keyed.id).found() {
                 _ if keyed.fingerprint != new_key.fingerprint => Acceptance::KeyReused,
                 Some(job) => Acceptance::Joined(Box::new(job)),
                 None => Acceptance::Gone,
             }));
         }
-        let charge = self.shared.budget.reserve(JOB_BYTES, Purpose::Accepted);
-        let Some(charge) = charge.filter(|_| !new.join_only) else {
-            return ready(Ok(Acceptance::Full));
+        let bytes = JOB_BYTES + new.request_bytes;
+        let charge = self.shared.budget.reserve(bytes, Purpose::Accepted);
+        let Some(mut charge) = charge.filter(|_| !new.join_only) else {
+            return future::ready(Ok(Acceptance::Full));
         };
+        let request = charge.split(new.request_bytes);
         if let Some(new_key) = &new.key {
             let keyed = KeyedJob {
                 id: new.id,
@@ -286,20 +284,21 @@ impl Store for MapStore {
             _charge: charge,
         };
         tables.jobs.insert(new.id, job);
-        ready(Ok(Acceptance::RunHere(MapClaim {
+        future::ready(Ok(Acceptance::RunHere(MapClaim {
             shared: self.shared.clone(),
             id: new.id,
+            _request: request,
         })))
     }
 
     fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
-        ready(Ok(self.tables().look_up(id)))
+        future::ready(Ok(self.shared.tables().look_up(id)))
     }
 
     /// Returns a stream that begins with the current revision and ends after the last one. A
     /// `watch` channel lets a slow reader skip revisions.
     fn changes(&self, id: JobId) -> Self::Changes {
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let Some(job) = tables.jobs.get(&id) else {
             return Box::pin(stream::empty());
         };
@@ -319,14 +318,14 @@ impl Store for MapStore {
     /// Lists jobs. [`Filter::page`] sorts and cuts here. A database does both in its query, with
     /// the getters of [`Filter`] and with [`Cursor::new`](tower_accepted::Cursor::new).
     async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let jobs = tables.jobs.values().map(StoredJob::snapshot);
         Ok(filter.page(jobs.filter(|job| !is_expired(job))))
     }
 
     /// Stores a report. [`Snapshot::start`] and [`Snapshot::update`] refuse to change an ended job.
     fn report(&self, claim: &MapClaim, report: Report) -> impl StoreFuture<Result<(), Infallible>> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         if let Some(job) = tables.jobs.get_mut(&claim.id) {
             let mut snapshot = job.snapshot.borrow().clone();
             let has_changed = match report.news {
@@ -345,13 +344,13 @@ impl Store for MapStore {
                 job.snapshot.send_replace(snapshot);
             }
         }
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// Creates a writer. This store makes a response readable when its job ends.
     fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
         MapWriter {
-            budget: self.shared.budget.clone(),
+            room: ResponseRoom::new(&self.shared.budget),
             head,
             body: BodyBuffer::new(),
         }
@@ -375,7 +374,8 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        ready(Ok(if self.shared.end(&mut self.tables(), claim.id, end) {
+        let shared = &self.shared;
+        future::ready(Ok(if shared.end(&mut shared.tables(), claim.id, end) {
             Finished::First
         } else {
             Finished::Late
@@ -385,7 +385,7 @@ impl Store for MapStore {
     /// Waits for the end of the job, and then reads from byte `from` on.
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
         let changes = {
-            let tables = self.tables();
+            let tables = self.shared.tables();
             tables.jobs.get(&id).map(|job| job.snapshot.subscribe())
         };
         let Some(mut changes) = changes else {
@@ -393,7 +393,7 @@ impl Store for MapStore {
         };
         // An error means that the job has been removed, which the look-up below finds too.
         let _ = changes.wait_for(|job| job.status.is_ended()).await;
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let job = tables.jobs.get(&id);
         let job = job.filter(|job| !is_expired(&job.snapshot.borrow()));
         let Some(result) = job.and_then(|job| job.result.clone()) else {
@@ -410,7 +410,7 @@ impl Store for MapStore {
 
     /// Registers the waker of the call's task, which [`Shared::end`] wakes.
     fn poll_canceled(&self, claim: &MapClaim, cx: &mut Context<'_>) -> Poll<()> {
-        match self.tables().jobs.get_mut(&claim.id) {
+        match self.shared.tables().jobs.get_mut(&claim.id) {
             Some(job) if !job.snapshot.borrow().status.is_ended() => {
                 job.canceler = Some(cx.waker().clone());
                 Poll::Pending
@@ -421,7 +421,7 @@ impl Store for MapStore {
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         let canceled = JobEnd::without_call(ErrorCode::Canceled);
         self.shared.end(&mut tables, id, canceled);
         Ok(tables.look_up(id))
@@ -429,7 +429,7 @@ impl Store for MapStore {
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
     async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         let canceled = JobEnd::without_call(ErrorCode::Canceled);
         self.shared.end(&mut tables, id, canceled);
         let found = tables.look_up(id);
@@ -446,6 +446,8 @@ impl Store for MapStore {
 pub(crate) struct MapClaim {
     shared: Arc<Shared>,
     id: JobId,
+    /// The charge of the request, which stays in memory until its call has ended.
+    _request: Charge,
 }
 
 impl Drop for MapClaim {
@@ -460,22 +462,20 @@ impl Drop for MapClaim {
 /// Collects the response of a call until its job ends.
 #[derive(Debug)]
 pub(crate) struct MapWriter {
-    budget: Budget,
+    room: ResponseRoom,
     head: response::Parts,
     body: BodyBuffer,
 }
 
 impl Writer for MapWriter {
-    /// Takes room for a chunk. A store that writes to a disk returns `Pending` while it is busy;
-    /// the layer does not read the service's response meanwhile.
-    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        Poll::Ready(match self.budget.reserve(bytes, Purpose::Response) {
-            Some(charge) => {
-                self.body.hold(charge);
-                Ok(())
-            }
-            None => Err(NoRoom::new()),
-        })
+    /// Takes room for a chunk, or waits for it. The layer does not read the service's response
+    /// meanwhile.
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        let budget = self.room.budget().clone();
+        let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
+        let charge = ready!(self.room.poll_reserve(bytes, cx, reserve));
+        let held = charge.map(|charge| self.body.hold(charge));
+        Poll::Ready(held.ok_or_else(NoRoom::new))
     }
 
     fn push(&mut self, data: Bytes) {

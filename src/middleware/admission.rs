@@ -121,7 +121,7 @@ fn conclude<S, B, St>(
     path: Option<Box<str>>,
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
-    call: Call<S, B>,
+    mut call: Call<S, B>,
     now: Instant,
 ) -> Admission<S, B>
 where
@@ -143,7 +143,11 @@ where
             (*job, None)
         }
         Stored::New(claim) => {
-            let running = claim.map(|claim| start(&mut candidate, call, new, claim));
+            let running = claim.map(|claim| {
+                // From now on the claim holds the charge of the request.
+                call.hold(None);
+                start(&mut candidate, call, new, claim)
+            });
             (new.snapshot_at(now), running)
         }
     };

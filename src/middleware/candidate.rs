@@ -14,7 +14,7 @@ use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
     job::{JobId, Key, Owner, Snapshot},
-    limit::{BufferedBody, Permit, PermitError},
+    limit::{BufferedBody, Permit, PermitError, request_price},
     monitor,
     protocol::{Format, Prefer},
     registry::Registry,
@@ -53,8 +53,10 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) path: Option<Box<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
-    /// The key, with the fingerprint of the request.
-    key: Option<NewKey>,
+    /// The key, with the fingerprint of the request. Boxed, because few requests have one.
+    key: Option<Box<NewKey>>,
+    /// The bytes that a job of this request counts for it.
+    request_bytes: usize,
 }
 
 impl<St: Store> Candidate<St> {
@@ -65,12 +67,16 @@ impl<St: Store> Candidate<St> {
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
         let idempotency = &options.idempotency;
-        let key = self.key().map(|key| NewKey {
-            key,
-            fingerprint: idempotency.fingerprint_of(head, &body.bytes),
-            keep_for: idempotency.keep_for,
-            outcomes: idempotency.outcomes,
+        let key = self.key().map(|key| {
+            Box::new(NewKey {
+                key,
+                fingerprint: idempotency.fingerprint_of(head, &body.bytes),
+                keep_for: idempotency.keep_for,
+                outcomes: idempotency.outcomes,
+            })
         });
+        let trailers = body.trailers.as_deref();
+        let request_bytes = request_price(head, trailers) + body.bytes.len();
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.settings.links == Links::Relative;
@@ -80,6 +86,7 @@ impl<St: Store> Candidate<St> {
             path: is_relative.then(|| head.uri.path().into()),
             kind,
             key,
+            request_bytes,
         }
     }
 
@@ -127,13 +134,14 @@ impl<St: Store> Candidate<St> {
             started,
             progress,
             owner: self.scope.as_ref().and_then(|scope| scope.owner),
-            key: read.key,
+            key: read.key.as_deref().copied(),
             kind,
             title: None,
             callbacks: None,
             estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,
             run_here: started.is_some() || is_awaited,
+            request_bytes: read.request_bytes,
         })
     }
 

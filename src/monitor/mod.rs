@@ -7,6 +7,7 @@ mod events;
 mod list;
 mod page;
 mod precondition;
+mod replay;
 mod respond;
 mod response_buffer;
 mod result;

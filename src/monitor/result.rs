@@ -6,7 +6,9 @@ use http::{
     request::Parts,
 };
 
-use super::precondition;
+use tokio::time::timeout;
+
+use super::{precondition, replay::watched};
 use crate::{
     config::Settings,
     job::Snapshot,
@@ -22,8 +24,9 @@ pub(super) async fn result<St: Store>(
     job: &Snapshot,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
-    let Some(mut response) = read(registry, job, 0).await? else {
-        return Ok(no_response(job));
+    let mut response = match read(registry, job, 0).await? {
+        Ok(response) => response,
+        Err(refusal) => return Ok(refusal),
     };
     let status = response.status();
     let headers = response.headers_mut();
@@ -48,14 +51,15 @@ pub(super) async fn result<St: Store>(
     if let Some(range) = range {
         // The part takes the place of the whole body in the budget.
         *response.body_mut() = ResultBody::default();
-        let Some(part) = read(registry, job, *range.start()).await? else {
-            return Ok(Problem::Gone.response());
+        let part = match read(registry, job, *range.start()).await? {
+            Ok(part) => part,
+            Err(refusal) => return Ok(refusal),
         };
         let mut body = part.into_body();
         body.truncate(range.end() - range.start() + 1);
         *response.body_mut() = body;
     }
-    Ok(response)
+    Ok(response.map(|body| watched(body, registry.settings.replay_timeout)))
 }
 
 /// Returns the response that a job ended with, or the problem that replaces it.
@@ -64,21 +68,29 @@ pub(crate) async fn stored_response<St: Store>(
     job: &Snapshot,
 ) -> Result<Response<ResultBody>, St::Error> {
     let response = read(registry, job, 0).await?;
-    Ok(response.unwrap_or_else(|| no_response(job)))
+    let response = response.unwrap_or_else(|refusal| refusal);
+    Ok(response.map(|body| watched(body, registry.settings.replay_timeout)))
 }
 
+/// Returns the response that a job ended with, from byte `from` of its body on, or the response
+/// that replaces it.
 async fn read<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
     from: u64,
-) -> Result<Option<Response<ResultBody>>, St::Error> {
-    let Some(reading) = registry.store.read(job.id, from).await? else {
-        return Ok(None);
+) -> Result<Result<Response<ResultBody>, Response<ResultBody>>, St::Error> {
+    // A store may wait for room to send the response.
+    let reading = registry.store.read(job.id, from);
+    let Ok(reading) = timeout(registry.settings.room_timeout, reading).await else {
+        return Ok(Err(Problem::Busy.response()));
+    };
+    let Some(reading) = reading? else {
+        return Ok(Err(no_response(job)));
     };
     let mut response = reading.response;
     let is_owned = job.owner.is_some();
     make_shareable(response.headers_mut(), &registry.settings, is_owned);
-    Ok(Some(response))
+    Ok(Ok(response))
 }
 
 fn no_response(job: &Snapshot) -> Response<ResultBody> {

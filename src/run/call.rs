@@ -15,6 +15,7 @@ use super::{request_body::RequestBody, unshare::unshare_head};
 use crate::{
     estimate::PathStart,
     job::{CallScope, JobId, Progress},
+    limit::Charge,
 };
 
 const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
@@ -27,6 +28,9 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     stage: CallStage<S, B>,
     scope: CallScope,
     started: Option<Instant>,
+    /// The charge of the request's body. A handler may keep the bytes for as long as it runs, so
+    /// the call holds this, not the body.
+    charge: Option<Charge>,
 }
 
 enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
@@ -70,7 +74,13 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             stage: CallStage::Inline(Box::pin(InlineCall::Queued(queued))),
             scope: CallScope::default(),
             started: None,
+            charge: None,
         }
+    }
+
+    /// Holds the charge of the request's body until this is dropped or charged otherwise.
+    pub(crate) fn hold(&mut self, charge: Option<Charge>) {
+        self.charge = charge;
     }
 
     /// Returns the request until the service is called.

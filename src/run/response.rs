@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header, response};
 use http_body::Body;
 use pin_project::pin_project;
 
@@ -15,7 +15,7 @@ use crate::{
     config::Settings,
     job::ErrorCode,
     protocol::{BoxError, PollAllowance, has_content, poll_bytes, strip_hop_by_hop},
-    store::{MAX_FIELD_VALUES, Outcome, Store, Writer},
+    store::{MAX_FIELD_VALUES, Outcome, Store, Writer, fields_price},
 };
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
@@ -29,6 +29,26 @@ pub(crate) trait Collect<W> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>>;
 }
 
+/// A frame of a response, or what comes before it.
+enum ResponseFrame {
+    /// The head, and the length of the body as far as it is known. A response that gets room for
+    /// all of it at once need not wait midway.
+    Declared(usize),
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl ResponseFrame {
+    /// Returns the bytes to take room for, if there is room for `ahead` bytes of data.
+    fn missing_bytes(&self, ahead: usize) -> usize {
+        match self {
+            Self::Declared(bytes) => *bytes,
+            Self::Data(data) => data.len().saturating_sub(ahead),
+            Self::Trailers(trailers) => fields_price(trailers),
+        }
+    }
+}
+
 /// Collects a response with a body of type `R`.
 #[pin_project(project = CollectResponseProj)]
 pub(crate) struct CollectResponse<R, W> {
@@ -37,8 +57,10 @@ pub(crate) struct CollectResponse<R, W> {
     status: StatusCode,
     /// Taken with the outcome. `None` from the start if the head has too many fields.
     writer: Option<W>,
-    /// Data that the store has no room for yet. At first empty, which asks for room for the head.
-    data: Option<Bytes>,
+    /// A frame that the store has no room for yet.
+    frame: Option<ResponseFrame>,
+    /// The bytes that the store has room for and that have not come yet.
+    ahead: usize,
     /// The number of bytes of the body so far.
     length: u64,
     /// The number of bytes that the head declares.
@@ -49,7 +71,11 @@ pub(crate) struct CollectResponse<R, W> {
 }
 
 impl<R, W> CollectResponse<R, W> {
-    pub(crate) fn new<St: Store<Writer = W>>(response: Response<R>, job: &Job<St>) -> Self {
+    pub(crate) fn new<St>(response: Response<R>, job: &Job<St>) -> Self
+    where
+        R: Body,
+        St: Store<Writer = W>,
+    {
         let (mut head, body) = response.into_parts();
         let (registry, settings) = (&job.registry, &job.registry.settings);
         let declared = head
@@ -57,13 +83,15 @@ impl<R, W> CollectResponse<R, W> {
             .get(header::CONTENT_LENGTH)
             .filter(|_| !job.is_head && has_content(head.status))
             .and_then(|value| value.to_str().ok()?.parse().ok());
+        let known = known_length(&body, declared, head.status, settings.max_result);
         strip(&mut head, settings, job.is_owned);
         let is_kept = head.headers.len() <= MAX_FIELD_VALUES;
         Self {
             body,
             status: head.status,
             writer: is_kept.then(|| registry.store.respond(&job.claim, head)),
-            data: Some(Bytes::new()),
+            frame: Some(ResponseFrame::Declared(known)),
+            ahead: 0,
             length: 0,
             declared,
             max_length: settings.max_result as u64,
@@ -113,16 +141,23 @@ where
     };
     let mut allowance = PollAllowance::new();
     loop {
-        if let Some(data) = this.data {
-            let Poll::Ready(room) = writer.poll_room(data.len(), cx) else {
+        if let Some(frame) = this.frame {
+            let Poll::Ready(room) = writer.poll_room(frame.missing_bytes(*this.ahead), cx) else {
                 // The store may wait for its readers.
                 writer.flush();
                 return Poll::Pending;
             };
             room.map_err(|_| ErrorCode::ResultTooLarge)?;
-            let data = this.data.take().unwrap_or_default();
-            if !data.is_empty() {
-                writer.push(data);
+            match this.frame.take() {
+                Some(ResponseFrame::Declared(bytes)) => *this.ahead = bytes,
+                Some(ResponseFrame::Data(data)) => {
+                    *this.ahead = this.ahead.saturating_sub(data.len());
+                    if !data.is_empty() {
+                        writer.push(data);
+                    }
+                }
+                Some(ResponseFrame::Trailers(trailers)) => writer.push_trailers(trailers),
+                None => {}
             }
         }
         // Content that the status cannot have would break the framing of the replay.
@@ -153,7 +188,7 @@ where
                 if *this.length > *this.max_length {
                     return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                 }
-                *this.data = Some(data);
+                *this.frame = Some(ResponseFrame::Data(data));
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
@@ -161,7 +196,7 @@ where
                     if *this.trailer_values > MAX_FIELD_VALUES {
                         return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                     }
-                    writer.push_trailers(trailers);
+                    *this.frame = Some(ResponseFrame::Trailers(trailers));
                 }
             }
         }
@@ -174,6 +209,19 @@ where
         return Poll::Ready(Err(ErrorCode::BodyError));
     }
     Poll::Ready(Ok(()))
+}
+
+/// Returns the length of a response's body, or 0 if it is unknown or too large to be kept.
+fn known_length(
+    body: &impl Body,
+    declared: Option<u64>,
+    status: StatusCode,
+    max_length: usize,
+) -> usize {
+    let length = declared.or_else(|| body.size_hint().exact());
+    let length = length.filter(|_| has_content(status));
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    length.filter(|&length| length <= max_length).unwrap_or(0)
 }
 
 /// Removes the fields of a response that must not be kept.

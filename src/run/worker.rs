@@ -198,7 +198,9 @@ async fn run_ticket<S, B, St>(
         claim: work.claim,
         _permit: Some(permit),
     };
-    let call = Call::new(service, work.head, RequestBody::buffered(work.body));
+    let (body, charge) = RequestBody::buffered(work.body);
+    let mut call = Call::new(service, work.head, body);
+    call.hold(charge);
     Run::new(call, work.id, job).instrument(span).await;
 }
 

@@ -25,5 +25,8 @@ pub use self::{
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},
-    limit::{BodyBuffer, Budget, BufferedBody, Charge, MAX_FIELD_VALUES, Purpose},
+    limit::{
+        BodyBuffer, Budget, BufferedBody, Charge, MAX_FIELD_VALUES, Purpose, ResponseRoom, compact,
+        fields_price, progress_price, response_price,
+    },
 };

@@ -45,6 +45,9 @@ pub struct NewJob {
     /// Set if this process must run the job, even if others could: its call runs already, or a
     /// client waits for its response.
     pub run_here: bool,
+    /// The bytes of the request that this process keeps until its call has ended: head, body and
+    /// trailers. A claim holds a charge of them.
+    pub request_bytes: usize,
 }
 
 /// The idempotency key of a job that is about to be created.
@@ -90,6 +93,7 @@ impl NewJob {
             estimated_finish: None,
             join_only: false,
             run_here: false,
+            request_bytes: 0,
         }
     }
 

@@ -284,13 +284,23 @@ async fn full_registry_refuses_only_new_requests() {
 #[tokio::test(start_paused = true)]
 async fn joined_job_is_not_evicted() {
     let calls = Counter::default();
-    // The budget holds one job with a key and its result.
-    let jobs = Jobs::builder().max_bytes(760).build();
+    // The budget holds some ended jobs, or fewer and an unfinished one.
+    let jobs = Jobs::builder().max_bytes(8_000).build();
     let service = jobs.layer().layer(slow(&calls));
     let first = send(&service, keyed("/", "key")).await;
     ended(&service, &first).await;
+    for _ in 0..6 {
+        let other = send(&service, post("/")).await;
+        ended(&service, &other).await;
+    }
     let joined = send(&service, keyed("/", "key")).await;
-    assert_eq!((joined.id(), calls.count()), (first.id(), 1));
+    assert_eq!((joined.id(), calls.count()), (first.id(), 7));
+    for _ in 0..6 {
+        let other = send(&service, post("/")).await;
+        ended(&service, &other).await;
+    }
+    let evicted = send(&service, get(first.location())).await;
+    assert_eq!(evicted.status, StatusCode::GONE);
 }
 
 #[tokio::test(start_paused = true)]

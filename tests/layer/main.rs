@@ -24,6 +24,7 @@ mod keeping_keys;
 mod limits;
 mod linking;
 mod listing;
+mod memory;
 mod monitor;
 mod owning;
 mod page;

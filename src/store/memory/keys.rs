@@ -257,7 +257,7 @@ mod tests {
         match table.lock(new.key, now) {
             Err(keyed) => Some(keyed.id),
             Ok(free) => {
-                let charge = budget.reserve(KEY_BYTES, Purpose::Accepted);
+                let charge = budget.reserve(KEY_BYTES, Purpose::Key);
                 let is_counted = table.count(&free, charge.expect("room"));
                 is_counted.then(|| {
                     free.insert(KeyedJob::new(id, &new, &Clock::new(Duration::ZERO)));
@@ -338,7 +338,7 @@ mod tests {
                 let Ok(free) = table.lock(key, at) else {
                     panic!("the key is free");
                 };
-                let charge = budget.reserve(KEY_BYTES, Purpose::Accepted);
+                let charge = budget.reserve(KEY_BYTES, Purpose::Key);
                 assert!(table.count(&free, charge.expect("room")));
                 free.insert(KeyedJob::new(id, &new, &clock));
                 table.job_ended(key, id, at);

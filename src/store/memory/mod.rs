@@ -15,6 +15,8 @@ mod live;
 mod model;
 mod order;
 mod packed;
+mod reader;
+mod reading;
 mod reaper;
 mod store;
 mod table;

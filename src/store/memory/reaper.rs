@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    ended::EndedJob,
     table::JobTable,
     unfinished::{Ending, UnfinishedJob},
 };
@@ -22,14 +23,12 @@ const BATCH_SIZE: usize = 64;
 /// The minimum pause of the reaper. Look-ups ignore an expired job even before it is freed.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Ends a job, and makes sure that a reaper frees it when it has expired. Returns `false` if it had
+/// Ends a job, and makes sure that a reaper frees it when it has expired. Returns `None` if it had
 /// ended before.
-pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) -> bool {
-    let is_first = table.end(job, ending);
-    if is_first {
-        start_reaper(table);
-    }
-    is_first
+pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
+    let ended = table.end(job, ending)?;
+    start_reaper(table);
+    Some(ended)
 }
 
 /// Starts a reaper unless there is one.

@@ -16,9 +16,10 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::StoredOutcome,
+    reader::ResultReader,
     reaper,
-    table::{Inserted, JobTable},
-    unfinished::{Ending, ReadableResponse, Readiness},
+    table::{FoundJob, Inserted, JobTable},
+    unfinished::{Ending, Readiness},
     writer::MemoryWriter,
 };
 use crate::{
@@ -31,14 +32,17 @@ use crate::{
 
 /// Keeps jobs in this process's memory, in a [`DashMap`](dashmap::DashMap).
 ///
-/// Its budget limits the memory of its jobs. Besides its result, a job counts:
+/// Its [budget](Budget) limits the memory of its jobs. A job counts:
 ///
-/// - 320 bytes, and 16 more once it has ended,
-/// - 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks,
-/// - 160 bytes for an idempotency key, until the key expires.
+/// - until it ends: its request, 1,024 bytes, and the progress that it reports;
+/// - once it has ended: 336 bytes, its progress, and its response as it is stored;
+/// - in both: 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
 ///
-/// To make room, the store evicts the jobs that ended first. All jobs are lost with the process:
-/// [drain](crate::Jobs::drain) before a shutdown.
+/// An idempotency key counts 160 bytes until it expires. Keys may take a quarter of the budget.
+///
+/// A field counts its name, its value and 112 bytes while it is in a map. To make room, the store
+/// evicts the jobs that ended first. It passes over results that are being read. All jobs are lost
+/// with the process: [drain](crate::Jobs::drain) before a shutdown.
 #[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<JobTable>,
@@ -101,7 +105,9 @@ impl Store for MemoryStore {
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
         ready(Ok(match self.table.accept(new) {
-            Inserted::New(job) => Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job)),
+            Inserted::New(job, request) => {
+                Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job, request))
+            }
             Inserted::Joined(job) => Acceptance::Joined(job),
             Inserted::KeyReused => Acceptance::KeyReused,
             Inserted::Gone => Acceptance::Gone,
@@ -126,7 +132,8 @@ impl Store for MemoryStore {
         claim: &MemoryClaim,
         report: Report,
     ) -> impl StoreFuture<Result<(), Infallible>> {
-        claim.job().report(report, self.table.clock());
+        let reserve = |bytes| self.table.reserve(bytes, Purpose::Accepted);
+        claim.job().report(report, self.table.clock(), reserve);
         ready(Ok(()))
     }
 
@@ -145,26 +152,28 @@ impl Store for MemoryStore {
         };
         let started = end.started.map(|at| self.table.clock().millis(at));
         let ending = Ending::new(outcome, started, end.progress, end.key);
-        ready(Ok(if reaper::end(&self.table, claim.job(), ending) {
-            Finished::First
-        } else {
-            Finished::Late
+        let ended = reaper::end(&self.table, claim.job(), ending);
+        ready(Ok(match ended {
+            Some(_) => Finished::First,
+            None => Finished::Late,
         }))
     }
 
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
-        let Some(found) = self.table.find(id) else {
-            return Ok(None);
-        };
-        loop {
-            match found.response() {
-                Readiness::Ready(ReadableResponse::Live(response)) => {
-                    return Ok(Some(response.read(from)));
-                }
-                Readiness::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
+        let found = self.table.find(id);
+        while let Some(FoundJob::Unfinished(job)) = &found {
+            match job.response() {
+                Readiness::Ready(response) => return Ok(Some(response.read(from))),
                 Readiness::Wait(change) => change.await,
+                Readiness::Ended => break,
             }
         }
+        if found.is_none() {
+            return Ok(None);
+        }
+        drop(found);
+        let reader = ResultReader::begin(&self.table, id).await;
+        Ok(reader.map(|reader| reader.read(from)))
     }
 
     fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
@@ -174,10 +183,11 @@ impl Store for MemoryStore {
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
         if let Some(job) = self.table.find_unfinished(id) {
             let canceled = Ending::without_response(ErrorCode::Canceled);
-            reaper::end(&self.table, &job, canceled);
             // Not looked up again, since it may have been evicted already.
-            let clock = self.table.clock();
-            return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
+            if let Some(job) = reaper::end(&self.table, &job, canceled) {
+                let clock = self.table.clock();
+                return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
+            }
         }
         Ok(self.table.lookup(id))
     }

@@ -11,8 +11,9 @@ use super::{
     id_hasher::IdHasher,
     keys::{KEY_BYTES, KeyTable, KeyedJob},
     order::EndOrder,
+    reading::Readings,
     tombstones::Tombstones,
-    unfinished::{Ending, ReadableResponse, Readiness, UnfinishedJob},
+    unfinished::{Ending, UnfinishedJob},
 };
 use crate::{
     job::{Cursor, JobId, Key, Owner, Snapshot},
@@ -46,13 +47,15 @@ pub(super) struct JobTable {
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
     order: Mutex<EndOrder>,
     tombstones: Tombstones,
+    readings: Readings,
     budget: Budget,
     clock: Clock,
 }
 
 /// The result of inserting a job.
 pub(super) enum Inserted {
-    New(Arc<UnfinishedJob>),
+    /// The job, and the charge of its request.
+    New(Arc<UnfinishedJob>, Charge),
     Joined(Box<Snapshot>),
     KeyReused,
     /// The key's job has expired or was evicted.
@@ -81,18 +84,10 @@ impl FoundJob {
         }
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
+    fn id(&self) -> JobId {
         match self {
-            Self::Unfinished(job) => job.snapshot(clock, now),
-            Self::Ended(job) => job.snapshot(clock, now),
-        }
-    }
-
-    /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
-        match self {
-            Self::Unfinished(job) => job.response(),
-            Self::Ended(job) => Readiness::Ready(ReadableResponse::Ended(job.clone())),
+            Self::Unfinished(job) => job.creation.id,
+            Self::Ended(job) => job.creation().id,
         }
     }
 }
@@ -109,6 +104,7 @@ impl JobTable {
             owned: DashMap::new(),
             order: Mutex::default(),
             tombstones: Tombstones::default(),
+            readings: Readings::default(),
             budget,
             clock: Clock::new(retain),
         }
@@ -135,6 +131,11 @@ impl JobTable {
         &self.order
     }
 
+    /// Returns the results that are being read.
+    pub(super) fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
     /// Returns a job that has not expired.
     pub(super) fn find(&self, id: JobId) -> Option<FoundJob> {
         self.find_at(id, self.clock.now())
@@ -151,6 +152,25 @@ impl JobTable {
         (!is_expired).then_some(found)
     }
 
+    /// Returns a job that was found, as it is at `now`. Returns `None` if it has been removed since.
+    pub(super) fn snapshot(&self, found: &FoundJob, now: u64) -> Option<Snapshot> {
+        match found {
+            FoundJob::Unfinished(job) => job
+                .snapshot(now)
+                .or_else(|| self.ended_snapshot(found.id())),
+            FoundJob::Ended(job) => Some(job.snapshot(&self.clock, now)),
+        }
+    }
+
+    pub(super) fn find_ended(&self, id: JobId) -> Option<EndedJob> {
+        self.ended.get(&id).map(|job| job.key().clone())
+    }
+
+    pub(super) fn ended_snapshot(&self, id: JobId) -> Option<Snapshot> {
+        let job = self.find_ended(id)?;
+        Some(job.snapshot(&self.clock, self.clock.now()))
+    }
+
     pub(super) fn find_unfinished(&self, id: JobId) -> Option<Arc<UnfinishedJob>> {
         self.unfinished.get(&id).map(|job| job.clone())
     }
@@ -160,15 +180,15 @@ impl JobTable {
         if let Some(job) = self.find_unfinished(id) {
             return Some(FoundJob::Unfinished(job));
         }
-        let ended = self.ended.get(&id)?;
-        Some(FoundJob::Ended(ended.key().clone()))
+        self.find_ended(id).map(FoundJob::Ended)
     }
 
     /// Returns what is known of an id.
     pub(super) fn lookup(&self, id: JobId) -> Lookup {
         let now = self.clock.now();
-        if let Some(found) = self.find_at(id, now) {
-            return Lookup::Found(Box::new(found.snapshot(&self.clock, now)));
+        let found = self.find_at(id, now);
+        if let Some(job) = found.and_then(|found| self.snapshot(&found, now)) {
+            return Lookup::Found(Box::new(job));
         }
         // Expired and not yet reaped, or reaped and remembered.
         let expired = self.find_any(id).map(|found| found.owner());
@@ -207,8 +227,9 @@ impl JobTable {
         if keyed.fingerprint != key.fingerprint {
             return Inserted::KeyReused;
         }
-        match self.find_at(keyed.id, now) {
-            Some(job) => Inserted::Joined(Box::new(job.snapshot(&self.clock, now))),
+        let found = self.find_at(keyed.id, now);
+        match found.and_then(|found| self.snapshot(&found, now)) {
+            Some(job) => Inserted::Joined(Box::new(job)),
             None => Inserted::Gone,
         }
     }
@@ -221,8 +242,8 @@ impl JobTable {
         if new.join_only {
             return Inserted::Full;
         }
-        match self.reserve(UnfinishedJob::cost(new), Purpose::Accepted) {
-            Some(charge) => Inserted::New(self.insert(new, charge)),
+        match self.reserve_job(new) {
+            Some(charge) => self.insert(new, charge),
             None => Inserted::Full,
         }
     }
@@ -239,55 +260,70 @@ impl JobTable {
             return Inserted::Full;
         }
         // Before the key is locked: to make room, other jobs may be removed.
-        let cost = UnfinishedJob::cost(new) + KEY_BYTES;
-        let Some(mut charge) = self.reserve(cost, Purpose::Accepted) else {
+        let Some(key_charge) = self.reserve(KEY_BYTES, Purpose::Key) else {
+            return Inserted::Full;
+        };
+        let Some(charge) = self.reserve_job(new) else {
             return Inserted::Full;
         };
         // The key is locked until the job is in the map, so a request that finds the key finds the
         // job.
         match self.keys.lock(key.key, now) {
             Err(keyed) => self.join(&keyed, key, now),
-            Ok(free) if self.keys.count(&free, charge.split(KEY_BYTES)) => {
-                let job = self.insert(new, charge);
+            Ok(free) if self.keys.count(&free, key_charge) => {
+                let inserted = self.insert(new, charge);
                 free.insert(KeyedJob::new(new.id, key, &self.clock));
-                Inserted::New(job)
+                inserted
             }
             Ok(_) => Inserted::Full,
         }
     }
 
-    fn insert(&self, new: &NewJob, charge: Charge) -> Arc<UnfinishedJob> {
+    fn reserve_job(&self, new: &NewJob) -> Option<Charge> {
+        let bytes = UnfinishedJob::price(new) + new.request_bytes;
+        self.reserve(bytes, Purpose::Accepted)
+    }
+
+    fn insert(&self, new: &NewJob, mut charge: Charge) -> Inserted {
+        let request = charge.split(new.request_bytes);
         let job = Arc::new(UnfinishedJob::new(new, charge, &self.clock));
         self.unfinished.insert(new.id, job.clone());
         if let Some(owner) = job.owner() {
             let mut owned = self.owned.entry(owner).or_default();
             owned.insert(job.creation.cursor());
         }
-        job
+        Inserted::New(job, request)
     }
 
-    /// Ends a job. Returns `false` if it had ended before.
+    /// Ends a job. Returns `None` if it had ended before.
     ///
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
     /// job.
-    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> bool {
+    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
         let (key, key_outcome) = (job.key(), ending.key);
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
         let id = job.creation.id;
-        let is_first = job.end(ending, &self.clock, keep);
-        if is_first {
-            self.unfinished.remove(&id);
-            self.order.lock().push(id, &self.budget);
-            // A repeat that comes before this still joins the job.
-            match key {
-                Some(key) if key_outcome == KeyOutcome::Release => self.keys.free(key, id),
-                Some(key) => self.keys.job_ended(key, id, self.clock.now()),
-                None => {}
-            }
+        let ended = job.end(ending, &self.clock, keep)?;
+        self.unfinished.remove(&id);
+        self.order.lock().push(id, &self.budget);
+        // A repeat that comes before this still joins the job.
+        match key {
+            Some(key) if key_outcome == KeyOutcome::Release => self.keys.free(key, id),
+            Some(key) => self.keys.job_ended(key, id, self.clock.now()),
+            None => {}
         }
-        is_first
+        self.budget.announce_room();
+        Some(ended)
+    }
+
+    /// Puts back a job that left the order of ends while its result was read.
+    pub(super) fn put_back(&self, id: JobId) {
+        if self.ended.contains_key(&id) {
+            self.order.lock().push_first(id, &self.budget);
+            self.budget.announce_room();
+        }
     }
 
     /// Returns when an ended job expires.

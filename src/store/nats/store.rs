@@ -175,7 +175,7 @@ impl Store for NatsStore {
     }
 
     fn respond(&self, _: &NatsClaim, head: response::Parts) -> NatsWriter {
-        NatsWriter::new(self.budget().clone(), head)
+        NatsWriter::new(self.budget(), head)
     }
 
     fn finish(

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     ErrorCode, Event, JobId,
-    store::{Acceptance, NewJob},
+    store::{Acceptance, NewJob, Purpose},
 };
 
 /// Creates a job for the request, or joins the job of an earlier request with the same key.
@@ -63,6 +63,17 @@ async fn submit(
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let jetstream = &process.jetstream;
+    let charge = if new.run_here {
+        let charge = jetstream
+            .budget
+            .reserve(new.request_bytes, Purpose::Accepted);
+        if charge.is_none() {
+            return Ok(Acceptance::Full);
+        }
+        charge
+    } else {
+        None
+    };
     let limit = jetstream.options.max_queued;
     if limit.is_some_and(|limit| !process.queue_depth.try_add(limit)) {
         return Ok(Acceptance::Full);
@@ -80,6 +91,10 @@ async fn submit(
         // The request may be in the queue, so its body stays.
         Err(WriteError::Unknown(error)) => Err(error),
         Err(error) => refuse(jetstream, &new, &request, error).await,
+        Ok(Acceptance::RunHere(mut claim)) => {
+            claim.charge = charge;
+            Ok(Acceptance::RunHere(claim))
+        }
         Ok(accepted) => Ok(accepted),
     }
 }
