@@ -194,13 +194,14 @@ impl<S> JobsBuilder<S> {
     ///   it need not become a job.
     /// - A quarter is for results being sent. Without room, a read waits for
     ///   [`room_timeout`](Self::room_timeout) and then gets 503.
-    /// - The rest is for jobs: requests until their calls have ended, which may take half of it,
-    ///   idempotency keys, which may take half as well, responses, and ended jobs. The store in
-    ///   memory makes room by evicting ended jobs, the oldest end first. It passes over results that
-    ///   are being sent, and never evicts unfinished jobs.
+    /// - The rest is for jobs: requests until their calls have ended, idempotency keys, responses, and
+    ///   ended jobs. Requests may take half of it, and so may keys.
     ///
-    /// What the inner service allocates, and what a handler keeps of a request beyond its call, is
-    /// the application's.
+    /// The store in memory makes room by evicting ended jobs, the oldest end first. It passes over
+    /// results that are being sent, and never evicts unfinished jobs.
+    ///
+    /// The application's own memory is not counted: its allocations, and the parts of a request
+    /// that a handler keeps beyond its call.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = Some(bytes);
         self

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{Notify, futures::Notified};
 
-use super::room::RoomQueue;
+use super::room_queue::RoomQueue;
 use crate::telemetry;
 
 /// The default time after which a response that waits for room is refused.
@@ -19,11 +19,9 @@ const DEFAULT_ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A limit on the bytes that a registry keeps in this process's memory.
 ///
-/// A quarter of it is for uploads, and a quarter for replays. Jobs have the rest, of which
-/// unfinished jobs may take half before they have a response, and idempotency keys may take half.
-/// So clients that send or read slowly
-/// take no room from jobs, and accepted jobs leave room for their responses. Replays may take more
-/// than their quarter for one replay, if it is the only one.
+/// A quarter of it is for uploads, and a quarter for replays. Jobs have the rest. Accepted requests
+/// may take half of that, and so may idempotency keys. So slow clients take no room from jobs, and
+/// requests leave room for responses. The only replay may take more than a quarter.
 ///
 /// Clones share one limit.
 #[derive(Clone)]
@@ -290,7 +288,7 @@ impl Pool {
         is_taken
     }
 
-    /// Takes bytes for a replay, of which `kept` are in use already.
+    /// Takes bytes for a replay. Of these, `kept` are in use already.
     fn take_replay(&self, bytes: usize, kept: usize) -> bool {
         let quarter = self.quarter();
         if add_within(&self.replays, bytes, quarter) {

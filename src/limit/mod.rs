@@ -7,6 +7,7 @@ mod fields;
 mod permits;
 mod price;
 mod room;
+mod room_queue;
 
 pub use self::{
     budget::{Budget, Charge, Purpose},

@@ -4,7 +4,7 @@ use http::{HeaderMap, request, response};
 
 use crate::job::Progress;
 
-/// The bytes of a field in a [`HeaderMap`] besides its texts: its entry, and its share of the index.
+/// The bytes of a field in a [`HeaderMap`] besides its texts: its entry and its part of the index.
 const FIELD_BYTES: usize = 112;
 
 /// The bytes of a request's head besides its fields and its target.

@@ -31,8 +31,8 @@ pub(crate) trait Collect<W> {
 
 /// A frame of a response, or what comes before it.
 enum ResponseFrame {
-    /// The head, and the length of the body as far as it is known. A response that gets room for
-    /// all of it at once need not wait midway.
+    /// The head, and the length of the body if it is known. A response that gets all its room at
+    /// once need not wait midway.
     Declared(usize),
     Data(Bytes),
     Trailers(HeaderMap),

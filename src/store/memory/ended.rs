@@ -103,7 +103,7 @@ impl EndedJob {
             StoredOutcome::NoResponse(code) => (Vec::new(), None, Some(code)),
         };
         let progress = finish.progress;
-        // What was charged for the call, and for the response's head and trailers in maps, goes.
+        // This releases the price of the call, and of the head and trailers in maps.
         let price = JobScope::cost(scope.as_deref())
             + progress.as_deref().map_or(0, progress_price)
             + packed.len()

@@ -5,26 +5,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::{body::StoredBody, ended::EndedJob, packed, table::JobTable};
+use super::{body::StoredBody, ended::EndedJob, packed, reaper, table::JobTable};
 use crate::{
     job::JobId,
     store::{Reading, ResultBody},
 };
 
 /// A reader of a result: keeps the result, and its bytes counted as a replay.
-pub(super) struct ResultReader {
+pub(super) struct ReplayReader {
     table: Arc<JobTable>,
     job: EndedJob,
 }
 
-impl ResultReader {
+impl ReplayReader {
     /// Waits until replays have room for the result of a job. Returns `None` if the job has none or
     /// has been removed.
     pub(super) async fn begin(table: &Arc<JobTable>, id: JobId) -> Option<Arc<Self>> {
         loop {
             // Created before the attempt, so that no release is lost after it.
             let released = table.budget().replay_released();
-            // Looked up each time: a job that is deleted meanwhile is not kept by those who wait.
+            // Looked up each time, because a waiting reader must not keep a deleted job.
             let job = table.find_ended(id).filter(EndedJob::has_response)?;
             if table.readings().begin(id, job.charged(), table.budget()) {
                 let table = table.clone();
@@ -57,12 +57,12 @@ impl ResultReader {
     }
 }
 
-impl Drop for ResultReader {
+impl Drop for ReplayReader {
     fn drop(&mut self) {
         let id = self.job.creation().id;
         // The job is still kept here, so its bytes are released only after they count as kept.
         if self.table.readings().end(id, self.table.budget()) {
-            self.table.put_back(id);
+            reaper::put_back(&self.table, id);
         }
     }
 }
@@ -76,7 +76,7 @@ fn buffered(mut bytes: Bytes, trailers: Option<http::HeaderMap>, from: u64) -> (
 }
 
 /// The packed response of a job that is being read.
-struct PackedBytes(Arc<ResultReader>);
+struct PackedBytes(Arc<ReplayReader>);
 
 impl AsRef<[u8]> for PackedBytes {
     fn as_ref(&self) -> &[u8] {
@@ -85,7 +85,7 @@ impl AsRef<[u8]> for PackedBytes {
 }
 
 /// The large body of a job that is being read.
-struct LargeBody(Arc<ResultReader>);
+struct LargeBody(Arc<ReplayReader>);
 
 impl AsRef<[u8]> for LargeBody {
     fn as_ref(&self) -> &[u8] {

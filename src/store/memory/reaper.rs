@@ -16,6 +16,7 @@ use super::{
     table::JobTable,
     unfinished::{Ending, UnfinishedJob},
 };
+use crate::job::JobId;
 
 /// The number of jobs, and of keys, that the reaper frees before it yields.
 const BATCH_SIZE: usize = 64;
@@ -29,6 +30,24 @@ pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) ->
     let ended = table.end(job, ending)?;
     start_reaper(table);
     Some(ended)
+}
+
+/// Puts back a job that left the order of ends while its result was read.
+pub(super) fn put_back(table: &Arc<JobTable>, id: JobId) {
+    // A job that was deleted stays away.
+    if table.expiry(id).is_none() {
+        return;
+    }
+    {
+        let mut order = table.order().lock();
+        order.push_first(id, table.budget());
+        // It expires before the job that the reaper sleeps for.
+        if let Some(reaper) = order.reaper.take() {
+            reaper.abort();
+        }
+    }
+    start_reaper(table);
+    table.budget().announce_room();
 }
 
 /// Starts a reaper unless there is one.

@@ -16,7 +16,7 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::StoredOutcome,
-    reader::ResultReader,
+    reader::ReplayReader,
     reaper,
     table::{FoundJob, Inserted, JobTable},
     unfinished::{Ending, Readiness},
@@ -36,7 +36,8 @@ use crate::{
 ///
 /// - until it ends: its request, 1,024 bytes, and the progress that it reports;
 /// - once it has ended: 336 bytes, its progress, and its response as it is stored;
-/// - in both: 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
+/// - in both cases: 192 bytes and its texts, if it has an owner, an idempotency key, a title or
+///   callbacks.
 ///
 /// An idempotency key counts 160 bytes until it expires. Keys may take a quarter of the budget.
 ///
@@ -172,7 +173,7 @@ impl Store for MemoryStore {
             return Ok(None);
         }
         drop(found);
-        let reader = ResultReader::begin(&self.table, id).await;
+        let reader = ReplayReader::begin(&self.table, id).await;
         Ok(reader.map(|reader| reader.read(from)))
     }
 

@@ -152,7 +152,7 @@ impl JobTable {
         (!is_expired).then_some(found)
     }
 
-    /// Returns a job that was found, as it is at `now`. Returns `None` if it has been removed since.
+    /// Returns a job that was found, as it is at `now`, or `None` if it has been removed since.
     pub(super) fn snapshot(&self, found: &FoundJob, now: u64) -> Option<Snapshot> {
         match found {
             FoundJob::Unfinished(job) => job
@@ -316,14 +316,6 @@ impl JobTable {
         }
         self.budget.announce_room();
         Some(ended)
-    }
-
-    /// Puts back a job that left the order of ends while its result was read.
-    pub(super) fn put_back(&self, id: JobId) {
-        if self.ended.contains_key(&id) {
-            self.order.lock().push_first(id, &self.budget);
-            self.budget.announce_room();
-        }
     }
 
     /// Returns when an ended job expires.

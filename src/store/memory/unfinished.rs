@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The bytes that a job counts beside its record until it ends: about what the layer allocates for
-/// its call. What the inner service allocates is the application's.
+/// its call. The inner service's own allocations are not counted.
 const CALL_BYTES: usize = 704;
 
 /// A job until it ends.
