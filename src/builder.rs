@@ -34,11 +34,12 @@ pub struct JobsBuilder<S = DefaultStore> {
 #[derive(Debug, Clone, Default)]
 pub struct DefaultStore(());
 
-/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain): keeps ended jobs in memory
-/// for that time.
+/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain) or
+/// [`max_keys`](JobsBuilder::max_keys): keeps jobs in memory with those settings.
 #[derive(Debug, Clone)]
 pub struct InMemory {
     retain: Duration,
+    max_keys: Option<usize>,
 }
 
 impl Default for JobsBuilder {
@@ -92,15 +93,31 @@ impl JobsBuilder {
 
     /// Sets how long an ended job is kept in memory. Default: one hour.
     pub fn retain(self, retain: Duration) -> JobsBuilder<InMemory> {
-        JobsBuilder {
-            settings: self.settings,
-            store: InMemory { retain },
-        }
+        self.in_memory().retain(retain)
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// A key is remembered for [`Idempotency::keep_for`](crate::Idempotency::keep_for) from the end
+    /// of its job, and takes about 160 bytes in addition to [`max_bytes`](Self::max_bytes). At the
+    /// maximum, a request with a new key gets 503.
+    pub fn max_keys(self, keys: usize) -> JobsBuilder<InMemory> {
+        self.in_memory().max_keys(keys)
     }
 
     /// Creates a registry that keeps jobs in memory.
     pub fn build(self) -> Jobs {
-        self.retain(DEFAULT_RETAIN).build()
+        self.in_memory().build()
+    }
+
+    fn in_memory(self) -> JobsBuilder<InMemory> {
+        JobsBuilder {
+            settings: self.settings,
+            store: InMemory {
+                retain: DEFAULT_RETAIN,
+                max_keys: None,
+            },
+        }
     }
 }
 
@@ -111,10 +128,19 @@ impl JobsBuilder<InMemory> {
         self
     }
 
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.store.max_keys = Some(keys);
+        self
+    }
+
     /// Creates a registry that keeps jobs in memory.
     pub fn build(self) -> Jobs {
         let budget = Budget::new(DEFAULT_MAX_BYTES);
-        let store = MemoryStore::new(self.store.retain, budget);
+        let mut store = MemoryStore::new(self.store.retain, budget);
+        if let Some(keys) = self.store.max_keys {
+            store = store.with_max_keys(keys);
+        }
         Jobs::with_registry(Registry::new(store, self.settings))
     }
 }
@@ -162,14 +188,14 @@ impl<S> JobsBuilder<S> {
     /// Default: 256 MiB, or the limit of the [budget](crate::store::Budget) that a store was created
     /// with.
     ///
-    /// It covers bodies being read, accepted requests, results, and jobs in memory:
+    /// It covers bodies being read, accepted requests, results, and jobs and keys in memory:
     ///
     /// - A quarter is for bodies being read. Without room, a request gets 503, or passes through if
     ///   it need not become a job.
     /// - A quarter is for results being sent. Without room, a read waits for
     ///   [`room_timeout`](Self::room_timeout) and then gets 503.
-    /// - The rest is for jobs: requests until their calls have ended, responses, and ended jobs.
-    ///   Requests may take half of it.
+    /// - The rest is for jobs: requests until their calls have ended, idempotency keys, responses, and
+    ///   ended jobs. Requests may take half of it, and so may keys.
     ///
     /// The store in memory makes room by evicting ended jobs, the oldest end first. It passes over
     /// results that are being sent, and never evicts unfinished jobs.

@@ -5,7 +5,7 @@
 //! the map, and boxes an `async` block where this one is ready at once.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::hash_map::{Entry, HashMap, OccupiedEntry},
     convert::Infallible,
     future,
     pin::Pin,
@@ -30,6 +30,9 @@ use tower_accepted::{
 /// The bytes that a job counts in the budget, besides its result.
 const JOB_BYTES: usize = 1_000;
 
+/// The time that a key is remembered after the end of its job, by default.
+const KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// Keeps jobs in a map. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct MapStore {
@@ -48,8 +51,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Tables {
     jobs: HashMap<JobId, StoredJob>,
-    /// The job of each key, and the fingerprint of its request.
-    keys: HashMap<Key, (JobId, Fingerprint)>,
+    keys: HashMap<Key, KeyedJob>,
+}
+
+/// The job of a key. It outlives the job, so that a late repeat is not a new request.
+#[derive(Debug)]
+struct KeyedJob {
+    id: JobId,
+    fingerprint: Fingerprint,
+    keep_for: Duration,
+    /// Set once the job has ended.
+    expires: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -81,10 +93,6 @@ impl MapStore {
                 retain,
             }),
         }
-    }
-
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.shared.tables()
     }
 }
 
@@ -128,8 +136,12 @@ impl Shared {
         if let Some(canceler) = job.canceler.take() {
             canceler.wake();
         }
-        if end.key == KeyOutcome::Release {
-            tables.free_key(id);
+        if let Some(mut entry) = tables.key_entry(id) {
+            if end.key == KeyOutcome::Release {
+                entry.remove();
+            } else {
+                entry.get_mut().expires = Instant::now().checked_add(entry.get().keep_for);
+            }
         }
         true
     }
@@ -169,27 +181,20 @@ impl Tables {
         }
     }
 
-    fn remove(&mut self, id: JobId) {
-        self.free_key(id);
-        self.jobs.remove(&id);
-    }
-
-    /// Frees the key of a job, unless the key belongs to another job already.
-    fn free_key(&mut self, id: JobId) {
-        let key = self.jobs.get(&id).and_then(|job| job.key);
-        if let Some(Entry::Occupied(entry)) = key.map(|key| self.keys.entry(key))
-            && entry.get().0 == id
-        {
-            entry.remove();
+    /// Returns the entry of a job's key, unless the key belongs to another job already.
+    fn key_entry(&mut self, id: JobId) -> Option<OccupiedEntry<'_, Key, KeyedJob>> {
+        match self.keys.entry(self.jobs.get(&id)?.key?) {
+            Entry::Occupied(entry) if entry.get().id == id => Some(entry),
+            _ => None,
         }
     }
 
-    /// Removes all expired jobs. A store with many jobs has an index of them by expiry.
+    /// Removes all expired jobs and keys. A store with many has an index of them by expiry.
     fn remove_expired(&mut self) {
-        let jobs = self.jobs.iter();
-        let expired = jobs.filter(|(_, job)| is_expired(&job.snapshot.borrow()));
-        let expired: Vec<JobId> = expired.map(|(id, _)| *id).collect();
-        expired.into_iter().for_each(|id| self.remove(id));
+        self.jobs
+            .retain(|_, job| !is_expired(&job.snapshot.borrow()));
+        let is_kept = |keyed: &KeyedJob| keyed.expires.is_none_or(|at| at > Instant::now());
+        self.keys.retain(|_, keyed| is_kept(keyed));
     }
 }
 
@@ -231,7 +236,7 @@ impl Store for MapStore {
     /// Makes room before it refuses: expired jobs still hold their bytes. The layer polls the
     /// future in place first, so a store that answers at once costs no allocation.
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
-        self.tables().remove_expired();
+        self.shared.tables().remove_expired();
         future::ready(self.shared.budget.reserve(bytes, purpose))
     }
 
@@ -244,16 +249,15 @@ impl Store for MapStore {
         new: &NewJob,
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MapClaim>, Infallible>> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         tables.remove_expired();
-        if let Some((key, fingerprint)) = new.key
-            && let Some((id, first)) = tables.keys.get(&key).copied()
-            && let Lookup::Found(job) = tables.look_up(id)
+        if let Some(new_key) = &new.key
+            && let Some(keyed) = tables.keys.get(&new_key.key)
         {
-            return future::ready(Ok(if first == fingerprint {
-                Acceptance::Joined(job)
-            } else {
-                Acceptance::KeyReused
+            return future::ready(Ok(match tables.look_up(keyed.id).found() {
+                _ if keyed.fingerprint != new_key.fingerprint => Acceptance::KeyReused,
+                Some(job) => Acceptance::Joined(Box::new(job)),
+                None => Acceptance::Gone,
             }));
         }
         let bytes = JOB_BYTES + new.request_bytes;
@@ -262,12 +266,18 @@ impl Store for MapStore {
             return future::ready(Ok(Acceptance::Full));
         };
         let request = charge.split(new.request_bytes);
-        if let Some((key, fingerprint)) = new.key {
-            tables.keys.insert(key, (new.id, fingerprint));
+        if let Some(new_key) = &new.key {
+            let keyed = KeyedJob {
+                id: new.id,
+                fingerprint: new_key.fingerprint,
+                keep_for: new_key.keep_for.unwrap_or(KEY_RETENTION),
+                expires: None,
+            };
+            tables.keys.insert(new_key.key, keyed);
         }
         let job = StoredJob {
             created: new.created,
-            key: new.key.map(|(key, _)| key),
+            key: new.key.map(|new| new.key),
             snapshot: watch::Sender::new(new.snapshot()),
             result: None,
             canceler: None,
@@ -282,13 +292,13 @@ impl Store for MapStore {
     }
 
     fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
-        future::ready(Ok(self.tables().look_up(id)))
+        future::ready(Ok(self.shared.tables().look_up(id)))
     }
 
     /// Returns a stream that begins with the current revision and ends after the last one. A
     /// `watch` channel lets a slow reader skip revisions.
     fn changes(&self, id: JobId) -> Self::Changes {
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let Some(job) = tables.jobs.get(&id) else {
             return Box::pin(stream::empty());
         };
@@ -308,14 +318,14 @@ impl Store for MapStore {
     /// Lists jobs. [`Filter::page`] sorts and cuts here. A database does both in its query, with
     /// the getters of [`Filter`] and with [`Cursor::new`](tower_accepted::Cursor::new).
     async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let jobs = tables.jobs.values().map(StoredJob::snapshot);
         Ok(filter.page(jobs.filter(|job| !is_expired(job))))
     }
 
     /// Stores a report. [`Snapshot::start`] and [`Snapshot::update`] refuse to change an ended job.
     fn report(&self, claim: &MapClaim, report: Report) -> impl StoreFuture<Result<(), Infallible>> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         if let Some(job) = tables.jobs.get_mut(&claim.id) {
             let mut snapshot = job.snapshot.borrow().clone();
             let has_changed = match report.news {
@@ -354,15 +364,18 @@ impl Store for MapStore {
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
         let end = JobEnd {
             outcome: match end.outcome {
-                Outcome::Response(writer) => Ok(Arc::new(writer.into_result())),
+                Outcome::Response(mut writer) => Ok(Arc::new(StoredResult {
+                    head: writer.head,
+                    body: writer.body.take(),
+                })),
                 Outcome::NoResponse(code) => Err(code),
             },
             started: end.started,
             progress: Some(end.progress),
             key: end.key,
         };
-        let is_first = self.shared.end(&mut self.tables(), claim.id, end);
-        future::ready(Ok(if is_first {
+        let shared = &self.shared;
+        future::ready(Ok(if shared.end(&mut shared.tables(), claim.id, end) {
             Finished::First
         } else {
             Finished::Late
@@ -372,7 +385,7 @@ impl Store for MapStore {
     /// Waits for the end of the job, and then reads from byte `from` on.
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
         let changes = {
-            let tables = self.tables();
+            let tables = self.shared.tables();
             tables.jobs.get(&id).map(|job| job.snapshot.subscribe())
         };
         let Some(mut changes) = changes else {
@@ -380,14 +393,13 @@ impl Store for MapStore {
         };
         // An error means that the job has been removed, which the look-up below finds too.
         let _ = changes.wait_for(|job| job.status.is_ended()).await;
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let job = tables.jobs.get(&id);
         let job = job.filter(|job| !is_expired(&job.snapshot.borrow()));
         let Some(result) = job.and_then(|job| job.result.clone()) else {
             return Ok(None);
         };
-        let length = result.body.bytes.len() as u64;
-        let head = result.head.clone();
+        let (length, head) = (result.body.bytes.len() as u64, result.head.clone());
         let trailers = result.body.trailers.as_deref().cloned();
         // Shares the result, and with it the charge, for as long as the client reads.
         let mut body = Bytes::from_owner(SharedBody(result));
@@ -398,7 +410,7 @@ impl Store for MapStore {
 
     /// Registers the waker of the call's task, which [`Shared::end`] wakes.
     fn poll_canceled(&self, claim: &MapClaim, cx: &mut Context<'_>) -> Poll<()> {
-        match self.tables().jobs.get_mut(&claim.id) {
+        match self.shared.tables().jobs.get_mut(&claim.id) {
             Some(job) if !job.snapshot.borrow().status.is_ended() => {
                 job.canceler = Some(cx.waker().clone());
                 Poll::Pending
@@ -409,7 +421,7 @@ impl Store for MapStore {
     }
 
     async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         let canceled = JobEnd::without_call(ErrorCode::Canceled);
         self.shared.end(&mut tables, id, canceled);
         Ok(tables.look_up(id))
@@ -417,12 +429,13 @@ impl Store for MapStore {
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
     async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         let canceled = JobEnd::without_call(ErrorCode::Canceled);
         self.shared.end(&mut tables, id, canceled);
         let found = tables.look_up(id);
         if let Lookup::Found(_) = found {
-            tables.remove(id);
+            tables.key_entry(id).map(OccupiedEntry::remove);
+            tables.jobs.remove(&id);
         }
         Ok(found)
     }
@@ -441,8 +454,8 @@ impl Drop for MapClaim {
     /// Ends the job if its call never did, for example because its runtime shut down.
     fn drop(&mut self) {
         let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
-        let mut tables = self.shared.tables();
-        self.shared.end(&mut tables, self.id, shutdown);
+        let shared = &self.shared;
+        shared.end(&mut shared.tables(), self.id, shutdown);
     }
 }
 
@@ -454,26 +467,15 @@ pub(crate) struct MapWriter {
     body: BodyBuffer,
 }
 
-impl MapWriter {
-    fn into_result(mut self) -> StoredResult {
-        StoredResult {
-            head: self.head,
-            body: self.body.take(),
-        }
-    }
-}
-
 impl Writer for MapWriter {
     /// Takes room for a chunk, or waits for it. The layer does not read the service's response
     /// meanwhile.
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let budget = self.room.budget().clone();
         let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
-        let Some(charge) = ready!(self.room.poll_reserve(bytes, cx, reserve)) else {
-            return Poll::Ready(Err(NoRoom::new()));
-        };
-        self.body.hold(charge);
-        Poll::Ready(Ok(()))
+        let charge = ready!(self.room.poll_reserve(bytes, cx, reserve));
+        let held = charge.map(|charge| self.body.hold(charge));
+        Poll::Ready(held.ok_or_else(NoRoom::new))
     }
 
     fn push(&mut self, data: Bytes) {

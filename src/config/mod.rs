@@ -3,12 +3,14 @@
 mod dialect;
 mod idempotency;
 mod links;
+mod outcomes;
 mod policy;
 mod settings;
 mod when;
 
 pub use self::{
-    dialect::Dialect, idempotency::Idempotency, links::Links, policy::Policy, when::When,
+    dialect::Dialect, idempotency::Idempotency, links::Links, outcomes::Outcomes, policy::Policy,
+    when::When,
 };
 pub(crate) use self::{
     links::{LinkOrigin, is_plain},

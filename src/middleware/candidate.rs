@@ -13,13 +13,13 @@ use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
-    job::{Fingerprint, JobId, Key, Owner, Snapshot},
+    job::{JobId, Key, Owner, Snapshot},
     limit::{BufferedBody, Permit, PermitError, fields_price, request_price},
     monitor,
     protocol::{Format, Prefer},
     registry::Registry,
     run::{Call, RequestBody},
-    store::{NewJob, ResultBody, Store},
+    store::{NewJob, NewKey, ResultBody, Store},
 };
 
 /// A request that may become a job, and what its head says.
@@ -53,8 +53,8 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) path: Option<Box<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
-    /// The key, and the fingerprint of the request.
-    key: Option<(Key, Fingerprint)>,
+    /// The key, with the fingerprint of the request. Boxed, because few requests have one.
+    key: Option<Box<NewKey>>,
     /// The price of the body and its trailers.
     body_bytes: usize,
 }
@@ -66,9 +66,15 @@ impl<St: Store> Candidate<St> {
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let fields = &options.idempotency.fields;
-        let key = self.key();
-        let key = key.map(|key| (key, Fingerprint::new(head, &body.bytes, fields)));
+        let idempotency = &options.idempotency;
+        let key = self.key().map(|key| {
+            Box::new(NewKey {
+                key,
+                fingerprint: idempotency.fingerprint_of(head, &body.bytes),
+                keep_for: idempotency.keep_for,
+                outcomes: idempotency.outcomes,
+            })
+        });
         let body_bytes = body.bytes.len() + body.trailers.as_deref().map_or(0, fields_price);
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
@@ -127,7 +133,7 @@ impl<St: Store> Candidate<St> {
             started,
             progress,
             owner: self.scope.as_ref().and_then(|scope| scope.owner),
-            key: read.key,
+            key: read.key.as_deref().copied(),
             kind,
             title: None,
             callbacks: None,

@@ -34,6 +34,7 @@ pub(crate) struct Job {
     pub(crate) key: Option<u8>,
     pub(crate) request: usize,
     pub(crate) percent: Option<u8>,
+    is_progress_charged: bool,
     /// The length of its result.
     pub(crate) result: Option<usize>,
     created: u64,
@@ -91,6 +92,17 @@ impl Model {
         deleted.count() * ORDER_BYTES
     }
 
+    /// Returns the bytes of jobs that have just expired, which the reaper may not have freed yet.
+    pub(crate) fn max_late_bytes(&self) -> usize {
+        let is_late = |job: &&Job| {
+            let expired = job.ended + RETAIN_SECS;
+            job.state != State::Running && expired <= self.now && self.now <= expired + 2
+        };
+        let bytes = |job: &Job| if job.is_deleted { 0 } else { job.ended_price() };
+        let late = self.jobs.iter().filter(is_late);
+        late.map(|job| bytes(job) + ORDER_BYTES).sum()
+    }
+
     fn accepted(&self) -> usize {
         let running = self.jobs.iter().filter(|job| job.state == State::Running);
         running.map(Job::unfinished_price).sum()
@@ -143,6 +155,7 @@ impl Model {
             key,
             request: REQUEST_BYTES + "/call".len() + fields + body,
             percent: None,
+            is_progress_charged: false,
             result: None,
             created: self.now,
             ended: 0,
@@ -177,6 +190,15 @@ impl Model {
                 failed
             },
         );
+    }
+
+    pub(crate) fn progress(&mut self, id: usize, percent: u8) {
+        let has_share = self.accepted() + PROGRESS_BYTES <= QUARTER_BYTES;
+        let is_new = !self.jobs[id].is_progress_charged;
+        if is_new && has_share && self.make_room(PROGRESS_BYTES) {
+            self.jobs[id].is_progress_charged = true;
+        }
+        self.jobs[id].percent = Some(percent);
     }
 
     pub(crate) fn end(&mut self, id: usize, state: State) {
@@ -273,16 +295,17 @@ impl Model {
 
 impl Job {
     fn scope(&self) -> usize {
-        let progress = self.percent.map_or(0, |_| PROGRESS_BYTES);
-        progress + self.key.map_or(0, |_| SCOPE_BYTES)
+        self.key.map_or(0, |_| SCOPE_BYTES)
     }
 
     fn unfinished_price(&self) -> usize {
-        ENDED_BYTES + CALL_BYTES + self.scope() + self.request
+        let progress = usize::from(self.is_progress_charged) * PROGRESS_BYTES;
+        ENDED_BYTES + CALL_BYTES + self.scope() + progress + self.request
     }
 
     fn ended_price(&self) -> usize {
         let result = self.result.map_or(0, |length| HEAD_BYTES + length);
-        ENDED_BYTES + self.scope() + result
+        let progress = self.percent.map_or(0, |_| PROGRESS_BYTES);
+        ENDED_BYTES + self.scope() + progress + result
     }
 }

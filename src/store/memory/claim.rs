@@ -40,7 +40,8 @@ impl MemoryClaim {
 
 impl Drop for MemoryClaim {
     fn drop(&mut self) {
-        let shutdown = Ending::without_response(ErrorCode::Shutdown);
+        let mut shutdown = Ending::without_response(ErrorCode::Shutdown);
+        shutdown.key = self.job.dropped_key_outcome();
         reaper::end(&self.table, &self.job, shutdown);
         let budget = self.table.budget();
         budget.release(self.request_bytes, Purpose::Accepted);

@@ -39,6 +39,9 @@ use crate::{
 /// - in both cases: 192 bytes and its texts, if it has an owner, an idempotency key, a title or
 ///   callbacks.
 ///
+/// An idempotency key takes about 160 bytes until it expires, in addition to the budget: their
+/// number has a limit of its own.
+///
 /// A field counts its name, its value and 112 bytes while it is in a map. To make room, the store
 /// evicts the jobs that ended first. It passes over results that are being read. All jobs are lost
 /// with the process: [drain](crate::Jobs::drain) before a shutdown.
@@ -53,6 +56,14 @@ impl MemoryStore {
         Self {
             table: Arc::new(JobTable::new(retain, budget)),
         }
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// At the maximum, a request with a new key is refused.
+    pub fn with_max_keys(self, keys: usize) -> Self {
+        self.table.keys().set_max(keys);
+        self
     }
 
     /// Returns the number of jobs, including unfinished ones. A job that is just ending may count
@@ -101,6 +112,7 @@ impl Store for MemoryStore {
             }
             Inserted::Joined(job) => Acceptance::Joined(job),
             Inserted::KeyReused => Acceptance::KeyReused,
+            Inserted::Gone => Acceptance::Gone,
             Inserted::Full => Acceptance::Full,
         }))
     }
@@ -183,8 +195,14 @@ impl Store for MemoryStore {
     }
 
     async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+        // Looked up first, since the job may be evicted meanwhile.
+        let key = self.table.key_of(id);
         let found = self.cancel(id).await?;
         if let Lookup::Found(_) = found {
+            // First, so that no repeat finds a key without its job.
+            if let Some(key) = key {
+                self.table.keys().free(key, id);
+            }
             self.table.remove(id);
         }
         Ok(found)

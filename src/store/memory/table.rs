@@ -2,22 +2,23 @@
 
 use std::{collections::BTreeSet, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
+    keys::{KeyTable, KeyedJob},
     order::EndOrder,
     reading::Readings,
     tombstones::Tombstones,
     unfinished::{Ending, UnfinishedJob},
 };
 use crate::{
-    job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
+    job::{Cursor, JobId, Key, Owner, Snapshot},
     limit::{Budget, Charge, Purpose},
-    store::{KeyOutcome, Lookup, NewJob},
+    store::{KeyOutcome, Lookup, NewJob, NewKey},
 };
 
 /// The number of shards of ended jobs. A shard moves all its jobs when it grows; with so many, that
@@ -26,6 +27,9 @@ const ENDED_SHARDS: usize = 1024;
 
 /// The number of shards of unfinished jobs. There are few such jobs.
 const UNFINISHED_SHARDS: usize = 64;
+
+/// The number of expired keys that each new key removes at most.
+const REAPED_KEYS: usize = 8;
 
 /// The maps of the jobs in memory.
 ///
@@ -38,7 +42,7 @@ pub(super) struct JobTable {
     unfinished: DashMap<JobId, Arc<UnfinishedJob>, BuildHasherDefault<IdHasher>>,
     /// A job is in here before it leaves `unfinished`, so a look-up there and then here finds it.
     ended: DashMap<EndedJob, (), BuildHasherDefault<IdHasher>>,
-    keys: DashMap<Key, KeyedJob>,
+    keys: KeyTable,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
     order: Mutex<EndOrder>,
@@ -48,19 +52,14 @@ pub(super) struct JobTable {
     clock: Clock,
 }
 
-/// The job of a key.
-#[derive(Clone, Copy)]
-struct KeyedJob {
-    id: JobId,
-    fingerprint: Fingerprint,
-}
-
 /// The result of inserting a job.
 pub(super) enum Inserted {
     /// The job, and the charge of its request.
     New(Arc<UnfinishedJob>, Charge),
     Joined(Box<Snapshot>),
     KeyReused,
+    /// The key's job has expired or was evicted.
+    Gone,
     Full,
 }
 
@@ -75,6 +74,13 @@ impl FoundJob {
         match self {
             Self::Unfinished(job) => job.owner(),
             Self::Ended(job) => job.owner(),
+        }
+    }
+
+    fn key(&self) -> Option<Key> {
+        match self {
+            Self::Unfinished(job) => job.key(),
+            Self::Ended(job) => job.key(),
         }
     }
 
@@ -94,7 +100,7 @@ impl JobTable {
                 UNFINISHED_SHARDS,
             ),
             ended: DashMap::with_hasher_and_shard_amount(Default::default(), ENDED_SHARDS),
-            keys: DashMap::new(),
+            keys: KeyTable::new(),
             owned: DashMap::new(),
             order: Mutex::default(),
             tombstones: Tombstones::default(),
@@ -114,6 +120,10 @@ impl JobTable {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn keys(&self) -> &KeyTable {
+        &self.keys
     }
 
     /// Returns the ended jobs in the order of their ends.
@@ -212,67 +222,66 @@ impl JobTable {
         }
     }
 
-    /// Returns the job of a key, or `None` if the key is unknown or its job has been removed.
-    fn join(&self, key: &Key, fingerprint: Fingerprint) -> Option<Inserted> {
-        let keyed = *self.keys.get(key)?;
-        self.join_as(keyed, fingerprint)
-    }
-
-    /// Returns the job that a key has, or `None` if the job has been removed.
-    fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
-        let now = self.clock.now();
-        let found = self.find_at(keyed.id, now)?;
-        let job = self.snapshot(&found, now)?;
-        Some(if keyed.fingerprint == fingerprint {
-            Inserted::Joined(Box::new(job))
-        } else {
-            Inserted::KeyReused
-        })
+    /// Returns what a request joins whose key has a job.
+    fn join(&self, keyed: &KeyedJob, key: &NewKey, now: u64) -> Inserted {
+        if keyed.fingerprint != key.fingerprint {
+            return Inserted::KeyReused;
+        }
+        let found = self.find_at(keyed.id, now);
+        match found.and_then(|found| self.snapshot(&found, now)) {
+            Some(job) => Inserted::Joined(Box::new(job)),
+            None => Inserted::Gone,
+        }
     }
 
     /// Inserts a job, or finds the job of its key.
     pub(super) fn accept(&self, new: &NewJob) -> Inserted {
-        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
-        if let Some((key, fingerprint)) = &new.key
-            && let Some(joined) = self.join(key, *fingerprint)
-        {
-            return joined;
+        if let Some(key) = &new.key {
+            return self.accept_keyed(new, key);
         }
-        // Before a guard is held: to make room, other jobs and their keys may be removed.
-        let charge = if new.join_only {
-            None
-        } else {
-            let bytes = UnfinishedJob::price(new) + new.request_bytes;
-            self.reserve(bytes, Purpose::Accepted)
-        };
-        let Some((key, fingerprint)) = new.key else {
-            return self.insert(new, charge);
-        };
-        let keyed = KeyedJob {
-            id: new.id,
-            fingerprint,
-        };
-        // The entry's guard is held until the job is in the map, so a request that finds the key
-        // finds the job.
-        let entry = self.keys.entry(key);
-        if let Entry::Occupied(known) = &entry
-            && let Some(joined) = self.join_as(*known.get(), fingerprint)
-        {
-            return joined;
+        if new.join_only {
+            return Inserted::Full;
         }
-        // A known key without a job belongs to a job that is being removed. That removal spares the
-        // new entry, since it compares the id.
-        let inserted = self.insert(new, charge);
-        if let Inserted::New(..) = inserted {
-            entry.insert(keyed);
+        match self.reserve_job(new) {
+            Some(charge) => self.insert(new, charge),
+            None => Inserted::Full,
         }
-        inserted
     }
 
-    fn insert(&self, new: &NewJob, charge: Option<Charge>) -> Inserted {
-        let Some(mut charge) = charge else {
+    fn accept_keyed(&self, new: &NewJob, key: &NewKey) -> Inserted {
+        let now = self.clock.now();
+        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
+        if let Some(keyed) = self.keys.get(&key.key, now) {
+            return self.join(&keyed, key, now);
+        }
+        // Without a runtime no task frees expired keys.
+        self.keys.reap(now, REAPED_KEYS);
+        if new.join_only || self.keys.is_full() {
+            return Inserted::Full;
+        }
+        // Before the key is locked: to make room, other jobs may be removed.
+        let Some(charge) = self.reserve_job(new) else {
             return Inserted::Full;
         };
+        // The key is locked until the job is in the map, so a request that finds the key finds the
+        // job.
+        match self.keys.lock(key.key, now) {
+            Err(keyed) => self.join(&keyed, key, now),
+            Ok(free) if self.keys.count(&free) => {
+                let inserted = self.insert(new, charge);
+                free.insert(KeyedJob::new(new.id, key, &self.clock));
+                inserted
+            }
+            Ok(_) => Inserted::Full,
+        }
+    }
+
+    fn reserve_job(&self, new: &NewJob) -> Option<Charge> {
+        let bytes = UnfinishedJob::price(new) + new.request_bytes;
+        self.reserve(bytes, Purpose::Accepted)
+    }
+
+    fn insert(&self, new: &NewJob, mut charge: Charge) -> Inserted {
         let request = charge.split(new.request_bytes);
         let job = Arc::new(UnfinishedJob::new(new, charge, &self.clock));
         self.unfinished.insert(new.id, job.clone());
@@ -288,7 +297,7 @@ impl JobTable {
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
     /// job.
     pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
-        let key = job.key().filter(|_| ending.key == KeyOutcome::Release);
+        let (key, key_outcome) = (job.key(), ending.key);
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
@@ -297,8 +306,10 @@ impl JobTable {
         self.unfinished.remove(&id);
         self.order.lock().push(id, &self.budget);
         // A repeat that comes before this still joins the job.
-        if let Some(key) = key {
-            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
+        match key {
+            Some(key) if key_outcome == KeyOutcome::Release => self.keys.free(key, id),
+            Some(key) => self.keys.job_ended(key, id, self.clock.now()),
+            None => {}
         }
         self.budget.announce_room();
         Some(ended)
@@ -309,7 +320,7 @@ impl JobTable {
         self.ended.get(&id).map(|job| job.key().expiry(&self.clock))
     }
 
-    /// Removes a job that has left the order, and remembers that it existed.
+    /// Removes a job that has left the order, and remembers that it existed. Its key stays.
     pub(super) fn retire(&self, id: JobId) {
         let owner = self.ended.get(&id).map(|job| job.key().owner());
         if let Some(owner) = owner {
@@ -327,15 +338,17 @@ impl JobTable {
         let Some((job, ())) = self.ended.remove(&id) else {
             return;
         };
-        if let Some(key) = job.key() {
-            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
-        }
         if let Some(owner) = job.owner() {
             if let Some(mut owned) = self.owned.get_mut(&owner) {
                 owned.remove(&job.creation().cursor());
             }
             self.owned.remove_if(&owner, |_, owned| owned.is_empty());
         }
+    }
+
+    /// Returns the key of a job, expired or not.
+    pub(super) fn key_of(&self, id: JobId) -> Option<Key> {
+        self.find_any(id)?.key()
     }
 
     #[cfg(test)]
