@@ -100,6 +100,7 @@
 //! | an unknown id, a malformed id, a job of another owner | 404 |
 //! | an expired job that is still remembered | 410 |
 //! | another method | 405 with `Allow`. `OPTIONS` gets 204, `HEAD` is treated as `GET` |
+//! | `If-Match` and other conditions that fail (RFC 9110 §13) | 412, or 304 for a `GET`. `DELETE` and cancel compare the document's `ETag`, in one step with the change |
 //!
 //! A client can read the status document in a 202, at the monitor, and in events:
 //!

@@ -37,6 +37,8 @@ pub(crate) enum Problem {
     KeyInUse,
     /// `gone`
     Gone,
+    /// `precondition-failed`
+    PreconditionFailed,
     /// `body-too-large`
     BodyTooLarge,
     /// `key-reused`
@@ -117,6 +119,12 @@ impl Problem {
                 "gone",
                 "The job has expired",
                 "Its result is no longer available. Submit the request again.",
+            ),
+            Self::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition-failed",
+                "The request's precondition failed",
+                "Nothing was changed. Get the current representation and its ETag.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -15,6 +15,8 @@ pub(crate) struct RequestHeaders {
     has_accept: bool,
     pub(crate) has_idempotency_key: bool,
     has_prefer: bool,
+    /// Set if the request has a condition that does not belong to a range.
+    pub(crate) is_conditional: bool,
     is_bidirectional: bool,
 }
 
@@ -26,6 +28,9 @@ impl RequestHeaders {
                 "accept" => found.has_accept = true,
                 "idempotency-key" => found.has_idempotency_key = true,
                 "prefer" => found.has_prefer = true,
+                "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" => {
+                    found.is_conditional = true;
+                }
                 "content-type" => {
                     found.is_bidirectional |= value.as_bytes().starts_with(b"application/grpc");
                 }

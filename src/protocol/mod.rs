@@ -22,7 +22,7 @@ pub(crate) use self::list::split;
 #[cfg(feature = "server")]
 pub(crate) use self::{
     accept::Format,
-    conditional::{Selection, Validators, matches_if_none_match},
+    conditional::{EntityTags, Selection, Validators, matches_if_none_match},
     headers::RequestHeaders,
     names::IDEMPOTENT_REPLAYED,
     prefer::Prefer,

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::{select, sync::Notify, time::timeout};
 use tower_accepted::{
     JobId, RequestBody, Status,
-    store::{Lookup, NewJob, Queue, Store},
+    store::{Lookup, NewJob, Queue, Revisions, Store},
 };
 
 use crate::{
@@ -176,7 +176,7 @@ async fn canceled_job_stays_canceled_until_it_expires() {
     store.accept(&new, record).await.unwrap();
     let ticket = store.next(1).await.unwrap().pop().unwrap();
     let work = store.claim(ticket).await.unwrap().unwrap();
-    store.cancel(new.id).await.unwrap();
+    store.cancel(new.id, &Revisions::Any).await.unwrap();
     until(async || match store.get(new.id).await.unwrap() {
         Lookup::Found(job) => {
             assert_eq!(job.status, Status::Canceled);

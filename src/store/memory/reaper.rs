@@ -23,7 +23,7 @@ const BATCH_JOBS: usize = 64;
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ends a job, and makes sure that a reaper frees it when it has expired. Returns `false` if it had
-/// ended before.
+/// ended before, or has another revision than the ending allows.
 pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) -> bool {
     let is_first = table.end(job, ending);
     if is_first {

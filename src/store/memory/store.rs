@@ -22,10 +22,11 @@ use super::{
     writer::MemoryWriter,
 };
 use crate::{
-    job::{ErrorCode, Filter, JobId, Page},
+    job::{Filter, JobId, Page},
     limit::{Budget, Charge, Purpose},
     store::{
-        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Store, StoreFuture,
+        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Revisions, Store,
+        StoreFuture,
     },
 };
 
@@ -161,20 +162,34 @@ impl Store for MemoryStore {
         claim.job().poll_ended(cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
-        if let Some(job) = self.table.find_unfinished(id) {
-            let canceled = Ending::without_response(ErrorCode::Canceled);
-            reaper::end(&self.table, &job, canceled);
-            // Not looked up again, since it may have been evicted already.
-            let clock = self.table.clock();
-            return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
-        }
-        Ok(self.table.lookup(id))
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
+        let found = match self.table.find_unfinished(id) {
+            Some(job) => {
+                let canceled = Ending::canceled(revisions.clone());
+                let is_first = reaper::end(&self.table, &job, canceled);
+                // Not looked up again, since it may have been evicted already.
+                let clock = self.table.clock();
+                let job = Box::new(job.snapshot(clock, clock.now()));
+                if is_first {
+                    return Ok(Some(Lookup::Found(job)));
+                }
+                if !job.status.is_ended() {
+                    return Ok(None);
+                }
+                Lookup::Found(job)
+            }
+            None => self.table.lookup(id),
+        };
+        // An ended job does not change any more, so it can be checked outside of its lock.
+        Ok(match found {
+            Lookup::Found(job) if !revisions.contains(job.revision) => None,
+            found => Some(found),
+        })
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let found = self.cancel(id).await?;
-        if let Lookup::Found(_) = found {
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
+        let found = self.cancel(id, revisions).await?;
+        if let Some(Lookup::Found(_)) = found {
             self.table.remove(id);
         }
         Ok(found)

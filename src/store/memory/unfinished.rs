@@ -20,7 +20,7 @@ use crate::{
     estimate::Kind,
     job::{ErrorCode, Event, Key, Owner, Progress, Snapshot, Status},
     limit::Charge,
-    store::{KeyOutcome, NewJob, News, Report},
+    store::{KeyOutcome, NewJob, News, Report, Revisions},
 };
 
 /// A job until it ends.
@@ -64,6 +64,8 @@ pub(super) struct Ending {
     started: Option<u64>,
     progress: Option<StoredProgress>,
     pub(super) key: KeyOutcome,
+    /// The revisions at which the job may end so.
+    revisions: Revisions,
 }
 
 impl Ending {
@@ -79,6 +81,15 @@ impl Ending {
             started,
             progress: Some(stored(progress)),
             key,
+            revisions: Revisions::Any,
+        }
+    }
+
+    /// Creates the end of a job that is canceled if it has one of these revisions.
+    pub(super) fn canceled(revisions: Revisions) -> Self {
+        Self {
+            revisions,
+            ..Self::without_response(ErrorCode::Canceled)
         }
     }
 
@@ -89,6 +100,7 @@ impl Ending {
             started: None,
             progress: None,
             key: KeyOutcome::Keep,
+            revisions: Revisions::Any,
         }
     }
 }
@@ -169,13 +181,16 @@ impl UnfinishedJob {
     }
 
     /// Ends the job, and passes it to `keep` before a reader can see that it has ended. Returns
-    /// `false` if it had ended before.
+    /// `false` if it had ended before, or has another revision than the ending allows.
     pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(EndedJob)) -> bool {
         let before = {
             let mut phase = self.phase.lock();
             let Phase::Unfinished(job) = &mut *phase else {
                 return false;
             };
+            if !ending.revisions.contains(job.revision.into()) {
+                return false;
+            }
             let next = job.status().next(ending.outcome.event());
             let (Some(status), Some(charge)) = (next, job.charge.take()) else {
                 return false;
