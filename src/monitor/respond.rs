@@ -171,8 +171,8 @@ async fn respond_read<St: Store>(
     }
     let is_result = matches!(view, View::Result(_)) && job.status.is_ended();
     let mut response = match view {
-        View::Result(_) if is_result => {
-            let mut result = Box::pin(result::result(registry, &job, head)).await?;
+        View::Result(at) if is_result => {
+            let mut result = Box::pin(result::result(registry, &job, at, head)).await?;
             result.headers_mut().append(header::VARY, VARY);
             result
         }

@@ -6,27 +6,35 @@ use http::{
     request::Parts,
 };
 
-use super::precondition;
+use super::{precondition, route::Resource};
 use crate::{
     config::Settings,
     job::Snapshot,
     problem::{Problem, no_result},
-    protocol::{ASYNC_RESULT, has_length, is_misleading_for_get},
+    protocol::{
+        ASYNC_RESULT, RESULT_TARGET, has_length, is_misleading_for_get, resolve_references,
+    },
     registry::Registry,
     store::{ResultBody, Store},
 };
 
-/// Responds to a GET for the result of an ended job.
+/// Responds to a GET for the result of an ended job, which is served `at` a resource.
 pub(super) async fn result<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
+    at: Resource,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
-    let Some(mut response) = read(registry, job, 0).await? else {
+    let Some((mut response, target)) = read(registry, job, 0).await? else {
         return Ok(no_response(job));
     };
     let status = response.status();
     let headers = response.headers_mut();
+    if let Some(target) = target.as_ref().and_then(|target| target.to_str().ok()) {
+        resolve_references(headers, target, |to, path| {
+            registry.settings.write_path(to, at.depth(), path);
+        });
+    }
     headers.insert(ASYNC_RESULT, status.as_u16().into());
     // Here it would delay the read of the result. The status document has it.
     headers.remove(header::RETRY_AFTER);
@@ -48,7 +56,7 @@ pub(super) async fn result<St: Store>(
     if let Some(range) = range {
         // The part takes the place of the whole body in the budget.
         *response.body_mut() = ResultBody::default();
-        let Some(part) = read(registry, job, *range.start()).await? else {
+        let Some((part, _)) = read(registry, job, *range.start()).await? else {
             return Ok(Problem::Gone.response());
         };
         let mut body = part.into_body();
@@ -64,21 +72,24 @@ pub(crate) async fn stored_response<St: Store>(
     job: &Snapshot,
 ) -> Result<Response<ResultBody>, St::Error> {
     let response = read(registry, job, 0).await?;
+    let response = response.map(|(response, _)| response);
     Ok(response.unwrap_or_else(|| no_response(job)))
 }
 
+/// Reads a stored response, and the target of its request if its references depend on that.
 async fn read<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
     from: u64,
-) -> Result<Option<Response<ResultBody>>, St::Error> {
+) -> Result<Option<(Response<ResultBody>, Option<HeaderValue>)>, St::Error> {
     let Some(reading) = registry.store.read(job.id, from).await? else {
         return Ok(None);
     };
     let mut response = reading.response;
+    let target = response.headers_mut().remove(RESULT_TARGET);
     let is_owned = job.owner.is_some();
     make_shareable(response.headers_mut(), &registry.settings, is_owned);
-    Ok(Some(response))
+    Ok(Some((response, target)))
 }
 
 fn no_response(job: &Snapshot) -> Response<ResultBody> {

@@ -13,6 +13,7 @@ mod list;
 mod names;
 #[cfg(feature = "server")]
 mod prefer;
+mod references;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
@@ -24,8 +25,9 @@ pub(crate) use self::{
     accept::Format,
     conditional::{EntityTags, Selection, Validators, matches_if_none_match},
     headers::RequestHeaders,
-    names::IDEMPOTENT_REPLAYED,
+    names::{IDEMPOTENT_REPLAYED, RESULT_TARGET},
     prefer::Prefer,
+    references::has_relative_references,
     size_hint::buffered_size_hint,
     status::{has_content, has_length, is_misleading_for_get},
 };
@@ -34,5 +36,6 @@ pub(crate) use self::{
     error::BoxError,
     hop_by_hop::strip_hop_by_hop,
     names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED, RESULT_ETAG_START},
+    references::resolve_references,
     size_hint::prefixed_size_hint,
 };

@@ -11,11 +11,12 @@ use pin_project::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{request_body::RequestBody, unshare::unshare_head};
-use crate::{
-    estimate::PathStart,
-    job::{CallScope, JobId, Progress},
+use super::{
+    request_body::RequestBody,
+    target::{RequestTarget, whole_target},
+    unshare::unshare_head,
 };
+use crate::job::{CallScope, JobId, Progress};
 
 const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
 
@@ -43,9 +44,9 @@ enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
 #[pin_project(project = InlineCallProj)]
 enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
-    /// Keeps the path of the request, since the call may yet become a job. The path takes no room:
-    /// it is where the request was.
-    Running(#[pin] S::Future, PathStart),
+    /// Keeps the target of the request, since the call may yet become a job. The target takes no
+    /// room: it is where the request was.
+    Running(#[pin] S::Future, RequestTarget),
 }
 
 /// The head and the body of a request.
@@ -99,7 +100,21 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                 let request = queued.request.as_ref();
                 request.map_or("", |(head, _)| head.uri.path())
             }
-            InlineCall::Running(_, path) => path.as_str(),
+            InlineCall::Running(_, target) => target.path(),
+        }
+    }
+
+    /// Returns path and query of the request, unless they are too long to keep.
+    pub(super) fn target(&self) -> Option<Box<str>> {
+        let CallStage::Inline(call) = &self.stage else {
+            return None;
+        };
+        match &**call {
+            InlineCall::Queued(queued) => {
+                let (head, _) = queued.request.as_ref()?;
+                whole_target(&head.uri)
+            }
+            InlineCall::Running(_, target) => target.whole(),
         }
     }
 
@@ -154,9 +169,9 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                             let future = queued.inner.call(Request::from_parts(head, body));
                             *stage = CallStage::Job(Box::pin(future));
                         } else {
-                            let path = PathStart::new(head.uri.path());
+                            let target = RequestTarget::new(&head.uri);
                             let future = queued.inner.call(Request::from_parts(head, body));
-                            call.set(InlineCall::Running(future, path));
+                            call.set(InlineCall::Running(future, target));
                         }
                     }
                     InlineCallProj::Running(future, _) => return future.poll(cx),

@@ -50,6 +50,9 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
+    /// Path and query of the request, unless they are too long. References in the response may be
+    /// relative to them.
+    target: Option<Box<str>>,
     /// The response, once it has arrived. Boxed, so that a job has no room for it while its call
     /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
@@ -107,6 +110,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
         call.accept(id);
         Self {
             is_start_reported: call.started().is_some(),
+            target: call.target(),
             call,
             response: None,
             stage: RunStage::Calling,
@@ -203,6 +207,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<St::Writer>> {
         let Self {
             call,
+            target,
             response,
             job,
             ..
@@ -221,7 +226,10 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         tracing::error!(status, "inner service sent no final response");
                         return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                     }
-                    Ok(response) => none.insert(Box::pin(CollectResponse::new(response, job))),
+                    Ok(response) => {
+                        let response = CollectResponse::new(response, job, target.as_deref());
+                        none.insert(Box::pin(response))
+                    }
                 },
             };
             call.enter(|| response.as_mut().poll(cx))

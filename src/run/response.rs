@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Response, StatusCode, header, response};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, response};
 use http_body::Body;
 use pin_project::pin_project;
 
@@ -14,7 +14,10 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, PollAllowance, has_content, poll_bytes, strip_hop_by_hop},
+    protocol::{
+        BoxError, PollAllowance, RESULT_TARGET, has_content, has_relative_references, poll_bytes,
+        strip_hop_by_hop,
+    },
     store::{MAX_FIELD_VALUES, Outcome, Store, Writer},
 };
 
@@ -49,7 +52,12 @@ pub(crate) struct CollectResponse<R, W> {
 }
 
 impl<R, W> CollectResponse<R, W> {
-    pub(crate) fn new<St: Store<Writer = W>>(response: Response<R>, job: &Job<St>) -> Self {
+    /// Creates the collector of a response to a request for `target`.
+    pub(crate) fn new<St: Store<Writer = W>>(
+        response: Response<R>,
+        job: &Job<St>,
+        target: Option<&str>,
+    ) -> Self {
         let (mut head, body) = response.into_parts();
         let (registry, settings) = (&job.registry, &job.registry.settings);
         let declared = head
@@ -58,6 +66,9 @@ impl<R, W> CollectResponse<R, W> {
             .filter(|_| !job.is_head && has_content(head.status))
             .and_then(|value| value.to_str().ok()?.parse().ok());
         strip(&mut head, settings, job.is_owned);
+        if let Some(target) = target {
+            keep_target(&mut head, target);
+        }
         let is_kept = head.headers.len() <= MAX_FIELD_VALUES;
         Self {
             body,
@@ -188,6 +199,17 @@ fn strip(head: &mut response::Parts, settings: &Settings, is_owned: bool) {
         headers.remove(CLEAR_SITE_DATA);
     }
     strip_hop_by_hop(headers);
+}
+
+/// Adds the target of the request if references in the response depend on it.
+///
+/// The monitor serves the response under another URI, and resolves them there.
+fn keep_target(head: &mut response::Parts, target: &str) {
+    if has_relative_references(&head.headers)
+        && let Ok(target) = HeaderValue::from_str(target)
+    {
+        head.headers.insert(RESULT_TARGET, target);
+    }
 }
 
 #[cfg(test)]
