@@ -6,7 +6,7 @@ use http::{
     request::Parts,
 };
 
-use super::{precondition, route::Resource};
+use super::{message, precondition, route::Resource};
 use crate::{
     config::Settings,
     job::Snapshot,
@@ -25,14 +25,36 @@ pub(super) async fn result<St: Store>(
     at: Resource,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
-    let Some((mut response, target)) = read(registry, job, 0).await? else {
-        return Ok(no_response(job));
+    let (settings, is_owned) = (&registry.settings, job.owner.is_some());
+    let wrapped = |response: Response<ResultBody>, length| {
+        let mut wrapped = message::wrap(response, length);
+        make_shareable(wrapped.headers_mut(), settings, is_owned);
+        precondition::check(head, wrapped)
     };
+    let Some((mut response, target)) = read(registry, job, 0).await? else {
+        let problem = no_response(job);
+        let is_wrapped = message::is_wanted(head, settings.dialect, problem.headers());
+        return Ok(match problem.body().len() {
+            Some(length) if is_wrapped && problem.status() != StatusCode::GONE => {
+                wrapped(problem, length)
+            }
+            _ => problem,
+        });
+    };
+    if message::is_wanted(head, settings.dialect, response.headers()) {
+        let stored = job.response.as_ref().map(|head| head.content_length);
+        let length = stored.or_else(|| response.body().len());
+        let status = response.status().as_u16();
+        let mut wrapped = wrapped(response, length.unwrap_or_default());
+        wrapped.headers_mut().insert(ASYNC_RESULT, status.into());
+        return Ok(wrapped);
+    }
     let status = response.status();
     let headers = response.headers_mut();
+    make_shareable(headers, settings, is_owned);
     if let Some(target) = target.as_ref().and_then(|target| target.to_str().ok()) {
         resolve_references(headers, target, |to, path| {
-            registry.settings.write_path(to, at.depth(), path);
+            settings.write_path(to, at.depth(), path);
         });
     }
     headers.insert(ASYNC_RESULT, status.as_u16().into());
@@ -72,8 +94,14 @@ pub(crate) async fn stored_response<St: Store>(
     job: &Snapshot,
 ) -> Result<Response<ResultBody>, St::Error> {
     let response = read(registry, job, 0).await?;
-    let response = response.map(|(response, _)| response);
-    Ok(response.unwrap_or_else(|| no_response(job)))
+    Ok(match response {
+        Some((mut response, _)) => {
+            let is_owned = job.owner.is_some();
+            make_shareable(response.headers_mut(), &registry.settings, is_owned);
+            response
+        }
+        None => no_response(job),
+    })
 }
 
 /// Reads a stored response, and the target of its request if its references depend on that.
@@ -87,8 +115,6 @@ async fn read<St: Store>(
     };
     let mut response = reading.response;
     let target = response.headers_mut().remove(RESULT_TARGET);
-    let is_owned = job.owner.is_some();
-    make_shareable(response.headers_mut(), &registry.settings, is_owned);
     Ok(Some((response, target)))
 }
 

@@ -22,7 +22,7 @@ mod status;
 pub(crate) use self::list::split;
 #[cfg(feature = "server")]
 pub(crate) use self::{
-    accept::Format,
+    accept::{Format, prefers_message},
     conditional::{EntityTags, Selection, Validators, matches_if_none_match},
     headers::RequestHeaders,
     names::{IDEMPOTENT_REPLAYED, RESULT_TARGET},
