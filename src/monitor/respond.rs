@@ -238,8 +238,8 @@ fn add_length(response: &mut Response<MonitorBody>, is_head: bool) {
 ///
 /// A POST needs no preflight. A request without `Sec-Fetch-Site` is not from a current browser.
 fn is_forged(head: &Parts, settings: &Settings) -> bool {
-    let site = head.headers.get(SEC_FETCH_SITE);
-    let is_cross_site = site.is_some_and(|site| site == "cross-site");
+    let mut sites = head.headers.get_all(SEC_FETCH_SITE).iter();
+    let is_cross_site = sites.any(|site| site == "cross-site");
     let origin = head.headers.get(header::ORIGIN);
     is_cross_site && !origin.is_some_and(|origin| settings.may_cancel_from(origin))
 }

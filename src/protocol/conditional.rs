@@ -4,7 +4,7 @@ use headers::{
     ETag, Header, HeaderMapExt, IfMatch, IfModifiedSince, IfNoneMatch, IfRange, IfUnmodifiedSince,
     LastModified,
 };
-use http::{HeaderMap, HeaderName, Method, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 
 use super::list::split;
@@ -74,7 +74,7 @@ impl Validators {
                 condition.is_any() || etag.is_some_and(|etag| condition.precondition_passes(etag))
             });
         }
-        match (request.typed_get::<IfUnmodifiedSince>(), self.last_modified) {
+        match (single::<IfUnmodifiedSince>(request), self.last_modified) {
             (Some(condition), Some(modified)) => !condition.precondition_passes(modified.into()),
             _ => false,
         }
@@ -88,7 +88,7 @@ impl Validators {
                 None => condition == IfNoneMatch::any(),
             };
         }
-        match (request.typed_get::<IfModifiedSince>(), self.last_modified) {
+        match (single::<IfModifiedSince>(request), self.last_modified) {
             (Some(condition), Some(modified)) => !condition.is_modified(modified.into()),
             _ => false,
         }
@@ -97,16 +97,16 @@ impl Validators {
     /// Selects the request's range if there is exactly one. Several are answered with the whole
     /// representation, as RFC 9110 §14.2 allows.
     fn range(&self, request: &HeaderMap, whole: u64) -> Selection {
-        // A malformed `If-Range` matches no representation.
-        let is_same = match typed::<IfRange>(request) {
+        // A malformed or repeated `If-Range` matches no representation.
+        let is_same = match single::<IfRange>(request) {
             Some(condition) => {
                 !condition.is_modified(self.etag.as_ref(), self.last_modified.as_ref())
             }
             None => !request.contains_key(header::IF_RANGE),
         };
-        let range = request.get(header::RANGE).filter(|_| is_same);
-        let Some(ranges) = range.and_then(|range| parse_range_header(range.to_str().ok()?).ok())
-        else {
+        let range = only(request, &header::RANGE).filter(|_| is_same);
+        let ranges = range.and_then(|range| parse_range_header(range.to_str().ok()?).ok());
+        let Some(ranges) = ranges else {
             return Selection::Full;
         };
         // No `Content-Range` describes a part of an empty representation.
@@ -174,6 +174,18 @@ impl<'a> EntityTags<'a> {
         }
         Some(Self::Listed(listed))
     }
+}
+
+/// Returns the value of a field that has exactly one. More make such a field invalid (RFC 9110
+/// §5.3).
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Reads a field that has exactly one value.
+fn single<H: Header>(headers: &HeaderMap) -> Option<H> {
+    only(headers, H::name()).and_then(|_| typed(headers))
 }
 
 /// Reads a field of entity tags if each tag is valid (RFC 9110 §8.8.3).

@@ -354,3 +354,30 @@ async fn failed_precondition_of_a_document_is_412() {
     let unknown = format!("/jobs/{}", tower_accepted::JobId::random());
     assert_eq!(status(&unknown, &[("if-match", etag)]).await, 404);
 }
+
+#[tokio::test(start_paused = true)]
+async fn repeated_field_of_one_value_is_ignored() {
+    let send = digits(&[("etag", "\"v7\""), ("last-modified", LAST_MODIFIED)]).await;
+    let earlier = "Mon, 23 Nov 2026 13:40:00 GMT";
+    for fields in [
+        &[("range", "bytes=0-3"), ("range", "bytes=0-3")][..],
+        &[("range", "bytes=0-3"), ("range", "bytes=5-")],
+        &[
+            ("range", "bytes=0-3"),
+            ("if-range", "\"v7\""),
+            ("if-range", "\"v8\""),
+        ],
+        &[
+            ("if-modified-since", LAST_MODIFIED),
+            ("if-modified-since", LAST_MODIFIED),
+        ],
+        &[
+            ("if-unmodified-since", earlier),
+            ("if-unmodified-since", earlier),
+        ],
+    ] {
+        let answer = send("GET", fields).await;
+        assert_eq!(answer.status, StatusCode::OK, "{fields:?}");
+        assert_eq!(answer.text(), "0123456789");
+    }
+}
