@@ -11,8 +11,8 @@ use crate::{
     store::{ResultBody, Revisions},
 };
 
-/// Returns the revisions of a job at which the request's conditions hold, for a request that changes
-/// the job. A document's `ETag` is its revision.
+/// Returns the revisions of a job at which the conditions of a request to change it hold. A
+/// document's `ETag` is its revision.
 ///
 /// A document has no modification date, so conditions on dates are ignored (RFC 9110 §13.1.4).
 pub(super) fn revisions(request: &HeaderMap) -> Revisions {

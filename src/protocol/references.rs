@@ -1,6 +1,6 @@
 //! Resolves the relative references of a response (RFC 3986 §5, RFC 9110 §10.2.2).
 
-use std::ops::Range;
+use std::{iter, ops::Range};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -70,7 +70,7 @@ fn references(name: &HeaderName, value: &[u8]) -> Vec<Range<usize>> {
         _ if name == header::REFRESH => refresh_reference(value).into_iter().collect(),
         _ => {
             let start = value.len() - value.trim_ascii_start().len();
-            vec![start..start + value.trim_ascii().len()]
+            iter::once(start..start + value.trim_ascii().len()).collect()
         }
     }
 }

@@ -31,10 +31,12 @@ pub(super) struct ShortText {
 impl RequestTarget {
     pub(super) fn new(uri: &Uri) -> Self {
         let target = path_and_query(uri);
-        match target.len() {
-            0..=MAX_SHORT_BYTES => Self::Short(ShortText::new(target)),
-            ..=MAX_TARGET_BYTES => Self::Long(target.into()),
-            _ => Self::Start(ShortText::new(target)),
+        if target.len() <= MAX_SHORT_BYTES {
+            Self::Short(ShortText::new(target))
+        } else if target.len() <= MAX_TARGET_BYTES {
+            Self::Long(target.into())
+        } else {
+            Self::Start(ShortText::new(target))
         }
     }
 
