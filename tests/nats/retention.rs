@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::{select, sync::Notify, time::timeout};
+use tokio::{join, select, sync::Notify, time::timeout};
 use tower_accepted::{
     JobId, RequestBody, Status,
     store::{Lookup, NewJob, Queue, Revisions, Store},
@@ -228,4 +228,31 @@ async fn bodies_are_removed_without_a_purge() {
     assert_eq!(bodies().await, []);
     client.flush().await.unwrap();
     assert!(purges.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn list_ends_after_its_entries_were_renewed() {
+    let nats = or_skip!(Deployment::start(options())).with_builder(owned());
+    let site = nats.front().await;
+    let user = ("x-user", "me");
+    for _ in 0..3 {
+        send(&site, with(post("/it"), &[user])).await;
+    }
+    let mut entries = messages(&stream(&nats.servers, BUCKET).await).await;
+    entries.retain(|(subject, _)| subject.contains("_jobs.owner."));
+    assert_eq!(entries.len(), 3);
+    let jetstream = jetstream::new(nats.servers.client().await);
+    for round in 0..300 {
+        // Ends at another moment of the list each time.
+        let renewing = async {
+            for step in 0..round % 23 {
+                let (subject, payload) = entries[(round + step) % 3].clone();
+                let sent = jetstream.publish(subject, payload).await.unwrap();
+                sent.await.unwrap();
+            }
+        };
+        let listing = send(&site, with(get("/jobs"), &[user]));
+        let (list, ()) = join!(listing, renewing);
+        assert_eq!(list.status, StatusCode::OK);
+    }
 }
