@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, req
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
+use super::status::VARY;
 use crate::{
     config::Dialect,
     protocol::{BoxError, has_length, prefers_message},
@@ -36,6 +37,14 @@ pub(super) fn is_wanted(request: &Parts, dialect: Dialect, result: &HeaderMap) -
             .is_some_and(|version| version == "4.0")
     };
     dialect == Dialect::Pending202 && is_old()
+}
+
+/// Returns the request fields that can change the response for a result.
+pub(super) fn vary(dialect: Dialect) -> HeaderValue {
+    match dialect {
+        Dialect::Pending202 => HeaderValue::from_static("accept, prefer, odata-maxversion"),
+        Dialect::Default | Dialect::SeeOther => VARY,
+    }
 }
 
 /// Returns a response as the content of another one. `length` is that of its body in bytes.

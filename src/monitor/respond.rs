@@ -6,9 +6,9 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, reques
 
 use super::{
     body::MonitorBody,
-    events, list, page, precondition, result,
+    events, list, message, page, precondition, result,
     route::{Resource, Route},
-    status::{self, VARY},
+    status,
     wait::wait,
 };
 use crate::{
@@ -173,7 +173,8 @@ async fn respond_read<St: Store>(
     let mut response = match view {
         View::Result(at) if is_result => {
             let mut result = Box::pin(result::result(registry, &job, at, head)).await?;
-            result.headers_mut().append(header::VARY, VARY);
+            let vary = message::vary(registry.settings.dialect);
+            result.headers_mut().append(header::VARY, vary);
             result
         }
         View::Page => page::page(&job, registry),

@@ -316,7 +316,7 @@ async fn odata_4_0_client_gets_the_result_as_a_message() {
                 ("content-transfer-encoding", "binary"),
                 ("cache-control", "private, no-store"),
                 ("x-content-type-options", "nosniff"),
-                ("vary", "accept, prefer"),
+                ("vary", "accept, prefer, odata-maxversion"),
             ] {
                 assert_eq!(answer.header(name), Some(value));
             }
