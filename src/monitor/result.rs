@@ -41,11 +41,11 @@ pub(super) async fn result<St: Store>(
             _ => problem,
         });
     };
-    if message::is_wanted(head, settings.dialect, response.headers()) {
-        let stored = job.response.as_ref().map(|head| head.content_length);
-        let length = stored.or_else(|| response.body().len());
+    if let Some(stored) = &job.response
+        && message::is_wanted(head, settings.dialect, response.headers())
+    {
         let status = response.status().as_u16();
-        let mut wrapped = wrapped(response, length.unwrap_or_default());
+        let mut wrapped = wrapped(response, stored.content_length);
         wrapped.headers_mut().insert(ASYNC_RESULT, status.into());
         return Ok(wrapped);
     }
