@@ -15,7 +15,7 @@ use crate::{
     config::{Dialect, Settings},
     job::{JobId, Snapshot},
     problem::{Problem, log_store_error},
-    protocol::{Format, PREFERENCE_APPLIED, RequestHeaders, has_length},
+    protocol::{Format, PREFERENCE_APPLIED, Prefer, RequestHeaders, has_length},
     registry::Registry,
     store::{Lookup, ResultBody, Store},
 };
@@ -103,8 +103,9 @@ async fn respond<St: Store>(
             Ok(respond_events(registry, &job, head))
         }
         (Resource::Monitor | Resource::Status | Resource::Result, _) if is_read => {
+            let prefer = headers.prefer(&head.headers, settings.max_wait);
             let view = View::new(resource, is_page, settings);
-            respond_read(registry, job, view, headers, head).await
+            respond_read(registry, job, view, prefer, headers.is_conditional, head).await
         }
         (Resource::Cancel, &Method::POST) if is_forged(head, settings) => {
             Ok(refuse(Problem::CrossSite))
@@ -155,23 +156,22 @@ async fn respond_read<St: Store>(
     registry: &Registry<St>,
     mut job: Box<Snapshot>,
     view: View,
-    headers: RequestHeaders,
+    prefer: Prefer,
+    is_conditional: bool,
     head: &Parts,
 ) -> Responded<St> {
-    let prefer = headers.prefer(&head.headers, registry.settings.max_wait);
     if let Some(limit) = prefer.wait {
         // With `If-None-Match` for a change, otherwise for the end.
-        let is_conditional =
+        let awaits_change =
             view == View::Document && head.headers.contains_key(header::IF_NONE_MATCH);
         let is_done = |job: &Snapshot| {
-            job.status.is_ended() || (is_conditional && !status::is_known(job, &head.headers))
+            job.status.is_ended() || (awaits_change && !status::is_known(job, &head.headers))
         };
         // Boxed, so that a request which does not wait has no room for the timer.
         *job = Box::pin(wait(registry, *job, limit, is_done)).await;
     }
-    let is_result = matches!(view, View::Result(_)) && job.status.is_ended();
     let mut response = match view {
-        View::Result(at) if is_result => {
+        View::Result(at) if job.status.is_ended() => {
             let mut result = Box::pin(result::result(registry, &job, at, head)).await?;
             let vary = message::vary(registry.settings.dialect);
             result.headers_mut().append(header::VARY, vary);
@@ -182,18 +182,16 @@ async fn respond_read<St: Store>(
         View::RedirectToResult(_) if job.status.is_ended() => status::see_result(&job, registry),
         View::RedirectToResult(at) | View::Result(at) => status::pending(&job, at, registry),
     };
-    let mut has_length = view == View::Document;
-    // A result has been checked together with its range.
-    if headers.is_conditional && !is_result {
+    if is_conditional && !(matches!(view, View::Result(_)) && job.status.is_ended()) {
+        // A result has been checked together with its range.
         response = precondition::check(head, response);
-        has_length = false;
     }
     if let Some(applied) = prefer.applied(false) {
         let headers = response.headers_mut();
         headers.insert(PREFERENCE_APPLIED, applied);
     }
     Ok(Reply {
-        has_length,
+        has_length: view == View::Document && !is_conditional,
         ..response.into()
     })
 }

@@ -15,7 +15,7 @@ pub(crate) struct RequestHeaders {
     has_accept: bool,
     pub(crate) has_idempotency_key: bool,
     has_prefer: bool,
-    /// Set if the request has a condition that does not belong to a range.
+    /// Set if the request has a condition, such as `If-Match`.
     pub(crate) is_conditional: bool,
     is_bidirectional: bool,
 }
@@ -28,14 +28,11 @@ impl RequestHeaders {
                 "accept" => found.has_accept = true,
                 "idempotency-key" => found.has_idempotency_key = true,
                 "prefer" => found.has_prefer = true,
-                "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" => {
-                    found.is_conditional = true;
-                }
                 "content-type" => {
                     found.is_bidirectional |= value.as_bytes().starts_with(b"application/grpc");
                 }
                 "upgrade" => found.is_bidirectional |= upgrades_protocol(value),
-                _ => {}
+                name => found.is_conditional |= name.starts_with("if-"),
             }
         }
         found

@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     request_body::RequestBody,
-    target::{RequestTarget, whole_target},
+    target::{InlineTarget, JobTarget},
     unshare::unshare_head,
 };
 use crate::job::{CallScope, JobId, Progress};
@@ -46,7 +46,7 @@ enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
     /// Keeps the target of the request, since the call may yet become a job. The target takes no
     /// room: it is where the request was.
-    Running(#[pin] S::Future, RequestTarget),
+    Running(#[pin] S::Future, InlineTarget),
 }
 
 /// The head and the body of a request.
@@ -104,17 +104,17 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         }
     }
 
-    /// Returns path and query of the request, unless they are too long to keep.
-    pub(super) fn target(&self) -> Option<Box<str>> {
+    /// Returns path and query of the request until it is the call of a job and has started.
+    pub(super) fn target(&self) -> JobTarget {
         let CallStage::Inline(call) = &self.stage else {
-            return None;
+            return JobTarget::unknown();
         };
         match &**call {
-            InlineCall::Queued(queued) => {
-                let (head, _) = queued.request.as_ref()?;
-                whole_target(&head.uri)
-            }
-            InlineCall::Running(_, target) => target.whole(),
+            InlineCall::Queued(queued) => match &queued.request {
+                Some((head, _)) => JobTarget::new(&head.uri),
+                None => JobTarget::unknown(),
+            },
+            InlineCall::Running(_, target) => target.to_job(),
         }
     }
 
@@ -169,7 +169,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                             let future = queued.inner.call(Request::from_parts(head, body));
                             *stage = CallStage::Job(Box::pin(future));
                         } else {
-                            let target = RequestTarget::new(&head.uri);
+                            let target = InlineTarget::new(&head.uri);
                             let future = queued.inner.call(Request::from_parts(head, body));
                             call.set(InlineCall::Running(future, target));
                         }

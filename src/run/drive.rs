@@ -28,6 +28,7 @@ use super::{
     payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
+    target::JobTarget,
 };
 use crate::{
     estimate::{Elapsed, MidpointSample, Sample},
@@ -50,9 +51,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
-    /// Path and query of the request, unless they are too long. References in the response may be
-    /// relative to them.
-    target: Option<Box<str>>,
+    /// References in the response may be relative to it.
+    target: JobTarget,
     /// The response, once it has arrived. Boxed, so that a job has no room for it while its call
     /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
@@ -227,7 +227,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                     }
                     Ok(response) => {
-                        let response = CollectResponse::new(response, job, target.as_deref());
+                        let response = CollectResponse::new(response, job, target.whole());
                         none.insert(Box::pin(response))
                     }
                 },
