@@ -77,7 +77,7 @@ impl<const SHORT: usize> RequestTarget<SHORT> {
         }
     }
 
-    /// Returns a target of which nothing was kept.
+    /// Returns the target of a request that is not known.
     pub(super) fn unknown() -> Self {
         Self::Start(ShortText::new(""))
     }
