@@ -343,9 +343,9 @@ impl<S> JobsBuilder<S> {
     ///
     /// A browser sends a cross-site `POST …/cancel` without a preflight (CORS), with the user's
     /// cookies. So the monitor refuses one with `Sec-Fetch-Site: cross-site`. It accepts
-    /// `same-site`, and requests without the field, which come from other clients and old
-    /// browsers. A cross-site `DELETE` always needs a preflight, so the application's CORS layer
-    /// decides about it.
+    /// `same-site`, since the hosts of one site belong together and share cookies. It accepts
+    /// requests without the field, which come from other clients and old browsers. A cross-site
+    /// `DELETE` always needs a preflight, so the application's CORS layer decides about it.
     ///
     /// ```
     /// use tower_accepted::Jobs;

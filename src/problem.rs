@@ -37,6 +37,8 @@ pub(crate) enum Problem {
     KeyInUse,
     /// `gone`
     Gone,
+    /// `precondition-failed`
+    PreconditionFailed,
     /// `body-too-large`
     BodyTooLarge,
     /// `key-reused`
@@ -120,6 +122,12 @@ impl Problem {
                 "The job has expired",
                 "Its result is no longer available. To submit the request again, use a new \
                  Idempotency-Key.",
+            ),
+            Self::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition-failed",
+                "The request's precondition failed",
+                "Nothing was changed. Get the current representation and its ETag.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,

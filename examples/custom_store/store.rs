@@ -23,7 +23,7 @@ use tower_accepted::{
     store::{
         Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
         KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResponseRoom,
-        ResultBody, Store, StoreFuture, Writer,
+        ResultBody, Revisions, Store, StoreFuture, Writer,
     },
 };
 
@@ -102,14 +102,13 @@ impl Shared {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a job for its call, a cancel, a delete or a dropped claim. Returns `false` if the job
-    /// has ended before.
+    /// Ends a job for its call, a cancel, a delete or a dropped claim.
     ///
     /// Everything that an end changes must change here, in one step. The first end wins, because
     /// [`Snapshot::end`] refuses a second one.
-    fn end(&self, tables: &mut Tables, id: JobId, end: JobEnd) -> bool {
+    fn end(&self, tables: &mut Tables, id: JobId, end: JobEnd) -> Finished {
         let Some(job) = tables.jobs.get_mut(&id) else {
-            return false;
+            return Finished::Late;
         };
         let mut snapshot = job.snapshot.borrow().clone();
         if let Some(started_at) = end.started.map(|at| job.system_time(&snapshot, at)) {
@@ -128,7 +127,7 @@ impl Shared {
         };
         let now = SystemTime::now();
         if !snapshot.end(event, head, now, now + self.retain) {
-            return false;
+            return Finished::Late;
         }
         job.result = end.outcome.ok();
         // Wakes all readers that wait for this job.
@@ -143,7 +142,18 @@ impl Shared {
                 entry.get_mut().expires = Instant::now().checked_add(entry.get().keep_for);
             }
         }
-        true
+        Finished::First
+    }
+
+    /// Cancels a job that has one of these revisions. The tables are locked from the check to the
+    /// end, so no other change comes in between. SQL has `UPDATE … WHERE id = ? AND revision = ?`.
+    fn cancel(&self, tables: &mut Tables, id: JobId, revisions: &Revisions) -> Option<Lookup> {
+        let job = tables.look_up(id).found();
+        if job.is_some_and(|job| !revisions.contains(job.revision)) {
+            return None;
+        }
+        self.end(tables, id, JobEnd::without_call(ErrorCode::Canceled));
+        Some(tables.look_up(id))
     }
 }
 
@@ -205,9 +215,9 @@ fn is_expired(job: &Snapshot) -> bool {
 impl StoredJob {
     /// Returns the current revision, with the job's age now.
     fn snapshot(&self) -> Snapshot {
-        let mut snapshot = self.snapshot.borrow().clone();
-        snapshot.age = self.created.elapsed();
-        snapshot
+        let mut job = self.snapshot.borrow().clone();
+        job.age = self.created.elapsed();
+        job
     }
 
     /// Converts a time of the monotonic clock to the system clock.
@@ -374,12 +384,8 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        let shared = &self.shared;
-        future::ready(Ok(if shared.end(&mut shared.tables(), claim.id, end) {
-            Finished::First
-        } else {
-            Finished::Late
-        }))
+        let mut tables = self.shared.tables();
+        future::ready(Ok(self.shared.end(&mut tables, claim.id, end)))
     }
 
     /// Waits for the end of the job, and then reads from byte `from` on.
@@ -420,20 +426,16 @@ impl Store for MapStore {
         }
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
         let mut tables = self.shared.tables();
-        let canceled = JobEnd::without_call(ErrorCode::Canceled);
-        self.shared.end(&mut tables, id, canceled);
-        Ok(tables.look_up(id))
+        Ok(self.shared.cancel(&mut tables, id, revisions))
     }
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
-    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
         let mut tables = self.shared.tables();
-        let canceled = JobEnd::without_call(ErrorCode::Canceled);
-        self.shared.end(&mut tables, id, canceled);
-        let found = tables.look_up(id);
-        if let Lookup::Found(_) = found {
+        let found = self.shared.cancel(&mut tables, id, revisions);
+        if let Some(Lookup::Found(_)) = found {
             tables.key_entry(id).map(OccupiedEntry::remove);
             tables.jobs.remove(&id);
         }
@@ -486,7 +488,7 @@ impl Writer for MapWriter {
         self.body.push_trailers(trailers);
     }
 
-    /// Does nothing. A store that publishes unfinished responses makes them readable here.
+    /// A store that publishes unfinished responses makes them readable here.
     fn flush(&mut self) {}
 }
 

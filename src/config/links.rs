@@ -4,6 +4,11 @@ use std::iter;
 
 use http::Uri;
 
+/// The maximum number of levels that a relative link leads up.
+///
+/// Without a limit, a client could make the head of a response several times as long as its path.
+const MAX_LEVELS: usize = 64;
+
 /// The form of links to the layer's own resources, in `Location` and similar fields and in
 /// documents.
 ///
@@ -27,6 +32,8 @@ pub enum Links {
     Base(String),
     /// A reference relative to the URI of the request that is answered. In a document it is
     /// relative to the URI of the job's monitor.
+    ///
+    /// A request for a path of more than 65 levels gets an absolute path.
     Relative,
 }
 
@@ -68,7 +75,6 @@ impl Links {
         monitor_path: &str,
         origin: LinkOrigin<'_>,
     ) {
-        let up = |levels| iter::repeat_n(*b"../", levels).flatten();
         match (self, origin) {
             (Self::Path, _) => to.extend_from_slice(monitor_path.as_bytes()),
             (Self::Base(base), _) => {
@@ -83,13 +89,46 @@ impl Links {
             }
             (Self::Relative, LinkOrigin::Request(path)) => {
                 // Up from the last slash to the root, whatever prefix a proxy has stripped.
-                let levels = path.bytes().filter(|&byte| byte == b'/').count();
-                to.extend(up(levels.saturating_sub(1)));
-                to.extend_from_slice(monitor_path.trim_start_matches('/').as_bytes());
+                let levels = count_slashes(path).saturating_sub(1);
+                if levels > MAX_LEVELS {
+                    to.extend_from_slice(monitor_path.as_bytes());
+                } else {
+                    to.extend(up(levels));
+                    to.extend_from_slice(monitor_path.trim_start_matches('/').as_bytes());
+                }
             }
         }
         to.push(b'/');
     }
+
+    /// Writes an absolute path of the service, as a reference from this many levels below the
+    /// monitor of a job.
+    pub(crate) fn write_path(
+        &self,
+        to: &mut Vec<u8>,
+        monitor_path: &str,
+        depth: usize,
+        mut path: &[u8],
+    ) {
+        match self {
+            Self::Path => {}
+            Self::Base(base) => to.extend_from_slice(base.trim_end_matches('/').as_bytes()),
+            Self::Relative => {
+                to.extend(up(count_slashes(monitor_path) + depth));
+                path = path.strip_prefix(b"/").unwrap_or(path);
+            }
+        }
+        to.extend_from_slice(path);
+    }
+}
+
+/// Returns a reference that leads up this many levels.
+fn up(levels: usize) -> impl Iterator<Item = u8> {
+    iter::repeat_n(*b"../", levels).flatten()
+}
+
+fn count_slashes(path: &str) -> usize {
+    path.bytes().filter(|&byte| byte == b'/').count()
 }
 
 /// Returns `true` if a link can stand unescaped in a document and between the brackets of `Link`:
@@ -126,6 +165,31 @@ mod tests {
         assert_eq!(relative("/jobs", LinkOrigin::Document), "");
         assert_eq!(relative("/a/jobs", LinkOrigin::List), "jobs/");
         assert_eq!(relative("/jobs", LinkOrigin::Monitor(1)), "../");
+    }
+
+    #[test]
+    fn long_path_does_not_lengthen_a_relative_link() {
+        for (levels, length) in [(64, 3 * 64 + 5), (65, 6), (30_000, 6)] {
+            let path = "/a".repeat(levels) + "/";
+            let prefix = prefix(&Links::Relative, "/jobs", LinkOrigin::Request(&path));
+            assert_eq!(prefix.len(), length, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn path_is_written_as_the_links_are() {
+        for (links, expected) in [
+            (Links::Path, "/reports/4"),
+            (
+                Links::Base("https://host/v1/".into()),
+                "https://host/v1/reports/4",
+            ),
+            (Links::Relative, "../../../reports/4"),
+        ] {
+            let mut written = Vec::new();
+            links.write_path(&mut written, "/a/jobs", 1, b"/reports/4");
+            assert_eq!(written, expected.as_bytes());
+        }
     }
 
     #[test]

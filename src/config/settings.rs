@@ -115,6 +115,12 @@ impl Settings {
         to.extend_from_slice(id);
     }
 
+    /// Writes an absolute path of the service, as a reference from this many levels below the
+    /// monitor of a job.
+    pub(crate) fn write_path(&self, to: &mut Vec<u8>, depth: usize, path: &[u8]) {
+        self.links.write_path(to, &self.monitor_path, depth, path);
+    }
+
     /// Returns the URI of an owner's list.
     pub(crate) fn list_link(&self) -> String {
         let mut link = Vec::new();

@@ -230,7 +230,7 @@ where
         registry: candidate.registry.clone(),
         created: new.created,
         created_at: new.created_at,
-        limited_since: new.created,
+        is_limited_from_request: true,
         is_head: candidate.method == Method::HEAD,
         is_owned: new.owner.is_some(),
         outcomes: candidate.options.idempotency.outcomes,

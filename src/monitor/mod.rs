@@ -5,6 +5,7 @@ mod body;
 mod document;
 mod events;
 mod list;
+mod message;
 mod page;
 mod precondition;
 mod replay;

@@ -17,6 +17,7 @@ mod multipart;
 mod names;
 #[cfg(feature = "server")]
 mod prefer;
+mod references;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
@@ -25,13 +26,14 @@ mod status;
 pub(crate) use self::list::split;
 #[cfg(feature = "server")]
 pub(crate) use self::{
-    accept::Format,
-    conditional::{Selection, Validators, matches_if_none_match},
+    accept::{Format, prefers_message},
+    conditional::{EntityTags, Selection, Validators, matches_if_none_match},
     headers::RequestHeaders,
     json::{is_json, sort_members},
     multipart::Multipart,
-    names::IDEMPOTENT_REPLAYED,
+    names::{IDEMPOTENT_REPLAYED, RESULT_TARGET},
     prefer::Prefer,
+    references::has_relative_references,
     size_hint::buffered_size_hint,
     status::{has_content, has_length, is_misleading_for_get},
 };
@@ -40,5 +42,6 @@ pub(crate) use self::{
     error::BoxError,
     hop_by_hop::strip_hop_by_hop,
     names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED, RESULT_ETAG_START},
+    references::resolve_references,
     size_hint::prefixed_size_hint,
 };

@@ -11,9 +11,12 @@ use pin_project::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{request_body::RequestBody, unshare::unshare_head};
+use super::{
+    request_body::RequestBody,
+    target::{InlineTarget, JobTarget},
+    unshare::unshare_head,
+};
 use crate::{
-    estimate::PathStart,
     job::{CallScope, JobId, Progress},
     limit::Charge,
 };
@@ -47,9 +50,9 @@ enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
 #[pin_project(project = InlineCallProj)]
 enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
-    /// Keeps the path of the request, since the call may yet become a job. The path takes no room:
-    /// it is where the request was.
-    Running(#[pin] S::Future, PathStart),
+    /// Keeps the target of the request, since the call may yet become a job. The target takes no
+    /// room: it is where the request was.
+    Running(#[pin] S::Future, InlineTarget),
 }
 
 /// The head and the body of a request.
@@ -115,9 +118,23 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         match &self.stage {
             CallStage::Inline(call) => match &**call {
                 InlineCall::Queued(_) => self.head().map_or("", |head| head.uri.path()),
-                InlineCall::Running(_, path) => path.as_str(),
+                InlineCall::Running(_, target) => target.path(),
             },
             CallStage::Job(_) | CallStage::Done => "",
+        }
+    }
+
+    /// Returns path and query of the request until it is the call of a job and has started.
+    pub(super) fn target(&self) -> JobTarget {
+        match &self.stage {
+            CallStage::Inline(call) => match &**call {
+                InlineCall::Queued(_) => {
+                    let head = self.head();
+                    head.map_or_else(JobTarget::unknown, |head| JobTarget::new(&head.uri))
+                }
+                InlineCall::Running(_, target) => target.to_job(),
+            },
+            CallStage::Job(_) | CallStage::Done => JobTarget::unknown(),
         }
     }
 
@@ -172,9 +189,9 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                             let future = queued.inner.call(Request::from_parts(head, body));
                             *stage = CallStage::Job(Box::pin(future));
                         } else {
-                            let path = PathStart::new(head.uri.path());
+                            let target = InlineTarget::new(&head.uri);
                             let future = queued.inner.call(Request::from_parts(head, body));
-                            call.set(InlineCall::Running(future, path));
+                            call.set(InlineCall::Running(future, target));
                         }
                     }
                     InlineCallProj::Running(future, _) => return future.poll(cx),

@@ -28,6 +28,7 @@ use super::{
     payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
+    target::JobTarget,
     unreached::Unreached,
 };
 use crate::{
@@ -51,6 +52,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
+    /// References in the response may be relative to it.
+    target: JobTarget,
     /// The response, once it has arrived. Boxed, so that a job has no room for it while its call
     /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
@@ -110,6 +113,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
         call.accept(id);
         Self {
             is_start_reported: call.started().is_some(),
+            target: call.target(),
             call,
             response: None,
             stage: RunStage::Calling,
@@ -207,6 +211,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<St::Writer>> {
         let Self {
             call,
+            target,
             response,
             is_unreached,
             job,
@@ -228,7 +233,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                     }
                     Ok(response) => {
                         *is_unreached = response.extensions().get::<Unreached>().is_some();
-                        none.insert(Box::pin(CollectResponse::new(response, job)))
+                        let response = CollectResponse::new(response, job, target.whole());
+                        none.insert(Box::pin(response))
                     }
                 },
             };
@@ -259,7 +265,13 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let stop = self.stop.get_or_insert_with(|| {
             let limit = registry.settings.job_timeout;
             // A limit beyond the clock's range is no limit.
-            let deadline = limit.and_then(|limit| job.limited_since.checked_add(limit));
+            // A worker polls its call right after the claim.
+            let since = if job.is_limited_from_request {
+                job.created
+            } else {
+                Instant::now()
+            };
+            let deadline = limit.and_then(|limit| since.checked_add(limit));
             Box::pin(registry.stop.watch(deadline))
         });
         stop.as_mut().poll(cx).map(|reason| match reason {

@@ -9,6 +9,7 @@ mod payload;
 mod request_body;
 mod response;
 mod span;
+mod target;
 mod unreached;
 mod unshare;
 mod worker;

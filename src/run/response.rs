@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use http_body::Body;
 use pin_project::pin_project;
 
@@ -14,7 +14,10 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, PollAllowance, has_content, poll_bytes, strip_hop_by_hop},
+    protocol::{
+        BoxError, PollAllowance, RESULT_TARGET, has_content, has_relative_references, poll_bytes,
+        strip_hop_by_hop,
+    },
     store::{MAX_FIELD_VALUES, Outcome, Store, Writer, fields_price},
 };
 
@@ -71,7 +74,8 @@ pub(crate) struct CollectResponse<R, W> {
 }
 
 impl<R, W> CollectResponse<R, W> {
-    pub(crate) fn new<St>(response: Response<R>, job: &Job<St>) -> Self
+    /// Creates the collector of a response to a request for `target`.
+    pub(crate) fn new<St>(response: Response<R>, job: &Job<St>, target: Option<&str>) -> Self
     where
         R: Body,
         St: Store<Writer = W>,
@@ -85,6 +89,9 @@ impl<R, W> CollectResponse<R, W> {
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let known = known_length(&body, declared, head.status, settings.max_result);
         strip(&mut head, settings, job.is_owned);
+        if let Some(target) = target {
+            keep_target(&mut head, target);
+        }
         let is_kept = head.headers.len() <= MAX_FIELD_VALUES;
         Self {
             body,
@@ -236,6 +243,17 @@ fn strip(head: &mut response::Parts, settings: &Settings, is_owned: bool) {
         headers.remove(CLEAR_SITE_DATA);
     }
     strip_hop_by_hop(headers);
+}
+
+/// Adds the target of the request if references in the response depend on it.
+///
+/// The monitor serves the response under another URI, and resolves them there.
+fn keep_target(head: &mut response::Parts, target: &str) {
+    if has_relative_references(&head.headers)
+        && let Ok(target) = HeaderValue::from_str(target)
+    {
+        head.headers.insert(RESULT_TARGET, target);
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod new_job;
 mod outcome;
 mod queue;
 mod result;
+mod revisions;
 
 pub use self::{
     interface::{Store, StoreFuture},
@@ -22,6 +23,7 @@ pub use self::{
     outcome::{Acceptance, End, Finished, KeyOutcome, Lookup, News, Outcome, Report},
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},
+    revisions::Revisions,
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},

@@ -10,7 +10,8 @@ use tower_accepted::{
     JobId, Status,
     store::{
         Acceptance, CallbackTarget, End, Fingerprint, Finished, Key, KeyOutcome, Lookup,
-        MAX_FIELD_VALUES, NewJob, NewKey, Outcome, Purpose, Queue, Reading, Store, Writer,
+        MAX_FIELD_VALUES, NewJob, NewKey, Outcome, Purpose, Queue, Reading, Revisions, Store,
+        Writer,
         nats::{NatsClaim, NatsStore, NatsWriter},
     },
 };
@@ -267,7 +268,7 @@ async fn missing_chunk_breaks_off_the_body() {
     let result = Bytes::from(vec![7; 2 * CHUNK_BYTES]);
     finish(&store, &running, result, KeyOutcome::Keep).await;
     let reading = read(&store, new.id, 0).await;
-    store.forget(new.id).await.unwrap();
+    store.forget(new.id, &Revisions::Any).await.unwrap();
     let collected = reading.response.into_body().collect().await;
     assert!(collected.is_err());
     assert!(store.read(new.id, 0).await.unwrap().is_none());

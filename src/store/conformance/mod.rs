@@ -40,7 +40,8 @@
 //! - **Accepting**: a job is found once `accept` resolves, with everything that [`NewJob`] had. A
 //!   dropped claim ends its job, or makes the request available to another process.
 //! - **Ending**: the first end wins, whether it is the call's, a cancel or a delete. An end that
-//!   comes from elsewhere completes `poll_canceled`.
+//!   comes from elsewhere completes `poll_canceled`. A cancel or delete at a revision that the job
+//!   does not have changes nothing.
 //! - **Results**: a response comes back byte for byte: status, all header values with their
 //!   sensitivity, body and trailers. It can be read from any byte of the body, and beyond its end
 //!   as an empty body. A reader waits for the response of an unfinished job. A store may publish a
@@ -209,6 +210,8 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         ending::end_without_a_response_has_its_reason,
         ending::canceled_job_notifies_its_call,
         ending::deleted_job_is_unknown,
+        ending::cancel_needs_its_revision,
+        ending::one_of_two_conditional_cancels_wins,
         following::follower_sees_the_job_to_its_end,
         following::follower_sees_reports,
         following::ended_job_has_one_last_revision,

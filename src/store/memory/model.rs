@@ -16,7 +16,9 @@ use super::{claim::MemoryClaim, store::MemoryStore, table::Inserted, unfinished:
 use crate::{
     job::{ErrorCode, Filter, JobId, Owner, Progress, Status},
     limit::Budget,
-    store::{Acceptance, End, Finished, Lookup, NewJob, News, Outcome, Report, Store, Writer},
+    store::{
+        Acceptance, End, Finished, Lookup, NewJob, News, Outcome, Report, Revisions, Store, Writer,
+    },
 };
 
 const RETAIN: Duration = Duration::from_secs(60);
@@ -152,11 +154,11 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<ModeledJob>, step: ModelStep) 
             modeled.end(Status::Failed);
         }
         (ModelStep::Cancel(_), _) => {
-            store.cancel(id).await.expect("infallible");
+            store.cancel(id, &Revisions::Any).await.expect("infallible");
             modeled.end(Status::Canceled);
         }
         (ModelStep::Forget(_), _) => {
-            store.forget(id).await.expect("infallible");
+            store.forget(id, &Revisions::Any).await.expect("infallible");
             if !modeled.is_expired() {
                 modeled.expected = Expected::Unknown;
                 modeled.ended = None;

@@ -25,7 +25,7 @@ const BATCH_SIZE: usize = 64;
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Ends a job, and makes sure that a reaper frees it when it has expired. Returns `None` if it had
-/// ended before.
+/// ended before, or has another revision than the ending allows.
 pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
     let ended = table.end(job, ending)?;
     start_reaper(table);

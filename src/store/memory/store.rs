@@ -23,10 +23,11 @@ use super::{
     writer::MemoryWriter,
 };
 use crate::{
-    job::{ErrorCode, Filter, JobId, Page},
+    job::{Filter, JobId, Page},
     limit::{Budget, Charge, Purpose},
     store::{
-        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Store, StoreFuture,
+        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Revisions, Store,
+        StoreFuture,
     },
 };
 
@@ -182,23 +183,32 @@ impl Store for MemoryStore {
         claim.job().poll_ended(cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
         if let Some(job) = self.table.find_unfinished(id) {
-            let canceled = Ending::without_response(ErrorCode::Canceled);
+            let canceled = Ending::canceled(revisions.clone());
             // Not looked up again, since it may have been evicted already.
             if let Some(job) = reaper::end(&self.table, &job, canceled) {
                 let clock = self.table.clock();
-                return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
+                let job = Box::new(job.snapshot(clock, clock.now()));
+                return Ok(Some(Lookup::Found(job)));
+            }
+            // It has ended before, or its revision is another one.
+            if job.is_unfinished() {
+                return Ok(None);
             }
         }
-        Ok(self.table.lookup(id))
+        // An ended job does not change any more, so it can be checked outside of its lock.
+        Ok(match self.table.lookup(id) {
+            Lookup::Found(job) if !revisions.contains(job.revision) => None,
+            found => Some(found),
+        })
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
         // Looked up first, since the job may be evicted meanwhile.
         let key = self.table.key_of(id);
-        let found = self.cancel(id).await?;
-        if let Lookup::Found(_) = found {
+        let found = self.cancel(id, revisions).await?;
+        if let Some(Lookup::Found(_)) = found {
             // First, so that no repeat finds a key without its job.
             if let Some(key) = key {
                 self.table.keys().free(key, id);

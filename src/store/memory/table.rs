@@ -292,7 +292,8 @@ impl JobTable {
         Inserted::New(job, request)
     }
 
-    /// Ends a job. Returns `None` if it had ended before.
+    /// Ends a job. Returns `None` if it had ended before, or has another revision than the ending
+    /// allows.
     ///
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
     /// job.

@@ -20,7 +20,7 @@ use crate::{
     estimate::Kind,
     job::{ErrorCode, Event, Key, Owner, Progress, Snapshot, Status},
     limit::{Charge, progress_price},
-    store::{KeyOutcome, NewJob, News, Report},
+    store::{KeyOutcome, NewJob, News, Report, Revisions},
 };
 
 /// The bytes that a job counts beside its record until it ends: about what the layer allocates for
@@ -72,6 +72,8 @@ pub(super) struct Ending {
     started: Option<u64>,
     progress: Option<StoredProgress>,
     pub(super) key: KeyOutcome,
+    /// The revisions at which the job may end so.
+    revisions: Revisions,
 }
 
 impl Ending {
@@ -87,6 +89,15 @@ impl Ending {
             started,
             progress: Some(stored(progress)),
             key,
+            revisions: Revisions::Any,
+        }
+    }
+
+    /// Creates the end of a job that is canceled if it has one of these revisions.
+    pub(super) fn canceled(revisions: Revisions) -> Self {
+        Self {
+            revisions,
+            ..Self::without_response(ErrorCode::Canceled)
         }
     }
 
@@ -97,6 +108,7 @@ impl Ending {
             started: None,
             progress: None,
             key: KeyOutcome::Keep,
+            revisions: Revisions::Any,
         }
     }
 }
@@ -202,7 +214,7 @@ impl UnfinishedJob {
     }
 
     /// Ends the job, and passes it to `keep` before a reader can see that it has ended. Returns
-    /// `None` if it had ended before.
+    /// `None` if it had ended before, or has another revision than the ending allows.
     pub(super) fn end(
         &self,
         ending: Ending,
@@ -214,6 +226,9 @@ impl UnfinishedJob {
             let Phase::Unfinished(job) = &mut *phase else {
                 return None;
             };
+            if !ending.revisions.contains(job.revision.into()) {
+                return None;
+            }
             let status = job.status().next(ending.outcome.event())?;
             let charge = job.charge.take()?;
             let finish = Finish {
@@ -246,6 +261,10 @@ impl UnfinishedJob {
             }
         }
         Some(ended)
+    }
+
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(&*self.phase.lock(), Phase::Unfinished(_))
     }
 
     /// Completes when the job has ended.

@@ -36,7 +36,7 @@ use crate::{
     Filter, JobId, Page,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, NewJob, News, Purpose, Queue, Reading,
-        Report, Store, StoreFuture, Work,
+        Report, Revisions, Store, StoreFuture, Work,
     },
 };
 
@@ -195,12 +195,12 @@ impl Store for NatsStore {
         claim.poll_lost(cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
-        cancel::cancel(&self.process.jetstream, id).await
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, NatsError> {
+        cancel::cancel(&self.process.jetstream, id, revisions).await
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
-        cancel::forget(&self.process.jetstream, id).await
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, NatsError> {
+        cancel::forget(&self.process.jetstream, id, revisions).await
     }
 }
 
