@@ -260,7 +260,7 @@ mod telemetry;
 #[cfg(feature = "server")]
 pub use crate::{
     builder::{DefaultStore, InMemory, JobsBuilder},
-    config::{Dialect, Idempotency, Links, Policy, When},
+    config::{ConfigError, Dialect, Idempotency, Links, Policy, When},
     estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,
