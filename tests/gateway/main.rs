@@ -8,15 +8,19 @@ mod program;
 mod servers;
 mod upstream;
 
+mod cors;
+mod descriptors;
 mod flags;
 #[cfg(feature = "follow")]
 mod follow;
+mod forwarding;
 mod health;
 mod hostile;
 mod jobs;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
+mod owners;
 mod pass_through;
 mod python;
 mod shutdown;
