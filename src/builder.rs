@@ -362,8 +362,8 @@ impl<S> JobsBuilder<S> {
 
     /// Sets how links are written. Default: [`Links::Path`].
     ///
-    /// Building fails with [`ConfigError::LinkBase`] if the base of [`Links::Base`] is not an
-    /// absolute `http` or `https` URL, or if it has a user, a query, or a port that does not exist.
+    /// The base of [`Links::Base`] is an absolute `http` or `https` URL, without a user or a query.
+    /// Otherwise building fails with [`ConfigError::LinkBase`].
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links;
         self

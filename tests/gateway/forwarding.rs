@@ -1,4 +1,4 @@
-//! What the upstream learns of the client.
+//! The fields that name the client to the upstream.
 
 use crate::{
     client::{request, send},

@@ -31,9 +31,9 @@ const NOTES: &str = "\
 Forwarding:
   The server receives each request as the client sent it, including Host, without the headers of the
   connection (RFC 9110 §7.6.1), and with Via and X-Forwarded-For, -Host and -Proto. If the target of
-  a request names a host, it replaces Host (RFC 9112 §3.2.2). The gateway speaks HTTP/1.1 without TLS
-  on both sides. It rejects CONNECT and drops Upgrade, so that a WebSocket handshake arrives as a
-  plain GET. A request body over --max-body passes through (with --always: 413). If the server is
+  a request names a host, that replaces Host (RFC 9112 §3.2.2). The gateway speaks HTTP/1.1 without
+  TLS on both sides. It rejects CONNECT and drops Upgrade, so that a WebSocket handshake arrives as
+  a plain GET. A request body over --max-body passes through (with --always: 413). If the server is
   unreachable, the response is 502.
 
 File descriptors:
@@ -231,7 +231,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) monitor: String,
 
-    /// The seconds for which a client may ask the gateway to wait, with `Prefer: wait`
+    /// The maximum seconds that `Prefer: wait` delays a response
     ///
     /// A proxy in front of the gateway may give up earlier: many do after 60 seconds.
     #[arg(

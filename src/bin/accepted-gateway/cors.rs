@@ -20,8 +20,8 @@ const EXPOSED_FIELDS: &str = "allow, asyncresult, content-disposition, content-l
 /// The methods of the monitor.
 const METHODS: &str = "GET, HEAD, POST, DELETE";
 
-/// How long a browser may remember a preflight, in seconds. Polls with `Prefer` or `If-None-Match`
-/// need one each time otherwise.
+/// The seconds for which a browser may reuse a preflight. Each poll with `Prefer` or
+/// `If-None-Match` needs one otherwise.
 const PREFLIGHT_SECONDS: &str = "3600";
 
 /// The origins of `--cors-origin`.

@@ -24,7 +24,7 @@ pub(crate) struct DescriptorShares {
 }
 
 impl DescriptorShares {
-    /// Raises this process's limit as far as the system allows, and divides it.
+    /// Raises the limit of this process, and divides it.
     pub(crate) fn acquire() -> Self {
         Self::of(raise_limit())
     }

@@ -16,7 +16,7 @@ use crate::{
     connect::Connector, cors::FromUpstream, error::GatewayError, forwarded::ForwardedTrust, headers,
 };
 
-/// The number of header fields up to which hyper parses a head without an allocation.
+/// hyper's own limit. With another one, it allocates for each head.
 pub(crate) const DEFAULT_MAX_FIELDS: u16 = 100;
 
 /// The settings of a [`Proxy`].

@@ -40,7 +40,7 @@ const MIN_FLUSH_TIME: Duration = Duration::from_secs(1);
 /// The error of a process that a second signal ends.
 pub(crate) const SECOND_SIGNAL: &str = "second signal: ended without waiting for unfinished jobs";
 
-/// How a shutdown ended.
+/// The outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "jobs that were cut make the process fail"]
 pub(crate) enum Shutdown {
@@ -64,7 +64,7 @@ pub(crate) struct Gateway<S, D, St> {
     draining: CancellationToken,
 }
 
-/// What the flags say about connections and requests.
+/// The settings of connections and requests.
 #[derive(Debug)]
 pub(crate) struct GatewayOptions {
     /// The prefix of the health resources.
@@ -73,7 +73,7 @@ pub(crate) struct GatewayOptions {
     pub(crate) monitor: String,
     /// The header that names the owner of a job.
     pub(crate) owner: Option<HeaderName>,
-    /// Whether a GET with a preference can become a job.
+    /// Set if a GET with a preference can become a job.
     pub(crate) accepts_gets: bool,
     pub(crate) cors: Option<Cors>,
     pub(crate) idle_timeout: Duration,
@@ -90,7 +90,7 @@ enum Routed<S: Service<Request<Incoming>>, D: Service<Request<Incoming>>> {
 }
 
 /// The response of the layer, of the proxy, or of the gateway itself.
-type GatewayBody<B, C> = Either<B, Either<C, Full<Bytes>>>;
+type GatewayResponse<B, C> = Response<Either<B, Either<C, Full<Bytes>>>>;
 
 impl<S, D, St: Store> Gateway<Accepted<S, When, St>, D, St> {
     /// Creates a gateway with `layer` around `proxy`. `direct` is the proxy without a limit.
@@ -216,7 +216,7 @@ where
         &self,
         request: Request<Incoming>,
         peer: Peer,
-    ) -> impl Future<Output = Result<Response<GatewayBody<B, C>>, Infallible>> + Send + use<S, D, B, C, St>
+    ) -> impl Future<Output = Result<GatewayResponse<B, C>, Infallible>> + Send + use<S, D, B, C, St>
     {
         let origin = request.headers().get(ORIGIN).cloned();
         let options = self.options.clone();
