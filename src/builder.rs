@@ -34,11 +34,12 @@ pub struct JobsBuilder<S = DefaultStore> {
 #[derive(Debug, Clone, Default)]
 pub struct DefaultStore(());
 
-/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain): keeps ended jobs in memory
-/// for that time.
+/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain) or
+/// [`max_keys`](JobsBuilder::max_keys): keeps jobs in memory with those settings.
 #[derive(Debug, Clone)]
 pub struct InMemory {
     retain: Duration,
+    max_keys: Option<usize>,
 }
 
 impl Default for JobsBuilder {
@@ -92,10 +93,16 @@ impl JobsBuilder {
 
     /// Sets how long an ended job is kept in memory. Default: one hour.
     pub fn retain(self, retain: Duration) -> JobsBuilder<InMemory> {
-        JobsBuilder {
-            settings: self.settings,
-            store: InMemory { retain },
-        }
+        self.in_memory().retain(retain)
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// A key is remembered for [`Idempotency::keep_for`](crate::Idempotency::keep_for) from the end
+    /// of its job, and takes 160 bytes of [`max_bytes`](Self::max_bytes). At the maximum, a request
+    /// with a new key gets 503.
+    pub fn max_keys(self, keys: usize) -> JobsBuilder<InMemory> {
+        self.in_memory().max_keys(keys)
     }
 
     /// Creates a registry that keeps jobs in memory.
@@ -122,7 +129,17 @@ impl JobsBuilder {
     /// assert_eq!(error, ConfigError::MonitorPath("//jobs".to_owned()));
     /// ```
     pub fn try_build(self) -> Result<Jobs, ConfigError> {
-        self.retain(DEFAULT_RETAIN).try_build()
+        self.in_memory().try_build()
+    }
+
+    fn in_memory(self) -> JobsBuilder<InMemory> {
+        JobsBuilder {
+            settings: self.settings,
+            store: InMemory {
+                retain: DEFAULT_RETAIN,
+                max_keys: None,
+            },
+        }
     }
 }
 
@@ -130,6 +147,12 @@ impl JobsBuilder<InMemory> {
     /// Sets how long an ended job is kept in memory.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.store.retain = retain;
+        self
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.store.max_keys = Some(keys);
         self
     }
 
@@ -151,7 +174,10 @@ impl JobsBuilder<InMemory> {
     pub fn try_build(self) -> Result<Jobs, ConfigError> {
         self.settings.check()?;
         let budget = Budget::new(DEFAULT_MAX_BYTES);
-        let store = MemoryStore::new(self.store.retain, budget);
+        let mut store = MemoryStore::new(self.store.retain, budget);
+        if let Some(keys) = self.store.max_keys {
+            store = store.with_max_keys(keys);
+        }
         Ok(Jobs::with_registry(Registry::new(store, self.settings)))
     }
 }

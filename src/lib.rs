@@ -260,7 +260,7 @@ mod telemetry;
 #[cfg(feature = "server")]
 pub use crate::{
     builder::{DefaultStore, InMemory, JobsBuilder},
-    config::{ConfigError, Dialect, Idempotency, Links, Policy, When},
+    config::{ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When},
     estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,
@@ -270,7 +270,7 @@ pub use crate::{
     jobs::Jobs,
     middleware::{Accepted, AcceptedLayer, ResponseBody, ResponseFuture},
     monitor::{Monitor, MonitorBody, MonitorFuture},
-    run::{RequestBody, Worker},
+    run::{RequestBody, Unreached, Worker},
 };
 
 /// The README's examples, compiled.

@@ -116,7 +116,8 @@ impl Problem {
                 StatusCode::GONE,
                 "gone",
                 "The job has expired",
-                "Its result is no longer available. Submit the request again.",
+                "Its result is no longer available. To submit the request again, use a new \
+                 Idempotency-Key.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,

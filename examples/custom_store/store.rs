@@ -5,7 +5,7 @@
 //! the map, and boxes an `async` block where this one is ready at once.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::hash_map::{Entry, HashMap, OccupiedEntry},
     convert::Infallible,
     future::ready,
     pin::Pin,
@@ -30,6 +30,9 @@ use tower_accepted::{
 /// The bytes that a job counts in the budget, besides its result.
 const JOB_BYTES: usize = 1_000;
 
+/// The time that a key is remembered after the end of its job, by default.
+const KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// Keeps jobs in a map. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct MapStore {
@@ -48,8 +51,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Tables {
     jobs: HashMap<JobId, StoredJob>,
-    /// The job of each key, and the fingerprint of its request.
-    keys: HashMap<Key, (JobId, Fingerprint)>,
+    keys: HashMap<Key, KeyedJob>,
+}
+
+/// The job of a key. It outlives the job, so that a late repeat is not a new request.
+#[derive(Debug)]
+struct KeyedJob {
+    id: JobId,
+    fingerprint: Fingerprint,
+    keep_for: Duration,
+    /// Set once the job has ended.
+    expires: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -128,8 +140,12 @@ impl Shared {
         if let Some(canceler) = job.canceler.take() {
             canceler.wake();
         }
-        if end.key == KeyOutcome::Release {
-            tables.free_key(id);
+        if let Some(mut entry) = tables.key_entry(id) {
+            if end.key == KeyOutcome::Release {
+                entry.remove();
+            } else {
+                entry.get_mut().expires = Instant::now().checked_add(entry.get().keep_for);
+            }
         }
         true
     }
@@ -169,27 +185,20 @@ impl Tables {
         }
     }
 
-    fn remove(&mut self, id: JobId) {
-        self.free_key(id);
-        self.jobs.remove(&id);
-    }
-
-    /// Frees the key of a job, unless the key belongs to another job already.
-    fn free_key(&mut self, id: JobId) {
-        let key = self.jobs.get(&id).and_then(|job| job.key);
-        if let Some(Entry::Occupied(entry)) = key.map(|key| self.keys.entry(key))
-            && entry.get().0 == id
-        {
-            entry.remove();
+    /// Returns the entry of a job's key, unless the key belongs to another job already.
+    fn key_entry(&mut self, id: JobId) -> Option<OccupiedEntry<'_, Key, KeyedJob>> {
+        match self.keys.entry(self.jobs.get(&id)?.key?) {
+            Entry::Occupied(entry) if entry.get().id == id => Some(entry),
+            _ => None,
         }
     }
 
-    /// Removes all expired jobs. A store with many jobs has an index of them by expiry.
+    /// Removes all expired jobs and keys. A store with many has an index of them by expiry.
     fn remove_expired(&mut self) {
-        let jobs = self.jobs.iter();
-        let expired = jobs.filter(|(_, job)| is_expired(&job.snapshot.borrow()));
-        let expired: Vec<JobId> = expired.map(|(id, _)| *id).collect();
-        expired.into_iter().for_each(|id| self.remove(id));
+        self.jobs
+            .retain(|_, job| !is_expired(&job.snapshot.borrow()));
+        let is_kept = |keyed: &KeyedJob| keyed.expires.is_none_or(|at| at > Instant::now());
+        self.keys.retain(|_, keyed| is_kept(keyed));
     }
 }
 
@@ -246,26 +255,31 @@ impl Store for MapStore {
     ) -> impl StoreFuture<Result<Acceptance<MapClaim>, Infallible>> {
         let mut tables = self.tables();
         tables.remove_expired();
-        if let Some((key, fingerprint)) = new.key
-            && let Some((id, first)) = tables.keys.get(&key).copied()
-            && let Lookup::Found(job) = tables.look_up(id)
+        if let Some(new_key) = &new.key
+            && let Some(keyed) = tables.keys.get(&new_key.key)
         {
-            return ready(Ok(if first == fingerprint {
-                Acceptance::Joined(job)
-            } else {
-                Acceptance::KeyReused
+            return ready(Ok(match tables.look_up(keyed.id).found() {
+                _ if keyed.fingerprint != new_key.fingerprint => Acceptance::KeyReused,
+                Some(job) => Acceptance::Joined(Box::new(job)),
+                None => Acceptance::Gone,
             }));
         }
         let charge = self.shared.budget.reserve(JOB_BYTES, Purpose::Accepted);
         let Some(charge) = charge.filter(|_| !new.join_only) else {
             return ready(Ok(Acceptance::Full));
         };
-        if let Some((key, fingerprint)) = new.key {
-            tables.keys.insert(key, (new.id, fingerprint));
+        if let Some(new_key) = &new.key {
+            let keyed = KeyedJob {
+                id: new.id,
+                fingerprint: new_key.fingerprint,
+                keep_for: new_key.keep_for.unwrap_or(KEY_RETENTION),
+                expires: None,
+            };
+            tables.keys.insert(new_key.key, keyed);
         }
         let job = StoredJob {
             created: new.created,
-            key: new.key.map(|(key, _)| key),
+            key: new.key.map(|new| new.key),
             snapshot: watch::Sender::new(new.snapshot()),
             result: None,
             canceler: None,
@@ -351,15 +365,17 @@ impl Store for MapStore {
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
         let end = JobEnd {
             outcome: match end.outcome {
-                Outcome::Response(writer) => Ok(Arc::new(writer.into_result())),
+                Outcome::Response(mut writer) => Ok(Arc::new(StoredResult {
+                    head: writer.head,
+                    body: writer.body.take(),
+                })),
                 Outcome::NoResponse(code) => Err(code),
             },
             started: end.started,
             progress: Some(end.progress),
             key: end.key,
         };
-        let is_first = self.shared.end(&mut self.tables(), claim.id, end);
-        ready(Ok(if is_first {
+        ready(Ok(if self.shared.end(&mut self.tables(), claim.id, end) {
             Finished::First
         } else {
             Finished::Late
@@ -383,8 +399,7 @@ impl Store for MapStore {
         let Some(result) = job.and_then(|job| job.result.clone()) else {
             return Ok(None);
         };
-        let length = result.body.bytes.len() as u64;
-        let head = result.head.clone();
+        let (length, head) = (result.body.bytes.len() as u64, result.head.clone());
         let trailers = result.body.trailers.as_deref().cloned();
         // Shares the result, and with it the charge, for as long as the client reads.
         let mut body = Bytes::from_owner(SharedBody(result));
@@ -419,7 +434,8 @@ impl Store for MapStore {
         self.shared.end(&mut tables, id, canceled);
         let found = tables.look_up(id);
         if let Lookup::Found(_) = found {
-            tables.remove(id);
+            tables.key_entry(id).map(OccupiedEntry::remove);
+            tables.jobs.remove(&id);
         }
         Ok(found)
     }
@@ -436,8 +452,8 @@ impl Drop for MapClaim {
     /// Ends the job if its call never did, for example because its runtime shut down.
     fn drop(&mut self) {
         let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
-        let mut tables = self.shared.tables();
-        self.shared.end(&mut tables, self.id, shutdown);
+        let shared = &self.shared;
+        shared.end(&mut shared.tables(), self.id, shutdown);
     }
 }
 
@@ -447,15 +463,6 @@ pub(crate) struct MapWriter {
     budget: Budget,
     head: response::Parts,
     body: BodyBuffer,
-}
-
-impl MapWriter {
-    fn into_result(mut self) -> StoredResult {
-        StoredResult {
-            head: self.head,
-            body: self.body.take(),
-        }
-    }
 }
 
 impl Writer for MapWriter {

@@ -4,13 +4,14 @@ mod dialect;
 mod error;
 mod idempotency;
 mod links;
+mod outcomes;
 mod policy;
 mod settings;
 mod when;
 
 pub use self::{
-    dialect::Dialect, error::ConfigError, idempotency::Idempotency, links::Links, policy::Policy,
-    when::When,
+    dialect::Dialect, error::ConfigError, idempotency::Idempotency, links::Links,
+    outcomes::Outcomes, policy::Policy, when::When,
 };
 pub(crate) use self::{
     links::LinkOrigin,

@@ -188,6 +188,10 @@ fn stored<St: Store>(
             return Ok(Stored::New(None));
         }
         Ok(Acceptance::Joined(job)) => return Ok(Stored::Joined(job)),
+        Ok(Acceptance::Gone) => {
+            let gone = Problem::Gone.counted().response();
+            return Err(mark_joined(gone, true));
+        }
         Ok(Acceptance::KeyReused) => Problem::KeyReused,
         Ok(Acceptance::TooLarge) => Problem::FieldsTooLarge,
         Ok(Acceptance::Full) => match &candidate.permit {
@@ -225,6 +229,7 @@ where
         limited_since: new.created,
         is_head: candidate.method == Method::HEAD,
         is_owned: new.owner.is_some(),
+        outcomes: candidate.options.idempotency.outcomes,
         kind: new.kind.clone(),
         claim,
         _permit: permit.ok(),

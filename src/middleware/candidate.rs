@@ -13,13 +13,13 @@ use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
-    job::{Fingerprint, JobId, Key, Owner, Snapshot},
+    job::{JobId, Key, Owner, Snapshot},
     limit::{BufferedBody, Permit, PermitError},
     monitor,
     protocol::{Format, Prefer},
     registry::Registry,
     run::{Call, RequestBody},
-    store::{NewJob, ResultBody, Store},
+    store::{NewJob, NewKey, ResultBody, Store},
 };
 
 /// A request that may become a job, and what its head says.
@@ -53,8 +53,8 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) path: Option<Box<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
-    /// The key, and the fingerprint of the request.
-    key: Option<(Key, Fingerprint)>,
+    /// The key, with the fingerprint of the request.
+    key: Option<NewKey>,
 }
 
 impl<St: Store> Candidate<St> {
@@ -64,9 +64,13 @@ impl<St: Store> Candidate<St> {
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let fields = &options.idempotency.fields;
-        let key = self.key();
-        let key = key.map(|key| (key, Fingerprint::new(head, &body.bytes, fields)));
+        let idempotency = &options.idempotency;
+        let key = self.key().map(|key| NewKey {
+            key,
+            fingerprint: idempotency.fingerprint_of(head, &body.bytes),
+            keep_for: idempotency.keep_for,
+            outcomes: idempotency.outcomes,
+        });
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.settings.links == Links::Relative;

@@ -11,7 +11,11 @@ mod error;
 #[cfg(feature = "server")]
 mod headers;
 mod hop_by_hop;
+#[cfg(feature = "server")]
+mod json;
 mod list;
+#[cfg(feature = "server")]
+mod multipart;
 mod names;
 #[cfg(feature = "server")]
 mod prefer;
@@ -28,6 +32,8 @@ pub(crate) use self::{
     accept::Format,
     conditional::{Selection, Validators, matches_if_none_match},
     headers::RequestHeaders,
+    json::{is_json, sort_members},
+    multipart::Multipart,
     names::IDEMPOTENT_REPLAYED,
     prefer::Prefer,
     size_hint::buffered_size_hint,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::Request;
+use http::{Request, StatusCode};
 use pin_project::pin_project;
 use tokio::{
     select,
@@ -28,6 +28,7 @@ use super::{
     payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
+    unreached::Unreached,
 };
 use crate::{
     estimate::{Elapsed, MidpointSample, Sample},
@@ -60,6 +61,8 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
     is_start_reported: bool,
+    /// Set if the service has answered that it did not get the request.
+    is_unreached: bool,
     /// Dropped last: its permit outlives the call.
     job: Job<St>,
 }
@@ -112,6 +115,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
             stage: RunStage::Calling,
             stop: None,
             reported: None,
+            is_unreached: false,
             job,
         }
     }
@@ -204,6 +208,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let Self {
             call,
             response,
+            is_unreached,
             job,
             ..
         } = self;
@@ -221,7 +226,10 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         tracing::error!(status, "inner service sent no final response");
                         return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                     }
-                    Ok(response) => none.insert(Box::pin(CollectResponse::new(response, job))),
+                    Ok(response) => {
+                        *is_unreached = response.extensions().get::<Unreached>().is_some();
+                        none.insert(Box::pin(CollectResponse::new(response, job)))
+                    }
                 },
             };
             call.enter(|| response.as_mut().poll(cx))
@@ -295,7 +303,9 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let kind = EndKind {
             error: match (&outcome, self.response_status()) {
                 (Outcome::NoResponse(code), _) => Some(*code),
-                (Outcome::Response(_), Some(status)) if status >= 400 => Some(ErrorCode::HttpError),
+                (Outcome::Response(_), Some(status)) if status.as_u16() >= 400 => {
+                    Some(ErrorCode::HttpError)
+                }
                 (Outcome::Response(_), _) => None,
             },
             interrupted,
@@ -304,8 +314,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let end = End {
             started: self.call.started(),
             progress: self.call.progress(),
+            key: self.key_outcome(&outcome),
             outcome,
-            key: KeyOutcome::Keep,
         };
         // Nothing can stop it any more.
         self.stop = None;
@@ -316,7 +326,23 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }
     }
 
-    fn response_status(&self) -> Option<u16> {
+    /// Decides about the job's idempotency key.
+    ///
+    /// A call that never started, or never reached its service, has no outcome to keep.
+    fn key_outcome(&self, outcome: &Outcome<St::Writer>) -> KeyOutcome {
+        let status = match outcome {
+            Outcome::NoResponse(code) => Some(code.status()),
+            Outcome::Response(_) => self.response_status(),
+        };
+        let is_reached = self.call.started().is_some() && !self.is_unreached;
+        if is_reached && status.is_none_or(|status| self.job.outcomes.keeps(status)) {
+            KeyOutcome::Keep
+        } else {
+            KeyOutcome::Release
+        }
+    }
+
+    fn response_status(&self) -> Option<StatusCode> {
         self.response.as_ref().map(|response| response.status())
     }
 

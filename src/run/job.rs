@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
-use crate::{estimate::Kind, limit::Permit, registry::Registry, store::Store};
+use crate::{config::Outcomes, estimate::Kind, limit::Permit, registry::Registry, store::Store};
 
 /// A job that has been accepted and is about to run in this process.
 pub(crate) struct Job<St: Store> {
@@ -18,6 +18,8 @@ pub(crate) struct Job<St: Store> {
     /// Set if the request is a HEAD: its response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,
+    /// The outcomes that the request's idempotency key keeps, if it has one.
+    pub(crate) outcomes: Outcomes,
     pub(crate) kind: Kind,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: once the permit is released, the job has ended.

@@ -23,7 +23,7 @@ const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 /// Collects a response, whatever the type of its body.
 pub(crate) trait Collect<W> {
     /// Returns the status of the response.
-    fn status(&self) -> u16;
+    fn status(&self) -> StatusCode;
 
     /// Completes with the outcome of the call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>>;
@@ -78,8 +78,8 @@ where
     R::Error: Into<BoxError>,
     W: Writer,
 {
-    fn status(&self) -> u16 {
-        self.status.as_u16()
+    fn status(&self) -> StatusCode {
+        self.status
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>> {

@@ -23,7 +23,7 @@ use crate::{
     limit::Permit,
     protocol::BoxError,
     registry::Registry,
-    store::{End, Finished, Outcome, Queue, Work},
+    store::{End, Finished, KeyOutcome, Outcome, Queue, Work},
     telemetry,
 };
 
@@ -194,6 +194,7 @@ async fn run_ticket<S, B, St>(
         limited_since: Instant::now(),
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
+        outcomes: work.outcomes,
         claim: work.claim,
         _permit: Some(permit),
     };
@@ -205,7 +206,9 @@ async fn run_ticket<S, B, St>(
 async fn hand_back<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
     let code = ErrorCode::Shutdown;
     Span::current().record("end", code.as_str());
-    let end = End::new(Outcome::NoResponse(code));
+    let mut end = End::new(Outcome::NoResponse(code));
+    // The request has not reached the service.
+    end.key = KeyOutcome::Release;
     match registry.store.finish(&work.claim, end).await {
         Ok(Finished::First) => telemetry::ended(code.as_str()),
         Ok(_) => {}

@@ -18,7 +18,7 @@ mod result;
 pub use self::{
     interface::{Store, StoreFuture},
     memory::{MemoryChanges, MemoryClaim, MemoryStore, MemoryWriter},
-    new_job::NewJob,
+    new_job::{NewJob, NewKey},
     outcome::{Acceptance, End, Finished, KeyOutcome, Lookup, News, Outcome, Report},
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},

@@ -338,6 +338,25 @@ async fn max_calls_queues_further_jobs() {
 }
 
 #[tokio::test]
+async fn key_keeps_only_the_chosen_outcomes() {
+    for (keeps, is_kept) in [("all", true), ("success", false)] {
+        let mut upstream = Upstream::start().await;
+        let flags = ["--always", "--key-keeps", keeps];
+        let gateway = Program::gateway(upstream.address, &flags).await;
+        let keyed = async || {
+            let request = request("POST", "/reports").header("idempotency-key", "key");
+            let request = request.body("".into()).expect("a request");
+            send(gateway.address, request).await.job()
+        };
+        let first = keyed().await;
+        let broken = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+        upstream.next().await.answer(broken).await;
+        ended(gateway.address, &first).await;
+        assert_eq!(keyed().await == first, is_kept, "{keeps}");
+    }
+}
+
+#[tokio::test]
 async fn help_lists_every_flag_and_its_default() {
     let help = command("accepted-gateway")
         .arg("--help")
@@ -372,6 +391,7 @@ async fn help_lists_every_flag_and_its_default() {
         ("--links <FORM>", Some("path")),
         ("--public-base <URL>", None),
         ("--require-key", None),
+        ("--key-keeps <OUTCOMES>", Some("all")),
         ("--owner-header <NAME>", None),
     ] {
         let (_, text) = help.split_once(&format!("      {flag}\n")).expect(flag);
@@ -416,6 +436,7 @@ async fn invalid_flags_are_rejected_at_the_start() {
         ),
         (&["--cors-origin", "app.example"], "expected * or http(s)"),
         (&["--cors-origin", "null"], "expected * or http(s)"),
+        (&["--key-keeps", "none"], "invalid value 'none'"),
         (&["--idle-secs", "0"], "0 is not in 1..=86400"),
         (&["--max-calls", "0"], "0 is not in 1.."),
         (&["--max-fields", "0"], "0 is not in 1..=20000"),

@@ -20,6 +20,7 @@ mod exchanges;
 mod expiring;
 mod handle;
 mod idempotency;
+mod keeping_keys;
 mod limits;
 mod linking;
 mod listing;

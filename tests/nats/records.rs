@@ -10,14 +10,14 @@ use tower_accepted::{
     JobId, Status,
     store::{
         Acceptance, CallbackTarget, End, Fingerprint, Finished, Key, KeyOutcome, Lookup,
-        MAX_FIELD_VALUES, NewJob, Outcome, Purpose, Queue, Reading, Store, Writer,
+        MAX_FIELD_VALUES, NewJob, NewKey, Outcome, Purpose, Queue, Reading, Store, Writer,
         nats::{NatsClaim, NatsStore, NatsWriter},
     },
 };
 
 use crate::{
     site::{Deployment, options, or_skip},
-    streams::{BUCKET, messages, publish, read_record, stream, write_record},
+    streams::{KEYS, messages, publish, read_record, stream, write_record},
 };
 
 /// The size of a chunk at a server with the default limit of messages.
@@ -72,7 +72,7 @@ async fn body(reading: Reading) -> Vec<u8> {
 fn keyed(fingerprint: u8) -> NewJob {
     let mut new = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::from_bytes([fingerprint; 16]);
-    new.key = Some((Key::new(b"once", None), fingerprint));
+    new.key = Some(NewKey::new(Key::new(b"once", None), fingerprint));
     new
 }
 
@@ -114,13 +114,11 @@ async fn released_key_is_free_even_if_its_entry_stays() {
         accept(&store, &keyed(2)).await,
         Acceptance::KeyReused
     ));
-    let bucket = stream(&nats.servers, BUCKET).await;
-    let is_key = |(subject, _): &(String, Bytes)| subject.contains("_jobs.key.");
-    let mut keys = messages(&bucket).await;
-    keys.retain(is_key);
+    let bucket = stream(&nats.servers, KEYS).await;
+    let keys = messages(&bucket).await;
     assert_eq!(keys.len(), 1);
     finish(&store, &running, Bytes::new(), KeyOutcome::Release).await;
-    assert!(!messages(&bucket).await.iter().any(is_key));
+    assert_eq!(messages(&bucket).await, []);
     // As if the process had died before it removed the entry.
     publish(&nats.servers, keys).await;
     let mut second = keyed(2);

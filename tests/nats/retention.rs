@@ -37,8 +37,8 @@ async fn message_counts(servers: &Servers) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn expired_jobs_leave_no_messages() {
-    let options = options().retain(RETENTION).inline(1_000);
-    let nats = or_skip!(Deployment::start(options)).with_builder(owned());
+    let options = options().retain(RETENTION).keep_keys_for(RETENTION);
+    let nats = or_skip!(Deployment::start(options.inline(1_000))).with_builder(owned());
     let site = nats.front().await;
     let user = ("x-user", "me");
     let mut accepted = Vec::new();

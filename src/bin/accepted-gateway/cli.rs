@@ -7,7 +7,8 @@ use http::{HeaderName, HeaderValue, uri::Authority};
 #[cfg(feature = "nats")]
 use tower_accepted::store::nats::NatsOptions;
 use tower_accepted::{
-    AcceptedLayer, Dialect, Idempotency, Jobs, JobsBuilder, Links, Owner, When, store::Store,
+    AcceptedLayer, Dialect, Idempotency, Jobs, JobsBuilder, Links, Outcomes, Owner, When,
+    store::Store,
 };
 
 #[cfg(feature = "nats")]
@@ -161,6 +162,18 @@ pub(crate) struct Cli {
     /// Reject a request without an Idempotency-Key if it could become a job
     #[arg(long, help_heading = MODE)]
     pub(crate) require_key: bool,
+
+    /// The outcomes that an Idempotency-Key keeps; after others, a repeat calls the server again
+    ///
+    /// A call that never reached the server is not an outcome.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "OUTCOMES",
+        default_value = "all",
+        help_heading = MODE
+    )]
+    key_keeps: KeptOutcomes,
 
     /// The maximum number of unfinished jobs
     ///
@@ -328,6 +341,14 @@ enum DialectName {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum KeptOutcomes {
+    /// All
+    All,
+    /// All except 5xx and 429
+    Success,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum LinkForm {
     /// Absolute paths
     Path,
@@ -415,7 +436,13 @@ impl Cli {
 
     /// Returns the layer in front of the proxy.
     pub(crate) fn layer<St: Store>(&self, jobs: &Jobs<St>) -> AcceptedLayer<When, St> {
-        let idempotency = Idempotency::new().required(self.require_key);
+        let idempotency =
+            Idempotency::new()
+                .required(self.require_key)
+                .keep(match self.key_keeps {
+                    KeptOutcomes::All => Outcomes::All,
+                    KeptOutcomes::Success => Outcomes::Success,
+                });
         jobs.layer().when(self.when()).idempotency(idempotency)
     }
 

@@ -88,7 +88,11 @@ where
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn Error, "upstream did not respond");
-                return Err(GatewayError::UpstreamUnavailable);
+                return Err(if error.is_connect() {
+                    GatewayError::UpstreamUnreachable
+                } else {
+                    GatewayError::UpstreamUnavailable
+                });
             }
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;

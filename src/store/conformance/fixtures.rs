@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The pause before a check looks again.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Values that a store must neither change nor reorder.
 pub(super) fn header_values() -> impl Iterator<Item = HeaderValue> {
@@ -72,6 +72,7 @@ pub(super) fn unexpected_acceptance<C>(expected: &str, accepted: &Acceptance<C>)
         Acceptance::RunHere(_) => "RunHere",
         Acceptance::Queued => "Queued",
         Acceptance::Joined(_) => "Joined",
+        Acceptance::Gone => "Gone",
         Acceptance::KeyReused => "KeyReused",
         Acceptance::Full => "Full",
         Acceptance::TooLarge => "TooLarge",

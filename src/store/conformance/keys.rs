@@ -11,15 +11,15 @@ use super::{
 };
 use crate::{
     job::{Fingerprint, JobId, Key, Snapshot, Status},
-    store::{Acceptance, End, Finished, KeyOutcome, NewJob, Outcome, Store},
+    store::{Acceptance, End, Finished, KeyOutcome, NewJob, NewKey, Outcome, Store},
 };
 
 /// A new job of the one key of these checks. Requests with different bodies have other
 /// fingerprints.
-fn keyed(body: &[u8]) -> NewJob {
+pub(super) fn keyed(body: &[u8]) -> NewJob {
     let mut job = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::new(&request_head(Method::POST), body, &[]);
-    job.key = Some((Key::new(b"once", None), fingerprint));
+    job.key = Some(NewKey::new(Key::new(b"once", None), fingerprint));
     job.run_here = true;
     job
 }

@@ -26,6 +26,9 @@
 //! expires. To run each check as a test of its own, or several at a time, take them from [`checks`]
 //! or [`queue_checks`].
 //!
+//! [`run_expiry`] has the checks of expired jobs. It needs a store that keeps ended jobs for a few
+//! seconds at most.
+//!
 //! # Time
 //!
 //! The checks run on a tokio runtime with a timer, on one thread or on several. Tokio's clock may
@@ -45,7 +48,8 @@
 //! - **Changes**: a stream of revisions begins with the current one, never goes back, and ends with
 //!   the job.
 //! - **Keys**: two requests with one key become one job, even after its end or a cancel. A delete,
-//!   and an end with [`KeyOutcome::Release`], free the key.
+//!   and an end with [`KeyOutcome::Release`], free the key. Any other key outlives its job: from the
+//!   job's end it is remembered for [`NewKey::keep_for`], or for a time that the store chooses.
 //! - **Lists**: each job is on exactly one page, the newest first.
 //! - **Memory**: every charge is released in the end. A response without room is refused.
 //! - **Queues**: a request comes back as it was, and runs under one claim at a time. A dropped
@@ -53,9 +57,11 @@
 //!
 //! [`KeyOutcome::Release`]: super::KeyOutcome::Release
 //! [`NewJob`]: super::NewJob
+//! [`NewKey::keep_for`]: super::NewKey::keep_for
 
 mod accepting;
 mod ending;
+mod expiry;
 mod fixtures;
 mod following;
 mod in_process;
@@ -130,6 +136,20 @@ pub async fn run_queue<S: Queue>(make: impl AsyncFn() -> S) {
     }
 }
 
+/// Runs the checks of expired jobs and keys.
+///
+/// `make` is called for each check, and returns a new store that keeps ended jobs for a few seconds
+/// at most, and their keys for at least a minute.
+///
+/// # Panics
+///
+/// Panics if the store fails a check.
+pub async fn run_expiry<S: Store>(make: impl AsyncFn() -> S) {
+    for check in expiry_checks() {
+        check.run(make().await).await;
+    }
+}
+
 /// Lists checks by the functions that implement them.
 macro_rules! list {
     ($($file:ident::$name:ident),+ $(,)?) => {
@@ -167,6 +187,14 @@ pub fn queue_checks<S: Queue>() -> Vec<Check<S>> {
         queue::started_call_is_handed_back,
     ]);
     checks
+}
+
+/// Returns the checks of expired jobs and keys.
+pub fn expiry_checks<S: Store>() -> Vec<Check<S>> {
+    Vec::from(list![
+        expiry::key_outlives_its_job,
+        expiry::key_expires_after_its_time,
+    ])
 }
 
 fn common_checks<S: Store>() -> Vec<Check<S>> {

@@ -30,7 +30,8 @@ impl MemoryClaim {
 
 impl Drop for MemoryClaim {
     fn drop(&mut self) {
-        let shutdown = Ending::without_response(ErrorCode::Shutdown);
+        let mut shutdown = Ending::without_response(ErrorCode::Shutdown);
+        shutdown.key = self.job.dropped_key_outcome();
         reaper::end(&self.table, &self.job, shutdown);
     }
 }

@@ -8,6 +8,7 @@ mod creation;
 mod ended;
 mod evict;
 mod id_hasher;
+mod keys;
 mod list;
 mod live;
 #[cfg(test)]

@@ -34,7 +34,8 @@ use crate::{
 /// Its budget limits the memory of its jobs. Besides its result, a job counts:
 ///
 /// - 320 bytes, and 16 more once it has ended,
-/// - 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
+/// - 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks,
+/// - 160 bytes for an idempotency key, until the key expires.
 ///
 /// To make room, the store evicts the jobs that ended first. All jobs are lost with the process:
 /// [drain](crate::Jobs::drain) before a shutdown.
@@ -49,6 +50,14 @@ impl MemoryStore {
         Self {
             table: Arc::new(JobTable::new(retain, budget)),
         }
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// At the maximum, a request with a new key is refused.
+    pub fn with_max_keys(self, keys: usize) -> Self {
+        self.table.keys().set_max(keys);
+        self
     }
 
     /// Returns the number of jobs, including unfinished ones. A job that is just ending may count
@@ -95,6 +104,7 @@ impl Store for MemoryStore {
             Inserted::New(job) => Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job)),
             Inserted::Joined(job) => Acceptance::Joined(job),
             Inserted::KeyReused => Acceptance::KeyReused,
+            Inserted::Gone => Acceptance::Gone,
             Inserted::Full => Acceptance::Full,
         }))
     }
@@ -173,8 +183,14 @@ impl Store for MemoryStore {
     }
 
     async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
+        // Looked up first, since the job may be evicted meanwhile.
+        let key = self.table.key_of(id);
         let found = self.cancel(id).await?;
         if let Lookup::Found(_) = found {
+            // First, so that no repeat finds a key without its job.
+            if let Some(key) = key {
+                self.table.keys().free(key, id);
+            }
             self.table.remove(id);
         }
         Ok(found)

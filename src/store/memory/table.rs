@@ -2,21 +2,22 @@
 
 use std::{collections::BTreeSet, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
+    keys::{KEY_BYTES, KeyTable, KeyedJob},
     order::EndOrder,
     tombstones::Tombstones,
     unfinished::{Ending, ReadableResponse, Readiness, UnfinishedJob},
 };
 use crate::{
-    job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
+    job::{Cursor, JobId, Key, Owner, Snapshot},
     limit::{Budget, Charge, Purpose},
-    store::{KeyOutcome, Lookup, NewJob},
+    store::{KeyOutcome, Lookup, NewJob, NewKey},
 };
 
 /// The number of shards of ended jobs. A shard moves all its jobs when it grows; with so many, that
@@ -25,6 +26,9 @@ const ENDED_SHARDS: usize = 1024;
 
 /// The number of shards of unfinished jobs. There are few such jobs.
 const UNFINISHED_SHARDS: usize = 64;
+
+/// The number of expired keys that each new key removes at most.
+const REAPED_KEYS: usize = 8;
 
 /// The maps of the jobs in memory.
 ///
@@ -37,7 +41,7 @@ pub(super) struct JobTable {
     unfinished: DashMap<JobId, Arc<UnfinishedJob>, BuildHasherDefault<IdHasher>>,
     /// A job is in here before it leaves `unfinished`, so a look-up there and then here finds it.
     ended: DashMap<EndedJob, (), BuildHasherDefault<IdHasher>>,
-    keys: DashMap<Key, KeyedJob>,
+    keys: KeyTable,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
     order: Mutex<EndOrder>,
@@ -46,18 +50,13 @@ pub(super) struct JobTable {
     clock: Clock,
 }
 
-/// The job of a key.
-#[derive(Clone, Copy)]
-struct KeyedJob {
-    id: JobId,
-    fingerprint: Fingerprint,
-}
-
 /// The result of inserting a job.
 pub(super) enum Inserted {
     New(Arc<UnfinishedJob>),
     Joined(Box<Snapshot>),
     KeyReused,
+    /// The key's job has expired or was evicted.
+    Gone,
     Full,
 }
 
@@ -72,6 +71,13 @@ impl FoundJob {
         match self {
             Self::Unfinished(job) => job.owner(),
             Self::Ended(job) => job.owner(),
+        }
+    }
+
+    fn key(&self) -> Option<Key> {
+        match self {
+            Self::Unfinished(job) => job.key(),
+            Self::Ended(job) => job.key(),
         }
     }
 
@@ -99,7 +105,7 @@ impl JobTable {
                 UNFINISHED_SHARDS,
             ),
             ended: DashMap::with_hasher_and_shard_amount(Default::default(), ENDED_SHARDS),
-            keys: DashMap::new(),
+            keys: KeyTable::new(),
             owned: DashMap::new(),
             order: Mutex::default(),
             tombstones: Tombstones::default(),
@@ -118,6 +124,10 @@ impl JobTable {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(super) fn keys(&self) -> &KeyTable {
+        &self.keys
     }
 
     /// Returns the ended jobs in the order of their ends.
@@ -192,71 +202,68 @@ impl JobTable {
         }
     }
 
-    /// Returns the job of a key, or `None` if the key is unknown or its job has been removed.
-    fn join(&self, key: &Key, fingerprint: Fingerprint) -> Option<Inserted> {
-        let keyed = *self.keys.get(key)?;
-        self.join_as(keyed, fingerprint)
-    }
-
-    /// Returns the job that a key has, or `None` if the job has been removed.
-    fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
-        let job = self.find(keyed.id)?;
-        Some(if keyed.fingerprint == fingerprint {
-            Inserted::Joined(Box::new(job.snapshot(&self.clock, self.clock.now())))
-        } else {
-            Inserted::KeyReused
-        })
+    /// Returns what a request joins whose key has a job.
+    fn join(&self, keyed: &KeyedJob, key: &NewKey, now: u64) -> Inserted {
+        if keyed.fingerprint != key.fingerprint {
+            return Inserted::KeyReused;
+        }
+        match self.find_at(keyed.id, now) {
+            Some(job) => Inserted::Joined(Box::new(job.snapshot(&self.clock, now))),
+            None => Inserted::Gone,
+        }
     }
 
     /// Inserts a job, or finds the job of its key.
     pub(super) fn accept(&self, new: &NewJob) -> Inserted {
-        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
-        if let Some((key, fingerprint)) = &new.key
-            && let Some(joined) = self.join(key, *fingerprint)
-        {
-            return joined;
+        if let Some(key) = &new.key {
+            return self.accept_keyed(new, key);
         }
-        // Before a guard is held: to make room, other jobs and their keys may be removed.
-        let charge = if new.join_only {
-            None
-        } else {
-            self.reserve(UnfinishedJob::cost(new), Purpose::Accepted)
-        };
-        let Some((key, fingerprint)) = new.key else {
-            return self.insert(new, charge);
-        };
-        let keyed = KeyedJob {
-            id: new.id,
-            fingerprint,
-        };
-        // The entry's guard is held until the job is in the map, so a request that finds the key
-        // finds the job.
-        let entry = self.keys.entry(key);
-        if let Entry::Occupied(known) = &entry
-            && let Some(joined) = self.join_as(*known.get(), fingerprint)
-        {
-            return joined;
+        if new.join_only {
+            return Inserted::Full;
         }
-        // A known key without a job belongs to a job that is being removed. That removal spares the
-        // new entry, since it compares the id.
-        let inserted = self.insert(new, charge);
-        if let Inserted::New(_) = inserted {
-            entry.insert(keyed);
+        match self.reserve(UnfinishedJob::cost(new), Purpose::Accepted) {
+            Some(charge) => Inserted::New(self.insert(new, charge)),
+            None => Inserted::Full,
         }
-        inserted
     }
 
-    fn insert(&self, new: &NewJob, charge: Option<Charge>) -> Inserted {
-        let Some(charge) = charge else {
+    fn accept_keyed(&self, new: &NewJob, key: &NewKey) -> Inserted {
+        let now = self.clock.now();
+        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
+        if let Some(keyed) = self.keys.get(&key.key, now) {
+            return self.join(&keyed, key, now);
+        }
+        // Without a runtime no task frees expired keys.
+        self.keys.reap(now, REAPED_KEYS);
+        if new.join_only || self.keys.is_full() {
+            return Inserted::Full;
+        }
+        // Before the key is locked: to make room, other jobs may be removed.
+        let cost = UnfinishedJob::cost(new) + KEY_BYTES;
+        let Some(mut charge) = self.reserve(cost, Purpose::Accepted) else {
             return Inserted::Full;
         };
+        // The key is locked until the job is in the map, so a request that finds the key finds the
+        // job.
+        match self.keys.lock(key.key, now) {
+            Err(keyed) => self.join(&keyed, key, now),
+            Ok(free) if self.keys.count(&free, charge.split(KEY_BYTES)) => {
+                let job = self.insert(new, charge);
+                free.insert(KeyedJob::new(new.id, key, &self.clock));
+                Inserted::New(job)
+            }
+            Ok(_) => Inserted::Full,
+        }
+    }
+
+    fn insert(&self, new: &NewJob, charge: Charge) -> Arc<UnfinishedJob> {
         let job = Arc::new(UnfinishedJob::new(new, charge, &self.clock));
         self.unfinished.insert(new.id, job.clone());
         if let Some(owner) = job.owner() {
             let mut owned = self.owned.entry(owner).or_default();
             owned.insert(job.creation.cursor());
         }
-        Inserted::New(job)
+        job
     }
 
     /// Ends a job. Returns `false` if it had ended before.
@@ -264,7 +271,7 @@ impl JobTable {
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
     /// job.
     pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> bool {
-        let key = job.key().filter(|_| ending.key == KeyOutcome::Release);
+        let (key, key_outcome) = (job.key(), ending.key);
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
@@ -274,8 +281,10 @@ impl JobTable {
             self.unfinished.remove(&id);
             self.order.lock().push(id, &self.budget);
             // A repeat that comes before this still joins the job.
-            if let Some(key) = key {
-                self.keys.remove_if(&key, |_, keyed| keyed.id == id);
+            match key {
+                Some(key) if key_outcome == KeyOutcome::Release => self.keys.free(key, id),
+                Some(key) => self.keys.job_ended(key, id, self.clock.now()),
+                None => {}
             }
         }
         is_first
@@ -286,7 +295,7 @@ impl JobTable {
         self.ended.get(&id).map(|job| job.key().expiry(&self.clock))
     }
 
-    /// Removes a job that has left the order, and remembers that it existed.
+    /// Removes a job that has left the order, and remembers that it existed. Its key stays.
     pub(super) fn retire(&self, id: JobId) {
         let owner = self.ended.get(&id).map(|job| job.key().owner());
         if let Some(owner) = owner {
@@ -304,15 +313,17 @@ impl JobTable {
         let Some((job, ())) = self.ended.remove(&id) else {
             return;
         };
-        if let Some(key) = job.key() {
-            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
-        }
         if let Some(owner) = job.owner() {
             if let Some(mut owned) = self.owned.get_mut(&owner) {
                 owned.remove(&job.creation().cursor());
             }
             self.owned.remove_if(&owner, |_, owned| owned.is_empty());
         }
+    }
+
+    /// Returns the key of a job, expired or not.
+    pub(super) fn key_of(&self, id: JobId) -> Option<Key> {
+        self.find_any(id)?.key()
     }
 
     #[cfg(test)]

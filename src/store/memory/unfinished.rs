@@ -132,6 +132,22 @@ impl UnfinishedJob {
         self.scope.as_ref()?.key
     }
 
+    /// Returns the effect on the job's key if its call is dropped now.
+    pub(super) fn dropped_key_outcome(&self) -> KeyOutcome {
+        let Some(scope) = self.scope.as_deref().filter(|scope| scope.key.is_some()) else {
+            return KeyOutcome::Keep;
+        };
+        let is_reached = match &*self.phase.lock() {
+            Phase::Ended(_) => true,
+            Phase::Unfinished(job) => job.started.is_some(),
+        };
+        if is_reached && scope.outcomes.keeps(ErrorCode::Shutdown.status()) {
+            KeyOutcome::Keep
+        } else {
+            KeyOutcome::Release
+        }
+    }
+
     pub(super) fn report(&self, report: Report, clock: &Clock) {
         let watchers = match &mut *self.phase.lock() {
             Phase::Ended(_) => return,
@@ -295,13 +311,15 @@ impl PhaseState {
 }
 
 fn scope(new: &NewJob) -> Option<Box<JobScope>> {
-    let key = new.key.map(|(key, _)| key);
+    let key = new.key.map(|new| new.key);
+    let outcomes = new.key.map(|new| new.outcomes);
     let has_scope =
         new.owner.is_some() || key.is_some() || new.title.is_some() || new.callbacks.is_some();
     has_scope.then(|| {
         Box::new(JobScope {
             owner: new.owner,
             key,
+            outcomes: outcomes.unwrap_or_default(),
             title: new.title.clone(),
             callbacks: new.callbacks.clone(),
         })

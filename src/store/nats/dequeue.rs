@@ -235,6 +235,7 @@ pub(super) async fn claim(
     work.created_at = from_unix_millis(details.created_at);
     work.kind = Kind::new(&details.kind);
     work.is_owned = details.owner.is_some();
+    work.outcomes = details.outcomes;
     work.attempt = attempt;
     Ok(Some(work))
 }
