@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    client::{get, post, result},
+    client::{get, open, post, result},
     program::Program,
     upstream::{Received, Upstream},
 };
@@ -80,4 +80,18 @@ async fn idle_connections_keep_no_client_out() {
     let healthy = timeout(GUARD, get(gateway.address, "/healthz")).await;
     assert_eq!(healthy.expect("an answer").body, "ok\n");
     drop(idle);
+}
+
+#[tokio::test]
+async fn client_that_stops_reading_is_disconnected() {
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--idle-secs", "1"]).await;
+    let silent = open(gateway.address, b"GET /film HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut received = upstream.next().await;
+    received
+        .write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+        .await;
+    let ended = timeout(GUARD, received.flood()).await;
+    ended.expect("the gateway closes the connection");
+    drop(silent);
 }

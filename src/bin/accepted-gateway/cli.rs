@@ -111,8 +111,9 @@ pub(crate) struct Cli {
     )]
     cors_origin: Vec<HeaderValue>,
 
-    /// The seconds to wait for the next request on a connection, and for a request's whole head
+    /// The seconds to wait for the next request on a connection
     ///
+    /// It also limits the time for a request's whole head, and for a client that stops reading.
     /// Set it higher than the idle time-out of a load balancer in front of the gateway, which would
     /// otherwise send requests on connections that the gateway is closing.
     #[arg(

@@ -32,6 +32,7 @@ mod peer;
 mod proxy;
 mod serve;
 mod signals;
+mod stream;
 mod validate;
 
 use std::{

@@ -10,10 +10,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
+use hyper_util::{rt::TokioTimer, server::graceful::GracefulConnection};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
@@ -31,6 +28,7 @@ use crate::{
     listen,
     peer::Peer,
     signals::Signals,
+    stream::ClientStream,
     validate::validate,
 };
 
@@ -209,7 +207,8 @@ where
         if let Some(max) = self.options.max_fields {
             http.max_headers(max);
         }
-        http.serve_connection(TokioIo::new(stream), service)
+        let stream = ClientStream::new(stream, self.options.idle_timeout);
+        http.serve_connection(stream, service)
     }
 
     fn respond(
