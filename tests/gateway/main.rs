@@ -17,6 +17,8 @@ mod forwarding;
 mod health;
 mod hostile;
 mod jobs;
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
+mod memory;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;

@@ -28,6 +28,28 @@ impl Program {
         Self::start("accepted-gateway", &all).await
     }
 
+    /// Starts the gateway with an environment variable.
+    #[cfg(all(feature = "jemalloc", target_os = "linux"))]
+    pub(crate) async fn with_env(
+        upstream: SocketAddr,
+        (name, value): (&str, &str),
+        flags: &[&str],
+    ) -> Self {
+        let upstream = format!("http://{upstream}");
+        let mut gateway = command("accepted-gateway");
+        gateway
+            .env(name, value)
+            .args(["--upstream", &upstream, "--listen", "127.0.0.1:0"])
+            .args(flags);
+        Self::run(gateway).listening().await
+    }
+
+    /// Returns the process's id.
+    #[cfg(all(feature = "jemalloc", target_os = "linux"))]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("still running")
+    }
+
     /// Starts the gateway with at most this number of open file descriptors.
     pub(crate) async fn limited(upstream: SocketAddr, descriptors: u32, flags: &[&str]) -> Self {
         let upstream = format!("http://{upstream}");

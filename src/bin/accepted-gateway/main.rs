@@ -58,6 +58,11 @@ use crate::{
     signals::Signals,
 };
 
+/// glibc keeps most of what a peak needed, for ever.
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The exit status of a shutdown that cut jobs. clap exits with 2.
 const JOBS_CUT: u8 = 3;
 
