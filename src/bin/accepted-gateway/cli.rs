@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use http::{HeaderName, HeaderValue, uri::Authority};
 #[cfg(feature = "nats")]
 use tower_accepted::store::nats::NatsOptions;
 use tower_accepted::{
-    AcceptedLayer, Dialect, Idempotency, Jobs, JobsBuilder, Links, Outcomes, Owner, When,
-    store::Store,
+    AcceptedLayer, Idempotency, Jobs, JobsBuilder, Links, Owner, When, store::Store,
 };
 
 #[cfg(feature = "nats")]
-use crate::peer::Peer;
+use crate::{choices::Role, peer::Peer};
 use crate::{
+    choices::{DialectName, KeptOutcomes, LinkForm},
     cors::Cors,
     descriptors::DescriptorShares,
     forwarded::ForwardedTrust,
@@ -316,45 +316,15 @@ pub(crate) struct Cli {
 
     /// The number of accepted requests that a worker runs at a time
     #[cfg(feature = "nats")]
-    #[arg(long, value_name = "N", default_value_t = 64, requires = "nats", help_heading = NATS)]
-    pub(crate) concurrency: usize,
-}
-
-#[cfg(feature = "nats")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    /// Accept requests and serve the monitor
-    Web,
-    /// Run accepted requests; listens only for --health and --metrics
-    Worker,
-    /// Do both
-    Both,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum DialectName {
-    /// Always 200 and the status document: for Azure SDKs and your own clients
-    Default,
-    /// 202 until the job ends, then its result: for OData and FHIR
-    Pending202,
-    /// 202 until the job ends, then 303 to its result: for browsers and `curl -L`
-    SeeOther,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum KeptOutcomes {
-    /// All
-    All,
-    /// All except 5xx and 429
-    Success,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LinkForm {
-    /// Absolute paths
-    Path,
-    /// Relative to the request: correct behind a proxy that strips a path prefix
-    Relative,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        requires = "nats",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = NATS
+    )]
+    concurrency: u32,
 }
 
 impl Cli {
@@ -372,11 +342,7 @@ impl Cli {
             builder = builder.allow_cancel_from(move |origin| cors.allows(origin));
         }
         builder
-            .dialect(match self.dialect {
-                DialectName::Default => Dialect::Default,
-                DialectName::Pending202 => Dialect::Pending202,
-                DialectName::SeeOther => Dialect::SeeOther,
-            })
+            .dialect(self.dialect.into())
             .links(match (&self.public_base, self.links) {
                 (Some(base), _) => Links::Base(base.clone()),
                 (None, LinkForm::Path) => Links::Path,
@@ -426,6 +392,13 @@ impl Cli {
         calls.unwrap_or(usize::MAX).min(shares.calls)
     }
 
+    /// Returns the number of requests that a worker runs at a time.
+    #[cfg(feature = "nats")]
+    pub(crate) fn concurrency(&self, shares: DescriptorShares) -> usize {
+        let concurrency = self.concurrency.try_into().unwrap_or(usize::MAX);
+        self.calls(shares).min(concurrency)
+    }
+
     /// Returns the settings of the JetStream store.
     #[cfg(feature = "nats")]
     pub(crate) fn nats_options(&self) -> NatsOptions {
@@ -437,13 +410,9 @@ impl Cli {
 
     /// Returns the layer in front of the proxy.
     pub(crate) fn layer<St: Store>(&self, jobs: &Jobs<St>) -> AcceptedLayer<When, St> {
-        let idempotency =
-            Idempotency::new()
-                .required(self.require_key)
-                .keep(match self.key_keeps {
-                    KeptOutcomes::All => Outcomes::All,
-                    KeptOutcomes::Success => Outcomes::Success,
-                });
+        let idempotency = Idempotency::new()
+            .required(self.require_key)
+            .keep(self.key_keeps.into());
         jobs.layer().when(self.when()).idempotency(idempotency)
     }
 

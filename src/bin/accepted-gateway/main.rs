@@ -11,6 +11,7 @@
 //! ```
 
 mod calls;
+mod choices;
 mod cli;
 mod connect;
 mod connections;
@@ -47,7 +48,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[cfg(feature = "nats")]
-use crate::cli::Role;
+use crate::choices::Role;
 use crate::{
     calls::LimitCalls,
     cli::Cli,

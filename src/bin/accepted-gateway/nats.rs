@@ -13,7 +13,8 @@ use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 
 use crate::{
     calls::LimitCalls,
-    cli::{Cli, Role},
+    choices::Role,
+    cli::Cli,
     descriptors::DescriptorShares,
     health::HealthCheck,
     listen, metrics,
@@ -37,7 +38,7 @@ pub(crate) async fn serve(
     let proxy = LimitCalls::new(proxy, calls);
     let direct = Proxy::new(cli.proxy(upstream)).service();
     let worker = jobs.worker(proxy.clone());
-    let concurrency = cli.concurrency.min(calls);
+    let concurrency = cli.concurrency(shares);
     let working =
         (cli.role == Role::Both).then(|| tokio::spawn(worker.concurrency(concurrency).run()));
     let layer = cli.layer(&jobs);
@@ -61,7 +62,7 @@ pub(crate) async fn work(
     let calls = cli.calls(shares);
     let proxy = Proxy::<RequestBody<Incoming>>::new(cli.proxy(upstream.clone())).service();
     let worker = jobs.worker(LimitCalls::new(proxy, calls));
-    let working = tokio::spawn(worker.concurrency(cli.concurrency.min(calls)).run());
+    let working = tokio::spawn(worker.concurrency(cli.concurrency(shares)).run());
     print(&format!(
         "Running accepted requests against http://{upstream}.\n"
     ));

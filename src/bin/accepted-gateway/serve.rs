@@ -88,7 +88,7 @@ enum Routed<S: Service<Request<Incoming>>, D: Service<Request<Incoming>>> {
 }
 
 /// The response of the layer, of the proxy, or of the gateway itself.
-type GatewayResponse<B, C> = Response<Either<B, Either<C, Full<Bytes>>>>;
+type GatewayResult<B, C> = Result<Response<Either<B, Either<C, Full<Bytes>>>>, Infallible>;
 
 impl<S, D, St: Store> Gateway<Accepted<S, When, St>, D, St> {
     /// Creates a gateway with `layer` around `proxy`. `direct` is the proxy without a limit.
@@ -215,8 +215,7 @@ where
         &self,
         request: Request<Incoming>,
         peer: Peer,
-    ) -> impl Future<Output = Result<GatewayResponse<B, C>, Infallible>> + Send + use<S, D, B, C, St>
-    {
+    ) -> impl Future<Output = GatewayResult<B, C>> + Send + use<S, D, B, C, St> {
         let origin = request.headers().get(ORIGIN).cloned();
         let options = self.options.clone();
         let routed = self.route(request, peer);
