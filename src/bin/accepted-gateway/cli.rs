@@ -38,10 +38,10 @@ Forwarding:
   unreachable, the response is 502.
 
 File descriptors:
-  At the start the gateway raises its limit of open files (ulimit -n) as far as the system allows.
-  Half of it is for calls that are or may become jobs; further ones are queued until a call ends. A
-  quarter is for connections of clients. If all are taken, the gateway closes those that wait for a
-  request, and new clients wait until a connection ends.
+  At the start the gateway raises its limit of open files (ulimit -n) as far as the system allows,
+  and keeps up to 64 in reserve. Half of the rest is for calls that are or may become jobs; further
+  ones are queued until a call ends. A quarter is for connections of clients. If all of them are
+  taken, the gateway closes those that wait for a request. New clients wait until one ends.
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
