@@ -20,7 +20,7 @@ const EXPOSED_FIELDS: &str = "allow, asyncresult, content-disposition, content-l
 /// The methods of the monitor.
 const METHODS: &str = "GET, HEAD, POST, DELETE";
 
-/// The seconds for which a browser may reuse a preflight. Each poll with `Prefer` or
+/// The lifetime of a preflight in the browser's cache. Each poll with `Prefer` or
 /// `If-None-Match` needs one otherwise.
 const PREFLIGHT_SECONDS: &str = "3600";
 

@@ -142,12 +142,13 @@ where
         let mut connections = Connections::new(self.options.max_connections);
         let mut drained = pin!(self.drain_on_signal(signals, limit));
         let (mut signals, deadline, shutdown) = loop {
+            // Without a slot, the new connection waits on a descriptor from the reserve.
             let accept = async {
-                let slot = connections.slot().await;
-                (slot, listen::accept(&listener).await)
+                let (stream, peer) = listen::accept(&listener).await;
+                (connections.slot().await, stream, peer)
             };
             select! {
-                (slot, (stream, peer)) = accept => {
+                (slot, stream, peer) = accept => {
                     connections.spawn(slot, self.connection(stream, Peer(peer.ip())));
                 }
                 drained = &mut drained => break drained?,
