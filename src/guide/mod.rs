@@ -4,7 +4,7 @@
 //! |---|---|
 //! | Where does the layer go, in axum and among other layers? | [`mounting`] |
 //! | When should a client poll, and how is that predicted? | [`estimates`] |
-//! | How much memory does a process take, and when does it return it? | [`memory`](self::memory) |
+//! | How much memory does a process take, and when does it return it? | [`memory`] |
 #![cfg_attr(
     feature = "metrics",
     doc = "| Which metrics does a process record? | [`metrics`](self::metrics) |"

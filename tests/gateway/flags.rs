@@ -209,6 +209,20 @@ async fn dialect_selects_the_monitor_responses() {
 }
 
 #[tokio::test]
+async fn get_with_a_preference_becomes_a_job() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--dialect", "pending202"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let export = request("GET", "/$export").header("prefer", "respond-async");
+    let export = export.body("".into()).expect("a request");
+    let job = send(gateway.address, export).await.job();
+    upstream.next().await.ok("ndjson").await;
+    let result = request("GET", &job).header("prefer", "wait=30");
+    let result = result.body("".into()).expect("a request");
+    assert_eq!(send(gateway.address, result).await.body, "ndjson");
+}
+
+#[tokio::test]
 async fn links_and_public_base_set_the_form_of_links() {
     for (flags, prefix) in [
         (&["--always"][..], "/jobs/"),

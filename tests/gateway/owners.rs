@@ -52,3 +52,22 @@ async fn owner_is_named_once_or_not_at_all() {
     let list = ask("GET", "/jobs", &[""]).await;
     assert_eq!(list.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn owner_lists_jobs_during_a_shutdown() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--owner-header", "X-User"];
+    let mut gateway = Program::gateway(upstream.address, &flags).await;
+    let ask = async |gateway: &Program, method: &str, path: &str| {
+        let request = request(method, path).header("x-user", "me");
+        send(gateway.address, request.body("".into()).expect("a request")).await
+    };
+    let job = ask(&gateway, "POST", "/reports").await.job();
+    let received = upstream.next().await;
+    gateway.signal("TERM").await;
+    gateway.logged("shutting down").await;
+    let list = ask(&gateway, "GET", "/jobs").await.json();
+    assert_eq!(list["jobs"][0]["self"], job);
+    received.ok("report").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}

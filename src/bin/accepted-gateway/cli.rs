@@ -284,8 +284,8 @@ pub(crate) struct Cli {
 
     /// Keep jobs in NATS JetStream at nats://HOST[:PORT][,…], shared with other gateways
     ///
-    /// Start all of them with the same upstream and limits. If one crashes, the others still run
-    /// the requests that it accepted.
+    /// Start all of them with the same upstream, limits and --trust-forwarded. If one crashes, the
+    /// others still run the requests that it accepted.
     #[cfg(feature = "nats")]
     #[arg(long, value_name = "URL", help_heading = NATS, verbatim_doc_comment)]
     pub(crate) nats: Option<String>,
