@@ -233,10 +233,10 @@ impl<S> JobsBuilder<S> {
     /// Default: 256 MiB, or the limit of the [budget](crate::store::Budget) that a store was created
     /// with.
     ///
-    /// It covers bodies being read, accepted requests, results, and jobs in memory. The store in
-    /// memory makes room by evicting ended jobs, the oldest end first. It never evicts unfinished
-    /// jobs. Without room, a request gets 503, or passes through if it need not become a job. A
-    /// result without room ends its job as
+    /// It covers bodies being read, accepted requests, results, and jobs and keys in memory. The
+    /// store in memory makes room by evicting ended jobs, the oldest end first. It never evicts
+    /// unfinished jobs. Without room, a request gets 503, or passes through if it need not become a
+    /// job. A result without room ends its job as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = Some(bytes);

@@ -70,7 +70,7 @@
 //! - **Waiting is honest.** `Retry-After` is learned from earlier jobs of the same [`Kind`]. A
 //!   client can also have a request held, listen to events, or watch a page.
 //! - **A repeated `Idempotency-Key` joins the first job**, running or ended. The inner service is
-//!   called once. See [`Idempotency`].
+//!   called once. The key outlives the result: a repeat then gets 410. See [`Idempotency`].
 //! - **Limits come before the 202.** A request over a limit on jobs, bytes or body size gets 503 or
 //!   413, or passes through if it need not become a job. [`JobsBuilder`] has the limits and
 //!   defaults. Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never
@@ -95,7 +95,7 @@
 //! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
 //! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait` |
 //! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
-//! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown |
+//! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown, and its `Idempotency-Key` is free |
 //! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`. Other parameters are ignored |
 //! | an unknown id, a malformed id, a job of another owner | 404 |
 //! | an expired job that is still remembered | 410 |

@@ -17,7 +17,7 @@ use crate::{
 /// By default a key is optional. A repeat of a request, with the same key, method, URI, body and
 /// `Content-Type`, joins the first request's job, unfinished or ended. Its answer has
 /// `Idempotent-Replayed: true`. A different request with the same key gets 422. A malformed key
-/// gets 400.
+/// gets 400. A request that passes through is called without regard to its key.
 ///
 /// A key is remembered from its job's end for [`keep_for`](Self::keep_for), even if the job has
 /// expired or was evicted. A repeat then gets 410, and the inner service is not called. These free

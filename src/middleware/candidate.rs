@@ -53,8 +53,8 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) path: Option<Box<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
-    /// The key, with the fingerprint of the request.
-    key: Option<NewKey>,
+    /// The key, with the fingerprint of the request. Boxed, because few requests have one.
+    key: Option<Box<NewKey>>,
 }
 
 impl<St: Store> Candidate<St> {
@@ -65,11 +65,13 @@ impl<St: Store> Candidate<St> {
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
         let idempotency = &options.idempotency;
-        let key = self.key().map(|key| NewKey {
-            key,
-            fingerprint: idempotency.fingerprint_of(head, &body.bytes),
-            keep_for: idempotency.keep_for,
-            outcomes: idempotency.outcomes,
+        let key = self.key().map(|key| {
+            Box::new(NewKey {
+                key,
+                fingerprint: idempotency.fingerprint_of(head, &body.bytes),
+                keep_for: idempotency.keep_for,
+                outcomes: idempotency.outcomes,
+            })
         });
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
@@ -127,7 +129,7 @@ impl<St: Store> Candidate<St> {
             started,
             progress,
             owner: self.scope.as_ref().and_then(|scope| scope.owner),
-            key: read.key,
+            key: read.key.as_deref().copied(),
             kind,
             title: None,
             callbacks: None,

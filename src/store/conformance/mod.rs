@@ -48,8 +48,8 @@
 //! - **Changes**: a stream of revisions begins with the current one, never goes back, and ends with
 //!   the job.
 //! - **Keys**: two requests with one key become one job, even after its end or a cancel. A delete,
-//!   and an end with [`KeyOutcome::Release`], free the key. Any other key outlives its job: from the
-//!   job's end it is remembered for [`NewKey::keep_for`], or for a time that the store chooses.
+//!   and an end with [`KeyOutcome::Release`], free the key. Any other key outlives its job. It is
+//!   remembered for [`NewKey::keep_for`] from the job's end, or for a time that the store chooses.
 //! - **Lists**: each job is on exactly one page, the newest first.
 //! - **Memory**: every charge is released in the end. A response without room is refused.
 //! - **Queues**: a request comes back as it was, and runs under one claim at a time. A dropped

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts the messages of a stream: its length when last polled, plus what this process has added.
 ///
-/// The stream cannot enforce the limit. The replicas of a work queue, and of a stream whose messages
-/// expire, do not hold the same messages at a time, and up to nats-server 2.11 each replica applies a limit by itself. Replicas
-/// that decide differently never agree again.
+/// The stream cannot enforce the limit. The replicas of a work queue do not hold the same messages
+/// at a time, and neither do those of a stream whose messages expire. Up to nats-server 2.11, each
+/// replica applies a limit by itself. Replicas that decide differently never agree again.
 #[derive(Debug, Default)]
 pub(super) struct StreamDepth {
     /// Both are plain counters that guard no other data, so every access is `Relaxed`. A message

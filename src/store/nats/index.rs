@@ -35,7 +35,7 @@ pub(super) struct KeyRecord {
     /// for the time of the options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     keep_for: Option<u64>,
-    /// When the key expires, in milliseconds since the Unix epoch. Present once the job has ended.
+    /// The key's expiry, in milliseconds since the Unix epoch. Present once the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<u64>,
 }

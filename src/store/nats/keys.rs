@@ -39,7 +39,7 @@ pub(super) enum KeyLookup {
     Full,
 }
 
-/// What a key's record means for another request with the key.
+/// The meaning of a key's record for another request with the key.
 enum KeyUse {
     Decided(KeyLookup),
     /// The key can be used again.
