@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderValue, request::Parts};
 
 use crate::{
-    config::{Dialect, Links, OriginFn, OwnerFn, Settings, is_plain},
+    config::{ConfigError, Dialect, Links, OriginFn, OwnerFn, Settings},
     job::Owner,
     jobs::Jobs,
     middleware::AcceptedLayer,
@@ -106,8 +106,30 @@ impl JobsBuilder {
     }
 
     /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is invalid. See [`try_build`](Self::try_build).
+    #[track_caller]
     pub fn build(self) -> Jobs {
-        self.in_memory().build()
+        unwrap(self.try_build())
+    }
+
+    /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the path of the monitor or the base of links is invalid.
+    ///
+    /// ```
+    /// use tower_accepted::{ConfigError, Jobs};
+    ///
+    /// let path = "//jobs"; // from a configuration file
+    /// let error = Jobs::builder().monitor_path(path).try_build().unwrap_err();
+    /// assert_eq!(error, ConfigError::MonitorPath("//jobs".to_owned()));
+    /// ```
+    pub fn try_build(self) -> Result<Jobs, ConfigError> {
+        self.in_memory().try_build()
     }
 
     fn in_memory(self) -> JobsBuilder<InMemory> {
@@ -135,41 +157,64 @@ impl JobsBuilder<InMemory> {
     }
 
     /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is invalid. See [`try_build`](Self::try_build).
+    #[track_caller]
     pub fn build(self) -> Jobs {
+        unwrap(self.try_build())
+    }
+
+    /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the path of the monitor or the base of links is invalid.
+    pub fn try_build(self) -> Result<Jobs, ConfigError> {
+        self.settings.check()?;
         let budget = Budget::new(DEFAULT_MAX_BYTES);
         let mut store = MemoryStore::new(self.store.retain, budget);
         if let Some(keys) = self.store.max_keys {
             store = store.with_max_keys(keys);
         }
-        Jobs::with_registry(Registry::new(store, self.settings))
+        Ok(Jobs::with_registry(Registry::new(store, self.settings)))
     }
 }
 
 impl<St: Store> JobsBuilder<St> {
     /// Creates a registry that keeps jobs in the store.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is invalid. See [`try_build`](Self::try_build).
+    #[track_caller]
     pub fn build(self) -> Jobs<St> {
-        Jobs::with_registry(Registry::new(self.store, self.settings))
+        unwrap(self.try_build())
+    }
+
+    /// Creates a registry that keeps jobs in the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the path of the monitor or the base of links is invalid.
+    pub fn try_build(self) -> Result<Jobs<St>, ConfigError> {
+        self.settings.check()?;
+        Ok(Jobs::with_registry(Registry::new(
+            self.store,
+            self.settings,
+        )))
     }
 }
 
 impl<S> JobsBuilder<S> {
     /// Sets the path of the monitor. Default: `/jobs`, so that a job is at `/jobs/{id}`.
     ///
-    /// # Panics
-    ///
-    /// Panics if the path does not begin with a slash, ends with one, or has characters that the
-    /// path of a URI cannot have.
+    /// The path begins with a slash and does not end with one. It has no empty segments, no dot
+    /// segments, and only characters that the path of a URI can have. Otherwise building fails with
+    /// [`ConfigError::MonitorPath`].
     pub fn monitor_path(mut self, path: impl Into<String>) -> Self {
-        let path = path.into();
-        let valid = path.len() > 1
-            && path.starts_with('/')
-            && !path.ends_with('/')
-            && is_plain(&path)
-            && path
-                .parse::<http::Uri>()
-                .is_ok_and(|uri| uri.path() == path);
-        assert!(valid, "invalid monitor path: {path:?}");
-        self.settings.monitor_path = path;
+        self.settings.monitor_path = path.into();
         self
     }
 
@@ -373,12 +418,10 @@ impl<S> JobsBuilder<S> {
 
     /// Sets how links are written. Default: [`Links::Path`].
     ///
-    /// # Panics
-    ///
-    /// Panics if the base of [`Links::Base`] is not an absolute `http` or `https` URL, or has a
-    /// query.
+    /// The base of [`Links::Base`] is an absolute `http` or `https` URL, without a user or a query.
+    /// Otherwise building fails with [`ConfigError::LinkBase`].
     pub fn links(mut self, links: Links) -> Self {
-        self.settings.links = links.check();
+        self.settings.links = links;
         self
     }
 
@@ -387,4 +430,9 @@ impl<S> JobsBuilder<S> {
         self.settings.dialect = dialect;
         self
     }
+}
+
+#[track_caller]
+fn unwrap<St>(built: Result<Jobs<St>, ConfigError>) -> Jobs<St> {
+    built.unwrap_or_else(|error| panic!("{error}"))
 }

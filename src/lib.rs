@@ -264,7 +264,7 @@ mod telemetry;
 #[cfg(feature = "server")]
 pub use crate::{
     builder::{DefaultStore, InMemory, JobsBuilder},
-    config::{Dialect, Idempotency, Links, Outcomes, Policy, When},
+    config::{ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When},
     estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,

@@ -4,6 +4,9 @@ use std::iter;
 
 use http::Uri;
 
+use super::error::ConfigError;
+use crate::protocol::has_valid_authority;
+
 /// The maximum number of levels that a relative link leads up.
 ///
 /// Without a limit, a client could make the head of a response several times as long as its path.
@@ -28,7 +31,7 @@ pub enum Links {
     /// An absolute path.
     #[default]
     Path,
-    /// An absolute URL under this base.
+    /// An absolute URL under this base: `http://HOST[:PORT][/PATH]`, or `https`.
     Base(String),
     /// A reference relative to the URI of the request that is answered. In a document it is
     /// relative to the URI of the job's monitor.
@@ -51,21 +54,25 @@ pub(crate) enum LinkOrigin<'a> {
 }
 
 impl Links {
-    /// # Panics
+    /// # Errors
     ///
-    /// Panics if the base is not an absolute `http` or `https` URL, or has a query.
-    pub(crate) fn check(self) -> Self {
-        if let Self::Base(base) = &self {
-            let uri = base.parse::<Uri>().ok();
-            let valid = uri.is_some_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.authority().is_some()
-                    && uri.query().is_none()
-                    && is_plain(base)
-            });
-            assert!(valid, "invalid base for links: {base:?}");
+    /// Returns an error if the base is not an absolute `http` or `https` URL, or if it has a user,
+    /// a query, or a port that does not exist.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let Self::Base(base) = self else {
+            return Ok(());
+        };
+        let is_valid = base.parse::<Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && has_valid_authority(&uri)
+                && uri.query().is_none()
+                && is_plain(base)
+        });
+        if is_valid {
+            Ok(())
+        } else {
+            Err(ConfigError::LinkBase(base.clone()))
         }
-        self
     }
 
     /// Writes what precedes a job's id.
@@ -133,7 +140,7 @@ fn count_slashes(path: &str) -> usize {
 
 /// Returns `true` if a link can stand unescaped in a document and between the brackets of `Link`:
 /// it has only characters of a URI without a fragment (RFC 3986 §2).
-pub(crate) fn is_plain(link: &str) -> bool {
+pub(super) fn is_plain(link: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte);
     link.bytes().all(is_plain)
 }
@@ -212,9 +219,12 @@ mod tests {
             "https://host/\"",
             "https://host/#x",
             "https://",
+            "https://host:99999",
+            "https://user:password@host",
+            "https://:443/v1",
         ] {
-            let checked = std::panic::catch_unwind(|| Links::Base(base.into()).check());
-            assert!(checked.is_err(), "{base}");
+            let refused = Err(ConfigError::LinkBase(base.into()));
+            assert_eq!(Links::Base(base.into()).check(), refused, "{base}");
         }
     }
 }

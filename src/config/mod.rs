@@ -1,6 +1,7 @@
 //! The settings of a registry, and the policies of a layer.
 
 mod dialect;
+mod error;
 mod idempotency;
 mod links;
 mod outcomes;
@@ -9,11 +10,11 @@ mod settings;
 mod when;
 
 pub use self::{
-    dialect::Dialect, idempotency::Idempotency, links::Links, outcomes::Outcomes, policy::Policy,
-    when::When,
+    dialect::Dialect, error::ConfigError, idempotency::Idempotency, links::Links,
+    outcomes::Outcomes, policy::Policy, when::When,
 };
 pub(crate) use self::{
-    links::{LinkOrigin, is_plain},
+    links::LinkOrigin,
     policy::{choose, passes_through},
     settings::{OriginFn, OwnerFn, Settings},
     when::Schedule,

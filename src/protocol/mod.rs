@@ -2,6 +2,8 @@
 
 #[cfg(feature = "server")]
 mod accept;
+#[cfg(any(feature = "follow", feature = "server"))]
+mod authority;
 mod body;
 #[cfg(feature = "server")]
 mod conditional;
@@ -22,6 +24,8 @@ mod size_hint;
 #[cfg(feature = "server")]
 mod status;
 
+#[cfg(any(feature = "follow", feature = "server"))]
+pub(crate) use self::authority::has_valid_authority;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
 #[cfg(feature = "server")]

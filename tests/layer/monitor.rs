@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::Layer;
-use tower_accepted::{AcceptedLayer, JobId, Jobs, Links};
+use tower_accepted::{AcceptedLayer, ConfigError, JobId, Jobs, Links};
 
 use crate::support::*;
 
@@ -203,8 +203,14 @@ async fn monitor_service_needs_no_prefix_in_paths() {
 }
 
 #[test]
-fn invalid_monitor_path_panics_in_the_builder() {
+fn invalid_monitor_path_is_an_error_of_the_builder() {
     for path in [
+        "//jobs",
+        "/a//jobs",
+        "/a/../jobs",
+        "/%2e/jobs",
+        "/a\"b",
+        "/50%",
         "",
         "/",
         "jobs",
@@ -214,9 +220,24 @@ fn invalid_monitor_path_panics_in_the_builder() {
         "/a b",
         "http://host/jobs",
     ] {
-        let built = std::panic::catch_unwind(|| Jobs::builder().monitor_path(path));
-        assert!(built.is_err(), "{path}");
+        let built = Jobs::builder().monitor_path(path).try_build();
+        let error = built.expect_err(path);
+        assert_eq!(error, ConfigError::MonitorPath(path.to_owned()));
     }
+    for path in ["/jobs", "/.well-known/jobs", "/caf%C3%A9/..."] {
+        let built = Jobs::builder().monitor_path(path).try_build();
+        assert!(built.is_ok(), "{path}");
+    }
+    let built = std::panic::catch_unwind(|| Jobs::builder().monitor_path("jobs").build());
+    assert!(built.is_err());
+}
+
+#[test]
+fn invalid_base_of_links_is_an_error_of_the_builder() {
+    let base = "https://host:99999/v1";
+    let built = Jobs::builder().links(Links::Base(base.into())).try_build();
+    let error = built.expect_err("no such port");
+    assert_eq!(error, ConfigError::LinkBase(base.to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

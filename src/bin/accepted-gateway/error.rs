@@ -10,6 +10,8 @@ use tower_accepted::Unreached;
 pub(crate) enum GatewayError {
     /// Another server could understand the request differently.
     AmbiguousRequest,
+    /// The request names more than one owner.
+    AmbiguousOwner,
     /// The method is CONNECT.
     Connect,
     /// The request has a transfer coding other than chunked.
@@ -29,7 +31,11 @@ impl GatewayError {
         let (status, detail) = match self {
             Self::AmbiguousRequest => (
                 StatusCode::BAD_REQUEST,
-                "A request needs exactly one valid Host, and a path.",
+                "A request needs exactly one valid Host, and a path. Its target names no user.",
+            ),
+            Self::AmbiguousOwner => (
+                StatusCode::BAD_REQUEST,
+                "The header that names the owner of a job occurs more than once.",
             ),
             Self::Connect => (
                 StatusCode::NOT_IMPLEMENTED,
@@ -72,7 +78,10 @@ impl GatewayError {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
-            Self::UpstreamUnreachable | Self::UpstreamUnavailable | Self::Loop => {}
+            Self::AmbiguousOwner
+            | Self::UpstreamUnreachable
+            | Self::UpstreamUnavailable
+            | Self::Loop => {}
         }
         if self != Self::UpstreamUnavailable {
             response.extensions_mut().insert(Unreached);

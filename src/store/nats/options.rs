@@ -6,6 +6,8 @@ use http::Extensions;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use super::error::NatsError;
+
 /// Options for [`NatsStore::connect`](super::NatsStore::connect).
 ///
 /// All processes that share jobs must use the same options. The options that may differ between
@@ -97,17 +99,11 @@ impl NatsOptions {
 
     /// Sets the prefix of all stream and subject names. Default: `accepted`.
     ///
-    /// # Panics
-    ///
-    /// If the prefix is empty or has characters other than ASCII letters, digits, `-` and `_`.
+    /// It has ASCII letters, digits, `-` and `_`. With another prefix,
+    /// [`connect`](super::NatsStore::connect) fails with
+    /// [`InvalidPrefix`](super::NatsError::InvalidPrefix).
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        let prefix = prefix.into();
-        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        assert!(
-            !prefix.is_empty() && prefix.bytes().all(valid),
-            "invalid prefix for stream names: {prefix:?}"
-        );
-        self.prefix = prefix;
+        self.prefix = prefix.into();
         self
     }
 
@@ -269,6 +265,17 @@ impl NatsOptions {
         self
     }
 
+    /// # Errors
+    ///
+    /// Returns an error if the prefix cannot be part of a stream's name.
+    pub(super) fn check(&self) -> Result<(), NatsError> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if self.prefix.is_empty() || !self.prefix.bytes().all(is_valid) {
+            return Err(NatsError::InvalidPrefix(self.prefix.clone()));
+        }
+        Ok(())
+    }
+
     /// Serializes the carried extensions of a request.
     pub(super) fn serialize_extensions(&self, extensions: &Extensions) -> Map<String, Value> {
         let carried = self.carried.iter();
@@ -297,5 +304,22 @@ impl NatsOptions {
 impl fmt::Debug for CarriedExtension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CarriedExtension").field(&self.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_that_no_stream_can_have_is_refused() {
+        for prefix in ["", "a.b", "a b", "*", ">", "caf\u{e9}"] {
+            let checked = NatsOptions::new().prefix(prefix).check();
+            assert!(
+                matches!(checked, Err(NatsError::InvalidPrefix(found)) if found == prefix),
+                "{prefix}"
+            );
+        }
+        assert!(NatsOptions::new().prefix("my_app-2").check().is_ok());
     }
 }

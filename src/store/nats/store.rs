@@ -71,7 +71,9 @@ impl NatsStore {
     ///
     /// - [`NatsError::Unavailable`] if JetStream does not answer or cannot create the streams.
     /// - [`NatsError::ConfigMismatch`] if a stream exists with other settings.
+    /// - [`NatsError::InvalidPrefix`] if the prefix of the options is invalid.
     pub async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
+        options.check()?;
         let mut retry = Retry::within(CONNECT_PATIENCE);
         loop {
             match Self::connect_once(client.clone(), options.clone()).await {
