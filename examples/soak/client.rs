@@ -1,6 +1,6 @@
 //! Sends requests over pooled connections, and raw bytes over connections of their own.
 
-use std::net::SocketAddr;
+use std::{error::Error, io, iter, net::SocketAddr};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
@@ -12,6 +12,9 @@ use hyper_util::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tower::BoxError;
+
+/// The maximum number of times that a request is repeated on another connection.
+const MAX_REPEATS: usize = 3;
 
 /// A response with its complete body.
 #[derive(Debug)]
@@ -71,6 +74,9 @@ impl Clients {
     }
 
     /// Sends a request, and returns the response as soon as its head is there.
+    ///
+    /// After a refusal the server closes its connection, which the next request may have used. As
+    /// clients do, this repeats an idempotent request then.
     pub(crate) async fn open(
         &self,
         protocol: Protocol,
@@ -80,15 +86,22 @@ impl Clients {
         body: Bytes,
     ) -> Result<http::Response<Incoming>, BoxError> {
         let uri: Uri = format!("http://{}{target}", self.server).parse()?;
-        let mut request = Request::builder().method(method).uri(uri);
-        for &(name, value) in fields {
-            request = request.header(name, value);
-        }
+        let may_repeat = method.is_idempotent() || target.ends_with("/cancel");
         let client = match protocol {
             Protocol::Http1 => &self.http1,
             Protocol::Http2 => &self.http2,
         };
-        Ok(client.request(request.body(body.into())?).await?)
+        let mut repeats = if may_repeat { MAX_REPEATS } else { 0 };
+        loop {
+            let mut request = Request::builder().method(&method).uri(&uri);
+            for &(name, value) in fields {
+                request = request.header(name, value);
+            }
+            match client.request(request.body(body.clone().into())?).await {
+                Err(error) if repeats > 0 && is_closed(&error) => repeats -= 1,
+                response => return Ok(response?),
+            }
+        }
     }
 
     /// Sends a request over a connection of its own, with the first `sent` bytes of its body.
@@ -108,4 +121,22 @@ impl Clients {
         stream.write_all(&body[..sent]).await?;
         Ok(stream)
     }
+}
+
+/// Returns `true` if the server closed the connection before its response.
+pub(crate) fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let http = cause.downcast_ref::<hyper::Error>();
+        matches!(
+            io,
+            Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        ) || http.is_some_and(hyper::Error::is_incomplete_message)
+    })
+}
+
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
 }

@@ -1,6 +1,6 @@
 //! The steps of an exchange, each of which checks a response.
 
-use std::{error::Error, io, iter, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tower::BoxError;
 
 use crate::{
-    client::{Answer, Protocol},
+    client::{Answer, Protocol, causes, is_closed},
     exchange::{Exchange, Outcome, Submission},
     work::{Work, WorkEnd},
 };
@@ -174,22 +174,6 @@ fn sent(answer: Result<Answer, BoxError>) -> Outcome<Answer> {
         let causes: Vec<_> = causes(&*error).map(ToString::to_string).collect();
         format!("failed to send request: {}", causes.join(": "))
     })
-}
-
-/// Returns `true` if the server closed the connection before its response.
-fn is_closed(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| {
-        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        let http = cause.downcast_ref::<hyper::Error>();
-        matches!(
-            io,
-            Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        ) || http.is_some_and(hyper::Error::is_incomplete_message)
-    })
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(Some(error), |&error| error.source())
 }
 
 pub(crate) fn target(work: &Work) -> String {

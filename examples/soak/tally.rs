@@ -21,7 +21,7 @@ pub(crate) struct Tally {
     /// Requests over HTTP/1.1 that got no answer, because the server closed the connection.
     ///
     /// It does so after a refusal, since it has not read the body (RFC 9112 §9.3). A client that
-    /// still sends the body may not read the answer.
+    /// still sends the body may not read the answer, and the next request may use the connection.
     pub(crate) cut: Count,
     /// The 503s that the server sent, the requests of clients that hung up included.
     pub(crate) refusals: Count,
@@ -59,11 +59,11 @@ impl Tally {
     }
 
     pub(crate) fn is_clean(&self) -> bool {
-        let answers_to_refusals = self.refused.get() + self.cut.get();
         self.stuck.get() == 0
             && self.wrong.get() == 0
             && self.accepted.get() == self.ended.get()
-            && answers_to_refusals <= self.refusals.get()
+            // Each refusal closes at most one connection.
+            && self.refused.get().max(self.cut.get()) <= self.refusals.get()
     }
 
     pub(crate) fn line(&self) -> String {
