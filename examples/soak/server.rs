@@ -74,6 +74,9 @@ async fn serve(listener: TcpListener, jobs: Jobs, stop: CancellationToken, tally
     let service = TowerToHyperService::new(service);
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
+    // A refusal resets the stream of a body that is still sent. By default, h2 closes a connection
+    // after 1,024 of them, and fails all other requests on it.
+    server.http2().max_local_error_reset_streams(None);
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = tokio::select! {
