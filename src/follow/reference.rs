@@ -20,7 +20,9 @@ pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = encoded(reference.trim_ascii());
     let reference = UriReferenceStr::new(&reference).ok()?;
     let (scheme, path) = (base.scheme_str(), base.path_and_query());
-    let path = encoded(path.map_or("/", |path| path.as_str()));
+    let mut base_path = String::new();
+    // No part of it is a host, even if it begins with `//`.
+    encode(path.map_or("/", |path| path.as_str()), &mut base_path);
     let base = match (scheme, base.authority()) {
         (Some(scheme), Some(authority)) => {
             // User information does not affect the result.
@@ -28,11 +30,11 @@ pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
                 .as_str()
                 .rsplit_once('@')
                 .unwrap_or(("", authority.as_str()));
-            format!("{scheme}://{host}{path}")
+            format!("{scheme}://{host}{base_path}")
         }
         // `//host/path` has no scheme, and the base has none to add.
         (None, None) if reference.scheme_str().is_some() || reference.authority_str().is_none() => {
-            format!("{PLACEHOLDER_ORIGIN}{path}")
+            format!("{PLACEHOLDER_ORIGIN}{base_path}")
         }
         _ => return None,
     };
@@ -66,9 +68,15 @@ fn encoded(reference: &str) -> String {
     };
     let (host, rest) = reference.split_at(host);
     let mut encoded = host.to_owned();
-    for (at, byte) in rest.bytes().enumerate() {
+    encode(rest, &mut encoded);
+    encoded
+}
+
+/// Appends a path or a query, and percent-encodes what is not valid there.
+fn encode(text: &str, to: &mut String) {
+    for (at, byte) in text.bytes().enumerate() {
         let is_code = || {
-            let code = rest.as_bytes().get(at + 1..at + 3);
+            let code = text.as_bytes().get(at + 1..at + 3);
             code.is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
         };
         let is_valid = match byte {
@@ -76,12 +84,11 @@ fn encoded(reference: &str) -> String {
             byte => byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=".contains(&byte),
         };
         if is_valid {
-            encoded.push(byte.into());
+            to.push(byte.into());
         } else {
-            let _ = write!(encoded, "%{byte:02X}");
+            let _ = write!(to, "%{byte:02X}");
         }
     }
-    encoded
 }
 
 #[cfg(test)]
@@ -160,6 +167,16 @@ mod tests {
                 Some("http://a/jobs/1"),
                 "{base}"
             );
+        }
+    }
+
+    #[test]
+    fn base_path_may_begin_with_two_slashes() {
+        for (base, reference, expected) in [
+            ("http://a//b%/c", "/jobs/1", "http://a/jobs/1"),
+            ("http://a//b|c/d", "jobs/1", "http://a//b%7Cc/jobs/1"),
+        ] {
+            assert_eq!(resolved(base, reference).as_deref(), Some(expected));
         }
     }
 

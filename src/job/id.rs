@@ -119,6 +119,24 @@ mod tests {
 
     use super::JobId;
 
+    #[test]
+    fn each_bit_of_an_id_is_random() {
+        const IDS: i32 = 4096;
+        let mut ones = [0_i32; 128];
+        for _ in 0..IDS {
+            let [high, low] = JobId::random().0;
+            let bits = u128::from(high) << 64 | u128::from(low);
+            for (at, count) in ones.iter_mut().enumerate() {
+                *count += i32::from(bits >> at & 1 == 1);
+            }
+        }
+        // Seven standard deviations: a fair generator fails once in three billion runs.
+        assert!(
+            ones.iter().all(|count| (count - IDS / 2).abs() < 7 * 32),
+            "{ones:?}"
+        );
+    }
+
     proptest! {
         #[test]
         fn id_round_trips_through_its_text(bits: [u64; 2]) {

@@ -12,3 +12,4 @@ mod program;
 mod axum_router;
 mod custom_store;
 mod hyper_bare;
+mod soak;

@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::Layer;
-use tower_accepted::{AcceptedLayer, ConfigError, JobId, Jobs, Links};
+use tower_accepted::{AcceptedLayer, ConfigError, JobId, Jobs, Links, Owner};
 
 use crate::support::*;
 
@@ -67,6 +67,48 @@ async fn each_resource_refuses_other_methods() {
         assert_eq!(options.header("allow"), Some(allow));
     }
     assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_the_layer_are_not_cached() {
+    let jobs = Jobs::builder().owner(|_| Some(Owner::new("me"))).build();
+    let service = jobs.layer().layer(inner(async |request| {
+        if request.uri().path() == "/slow" {
+            sleep(Duration::from_secs(60)).await;
+        }
+        ok("")
+    }));
+    let page = ("accept", "text/html");
+    let of_slow = send(&service, post("/slow")).await;
+    let of_fast = send(&service, post("/")).await;
+    ended(&service, &of_fast).await;
+    let (running, done) = (of_slow.location().to_owned(), of_fast.location().to_owned());
+    for accepted in [of_slow, of_fast] {
+        assert_eq!(accepted.header("cache-control"), Some("no-store"));
+    }
+    for request in [
+        get("/jobs"),
+        get("/jobs?limit=x"),
+        get("/jobs/x"),
+        get(&running),
+        get(&format!("{running}/status")),
+        get(&format!("{running}/result")),
+        with(get(&running), &[page]),
+        post(&running),
+        post(&format!("{running}/cancel")),
+        get(&format!("{running}/result")),
+        get(&format!("{done}/events")),
+        get(&format!("{done}/result")),
+        with(get(&done), &[page]),
+        request("DELETE", &done),
+        get(&done),
+        with(post("/"), &[("idempotency-key", "")]),
+    ] {
+        let target = format!("{} {}", request.method(), request.uri());
+        let answer = send(&service, request).await;
+        let cache_control = answer.header("cache-control").unwrap_or_default();
+        assert!(cache_control.contains("no-store"), "{target}: {answer:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ mod resolve;
 mod shape;
 mod syntax;
 mod text;
+mod threats;
 
 pub use crate::{checkout::Checkout, offence::Offence};
 
@@ -76,6 +77,11 @@ pub const RULES: &[Rule] = &[
         name: "test-names",
         what: "at most 50 letters",
         check: names::tests,
+    },
+    Rule {
+        name: "threats",
+        what: "each threat has tests that exist",
+        check: threats::tests_exist,
     },
     Rule {
         name: "bool-match",

@@ -73,7 +73,7 @@ pub(crate) fn tests(checkout: &Checkout) -> Vec<Offence> {
 }
 
 /// Calls `found` with the name and line of each test function, or of `any` function.
-fn test_names(tokens: TokenStream, any: bool, found: &mut impl FnMut(&str, usize)) {
+pub(crate) fn test_names(tokens: TokenStream, any: bool, found: &mut impl FnMut(&str, usize)) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let mut is_test = false;
     for (at, token) in tokens.iter().enumerate() {

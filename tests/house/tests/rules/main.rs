@@ -5,3 +5,4 @@ mod names;
 mod shape;
 mod support;
 mod text;
+mod threats;

@@ -1,0 +1,5 @@
+//! The target `cursor` for `cargo fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::targets::cursor(input));

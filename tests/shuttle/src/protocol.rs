@@ -1,0 +1,3 @@
+//! A stand-in for the crate's `protocol`.
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

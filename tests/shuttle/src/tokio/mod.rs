@@ -1,0 +1,4 @@
+//! A model of `tokio`.
+
+pub mod sync;
+pub mod time;
