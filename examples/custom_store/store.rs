@@ -384,8 +384,11 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        let mut tables = self.shared.tables();
-        future::ready(Ok(self.shared.end(&mut tables, claim.id, end)))
+        future::ready(Ok(self.shared.end(
+            &mut self.shared.tables(),
+            claim.id,
+            end,
+        )))
     }
 
     /// Waits for the end of the job, and then reads from byte `from` on.
@@ -470,8 +473,7 @@ pub(crate) struct MapWriter {
 }
 
 impl Writer for MapWriter {
-    /// Takes room for a chunk, or waits for it. The layer does not read the service's response
-    /// meanwhile.
+    /// Takes room for a chunk, or waits for it. The layer reads no more of the response meanwhile.
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let budget = self.room.budget().clone();
         let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
