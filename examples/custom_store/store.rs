@@ -384,11 +384,8 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        future::ready(Ok(self.shared.end(
-            &mut self.shared.tables(),
-            claim.id,
-            end,
-        )))
+        let ended = self.shared.end(&mut self.tables(), claim.id, end);
+        future::ready(Ok(ended))
     }
 
     /// Waits for the end of the job, and then reads from byte `from` on.
@@ -430,8 +427,7 @@ impl Store for MapStore {
     }
 
     async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
-        let mut tables = self.shared.tables();
-        Ok(self.shared.cancel(&mut tables, id, revisions))
+        Ok(self.shared.cancel(&mut self.tables(), id, revisions))
     }
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
