@@ -384,7 +384,7 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        let ended = self.shared.end(&mut self.tables(), claim.id, end);
+        let ended = self.shared.end(&mut self.shared.tables(), claim.id, end);
         future::ready(Ok(ended))
     }
 
@@ -427,7 +427,7 @@ impl Store for MapStore {
     }
 
     async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
-        Ok(self.shared.cancel(&mut self.tables(), id, revisions))
+        Ok(self.shared.cancel(&mut self.shared.tables(), id, revisions))
     }
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
