@@ -36,7 +36,8 @@ enum ReadStage {
 /// A frame of a body.
 enum ReadFrame {
     Data(Bytes),
-    Trailers(HeaderMap),
+    /// Boxed, so that each request has less to move.
+    Trailers(Box<HeaderMap>),
 }
 
 impl ReadFrame {
@@ -50,7 +51,7 @@ impl ReadFrame {
     fn push_to(self, buffer: &mut BodyBuffer, upcoming: Option<u64>) {
         match self {
             Self::Data(data) => buffer.push(data, upcoming),
-            Self::Trailers(trailers) => buffer.push_trailers(trailers),
+            Self::Trailers(trailers) => buffer.push_trailers(*trailers),
         }
     }
 }
@@ -151,7 +152,7 @@ impl ReadBody {
                 }
                 Err(frame) => match frame.into_trailers() {
                     Ok(trailers) if self.buffer.has_room_for(&trailers) => {
-                        ReadFrame::Trailers(trailers)
+                        ReadFrame::Trailers(Box::new(trailers))
                     }
                     Ok(_) => return Poll::Ready(Err(ReadError::TooLarge)),
                     Err(_) => continue,

@@ -114,6 +114,10 @@ pub(crate) async fn stored_response<St: Store>(
 }
 
 /// The result of reading a stored response.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is returned"
+)]
 enum StoredRead {
     /// The response, and the target of its request if its references depend on that.
     Response(Response<ResultBody>, Option<HeaderValue>),

@@ -31,9 +31,6 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     stage: CallStage<S, B>,
     scope: CallScope,
     started: Option<Instant>,
-    /// The charge of the request's body. A handler may keep the bytes for as long as it runs, so
-    /// the call holds this, not the body.
-    charge: Option<Charge>,
 }
 
 enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
@@ -50,9 +47,9 @@ enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
 #[pin_project(project = InlineCallProj)]
 enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
-    /// Keeps the target of the request, since the call may yet become a job. The target takes no
-    /// room: it is where the request was.
-    Running(#[pin] S::Future, InlineTarget),
+    /// Keeps the target of the request and the charge of its body, since the call may yet become a
+    /// job. They take no room: they are where the request was.
+    Running(#[pin] S::Future, InlineTarget, Option<Charge>),
 }
 
 /// The head and the body of a request.
@@ -64,6 +61,8 @@ struct QueuedCall<S, B> {
     request: Option<RequestParts<B>>,
     /// Set once the request has been copied from its connection's read buffer.
     is_unshared: bool,
+    /// The charge of the request's body.
+    charge: Option<Charge>,
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
@@ -72,18 +71,26 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             inner,
             request: Some((head, body)),
             is_unshared: false,
+            charge: None,
         };
         Self {
             stage: CallStage::Inline(Box::pin(InlineCall::Queued(queued))),
             scope: CallScope::default(),
             started: None,
-            charge: None,
         }
     }
 
-    /// Holds the charge of the request's body until this is dropped or charged otherwise.
+    /// Holds the charge of the request's body until the call ends, or becomes a job whose claim has
+    /// its own.
+    ///
+    /// A handler may keep the bytes for as long as it runs, so the call holds this, not the body.
     pub(crate) fn hold(&mut self, charge: Option<Charge>) {
-        self.charge = charge;
+        if let CallStage::Inline(call) = &mut self.stage {
+            match call.as_mut().project() {
+                InlineCallProj::Queued(queued) => queued.charge = charge,
+                InlineCallProj::Running(_, _, held) => *held = charge,
+            }
+        }
     }
 
     /// Returns the request until the service is called.
@@ -118,7 +125,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         match &self.stage {
             CallStage::Inline(call) => match &**call {
                 InlineCall::Queued(_) => self.head().map_or("", |head| head.uri.path()),
-                InlineCall::Running(_, target) => target.path(),
+                InlineCall::Running(_, target, _) => target.path(),
             },
             CallStage::Job(_) | CallStage::Done => "",
         }
@@ -132,7 +139,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                     let head = self.head();
                     head.map_or_else(JobTarget::unknown, |head| JobTarget::new(&head.uri))
                 }
-                InlineCall::Running(_, target) => target.to_job(),
+                InlineCall::Running(_, target, _) => target.to_job(),
             },
             CallStage::Job(_) | CallStage::Done => JobTarget::unknown(),
         }
@@ -189,12 +196,13 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                             let future = queued.inner.call(Request::from_parts(head, body));
                             *stage = CallStage::Job(Box::pin(future));
                         } else {
-                            let target = InlineTarget::new(&head.uri);
+                            let (target, charge) =
+                                (InlineTarget::new(&head.uri), queued.charge.take());
                             let future = queued.inner.call(Request::from_parts(head, body));
-                            call.set(InlineCall::Running(future, target));
+                            call.set(InlineCall::Running(future, target, charge));
                         }
                     }
-                    InlineCallProj::Running(future, _) => return future.poll(cx),
+                    InlineCallProj::Running(future, ..) => return future.poll(cx),
                 }
             }
         });

@@ -198,9 +198,9 @@ async fn run_ticket<S, B, St>(
         claim: work.claim,
         _permit: Some(permit),
     };
-    let (body, charge) = RequestBody::buffered(work.body);
-    let mut call = Call::new(service, work.head, body);
-    call.hold(charge);
+    // A handler may keep the bytes for as long as its call runs.
+    let (body, _charge) = RequestBody::buffered(work.body);
+    let call = Call::new(service, work.head, body);
     Run::new(call, work.id, job).instrument(span).await;
 }
 
