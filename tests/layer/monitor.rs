@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::Layer;
-use tower_accepted::{AcceptedLayer, JobId, Jobs, Links, Owner};
+use tower_accepted::{AcceptedLayer, JobId, Jobs, Links};
 
 use crate::support::*;
 
@@ -71,7 +71,9 @@ async fn each_resource_refuses_other_methods() {
 
 #[tokio::test(start_paused = true)]
 async fn answers_of_the_layer_are_not_cached() {
-    let jobs = Jobs::builder().owner(|_| Some(Owner::new("me"))).build();
+    let jobs = Jobs::builder()
+        .owner(|_| Some(tower_accepted::Owner::new("me")))
+        .build();
     let service = jobs.layer().layer(inner(async |request| {
         if request.uri().path() == "/slow" {
             sleep(Duration::from_secs(60)).await;
