@@ -27,7 +27,8 @@ use tower::{Layer, Service, service_fn};
 use tower_accepted::{
     JobId, Jobs, RequestBody,
     store::{
-        Acceptance, Budget, End, Finished, MemoryClaim, MemoryStore, NewJob, Outcome, Store, Writer,
+        Acceptance, Budget, End, Finished, MemoryClaim, MemoryStore, NewJob, Outcome, Revisions,
+        Store, Writer,
     },
 };
 
@@ -92,7 +93,7 @@ async fn grow() {
         store.len()
     );
     for id in newest {
-        removals.take(|| store.forget(id).now_or_never());
+        removals.take(|| store.forget(id, &Revisions::Any).now_or_never());
     }
     growing.print("accept, growing to 1,000,000");
     growing_ends.print("end, growing to 1,000,000");

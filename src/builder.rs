@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderValue, request::Parts};
 
 use crate::{
-    config::{Dialect, Links, OriginFn, OwnerFn, Settings, is_plain},
+    config::{ConfigError, Dialect, Links, OriginFn, OwnerFn, Settings},
     job::Owner,
     jobs::Jobs,
     middleware::AcceptedLayer,
@@ -34,11 +34,12 @@ pub struct JobsBuilder<S = DefaultStore> {
 #[derive(Debug, Clone, Default)]
 pub struct DefaultStore(());
 
-/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain): keeps ended jobs in memory
-/// for that time.
+/// The store of a [`JobsBuilder`] after [`retain`](JobsBuilder::retain) or
+/// [`max_keys`](JobsBuilder::max_keys): keeps jobs in memory with those settings.
 #[derive(Debug, Clone)]
 pub struct InMemory {
     retain: Duration,
+    max_keys: Option<usize>,
 }
 
 impl Default for JobsBuilder {
@@ -92,15 +93,53 @@ impl JobsBuilder {
 
     /// Sets how long an ended job is kept in memory. Default: one hour.
     pub fn retain(self, retain: Duration) -> JobsBuilder<InMemory> {
-        JobsBuilder {
-            settings: self.settings,
-            store: InMemory { retain },
-        }
+        self.in_memory().retain(retain)
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// A key is remembered for [`Idempotency::keep_for`](crate::Idempotency::keep_for) from the end
+    /// of its job, and takes about 160 bytes in addition to [`max_bytes`](Self::max_bytes). At the
+    /// maximum, a request with a new key gets 503.
+    pub fn max_keys(self, keys: usize) -> JobsBuilder<InMemory> {
+        self.in_memory().max_keys(keys)
     }
 
     /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is invalid. See [`try_build`](Self::try_build).
+    #[track_caller]
     pub fn build(self) -> Jobs {
-        self.retain(DEFAULT_RETAIN).build()
+        unwrap(self.try_build())
+    }
+
+    /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the path of the monitor or the base of links is invalid.
+    ///
+    /// ```
+    /// use tower_accepted::{ConfigError, Jobs};
+    ///
+    /// let path = "//jobs"; // from a configuration file
+    /// let error = Jobs::builder().monitor_path(path).try_build().unwrap_err();
+    /// assert_eq!(error, ConfigError::MonitorPath("//jobs".to_owned()));
+    /// ```
+    pub fn try_build(self) -> Result<Jobs, ConfigError> {
+        self.in_memory().try_build()
+    }
+
+    fn in_memory(self) -> JobsBuilder<InMemory> {
+        JobsBuilder {
+            settings: self.settings,
+            store: InMemory {
+                retain: DEFAULT_RETAIN,
+                max_keys: None,
+            },
+        }
     }
 }
 
@@ -111,39 +150,71 @@ impl JobsBuilder<InMemory> {
         self
     }
 
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.store.max_keys = Some(keys);
+        self
+    }
+
     /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is invalid. See [`try_build`](Self::try_build).
+    #[track_caller]
     pub fn build(self) -> Jobs {
+        unwrap(self.try_build())
+    }
+
+    /// Creates a registry that keeps jobs in memory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the path of the monitor or the base of links is invalid.
+    pub fn try_build(self) -> Result<Jobs, ConfigError> {
+        self.settings.check()?;
         let budget = Budget::new(DEFAULT_MAX_BYTES);
-        let store = MemoryStore::new(self.store.retain, budget);
-        Jobs::with_registry(Registry::new(store, self.settings))
+        let mut store = MemoryStore::new(self.store.retain, budget);
+        if let Some(keys) = self.store.max_keys {
+            store = store.with_max_keys(keys);
+        }
+        Ok(Jobs::with_registry(Registry::new(store, self.settings)))
     }
 }
 
 impl<St: Store> JobsBuilder<St> {
     /// Creates a registry that keeps jobs in the store.
+    ///
+    /// # Panics
+    ///
+    /// Panics if an option is invalid. See [`try_build`](Self::try_build).
+    #[track_caller]
     pub fn build(self) -> Jobs<St> {
-        Jobs::with_registry(Registry::new(self.store, self.settings))
+        unwrap(self.try_build())
+    }
+
+    /// Creates a registry that keeps jobs in the store.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the path of the monitor or the base of links is invalid.
+    pub fn try_build(self) -> Result<Jobs<St>, ConfigError> {
+        self.settings.check()?;
+        Ok(Jobs::with_registry(Registry::new(
+            self.store,
+            self.settings,
+        )))
     }
 }
 
 impl<S> JobsBuilder<S> {
     /// Sets the path of the monitor. Default: `/jobs`, so that a job is at `/jobs/{id}`.
     ///
-    /// # Panics
-    ///
-    /// Panics if the path does not begin with a slash, ends with one, or has characters that the
-    /// path of a URI cannot have.
+    /// The path begins with a slash and does not end with one. It has no empty segments, no dot
+    /// segments, and only characters that the path of a URI can have. Otherwise building fails with
+    /// [`ConfigError::MonitorPath`].
     pub fn monitor_path(mut self, path: impl Into<String>) -> Self {
-        let path = path.into();
-        let valid = path.len() > 1
-            && path.starts_with('/')
-            && !path.ends_with('/')
-            && is_plain(&path)
-            && path
-                .parse::<http::Uri>()
-                .is_ok_and(|uri| uri.path() == path);
-        assert!(valid, "invalid monitor path: {path:?}");
-        self.settings.monitor_path = path;
+        self.settings.monitor_path = path.into();
         self
     }
 
@@ -162,17 +233,46 @@ impl<S> JobsBuilder<S> {
     /// Default: 256 MiB, or the limit of the [budget](crate::store::Budget) that a store was created
     /// with.
     ///
-    /// It covers bodies being read, accepted requests, results, and jobs in memory. The store in
-    /// memory makes room by evicting ended jobs, the oldest end first. It never evicts unfinished
-    /// jobs. Without room, a request gets 503, or passes through if it need not become a job. A
-    /// result without room ends its job as
-    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
+    /// It covers bodies being read, accepted requests, results, and jobs and keys in memory:
+    ///
+    /// - A quarter is for bodies being read. Without room, a request gets 503, or passes through if
+    ///   it need not become a job.
+    /// - A quarter is for results being sent. Without room, a read waits for
+    ///   [`room_timeout`](Self::room_timeout) and then gets 503.
+    /// - The rest is for jobs: requests until their calls have ended, idempotency keys, responses, and
+    ///   ended jobs. Requests may take half of it, and so may keys.
+    ///
+    /// The store in memory makes room by evicting ended jobs, the oldest end first. It passes over
+    /// results that are being sent, and never evicts unfinished jobs.
+    ///
+    /// The application's own memory is not counted: its allocations, and the parts of a request
+    /// that a handler keeps beyond its call.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_bytes = Some(bytes);
         self
     }
 
-    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB.
+    /// Sets how long a response waits for room while nothing is released. Default: 5 s.
+    ///
+    /// Then the response that asks for most is refused, and its job fails as
+    /// [`result_too_large`](crate::ErrorCode::ResultTooLarge). The oldest of several is spared, so
+    /// at least one job can end.
+    pub fn room_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.room_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a client may read nothing of a result. Default: 2 min.
+    ///
+    /// Then the response is cut, and its bytes are released. A client can resume it with a range
+    /// request (RFC 9110 §14). A result of at most 64 KiB is never cut.
+    pub fn replay_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.replay_timeout = timeout;
+        self
+    }
+
+    /// Sets the maximum size of a request body, in bytes. Default: 2 MiB. It is at most an eighth
+    /// of [`max_bytes`](Self::max_bytes).
     ///
     /// A request with a larger body gets 413, or passes through if it need not become a job.
     pub fn max_body(mut self, bytes: usize) -> Self {
@@ -188,7 +288,8 @@ impl<S> JobsBuilder<S> {
         self
     }
 
-    /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB.
+    /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB. It is at
+    /// most a quarter of [`max_bytes`](Self::max_bytes).
     ///
     /// A job with a larger response fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).
@@ -287,9 +388,9 @@ impl<S> JobsBuilder<S> {
     ///
     /// A browser sends a cross-site `POST …/cancel` without a preflight (CORS), with the user's
     /// cookies. So the monitor refuses one with `Sec-Fetch-Site: cross-site`. It accepts
-    /// `same-site`, and requests without the field, which come from other clients and old
-    /// browsers. A cross-site `DELETE` always needs a preflight, so the application's CORS layer
-    /// decides about it.
+    /// `same-site`, since the hosts of one site belong together and share cookies. It accepts
+    /// requests without the field, which come from other clients and old browsers. A cross-site
+    /// `DELETE` always needs a preflight, so the application's CORS layer decides about it.
     ///
     /// ```
     /// use tower_accepted::Jobs;
@@ -317,12 +418,10 @@ impl<S> JobsBuilder<S> {
 
     /// Sets how links are written. Default: [`Links::Path`].
     ///
-    /// # Panics
-    ///
-    /// Panics if the base of [`Links::Base`] is not an absolute `http` or `https` URL, or has a
-    /// query.
+    /// The base of [`Links::Base`] is an absolute `http` or `https` URL, without a user or a query.
+    /// Otherwise building fails with [`ConfigError::LinkBase`].
     pub fn links(mut self, links: Links) -> Self {
-        self.settings.links = links.check();
+        self.settings.links = links;
         self
     }
 
@@ -331,4 +430,9 @@ impl<S> JobsBuilder<S> {
         self.settings.dialect = dialect;
         self
     }
+}
+
+#[track_caller]
+fn unwrap<St>(built: Result<Jobs<St>, ConfigError>) -> Jobs<St> {
+    built.unwrap_or_else(|error| panic!("{error}"))
 }

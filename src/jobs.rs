@@ -9,7 +9,7 @@ use crate::{
     monitor::Monitor,
     registry::Registry,
     run::Worker,
-    store::{MemoryStore, Queue, Store},
+    store::{Lookup, MemoryStore, Queue, Revisions, Store},
 };
 
 /// The registry of accepted requests.
@@ -119,7 +119,8 @@ impl<St: Store> Jobs<St> {
     ///
     /// Returns the store's error; the store in memory has none.
     pub async fn cancel(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
-        Ok(self.registry.store.cancel(id).await?.found())
+        let canceled = self.registry.store.cancel(id, &Revisions::Any).await?;
+        Ok(canceled.and_then(Lookup::found))
     }
 
     /// Lists jobs, the newest first, a page at a time.

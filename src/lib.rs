@@ -70,7 +70,7 @@
 //! - **Waiting is honest.** `Retry-After` is learned from earlier jobs of the same [`Kind`]. A
 //!   client can also have a request held, listen to events, or watch a page.
 //! - **A repeated `Idempotency-Key` joins the first job**, running or ended. The inner service is
-//!   called once. See [`Idempotency`].
+//!   called once. The key outlives the result: a repeat then gets 410. See [`Idempotency`].
 //! - **Limits come before the 202.** A request over a limit on jobs, bytes or body size gets 503 or
 //!   413, or passes through if it need not become a job. [`JobsBuilder`] has the limits and
 //!   defaults. Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never
@@ -93,13 +93,14 @@
 //! | … with `Accept: text/event-stream`; `GET /jobs/{id}/events` | Server-Sent Events `status`: the document at once and after each change. The `id` is its revision, so `Last-Event-ID` resumes. The stream ends with the job; then 204 stops an `EventSource` |
 //! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It goes to the result once there is one. A posted form gets a 303 to the page instead of a 202 |
 //! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
-//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait` |
+//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait`. With `Accept: application/http`, the whole response as one message |
 //! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
-//! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown |
-//! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`. Other parameters are ignored |
+//! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown, and its `Idempotency-Key` is free |
+//! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`, each once. Other parameters are ignored |
 //! | an unknown id, a malformed id, a job of another owner | 404 |
 //! | an expired job that is still remembered | 410 |
 //! | another method | 405 with `Allow`. `OPTIONS` gets 204, `HEAD` is treated as `GET` |
+//! | `If-Match` and other conditions that fail (RFC 9110 §13) | 412, or 304 for a `GET`. `DELETE` and cancel compare the document's `ETag`, in one step with the change |
 //!
 //! A client can read the status document in a 202, at the monitor, and in events:
 //!
@@ -138,6 +139,8 @@
 //!   `follow` restores it.
 //! - Content and trailers of a 204, 205 or 304 are not kept.
 //! - `Retry-After` is in the status document only.
+//! - References in `Location`, `Content-Location`, `Link` and `Refresh` that are relative to the
+//!   request's URI are resolved ([RFC 9110 §10.2.2]). They are written as [`Links`] says.
 //! - Hop-by-hop fields are not kept ([RFC 9110 §7.6.1]).
 //! - `Set-Cookie` and `Clear-Site-Data` are kept only if the job has an owner, or if
 //!   [`JobsBuilder::replay_cookies`] is set.
@@ -217,6 +220,7 @@
 //! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
 //! [how polls are timed](guide::estimates), and, with their features, metrics and JetStream.
 //!
+//! [RFC 9110 §10.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.2
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 //! [RFC 9110 §15.3.3]: https://www.rfc-editor.org/rfc/rfc9110#section-15.3.3
 
@@ -260,7 +264,7 @@ mod telemetry;
 #[cfg(feature = "server")]
 pub use crate::{
     builder::{DefaultStore, InMemory, JobsBuilder},
-    config::{Dialect, Idempotency, Links, Policy, When},
+    config::{ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When},
     estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,
@@ -270,7 +274,7 @@ pub use crate::{
     jobs::Jobs,
     middleware::{Accepted, AcceptedLayer, ResponseBody, ResponseFuture},
     monitor::{Monitor, MonitorBody, MonitorFuture},
-    run::{RequestBody, Worker},
+    run::{RequestBody, Unreached, Worker},
 };
 
 /// The README's examples, compiled.

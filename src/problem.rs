@@ -37,6 +37,8 @@ pub(crate) enum Problem {
     KeyInUse,
     /// `gone`
     Gone,
+    /// `precondition-failed`
+    PreconditionFailed,
     /// `body-too-large`
     BodyTooLarge,
     /// `key-reused`
@@ -47,6 +49,8 @@ pub(crate) enum Problem {
     FieldsTooLarge,
     /// `full`
     Full,
+    /// `busy`
+    Busy,
     /// `draining`
     Draining,
     /// `store-unavailable`
@@ -116,7 +120,14 @@ impl Problem {
                 StatusCode::GONE,
                 "gone",
                 "The job has expired",
-                "Its result is no longer available. Submit the request again.",
+                "Its result is no longer available. To submit the request again, use a new \
+                 Idempotency-Key.",
+            ),
+            Self::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition-failed",
+                "The request's precondition failed",
+                "Nothing was changed. Get the current representation and its ETag.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -147,6 +158,13 @@ impl Problem {
                 "full",
                 "The server is at capacity",
                 "Nothing was accepted. Repeat the request after the time in Retry-After.",
+            ),
+            Self::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "The result cannot be sent yet",
+                "Too many results are being sent, or the store is slow. Repeat the request after \
+                 the time in Retry-After.",
             ),
             Self::Draining => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -180,6 +198,7 @@ impl Problem {
             }
             Self::OwnerFull
             | Self::Full
+            | Self::Busy
             | Self::Draining
             | Self::StoreUnavailable
             | Self::KeyInUse => {

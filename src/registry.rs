@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Settings, estimate::Estimates, limit::Permits, stop::StopSignal, store::Store,
+    config::Settings,
+    estimate::Estimates,
+    limit::{Permits, Purpose},
+    stop::StopSignal,
+    store::Store,
     telemetry,
 };
 
@@ -25,11 +29,18 @@ pub(crate) struct Registry<St> {
 }
 
 impl<St: Store> Registry<St> {
-    pub(crate) fn new(store: St, settings: Settings) -> Arc<Self> {
+    pub(crate) fn new(store: St, mut settings: Settings) -> Arc<Self> {
         telemetry::describe();
+        let budget = store.budget();
         if let Some(bytes) = settings.max_bytes {
-            store.budget().set_limit(bytes);
+            budget.set_limit(bytes);
         }
+        budget.set_room_timeout(settings.room_timeout);
+        // The head of a request needs room too.
+        let max_body = budget.share(Purpose::Accepted) / 2;
+        lower(&mut settings.max_body, max_body, "max_body");
+        let max_result = budget.share(Purpose::Response) / 2;
+        lower(&mut settings.max_result, max_result, "max_result");
         Arc::new(Self {
             store,
             permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
@@ -38,6 +49,20 @@ impl<St: Store> Registry<St> {
             stop: StopSignal::default(),
             draining: CancellationToken::new(),
         })
+    }
+}
+
+/// Lowers a limit to what the budget has room for, so that a larger body is refused as too large,
+/// not as one that may be sent again.
+fn lower(limit: &mut usize, share: usize, setting: &str) {
+    if *limit > share {
+        tracing::warn!(
+            setting,
+            from = *limit,
+            to = share,
+            "lowered a limit to its share of max_bytes"
+        );
+        *limit = share;
     }
 }
 

@@ -5,12 +5,12 @@
 //! the map, and boxes an `async` block where this one is ready at once.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::hash_map::{Entry, HashMap, OccupiedEntry},
     convert::Infallible,
-    future::ready,
+    future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime},
 };
 
@@ -22,13 +22,16 @@ use tower_accepted::{
     ErrorCode, Event, Filter, JobId, Page, Progress, ResponseHead, Snapshot,
     store::{
         Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
-        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResultBody,
-        Store, StoreFuture, Writer,
+        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResponseRoom,
+        ResultBody, Revisions, Store, StoreFuture, Writer,
     },
 };
 
 /// The bytes that a job counts in the budget, besides its result.
 const JOB_BYTES: usize = 1_000;
+
+/// The time that a key is remembered after the end of its job, by default.
+const KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps jobs in a map. Clones share it.
 #[derive(Debug, Clone)]
@@ -48,8 +51,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Tables {
     jobs: HashMap<JobId, StoredJob>,
-    /// The job of each key, and the fingerprint of its request.
-    keys: HashMap<Key, (JobId, Fingerprint)>,
+    keys: HashMap<Key, KeyedJob>,
+}
+
+/// The job of a key. It outlives the job, so that a late repeat is not a new request.
+#[derive(Debug)]
+struct KeyedJob {
+    id: JobId,
+    fingerprint: Fingerprint,
+    keep_for: Duration,
+    /// Set once the job has ended.
+    expires: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -82,10 +94,6 @@ impl MapStore {
             }),
         }
     }
-
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.shared.tables()
-    }
 }
 
 impl Shared {
@@ -94,14 +102,13 @@ impl Shared {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a job for its call, a cancel, a delete or a dropped claim. Returns `false` if the job
-    /// has ended before.
+    /// Ends a job for its call, a cancel, a delete or a dropped claim.
     ///
     /// Everything that an end changes must change here, in one step. The first end wins, because
     /// [`Snapshot::end`] refuses a second one.
-    fn end(&self, tables: &mut Tables, id: JobId, end: JobEnd) -> bool {
+    fn end(&self, tables: &mut Tables, id: JobId, end: JobEnd) -> Finished {
         let Some(job) = tables.jobs.get_mut(&id) else {
-            return false;
+            return Finished::Late;
         };
         let mut snapshot = job.snapshot.borrow().clone();
         if let Some(started_at) = end.started.map(|at| job.system_time(&snapshot, at)) {
@@ -120,7 +127,7 @@ impl Shared {
         };
         let now = SystemTime::now();
         if !snapshot.end(event, head, now, now + self.retain) {
-            return false;
+            return Finished::Late;
         }
         job.result = end.outcome.ok();
         // Wakes all readers that wait for this job.
@@ -128,10 +135,25 @@ impl Shared {
         if let Some(canceler) = job.canceler.take() {
             canceler.wake();
         }
-        if end.key == KeyOutcome::Release {
-            tables.free_key(id);
+        if let Some(mut entry) = tables.key_entry(id) {
+            if end.key == KeyOutcome::Release {
+                entry.remove();
+            } else {
+                entry.get_mut().expires = Instant::now().checked_add(entry.get().keep_for);
+            }
         }
-        true
+        Finished::First
+    }
+
+    /// Cancels a job that has one of these revisions. The tables are locked from the check to the
+    /// end, so no other change comes in between. SQL has `UPDATE … WHERE id = ? AND revision = ?`.
+    fn cancel(&self, tables: &mut Tables, id: JobId, revisions: &Revisions) -> Option<Lookup> {
+        let job = tables.look_up(id).found();
+        if job.is_some_and(|job| !revisions.contains(job.revision)) {
+            return None;
+        }
+        self.end(tables, id, JobEnd::without_call(ErrorCode::Canceled));
+        Some(tables.look_up(id))
     }
 }
 
@@ -169,27 +191,20 @@ impl Tables {
         }
     }
 
-    fn remove(&mut self, id: JobId) {
-        self.free_key(id);
-        self.jobs.remove(&id);
-    }
-
-    /// Frees the key of a job, unless the key belongs to another job already.
-    fn free_key(&mut self, id: JobId) {
-        let key = self.jobs.get(&id).and_then(|job| job.key);
-        if let Some(Entry::Occupied(entry)) = key.map(|key| self.keys.entry(key))
-            && entry.get().0 == id
-        {
-            entry.remove();
+    /// Returns the entry of a job's key, unless the key belongs to another job already.
+    fn key_entry(&mut self, id: JobId) -> Option<OccupiedEntry<'_, Key, KeyedJob>> {
+        match self.keys.entry(self.jobs.get(&id)?.key?) {
+            Entry::Occupied(entry) if entry.get().id == id => Some(entry),
+            _ => None,
         }
     }
 
-    /// Removes all expired jobs. A store with many jobs has an index of them by expiry.
+    /// Removes all expired jobs and keys. A store with many has an index of them by expiry.
     fn remove_expired(&mut self) {
-        let jobs = self.jobs.iter();
-        let expired = jobs.filter(|(_, job)| is_expired(&job.snapshot.borrow()));
-        let expired: Vec<JobId> = expired.map(|(id, _)| *id).collect();
-        expired.into_iter().for_each(|id| self.remove(id));
+        self.jobs
+            .retain(|_, job| !is_expired(&job.snapshot.borrow()));
+        let is_kept = |keyed: &KeyedJob| keyed.expires.is_none_or(|at| at > Instant::now());
+        self.keys.retain(|_, keyed| is_kept(keyed));
     }
 }
 
@@ -200,9 +215,9 @@ fn is_expired(job: &Snapshot) -> bool {
 impl StoredJob {
     /// Returns the current revision, with the job's age now.
     fn snapshot(&self) -> Snapshot {
-        let mut snapshot = self.snapshot.borrow().clone();
-        snapshot.age = self.created.elapsed();
-        snapshot
+        let mut job = self.snapshot.borrow().clone();
+        job.age = self.created.elapsed();
+        job
     }
 
     /// Converts a time of the monotonic clock to the system clock.
@@ -231,8 +246,8 @@ impl Store for MapStore {
     /// Makes room before it refuses: expired jobs still hold their bytes. The layer polls the
     /// future in place first, so a store that answers at once costs no allocation.
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
-        self.tables().remove_expired();
-        ready(self.shared.budget.reserve(bytes, purpose))
+        self.shared.tables().remove_expired();
+        future::ready(self.shared.budget.reserve(bytes, purpose))
     }
 
     fn record(&self, _: &request::Parts, _: &Bytes, _: Option<&HeaderMap>) {}
@@ -244,48 +259,56 @@ impl Store for MapStore {
         new: &NewJob,
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MapClaim>, Infallible>> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         tables.remove_expired();
-        if let Some((key, fingerprint)) = new.key
-            && let Some((id, first)) = tables.keys.get(&key).copied()
-            && let Lookup::Found(job) = tables.look_up(id)
+        if let Some(new_key) = &new.key
+            && let Some(keyed) = tables.keys.get(&new_key.key)
         {
-            return ready(Ok(if first == fingerprint {
-                Acceptance::Joined(job)
-            } else {
-                Acceptance::KeyReused
+            return future::ready(Ok(match tables.look_up(keyed.id).found() {
+                _ if keyed.fingerprint != new_key.fingerprint => Acceptance::KeyReused,
+                Some(job) => Acceptance::Joined(Box::new(job)),
+                None => Acceptance::Gone,
             }));
         }
-        let charge = self.shared.budget.reserve(JOB_BYTES, Purpose::Accepted);
-        let Some(charge) = charge.filter(|_| !new.join_only) else {
-            return ready(Ok(Acceptance::Full));
+        let bytes = JOB_BYTES + new.request_bytes;
+        let charge = self.shared.budget.reserve(bytes, Purpose::Accepted);
+        let Some(mut charge) = charge.filter(|_| !new.join_only) else {
+            return future::ready(Ok(Acceptance::Full));
         };
-        if let Some((key, fingerprint)) = new.key {
-            tables.keys.insert(key, (new.id, fingerprint));
+        let request = charge.split(new.request_bytes);
+        if let Some(new_key) = &new.key {
+            let keyed = KeyedJob {
+                id: new.id,
+                fingerprint: new_key.fingerprint,
+                keep_for: new_key.keep_for.unwrap_or(KEY_RETENTION),
+                expires: None,
+            };
+            tables.keys.insert(new_key.key, keyed);
         }
         let job = StoredJob {
             created: new.created,
-            key: new.key.map(|(key, _)| key),
+            key: new.key.map(|new| new.key),
             snapshot: watch::Sender::new(new.snapshot()),
             result: None,
             canceler: None,
             _charge: charge,
         };
         tables.jobs.insert(new.id, job);
-        ready(Ok(Acceptance::RunHere(MapClaim {
+        future::ready(Ok(Acceptance::RunHere(MapClaim {
             shared: self.shared.clone(),
             id: new.id,
+            _request: request,
         })))
     }
 
     fn get(&self, id: JobId) -> impl StoreFuture<Result<Lookup, Infallible>> {
-        ready(Ok(self.tables().look_up(id)))
+        future::ready(Ok(self.shared.tables().look_up(id)))
     }
 
     /// Returns a stream that begins with the current revision and ends after the last one. A
     /// `watch` channel lets a slow reader skip revisions.
     fn changes(&self, id: JobId) -> Self::Changes {
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let Some(job) = tables.jobs.get(&id) else {
             return Box::pin(stream::empty());
         };
@@ -305,14 +328,14 @@ impl Store for MapStore {
     /// Lists jobs. [`Filter::page`] sorts and cuts here. A database does both in its query, with
     /// the getters of [`Filter`] and with [`Cursor::new`](tower_accepted::Cursor::new).
     async fn list(&self, filter: &Filter) -> Result<Page, Infallible> {
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let jobs = tables.jobs.values().map(StoredJob::snapshot);
         Ok(filter.page(jobs.filter(|job| !is_expired(job))))
     }
 
     /// Stores a report. [`Snapshot::start`] and [`Snapshot::update`] refuse to change an ended job.
     fn report(&self, claim: &MapClaim, report: Report) -> impl StoreFuture<Result<(), Infallible>> {
-        let mut tables = self.tables();
+        let mut tables = self.shared.tables();
         if let Some(job) = tables.jobs.get_mut(&claim.id) {
             let mut snapshot = job.snapshot.borrow().clone();
             let has_changed = match report.news {
@@ -331,13 +354,13 @@ impl Store for MapStore {
                 job.snapshot.send_replace(snapshot);
             }
         }
-        ready(Ok(()))
+        future::ready(Ok(()))
     }
 
     /// Creates a writer. This store makes a response readable when its job ends.
     fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
         MapWriter {
-            budget: self.shared.budget.clone(),
+            room: ResponseRoom::new(&self.shared.budget),
             head,
             body: BodyBuffer::new(),
         }
@@ -351,25 +374,24 @@ impl Store for MapStore {
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
         let end = JobEnd {
             outcome: match end.outcome {
-                Outcome::Response(writer) => Ok(Arc::new(writer.into_result())),
+                Outcome::Response(mut writer) => Ok(Arc::new(StoredResult {
+                    head: writer.head,
+                    body: writer.body.take(),
+                })),
                 Outcome::NoResponse(code) => Err(code),
             },
             started: end.started,
             progress: Some(end.progress),
             key: end.key,
         };
-        let is_first = self.shared.end(&mut self.tables(), claim.id, end);
-        ready(Ok(if is_first {
-            Finished::First
-        } else {
-            Finished::Late
-        }))
+        let mut tables = self.shared.tables();
+        future::ready(Ok(self.shared.end(&mut tables, claim.id, end)))
     }
 
     /// Waits for the end of the job, and then reads from byte `from` on.
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
         let changes = {
-            let tables = self.tables();
+            let tables = self.shared.tables();
             tables.jobs.get(&id).map(|job| job.snapshot.subscribe())
         };
         let Some(mut changes) = changes else {
@@ -377,14 +399,13 @@ impl Store for MapStore {
         };
         // An error means that the job has been removed, which the look-up below finds too.
         let _ = changes.wait_for(|job| job.status.is_ended()).await;
-        let tables = self.tables();
+        let tables = self.shared.tables();
         let job = tables.jobs.get(&id);
         let job = job.filter(|job| !is_expired(&job.snapshot.borrow()));
         let Some(result) = job.and_then(|job| job.result.clone()) else {
             return Ok(None);
         };
-        let length = result.body.bytes.len() as u64;
-        let head = result.head.clone();
+        let (length, head) = (result.body.bytes.len() as u64, result.head.clone());
         let trailers = result.body.trailers.as_deref().cloned();
         // Shares the result, and with it the charge, for as long as the client reads.
         let mut body = Bytes::from_owner(SharedBody(result));
@@ -395,7 +416,7 @@ impl Store for MapStore {
 
     /// Registers the waker of the call's task, which [`Shared::end`] wakes.
     fn poll_canceled(&self, claim: &MapClaim, cx: &mut Context<'_>) -> Poll<()> {
-        match self.tables().jobs.get_mut(&claim.id) {
+        match self.shared.tables().jobs.get_mut(&claim.id) {
             Some(job) if !job.snapshot.borrow().status.is_ended() => {
                 job.canceler = Some(cx.waker().clone());
                 Poll::Pending
@@ -405,21 +426,18 @@ impl Store for MapStore {
         }
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let mut tables = self.tables();
-        let canceled = JobEnd::without_call(ErrorCode::Canceled);
-        self.shared.end(&mut tables, id, canceled);
-        Ok(tables.look_up(id))
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
+        let mut tables = self.shared.tables();
+        Ok(self.shared.cancel(&mut tables, id, revisions))
     }
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
-    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let mut tables = self.tables();
-        let canceled = JobEnd::without_call(ErrorCode::Canceled);
-        self.shared.end(&mut tables, id, canceled);
-        let found = tables.look_up(id);
-        if let Lookup::Found(_) = found {
-            tables.remove(id);
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
+        let mut tables = self.shared.tables();
+        let found = self.shared.cancel(&mut tables, id, revisions);
+        if let Some(Lookup::Found(_)) = found {
+            tables.key_entry(id).map(OccupiedEntry::remove);
+            tables.jobs.remove(&id);
         }
         Ok(found)
     }
@@ -430,45 +448,36 @@ impl Store for MapStore {
 pub(crate) struct MapClaim {
     shared: Arc<Shared>,
     id: JobId,
+    /// The charge of the request, which stays in memory until its call has ended.
+    _request: Charge,
 }
 
 impl Drop for MapClaim {
     /// Ends the job if its call never did, for example because its runtime shut down.
     fn drop(&mut self) {
         let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
-        let mut tables = self.shared.tables();
-        self.shared.end(&mut tables, self.id, shutdown);
+        let shared = &self.shared;
+        shared.end(&mut shared.tables(), self.id, shutdown);
     }
 }
 
 /// Collects the response of a call until its job ends.
 #[derive(Debug)]
 pub(crate) struct MapWriter {
-    budget: Budget,
+    room: ResponseRoom,
     head: response::Parts,
     body: BodyBuffer,
 }
 
-impl MapWriter {
-    fn into_result(mut self) -> StoredResult {
-        StoredResult {
-            head: self.head,
-            body: self.body.take(),
-        }
-    }
-}
-
 impl Writer for MapWriter {
-    /// Takes room for a chunk. A store that writes to a disk returns `Pending` while it is busy;
-    /// the layer does not read the service's response meanwhile.
-    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        Poll::Ready(match self.budget.reserve(bytes, Purpose::Response) {
-            Some(charge) => {
-                self.body.hold(charge);
-                Ok(())
-            }
-            None => Err(NoRoom::new()),
-        })
+    /// Takes room for a chunk, or waits for it. The layer does not read the service's response
+    /// meanwhile.
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        let budget = self.room.budget().clone();
+        let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
+        let charge = ready!(self.room.poll_reserve(bytes, cx, reserve));
+        let held = charge.map(|charge| self.body.hold(charge));
+        Poll::Ready(held.ok_or_else(NoRoom::new))
     }
 
     fn push(&mut self, data: Bytes) {
@@ -479,7 +488,7 @@ impl Writer for MapWriter {
         self.body.push_trailers(trailers);
     }
 
-    /// Does nothing. A store that publishes unfinished responses makes them readable here.
+    /// A store that publishes unfinished responses makes them readable here.
     fn flush(&mut self) {}
 }
 

@@ -8,6 +8,7 @@
 /// | `Operation-Location` | the monitor | `/jobs/{id}/status` | `/jobs/{id}/status` |
 /// | monitor of an unfinished job | 200, document | 202, document, `X-Progress`, `Retry-After`, `Location`, `Content-Location` | 202, document |
 /// | monitor of an ended job | 200, document | the result, with `AsyncResult` | 303 to the result, document |
+/// | … with `Accept: application/http` | 200, document | the result as one HTTP message; also with `OData-MaxVersion: 4.0` and no `Accept` | 303 to the result, which is then one HTTP message |
 /// | `GET /jobs/{id}/status` | 200, document | 200, document | 200, document |
 /// | `DELETE` | 204 | 202 with `Location` | 204 |
 /// | which requests | unsafe methods | unsafe methods, and `GET` with `Prefer: respond-async` | unsafe methods |

@@ -4,6 +4,14 @@ use std::iter;
 
 use http::Uri;
 
+use super::error::ConfigError;
+use crate::protocol::has_valid_authority;
+
+/// The maximum number of levels that a relative link leads up.
+///
+/// Without a limit, a client could make the head of a response several times as long as its path.
+const MAX_LEVELS: usize = 64;
+
 /// The form of links to the layer's own resources, in `Location` and similar fields and in
 /// documents.
 ///
@@ -23,10 +31,12 @@ pub enum Links {
     /// An absolute path.
     #[default]
     Path,
-    /// An absolute URL under this base.
+    /// An absolute URL under this base: `http://HOST[:PORT][/PATH]`, or `https`.
     Base(String),
     /// A reference relative to the URI of the request that is answered. In a document it is
     /// relative to the URI of the job's monitor.
+    ///
+    /// A request for a path of more than 65 levels gets an absolute path.
     Relative,
 }
 
@@ -44,21 +54,25 @@ pub(crate) enum LinkOrigin<'a> {
 }
 
 impl Links {
-    /// # Panics
+    /// # Errors
     ///
-    /// Panics if the base is not an absolute `http` or `https` URL, or has a query.
-    pub(crate) fn check(self) -> Self {
-        if let Self::Base(base) = &self {
-            let uri = base.parse::<Uri>().ok();
-            let valid = uri.is_some_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.authority().is_some()
-                    && uri.query().is_none()
-                    && is_plain(base)
-            });
-            assert!(valid, "invalid base for links: {base:?}");
+    /// Returns an error if the base is not an absolute `http` or `https` URL, or if it has a user,
+    /// a query, or a port that does not exist.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let Self::Base(base) = self else {
+            return Ok(());
+        };
+        let is_valid = base.parse::<Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && has_valid_authority(&uri)
+                && uri.query().is_none()
+                && is_plain(base)
+        });
+        if is_valid {
+            Ok(())
+        } else {
+            Err(ConfigError::LinkBase(base.clone()))
         }
-        self
     }
 
     /// Writes what precedes a job's id.
@@ -68,7 +82,6 @@ impl Links {
         monitor_path: &str,
         origin: LinkOrigin<'_>,
     ) {
-        let up = |levels| iter::repeat_n(*b"../", levels).flatten();
         match (self, origin) {
             (Self::Path, _) => to.extend_from_slice(monitor_path.as_bytes()),
             (Self::Base(base), _) => {
@@ -83,18 +96,51 @@ impl Links {
             }
             (Self::Relative, LinkOrigin::Request(path)) => {
                 // Up from the last slash to the root, whatever prefix a proxy has stripped.
-                let levels = path.bytes().filter(|&byte| byte == b'/').count();
-                to.extend(up(levels.saturating_sub(1)));
-                to.extend_from_slice(monitor_path.trim_start_matches('/').as_bytes());
+                let levels = count_slashes(path).saturating_sub(1);
+                if levels > MAX_LEVELS {
+                    to.extend_from_slice(monitor_path.as_bytes());
+                } else {
+                    to.extend(up(levels));
+                    to.extend_from_slice(monitor_path.trim_start_matches('/').as_bytes());
+                }
             }
         }
         to.push(b'/');
     }
+
+    /// Writes an absolute path of the service, as a reference from this many levels below the
+    /// monitor of a job.
+    pub(crate) fn write_path(
+        &self,
+        to: &mut Vec<u8>,
+        monitor_path: &str,
+        depth: usize,
+        mut path: &[u8],
+    ) {
+        match self {
+            Self::Path => {}
+            Self::Base(base) => to.extend_from_slice(base.trim_end_matches('/').as_bytes()),
+            Self::Relative => {
+                to.extend(up(count_slashes(monitor_path) + depth));
+                path = path.strip_prefix(b"/").unwrap_or(path);
+            }
+        }
+        to.extend_from_slice(path);
+    }
+}
+
+/// Returns a reference that leads up this many levels.
+fn up(levels: usize) -> impl Iterator<Item = u8> {
+    iter::repeat_n(*b"../", levels).flatten()
+}
+
+fn count_slashes(path: &str) -> usize {
+    path.bytes().filter(|&byte| byte == b'/').count()
 }
 
 /// Returns `true` if a link can stand unescaped in a document and between the brackets of `Link`:
 /// it has only characters of a URI without a fragment (RFC 3986 §2).
-pub(crate) fn is_plain(link: &str) -> bool {
+pub(super) fn is_plain(link: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&byte);
     link.bytes().all(is_plain)
 }
@@ -129,6 +175,31 @@ mod tests {
     }
 
     #[test]
+    fn long_path_does_not_lengthen_a_relative_link() {
+        for (levels, length) in [(64, 3 * 64 + 5), (65, 6), (30_000, 6)] {
+            let path = "/a".repeat(levels) + "/";
+            let prefix = prefix(&Links::Relative, "/jobs", LinkOrigin::Request(&path));
+            assert_eq!(prefix.len(), length, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn path_is_written_as_the_links_are() {
+        for (links, expected) in [
+            (Links::Path, "/reports/4"),
+            (
+                Links::Base("https://host/v1/".into()),
+                "https://host/v1/reports/4",
+            ),
+            (Links::Relative, "../../../reports/4"),
+        ] {
+            let mut written = Vec::new();
+            links.write_path(&mut written, "/a/jobs", 1, b"/reports/4");
+            assert_eq!(written, expected.as_bytes());
+        }
+    }
+
+    #[test]
     fn base_may_end_with_a_slash() {
         for base in ["https://host/v1", "https://host/v1/"] {
             let links = Links::Base(base.into());
@@ -148,9 +219,12 @@ mod tests {
             "https://host/\"",
             "https://host/#x",
             "https://",
+            "https://host:99999",
+            "https://user:password@host",
+            "https://:443/v1",
         ] {
-            let checked = std::panic::catch_unwind(|| Links::Base(base.into()).check());
-            assert!(checked.is_err(), "{base}");
+            let refused = Err(ConfigError::LinkBase(base.into()));
+            assert_eq!(Links::Base(base.into()).check(), refused, "{base}");
         }
     }
 }

@@ -1,17 +1,20 @@
 //! The settings of a registry, and the policies of a layer.
 
 mod dialect;
+mod error;
 mod idempotency;
 mod links;
+mod outcomes;
 mod policy;
 mod settings;
 mod when;
 
 pub use self::{
-    dialect::Dialect, idempotency::Idempotency, links::Links, policy::Policy, when::When,
+    dialect::Dialect, error::ConfigError, idempotency::Idempotency, links::Links,
+    outcomes::Outcomes, policy::Policy, when::When,
 };
 pub(crate) use self::{
-    links::{LinkOrigin, is_plain},
+    links::LinkOrigin,
     policy::{choose, passes_through},
     settings::{OriginFn, OwnerFn, Settings},
     when::Schedule,

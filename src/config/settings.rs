@@ -2,11 +2,12 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderValue, request::Parts};
+use http::{HeaderValue, Uri, request::Parts};
 
 use super::{
     dialect::Dialect,
-    links::{LinkOrigin, Links},
+    error::ConfigError,
+    links::{LinkOrigin, Links, is_plain},
 };
 use crate::job::{IdText, Owner};
 
@@ -23,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) job_timeout: Option<Duration>,
     pub(crate) cancel_grace: Duration,
     pub(crate) max_wait: Duration,
+    pub(crate) room_timeout: Duration,
+    pub(crate) replay_timeout: Duration,
     pub(crate) poll_cost: Duration,
     pub(crate) replay_cookies: bool,
     pub(crate) sandbox_results: bool,
@@ -81,6 +84,8 @@ impl Default for Settings {
             job_timeout: Some(Duration::from_secs(3600)),
             cancel_grace: Duration::from_secs(5),
             max_wait: Duration::from_secs(50),
+            room_timeout: Duration::from_secs(5),
+            replay_timeout: Duration::from_secs(120),
             poll_cost: Duration::from_secs(1),
             replay_cookies: false,
             sandbox_results: false,
@@ -94,6 +99,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// # Errors
+    ///
+    /// Returns the first option that is invalid.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if !is_monitor_path(&self.monitor_path) {
+            return Err(ConfigError::MonitorPath(self.monitor_path.clone()));
+        }
+        self.links.check()
+    }
+
     /// Returns the owner of a request.
     pub(crate) fn owner(&self, head: &Parts) -> Option<Owner> {
         self.owner.as_ref().and_then(|owner| owner.0(head))
@@ -111,6 +126,12 @@ impl Settings {
         to.extend_from_slice(id);
     }
 
+    /// Writes an absolute path of the service, as a reference from this many levels below the
+    /// monitor of a job.
+    pub(crate) fn write_path(&self, to: &mut Vec<u8>, depth: usize, path: &[u8]) {
+        self.links.write_path(to, &self.monitor_path, depth, path);
+    }
+
     /// Returns the URI of an owner's list.
     pub(crate) fn list_link(&self) -> String {
         let mut link = Vec::new();
@@ -119,4 +140,28 @@ impl Settings {
         let link = String::from_utf8(link).unwrap_or_default();
         link.trim_end_matches('/').to_owned()
     }
+}
+
+/// Returns `true` if clients that resolve a link to this path arrive at the same path.
+///
+/// They remove dot segments, escaped ones included (RFC 3986 §5.2.4), and read what follows a
+/// double slash as a host.
+fn is_monitor_path(path: &str) -> bool {
+    let is_segment = |segment: &str| {
+        let unescaped = segment.to_ascii_lowercase().replace("%2e", ".");
+        !matches!(unescaped.as_str(), "" | "." | "..")
+    };
+    path.strip_prefix('/')
+        .is_some_and(|path| path.split('/').all(is_segment))
+        && is_plain(path)
+        && has_complete_escapes(path)
+        && path.parse::<Uri>().is_ok_and(|uri| uri.path() == path)
+}
+
+/// Returns `true` if two hexadecimal digits follow each percent sign.
+fn has_complete_escapes(path: &str) -> bool {
+    path.split('%').skip(1).all(|after| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }

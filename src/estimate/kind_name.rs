@@ -13,31 +13,6 @@ const MAX_SEGMENTS: usize = 8;
 /// Longer segments do not count as words.
 const MAX_WORD_BYTES: usize = 32;
 
-/// The beginning of a request's path.
-///
-/// A call that starts inline keeps it in case the call becomes a job. It is a copy, since the path
-/// of a `Uri` keeps the connection's read buffer alive.
-#[derive(Clone, Copy)]
-pub(crate) struct PathStart {
-    bytes: [u8; MAX_PATH_BYTES],
-    length: u8,
-}
-
-impl PathStart {
-    pub(crate) fn new(path: &str) -> Self {
-        let path = truncate(path);
-        let mut bytes = [0; MAX_PATH_BYTES];
-        bytes[..path.len()].copy_from_slice(path.as_bytes());
-        let length = path.len() as u8;
-        Self { bytes, length }
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        let bytes = &self.bytes[..usize::from(self.length)];
-        str::from_utf8(bytes).unwrap_or_default()
-    }
-}
-
 fn truncate(path: &str) -> &str {
     let mut end = path.len().min(MAX_PATH_BYTES);
     while !path.is_char_boundary(end) {
@@ -67,7 +42,7 @@ fn write_name(name: &mut String, method: &Method, path: &str) {
     let is_short = method.len() <= MAX_WORD_BYTES;
     name.push_str(if is_short { method } else { "*" });
     name.push(' ');
-    // As `PathStart`, so that a call which started inline has the same name.
+    // A call that started inline may have kept only as much of its path.
     let path = truncate(path);
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
     for segment in segments.by_ref().take(MAX_SEGMENTS) {
@@ -131,14 +106,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn path_start_is_a_prefix(path: String) {
-            let start = PathStart::new(&path);
-            let length = start.as_str().len();
-            prop_assert!(path.starts_with(start.as_str()));
-            prop_assert!(length == path.len() || length > MAX_PATH_BYTES - 4);
-        }
-
-        #[test]
         fn name_is_short_for_any_path(path: String, method in "[A-Z]{1,300}") {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
             let length = with_default_name(&method, &path, str::len);
@@ -146,10 +113,9 @@ mod tests {
         }
 
         #[test]
-        fn path_start_has_the_name_of_the_path(path: String) {
+        fn beginning_of_a_path_has_its_name(path: String) {
             let whole = with_default_name(&Method::POST, &path, str::to_owned);
-            let start = PathStart::new(&path);
-            let start = with_default_name(&Method::POST, start.as_str(), str::to_owned);
+            let start = with_default_name(&Method::POST, truncate(&path), str::to_owned);
             prop_assert_eq!(whole, start);
         }
     }

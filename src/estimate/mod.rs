@@ -30,7 +30,6 @@ pub use self::kind::Kind;
 pub(crate) use self::{
     elapsed::Elapsed,
     estimates::{Estimates, RETRY_AFTER_WHEN_FULL},
-    kind_name::PathStart,
     progress::MidpointSample,
     sample::Sample,
 };

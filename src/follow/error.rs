@@ -20,6 +20,23 @@ pub enum FollowError<E> {
     Stopped(Box<Stopped>),
 }
 
+/// The argument of [`try_allow_origin`](super::FollowAcceptedLayer::try_allow_origin) is not an
+/// origin: `scheme://host[:port]`, with the scheme `http` or `https`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidOrigin(pub(super) String);
+
+impl fmt::Display for InvalidOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = &self.0;
+        write!(
+            f,
+            "invalid origin {origin:?}: expected http(s)://HOST[:PORT]"
+        )
+    }
+}
+
+impl Error for InvalidOrigin {}
+
 /// The error of a request that the server accepted, but whose response is not available.
 ///
 /// The layer has sent the request once. Its work may be done or may still run; the

@@ -23,7 +23,7 @@ use super::{
     schedule::PollSchedule,
     template::RequestTemplate,
 };
-use crate::protocol::{BoxError, RESULT_ETAG_START};
+use crate::protocol::{BoxError, RESULT_ETAG_START, resolve_references};
 
 /// A 202 that is being followed.
 pub(super) struct Follower<S, B, R: Body> {
@@ -416,6 +416,16 @@ where
         let etag = headers.get(header::ETAG);
         if etag.is_some_and(|etag| etag.as_bytes().starts_with(RESULT_ETAG_START.as_bytes())) {
             headers.remove(header::ETAG);
+        }
+        // The caller knows the URI of its request only.
+        let (home, other) = (&self.home.uri, &at.uri);
+        let is_same_origin =
+            home.scheme() == other.scheme() && home.authority() == other.authority();
+        if is_same_origin && home != other {
+            let target = other.path_and_query().map_or("/", |target| target.as_str());
+            resolve_references(response.headers_mut(), target, |to, path| {
+                to.extend_from_slice(path);
+            });
         }
         response.extensions_mut().insert(Followed {
             uri: at.uri.clone(),

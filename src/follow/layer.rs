@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, Uri};
+use http::HeaderName;
 use tower_layer::Layer;
 
-use super::{FollowAccepted, Observer, Update, options::FollowOptions, origin::Origin};
+use super::{
+    FollowAccepted, Observer, Update, error::InvalidOrigin, options::FollowOptions, origin::Origin,
+};
 
 /// Follows each 202 (Accepted) to the response of its job.
 ///
@@ -112,18 +114,23 @@ impl FollowAcceptedLayer {
     ///
     /// # Panics
     ///
-    /// Panics if `origin` has another form, or a scheme other than `http` and `https`.
+    /// Panics if `origin` has another form, or a scheme other than `http` and `https`. See
+    /// [`try_allow_origin`](Self::try_allow_origin).
+    #[track_caller]
     pub fn allow_origin(self, origin: &str) -> Self {
-        let allowed = origin
-            .parse::<Uri>()
-            .ok()
-            .filter(|uri| uri.path_and_query().is_none_or(|path| path == "/"))
-            .filter(|_| !origin.contains('@'))
-            .and_then(|uri| Origin::from_uri(&uri));
-        let Some(allowed) = allowed else {
-            panic!("invalid origin: {origin:?}");
-        };
-        self.with(|options| options.origins.push(allowed))
+        self.try_allow_origin(origin)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Allows another origin, like [`allow_origin`](Self::allow_origin).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `origin` has another form than `scheme://host[:port]`, a scheme other
+    /// than `http` and `https`, or a port that does not exist.
+    pub fn try_allow_origin(self, origin: &str) -> Result<Self, InvalidOrigin> {
+        let allowed = Origin::parse(origin).ok_or_else(|| InvalidOrigin(origin.to_owned()))?;
+        Ok(self.with(|options| options.origins.push(allowed)))
     }
 
     /// Sends this header of the original request to [allowed](Self::allow_origin) origins too.

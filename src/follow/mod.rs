@@ -226,7 +226,7 @@ mod update;
 pub use self::{
     body::FollowBody,
     document::StatusDocument,
-    error::{FollowError, Reason, Stopped},
+    error::{FollowError, InvalidOrigin, Reason, Stopped},
     followed::{Followed, NotFollowed},
     future::ResponseFuture,
     layer::FollowAcceptedLayer,

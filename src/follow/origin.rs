@@ -3,6 +3,7 @@
 use http::Uri;
 
 use super::{error::Reason, reference::resolve};
+use crate::protocol::has_valid_authority;
 
 /// A scheme, host and port (RFC 6454 §4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,16 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// Returns `None` if the text is not `scheme://host[:port]`, with a scheme of HTTP.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let has_path = uri.path_and_query().is_some_and(|path| path != "/");
+        if has_path || !has_valid_authority(&uri) {
+            return None;
+        }
+        Self::from_uri(&uri)
+    }
+
     /// Returns `None` if the URI has no origin, or if its scheme is not HTTP's.
     pub(super) fn from_uri(uri: &Uri) -> Option<Self> {
         let is_https = match uri.scheme_str()? {
@@ -133,6 +144,19 @@ mod tests {
         assert!(policy.resolve(&from, "https://b/y").is_ok());
         assert!(policy.resolve(&from, "http://a/y").is_err());
         assert!(policy.resolve(&from, "http://c/y").is_err());
+    }
+
+    #[test]
+    fn port_that_does_not_exist_is_no_origin() {
+        for origin in ["http://a:99999", "https://b:65536", "https://b:+443"] {
+            assert_eq!(Origin::parse(origin), None, "{origin}");
+            // A client would connect to the default port, with the original request's headers.
+            for from in ["http://a/x", "/x"] {
+                let policy = policy(from, &["https://b"]);
+                let resolved = policy.resolve(&target(from), &format!("{origin}/y"));
+                assert!(matches!(resolved, Err(Reason::InvalidUri)), "{origin}");
+            }
+        }
     }
 
     #[test]

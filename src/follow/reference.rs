@@ -8,6 +8,8 @@ use iri_string::{
     types::{UriAbsoluteStr, UriReferenceStr},
 };
 
+use crate::protocol::has_valid_authority;
+
 /// A placeholder for the origin of a request without one, as in-process services get.
 const PLACEHOLDER_ORIGIN: &str = "http://nameless.invalid";
 
@@ -43,12 +45,14 @@ pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
         _ => resolved.as_str(),
     };
     let resolved: Uri = resolved.parse().ok()?;
-    // Text before an `@` looks like a host but is not one, so the URI is refused.
-    let has_user = resolved
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'));
-    let is_http = matches!(resolved.scheme_str(), None | Some("http" | "https"));
-    (is_http && !has_user && resolved.path().starts_with('/')).then_some(resolved)
+    // Text before an `@` looks like a host but is not one, and a client would replace a port that
+    // does not exist by the default one. Such URIs are refused.
+    let is_http = match resolved.scheme_str() {
+        None => resolved.authority().is_none(),
+        Some("http" | "https") => has_valid_authority(&resolved),
+        Some(_) => false,
+    };
+    (is_http && resolved.path().starts_with('/')).then_some(resolved)
 }
 
 /// Drops the fragment and percent-encodes what some servers do not, as in `/a b?c[]={d}`.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | Where does the layer go, in axum and among other layers? | [`mounting`] |
 //! | When should a client poll, and how is that predicted? | [`estimates`] |
+//! | How much memory does a process take, and when does it return it? | [`memory`] |
 #![cfg_attr(
     feature = "metrics",
     doc = "| Which metrics does a process record? | [`metrics`](self::metrics) |"
@@ -29,6 +30,9 @@ pub mod mounting {}
 #[doc = include_str!("estimate.md")]
 #[doc = include_str!("../../docs/estimate.svg")]
 pub mod estimates {}
+
+#[doc = include_str!("memory.md")]
+pub mod memory {}
 
 #[cfg(feature = "metrics")]
 #[doc = include_str!("metrics.md")]

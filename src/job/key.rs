@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, owner::Owner};
@@ -12,7 +12,7 @@ use crate::protocol::IDEMPOTENCY_KEY;
 const MAX_KEY_BYTES: usize = 255;
 
 /// An idempotency key, within the keys of its owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(Digest);
 
@@ -77,9 +77,25 @@ impl fmt::Display for Key {
 impl Fingerprint {
     /// Computes the fingerprint of a request from its method, URI, body and the given fields.
     pub fn new(head: &Parts, body: &[u8], fields: &[HeaderName]) -> Self {
+        Self::with_content_type(head, None, body, fields)
+    }
+
+    /// Computes the same fingerprint, with another value for the field `Content-Type` if it is
+    /// covered.
+    pub(crate) fn with_content_type(
+        head: &Parts,
+        content_type: Option<&str>,
+        body: &[u8],
+        fields: &[HeaderName],
+    ) -> Self {
         let uri = head.uri.path_and_query().map_or("", |uri| uri.as_str());
         let method = head.method.as_str();
         let fields = fields.iter().map(|name| {
+            if let Some(content_type) = content_type
+                && name == header::CONTENT_TYPE
+            {
+                return Digest::new([content_type.as_bytes()]);
+            }
             let values = head.headers.get_all(name).iter();
             Digest::new(values.map(HeaderValue::as_bytes))
         });
@@ -87,6 +103,11 @@ impl Fingerprint {
         let fields = fields.iter().map(|field| &field.as_bytes()[..]);
         let parts = [method.as_bytes(), uri.as_bytes(), body].into_iter();
         Self(Digest::new(parts.chain(fields)))
+    }
+
+    /// Computes the fingerprint of a request that these bytes describe.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(Digest::new([bytes]))
     }
 
     /// Restores a fingerprint from [`as_bytes`](Self::as_bytes).
@@ -121,8 +142,6 @@ fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use http::header;
-
     use super::*;
 
     fn key(values: &[&str]) -> Result<Option<Key>, InvalidKey> {

@@ -2,12 +2,22 @@
 
 mod budget;
 mod buffer;
+mod compact;
 mod fields;
 mod permits;
+mod price;
+mod room;
+mod room_queue;
 
-pub(crate) use self::permits::{Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},
+    compact::compact,
     fields::MAX_FIELD_VALUES,
+    price::{fields_price, progress_price, response_price},
+    room::ResponseRoom,
+};
+pub(crate) use self::{
+    permits::{Permit, PermitError, Permits},
+    price::request_price,
 };

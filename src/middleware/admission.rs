@@ -121,7 +121,7 @@ fn conclude<S, B, St>(
     path: Option<Box<str>>,
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
-    call: Call<S, B>,
+    mut call: Call<S, B>,
     now: Instant,
 ) -> Admission<S, B>
 where
@@ -143,7 +143,11 @@ where
             (*job, None)
         }
         Stored::New(claim) => {
-            let running = claim.map(|claim| start(&mut candidate, call, new, claim));
+            let running = claim.map(|claim| {
+                // From now on the claim holds the charge of the request.
+                call.hold(None);
+                start(&mut candidate, call, new, claim)
+            });
             (new.snapshot_at(now), running)
         }
     };
@@ -188,6 +192,10 @@ fn stored<St: Store>(
             return Ok(Stored::New(None));
         }
         Ok(Acceptance::Joined(job)) => return Ok(Stored::Joined(job)),
+        Ok(Acceptance::Gone) => {
+            let gone = Problem::Gone.counted().response();
+            return Err(mark_joined(gone, true));
+        }
         Ok(Acceptance::KeyReused) => Problem::KeyReused,
         Ok(Acceptance::TooLarge) => Problem::FieldsTooLarge,
         Ok(Acceptance::Full) => match &candidate.permit {
@@ -222,9 +230,10 @@ where
         registry: candidate.registry.clone(),
         created: new.created,
         created_at: new.created_at,
-        limited_since: new.created,
+        is_limited_from_request: true,
         is_head: candidate.method == Method::HEAD,
         is_owned: new.owner.is_some(),
+        outcomes: candidate.options.idempotency.outcomes,
         kind: new.kind.clone(),
         claim,
         _permit: permit.ok(),

@@ -13,13 +13,13 @@ use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
-    job::{Fingerprint, JobId, Key, Owner, Snapshot},
-    limit::{BufferedBody, Permit, PermitError},
+    job::{JobId, Key, Owner, Snapshot},
+    limit::{BufferedBody, Permit, PermitError, fields_price, request_price},
     monitor,
     protocol::{Format, Prefer},
     registry::Registry,
     run::{Call, RequestBody},
-    store::{NewJob, ResultBody, Store},
+    store::{NewJob, NewKey, ResultBody, Store},
 };
 
 /// A request that may become a job, and what its head says.
@@ -53,8 +53,10 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) path: Option<Box<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
-    /// The key, and the fingerprint of the request.
-    key: Option<(Key, Fingerprint)>,
+    /// The key, with the fingerprint of the request. Boxed, because few requests have one.
+    key: Option<Box<NewKey>>,
+    /// The price of the body and its trailers.
+    body_bytes: usize,
 }
 
 impl<St: Store> Candidate<St> {
@@ -64,9 +66,16 @@ impl<St: Store> Candidate<St> {
         let record = registry
             .store
             .record(head, &body.bytes, body.trailers.as_deref());
-        let fields = &options.idempotency.fields;
-        let key = self.key();
-        let key = key.map(|key| (key, Fingerprint::new(head, &body.bytes, fields)));
+        let idempotency = &options.idempotency;
+        let key = self.key().map(|key| {
+            Box::new(NewKey {
+                key,
+                fingerprint: idempotency.fingerprint_of(head, &body.bytes),
+                keep_for: idempotency.keep_for,
+                outcomes: idempotency.outcomes,
+            })
+        });
+        let body_bytes = body.bytes.len() + body.trailers.as_deref().map_or(0, fields_price);
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
         let is_relative = registry.settings.links == Links::Relative;
@@ -76,6 +85,7 @@ impl<St: Store> Candidate<St> {
             path: is_relative.then(|| head.uri.path().into()),
             kind,
             key,
+            body_bytes,
         }
     }
 
@@ -123,13 +133,15 @@ impl<St: Store> Candidate<St> {
             started,
             progress,
             owner: self.scope.as_ref().and_then(|scope| scope.owner),
-            key: read.key,
+            key: read.key.as_deref().copied(),
             kind,
             title: None,
             callbacks: None,
             estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,
             run_here: started.is_some() || is_awaited,
+            // A service that has been called has the head.
+            request_bytes: read.body_bytes + call.head().map_or(0, request_price),
         })
     }
 

@@ -143,7 +143,9 @@ where
         let problem = match read {
             Ok(()) => {
                 let read = self.candidate.read(head, &buffered);
-                *body = RequestBody::buffered(buffered);
+                let (read_body, charge) = RequestBody::buffered(buffered);
+                *body = read_body;
+                self.call.hold(charge);
                 let is_keyed = self.candidate.key().is_some();
                 // A request with a key is a job before its call starts.
                 let limit = self.candidate.inline_limit().filter(|_| !is_keyed);
@@ -165,7 +167,8 @@ where
                 Decision::Refuse(problem)
             } else {
                 // The inner service gets what was read, and the stream that follows.
-                body.put_back(buffered);
+                let charge = body.put_back(buffered);
+                self.call.hold(charge);
                 Decision::RunInline
             },
         ))

@@ -7,11 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Version, request::Parts};
+use http::{HeaderMap, Version, request::Parts};
 use http_body::Body;
 
 use crate::{
-    limit::{BodyBuffer, BufferedBody, Charge, Purpose},
+    limit::{BodyBuffer, BufferedBody, Charge, Purpose, fields_price},
     protocol::PollAllowance,
     store::Store,
 };
@@ -28,9 +28,31 @@ pub(super) struct ReadBody {
 enum ReadStage {
     Frames,
     /// A frame waits for room in the budget.
-    Reserving(Bytes, Reservation),
+    Reserving(ReadFrame, Reservation),
     /// The body has been read to its end.
     Ended,
+}
+
+/// A frame of a body.
+enum ReadFrame {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl ReadFrame {
+    fn price(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(trailers) => fields_price(trailers),
+        }
+    }
+
+    fn push_to(self, buffer: &mut BodyBuffer, upcoming: Option<u64>) {
+        match self {
+            Self::Data(data) => buffer.push(data, upcoming),
+            Self::Trailers(trailers) => buffer.push_trailers(trailers),
+        }
+    }
 }
 
 type Reservation = Pin<Box<dyn Future<Output = Option<Charge>> + Send>>;
@@ -67,9 +89,9 @@ impl ReadBody {
     /// Gives up waiting for room. [`take`](Self::take) then includes the frame that waited.
     #[cold]
     pub(super) fn give_up(&mut self) {
-        if let ReadStage::Reserving(data, _) = &mut self.stage {
-            self.buffer.push(std::mem::take(data), None);
-            self.stage = ReadStage::Frames;
+        let stage = std::mem::replace(&mut self.stage, ReadStage::Frames);
+        if let ReadStage::Reserving(frame, _) = stage {
+            frame.push_to(&mut self.buffer, None);
         }
     }
 
@@ -107,40 +129,40 @@ impl ReadBody {
     {
         let mut allowance = PollAllowance::new();
         loop {
-            if let ReadStage::Reserving(data, reservation) = &mut self.stage {
+            if let ReadStage::Reserving(_, reservation) = &mut self.stage {
                 let charge = ready!(reservation.as_mut().poll(cx));
-                let data = std::mem::take(data);
-                self.stage = ReadStage::Frames;
-                self.push(data, charge, body)?;
+                let stage = std::mem::replace(&mut self.stage, ReadStage::Frames);
+                if let ReadStage::Reserving(frame, _) = stage {
+                    self.push(frame, charge, body)?;
+                }
             }
             ready!(allowance.poll_next(body, cx));
             let Some(frame) = ready!(Pin::new(&mut *body).poll_frame(cx)) else {
                 return Poll::Ready(Ok(()));
             };
-            let frame = frame.map_err(|_| ReadError::Broken)?;
-            match frame.into_data() {
+            let frame = match frame.map_err(|_| ReadError::Broken)?.into_data() {
                 Ok(data) if self.buffer.len() + data.len() > self.max_length => {
                     self.buffer.push(data, None);
                     return Poll::Ready(Err(ReadError::TooLarge));
                 }
                 Ok(data) => {
                     allowance.count(data.len());
-                    let mut reservation = store.reserve(data.len(), Purpose::Upload);
-                    match Pin::new(&mut reservation).poll(cx) {
-                        Poll::Ready(charge) => self.push(data, charge, body)?,
-                        Poll::Pending => {
-                            self.stage = ReadStage::Reserving(data, Box::pin(reservation));
-                            return Poll::Pending;
-                        }
-                    }
+                    ReadFrame::Data(data)
                 }
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        if !self.buffer.has_room_for(&trailers) {
-                            return Poll::Ready(Err(ReadError::TooLarge));
-                        }
-                        self.buffer.push_trailers(trailers);
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) if self.buffer.has_room_for(&trailers) => {
+                        ReadFrame::Trailers(trailers)
                     }
+                    Ok(_) => return Poll::Ready(Err(ReadError::TooLarge)),
+                    Err(_) => continue,
+                },
+            };
+            let mut reservation = store.reserve(frame.price(), Purpose::Upload);
+            match Pin::new(&mut reservation).poll(cx) {
+                Poll::Ready(charge) => self.push(frame, charge, body)?,
+                Poll::Pending => {
+                    self.stage = ReadStage::Reserving(frame, Box::pin(reservation));
+                    return Poll::Pending;
                 }
             }
         }
@@ -148,11 +170,11 @@ impl ReadBody {
 
     fn push(
         &mut self,
-        data: Bytes,
+        frame: ReadFrame,
         charge: Option<Charge>,
         body: &impl Body,
     ) -> Result<(), ReadError> {
-        self.buffer.push(data, body.size_hint().upper());
+        frame.push_to(&mut self.buffer, body.size_hint().upper());
         self.buffer.hold(charge.ok_or(ReadError::NoRoom)?);
         Ok(())
     }
@@ -188,7 +210,8 @@ mod tests {
         let mut reading = ReadBody::new(&Full::<Bytes>::default(), 100);
         reading.buffer.push(Bytes::from_static(b"first, "), None);
         let reservation = Box::pin(std::future::pending());
-        reading.stage = ReadStage::Reserving(Bytes::from_static(b"waiting"), reservation);
+        let frame = ReadFrame::Data(Bytes::from_static(b"waiting"));
+        reading.stage = ReadStage::Reserving(frame, reservation);
         reading.give_up();
         assert_eq!(reading.take().bytes, "first, waiting");
     }

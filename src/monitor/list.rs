@@ -1,5 +1,7 @@
 //! Lists an owner's jobs: `GET /jobs`.
 
+use std::num::NonZeroUsize;
+
 use http::{Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -39,17 +41,34 @@ pub(super) async fn list<St: Store>(
     Ok(response)
 }
 
-/// Parses a query, and ignores unknown parameters. Returns `None` if a value is malformed.
+/// Parses a query, and ignores unknown parameters. Returns `None` if a value is malformed, or if a
+/// parameter is repeated.
 fn parse_filter(query: &str) -> Option<Filter> {
-    let mut filter = Filter::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+    let (mut status, mut limit, mut cursor) = (None, None, None);
+    for pair in query.split('&') {
         // No value that the monitor issues has percent-encoded characters.
-        filter = match pair.split_once('=').unwrap_or((pair, "")) {
-            ("status", status) => filter.status(status.parse().ok()?),
-            ("limit", limit) => filter.limit(limit.parse().ok()?),
-            ("cursor", cursor) => filter.after(cursor.parse().ok()?),
-            _ => filter,
+        let is_first = match pair.split_once('=').unwrap_or((pair, "")) {
+            ("status", value) => status.replace(value.parse().ok()?).is_none(),
+            ("limit", value) => {
+                let jobs: NonZeroUsize = value.parse().ok()?;
+                limit.replace(jobs.get()).is_none()
+            }
+            ("cursor", value) => cursor.replace(value.parse().ok()?).is_none(),
+            _ => true,
         };
+        if !is_first {
+            return None;
+        }
+    }
+    let mut filter = Filter::new();
+    if let Some(status) = status {
+        filter = filter.status(status);
+    }
+    if let Some(jobs) = limit {
+        filter = filter.limit(jobs);
+    }
+    if let Some(cursor) = cursor {
+        filter = filter.after(cursor);
     }
     Some(filter)
 }

@@ -38,8 +38,8 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).expect("a policy of ASCII")
 });
 
-/// Returns the current page of `job`, and its `ETag`.
-pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<ResultBody>, String) {
+/// Returns the current page of `job`, with its `ETag`.
+pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
     let retry_after = job.retry_after(&registry.estimates);
     let html = PageView::new(job, elapsed, retry_after).html();
@@ -62,7 +62,10 @@ pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> (Response<Res
     }
     // The page of an unfinished job shows its age, and so changes every second.
     let etag = format!("\"page-{}-{}\"", job.revision, elapsed.as_secs());
-    (response, etag)
+    if let Ok(etag) = HeaderValue::try_from(etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    response
 }
 
 /// Returns the time from the creation of a job to its end, or until now.

@@ -2,34 +2,67 @@
 
 use std::ops::RangeInclusive;
 
-use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
 
 use crate::{
     job::JobId,
-    protocol::{RESULT_ETAG_START, Selection, Validators, matches_if_none_match},
-    store::ResultBody,
+    problem::Problem,
+    protocol::{EntityTags, RESULT_ETAG_START, Selection, Validators},
+    store::{ResultBody, Revisions},
 };
 
-/// Sets the `ETag` of a response to a GET. Returns a 304 if the client has this representation.
-pub(super) fn tagged(
-    mut response: Response<ResultBody>,
-    etag: &str,
-    head: &Parts,
-) -> Response<ResultBody> {
-    if let Ok(etag) = HeaderValue::try_from(etag) {
-        response.headers_mut().insert(header::ETAG, etag);
+/// Returns the revisions of a job at which the conditions of a request to change it hold. A
+/// document's `ETag` is its revision.
+///
+/// A document has no modification date, so conditions on dates are ignored (RFC 9110 §13.1.4).
+pub(super) fn revisions(request: &HeaderMap) -> Revisions {
+    let expected = EntityTags::if_match(request).unwrap_or(EntityTags::Any);
+    match (expected, EntityTags::if_none_match(request)) {
+        (EntityTags::Any, None) => Revisions::Any,
+        (_, Some(EntityTags::Any)) => Revisions::OneOf(Vec::new()),
+        (EntityTags::Any, Some(EntityTags::Listed(tags))) => Revisions::Except(numbers(&tags)),
+        (EntityTags::Listed(tags), None) => Revisions::OneOf(numbers(&tags)),
+        (EntityTags::Listed(tags), Some(EntityTags::Listed(others))) => {
+            let (mut listed, others) = (numbers(&tags), numbers(&others));
+            listed.retain(|revision| !others.contains(revision));
+            Revisions::OneOf(listed)
+        }
     }
-    if matches_if_none_match(&head.headers, etag) {
-        not_modified(response)
-    } else {
-        response
+}
+
+/// Returns the revisions that tags name. Other tags match no document.
+fn numbers(tags: &[&[u8]]) -> Vec<u64> {
+    let numbers = tags.iter().filter_map(|tag| {
+        let text = str::from_utf8(tag).ok()?;
+        let number: u64 = text.parse().ok()?;
+        // A tag is compared as text: "07" is not "7".
+        (number.to_string() == text).then_some(number)
+    });
+    numbers.collect()
+}
+
+/// Applies the conditions of a GET or HEAD to a response other than a stored result. Returns a
+/// response that is not 2xx unchanged.
+pub(super) fn check<B>(request: &Parts, mut response: Response<B>) -> Response<B>
+where
+    B: From<ResultBody>,
+{
+    if !response.status().is_success() {
+        return response;
+    }
+    let validators = Validators::from_headers(response.headers_mut(), None);
+    match validators.select(request, None) {
+        Selection::Failed => Problem::PreconditionFailed.response().map(B::from),
+        // Only a 200 can become a 304 (RFC 9110 §15.4.5).
+        Selection::NotModified if response.status() == StatusCode::OK => not_modified(response),
+        _ => response,
     }
 }
 
 /// Turns a response into a 304.
-pub(super) fn not_modified(mut response: Response<ResultBody>) -> Response<ResultBody> {
+fn not_modified<B: From<ResultBody>>(mut response: Response<B>) -> Response<B> {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    *response.body_mut() = ResultBody::default();
+    *response.body_mut() = ResultBody::default().into();
     for name in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
         response.headers_mut().remove(name);
     }
@@ -58,11 +91,13 @@ pub(super) fn apply(
     let validators = Validators::from_headers(response.headers_mut(), etag.as_deref());
     let selection = validators.select(head, len);
     // The length of a body that is streamed before its trailers is not known.
-    if selection != Selection::NotModified && len.is_some() {
+    let is_sent = !matches!(selection, Selection::Failed | Selection::NotModified);
+    if is_sent && len.is_some() {
         let bytes = HeaderValue::from_static("bytes");
         response.headers_mut().insert(header::ACCEPT_RANGES, bytes);
     }
     let (content_range, range) = match selection {
+        Selection::Failed => return (Problem::PreconditionFailed.response(), None),
         Selection::NotModified => return (not_modified(response), None),
         Selection::Full => return (response, None),
         Selection::Range { first, last, whole } => {

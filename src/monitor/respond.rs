@@ -6,9 +6,9 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, reques
 
 use super::{
     body::MonitorBody,
-    events, list, page, precondition, result,
+    events, list, message, page, precondition, result,
     route::{Resource, Route},
-    status::{self, VARY},
+    status,
     wait::wait,
 };
 use crate::{
@@ -98,29 +98,36 @@ async fn respond<St: Store>(
     let is_page = format == Format::Page;
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     match (resource, &head.method) {
-        (Resource::Events, _) if is_read => Ok(events::follow(registry, &job, head).into()),
+        (Resource::Events, _) if is_read => Ok(respond_events(registry, &job, head)),
         (Resource::Monitor, _) if is_read && format == Format::Events => {
-            Ok(events::follow(registry, &job, head).into())
+            Ok(respond_events(registry, &job, head))
         }
         (Resource::Monitor | Resource::Status | Resource::Result, _) if is_read => {
             let prefer = headers.prefer(&head.headers, settings.max_wait);
             let view = View::new(resource, is_page, settings);
-            respond_read(registry, job, view, prefer, head).await
+            respond_read(registry, job, view, prefer, headers.is_conditional, head).await
         }
         (Resource::Cancel, &Method::POST) if is_forged(head, settings) => {
             Ok(refuse(Problem::CrossSite))
         }
         // A browser sends a cross-site DELETE only after a preflight that allows it (CORS).
         (Resource::Monitor, &Method::DELETE) => {
-            registry.store.forget(job.id).await?;
-            Ok(status::deleted(id, settings).into())
+            let revisions = precondition::revisions(&head.headers);
+            Ok(match registry.store.forget(job.id, &revisions).await? {
+                Some(_) => status::deleted(id, settings).into(),
+                None => refuse(Problem::PreconditionFailed),
+            })
         }
         (Resource::Cancel, &Method::POST) => {
-            let canceled = match registry.store.cancel(job.id).await? {
-                Lookup::Found(job) if is_page => status::back_to_page(&job, resource, registry),
-                Lookup::Found(job) => status::document_response(&job, registry),
-                Lookup::Gone(_) => return Ok(refuse(Problem::Gone)),
-                Lookup::Unknown => return Ok(refuse(Problem::NotFound)),
+            let revisions = precondition::revisions(&head.headers);
+            let canceled = match registry.store.cancel(job.id, &revisions).await? {
+                Some(Lookup::Found(job)) if is_page => {
+                    status::back_to_page(&job, resource, registry)
+                }
+                Some(Lookup::Found(job)) => status::document_response(&job, registry),
+                Some(Lookup::Gone(_)) => return Ok(refuse(Problem::Gone)),
+                Some(Lookup::Unknown) => return Ok(refuse(Problem::NotFound)),
+                None => return Ok(refuse(Problem::PreconditionFailed)),
             };
             Ok(canceled.into())
         }
@@ -128,11 +135,15 @@ async fn respond<St: Store>(
     }
 }
 
+fn respond_events<St: Store>(registry: &Arc<Registry<St>>, job: &Snapshot, head: &Parts) -> Reply {
+    precondition::check(head, events::follow(registry, job, head)).into()
+}
+
 async fn respond_list<St: Store>(registry: &Registry<St>, head: &Parts) -> Responded<St> {
     match (&head.method, registry.settings.owner(head)) {
         (&Method::GET | &Method::HEAD, Some(owner)) => {
             let list = Box::pin(list::list(registry, owner, head)).await?;
-            Ok(list.into())
+            Ok(precondition::check(head, list).into())
         }
         // A request without an owner has no jobs to list.
         (&Method::GET | &Method::HEAD, None) => Ok(refuse(Problem::NotFound)),
@@ -146,39 +157,41 @@ async fn respond_read<St: Store>(
     mut job: Box<Snapshot>,
     view: View,
     prefer: Prefer,
+    is_conditional: bool,
     head: &Parts,
 ) -> Responded<St> {
     if let Some(limit) = prefer.wait {
         // With `If-None-Match` for a change, otherwise for the end.
-        let is_conditional =
+        let awaits_change =
             view == View::Document && head.headers.contains_key(header::IF_NONE_MATCH);
         let is_done = |job: &Snapshot| {
-            job.status.is_ended() || (is_conditional && !status::is_known(job, &head.headers))
+            job.status.is_ended() || (awaits_change && !status::is_known(job, &head.headers))
         };
         // Boxed, so that a request which does not wait has no room for the timer.
         *job = Box::pin(wait(registry, *job, limit, is_done)).await;
     }
-    let has_length = view == View::Document;
     let mut response = match view {
-        View::Result(_) if job.status.is_ended() => {
-            let mut result = Box::pin(result::result(registry, &job, head)).await?;
-            result.headers_mut().append(header::VARY, VARY);
+        View::Result(at) if job.status.is_ended() => {
+            let mut result = Box::pin(result::result(registry, &job, at, head)).await?;
+            let vary = message::vary(registry.settings.dialect);
+            result.headers_mut().append(header::VARY, vary);
             result
         }
-        View::Page => {
-            let (page, etag) = page::page(&job, registry);
-            precondition::tagged(page, &etag, head)
-        }
-        View::Document => status::tagged(&job, registry, head),
+        View::Page => page::page(&job, registry),
+        View::Document => status::tagged(&job, registry),
         View::RedirectToResult(_) if job.status.is_ended() => status::see_result(&job, registry),
         View::RedirectToResult(at) | View::Result(at) => status::pending(&job, at, registry),
     };
+    if is_conditional && !(matches!(view, View::Result(_)) && job.status.is_ended()) {
+        // A result has been checked together with its range.
+        response = precondition::check(head, response);
+    }
     if let Some(applied) = prefer.applied(false) {
         let headers = response.headers_mut();
         headers.insert(PREFERENCE_APPLIED, applied);
     }
     Ok(Reply {
-        has_length,
+        has_length: view == View::Document && !is_conditional,
         ..response.into()
     })
 }
@@ -224,8 +237,8 @@ fn add_length(response: &mut Response<MonitorBody>, is_head: bool) {
 ///
 /// A POST needs no preflight. A request without `Sec-Fetch-Site` is not from a current browser.
 fn is_forged(head: &Parts, settings: &Settings) -> bool {
-    let site = head.headers.get(SEC_FETCH_SITE);
-    let is_cross_site = site.is_some_and(|site| site == "cross-site");
+    let mut sites = head.headers.get_all(SEC_FETCH_SITE).iter();
+    let is_cross_site = sites.any(|site| site == "cross-site");
     let origin = head.headers.get(header::ORIGIN);
     is_cross_site && !origin.is_some_and(|origin| settings.may_cancel_from(origin))
 }

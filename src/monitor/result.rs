@@ -6,27 +6,63 @@ use http::{
     request::Parts,
 };
 
-use super::precondition;
+use tokio::time::timeout;
+
+use super::{message, precondition, replay, route::Resource};
 use crate::{
     config::Settings,
     job::Snapshot,
     problem::{Problem, no_result},
-    protocol::{ASYNC_RESULT, has_length, is_misleading_for_get},
+    protocol::{
+        ASYNC_RESULT, RESULT_TARGET, has_length, is_misleading_for_get, resolve_references,
+    },
     registry::Registry,
     store::{ResultBody, Store},
 };
 
-/// Responds to a GET for the result of an ended job.
+/// Responds to a GET for the result of an ended job, which is served `at` a resource.
 pub(super) async fn result<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
+    at: Resource,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
-    let Some(mut response) = read(registry, job, 0).await? else {
-        return Ok(no_response(job));
+    let (settings, is_owned) = (&registry.settings, job.owner.is_some());
+    let wrapped = |response: Response<ResultBody>, length| {
+        let mut wrapped = message::wrap(response, length);
+        make_shareable(wrapped.headers_mut(), settings, is_owned);
+        precondition::check(head, wrapped)
     };
+    let (mut response, target) = match read(registry, job, 0).await? {
+        StoredRead::Response(response, target) => (response, target),
+        StoredRead::Busy => return Ok(Problem::Busy.response()),
+        StoredRead::Missing => {
+            let problem = no_response(job);
+            let is_wrapped = message::is_wanted(head, settings.dialect, problem.headers());
+            return Ok(match problem.body().len() {
+                Some(length) if is_wrapped && problem.status() != StatusCode::GONE => {
+                    wrapped(problem, length)
+                }
+                _ => problem,
+            });
+        }
+    };
+    if let Some(stored) = &job.response
+        && message::is_wanted(head, settings.dialect, response.headers())
+    {
+        let status = response.status().as_u16();
+        let mut wrapped = wrapped(response, stored.content_length);
+        wrapped.headers_mut().insert(ASYNC_RESULT, status.into());
+        return Ok(watched(wrapped, settings));
+    }
     let status = response.status();
     let headers = response.headers_mut();
+    make_shareable(headers, settings, is_owned);
+    if let Some(target) = target.as_ref().and_then(|target| target.to_str().ok()) {
+        resolve_references(headers, target, |to, path| {
+            settings.write_path(to, at.depth(), path);
+        });
+    }
     headers.insert(ASYNC_RESULT, status.as_u16().into());
     // Here it would delay the read of the result. The status document has it.
     headers.remove(header::RETRY_AFTER);
@@ -48,14 +84,16 @@ pub(super) async fn result<St: Store>(
     if let Some(range) = range {
         // The part takes the place of the whole body in the budget.
         *response.body_mut() = ResultBody::default();
-        let Some(part) = read(registry, job, *range.start()).await? else {
-            return Ok(Problem::Gone.response());
+        let part = match read(registry, job, *range.start()).await? {
+            StoredRead::Response(part, _) => part,
+            StoredRead::Busy => return Ok(Problem::Busy.response()),
+            StoredRead::Missing => return Ok(Problem::Gone.response()),
         };
         let mut body = part.into_body();
         body.truncate(range.end() - range.start() + 1);
         *response.body_mut() = body;
     }
-    Ok(response)
+    Ok(watched(response, settings))
 }
 
 /// Returns the response that a job ended with, or the problem that replaces it.
@@ -64,21 +102,47 @@ pub(crate) async fn stored_response<St: Store>(
     job: &Snapshot,
 ) -> Result<Response<ResultBody>, St::Error> {
     let response = read(registry, job, 0).await?;
-    Ok(response.unwrap_or_else(|| no_response(job)))
+    Ok(match response {
+        StoredRead::Response(mut response, _) => {
+            let (settings, is_owned) = (&registry.settings, job.owner.is_some());
+            make_shareable(response.headers_mut(), settings, is_owned);
+            watched(response, settings)
+        }
+        StoredRead::Busy => Problem::Busy.response(),
+        StoredRead::Missing => no_response(job),
+    })
+}
+
+/// The result of reading a stored response.
+enum StoredRead {
+    /// The response, and the target of its request if its references depend on that.
+    Response(Response<ResultBody>, Option<HeaderValue>),
+    Missing,
+    /// There was no room to send it.
+    Busy,
 }
 
 async fn read<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
     from: u64,
-) -> Result<Option<Response<ResultBody>>, St::Error> {
-    let Some(reading) = registry.store.read(job.id, from).await? else {
-        return Ok(None);
+) -> Result<StoredRead, St::Error> {
+    // A store may wait for room to send the response.
+    let reading = registry.store.read(job.id, from);
+    let Ok(reading) = timeout(registry.settings.room_timeout, reading).await else {
+        return Ok(StoredRead::Busy);
+    };
+    let Some(reading) = reading? else {
+        return Ok(StoredRead::Missing);
     };
     let mut response = reading.response;
-    let is_owned = job.owner.is_some();
-    make_shareable(response.headers_mut(), &registry.settings, is_owned);
-    Ok(Some(response))
+    let target = response.headers_mut().remove(RESULT_TARGET);
+    Ok(StoredRead::Response(response, target))
+}
+
+/// Cuts the response if its client reads nothing for too long.
+fn watched(response: Response<ResultBody>, settings: &Settings) -> Response<ResultBody> {
+    response.map(|body| replay::watched(body, settings.replay_timeout))
 }
 
 fn no_response(job: &Snapshot) -> Response<ResultBody> {

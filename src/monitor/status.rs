@@ -2,11 +2,10 @@
 
 use std::sync::LazyLock;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
     document::{document, percent},
-    precondition,
     response_buffer::{ResponseBuffer, write_number},
     route::Resource,
 };
@@ -64,12 +63,8 @@ pub(super) fn document_response<St>(
     response
 }
 
-/// Returns the status document with its `ETag`, or 304 if the client has it.
-pub(super) fn tagged<St>(
-    job: &Snapshot,
-    registry: &Registry<St>,
-    head: &Parts,
-) -> Response<ResultBody> {
+/// Returns the status document with its `ETag` and length.
+pub(super) fn tagged<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
     let mut buffer = ResponseBuffer::new(job, &registry.settings);
     let length = buffer.add_number(buffer.document_len());
     let etag = buffer.add(|text| write_etag(text, job));
@@ -90,11 +85,7 @@ pub(super) fn tagged<St>(
     }
     let mut response = Response::new(buffer.body());
     *response.headers_mut() = headers;
-    if is_known(job, &head.headers) {
-        precondition::not_modified(response)
-    } else {
-        response
-    }
+    response
 }
 
 /// Returns `true` if the client has the current document.

@@ -24,6 +24,7 @@ impl Format {
     /// acceptable, or the request has no `Accept`, this returns the document.
     pub(crate) fn preferred(headers: &HeaderMap) -> Self {
         let (mut json, mut page, mut events) = (Best::NONE, Best::NONE, Best::NONE);
+        let mut message = Best::NONE;
         for line in headers.get_all(header::ACCEPT) {
             let Ok(line) = line.to_str() else { continue };
             if line == "*/*" {
@@ -44,9 +45,15 @@ impl Format {
                 }
                 page.range(&range, names::TEXT, names::HTML, quality);
                 events.range(&range, names::TEXT, names::EVENT_STREAM, quality);
+                if is_message(&range) {
+                    message.offer(2, quality);
+                }
             }
         }
-        if events.quality > page.quality.max(json.quality) {
+        if message.quality > 0 && message.quality >= page.quality.max(events.quality) {
+            // Only a result has this format, and the monitor may redirect to it.
+            Self::Json
+        } else if events.quality > page.quality.max(json.quality) {
             Self::Events
         } else if page.quality > json.quality {
             Self::Page
@@ -54,6 +61,36 @@ impl Format {
             Self::Json
         }
     }
+}
+
+/// Returns `true` if a request prefers an HTTP message, `application/http`, to a representation of
+/// this type. A wildcard does not ask for a message.
+pub(crate) fn prefers_message(headers: &HeaderMap, content_type: Option<&str>) -> bool {
+    let own = content_type.and_then(|text| MediaType::parse(text).ok());
+    let (mut message, mut plain) = (Best::NONE, Best::NONE);
+    for line in headers.get_all(header::ACCEPT) {
+        let Ok(line) = line.to_str() else { continue };
+        for range in MediaTypeList::new(line).flatten() {
+            let Some(quality) = quality(&range) else {
+                continue;
+            };
+            let is_own = |own: &MediaType<'_>| {
+                (range.ty, range.subty, range.suffix) == (own.ty, own.subty, own.suffix)
+            };
+            match &own {
+                _ if is_message(&range) => message.offer(2, quality),
+                Some(own) if is_own(own) => plain.offer(2, quality),
+                // Compares the wildcards only.
+                Some(own) => plain.range(&range, own.ty, names::HTTP, quality),
+                None => {}
+            }
+        }
+    }
+    message.quality > 0 && message.quality >= plain.quality
+}
+
+fn is_message(range: &MediaType<'_>) -> bool {
+    range.ty == names::APPLICATION && range.subty == names::HTTP && range.suffix.is_none()
 }
 
 /// The quality of one media type, from the most specific range so far that includes it.
@@ -171,10 +208,65 @@ mod tests {
         }
     }
 
+    #[test]
+    fn message_is_preferred_only_if_it_is_named() {
+        for (line, own, is_preferred) in [
+            ("application/http", Some("application/json"), true),
+            ("Application/HTTP; msgtype=response", None, true),
+            (
+                "application/http, application/json",
+                Some("application/json"),
+                true,
+            ),
+            (
+                "application/http;q=0.5, application/json",
+                Some("application/json"),
+                false,
+            ),
+            (
+                "application/http;q=0.5, application/json",
+                Some("image/png"),
+                true,
+            ),
+            (
+                "application/http;q=0.5, application/*",
+                Some("application/fhir+json"),
+                false,
+            ),
+            (
+                "application/http;q=0.5, application/fhir+json;q=0.4",
+                Some("application/fhir+json"),
+                true,
+            ),
+            ("application/http;q=0.5, */*", Some("image/png; a=b"), false),
+            ("application/http, */*;q=0.1", Some("image/png"), true),
+            ("application/http;q=0", Some("image/png"), false),
+            ("application/http;q=x", None, false),
+            ("application/http+json", None, false),
+            ("application/*", None, false),
+            ("*/*", None, false),
+            ("", None, false),
+        ] {
+            let line_value = HeaderValue::from_static(line);
+            let headers = HeaderMap::from_iter([(header::ACCEPT, line_value)]);
+            assert_eq!(prefers_message(&headers, own), is_preferred, "{line}");
+        }
+        assert_eq!(
+            preferred(&["application/http, text/html;q=0.9"]),
+            Format::Json
+        );
+        assert_eq!(
+            preferred(&["application/http;q=0.1, text/html"]),
+            Format::Page
+        );
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_does_not_panic(line in "[ -~\t]{0,60}") {
             preferred(&[&line]);
+            let headers = HeaderMap::from_iter(line.parse().map(|line| (header::ACCEPT, line)));
+            prefers_message(&headers, Some(&line));
         }
 
         #[test]

@@ -15,6 +15,8 @@ pub(crate) struct RequestHeaders {
     has_accept: bool,
     pub(crate) has_idempotency_key: bool,
     has_prefer: bool,
+    /// Set if the request has a condition, such as `If-Match`.
+    pub(crate) is_conditional: bool,
     is_bidirectional: bool,
 }
 
@@ -30,7 +32,7 @@ impl RequestHeaders {
                     found.is_bidirectional |= value.as_bytes().starts_with(b"application/grpc");
                 }
                 "upgrade" => found.is_bidirectional |= upgrades_protocol(value),
-                _ => {}
+                name => found.is_conditional |= name.starts_with("if-"),
             }
         }
         found

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "server")]
 mod accept;
+#[cfg(any(feature = "follow", feature = "server"))]
+mod authority;
 mod body;
 #[cfg(feature = "server")]
 mod conditional;
@@ -9,23 +11,33 @@ mod error;
 #[cfg(feature = "server")]
 mod headers;
 mod hop_by_hop;
+#[cfg(feature = "server")]
+mod json;
 mod list;
+#[cfg(feature = "server")]
+mod multipart;
 mod names;
 #[cfg(feature = "server")]
 mod prefer;
+mod references;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
 
+#[cfg(any(feature = "follow", feature = "server"))]
+pub(crate) use self::authority::has_valid_authority;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
 #[cfg(feature = "server")]
 pub(crate) use self::{
-    accept::Format,
-    conditional::{Selection, Validators, matches_if_none_match},
+    accept::{Format, prefers_message},
+    conditional::{EntityTags, Selection, Validators, matches_if_none_match},
     headers::RequestHeaders,
-    names::IDEMPOTENT_REPLAYED,
+    json::{is_json, sort_members},
+    multipart::Multipart,
+    names::{IDEMPOTENT_REPLAYED, RESULT_TARGET},
     prefer::Prefer,
+    references::has_relative_references,
     size_hint::buffered_size_hint,
     status::{has_content, has_length, is_misleading_for_get},
 };
@@ -34,5 +46,6 @@ pub(crate) use self::{
     error::BoxError,
     hop_by_hop::strip_hop_by_hop,
     names::{ASYNC_RESULT, IDEMPOTENCY_KEY, PREFER, PREFERENCE_APPLIED, RESULT_ETAG_START},
+    references::resolve_references,
     size_hint::prefixed_size_hint,
 };

@@ -17,6 +17,11 @@ pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idem
 /// The tag identifies the result at the monitor alone, so a client does not hand it on.
 pub(crate) const RESULT_ETAG_START: &str = "\"tower-accepted:";
 
+/// The path and query of the request, which a stored response has if references in it depend on
+/// them. No client gets this field.
+#[cfg(feature = "server")]
+pub(crate) const RESULT_TARGET: HeaderName = HeaderName::from_static("tower-accepted-target");
+
 /// The client's preferences (RFC 7240 §2).
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 

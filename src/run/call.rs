@@ -11,10 +11,14 @@ use pin_project::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{request_body::RequestBody, unshare::unshare_head};
+use super::{
+    request_body::RequestBody,
+    target::{InlineTarget, JobTarget},
+    unshare::unshare_head,
+};
 use crate::{
-    estimate::PathStart,
     job::{CallScope, JobId, Progress},
+    limit::Charge,
 };
 
 const POLLED_AFTER_COMPLETION: &str = "`Call` polled after completion";
@@ -27,6 +31,9 @@ pub(crate) struct Call<S: Service<Request<RequestBody<B>>>, B> {
     stage: CallStage<S, B>,
     scope: CallScope,
     started: Option<Instant>,
+    /// The charge of the request's body. A handler may keep the bytes for as long as it runs, so
+    /// the call holds this, not the body.
+    charge: Option<Charge>,
 }
 
 enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
@@ -43,9 +50,9 @@ enum CallStage<S: Service<Request<RequestBody<B>>>, B> {
 #[pin_project(project = InlineCallProj)]
 enum InlineCall<S: Service<Request<RequestBody<B>>>, B> {
     Queued(QueuedCall<S, B>),
-    /// Keeps the path of the request, since the call may yet become a job. The path takes no room:
-    /// it is where the request was.
-    Running(#[pin] S::Future, PathStart),
+    /// Keeps the target of the request, since the call may yet become a job. The target takes no
+    /// room: it is where the request was.
+    Running(#[pin] S::Future, InlineTarget),
 }
 
 /// The head and the body of a request.
@@ -70,7 +77,13 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
             stage: CallStage::Inline(Box::pin(InlineCall::Queued(queued))),
             scope: CallScope::default(),
             started: None,
+            charge: None,
         }
+    }
+
+    /// Holds the charge of the request's body until this is dropped or charged otherwise.
+    pub(crate) fn hold(&mut self, charge: Option<Charge>) {
+        self.charge = charge;
     }
 
     /// Returns the request until the service is called.
@@ -84,6 +97,17 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         }
     }
 
+    /// Returns the head of the request until the service is called.
+    pub(crate) fn head(&self) -> Option<&Parts> {
+        let CallStage::Inline(call) = &self.stage else {
+            return None;
+        };
+        match &**call {
+            InlineCall::Queued(queued) => queued.request.as_ref().map(|(head, _)| head),
+            InlineCall::Running(..) => None,
+        }
+    }
+
     /// Returns when the inner service was called, if it has been.
     pub(crate) fn started(&self) -> Option<Instant> {
         self.started
@@ -91,15 +115,26 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
 
     /// Returns the path of the request, or its beginning.
     pub(crate) fn path(&self) -> &str {
-        let CallStage::Inline(call) = &self.stage else {
-            return "";
-        };
-        match &**call {
-            InlineCall::Queued(queued) => {
-                let request = queued.request.as_ref();
-                request.map_or("", |(head, _)| head.uri.path())
-            }
-            InlineCall::Running(_, path) => path.as_str(),
+        match &self.stage {
+            CallStage::Inline(call) => match &**call {
+                InlineCall::Queued(_) => self.head().map_or("", |head| head.uri.path()),
+                InlineCall::Running(_, target) => target.path(),
+            },
+            CallStage::Job(_) | CallStage::Done => "",
+        }
+    }
+
+    /// Returns path and query of the request until it is the call of a job and has started.
+    pub(super) fn target(&self) -> JobTarget {
+        match &self.stage {
+            CallStage::Inline(call) => match &**call {
+                InlineCall::Queued(_) => {
+                    let head = self.head();
+                    head.map_or_else(JobTarget::unknown, |head| JobTarget::new(&head.uri))
+                }
+                InlineCall::Running(_, target) => target.to_job(),
+            },
+            CallStage::Job(_) | CallStage::Done => JobTarget::unknown(),
         }
     }
 
@@ -154,9 +189,9 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                             let future = queued.inner.call(Request::from_parts(head, body));
                             *stage = CallStage::Job(Box::pin(future));
                         } else {
-                            let path = PathStart::new(head.uri.path());
+                            let target = InlineTarget::new(&head.uri);
                             let future = queued.inner.call(Request::from_parts(head, body));
-                            call.set(InlineCall::Running(future, path));
+                            call.set(InlineCall::Running(future, target));
                         }
                     }
                     InlineCallProj::Running(future, _) => return future.poll(cx),

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::Request;
+use http::{Request, StatusCode};
 use pin_project::pin_project;
 use tokio::{
     select,
@@ -28,6 +28,8 @@ use super::{
     payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
+    target::JobTarget,
+    unreached::Unreached,
 };
 use crate::{
     estimate::{Elapsed, MidpointSample, Sample},
@@ -50,6 +52,8 @@ type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[must_use = "futures do nothing unless polled"]
 pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
+    /// References in the response may be relative to it.
+    target: JobTarget,
     /// The response, once it has arrived. Boxed, so that a job has no room for it while its call
     /// runs.
     response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
@@ -60,6 +64,8 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
     is_start_reported: bool,
+    /// Set if the service has answered that it did not get the request.
+    is_unreached: bool,
     /// Dropped last: its permit outlives the call.
     job: Job<St>,
 }
@@ -107,11 +113,13 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
         call.accept(id);
         Self {
             is_start_reported: call.started().is_some(),
+            target: call.target(),
             call,
             response: None,
             stage: RunStage::Calling,
             stop: None,
             reported: None,
+            is_unreached: false,
             job,
         }
     }
@@ -203,7 +211,9 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome<St::Writer>> {
         let Self {
             call,
+            target,
             response,
+            is_unreached,
             job,
             ..
         } = self;
@@ -221,7 +231,11 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         tracing::error!(status, "inner service sent no final response");
                         return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                     }
-                    Ok(response) => none.insert(Box::pin(CollectResponse::new(response, job))),
+                    Ok(response) => {
+                        *is_unreached = response.extensions().get::<Unreached>().is_some();
+                        let response = CollectResponse::new(response, job, target.whole());
+                        none.insert(Box::pin(response))
+                    }
                 },
             };
             call.enter(|| response.as_mut().poll(cx))
@@ -251,7 +265,13 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let stop = self.stop.get_or_insert_with(|| {
             let limit = registry.settings.job_timeout;
             // A limit beyond the clock's range is no limit.
-            let deadline = limit.and_then(|limit| job.limited_since.checked_add(limit));
+            // A worker polls its call right after the claim.
+            let since = if job.is_limited_from_request {
+                job.created
+            } else {
+                Instant::now()
+            };
+            let deadline = limit.and_then(|limit| since.checked_add(limit));
             Box::pin(registry.stop.watch(deadline))
         });
         stop.as_mut().poll(cx).map(|reason| match reason {
@@ -295,7 +315,9 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let kind = EndKind {
             error: match (&outcome, self.response_status()) {
                 (Outcome::NoResponse(code), _) => Some(*code),
-                (Outcome::Response(_), Some(status)) if status >= 400 => Some(ErrorCode::HttpError),
+                (Outcome::Response(_), Some(status)) if status.as_u16() >= 400 => {
+                    Some(ErrorCode::HttpError)
+                }
                 (Outcome::Response(_), _) => None,
             },
             interrupted,
@@ -304,8 +326,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let end = End {
             started: self.call.started(),
             progress: self.call.progress(),
+            key: self.key_outcome(&outcome),
             outcome,
-            key: KeyOutcome::Keep,
         };
         // Nothing can stop it any more.
         self.stop = None;
@@ -316,7 +338,23 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }
     }
 
-    fn response_status(&self) -> Option<u16> {
+    /// Decides about the job's idempotency key.
+    ///
+    /// A call that never started, or never reached its service, has no outcome to keep.
+    fn key_outcome(&self, outcome: &Outcome<St::Writer>) -> KeyOutcome {
+        let status = match outcome {
+            Outcome::NoResponse(code) => Some(code.status()),
+            Outcome::Response(_) => self.response_status(),
+        };
+        let is_reached = self.call.started().is_some() && !self.is_unreached;
+        if is_reached && status.is_none_or(|status| self.job.outcomes.keeps(status)) {
+            KeyOutcome::Keep
+        } else {
+            KeyOutcome::Release
+        }
+    }
+
+    fn response_status(&self) -> Option<StatusCode> {
         self.response.as_ref().map(|response| response.status())
     }
 

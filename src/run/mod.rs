@@ -9,8 +9,10 @@ mod payload;
 mod request_body;
 mod response;
 mod span;
+mod target;
+mod unreached;
 mod unshare;
 mod worker;
 
 pub(crate) use self::{call::Call, drive::Run, inner::InnerService, job::Job, span::job_span};
-pub use self::{request_body::RequestBody, worker::Worker};
+pub use self::{request_body::RequestBody, unreached::Unreached, worker::Worker};

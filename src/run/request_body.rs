@@ -29,8 +29,6 @@ pub struct RequestBody<B> {
     #[pin]
     rest: Option<B>,
     trailers: Option<Box<HeaderMap>>,
-    /// The charge of the part that has been read, held for as long as the body.
-    charge: Option<Charge>,
 }
 
 impl<B> RequestBody<B> {
@@ -40,20 +38,18 @@ impl<B> RequestBody<B> {
             read: None,
             rest: Some(body),
             trailers: None,
-            charge: None,
         }
     }
 
-    /// Creates a body that has been read to its end.
-    pub(crate) fn buffered(buffered: BufferedBody) -> Self {
+    /// Creates a body that has been read to its end. Returns its charge too.
+    pub(crate) fn buffered(buffered: BufferedBody) -> (Self, Option<Charge>) {
         let mut body = Self {
             read: None,
             rest: None,
             trailers: None,
-            charge: None,
         };
-        body.put_back(buffered);
-        body
+        let charge = body.put_back(buffered);
+        (body, charge)
     }
 
     /// Copies what has been read if it may be a slice of a connection's read buffer.
@@ -63,11 +59,11 @@ impl<B> RequestBody<B> {
         }
     }
 
-    /// Puts what has been read in front of the rest.
-    pub(crate) fn put_back(&mut self, buffered: BufferedBody) {
+    /// Puts what has been read in front of the rest. Returns its charge.
+    pub(crate) fn put_back(&mut self, buffered: BufferedBody) -> Option<Charge> {
         self.read = Some(buffered.bytes).filter(|bytes| !bytes.is_empty());
         self.trailers = buffered.trailers;
-        self.charge = buffered.charge;
+        buffered.charge
     }
 }
 

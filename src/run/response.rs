@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use http_body::Body;
 use pin_project::pin_project;
 
@@ -14,8 +14,11 @@ use super::{job::Job, log::log_error};
 use crate::{
     config::Settings,
     job::ErrorCode,
-    protocol::{BoxError, PollAllowance, has_content, poll_bytes, strip_hop_by_hop},
-    store::{MAX_FIELD_VALUES, Outcome, Store, Writer},
+    protocol::{
+        BoxError, PollAllowance, RESULT_TARGET, has_content, has_relative_references, poll_bytes,
+        strip_hop_by_hop,
+    },
+    store::{MAX_FIELD_VALUES, Outcome, Store, Writer, fields_price},
 };
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
@@ -23,10 +26,30 @@ const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 /// Collects a response, whatever the type of its body.
 pub(crate) trait Collect<W> {
     /// Returns the status of the response.
-    fn status(&self) -> u16;
+    fn status(&self) -> StatusCode;
 
     /// Completes with the outcome of the call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>>;
+}
+
+/// A frame of a response, or what comes before it.
+enum ResponseFrame {
+    /// The head, and the length of the body if it is known. A response that gets all its room at
+    /// once need not wait midway.
+    Declared(usize),
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl ResponseFrame {
+    /// Returns the bytes to take room for, if there is room for `ahead` bytes of data.
+    fn missing_bytes(&self, ahead: usize) -> usize {
+        match self {
+            Self::Declared(bytes) => *bytes,
+            Self::Data(data) => data.len().saturating_sub(ahead),
+            Self::Trailers(trailers) => fields_price(trailers),
+        }
+    }
 }
 
 /// Collects a response with a body of type `R`.
@@ -37,8 +60,10 @@ pub(crate) struct CollectResponse<R, W> {
     status: StatusCode,
     /// Taken with the outcome. `None` from the start if the head has too many fields.
     writer: Option<W>,
-    /// Data that the store has no room for yet. At first empty, which asks for room for the head.
-    data: Option<Bytes>,
+    /// A frame that the store has no room for yet.
+    frame: Option<ResponseFrame>,
+    /// The bytes that the store has room for and that have not come yet.
+    ahead: usize,
     /// The number of bytes of the body so far.
     length: u64,
     /// The number of bytes that the head declares.
@@ -49,7 +74,12 @@ pub(crate) struct CollectResponse<R, W> {
 }
 
 impl<R, W> CollectResponse<R, W> {
-    pub(crate) fn new<St: Store<Writer = W>>(response: Response<R>, job: &Job<St>) -> Self {
+    /// Creates the collector of a response to a request for `target`.
+    pub(crate) fn new<St>(response: Response<R>, job: &Job<St>, target: Option<&str>) -> Self
+    where
+        R: Body,
+        St: Store<Writer = W>,
+    {
         let (mut head, body) = response.into_parts();
         let (registry, settings) = (&job.registry, &job.registry.settings);
         let declared = head
@@ -57,13 +87,18 @@ impl<R, W> CollectResponse<R, W> {
             .get(header::CONTENT_LENGTH)
             .filter(|_| !job.is_head && has_content(head.status))
             .and_then(|value| value.to_str().ok()?.parse().ok());
+        let known = known_length(&body, declared, head.status, settings.max_result);
         strip(&mut head, settings, job.is_owned);
+        if let Some(target) = target {
+            keep_target(&mut head, target);
+        }
         let is_kept = head.headers.len() <= MAX_FIELD_VALUES;
         Self {
             body,
             status: head.status,
             writer: is_kept.then(|| registry.store.respond(&job.claim, head)),
-            data: Some(Bytes::new()),
+            frame: Some(ResponseFrame::Declared(known)),
+            ahead: 0,
             length: 0,
             declared,
             max_length: settings.max_result as u64,
@@ -78,8 +113,8 @@ where
     R::Error: Into<BoxError>,
     W: Writer,
 {
-    fn status(&self) -> u16 {
-        self.status.as_u16()
+    fn status(&self) -> StatusCode {
+        self.status
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>> {
@@ -113,16 +148,23 @@ where
     };
     let mut allowance = PollAllowance::new();
     loop {
-        if let Some(data) = this.data {
-            let Poll::Ready(room) = writer.poll_room(data.len(), cx) else {
+        if let Some(frame) = this.frame {
+            let Poll::Ready(room) = writer.poll_room(frame.missing_bytes(*this.ahead), cx) else {
                 // The store may wait for its readers.
                 writer.flush();
                 return Poll::Pending;
             };
             room.map_err(|_| ErrorCode::ResultTooLarge)?;
-            let data = this.data.take().unwrap_or_default();
-            if !data.is_empty() {
-                writer.push(data);
+            match this.frame.take() {
+                Some(ResponseFrame::Declared(bytes)) => *this.ahead = bytes,
+                Some(ResponseFrame::Data(data)) => {
+                    *this.ahead = this.ahead.saturating_sub(data.len());
+                    if !data.is_empty() {
+                        writer.push(data);
+                    }
+                }
+                Some(ResponseFrame::Trailers(trailers)) => writer.push_trailers(trailers),
+                None => {}
             }
         }
         // Content that the status cannot have would break the framing of the replay.
@@ -153,7 +195,7 @@ where
                 if *this.length > *this.max_length {
                     return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                 }
-                *this.data = Some(data);
+                *this.frame = Some(ResponseFrame::Data(data));
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
@@ -161,7 +203,7 @@ where
                     if *this.trailer_values > MAX_FIELD_VALUES {
                         return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                     }
-                    writer.push_trailers(trailers);
+                    *this.frame = Some(ResponseFrame::Trailers(trailers));
                 }
             }
         }
@@ -176,6 +218,19 @@ where
     Poll::Ready(Ok(()))
 }
 
+/// Returns the length of a response's body, or 0 if it is unknown or too large to be kept.
+fn known_length(
+    body: &impl Body,
+    declared: Option<u64>,
+    status: StatusCode,
+    max_length: usize,
+) -> usize {
+    let length = declared.or_else(|| body.size_hint().exact());
+    let length = length.filter(|_| has_content(status));
+    let length = length.and_then(|length| usize::try_from(length).ok());
+    length.filter(|&length| length <= max_length).unwrap_or(0)
+}
+
 /// Removes the fields of a response that must not be kept.
 ///
 /// `Content-Length` is written again from the stored body. Cookies stay only if the submitter alone
@@ -188,6 +243,17 @@ fn strip(head: &mut response::Parts, settings: &Settings, is_owned: bool) {
         headers.remove(CLEAR_SITE_DATA);
     }
     strip_hop_by_hop(headers);
+}
+
+/// Adds the target of the request if references in the response depend on it.
+///
+/// The monitor serves the response under another URI, and resolves them there.
+fn keep_target(head: &mut response::Parts, target: &str) {
+    if has_relative_references(&head.headers)
+        && let Ok(target) = HeaderValue::from_str(target)
+    {
+        head.headers.insert(RESULT_TARGET, target);
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tower_service::Service;
 use tracing::{Instrument, Span};
@@ -23,7 +23,7 @@ use crate::{
     limit::Permit,
     protocol::BoxError,
     registry::Registry,
-    store::{End, Finished, Outcome, Queue, Work},
+    store::{End, Finished, KeyOutcome, Outcome, Queue, Work},
     telemetry,
 };
 
@@ -191,13 +191,16 @@ async fn run_ticket<S, B, St>(
         registry,
         created: work.created,
         created_at: work.created_at,
-        limited_since: Instant::now(),
+        is_limited_from_request: false,
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
+        outcomes: work.outcomes,
         claim: work.claim,
         _permit: Some(permit),
     };
-    let call = Call::new(service, work.head, RequestBody::buffered(work.body));
+    let (body, charge) = RequestBody::buffered(work.body);
+    let mut call = Call::new(service, work.head, body);
+    call.hold(charge);
     Run::new(call, work.id, job).instrument(span).await;
 }
 
@@ -205,7 +208,9 @@ async fn run_ticket<S, B, St>(
 async fn hand_back<St: Queue>(registry: &Registry<St>, work: &Work<St::Claim>) {
     let code = ErrorCode::Shutdown;
     Span::current().record("end", code.as_str());
-    let end = End::new(Outcome::NoResponse(code));
+    let mut end = End::new(Outcome::NoResponse(code));
+    // The request has not reached the service.
+    end.key = KeyOutcome::Release;
     match registry.store.finish(&work.claim, end).await {
         Ok(Finished::First) => telemetry::ended(code.as_str()),
         Ok(_) => {}

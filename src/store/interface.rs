@@ -14,6 +14,7 @@ use super::{
     new_job::NewJob,
     outcome::{Acceptance, End, Finished, Lookup, Report},
     result::{Reading, Writer},
+    revisions::Revisions,
 };
 use crate::{
     job::{Filter, JobId, Page, Snapshot},
@@ -128,9 +129,23 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn poll_canceled(&self, claim: &Self::Claim, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Ends a job as canceled unless it has ended, and returns it as it is then.
-    fn cancel(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+    ///
+    /// Returns `None`, and changes nothing, if the job's revision is not in `revisions`. The check
+    /// and the end are one step.
+    fn cancel(
+        &self,
+        id: JobId,
+        revisions: &Revisions,
+    ) -> impl Future<Output = Result<Option<Lookup>, Self::Error>> + Send;
 
     /// Cancels a job unless it has ended, and forgets it: it is unknown from then on. Returns the
     /// job as it was.
-    fn forget(&self, id: JobId) -> impl Future<Output = Result<Lookup, Self::Error>> + Send;
+    ///
+    /// Returns `None`, and changes nothing, if the job's revision is not in `revisions`. The check
+    /// and the change are one step.
+    fn forget(
+        &self,
+        id: JobId,
+        revisions: &Revisions,
+    ) -> impl Future<Output = Result<Option<Lookup>, Self::Error>> + Send;
 }

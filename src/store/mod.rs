@@ -14,16 +14,21 @@ mod new_job;
 mod outcome;
 mod queue;
 mod result;
+mod revisions;
 
 pub use self::{
     interface::{Store, StoreFuture},
     memory::{MemoryChanges, MemoryClaim, MemoryStore, MemoryWriter},
-    new_job::NewJob,
+    new_job::{NewJob, NewKey},
     outcome::{Acceptance, End, Finished, KeyOutcome, Lookup, News, Outcome, Report},
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},
+    revisions::Revisions,
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},
-    limit::{BodyBuffer, Budget, BufferedBody, Charge, MAX_FIELD_VALUES, Purpose},
+    limit::{
+        BodyBuffer, Budget, BufferedBody, Charge, MAX_FIELD_VALUES, Purpose, ResponseRoom, compact,
+        fields_price, progress_price, response_price,
+    },
 };

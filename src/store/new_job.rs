@@ -1,10 +1,14 @@
 //! A job that is about to be created.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
 use crate::{
+    config::Outcomes,
     estimate::Kind,
     job::{CallbackTarget, Fingerprint, JobId, Key, Owner, Progress, Snapshot},
 };
@@ -25,8 +29,8 @@ pub struct NewJob {
     pub progress: Progress,
     /// The principal that the job belongs to.
     pub owner: Option<Owner>,
-    /// The request's idempotency key, and the fingerprint of the request.
-    pub key: Option<(Key, Fingerprint)>,
+    /// The request's idempotency key.
+    pub key: Option<NewKey>,
     /// The kind of the request.
     pub kind: Kind,
     /// A title for people.
@@ -41,6 +45,35 @@ pub struct NewJob {
     /// Set if this process must run the job, even if others could: its call runs already, or a
     /// client waits for its response.
     pub run_here: bool,
+    /// The bytes of the request that this process keeps until its call has ended: head, body and
+    /// trailers. A claim holds a charge of them.
+    pub request_bytes: usize,
+}
+
+/// The idempotency key of a job that is about to be created.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct NewKey {
+    /// The key.
+    pub key: Key,
+    /// The fingerprint of the request.
+    pub fingerprint: Fingerprint,
+    /// The time that the key is remembered, from the end of its job. `None` leaves it to the store.
+    pub keep_for: Option<Duration>,
+    /// The outcomes that the key keeps.
+    pub outcomes: Outcomes,
+}
+
+impl NewKey {
+    /// Creates a key that keeps all outcomes, for the time that the store chooses.
+    pub fn new(key: Key, fingerprint: Fingerprint) -> Self {
+        Self {
+            key,
+            fingerprint,
+            keep_for: None,
+            outcomes: Outcomes::All,
+        }
+    }
 }
 
 impl NewJob {
@@ -60,6 +93,7 @@ impl NewJob {
             estimated_finish: None,
             join_only: false,
             run_here: false,
+            request_bytes: 0,
         }
     }
 

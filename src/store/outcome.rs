@@ -16,6 +16,9 @@ pub enum Acceptance<C> {
     Queued,
     /// An earlier request with the same key and fingerprint has this job.
     Joined(Box<Snapshot>),
+    /// An earlier request with the same key and fingerprint had a job that has expired or was
+    /// evicted.
+    Gone,
     /// An earlier request with the same key has another fingerprint.
     KeyReused,
     /// There is no room for the job.

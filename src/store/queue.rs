@@ -6,7 +6,7 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use super::interface::Store;
-use crate::{estimate::Kind, job::JobId, limit::BufferedBody};
+use crate::{config::Outcomes, estimate::Kind, job::JobId, limit::BufferedBody};
 
 /// A store whose jobs wait for any process that has the service to run them.
 ///
@@ -66,6 +66,8 @@ pub struct Work<C> {
     pub kind: Kind,
     /// Set if the job has an owner.
     pub is_owned: bool,
+    /// The outcomes that the request's idempotency key keeps, from [`NewKey`](super::NewKey).
+    pub outcomes: Outcomes,
     /// The number of this call among all calls for the job, from 1.
     pub attempt: u32,
     /// The request's head.
@@ -75,7 +77,7 @@ pub struct Work<C> {
 }
 
 impl<C> Work<C> {
-    /// Creates the first call for a job without an owner, requested now.
+    /// Creates the first call for a job without an owner or a key, requested now.
     pub fn new(claim: C, id: JobId, head: Parts, body: BufferedBody) -> Self {
         Self {
             claim,
@@ -84,6 +86,7 @@ impl<C> Work<C> {
             created_at: SystemTime::now(),
             kind: Kind::new(""),
             is_owned: false,
+            outcomes: Outcomes::All,
             attempt: 1,
             head,
             body,

@@ -26,3 +26,14 @@ async fn custom_store_keeps_its_promises() {
     let retain = Duration::from_secs(120);
     conformance::run(async || store::MapStore::new(retain, Budget::new(1 << 26))).await;
 }
+
+#[cfg(feature = "conformance")]
+#[tokio::test]
+async fn custom_store_keeps_keys_of_expired_jobs() {
+    use std::time::Duration;
+
+    use tower_accepted::store::{Budget, conformance};
+
+    let retain = Duration::from_millis(10);
+    conformance::run_expiry(async || store::MapStore::new(retain, Budget::new(1 << 26))).await;
+}

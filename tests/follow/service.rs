@@ -238,3 +238,23 @@ async fn reqwest_works_as_the_client() {
         .to_bytes();
     assert_eq!(body, "the report");
 }
+
+#[tokio::test(start_paused = true)]
+async fn relative_references_of_a_result_keep_their_meaning() {
+    for (result, expected) in [
+        ("/jobs/1/result?x", "/reports/42"),
+        // The caller knows the URI of its own request.
+        ("/reports", "../../reports/42"),
+    ] {
+        let (server, _) = script([
+            reply(202).with("operation-location", "/jobs/1"),
+            document(json!({ "status": "succeeded", "resourceLocation": result })),
+            reply(201)
+                .with("location", "../../reports/42")
+                .with("link", "<https://b.example/>, </c>"),
+        ]);
+        let answer = post(server).await.expect("a response");
+        assert_eq!(answer.headers["location"], expected);
+        assert_eq!(answer.headers["link"], "<https://b.example/>, </c>");
+    }
+}

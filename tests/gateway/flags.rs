@@ -4,7 +4,7 @@ use http::StatusCode;
 use tokio::spawn;
 
 use crate::{
-    client::{Answer, ended, get, post, request, result, send},
+    client::{Answer, ended, get, post, raw, request, result, send},
     program::{Program, command},
     upstream::Upstream,
 };
@@ -209,6 +209,20 @@ async fn dialect_selects_the_monitor_responses() {
 }
 
 #[tokio::test]
+async fn get_with_a_preference_becomes_a_job() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--dialect", "pending202"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let export = request("GET", "/$export").header("prefer", "respond-async");
+    let export = export.body("".into()).expect("a request");
+    let job = send(gateway.address, export).await.job();
+    upstream.next().await.ok("ndjson").await;
+    let result = request("GET", &job).header("prefer", "wait=30");
+    let result = result.body("".into()).expect("a request");
+    assert_eq!(send(gateway.address, result).await.body, "ndjson");
+}
+
+#[tokio::test]
 async fn links_and_public_base_set_the_form_of_links() {
     for (flags, prefix) in [
         (&["--always"][..], "/jobs/"),
@@ -243,24 +257,117 @@ async fn require_key_rejects_a_request_without_a_key() {
 }
 
 #[tokio::test]
-async fn owner_header_binds_a_job_to_its_value() {
-    let upstream = Upstream::start().await;
-    let flags = ["--always", "--owner-header", "X-User"];
+async fn max_fields_admits_large_heads() {
+    let mut upstream = Upstream::start().await;
+    let many: String = (0..150).map(|index| format!("X-{index}: 1\r\n")).collect();
+    for (flags, is_admitted) in [(&[][..], false), (&["--max-fields", "200"], true)] {
+        let gateway = Program::gateway(upstream.address, flags).await;
+        let address = gateway.address;
+        let expected = if is_admitted {
+            ["200", "200"]
+        } else {
+            ["502", "431"]
+        };
+        let ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let client = spawn(async move { raw(address, ask).await });
+        let response = format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 0\r\n\r\n");
+        upstream.next().await.answer(response).await;
+        let answer = client.await.expect("no panic");
+        let start = format!("HTTP/1.1 {} ", expected[0]);
+        assert!(answer.starts_with(&start), "{answer}");
+
+        let ask = format!("GET / HTTP/1.1\r\nHost: a\r\n{many}Connection: close\r\n\r\n");
+        let client = spawn(async move { raw(address, ask.as_bytes()).await });
+        if is_admitted {
+            let received = upstream.next().await;
+            assert_eq!(received.all("x-149"), ["1"]);
+            received.ok("").await;
+        }
+        let answer = client.await.expect("no panic");
+        let expected = if is_admitted { "200" } else { "431" };
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn max_body_limits_what_becomes_a_job() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--max-body", "4"];
     let gateway = Program::gateway(upstream.address, &flags).await;
-    let ask = async |method: &str, path: &str, user: &str| {
-        let request = request(method, path).header("x-user", user);
-        let request = request.body(http_body_util::Full::default());
-        send(gateway.address, request.expect("a request")).await
-    };
-    let job = ask("POST", "/reports", "me").await.job();
-    assert_eq!(ask("GET", &job, "me").await.status, StatusCode::OK);
-    assert_eq!(ask("GET", &job, "you").await.status, StatusCode::NOT_FOUND);
-    assert_eq!(
-        get(gateway.address, &job).await.status,
-        StatusCode::NOT_FOUND
-    );
-    let list = ask("GET", "/jobs", "me").await.json();
-    assert_eq!(list["jobs"][0]["self"], job);
+    post(gateway.address, "/reports", "four").await.job();
+    upstream.next().await.ok("").await;
+    let refused = post(gateway.address, "/reports", "five+").await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn max_wait_secs_limits_a_preferred_wait() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--max-wait-secs", "0"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    // The upstream does not respond until the 202 is there.
+    let accepted = preferring(&gateway, "wait=3600").await;
+    let job = accepted.job();
+    let waiting = request("GET", &job).header("prefer", "wait=3600");
+    let waiting = waiting.body("".into()).expect("a request");
+    assert!(send(gateway.address, waiting).await.is_unfinished());
+    upstream.next().await.ok("").await;
+}
+
+#[tokio::test]
+async fn idle_secs_closes_an_unused_connection() {
+    let upstream = Upstream::start().await;
+    let flags = ["--health", "/", "--idle-secs", "1"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    // `raw` reads until the gateway closes the connection.
+    let answer = raw(gateway.address, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(answer.ends_with("ok\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn max_calls_queues_further_jobs() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--always", "--max-calls", "1"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let first = post(gateway.address, "/first", "").await.job();
+    let mut received = upstream.next().await;
+    let second = post(gateway.address, "/second", "").await.job();
+    let document = get(gateway.address, &second).await.json();
+    assert_eq!(document["status"], "queued");
+    // A call ends with its body, not with its head.
+    received
+        .write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\no")
+        .await;
+    let document = get(gateway.address, &second).await.json();
+    assert_eq!(document["status"], "queued");
+    received.answer("ne").await;
+    assert_eq!(result(gateway.address, &first).await.body.len(), 3);
+    let received = upstream.next().await;
+    assert_eq!(received.line, "POST /second HTTP/1.1");
+    received.ok("").await;
+    ended(gateway.address, &second).await;
+}
+
+#[tokio::test]
+async fn key_keeps_only_the_chosen_outcomes() {
+    for (keeps, is_kept) in [("all", true), ("success", false)] {
+        let mut upstream = Upstream::start().await;
+        let flags = ["--always", "--key-keeps", keeps];
+        let gateway = Program::gateway(upstream.address, &flags).await;
+        let keyed = async || {
+            let request = request("POST", "/reports").header("idempotency-key", "key");
+            let request = request.body("".into()).expect("a request");
+            send(gateway.address, request).await.job()
+        };
+        let first = keyed().await;
+        let broken = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
+        upstream.next().await.answer(broken).await;
+        ended(gateway.address, &first).await;
+        assert_eq!(keyed().await == first, is_kept, "{keeps}");
+    }
 }
 
 #[tokio::test]
@@ -286,11 +393,19 @@ async fn help_lists_every_flag_and_its_default() {
         ("--retain-secs <N>", Some("3600")),
         ("--job-timeout-secs <N>", Some("3600")),
         ("--drain-secs <N>", Some("30")),
+        ("--trust-forwarded", None),
+        ("--cors-origin <ORIGIN>", None),
+        ("--idle-secs <N>", Some("75")),
+        ("--max-fields <N>", Some("100")),
+        ("--max-calls <N>", None),
+        ("--max-body <BYTES>", Some("2097152")),
+        ("--max-wait-secs <N>", Some("50")),
         ("--replay-cookies", None),
         ("--dialect <NAME>", Some("default")),
         ("--links <FORM>", Some("path")),
         ("--public-base <URL>", None),
         ("--require-key", None),
+        ("--key-keeps <OUTCOMES>", Some("all")),
         ("--owner-header <NAME>", None),
     ] {
         let (_, text) = help.split_once(&format!("      {flag}\n")).expect(flag);
@@ -316,7 +431,29 @@ async fn invalid_flags_are_rejected_at_the_start() {
             &["--upstream", "localhost:80"],
             "expected http://HOST[:PORT]",
         ),
+        (
+            &["--upstream", "http://127.0.0.1:99999"],
+            "expected http://HOST[:PORT]",
+        ),
+        (&["--upstream", "http://:80"], "expected http://HOST[:PORT]"),
         (&["--monitor", "jobs"], "expected a path"),
+        (&["--monitor", "//jobs"], "expected a path"),
+        (&["--monitor", "/a\"b"], "expected a path"),
+        (&["--health", "//health"], "expected / or a path"),
+        (
+            &["--public-base", "https://a:99999"],
+            "expected http(s)://HOST",
+        ),
+        (
+            &["--public-base", "https://a/\""],
+            "expected http(s)://HOST",
+        ),
+        (&["--cors-origin", "app.example"], "expected * or http(s)"),
+        (&["--cors-origin", "null"], "expected * or http(s)"),
+        (&["--key-keeps", "none"], "invalid value 'none'"),
+        (&["--idle-secs", "0"], "0 is not in 1..=86400"),
+        (&["--max-calls", "0"], "0 is not in 1.."),
+        (&["--max-fields", "0"], "0 is not in 1..=20000"),
         (&["--monitor", "/jobs/"], "expected a path"),
         (&["--monitor", "/jo?bs"], "expected a path"),
         (&["--health", "health"], "expected / or a path"),

@@ -1,6 +1,7 @@
 //! The gateway in front of a slow upstream.
 
 use http::StatusCode;
+use http_body_util::Full;
 
 use crate::{
     client::{ended, get, post, request, result, send},
@@ -130,6 +131,31 @@ async fn unreachable_upstream_is_a_502_inline_and_as_result() {
             Some("application/problem+json")
         );
         assert_eq!(answer.json()["status"], 502);
+    }
+}
+
+#[tokio::test]
+async fn unreachable_upstream_frees_the_key() {
+    let (_reserved, unreachable) = unused_address();
+    let mut broken = Upstream::start().await;
+    for (upstream, is_kept) in [(unreachable, false), (broken.address, true)] {
+        let gateway = Program::gateway(upstream, &["--always"]).await;
+        let mut jobs = Vec::new();
+        for _ in ["first", "repeat"] {
+            let keyed = request("POST", "/payments").header("idempotency-key", "one");
+            let sent = send(gateway.address, keyed.body(Full::default()).expect("valid"));
+            let job = sent.await.job();
+            if is_kept && jobs.is_empty() {
+                // It got the request, and may have acted on it.
+                broken.next().await.answer("").await;
+            }
+            assert_eq!(
+                ended(gateway.address, &job).await["response"]["status"],
+                502
+            );
+            jobs.push(job);
+        }
+        assert_eq!(jobs[0] == jobs[1], is_kept);
     }
 }
 

@@ -8,15 +8,21 @@ mod program;
 mod servers;
 mod upstream;
 
+mod cors;
+mod descriptors;
 mod flags;
 #[cfg(feature = "follow")]
 mod follow;
+mod forwarding;
 mod health;
 mod hostile;
 mod jobs;
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
+mod memory;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
+mod owners;
 mod pass_through;
 mod python;
 mod shutdown;

@@ -28,22 +28,70 @@ impl Program {
         Self::start("accepted-gateway", &all).await
     }
 
+    /// Starts the gateway with an environment variable.
+    #[cfg(all(feature = "jemalloc", target_os = "linux"))]
+    pub(crate) async fn with_env(
+        upstream: SocketAddr,
+        (name, value): (&str, &str),
+        flags: &[&str],
+    ) -> Self {
+        let upstream = format!("http://{upstream}");
+        let mut gateway = command("accepted-gateway");
+        gateway
+            .env(name, value)
+            .args(["--upstream", &upstream, "--listen", "127.0.0.1:0"])
+            .args(flags);
+        Self::run(gateway).listening().await
+    }
+
+    /// Returns the process's id.
+    #[cfg(all(feature = "jemalloc", target_os = "linux"))]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("still running")
+    }
+
+    /// Starts the gateway with at most this number of open file descriptors.
+    pub(crate) async fn limited(upstream: SocketAddr, descriptors: u32, flags: &[&str]) -> Self {
+        let upstream = format!("http://{upstream}");
+        let gateway = command("accepted-gateway");
+        let mut limited = Command::new("sh");
+        limited
+            .args([
+                "-c",
+                &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
+            ])
+            .arg(gateway.as_std().get_program())
+            .args(["--upstream", &upstream, "--listen", "127.0.0.1:0"])
+            .args(flags)
+            .kill_on_drop(true);
+        Self::run(limited).listening().await
+    }
+
     /// Starts the gateway or an example, and waits until it prints its address.
     pub(crate) async fn start(name: &str, arguments: &[&str]) -> Self {
-        let mut program = Self::spawn(name, arguments);
-        let line = program.line().await.expect("a first line");
+        Self::spawn(name, arguments).listening().await
+    }
+
+    /// Waits until the program prints its address.
+    async fn listening(mut self) -> Self {
+        let line = self.line().await.expect("a first line");
         let address = line
             .strip_prefix("Listening on http://")
             .expect("an address");
         let address = address.split([',', ' ']).next().expect("an address");
-        program.address = address.parse().expect("an address");
-        program
+        self.address = address.parse().expect("an address");
+        self
     }
 
     /// Starts a program that may not listen. Its address is unspecified.
     pub(crate) fn spawn(name: &str, arguments: &[&str]) -> Self {
-        let mut child = command(name)
-            .args(arguments)
+        let mut command = command(name);
+        command.args(arguments);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut child = command
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

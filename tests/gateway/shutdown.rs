@@ -72,7 +72,7 @@ async fn drain_secs_limits_the_wait_for_jobs() {
     gateway.signal("TERM").await;
     gateway.logged("cut jobs at the drain deadline").await;
     received.hung_up().await;
-    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert_eq!(gateway.ended().await.code(), Some(3), "a job was cut");
 }
 
 #[tokio::test]

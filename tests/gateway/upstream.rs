@@ -131,6 +131,11 @@ impl Received {
         self.stream.flush().await.expect("sent");
     }
 
+    /// Sends bytes until the gateway closes the connection.
+    pub(crate) async fn flood(mut self) {
+        while self.stream.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+    }
+
     /// Sends a complete response and closes the connection.
     pub(crate) async fn answer(mut self, bytes: impl AsRef<[u8]>) {
         self.write(bytes.as_ref()).await;

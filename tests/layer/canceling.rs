@@ -236,3 +236,66 @@ async fn cancel_returns_the_job_without_retention() {
     let deleted = send(&service, get(accepted.location())).await;
     assert_eq!(deleted.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn cancel_and_delete_obey_their_preconditions() {
+    let (started, dropped, jobs) = (Counter::default(), Counter::default(), Jobs::new());
+    let service = jobs.layer().layer(hanging(&started, &dropped));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let document = send(&service, get(accepted.location())).await;
+    let etag = document.header("etag").unwrap();
+    let weak = format!("W/{etag}");
+    for fields in [
+        [("if-match", "\"99\"")],
+        [("if-match", "\"x\"")],
+        [("if-match", &weak)],
+        [("if-match", "nonsense")],
+        [("if-none-match", etag)],
+        [("if-none-match", &weak)],
+        [("if-none-match", "*")],
+    ] {
+        for request in [cancel(&accepted), delete(&accepted)] {
+            let answer = send(&service, with(request, &fields)).await;
+            assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED, "{fields:?}");
+        }
+    }
+    let unchanged = send(&service, get(accepted.location())).await;
+    assert_eq!(unchanged.json(), document.json());
+
+    let old = [("if-unmodified-since", "Mon, 23 Nov 2020 13:40:01 GMT")];
+    let fields = [("if-match", "\"98\""), ("if-match", etag), old[0]];
+    let canceled = send(&service, with(cancel(&accepted), &fields)).await;
+    assert_eq!(canceled.status, StatusCode::OK);
+    assert_eq!(canceled.json()["status"], "canceled");
+    // Whatever has ended the job, its old tag is out of date.
+    for request in [cancel(&accepted), delete(&accepted)] {
+        let answer = send(&service, with(request, &[("if-match", etag)])).await;
+        assert_eq!(answer.status, StatusCode::PRECONDITION_FAILED);
+    }
+    let fields = [("if-match", "*"), ("if-none-match", etag)];
+    let deleted = send(&service, with(delete(&accepted), &fields)).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    let again = send(&service, with(delete(&accepted), &fields)).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn precondition_of_a_cancel_is_decided_by_the_store() {
+    let jobs = Jobs::builder().store(crate::slow_store::SlowStore::new());
+    let jobs = jobs.build();
+    let service = jobs.layer().layer(inner(async |_| {
+        sleep(Duration::from_secs(60)).await;
+        ok("done")
+    }));
+    let accepted = send(&service, post("/")).await;
+    sleep(Duration::from_secs(1)).await;
+    let document = send(&service, get(accepted.location())).await;
+    let etag = document.header("etag").unwrap();
+    // Both look the job up before one of them cancels it.
+    let tagged = || with(cancel(&accepted), &[("if-match", etag)]);
+    let (one, other) = tokio::join!(send(&service, tagged()), send(&service, tagged()));
+    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412]);
+}

@@ -223,3 +223,138 @@ async fn each_202_of_pending_202_has_a_location() {
         }
     }
 }
+
+/// Creates a service with a result for each path.
+fn results() -> impl Service<
+    http::Request<RequestBody<Body>>,
+    Response = Response<http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Failed>>,
+    Error = Failed,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    use http_body_util::{BodyExt, Full};
+    inner(async |request| {
+        sleep(Duration::from_secs(5)).await;
+        let content = Full::from("the export").map_err(|never| match never {});
+        let response = Response::builder()
+            .header("content-type", "application/json")
+            .header("location", "42")
+            .header("etag", "\"v7\"")
+            .header("retry-after", "9");
+        let (status, body) = match request.uri().path() {
+            "/breaks" => return Err(Failed),
+            "/gone" => (
+                204,
+                Full::default()
+                    .map_err(|never| match never {})
+                    .boxed_unsync(),
+            ),
+            "/made" => (202, content.boxed_unsync()),
+            _ => {
+                let trailers = http::HeaderMap::from_iter([(
+                    http::HeaderName::from_static("x-sum"),
+                    http::HeaderValue::from_static("1"),
+                )]);
+                let trailers = async { Some(Ok(trailers)) };
+                (200, content.with_trailers(trailers).boxed_unsync())
+            }
+        };
+        Ok(response.status(status).body(body).unwrap())
+    })
+}
+
+/// Clients of OData 4.0 expect the whole response in the body of a 200 (Part 1 §11.6).
+#[tokio::test(start_paused = true)]
+async fn odata_4_0_client_gets_the_result_as_a_message() {
+    let fields = "content-type: application/json\r\nlocation: 42\r\netag: \"v7\"\r\n\
+        retry-after: 9\r\n";
+    for (path, async_result, message) in [
+        (
+            "/whole",
+            Some("200"),
+            format!("HTTP/1.1 200 OK\r\n{fields}content-length: 10\r\n\r\nthe export"),
+        ),
+        (
+            "/made",
+            Some("202"),
+            format!("HTTP/1.1 202 Accepted\r\n{fields}content-length: 10\r\n\r\nthe export"),
+        ),
+        (
+            "/gone",
+            Some("204"),
+            format!("HTTP/1.1 204 No Content\r\n{fields}\r\n"),
+        ),
+        (
+            "/breaks",
+            None,
+            "HTTP/1.1 500 Internal Server Error\r\n".to_owned(),
+        ),
+    ] {
+        let service = jobs_with(Dialect::Pending202).layer().layer(results());
+        let accepted = send(&service, post(path)).await;
+        let monitor = accepted.location();
+        let message_of = async |method: &str, path: &str, field| {
+            send(&service, with(request(method, path), &[field])).await
+        };
+        let accept = ("accept", "application/http");
+        assert_eq!(
+            message_of("GET", monitor, accept).await.status,
+            StatusCode::ACCEPTED
+        );
+        sleep(Duration::from_secs(6)).await;
+        let result = format!("{monitor}/result");
+        for (at, field) in [
+            (monitor, accept),
+            (monitor, ("odata-maxversion", "4.0")),
+            (&result, accept),
+        ] {
+            let answer = message_of("GET", at, field).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            for (name, value) in [
+                ("content-type", "application/http"),
+                ("content-transfer-encoding", "binary"),
+                ("cache-control", "private, no-store"),
+                ("x-content-type-options", "nosniff"),
+                ("vary", "accept, prefer, odata-maxversion"),
+            ] {
+                assert_eq!(answer.header(name), Some(value));
+            }
+            assert_eq!(answer.header("asyncresult"), async_result);
+            assert!(answer.text().starts_with(&message), "{}", answer.text());
+            assert!(async_result.is_none() || answer.text() == message);
+            let length = answer.body.len().to_string();
+            assert_eq!(answer.header("content-length"), Some(&*length));
+            assert_eq!((answer.header("etag"), &answer.trailers), (None, &None));
+            let head = message_of("HEAD", at, field).await;
+            assert_eq!(
+                (head.header("content-length"), head.body.len()),
+                (Some(&*length), 0)
+            );
+        }
+        let plain = message_of("GET", monitor, ("accept", "application/http;q=0.5, */*")).await;
+        assert_ne!(plain.header("content-type"), Some("application/http"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn message_has_its_own_preconditions() {
+    let service = jobs_with(Dialect::Default).layer().layer(results());
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let path = format!("{}/result", accepted.location());
+    for (name, value, status) in [
+        ("range", "bytes=0-3", StatusCode::OK),
+        ("if-none-match", "\"v7\"", StatusCode::OK),
+        ("if-match", "\"v7\"", StatusCode::PRECONDITION_FAILED),
+        ("if-match", "*", StatusCode::OK),
+        // Only with `Pending202` is this the default of old clients.
+        ("odata-maxversion", "4.0", StatusCode::OK),
+    ] {
+        let fields = [("accept", "application/http"), (name, value)];
+        let answer = send(&service, with(get(&path), &fields)).await;
+        assert_eq!(answer.status, status, "{name}");
+    }
+    let old = with(get(&path), &[("odata-maxversion", "4.0")]);
+    assert_eq!(send(&service, old).await.text(), "the export");
+}

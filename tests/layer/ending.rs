@@ -268,11 +268,11 @@ async fn result_with_many_fields_is_replayed() {
 
 #[tokio::test(start_paused = true)]
 async fn result_over_the_budget_fails_the_job() {
-    let jobs = Jobs::builder().max_bytes(1_000).build();
-    let large = inner(async |_| Ok(Response::new(Body::from(vec![0; 1_000]))));
+    let jobs = Jobs::builder().max_bytes(6_000).build();
+    let large = inner(async |_| Ok(Response::new(Body::from(vec![0; 1_600]))));
     assert_fails(&jobs, large, "result_too_large", SERVER_ERROR).await;
     let large = inner(async |_| {
-        let response = Response::builder().header("x", "x".repeat(1_000));
+        let response = Response::builder().header("x", "x".repeat(2_000));
         Ok(response.body(Body::empty()).unwrap())
     });
     assert_fails(&jobs, large, "result_too_large", SERVER_ERROR).await;

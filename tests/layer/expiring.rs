@@ -62,7 +62,7 @@ async fn expired_jobs_leave_memory_without_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn eviction_starts_with_the_job_that_ended_first() {
-    let jobs = Jobs::builder().max_bytes(20_000).build();
+    let jobs = Jobs::builder().max_bytes(40_000).build();
     let service = jobs.layer().layer(inner(async |request| {
         if request.uri().path() == "/slow" {
             sleep(HOUR / 2).await;
@@ -75,7 +75,7 @@ async fn eviction_starts_with_the_job_that_ended_first() {
         accepted.push(send(&service, post("/")).await);
         sleep(Duration::from_secs(1)).await;
     }
-    let (old, new) = accepted.split_at(26);
+    let (old, new) = accepted.split_at(27);
     for accepted in old {
         assert_eq!(
             send(&service, get(accepted.location())).await.status,

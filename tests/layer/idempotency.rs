@@ -234,14 +234,15 @@ async fn call_with_a_key_outlives_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn key_expires_with_its_job() {
+async fn key_expires_after_its_time() {
     let calls = Counter::default();
-    let jobs = Jobs::builder().retain(Duration::from_secs(60)).build();
-    let service = jobs.layer().layer(slow(&calls));
+    let jobs = Jobs::builder().build();
+    let minute = Idempotency::new().keep_for(Duration::from_secs(60));
+    let service = jobs.layer().idempotency(minute).layer(slow(&calls));
     let first = send(&service, keyed("/", "key")).await;
     sleep(Duration::from_secs(69)).await;
     assert_eq!(send(&service, keyed("/", "key")).await.id(), first.id());
-    // The job has expired. In the first round, it may still be in memory.
+    // The key has expired. In the first round, it may still be in memory.
     for wait in [Duration::from_millis(1_500), Duration::from_secs(100)] {
         sleep(wait).await;
         let next = send(&service, keyed("/", "key")).await;
@@ -255,7 +256,7 @@ async fn key_expires_with_its_job() {
             .header("idempotent-replayed"),
         None
     );
-    sleep(Duration::from_secs(600)).await;
+    sleep(Duration::from_secs(2 * 3600)).await;
     assert!(format!("{jobs:?}").contains("used: 0"), "{jobs:?}");
 }
 
@@ -283,13 +284,23 @@ async fn full_registry_refuses_only_new_requests() {
 #[tokio::test(start_paused = true)]
 async fn joined_job_is_not_evicted() {
     let calls = Counter::default();
-    // The budget holds one job with a key and its result.
-    let jobs = Jobs::builder().max_bytes(600).build();
+    // The budget holds some ended jobs, or fewer and an unfinished one.
+    let jobs = Jobs::builder().max_bytes(8_000).build();
     let service = jobs.layer().layer(slow(&calls));
     let first = send(&service, keyed("/", "key")).await;
     ended(&service, &first).await;
+    for _ in 0..6 {
+        let other = send(&service, post("/")).await;
+        ended(&service, &other).await;
+    }
     let joined = send(&service, keyed("/", "key")).await;
-    assert_eq!((joined.id(), calls.count()), (first.id(), 1));
+    assert_eq!((joined.id(), calls.count()), (first.id(), 7));
+    for _ in 0..6 {
+        let other = send(&service, post("/")).await;
+        ended(&service, &other).await;
+    }
+    let evicted = send(&service, get(first.location())).await;
+    assert_eq!(evicted.status, StatusCode::GONE);
 }
 
 #[tokio::test(start_paused = true)]

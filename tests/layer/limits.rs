@@ -1,6 +1,6 @@
 //! Refuses requests over a limit without leaving anything behind.
 
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -104,11 +104,36 @@ async fn broken_body_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn body_over_the_budget_is_refused() {
-    let jobs = Jobs::builder().max_bytes(50).build();
-    let body = streamed(stream::iter([Ok(FRAME), Ok(FRAME), Ok(FRAME)]));
-    assert_refused(&jobs, body, StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    let jobs = Jobs::builder().max_bytes(40_000).build();
+    let service = jobs.layer().layer(inner(async |_| ok("done")));
+    let uploads: Vec<_> = (0..2)
+        .map(|_| {
+            let service = service.clone();
+            let stalled = stream::iter([Ok(Bytes::from(vec![0; 4_999]))]);
+            let stalled = streamed(stalled.chain(stream::pending()));
+            tokio::spawn(async move { send(&service, stalled).await })
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    let body = || streamed(stream::iter([Ok(FRAME)]));
+    assert_refused(&jobs, body(), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    for upload in uploads {
+        upload.abort();
+        assert!(upload.await.is_err(), "aborted");
+    }
+    send(&service, body()).await.location();
+    // A body over an eighth of the budget has never room.
+    let large = post("/").map(|_| Body::from(vec![0; 5_001]));
+    assert_refused(
+        &jobs,
+        large,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body-too-large",
+    )
+    .await;
     // The job itself needs bytes of the budget.
-    assert_refused(&jobs, post("/"), StatusCode::SERVICE_UNAVAILABLE, "full").await;
+    let jobs = Jobs::builder().max_bytes(1_000).build();
+    assert_refused(&jobs, body(), StatusCode::SERVICE_UNAVAILABLE, "full").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,6 +198,7 @@ async fn optional_job_over_a_limit_runs_inline() {
         ),
         (Jobs::builder().max_body(50), streamed(frames())),
         (Jobs::builder().max_bytes(50), streamed(frames())),
+        (Jobs::builder().max_bytes(1_000), streamed(frames())),
         (
             Jobs::builder().body_timeout(Duration::from_secs(10)),
             streamed(slowly),
@@ -249,7 +275,7 @@ async fn unmet_preference_refuses_no_request() {
     assert_preference_is_optional(&owner_full, streams, 429).await;
     let full = Jobs::builder().max_unfinished(0).build();
     assert_preference_is_optional(&full, streams, 503).await;
-    let out_of_memory = Jobs::builder().max_bytes(50).build();
+    let out_of_memory = Jobs::builder().max_bytes(1_000).build();
     assert_preference_is_optional(&out_of_memory, streams, 503).await;
     assert_preference_is_optional(&out_of_memory, || post("/"), 503).await;
     let draining = Jobs::new();
@@ -282,23 +308,22 @@ async fn call_over_the_budget_stays_inline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_counts_until_the_service_drops_it() {
-    let jobs = Jobs::builder().max_bytes(2_000).build();
+async fn request_counts_until_its_call_ends() {
+    let jobs = Jobs::builder().max_bytes(22_000).build();
     let service = jobs.layer().layer(inner(async |request| {
-        match request.uri().path() {
-            "/holds" => pending().await,
-            _ => drop(request),
-        }
+        let body = request.into_body().collect().await.map_err(|_| Failed)?;
+        let body = Vec::from(body.to_bytes());
         sleep(Duration::from_secs(10)).await;
-        ok("")
+        ok(if body.len() == 1_000 { "whole" } else { "" })
     }));
-    let body = |path| post(path).map(|_| Body::from(vec![0; 1_000]));
-    send(&service, body("/lets-go")).await.location();
+    let body = || post("/").map(|_| Body::from(vec![0; 1_000]));
+    let first = send(&service, body()).await;
+    send(&service, body()).await.location();
     sleep(Duration::from_secs(1)).await;
-    send(&service, body("/holds")).await.location();
-    sleep(Duration::from_secs(1)).await;
-    let answer = send(&service, body("/holds")).await;
+    let answer = send(&service, body()).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ended(&service, &first).await["status"], "succeeded");
+    send(&service, body()).await.location();
 }
 
 #[tokio::test(start_paused = true)]

@@ -178,6 +178,25 @@ async fn list_ignores_unknown_parameters() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn list_refuses_ambiguous_parameters() {
+    let service = owned().layer().layer(inner(async |_| ok("")));
+    send(&service, as_user("me", post("/"))).await;
+    for query in [
+        "limit=0",
+        "limit=-1",
+        "limit=1&limit=2",
+        "limit=1&x&limit=1",
+        "status=failed&status=succeeded",
+    ] {
+        let path = format!("/jobs?{query}");
+        let answer = send(&service, as_user("me", get(&path))).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{query}");
+        let name = "urn:problem-type:tower-accepted:bad-query";
+        assert_eq!(answer.json()["type"], name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn list_is_served_during_a_drain() {
     let jobs = owned();
     let service = jobs.layer().layer(inner(async |_| {

@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::Layer;
-use tower_accepted::{AcceptedLayer, JobId, Jobs, Links};
+use tower_accepted::{AcceptedLayer, ConfigError, JobId, Jobs, Links, Owner};
 
 use crate::support::*;
 
@@ -71,9 +71,7 @@ async fn each_resource_refuses_other_methods() {
 
 #[tokio::test(start_paused = true)]
 async fn answers_of_the_layer_are_not_cached() {
-    let jobs = Jobs::builder()
-        .owner(|_| Some(tower_accepted::Owner::new("me")))
-        .build();
+    let jobs = Jobs::builder().owner(|_| Some(Owner::new("me"))).build();
     let service = jobs.layer().layer(inner(async |request| {
         if request.uri().path() == "/slow" {
             sleep(Duration::from_secs(60)).await;
@@ -247,8 +245,14 @@ async fn monitor_service_needs_no_prefix_in_paths() {
 }
 
 #[test]
-fn invalid_monitor_path_panics_in_the_builder() {
+fn invalid_monitor_path_is_an_error_of_the_builder() {
     for path in [
+        "//jobs",
+        "/a//jobs",
+        "/a/../jobs",
+        "/%2e/jobs",
+        "/a\"b",
+        "/50%",
         "",
         "/",
         "jobs",
@@ -258,9 +262,24 @@ fn invalid_monitor_path_panics_in_the_builder() {
         "/a b",
         "http://host/jobs",
     ] {
-        let built = std::panic::catch_unwind(|| Jobs::builder().monitor_path(path));
-        assert!(built.is_err(), "{path}");
+        let built = Jobs::builder().monitor_path(path).try_build();
+        let error = built.expect_err(path);
+        assert_eq!(error, ConfigError::MonitorPath(path.to_owned()));
     }
+    for path in ["/jobs", "/.well-known/jobs", "/caf%C3%A9/..."] {
+        let built = Jobs::builder().monitor_path(path).try_build();
+        assert!(built.is_ok(), "{path}");
+    }
+    let built = std::panic::catch_unwind(|| Jobs::builder().monitor_path("jobs").build());
+    assert!(built.is_err());
+}
+
+#[test]
+fn invalid_base_of_links_is_an_error_of_the_builder() {
+    let base = "https://host:99999/v1";
+    let built = Jobs::builder().links(Links::Base(base.into())).try_build();
+    let error = built.expect_err("no such port");
+    assert_eq!(error, ConfigError::LinkBase(base.to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

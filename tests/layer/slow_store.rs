@@ -21,8 +21,8 @@ use tower_accepted::{
     Filter, JobId, Jobs, Page, When,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, MemoryChanges, MemoryClaim, MemoryStore,
-        MemoryWriter, NewJob, NoRoom, Outcome, Purpose, Reading, Report, Store, StoreFuture,
-        Writer,
+        MemoryWriter, NewJob, NoRoom, Outcome, Purpose, Reading, Report, Revisions, Store,
+        StoreFuture, Writer,
     },
 };
 
@@ -180,14 +180,14 @@ impl Store for SlowStore {
         self.inner.poll_canceled(claim, cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Down> {
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Down> {
         yield_now().await;
-        known(self.inner.cancel(id).await)
+        known(self.inner.cancel(id, revisions).await)
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, Down> {
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Down> {
         yield_now().await;
-        known(self.inner.forget(id).await)
+        known(self.inner.forget(id, revisions).await)
     }
 }
 

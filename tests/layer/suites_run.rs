@@ -56,6 +56,15 @@ async fn store_in_memory_keeps_its_promises() {
     conformance::run(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
 }
 
+#[cfg(feature = "conformance")]
+#[tokio::test(start_paused = true)]
+async fn store_in_memory_keeps_keys_of_expired_jobs() {
+    use tower_accepted::store::{Budget, conformance};
+
+    let retain = Duration::from_secs(2);
+    conformance::run_expiry(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
+}
+
 async fn site() -> Option<InProcess<MemoryStore>> {
     Some(InProcess::new(|builder| builder.build()))
 }

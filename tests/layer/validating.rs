@@ -249,3 +249,135 @@ async fn etag_of_a_result_is_unique_to_its_job() {
         (StatusCode::CREATED, None)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn failed_precondition_of_a_result_is_412() {
+    let send = digits(&[("etag", "\"v7\""), ("last-modified", LAST_MODIFIED)]).await;
+    let (earlier, later) = (
+        "Mon, 23 Nov 2026 13:40:00 GMT",
+        "Mon, 23 Nov 2026 13:40:02 GMT",
+    );
+    for (fields, status) in [
+        (&[("if-match", "\"v7\"")][..], StatusCode::OK),
+        (&[("if-match", "\"v6\", \"v7\"")], StatusCode::OK),
+        (&[("if-match", "*")], StatusCode::OK),
+        (&[("if-match", "\"v8\"")], StatusCode::PRECONDITION_FAILED),
+        // The comparison is strong, and a malformed tag matches nothing.
+        (&[("if-match", "W/\"v7\"")], StatusCode::PRECONDITION_FAILED),
+        (&[("if-match", "v7")], StatusCode::PRECONDITION_FAILED),
+        (&[("if-unmodified-since", LAST_MODIFIED)], StatusCode::OK),
+        (&[("if-unmodified-since", later)], StatusCode::OK),
+        (
+            &[("if-unmodified-since", earlier)],
+            StatusCode::PRECONDITION_FAILED,
+        ),
+        (&[("if-unmodified-since", "yesterday")], StatusCode::OK),
+        // `If-Match` replaces the date, and precedes the other conditions and the range.
+        (
+            &[("if-match", "\"v7\""), ("if-unmodified-since", earlier)],
+            StatusCode::OK,
+        ),
+        (
+            &[("if-match", "\"v7\""), ("if-none-match", "\"v7\"")],
+            StatusCode::NOT_MODIFIED,
+        ),
+        (
+            &[("if-match", "\"v8\""), ("if-none-match", "\"v8\"")],
+            StatusCode::PRECONDITION_FAILED,
+        ),
+        (
+            &[("if-match", "\"v7\""), ("range", "bytes=0-3")],
+            StatusCode::PARTIAL_CONTENT,
+        ),
+        (
+            &[("if-match", "\"v8\""), ("range", "bytes=0-3")],
+            StatusCode::PRECONDITION_FAILED,
+        ),
+    ] {
+        let answer = send("GET", fields).await;
+        assert_eq!(answer.status, status, "{fields:?}");
+        let head = send("HEAD", fields).await;
+        if status != StatusCode::PARTIAL_CONTENT {
+            assert_eq!(head.status, status, "HEAD {fields:?}");
+        }
+        if status == StatusCode::PRECONDITION_FAILED {
+            let name = "urn:problem-type:tower-accepted:precondition-failed";
+            assert_eq!(answer.json()["type"], name);
+            assert_eq!(answer.header("content-range"), None);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn date_condition_needs_a_date() {
+    let send = digits(&[]).await;
+    let fields = [("if-unmodified-since", "Mon, 23 Nov 2020 13:40:01 GMT")];
+    assert_eq!(send("GET", &fields).await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_precondition_of_a_document_is_412() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        sleep(Duration::from_secs(60)).await;
+        ok("")
+    }));
+    let accepted = send(&service, post("/")).await;
+    let (monitor, result) = (
+        accepted.location(),
+        format!("{}/result", accepted.location()),
+    );
+    let document = send(&service, get(monitor)).await;
+    let etag = document.header("etag").unwrap();
+    let status = async |path: &str, fields: &[(&'static str, &str)]| {
+        let answer = send(&service, with(get(path), fields)).await;
+        assert_eq!(
+            answer.header("content-length").is_some(),
+            answer.status != StatusCode::NOT_MODIFIED
+        );
+        answer.status.as_u16()
+    };
+    assert_eq!(status(monitor, &[("if-match", etag)]).await, 200);
+    assert_eq!(status(monitor, &[("if-match", "*")]).await, 200);
+    assert_eq!(status(monitor, &[("if-match", "\"99\"")]).await, 412);
+    let both = [("if-match", etag), ("if-none-match", etag)];
+    assert_eq!(status(monitor, &both).await, 304);
+    let html = [("accept", "text/html"), ("if-match", etag)];
+    assert_eq!(status(monitor, &html).await, 412);
+    // Documents have no date.
+    let old = "Mon, 23 Nov 2020 13:40:01 GMT";
+    assert_eq!(status(monitor, &[("if-unmodified-since", old)]).await, 200);
+    // The 202 of a pending result has no tag.
+    assert_eq!(status(&result, &[("if-match", "*")]).await, 202);
+    assert_eq!(status(&result, &[("if-match", "\"v7\"")]).await, 412);
+    assert_eq!(status(&result, &[("if-none-match", "*")]).await, 202);
+    // A condition does not hide that a job is unknown.
+    let unknown = format!("/jobs/{}", tower_accepted::JobId::random());
+    assert_eq!(status(&unknown, &[("if-match", etag)]).await, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeated_field_of_one_value_is_ignored() {
+    let send = digits(&[("etag", "\"v7\""), ("last-modified", LAST_MODIFIED)]).await;
+    let earlier = "Mon, 23 Nov 2026 13:40:00 GMT";
+    for fields in [
+        &[("range", "bytes=0-3"), ("range", "bytes=0-3")][..],
+        &[("range", "bytes=0-3"), ("range", "bytes=5-")],
+        &[
+            ("range", "bytes=0-3"),
+            ("if-range", "\"v7\""),
+            ("if-range", "\"v8\""),
+        ],
+        &[
+            ("if-modified-since", LAST_MODIFIED),
+            ("if-modified-since", LAST_MODIFIED),
+        ],
+        &[
+            ("if-unmodified-since", earlier),
+            ("if-unmodified-since", earlier),
+        ],
+    ] {
+        let answer = send("GET", fields).await;
+        assert_eq!(answer.status, StatusCode::OK, "{fields:?}");
+        assert_eq!(answer.text(), "0123456789");
+    }
+}

@@ -23,6 +23,7 @@ mod chaos;
 mod claims;
 mod connecting;
 mod estimating;
+mod keys;
 mod queue;
 mod records;
 mod rerunning;

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tokio::{select, sync::Notify, time::timeout};
+use tokio::{join, select, sync::Notify, time::timeout};
 use tower_accepted::{
     JobId, RequestBody, Status,
-    store::{Lookup, NewJob, Queue, Store},
+    store::{Lookup, NewJob, Queue, Revisions, Store},
 };
 
 use crate::{
@@ -37,8 +37,8 @@ async fn message_counts(servers: &Servers) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn expired_jobs_leave_no_messages() {
-    let options = options().retain(RETENTION).inline(1_000);
-    let nats = or_skip!(Deployment::start(options)).with_builder(owned());
+    let options = options().retain(RETENTION).keep_keys_for(RETENTION);
+    let nats = or_skip!(Deployment::start(options.inline(1_000))).with_builder(owned());
     let site = nats.front().await;
     let user = ("x-user", "me");
     let mut accepted = Vec::new();
@@ -176,7 +176,7 @@ async fn canceled_job_stays_canceled_until_it_expires() {
     store.accept(&new, record).await.unwrap();
     let ticket = store.next(1).await.unwrap().pop().unwrap();
     let work = store.claim(ticket).await.unwrap().unwrap();
-    store.cancel(new.id).await.unwrap();
+    store.cancel(new.id, &Revisions::Any).await.unwrap();
     until(async || match store.get(new.id).await.unwrap() {
         Lookup::Found(job) => {
             assert_eq!(job.status, Status::Canceled);
@@ -228,4 +228,31 @@ async fn bodies_are_removed_without_a_purge() {
     assert_eq!(bodies().await, []);
     client.flush().await.unwrap();
     assert!(purges.next().now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn list_ends_after_its_entries_were_renewed() {
+    let nats = or_skip!(Deployment::start(options())).with_builder(owned());
+    let site = nats.front().await;
+    let user = ("x-user", "me");
+    for _ in 0..3 {
+        send(&site, with(post("/it"), &[user])).await;
+    }
+    let mut entries = messages(&stream(&nats.servers, BUCKET).await).await;
+    entries.retain(|(subject, _)| subject.contains("_jobs.owner."));
+    assert_eq!(entries.len(), 3);
+    let jetstream = jetstream::new(nats.servers.client().await);
+    for round in 0..300 {
+        // Ends at another moment of the list each time.
+        let renewing = async {
+            for step in 0..round % 23 {
+                let (subject, payload) = entries[(round + step) % 3].clone();
+                let sent = jetstream.publish(subject, payload).await.unwrap();
+                sent.await.unwrap();
+            }
+        };
+        let listing = send(&site, with(get("/jobs"), &[user]));
+        let (list, ()) = join!(listing, renewing);
+        assert_eq!(list.status, StatusCode::OK);
+    }
 }

@@ -19,6 +19,7 @@ use crate::{server::Servers, site::until};
 
 pub(crate) const QUEUE: &str = "accepted_queue";
 pub(crate) const BUCKET: &str = "KV_accepted_jobs";
+pub(crate) const KEYS: &str = "KV_accepted_keys";
 pub(crate) const REQUESTS: &str = "accepted_requests";
 pub(crate) const RESULTS: &str = "accepted_results";
 pub(crate) const CONSUMER: &str = "accepted_workers";

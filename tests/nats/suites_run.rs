@@ -8,7 +8,10 @@ use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_accepted::{
     Jobs, JobsBuilder, When,
-    store::{conformance, nats::NatsStore},
+    store::{
+        conformance,
+        nats::{NatsOptions, NatsStore},
+    },
 };
 
 use crate::{
@@ -28,15 +31,27 @@ async fn store_in_jetstream_keeps_its_promises() {
     if Deployment::start(options()).await.is_none() {
         return;
     }
-    let checks = conformance::queue_checks()
-        .into_iter()
-        .map(|check| async move {
-            // Each check has a server of its own.
-            let nats = Deployment::start(options())
-                .await
-                .expect("it has started before");
-            check.run(nats.store().await).await;
-        });
+    run(conformance::queue_checks(), options()).await;
+}
+
+#[tokio::test]
+async fn store_in_jetstream_keeps_keys_of_expired_jobs() {
+    if Deployment::start(options()).await.is_none() {
+        return;
+    }
+    let options = options().retain(Duration::from_secs(1));
+    run(conformance::expiry_checks(), options).await;
+}
+
+async fn run(checks: Vec<conformance::Check<NatsStore>>, options: NatsOptions) {
+    let options = &options;
+    let checks = checks.into_iter().map(|check| async move {
+        // Each check has a server of its own.
+        let nats = Deployment::start(options.clone())
+            .await
+            .expect("it has started before");
+        check.run(nats.store().await).await;
+    });
     stream::iter(checks)
         .for_each_concurrent(CONCURRENT_CHECKS, |check| check)
         .await;

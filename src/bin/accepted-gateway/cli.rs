@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use http::{
-    HeaderName, Uri,
-    uri::{Authority, Scheme},
-};
+use clap::Parser;
+use http::{HeaderName, HeaderValue, uri::Authority};
 #[cfg(feature = "nats")]
 use tower_accepted::store::nats::NatsOptions;
-use tower_accepted::{Dialect, Idempotency, Jobs, JobsBuilder, Links, Owner, When};
+use tower_accepted::{
+    AcceptedLayer, Idempotency, Jobs, JobsBuilder, Links, Owner, When, store::Store,
+};
 
 #[cfg(feature = "nats")]
-use crate::peer::Peer;
+use crate::{choices::Role, peer::Peer};
+use crate::{
+    choices::{DialectName, KeptOutcomes, LinkForm},
+    cors::Cors,
+    descriptors::DescriptorShares,
+    forwarded::ForwardedTrust,
+    parse,
+    proxy::{DEFAULT_MAX_FIELDS, ProxyOptions},
+    serve::GatewayOptions,
+};
 
 const MODE: &str = "When to answer 202";
 const JOBS: &str = "Jobs";
@@ -23,15 +31,26 @@ const NATS: &str = "NATS JetStream";
 const NOTES: &str = "\
 Forwarding:
   The server receives each request as the client sent it, including Host, without the headers of the
-  connection (RFC 9110 §7.6.1), and with Via and X-Forwarded-For, -Host and -Proto. The gateway
-  speaks HTTP/1.1 without TLS on both sides. It rejects CONNECT and drops Upgrade, so that a
-  WebSocket handshake arrives as a plain GET. A request body over 2 MiB passes through (with
-  --always: 413). If the server is unreachable, the response is 502.
+  connection (RFC 9110 §7.6.1), and with Via and X-Forwarded-For, -Host and -Proto. If the target of
+  a request names a host, that replaces Host (RFC 9112 §3.2.2). The gateway speaks HTTP/1.1 without
+  TLS on both sides. It rejects CONNECT and drops Upgrade, so that a WebSocket handshake arrives as
+  a plain GET. A request body over --max-body passes through (with --always: 413). If the server is
+  unreachable, the response is 502.
+
+File descriptors:
+  At the start the gateway raises its limit of open files (ulimit -n) as far as the system allows,
+  and keeps up to 64 in reserve. Half of the rest is for calls that are or may become jobs; further
+  ones are queued until a call ends. A quarter is for connections of clients. If all of them are
+  taken, the gateway closes those that wait for a request. New clients wait until one ends.
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
   still answers. The gateway exits when the last job has ended; results in memory are then lost. A
   second signal ends the process at once.
+
+Exit status:
+  0 after a shutdown in which all jobs ended. 1 after an error or a second signal. 2 if a flag is
+  invalid. 3 if jobs were unfinished when --drain-secs was over.
 
 Logs:
   RUST_LOG sets the log levels. RUST_LOG=info,tower_accepted=debug logs each job.";
@@ -47,7 +66,7 @@ pub(crate) struct Cli {
     /// The server behind the gateway, as http://HOST[:PORT]
     ///
     /// Without this flag the gateway starts a slow demo server and prints commands to try.
-    #[arg(long, value_name = "URL", value_parser = parse_upstream)]
+    #[arg(long, value_name = "URL", value_parser = parse::upstream)]
     pub(crate) upstream: Option<Authority>,
 
     /// The address to listen on; port 0 picks a free port
@@ -61,7 +80,7 @@ pub(crate) struct Cli {
     #[arg(
         long,
         value_name = "PATH-PREFIX",
-        value_parser = parse_path_prefix,
+        value_parser = parse::path_prefix,
         verbatim_doc_comment
     )]
     pub(crate) health: Option<String>,
@@ -71,6 +90,49 @@ pub(crate) struct Cli {
     /// Keep it private: the metrics name the kinds of requests that clients send.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
+
+    /// Believe X-Forwarded-* and Forwarded, and add this hop to them
+    ///
+    /// Set it only if every request comes through a proxy that writes them. Without it, the gateway
+    /// replaces X-Forwarded-Host and -Proto, removes Forwarded, and only adds to X-Forwarded-For.
+    #[arg(long, verbatim_doc_comment)]
+    trust_forwarded: bool,
+
+    /// Let pages of this origin read what the gateway answers, and cancel jobs; repeatable
+    ///
+    /// A page of a listed origin may send the user's cookies. * allows every origin, without
+    /// cookies. The gateway answers preflights (CORS) for the monitor. The server still answers
+    /// those for its own paths, and decides which of its own responses pages may read.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        value_parser = parse::cors_origin,
+        verbatim_doc_comment
+    )]
+    cors_origin: Vec<HeaderValue>,
+
+    /// The seconds to wait for the next request on a connection
+    ///
+    /// It also limits the time for a request's whole head, and for a client that stops reading.
+    /// Set it higher than the idle time-out of a load balancer in front of the gateway, which would
+    /// otherwise send requests on connections that the gateway is closing.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 75,
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        verbatim_doc_comment
+    )]
+    idle_secs: u64,
+
+    /// The maximum number of fields in the head of a request (else 431) or a response (else 502)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DEFAULT_MAX_FIELDS,
+        value_parser = clap::value_parser!(u16).range(1..=20_000)
+    )]
+    max_fields: u16,
 
     /// The seconds that jobs and open responses may take after SIGTERM or Ctrl-C
     #[arg(long, value_name = "N", default_value_t = 30)]
@@ -102,6 +164,18 @@ pub(crate) struct Cli {
     #[arg(long, help_heading = MODE)]
     pub(crate) require_key: bool,
 
+    /// The outcomes that an Idempotency-Key keeps; after others, a repeat calls the server again
+    ///
+    /// A call that never reached the server is not an outcome.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "OUTCOMES",
+        default_value = "all",
+        help_heading = MODE
+    )]
+    key_keeps: KeptOutcomes,
+
     /// The maximum number of unfinished jobs
     ///
     /// At the maximum, a new request is forwarded as an ordinary call. With --always or an
@@ -115,9 +189,27 @@ pub(crate) struct Cli {
     )]
     max_unfinished: usize,
 
+    /// The maximum number of calls to the server that are or may become jobs; others are queued
+    ///
+    /// By default, file descriptors set the limit. They also limit a higher number.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = JOBS,
+        verbatim_doc_comment
+    )]
+    max_calls: Option<u32>,
+
+    /// The largest request body that a job takes; a request with a larger one passes through
+    ///
+    /// With --always or an Idempotency-Key it is answered 413.
+    #[arg(long, value_name = "BYTES", default_value_t = 2 << 20, help_heading = JOBS)]
+    max_body: usize,
+
     /// The largest response body that a job keeps; a larger one fails the job
     ///
-    /// All bodies in memory share 256 MiB, or 16 times this size if that is more.
+    /// All bodies in memory share 256 MiB, or 16 times this size or --max-body if that is more.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, help_heading = JOBS)]
     max_result: usize,
 
@@ -131,8 +223,9 @@ pub(crate) struct Cli {
 
     /// Bind each job to the value of this request header, as a trusted proxy sets it
     ///
-    /// Requests with another value get 404. A client that bypasses the proxy can send any value.
-    #[arg(long, value_name = "NAME", help_heading = JOBS)]
+    /// Requests with another value get 404. An empty value is none. A request with two of these
+    /// headers gets 400. A client that bypasses the proxy can send any value.
+    #[arg(long, value_name = "NAME", help_heading = JOBS, verbatim_doc_comment)]
     owner_header: Option<HeaderName>,
 
     /// Keep Set-Cookie and Clear-Site-Data in results
@@ -147,10 +240,22 @@ pub(crate) struct Cli {
         long,
         value_name = "PATH",
         default_value = "/jobs",
-        value_parser = parse_path,
+        value_parser = parse::path,
         help_heading = MONITOR
     )]
     pub(crate) monitor: String,
+
+    /// The maximum seconds that `Prefer: wait` delays a response
+    ///
+    /// A proxy in front of the gateway may give up earlier: many do after 60 seconds.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 50,
+        help_heading = MONITOR,
+        verbatim_doc_comment
+    )]
+    max_wait_secs: u64,
 
     /// The responses of the monitor, for different clients
     #[arg(
@@ -174,13 +279,13 @@ pub(crate) struct Cli {
     links: LinkForm,
 
     /// Write links as absolute URLs under this one, which every client understands
-    #[arg(long, value_name = "URL", value_parser = parse_public_base, help_heading = MONITOR)]
+    #[arg(long, value_name = "URL", value_parser = parse::public_base, help_heading = MONITOR)]
     public_base: Option<String>,
 
     /// Keep jobs in NATS JetStream at nats://HOST[:PORT][,…], shared with other gateways
     ///
-    /// Start all of them with the same upstream and limits. If one crashes, the others still run
-    /// the requests that it accepted.
+    /// Start all of them with the same upstream, limits and --trust-forwarded. If one crashes, the
+    /// others still run the requests that it accepted.
     #[cfg(feature = "nats")]
     #[arg(long, value_name = "URL", help_heading = NATS, verbatim_doc_comment)]
     pub(crate) nats: Option<String>,
@@ -211,37 +316,15 @@ pub(crate) struct Cli {
 
     /// The number of accepted requests that a worker runs at a time
     #[cfg(feature = "nats")]
-    #[arg(long, value_name = "N", default_value_t = 64, requires = "nats", help_heading = NATS)]
-    pub(crate) concurrency: usize,
-}
-
-#[cfg(feature = "nats")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    /// Accept requests and serve the monitor
-    Web,
-    /// Run accepted requests; listens only for --health and --metrics
-    Worker,
-    /// Do both
-    Both,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum DialectName {
-    /// Always 200 and the status document: for Azure SDKs and your own clients
-    Default,
-    /// 202 until the job ends, then its result: for OData and FHIR
-    Pending202,
-    /// 202 until the job ends, then 303 to its result: for browsers and `curl -L`
-    SeeOther,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LinkForm {
-    /// Absolute paths
-    Path,
-    /// Relative to the request: correct behind a proxy that strips a path prefix
-    Relative,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        requires = "nats",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = NATS
+    )]
+    concurrency: u32,
 }
 
 impl Cli {
@@ -250,14 +333,16 @@ impl Cli {
         let timeout = Some(self.job_timeout_secs).filter(|&seconds| seconds > 0);
         let mut builder = Jobs::builder();
         if let Some(name) = self.owner_header.clone() {
-            builder = builder.owner(move |head| head.headers.get(&name).map(Owner::new));
+            builder = builder.owner(move |head| {
+                let owner = head.headers.get(&name).filter(|owner| !owner.is_empty());
+                owner.map(Owner::new)
+            });
+        }
+        if let Some(cors) = Cors::new(&self.cors_origin) {
+            builder = builder.allow_cancel_from(move |origin| cors.allows(origin));
         }
         builder
-            .dialect(match self.dialect {
-                DialectName::Default => Dialect::Default,
-                DialectName::Pending202 => Dialect::Pending202,
-                DialectName::SeeOther => Dialect::SeeOther,
-            })
+            .dialect(self.dialect.into())
             .links(match (&self.public_base, self.links) {
                 (Some(base), _) => Links::Base(base.clone()),
                 (None, LinkForm::Path) => Links::Path,
@@ -265,10 +350,53 @@ impl Cli {
             })
             .monitor_path(&self.monitor)
             .max_unfinished(self.max_unfinished)
+            .max_body(self.max_body)
+            .max_wait(Duration::from_secs(self.max_wait_secs))
             .max_result(self.max_result)
             .max_bytes(self.max_bytes())
             .job_timeout(timeout.map(Duration::from_secs))
             .replay_cookies(self.replay_cookies)
+    }
+
+    /// Returns the settings of the proxy in front of `upstream`.
+    pub(crate) fn proxy(&self, upstream: Authority) -> ProxyOptions {
+        ProxyOptions {
+            upstream,
+            max_fields: self.max_fields,
+            forwarded: if self.trust_forwarded {
+                ForwardedTrust::Extend
+            } else {
+                ForwardedTrust::Replace
+            },
+        }
+    }
+
+    /// Returns the settings for connections and requests.
+    pub(crate) fn gateway(&self, shares: DescriptorShares) -> GatewayOptions {
+        let max_fields = (self.max_fields != DEFAULT_MAX_FIELDS).then_some(self.max_fields.into());
+        GatewayOptions {
+            health: self.health.clone(),
+            monitor: self.monitor.clone(),
+            owner: self.owner_header.clone(),
+            accepts_gets: matches!(self.dialect, DialectName::Pending202),
+            cors: Cors::new(&self.cors_origin),
+            idle_timeout: Duration::from_secs(self.idle_secs),
+            max_fields,
+            max_connections: shares.connections,
+        }
+    }
+
+    /// Returns the maximum number of calls to the upstream that are or may become jobs.
+    pub(crate) fn calls(&self, shares: DescriptorShares) -> usize {
+        let calls = self.max_calls.and_then(|calls| calls.try_into().ok());
+        calls.unwrap_or(usize::MAX).min(shares.calls)
+    }
+
+    /// Returns the number of requests that a worker runs at a time.
+    #[cfg(feature = "nats")]
+    pub(crate) fn concurrency(&self, shares: DescriptorShares) -> usize {
+        let concurrency = self.concurrency.try_into().unwrap_or(usize::MAX);
+        self.calls(shares).min(concurrency)
     }
 
     /// Returns the settings of the JetStream store.
@@ -280,11 +408,15 @@ impl Cli {
             .carry::<Peer>("peer")
     }
 
-    pub(crate) fn idempotency(&self) -> Idempotency {
-        Idempotency::new().required(self.require_key)
+    /// Returns the layer in front of the proxy.
+    pub(crate) fn layer<St: Store>(&self, jobs: &Jobs<St>) -> AcceptedLayer<When, St> {
+        let idempotency = Idempotency::new()
+            .required(self.require_key)
+            .keep(self.key_keeps.into());
+        jobs.layer().when(self.when()).idempotency(idempotency)
     }
 
-    pub(crate) fn when(&self) -> When {
+    fn when(&self) -> When {
         if self.always {
             When::Always
         } else if self.preferred {
@@ -322,58 +454,6 @@ impl Cli {
     /// Returns the budget for bodies in memory, in bytes.
     fn max_bytes(&self) -> usize {
         const MIN_BUDGET_BYTES: usize = 256 << 20;
-        MIN_BUDGET_BYTES.max(self.max_result.saturating_mul(16))
-    }
-}
-
-/// Parses an origin. Rejects the other parts of a URL, which the gateway would silently ignore.
-fn parse_upstream(text: &str) -> Result<Authority, String> {
-    let url: Option<Uri> = text.parse().ok();
-    let parts = url.map(Uri::into_parts).unwrap_or_default();
-    let error = match (parts.scheme.as_ref().map(Scheme::as_str), parts.authority) {
-        (Some("https"), _) => "TLS is not supported, only http://",
-        (Some("http"), Some(authority)) => match parts.path_and_query {
-            _ if authority.as_str().contains('@') => "a user and a password are not supported",
-            Some(path) if path != "/" => "a path is not supported: requests keep their own",
-            _ => return Ok(authority),
-        },
-        _ => "expected http://HOST[:PORT]",
-    };
-    Err(error.to_owned())
-}
-
-/// Parses a URL for [`Links::Base`].
-fn parse_public_base(text: &str) -> Result<String, String> {
-    let url: Option<Uri> = text.parse().ok();
-    let valid = url.is_some_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https"))
-            && url.authority().is_some()
-            && url.query().is_none()
-    });
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("expected http(s)://HOST[:PORT][/PATH]".to_owned())
-    }
-}
-
-fn parse_path(text: &str) -> Result<String, String> {
-    let valid = text.len() > 1
-        && text.starts_with('/')
-        && !text.ends_with('/')
-        && text.parse::<Uri>().is_ok_and(|uri| uri.path() == text);
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a path like /jobs, without a trailing slash".to_owned())
-    }
-}
-
-/// Parses a path to put in front of others, and returns the root as the empty string.
-fn parse_path_prefix(text: &str) -> Result<String, String> {
-    if text == "/" {
-        Ok(String::new())
-    } else {
-        parse_path(text).map_err(|_| "expected / or a path like /internal".to_owned())
+        MIN_BUDGET_BYTES.max(self.max_result.max(self.max_body).saturating_mul(16))
     }
 }

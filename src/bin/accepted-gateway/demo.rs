@@ -24,7 +24,7 @@ use crate::listen;
 pub(crate) async fn start() -> io::Result<Authority> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    listen::spawn_server(listener, respond);
+    listen::spawn_server(listener, usize::MAX, respond);
     address.parse().map_err(io::Error::other)
 }
 

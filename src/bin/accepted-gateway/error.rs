@@ -3,17 +3,22 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use tower_accepted::Unreached;
 
 /// An error that the gateway itself reports to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GatewayError {
     /// Another server could understand the request differently.
     AmbiguousRequest,
+    /// The request names more than one owner.
+    AmbiguousOwner,
     /// The method is CONNECT.
     Connect,
     /// The request has a transfer coding other than chunked.
     TransferCoding,
-    /// The upstream cannot be reached, or its response is not valid HTTP.
+    /// No connection to the upstream can be opened, so it has not received the request.
+    UpstreamUnreachable,
+    /// The upstream has not responded, or its response is not valid HTTP.
     UpstreamUnavailable,
     /// The upstream is this gateway.
     Loop,
@@ -26,7 +31,11 @@ impl GatewayError {
         let (status, detail) = match self {
             Self::AmbiguousRequest => (
                 StatusCode::BAD_REQUEST,
-                "A request needs exactly one valid Host, and a path.",
+                "A request needs exactly one valid Host, and a path. Its target names no user.",
+            ),
+            Self::AmbiguousOwner => (
+                StatusCode::BAD_REQUEST,
+                "The header that names the owner of a job occurs more than once.",
             ),
             Self::Connect => (
                 StatusCode::NOT_IMPLEMENTED,
@@ -36,7 +45,7 @@ impl GatewayError {
                 StatusCode::NOT_IMPLEMENTED,
                 "This gateway supports no transfer coding except chunked.",
             ),
-            Self::UpstreamUnavailable => (
+            Self::UpstreamUnreachable | Self::UpstreamUnavailable => (
                 StatusCode::BAD_GATEWAY,
                 "The server behind this gateway is unreachable or sent no valid response.",
             ),
@@ -69,7 +78,13 @@ impl GatewayError {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
-            Self::UpstreamUnavailable | Self::Loop => {}
+            Self::AmbiguousOwner
+            | Self::UpstreamUnreachable
+            | Self::UpstreamUnavailable
+            | Self::Loop => {}
+        }
+        if self != Self::UpstreamUnavailable {
+            response.extensions_mut().insert(Unreached);
         }
         response
     }

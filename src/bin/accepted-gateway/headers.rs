@@ -3,24 +3,20 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     request, response,
 };
 use http_body::Body;
 
-use crate::peer::Peer;
+use crate::{forwarded::ForwardedTrust, list, peer::Peer};
 
 /// This gateway's name in `Via`. A pseudonym does not reveal the host.
 const PSEUDONYM: &str = "tower-accepted";
 
 /// The number of gateways in `Via` at which the gateway takes itself for its own upstream.
 const MAX_HOPS: usize = 8;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The headers that apply to one connection, or to the proxy at its other end.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -38,9 +34,13 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ///
 /// `Host` stays: the server creates the same links and checks the same origin as without the
 /// gateway. The connection goes to the upstream's own address.
-pub(crate) fn rewrite_request(head: &mut request::Parts, body: &impl Body) {
+pub(crate) fn rewrite_request(
+    head: &mut request::Parts,
+    body: &impl Body,
+    forwarded: ForwardedTrust,
+) {
     let headers = &mut head.headers;
-    let accepts_trailers = list_contains(headers, &TE, "trailers");
+    let accepts_trailers = list::contains(headers, &TE, "trailers");
     let has_body = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
     strip_hop_by_hop(headers);
     // hyper sends the client 100 (Continue) as soon as the gateway reads the body.
@@ -53,17 +53,7 @@ pub(crate) fn rewrite_request(head: &mut request::Parts, body: &impl Body) {
     }
     headers.insert(CONNECTION, connection);
 
-    // Each hop appends the address it saw, so only the last entry is from this gateway.
-    if let Some(Peer(client)) = head.extensions.get() {
-        append(headers, X_FORWARDED_FOR, &client.to_canonical().to_string());
-    }
-    // Replaced, not appended: these are no lists, and a client can claim anything.
-    headers.remove(FORWARDED);
-    match headers.get(HOST).cloned() {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    forwarded.rewrite(headers, head.extensions.get::<Peer>().copied());
     append_via(headers, head.version);
     head.version = Version::HTTP_11;
 }
@@ -132,6 +122,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
     *name == HOST
         || *name == AUTHORIZATION
         || text.starts_with("content-")
+        || text == "forwarded"
         || text.starts_with("x-forwarded-")
 }
 
@@ -140,23 +131,7 @@ fn append_via(headers: &mut HeaderMap, received: Version) {
         Version::HTTP_10 => "1.0",
         _ => "1.1",
     };
-    append(headers, VIA, &format!("{version} {PSEUDONYM}"));
-}
-
-/// Appends an entry to a list, and joins its lines: some servers read only the first line.
-fn append(headers: &mut HeaderMap, name: HeaderName, entry: &str) {
-    let lines = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
-    let mut list: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
-    list.push(entry.as_bytes());
-    if let Ok(list) = HeaderValue::from_bytes(&list.join(&b", "[..])) {
-        headers.insert(name, list);
-    }
-}
-
-fn list_contains(headers: &HeaderMap, name: &HeaderName, entry: &str) -> bool {
-    let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let mut entries = lines.flat_map(|line| line.split(|&byte| byte == b','));
-    entries.any(|one| one.trim_ascii().eq_ignore_ascii_case(entry.as_bytes()))
+    list::append(headers, VIA, &format!("{version} {PSEUDONYM}"));
 }
 
 fn is_length(value: &HeaderValue) -> bool {

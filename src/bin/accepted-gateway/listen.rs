@@ -1,6 +1,6 @@
 //! Listeners: binds them, accepts connections, and serves the small servers beside the gateway.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,9 +12,13 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::sleep,
 };
 use tower::BoxError;
+
+/// The maximum number of connections to the resources of operators: metrics and health.
+pub(crate) const MAX_OPERATOR_CONNECTIONS: usize = 16;
 
 /// The pause after a failed accept. Out of file descriptors, the next accept fails at once.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -43,16 +47,21 @@ pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Serves `handler` over HTTP/1.1 in background tasks, until the process ends.
+/// Serves `handler` over HTTP/1.1 in background tasks, until the process ends. At most `max`
+/// connections are open at a time.
 pub(crate) fn spawn_server<F, B>(
     listener: TcpListener,
+    max: usize,
     handler: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static,
 ) where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
+    let slots = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     tokio::spawn(async move {
         loop {
+            // The semaphore is never closed.
+            let slot = slots.clone().acquire_owned().await.ok();
             let (stream, _) = accept(&listener).await;
             let handler = handler.clone();
             let service = service_fn(move |request| {
@@ -62,7 +71,12 @@ pub(crate) fn spawn_server<F, B>(
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "connection failed");
+                }
+                drop(slot);
+            });
         }
     });
 }

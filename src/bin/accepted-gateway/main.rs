@@ -5,24 +5,35 @@
 //!
 //! ```text
 //! serve ─► validate ─┬─► health
-//!                    └─► AcceptedLayer ─┬─► its monitor
-//!                                       └─► proxy (headers) ─► upstream
+//!                    ├─► AcceptedLayer ─┬─► its monitor
+//!                    │                  └─► calls ─► proxy ─► upstream
+//!                    └─► proxy ─► upstream, if the request cannot become a job
 //! ```
 
+mod calls;
+mod choices;
 mod cli;
+mod connect;
+mod connections;
+mod cors;
 mod demo;
+mod descriptors;
 mod error;
+mod forwarded;
 mod headers;
 mod health;
+mod list;
 mod listen;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
 mod output;
+mod parse;
 mod peer;
 mod proxy;
 mod serve;
 mod signals;
+mod stream;
 mod validate;
 
 use std::{
@@ -37,11 +48,29 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[cfg(feature = "nats")]
-use crate::cli::Role;
-use crate::{cli::Cli, output::print, proxy::Proxy, serve::Gateway, signals::Signals};
+use crate::choices::Role;
+use crate::{
+    calls::LimitCalls,
+    cli::Cli,
+    descriptors::DescriptorShares,
+    output::print,
+    proxy::Proxy,
+    serve::{Gateway, Shutdown},
+    signals::Signals,
+};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// glibc keeps most of what a peak needed, for ever.
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The exit status of a shutdown that cut jobs. clap exits with 2.
+const JOBS_CUT: u8 = 3;
+
+/// The maximum number of threads that look up names. Each takes up to two file descriptors.
+const MAX_BLOCKING_THREADS: usize = 16;
+
+fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = fmt::layer()
         .with_ansi(io::stderr().is_terminal())
@@ -50,8 +79,15 @@ async fn main() -> ExitCode {
         .with(format)
         .with(log_filter())
         .init();
-    match run(cli).await {
-        Ok(()) => ExitCode::SUCCESS,
+    let shutdown = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(BoxError::from)
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match shutdown {
+        Ok(Shutdown::Complete) => ExitCode::SUCCESS,
+        Ok(Shutdown::JobsCut) => ExitCode::from(JOBS_CUT),
         Err(error) => {
             eprintln!("accepted-gateway: {error}");
             ExitCode::FAILURE
@@ -59,21 +95,25 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<(), BoxError> {
+async fn run(cli: Cli) -> Result<Shutdown, BoxError> {
     let signals = Signals::listen()?;
+    let mut shares = DescriptorShares::acquire();
     #[cfg(feature = "nats")]
     if cli.role == Role::Worker {
-        return nats::work(&cli, signals).await;
+        return nats::work(&cli, shares, signals).await;
     }
     let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
     let (upstream, note, tour) = match &cli.upstream {
         Some(upstream) => (upstream.clone(), "", String::new()),
-        None => (
-            demo::start().await?,
-            " (a demo; set yours with --upstream URL)",
-            demo::tour(&address, &cli.monitor, cli.require_key),
-        ),
+        None => {
+            shares = shares.halved();
+            (
+                demo::start().await?,
+                " (a demo; set yours with --upstream URL)",
+                demo::tour(&address, &cli.monitor, cli.require_key),
+            )
+        }
     };
     print(&format!(
         "Listening on {address}, in front of http://{upstream}{note}.\n{}\n{tour}",
@@ -82,10 +122,14 @@ async fn run(cli: Cli) -> Result<(), BoxError> {
     metrics::serve(&cli).await?;
     #[cfg(feature = "nats")]
     if cli.nats.is_some() {
-        return nats::serve(&cli, upstream, listener, signals).await;
+        return nats::serve(&cli, shares, upstream, listener, signals).await;
     }
-    let proxy = Proxy::new(upstream).service();
-    Gateway::new(cli.jobs().retain(cli.retain()).build(), proxy, &cli)
+    let proxy = Proxy::new(cli.proxy(upstream.clone())).service();
+    let proxy = LimitCalls::new(proxy, cli.calls(shares));
+    let direct = Proxy::new(cli.proxy(upstream)).service();
+    let jobs = cli.jobs().retain(cli.retain()).try_build()?;
+    let layer = cli.layer(&jobs);
+    Gateway::new(jobs, layer, proxy, direct, cli.gateway(shares))
         .serve(listener, signals, cli.drain())
         .await
 }

@@ -44,7 +44,8 @@ async fn start(address: &str) -> Result<SocketAddr, BoxError> {
             }
         }
     });
-    listen::spawn_server(listener, move |request| ready(respond(&request, &recorder)));
+    let respond = move |request| ready(respond(&request, &recorder));
+    listen::spawn_server(listener, listen::MAX_OPERATOR_CONNECTIONS, respond);
     Ok(address)
 }
 

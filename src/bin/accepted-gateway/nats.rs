@@ -12,43 +12,57 @@ use tower::BoxError;
 use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 
 use crate::{
-    cli::{Cli, Role},
+    calls::LimitCalls,
+    choices::Role,
+    cli::Cli,
+    descriptors::DescriptorShares,
     health::HealthCheck,
     listen, metrics,
     output::print,
     proxy::Proxy,
-    serve::{Gateway, SECOND_SIGNAL},
+    serve::{Gateway, SECOND_SIGNAL, Shutdown},
     signals::Signals,
 };
 
 /// Accepts requests until a signal comes and the drain ends. Also runs them if the role is `both`.
 pub(crate) async fn serve(
     cli: &Cli,
+    shares: DescriptorShares,
     upstream: Authority,
     listener: TcpListener,
     signals: Signals,
-) -> Result<(), BoxError> {
+) -> Result<Shutdown, BoxError> {
     let jobs = connect(cli).await?;
-    let proxy = Proxy::<RequestBody<Incoming>>::new(upstream).service();
+    let calls = cli.calls(shares);
+    let proxy = Proxy::<RequestBody<Incoming>>::new(cli.proxy(upstream.clone())).service();
+    let proxy = LimitCalls::new(proxy, calls);
+    let direct = Proxy::new(cli.proxy(upstream)).service();
     let worker = jobs.worker(proxy.clone());
+    let concurrency = cli.concurrency(shares);
     let working =
-        (cli.role == Role::Both).then(|| tokio::spawn(worker.concurrency(cli.concurrency).run()));
-    let gateway = Gateway::new(jobs, proxy, cli);
-    gateway.serve(listener, signals, cli.drain()).await?;
+        (cli.role == Role::Both).then(|| tokio::spawn(worker.concurrency(concurrency).run()));
+    let layer = cli.layer(&jobs);
+    let gateway = Gateway::new(jobs, layer, proxy, direct, cli.gateway(shares));
+    let shutdown = gateway.serve(listener, signals, cli.drain()).await?;
     if let Some(working) = working {
         working.await?;
     }
-    Ok(())
+    Ok(shutdown)
 }
 
 /// Runs requests that other gateways accepted, until a signal comes and the drain ends.
-pub(crate) async fn work(cli: &Cli, mut signals: Signals) -> Result<(), BoxError> {
+pub(crate) async fn work(
+    cli: &Cli,
+    shares: DescriptorShares,
+    mut signals: Signals,
+) -> Result<Shutdown, BoxError> {
     let upstream = cli.upstream.clone();
     let upstream = upstream.ok_or("a worker requires --upstream")?;
     let jobs = connect(cli).await?;
-    let proxy = Proxy::<RequestBody<Incoming>>::new(upstream.clone()).service();
-    let worker = jobs.worker(proxy).concurrency(cli.concurrency);
-    let working = tokio::spawn(worker.run());
+    let calls = cli.calls(shares);
+    let proxy = Proxy::<RequestBody<Incoming>>::new(cli.proxy(upstream.clone())).service();
+    let worker = jobs.worker(LimitCalls::new(proxy, calls));
+    let working = tokio::spawn(worker.concurrency(cli.concurrency(shares)).run());
     print(&format!(
         "Running accepted requests against http://{upstream}.\n"
     ));
@@ -60,22 +74,25 @@ pub(crate) async fn work(cli: &Cli, mut signals: Signals) -> Result<(), BoxError
     signals.next().await;
     draining.cancel();
     tracing::info!(unfinished = jobs.unfinished(), "shutting down");
-    tokio::select! {
-        cut = jobs.drain(cli.drain()) => match cut {
-            0 => tracing::info!("all jobs ended"),
-            cut => tracing::warn!(jobs = cut, "requeued or cut jobs at the drain deadline"),
+    let shutdown = tokio::select! {
+        cut = jobs.drain(cli.drain()) => if cut == 0 {
+            tracing::info!("all jobs ended");
+            Shutdown::Complete
+        } else {
+            tracing::warn!(jobs = cut, "requeued or cut jobs at the drain deadline");
+            Shutdown::JobsCut
         },
         () = signals.next() => return Err(SECOND_SIGNAL.into()),
-    }
+    };
     working.await?;
-    Ok(())
+    Ok(shutdown)
 }
 
 /// Serves a worker's health resources, and nothing else.
 async fn serve_health(address: &str, health: HealthCheck) -> Result<(), BoxError> {
     let listener = listen::bind(address).await?;
     let address = listener.local_addr()?;
-    listen::spawn_server(listener, move |request| {
+    listen::spawn_server(listener, listen::MAX_OPERATOR_CONNECTIONS, move |request| {
         ready(health.respond(&request).unwrap_or_else(|| {
             let mut not_found = Response::new(Full::default());
             *not_found.status_mut() = StatusCode::NOT_FOUND;
@@ -93,7 +110,16 @@ async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
         .name("accepted-gateway")
         .connect(servers)
         .await
-        .map_err(|error| format!("failed to connect to {url}: {error}"))?;
+        .map_err(|error| format!("failed to connect to {}: {error}", without_users(url)))?;
     let store = NatsStore::connect(client, cli.nats_options()).await?;
-    Ok(cli.jobs().store(store).build())
+    Ok(cli.jobs().store(store).try_build()?)
+}
+
+/// Removes the users and passwords of URLs, which do not belong in a log.
+fn without_users(urls: &str) -> String {
+    let hosts = urls.split(',').map(|url| match url.rsplit_once('@') {
+        Some((_, host)) => host,
+        None => url,
+    });
+    hosts.collect::<Vec<_>>().join(",")
 }

@@ -1,6 +1,6 @@
 //! The proxy: forwards requests to the upstream.
 
-use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -9,27 +9,34 @@ use http::{
 };
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tower::{BoxError, Service, service_fn};
 
-use crate::{error::GatewayError, headers};
+use crate::{
+    connect::Connector, cors::FromUpstream, error::GatewayError, forwarded::ForwardedTrust, headers,
+};
 
-/// The timeout for a connection to the upstream.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// hyper's own limit. With another one, it allocates for each head.
+pub(crate) const DEFAULT_MAX_FIELDS: u16 = 100;
+
+/// The settings of a [`Proxy`].
+#[derive(Debug, Clone)]
+pub(crate) struct ProxyOptions {
+    pub(crate) upstream: Authority,
+    pub(crate) max_fields: u16,
+    pub(crate) forwarded: ForwardedTrust,
+}
 
 /// Forwards requests to one upstream.
 ///
 /// Errors are responses too: an unreachable upstream is a 502, which a job keeps as its result.
 #[derive(Debug)]
 pub(crate) struct Proxy<B> {
-    upstream: Authority,
+    options: ProxyOptions,
     /// Opens a connection for each request. The server could close an idle connection just as a
     /// request is sent. The proxy could not know whether the server received it, so it could not
     /// retry, and the job would be lost. No two clients share a connection either.
-    client: Client<HttpConnector, B>,
+    client: Client<Connector, B>,
 }
 
 impl<B> Proxy<B>
@@ -37,14 +44,14 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(upstream: Authority) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(connector);
-        Self { upstream, client }
+    pub(crate) fn new(options: ProxyOptions) -> Self {
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_max_idle_per_host(0);
+        if options.max_fields != DEFAULT_MAX_FIELDS {
+            client.http1_max_headers(options.max_fields.into());
+        }
+        let client = client.build(Connector::new());
+        Self { options, client }
     }
 
     /// Returns the proxy as a service, for the layer to wrap.
@@ -75,13 +82,17 @@ where
         let (mut head, body) = request.into_parts();
         let method = head.method.clone();
         head.uri = self.target(head.uri)?;
-        headers::rewrite_request(&mut head, &body);
+        headers::rewrite_request(&mut head, &body, self.options.forwarded);
         let request = Request::from_parts(head, body);
         let response = match self.client.request(request).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn Error, "upstream did not respond");
-                return Err(GatewayError::UpstreamUnavailable);
+                return Err(if error.is_connect() {
+                    GatewayError::UpstreamUnreachable
+                } else {
+                    GatewayError::UpstreamUnavailable
+                });
             }
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -91,15 +102,15 @@ where
         }
         let (mut head, body) = response.into_parts();
         headers::rewrite_response(&mut head, &method);
+        head.extensions.insert(FromUpstream);
         Ok(Response::from_parts(head, body))
     }
 
-    /// Returns the same path and query at the upstream. Ignores an authority in the request target
-    /// (RFC 9112 §3.2.2).
+    /// Returns the same path and query at the upstream.
     fn target(&self, requested: Uri) -> Result<Uri, GatewayError> {
         let mut target = requested.into_parts();
         target.scheme = Some(Scheme::HTTP);
-        target.authority = Some(self.upstream.clone());
+        target.authority = Some(self.options.upstream.clone());
         target
             .path_and_query
             .get_or_insert(PathAndQuery::from_static("/"));

@@ -1,30 +1,34 @@
 //! Serves the gateway's connections, and shuts it down without losing jobs.
 
-use std::{convert::Infallible, pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, header::ORIGIN};
 use http_body_util::{Either, Full};
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulConnection, GracefulShutdown},
-};
+use hyper_util::{rt::TokioTimer, server::graceful::GracefulConnection};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tower::{BoxError, Layer, Service, ServiceExt};
-use tower_accepted::{Accepted, Jobs, When, store::Store};
+use tower::{BoxError, Layer, Service, ServiceExt, util::Oneshot};
+use tower_accepted::{Accepted, AcceptedLayer, Jobs, When, store::Store};
 
 use crate::{
-    cli::Cli, error::GatewayError, health::HealthCheck, listen, peer::Peer, signals::Signals,
+    connections::Connections,
+    cors::{Cors, FromUpstream},
+    error::GatewayError,
+    health::HealthCheck,
+    listen,
+    peer::Peer,
+    signals::Signals,
+    stream::ClientStream,
     validate::validate,
 };
 
@@ -34,43 +38,93 @@ const MIN_FLUSH_TIME: Duration = Duration::from_secs(1);
 /// The error of a process that a second signal ends.
 pub(crate) const SECOND_SIGNAL: &str = "second signal: ended without waiting for unfinished jobs";
 
+/// The outcome of a shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "jobs that were cut make the process fail"]
+pub(crate) enum Shutdown {
+    /// All jobs ended by themselves.
+    Complete,
+    /// Jobs were unfinished at the deadline.
+    JobsCut,
+}
+
 /// All that the connections of one gateway share.
 #[derive(Debug, Clone)]
-pub(crate) struct Gateway<S, St> {
+pub(crate) struct Gateway<S, D, St> {
     jobs: Jobs<St>,
-    /// The path of the monitor.
-    monitor: String,
     /// The layer around the proxy.
     service: S,
+    /// The proxy alone, for requests that never become jobs: these must not wait for jobs.
+    direct: D,
+    options: Arc<GatewayOptions>,
     health: Option<HealthCheck>,
     /// Canceled when a shutdown begins.
     draining: CancellationToken,
 }
 
-impl<S, St: Store> Gateway<Accepted<S, When, St>, St> {
-    /// Creates the gateway that `cli` describes, with the layer around `proxy`.
-    pub(crate) fn new(jobs: Jobs<St>, proxy: S, cli: &Cli) -> Self {
+/// The settings of connections and requests.
+#[derive(Debug)]
+pub(crate) struct GatewayOptions {
+    /// The prefix of the health resources.
+    pub(crate) health: Option<String>,
+    /// The path of the monitor.
+    pub(crate) monitor: String,
+    /// The header that names the owner of a job.
+    pub(crate) owner: Option<HeaderName>,
+    /// Set if a GET with a preference can become a job.
+    pub(crate) accepts_gets: bool,
+    pub(crate) cors: Option<Cors>,
+    pub(crate) idle_timeout: Duration,
+    /// The maximum number of fields in the head of a request; `None` for hyper's default.
+    pub(crate) max_fields: Option<usize>,
+    pub(crate) max_connections: usize,
+}
+
+/// A response on its way.
+enum Routed<S: Service<Request<Incoming>>, D: Service<Request<Incoming>>> {
+    Layer(Oneshot<S, Request<Incoming>>),
+    Direct(Oneshot<D, Request<Incoming>>),
+    Own(Response<Full<Bytes>>),
+}
+
+/// The response of the layer, of the proxy, or of the gateway itself.
+type GatewayResult<B, C> = Result<Response<Either<B, Either<C, Full<Bytes>>>>, Infallible>;
+
+impl<S, D, St: Store> Gateway<Accepted<S, When, St>, D, St> {
+    /// Creates a gateway with `layer` around `proxy`. `direct` is the proxy without a limit.
+    pub(crate) fn new(
+        jobs: Jobs<St>,
+        layer: AcceptedLayer<When, St>,
+        proxy: S,
+        direct: D,
+        options: GatewayOptions,
+    ) -> Self {
         let draining = CancellationToken::new();
-        let health = cli.health.as_deref();
-        let layer = jobs.layer().when(cli.when()).idempotency(cli.idempotency());
+        let health = options.health.as_deref();
         Self {
             jobs,
-            monitor: cli.monitor.clone(),
             service: layer.layer(proxy),
+            direct,
             health: health.map(|prefix| HealthCheck::new(prefix, draining.clone())),
+            options: Arc::new(options),
             draining,
         }
     }
 }
 
-impl<S, B, St> Gateway<S, St>
+impl<S, D, B, C, St> Gateway<S, D, St>
 where
     St: Store,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
+    D: Service<Request<Incoming>, Response = Response<C>, Error = Infallible>,
+    D: Clone + Send + 'static,
+    D::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    C: Body<Data = Bytes> + Send + 'static,
+    C::Error: Into<BoxError>,
 {
     /// Serves until a signal comes, then drains for at most `limit`.
     ///
@@ -84,19 +138,18 @@ where
         listener: TcpListener,
         signals: Signals,
         limit: Duration,
-    ) -> Result<(), BoxError> {
-        let connections = GracefulShutdown::new();
+    ) -> Result<Shutdown, BoxError> {
+        let mut connections = Connections::new(self.options.max_connections);
         let mut drained = pin!(self.drain_on_signal(signals, limit));
-        let (mut signals, deadline) = loop {
+        let (mut signals, deadline, shutdown) = loop {
+            // Without a slot, the new connection waits on a descriptor from the reserve.
+            let accept = async {
+                let (stream, peer) = listen::accept(&listener).await;
+                (connections.slot().await, stream, peer)
+            };
             select! {
-                (stream, peer) = listen::accept(&listener) => {
-                    let connection = self.connection(stream, Peer(peer.ip()));
-                    let connection = connections.watch(connection);
-                    tokio::spawn(async move {
-                        if let Err(error) = connection.await {
-                            tracing::debug!(%error, "connection failed");
-                        }
-                    });
+                (slot, stream, peer) = accept => {
+                    connections.spawn(slot, self.connection(stream, Peer(peer.ip())));
                 }
                 drained = &mut drained => break drained?,
             }
@@ -108,7 +161,7 @@ where
                 if closed.is_err() {
                     tracing::warn!("cut open responses at the drain deadline");
                 }
-                Ok(())
+                Ok(shutdown)
             }
             () = signals.next() => Err(SECOND_SIGNAL.into()),
         }
@@ -120,76 +173,120 @@ where
         &self,
         mut signals: Signals,
         limit: Duration,
-    ) -> Result<(Signals, Option<Instant>), BoxError> {
+    ) -> Result<(Signals, Option<Instant>, Shutdown), BoxError> {
         signals.next().await;
         let deadline = Instant::now().checked_add(limit);
         self.draining.cancel();
         tracing::info!(unfinished = self.jobs.unfinished(), "shutting down");
-        select! {
-            cut = self.jobs.drain(limit) => match cut {
-                0 => tracing::info!("all jobs ended"),
-                cut => tracing::warn!(jobs = cut, "cut jobs at the drain deadline"),
+        let shutdown = select! {
+            cut = self.jobs.drain(limit) => if cut == 0 {
+                tracing::info!("all jobs ended");
+                Shutdown::Complete
+            } else {
+                tracing::warn!(jobs = cut, "cut jobs at the drain deadline");
+                Shutdown::JobsCut
             },
             () = signals.next() => return Err(SECOND_SIGNAL.into()),
-        }
-        Ok((signals, deadline))
+        };
+        Ok((signals, deadline, shutdown))
     }
 
     fn connection(
         &self,
         stream: TcpStream,
         peer: Peer,
-    ) -> impl GracefulConnection<Error = hyper::Error> + use<S, B, St> {
+    ) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S, D, B, C, St> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
         let gateway = self.clone();
         let service = service_fn(move |request| gateway.respond(request, peer));
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .serve_connection(TokioIo::new(stream), service)
+        let mut http = http1::Builder::new();
+        // It also limits the time between two requests.
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.options.idle_timeout);
+        if let Some(max) = self.options.max_fields {
+            http.max_headers(max);
+        }
+        let stream = ClientStream::new(stream, self.options.idle_timeout);
+        http.serve_connection(stream, service)
     }
 
     fn respond(
         &self,
         request: Request<Incoming>,
         peer: Peer,
-    ) -> impl Future<Output = Result<Response<Either<B, Full<Bytes>>>, Infallible>> + use<S, B, St>
-    {
-        let response = self.route(request, peer);
-        async {
-            Ok(match response {
-                Either::Left(future) => future.await?.map(Either::Left),
-                Either::Right(response) => response.map(Either::Right),
-            })
+    ) -> impl Future<Output = GatewayResult<B, C>> + Send + use<S, D, B, C, St> {
+        let origin = request.headers().get(ORIGIN).cloned();
+        let options = self.options.clone();
+        let routed = self.route(request, peer);
+        async move {
+            let mut response = match routed {
+                Routed::Layer(future) => future.await?.map(Either::Left),
+                Routed::Direct(future) => {
+                    let response = future.await?;
+                    response.map(|body| Either::Right(Either::Left(body)))
+                }
+                Routed::Own(response) => response.map(|body| Either::Right(Either::Right(body))),
+            };
+            options.expose(origin.as_ref(), &mut response);
+            Ok(response)
         }
     }
 
-    /// Calls the layer, or returns the gateway's own response.
-    fn route(
-        &self,
-        mut request: Request<Incoming>,
-        peer: Peer,
-    ) -> Either<tower::util::Oneshot<S, Request<Incoming>>, Response<Full<Bytes>>> {
-        if let Err(error) = validate(&request) {
-            return Either::Right(error.response());
+    /// Calls the layer or the proxy, or returns the gateway's own response.
+    fn route(&self, mut request: Request<Incoming>, peer: Peer) -> Routed<S, D> {
+        let options = &self.options;
+        if let Err(error) = validate(&mut request, options.owner.as_ref()) {
+            return Routed::Own(error.response());
         }
-        if let Some(health) = self
-            .health
-            .as_ref()
-            .and_then(|health| health.respond(&request))
-        {
-            return Either::Right(health);
+        let is_monitor = options.is_monitor(request.uri().path());
+        let health = self.health.as_ref();
+        let health = health.and_then(|health| health.respond(&request));
+        if is_monitor || health.is_some() {
+            let cors = options.cors.as_ref();
+            if let Some(preflight) = cors.and_then(|cors| cors.preflight(&request)) {
+                return Routed::Own(preflight);
+            }
         }
-        if self.draining.is_cancelled() && !self.is_monitor(request.uri().path()) {
-            return Either::Right(GatewayError::ShuttingDown.response());
+        if let Some(health) = health {
+            return Routed::Own(health);
+        }
+        if self.draining.is_cancelled() && !is_monitor {
+            return Routed::Own(GatewayError::ShuttingDown.response());
         }
         request.extensions_mut().insert(peer);
-        Either::Left(self.service.clone().oneshot(request))
+        if is_monitor || options.may_become_job(&request) {
+            Routed::Layer(self.service.clone().oneshot(request))
+        } else {
+            Routed::Direct(self.direct.clone().oneshot(request))
+        }
+    }
+}
+
+impl GatewayOptions {
+    /// Returns `true` if the layer's monitor answers at this path.
+    fn is_monitor(&self, path: &str) -> bool {
+        match path.strip_prefix(&self.monitor) {
+            // The list of an owner's jobs. Without owners the upstream has this path.
+            Some("") => self.owner.is_some(),
+            Some(rest) => rest.starts_with('/'),
+            None => false,
+        }
     }
 
-    fn is_monitor(&self, path: &str) -> bool {
-        path.strip_prefix(&self.monitor)
-            .is_some_and(|rest| rest.starts_with('/'))
+    /// Returns `false` if the layer would only pass the request through.
+    fn may_become_job<B>(&self, request: &Request<B>) -> bool {
+        let is_preference = || request.headers().contains_key("prefer");
+        !request.method().is_safe() || (self.accepts_gets && is_preference())
+    }
+
+    /// Lets other origins read a response, unless it is the upstream's own.
+    fn expose<B>(&self, origin: Option<&HeaderValue>, response: &mut Response<B>) {
+        if let Some(cors) = &self.cors
+            && response.extensions().get::<FromUpstream>().is_none()
+        {
+            cors.expose(origin, response.headers_mut());
+        }
     }
 }

@@ -1,11 +1,17 @@
 //! Rejects ambiguous requests before they become jobs or reach the upstream.
 
-use http::{HeaderMap, Method, Request, Version, header, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Authority,
+};
 
 use crate::{error::GatewayError, headers};
 
-/// Returns an error if another server could understand the request differently.
-pub(crate) fn validate<B>(request: &Request<B>) -> Result<(), GatewayError> {
+/// Returns an error if another server could understand the request differently. Brings the target
+/// into origin form, so that `Host` alone names the host. `owner` is the header that names owners.
+pub(crate) fn validate<B>(
+    request: &mut Request<B>,
+    owner: Option<&HeaderName>,
+) -> Result<(), GatewayError> {
     if request.method() == Method::CONNECT {
         return Err(GatewayError::Connect);
     }
@@ -18,6 +24,30 @@ pub(crate) fn validate<B>(request: &Request<B>) -> Result<(), GatewayError> {
     if !has_path || !has_one_host(request.headers(), request.version()) {
         return Err(GatewayError::AmbiguousRequest);
     }
+    // Of two owners, the proxy that set one cannot have meant both.
+    if owner.is_some_and(|name| request.headers().get_all(name).iter().count() > 1) {
+        return Err(GatewayError::AmbiguousOwner);
+    }
+    adopt_authority(request)
+}
+
+/// Replaces `Host` by the authority of a target in absolute form, as RFC 9112 §3.2.2 requires.
+///
+/// Without that, the upstream would choose a virtual host by one of them, and a proxy in front of
+/// the gateway may have checked the other one.
+fn adopt_authority<B>(request: &mut Request<B>) -> Result<(), GatewayError> {
+    let Some(authority) = request.uri().authority() else {
+        return Ok(());
+    };
+    let is_http = matches!(request.uri().scheme_str(), Some("http" | "https"));
+    if !is_http || !is_host(authority) {
+        return Err(GatewayError::AmbiguousRequest);
+    }
+    let host = HeaderValue::from_str(authority.as_str());
+    let host = host.map_err(|_| GatewayError::AmbiguousRequest)?;
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+    request.headers_mut().insert(header::HOST, host);
     Ok(())
 }
 
@@ -26,11 +56,12 @@ pub(crate) fn validate<B>(request: &Request<B>) -> Result<(), GatewayError> {
 fn has_one_host(headers: &HeaderMap, version: Version) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) => {
-            let host = Authority::try_from(host.as_bytes());
-            host.is_ok_and(|host| !host.as_str().contains('@'))
-        }
+        (Some(host), None) => Authority::try_from(host.as_bytes()).is_ok_and(|host| is_host(&host)),
         (None, _) => version == Version::HTTP_10,
         _ => false,
     }
+}
+
+fn is_host(authority: &Authority) -> bool {
+    !authority.host().is_empty() && !authority.as_str().contains('@')
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::{
-    fixtures::{accept, claim, ensure_unknown, found, look_up, read},
-    violation::{CheckResult, ensure, ensure_eq, ensure_same_millisecond, within},
+    fixtures::{accept, cancel, claim, ensure_unknown, forget, found, look_up, read},
+    violation::{CheckResult, ensure, ensure_eq, ensure_same_millisecond},
 };
 use crate::{
     estimate::Kind,
@@ -73,8 +73,8 @@ pub(super) async fn job_that_runs_already_is_running<S: Store>(store: S) -> Chec
 pub(super) async fn unknown_job_is_unknown<S: Store>(store: S) -> CheckResult {
     let id = JobId::random();
     ensure_unknown(&look_up(&store, id).await?)?;
-    ensure_unknown(&within("a cancel", store.cancel(id)).await??)?;
-    ensure_unknown(&within("a delete", store.forget(id)).await??)?;
+    ensure_unknown(&cancel(&store, id).await?)?;
+    ensure_unknown(&forget(&store, id).await?)?;
     let result = read(&store, id, 0).await?;
     ensure(result.is_none(), "no result of an unknown job")
 }

@@ -6,14 +6,14 @@ use tokio::{join, time::Instant};
 
 use super::{
     fixtures::{
-        canceled, claim, claim_new, ensure_result, ensure_same_body, ensure_unknown, finish,
-        finish_with, finish_without, found, found_by, look_up, read,
+        cancel, canceled, claim, claim_new, ensure_result, ensure_same_body, ensure_unknown,
+        finish, finish_with, finish_without, forget, found, found_by, look_up, read,
     },
     violation::{CheckResult, Violation, ensure, ensure_eq, within},
 };
 use crate::{
     job::{CallbackTarget, ErrorCode, JobId, Owner, Status},
-    store::{End, Finished, NewJob, Outcome, Store},
+    store::{End, Finished, Lookup, NewJob, Outcome, Revisions, Store},
 };
 
 pub(super) async fn first_end_wins<S: Store>(store: S) -> CheckResult {
@@ -22,7 +22,7 @@ pub(super) async fn first_end_wins<S: Store>(store: S) -> CheckResult {
     ensure_eq("the first end", first, Finished::First)?;
     let second = finish_with(&store, &claim, "another").await?;
     ensure_eq("a second end", second, Finished::Late)?;
-    let job = found_by(within("a cancel", store.cancel(id)).await??)?;
+    let job = found_by(cancel(&store, id).await?)?;
     ensure_eq("status after a late cancel", job.status, Status::Succeeded)?;
     drop(claim);
 
@@ -39,7 +39,7 @@ pub(super) async fn first_end_wins<S: Store>(store: S) -> CheckResult {
 
 pub(super) async fn one_of_two_concurrent_ends_wins<S: Store>(store: S) -> CheckResult {
     let (id, claim) = claim_new(&store).await?;
-    let (finished, found) = join!(finish_with(&store, &claim, "done"), store.cancel(id));
+    let (finished, found) = join!(finish_with(&store, &claim, "done"), cancel(&store, id));
     let after_cancel = found_by(found?)?.status;
     let expected = match finished? {
         Finished::First => Status::Succeeded,
@@ -117,7 +117,7 @@ pub(super) async fn canceled_job_notifies_its_call<S: Store>(store: S) -> CheckR
         "poll_canceled to be pending before the cancel",
     )?;
     // Waits already when the cancel comes, so that the store must wake it.
-    let (waited, job) = join!(canceled(&store, &claim), store.cancel(id));
+    let (waited, job) = join!(canceled(&store, &claim), cancel(&store, id));
     waited?;
     let job = found_by(job?)?;
     ensure_eq("status", job.status, Status::Canceled)?;
@@ -132,7 +132,7 @@ pub(super) async fn canceled_job_notifies_its_call<S: Store>(store: S) -> CheckR
 
 pub(super) async fn deleted_job_is_unknown<S: Store>(store: S) -> CheckResult {
     let (running, claim) = claim_new(&store).await?;
-    found_by(within("a delete", store.forget(running)).await??)?;
+    found_by(forget(&store, running).await?)?;
     canceled(&store, &claim).await?;
     ensure_unknown(&look_up(&store, running).await?)?;
     let late = finish_without(&store, &claim, ErrorCode::Panic).await?;
@@ -140,13 +140,65 @@ pub(super) async fn deleted_job_is_unknown<S: Store>(store: S) -> CheckResult {
 
     let (ended, claim) = claim_new(&store).await?;
     finish_with(&store, &claim, "done").await?;
-    let job = found_by(within("a delete", store.forget(ended)).await??)?;
+    let job = found_by(forget(&store, ended).await?)?;
     ensure_eq("status before the delete", job.status, Status::Succeeded)?;
     for id in [running, ended] {
         ensure_unknown(&look_up(&store, id).await?)?;
-        ensure_unknown(&within("a second delete", store.forget(id)).await??)?;
+        ensure_unknown(&forget(&store, id).await?)?;
         let result = read(&store, id, 0).await?;
         ensure(result.is_none(), "no result of a deleted job")?;
     }
     Ok(())
+}
+
+pub(super) async fn cancel_needs_its_revision<S: Store>(store: S) -> CheckResult {
+    let (id, claim) = claim_new(&store).await?;
+    let running = found(&store, id).await?.revision;
+    let others = [
+        Revisions::OneOf(vec![running + 1, running + 2]),
+        Revisions::OneOf(Vec::new()),
+        Revisions::Except(vec![running]),
+    ];
+    for revisions in &others {
+        let canceled = within("a cancel", store.cancel(id, revisions)).await??;
+        ensure(canceled.is_none(), "a cancel at another revision to fail")?;
+        let deleted = within("a delete", store.forget(id, revisions)).await??;
+        ensure(deleted.is_none(), "a delete at another revision to fail")?;
+    }
+    let revision = found(&store, id).await?.revision;
+    ensure_eq("revision", revision, running)?;
+    let matching = Revisions::OneOf(vec![running, running + 1]);
+    let canceled = within("a cancel", store.cancel(id, &matching)).await??;
+    let canceled = canceled.ok_or_else(|| Violation::new("expected the cancel to succeed"))?;
+    let ended = found_by(canceled)?;
+    ensure_eq("status", ended.status, Status::Canceled)?;
+    drop(claim);
+
+    // The revision of an ended job counts as well.
+    let outdated = Revisions::OneOf(vec![running]);
+    let canceled = within("a second cancel", store.cancel(id, &outdated)).await??;
+    ensure(canceled.is_none(), "a cancel at an old revision to fail")?;
+    let deleted = within("a delete", store.forget(id, &outdated)).await??;
+    ensure(deleted.is_none(), "a delete at an old revision to fail")?;
+    ensure_eq("status", found(&store, id).await?.status, Status::Canceled)?;
+    let matching = Revisions::Except(vec![running]);
+    let deleted = within("a delete", store.forget(id, &matching)).await??;
+    let deleted = deleted.ok_or_else(|| Violation::new("expected the delete to succeed"))?;
+    ensure_eq("revision", found_by(deleted)?.revision, ended.revision)?;
+    ensure_unknown(&look_up(&store, id).await?)?;
+    // A job that is unknown has no revision to check.
+    let deleted = within("a second delete", store.forget(id, &outdated)).await??;
+    ensure(
+        matches!(deleted, Some(Lookup::Unknown)),
+        "a deleted job to be Unknown",
+    )
+}
+
+pub(super) async fn one_of_two_conditional_cancels_wins<S: Store>(store: S) -> CheckResult {
+    let (id, _claim) = claim_new(&store).await?;
+    let revision = found(&store, id).await?.revision;
+    let revisions = Revisions::OneOf(vec![revision]);
+    let (one, other) = join!(store.cancel(id, &revisions), store.cancel(id, &revisions));
+    let canceled = [one?, other?].iter().flatten().count();
+    ensure_eq("cancels that succeeded", canceled, 1)
 }

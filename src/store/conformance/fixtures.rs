@@ -10,11 +10,14 @@ use tokio::time::sleep;
 use super::violation::{CheckResult, Violation, ensure, ensure_eq, within};
 use crate::{
     job::{ErrorCode, JobId, Snapshot},
-    store::{Acceptance, End, Finished, Lookup, NewJob, NoRoom, Outcome, Reading, Store, Writer},
+    store::{
+        Acceptance, End, Finished, Lookup, NewJob, NoRoom, Outcome, Reading, Revisions, Store,
+        Writer,
+    },
 };
 
 /// The pause before a check looks again.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Values that a store must neither change nor reorder.
 pub(super) fn header_values() -> impl Iterator<Item = HeaderValue> {
@@ -72,6 +75,7 @@ pub(super) fn unexpected_acceptance<C>(expected: &str, accepted: &Acceptance<C>)
         Acceptance::RunHere(_) => "RunHere",
         Acceptance::Queued => "Queued",
         Acceptance::Joined(_) => "Joined",
+        Acceptance::Gone => "Gone",
         Acceptance::KeyReused => "KeyReused",
         Acceptance::Full => "Full",
         Acceptance::TooLarge => "TooLarge",
@@ -135,6 +139,18 @@ pub(super) async fn until(expected: &str, mut is_true: impl FnMut() -> bool) -> 
 pub(super) async fn canceled<S: Store>(store: &S, claim: &S::Claim) -> CheckResult {
     let canceled = poll_fn(|cx| store.poll_canceled(claim, cx));
     within("poll_canceled to complete", canceled).await
+}
+
+/// Cancels a job, whatever its revision.
+pub(super) async fn cancel<S: Store>(store: &S, id: JobId) -> CheckResult<Lookup> {
+    let canceled = within("a cancel", store.cancel(id, &Revisions::Any)).await??;
+    canceled.ok_or_else(|| Violation::new("expected a cancel without a condition to succeed"))
+}
+
+/// Deletes a job, whatever its revision.
+pub(super) async fn forget<S: Store>(store: &S, id: JobId) -> CheckResult<Lookup> {
+    let deleted = within("a delete", store.forget(id, &Revisions::Any)).await??;
+    deleted.ok_or_else(|| Violation::new("expected a delete without a condition to succeed"))
 }
 
 pub(super) async fn finish<S: Store>(

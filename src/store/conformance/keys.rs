@@ -5,21 +5,22 @@ use tokio::join;
 
 use super::{
     fixtures::{
-        accept, claim, finish, finish_with, request_head, response_head, unexpected_acceptance,
+        accept, cancel, claim, finish, finish_with, forget, request_head, response_head,
+        unexpected_acceptance,
     },
     violation::{CheckResult, Violation, ensure, ensure_eq, within},
 };
 use crate::{
     job::{Fingerprint, JobId, Key, Snapshot, Status},
-    store::{Acceptance, End, Finished, KeyOutcome, NewJob, Outcome, Store},
+    store::{Acceptance, End, Finished, KeyOutcome, NewJob, NewKey, Outcome, Store},
 };
 
 /// A new job of the one key of these checks. Requests with different bodies have other
 /// fingerprints.
-fn keyed(body: &[u8]) -> NewJob {
+pub(super) fn keyed(body: &[u8]) -> NewJob {
     let mut job = NewJob::new(JobId::random());
     let fingerprint = Fingerprint::new(&request_head(Method::POST), body, &[]);
-    job.key = Some((Key::new(b"once", None), fingerprint));
+    job.key = Some(NewKey::new(Key::new(b"once", None), fingerprint));
     job.run_here = true;
     job
 }
@@ -46,7 +47,7 @@ pub(super) async fn key_of_a_canceled_job_joins_it<S: Store>(store: S) -> CheckR
     let first = keyed(b"a request");
     let id = first.id;
     let _claim = claim(&store, first).await?;
-    within("a cancel", store.cancel(id)).await??;
+    cancel(&store, id).await?;
     let job = joined(&store).await?;
     ensure_eq("id of the joined job", job.id, id)?;
     ensure_eq("status of the joined job", job.status, Status::Canceled)
@@ -106,11 +107,11 @@ pub(super) async fn key_of_a_deleted_job_is_free<S: Store>(store: S) -> CheckRes
         if end_first {
             finish_with(&store, &first, "done").await?;
         }
-        within("a delete", store.forget(id)).await??;
+        forget(&store, id).await?;
         let second = keyed(b"another request");
         let id = second.id;
         let _claim = claim(&store, second).await?;
-        within("a delete", store.forget(id)).await??;
+        forget(&store, id).await?;
     }
     Ok(())
 }
@@ -129,7 +130,7 @@ pub(super) async fn released_key_is_free<S: Store>(store: S) -> CheckResult {
     let second = keyed(b"another request");
     let second_id = second.id;
     let _claim = claim(&store, second).await?;
-    within("a delete", store.forget(first_id)).await??;
+    forget(&store, first_id).await?;
     match accept(&store, &keyed(b"another request")).await? {
         Acceptance::Joined(job) => ensure_eq("id of the joined job", job.id, second_id)?,
         other => return Err(unexpected_acceptance("Joined", &other)),

@@ -2,8 +2,8 @@
 
 use super::{
     fixtures::{
-        bytes, claim_new, ensure_result, finish, finish_without, found, read, response_head, room,
-        until, write,
+        bytes, claim_new, ensure_result, finish, finish_without, forget, found, read,
+        response_head, room, until, write,
     },
     violation::{CheckResult, ensure, ensure_eq, within},
 };
@@ -57,7 +57,7 @@ pub(super) async fn deleted_job_releases_its_bytes<S: Store>(store: S) -> CheckR
     let result = ensure_result(read(&store, id, 0).await?)?;
     ensure_eq("length of the body", result.body.len(), 300_000)?;
     drop(result);
-    within("a delete", store.forget(id)).await??;
+    forget(&store, id).await?;
     let expected = "the bytes of a deleted job to be released";
     until(expected, || store.budget().used() <= before + MAX_REMAINDER).await
 }

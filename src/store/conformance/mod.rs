@@ -26,6 +26,9 @@
 //! expires. To run each check as a test of its own, or several at a time, take them from [`checks`]
 //! or [`queue_checks`].
 //!
+//! [`run_expiry`] has the checks of expired jobs. It needs a store that keeps ended jobs for a few
+//! seconds at most.
+//!
 //! # Time
 //!
 //! The checks run on a tokio runtime with a timer, on one thread or on several. Tokio's clock may
@@ -37,7 +40,8 @@
 //! - **Accepting**: a job is found once `accept` resolves, with everything that [`NewJob`] had. A
 //!   dropped claim ends its job, or makes the request available to another process.
 //! - **Ending**: the first end wins, whether it is the call's, a cancel or a delete. An end that
-//!   comes from elsewhere completes `poll_canceled`.
+//!   comes from elsewhere completes `poll_canceled`. A cancel or delete at a revision that the job
+//!   does not have changes nothing.
 //! - **Results**: a response comes back byte for byte: status, all header values with their
 //!   sensitivity, body and trailers. It can be read from any byte of the body, and beyond its end
 //!   as an empty body. A reader waits for the response of an unfinished job. A store may publish a
@@ -45,7 +49,8 @@
 //! - **Changes**: a stream of revisions begins with the current one, never goes back, and ends with
 //!   the job.
 //! - **Keys**: two requests with one key become one job, even after its end or a cancel. A delete,
-//!   and an end with [`KeyOutcome::Release`], free the key.
+//!   and an end with [`KeyOutcome::Release`], free the key. Any other key outlives its job. It is
+//!   remembered for [`NewKey::keep_for`] from the job's end, or for a time that the store chooses.
 //! - **Lists**: each job is on exactly one page, the newest first.
 //! - **Memory**: every charge is released in the end. A response without room is refused.
 //! - **Queues**: a request comes back as it was, and runs under one claim at a time. A dropped
@@ -53,9 +58,11 @@
 //!
 //! [`KeyOutcome::Release`]: super::KeyOutcome::Release
 //! [`NewJob`]: super::NewJob
+//! [`NewKey::keep_for`]: super::NewKey::keep_for
 
 mod accepting;
 mod ending;
+mod expiry;
 mod fixtures;
 mod following;
 mod in_process;
@@ -130,6 +137,20 @@ pub async fn run_queue<S: Queue>(make: impl AsyncFn() -> S) {
     }
 }
 
+/// Runs the checks of expired jobs and keys.
+///
+/// `make` is called for each check, and returns a new store that keeps ended jobs for a few seconds
+/// at most, and their keys for at least a minute.
+///
+/// # Panics
+///
+/// Panics if the store fails a check.
+pub async fn run_expiry<S: Store>(make: impl AsyncFn() -> S) {
+    for check in expiry_checks() {
+        check.run(make().await).await;
+    }
+}
+
 /// Lists checks by the functions that implement them.
 macro_rules! list {
     ($($file:ident::$name:ident),+ $(,)?) => {
@@ -169,6 +190,14 @@ pub fn queue_checks<S: Queue>() -> Vec<Check<S>> {
     checks
 }
 
+/// Returns the checks of expired jobs and keys.
+pub fn expiry_checks<S: Store>() -> Vec<Check<S>> {
+    Vec::from(list![
+        expiry::key_outlives_its_job,
+        expiry::key_expires_after_its_time,
+    ])
+}
+
 fn common_checks<S: Store>() -> Vec<Check<S>> {
     Vec::from(list![
         accepting::accepted_job_is_found_at_once,
@@ -181,6 +210,8 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         ending::end_without_a_response_has_its_reason,
         ending::canceled_job_notifies_its_call,
         ending::deleted_job_is_unknown,
+        ending::cancel_needs_its_revision,
+        ending::one_of_two_conditional_cancels_wins,
         following::follower_sees_the_job_to_its_end,
         following::follower_sees_reports,
         following::ended_job_has_one_last_revision,

@@ -8,8 +8,9 @@ use tokio::{join, time::timeout};
 
 use super::{
     fixtures::{
-        claim_new, ensure_response_head, ensure_result, ensure_same_body, ensure_same_fields,
-        finish, finish_with, finish_without, read, read_to_end, response_head, trailers, write,
+        cancel, claim_new, ensure_response_head, ensure_result, ensure_same_body,
+        ensure_same_fields, finish, finish_with, finish_without, read, read_to_end, response_head,
+        trailers, write,
     },
     violation::{CheckResult, Violation, ensure, ensure_eq, within},
 };
@@ -75,7 +76,7 @@ pub(super) async fn reader_waits_for_the_response<S: Store>(store: S) -> CheckRe
 pub(super) async fn waiting_reader_learns_of_a_cancel<S: Store>(store: S) -> CheckResult {
     let (id, _claim) = claim_new(&store).await?;
     let reading = within("a waiting read to complete", store.read(id, 0));
-    let (reading, canceled) = join!(reading, store.cancel(id));
+    let (reading, canceled) = join!(reading, cancel(&store, id));
     canceled?;
     ensure(reading??.is_none(), "no result of a canceled job")
 }

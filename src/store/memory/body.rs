@@ -23,6 +23,14 @@ impl StoredBody {
         }
     }
 
+    /// Returns the bytes whose charge the body does not hold itself.
+    pub(super) fn uncharged_bytes(&self) -> usize {
+        match self {
+            Self::One(bytes) => bytes.len(),
+            Self::Live(_) => 0,
+        }
+    }
+
     /// Appends the whole body to `to`.
     pub(super) fn copy_to(&self, to: &mut Vec<u8>) {
         match self {

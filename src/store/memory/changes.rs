@@ -3,7 +3,9 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,9 +14,8 @@ use pin_project::pin_project;
 use tokio::sync::futures::OwnedNotified;
 
 use super::{
-    clock::Clock,
     table::{FoundJob, JobTable},
-    unfinished::Readiness,
+    unfinished::{Readiness, UnfinishedJob},
 };
 use crate::job::{JobId, Snapshot};
 
@@ -25,23 +26,52 @@ use crate::job::{JobId, Snapshot};
 #[pin_project]
 #[must_use = "streams do nothing unless polled"]
 pub struct MemoryChanges {
-    job: Option<FoundJob>,
+    job: WatchedJob,
     id: JobId,
-    clock: Clock,
+    table: Arc<JobTable>,
     /// The last revision that was returned.
     seen: u64,
     #[pin]
     change: Option<OwnedNotified>,
 }
 
+/// A job that is watched. It never keeps the job's result.
+enum WatchedJob {
+    Unfinished(Arc<UnfinishedJob>),
+    /// It had ended before it was watched.
+    Ended(Box<Snapshot>),
+    /// There is no such job, or its last revision has been returned.
+    Done,
+}
+
 impl MemoryChanges {
-    pub(super) fn new(id: JobId, table: &JobTable) -> Self {
+    pub(super) fn new(id: JobId, table: &Arc<JobTable>) -> Self {
+        let job = match table.find(id) {
+            None => WatchedJob::Done,
+            Some(FoundJob::Unfinished(job)) => {
+                job.watch();
+                WatchedJob::Unfinished(job)
+            }
+            Some(FoundJob::Ended(job)) => {
+                let clock = table.clock();
+                WatchedJob::Ended(Box::new(job.snapshot(clock, clock.now())))
+            }
+        };
         Self {
-            job: table.find(id),
+            job,
             id,
-            clock: *table.clock(),
+            table: table.clone(),
             seen: 0,
             change: None,
+        }
+    }
+}
+
+impl WatchedJob {
+    fn into_ended(self) -> Option<Snapshot> {
+        match self {
+            Self::Ended(job) => Some(*job),
+            Self::Unfinished(_) | Self::Done => None,
         }
     }
 }
@@ -51,29 +81,32 @@ impl Stream for MemoryChanges {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Snapshot>> {
         let mut this = self.project();
-        let Some(job) = this.job else {
-            return Poll::Ready(None);
-        };
         loop {
             if let Some(change) = this.change.as_mut().as_pin_mut() {
                 ready!(change.poll(cx));
                 this.change.set(None);
             }
-            let newer = match job {
-                FoundJob::Unfinished(job) => job.newer_than(*this.seen, this.clock),
-                FoundJob::Ended(job) => {
-                    Readiness::Ready(job.snapshot(this.clock, this.clock.now()))
+            let newer = match this.job {
+                WatchedJob::Unfinished(job) => job.newer_than(*this.seen, this.table.clock().now()),
+                WatchedJob::Ended(_) | WatchedJob::Done => {
+                    let job = mem::replace(this.job, WatchedJob::Done);
+                    return Poll::Ready(job.into_ended());
                 }
             };
             match newer {
                 Readiness::Ready(snapshot) => {
                     *this.seen = snapshot.revision;
                     if snapshot.status.is_ended() {
-                        *this.job = None;
+                        *this.job = WatchedJob::Done;
                     }
                     return Poll::Ready(Some(snapshot));
                 }
                 Readiness::Wait(change) => this.change.set(Some(change)),
+                // It ended before this was a reader.
+                Readiness::Ended => {
+                    *this.job = WatchedJob::Done;
+                    return Poll::Ready(this.table.ended_snapshot(*this.id));
+                }
             }
         }
     }

@@ -7,7 +7,10 @@ use super::{
     table::JobTable,
     unfinished::{Ending, UnfinishedJob},
 };
-use crate::job::ErrorCode;
+use crate::{
+    job::ErrorCode,
+    limit::{Charge, Purpose},
+};
 
 /// The right to end a job in memory.
 ///
@@ -16,11 +19,18 @@ use crate::job::ErrorCode;
 pub struct MemoryClaim {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,
+    /// The bytes that are charged for the request, which the call may keep beyond the end of its
+    /// job.
+    request_bytes: usize,
 }
 
 impl MemoryClaim {
-    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>) -> Self {
-        Self { table, job }
+    pub(super) fn new(table: Arc<JobTable>, job: Arc<UnfinishedJob>, request: Charge) -> Self {
+        Self {
+            table,
+            job,
+            request_bytes: request.into_parts().1,
+        }
     }
 
     pub(super) fn job(&self) -> &Arc<UnfinishedJob> {
@@ -30,8 +40,11 @@ impl MemoryClaim {
 
 impl Drop for MemoryClaim {
     fn drop(&mut self) {
-        let shutdown = Ending::without_response(ErrorCode::Shutdown);
+        let mut shutdown = Ending::without_response(ErrorCode::Shutdown);
+        shutdown.key = self.job.dropped_key_outcome();
         reaper::end(&self.table, &self.job, shutdown);
+        let budget = self.table.budget();
+        budget.release(self.request_bytes, Purpose::Accepted);
     }
 }
 

@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+/// The minimum of the time that a key is remembered by default.
+const MIN_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// Counts milliseconds since a store was created, and knows how long ended jobs are kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
@@ -29,6 +32,12 @@ impl Clock {
 
     pub(super) fn instant(&self, millis: u64) -> Instant {
         self.epoch + Duration::from_millis(millis)
+    }
+
+    /// Returns how long a key is remembered from the end of its job, in milliseconds.
+    pub(super) fn key_retention(&self, keep_for: Option<Duration>) -> u64 {
+        let default = || self.retain.max(whole_millis(MIN_KEY_RETENTION));
+        keep_for.map_or_else(default, whole_millis)
     }
 
     /// Returns when a job that ended at `finished` expires.

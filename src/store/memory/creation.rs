@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::clock::at_unix_millis;
-use crate::job::{CallbackTarget, Cursor, JobId, Key, Owner, Progress, Snapshot};
+use crate::{
+    config::Outcomes,
+    job::{CallbackTarget, Cursor, JobId, Key, Owner, Progress, Snapshot},
+};
 
 /// The bytes that a job counts in the budget besides its result: about the heap size of an ended
 /// job.
@@ -31,6 +34,8 @@ pub(super) struct Creation {
 pub(super) struct JobScope {
     pub(super) owner: Option<Owner>,
     pub(super) key: Option<Key>,
+    /// The outcomes that the key keeps.
+    pub(super) outcomes: Outcomes,
     pub(super) title: Option<Arc<str>>,
     pub(super) callbacks: Option<Arc<[CallbackTarget]>>,
 }

@@ -5,8 +5,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use triomphe::ThinArc;
 
 use super::{
@@ -17,8 +16,7 @@ use super::{
 };
 use crate::{
     job::{ErrorCode, Event, Failure, JobId, Key, Owner, ResponseHead, Snapshot, Status},
-    limit::{Budget, Charge, Purpose},
-    store::{Reading, ResultBody},
+    limit::{Budget, Charge, Purpose, progress_price},
 };
 
 /// A job that has ended, in one allocation: its head, and its packed response behind it.
@@ -59,8 +57,7 @@ struct RareParts {
 
 impl Drop for EndedHead {
     fn drop(&mut self) {
-        self.budget
-            .release(self.charged as usize, Purpose::Accepted);
+        self.budget.release(self.charged as usize, Purpose::Kept);
     }
 }
 
@@ -94,20 +91,27 @@ impl StoredOutcome {
 impl EndedJob {
     pub(super) fn new(creation: Creation, scope: Option<Box<JobScope>>, finish: Finish) -> Self {
         let mut all = finish.charge;
+        all.keep();
         let (packed, body, error) = match finish.outcome {
             StoredOutcome::Response(_, packed, charge) => {
-                if let Some(charge) = charge {
+                if let Some(mut charge) = charge {
+                    charge.keep();
                     all.merge(charge);
                 }
                 (packed.bytes, packed.large, None)
             }
             StoredOutcome::NoResponse(code) => (Vec::new(), None, Some(code)),
         };
-        all.transfer(Purpose::Accepted);
+        let progress = finish.progress;
+        // This releases the price of the call, and of the head and trailers in maps.
+        let price = JobScope::cost(scope.as_deref())
+            + progress.as_deref().map_or(0, progress_price)
+            + packed.len()
+            + body.as_ref().map_or(0, StoredBody::uncharged_bytes);
+        all.shrink_to(price);
         let excess = all.bytes().saturating_sub(u32::MAX as usize);
         let excess = (excess > 0).then(|| all.split(excess));
         let (budget, charged) = all.into_parts();
-        let progress = finish.progress;
         let is_rare = scope.is_some() || progress.is_some() || body.is_some() || excess.is_some();
         let head = EndedHead {
             id: creation.id,
@@ -193,26 +197,24 @@ impl EndedJob {
         (Some(head), Failure::from_event(event))
     }
 
-    /// Reads the response from byte `from` of its body on.
-    ///
-    /// Its fields and its body are shares of this job, which holds the charge of all of it.
-    pub(super) fn read(&self, from: u64) -> Option<Reading> {
-        if self.head().error.is_some() {
-            return None;
-        }
-        let unpacked = packed::unpack(&Bytes::from_owner(PackedBytes(self.clone())));
-        let (length, body) = match self.body() {
-            Some(StoredBody::Live(response)) => (response.len(), response.read_body(from)),
-            Some(StoredBody::One(_)) => {
-                let bytes = Bytes::from_owner(LargeBody(self.clone()));
-                buffered(bytes, unpacked.trailers, from)
-            }
-            None => buffered(unpacked.body, unpacked.trailers, from),
+    /// Returns the packed response.
+    pub(super) fn packed(&self) -> &[u8] {
+        &self.0.slice
+    }
+
+    pub(super) fn has_response(&self) -> bool {
+        self.head().error.is_none()
+    }
+
+    /// Returns the bytes of the budget that the job and its result hold.
+    pub(super) fn charged(&self) -> usize {
+        let rare = self.rare();
+        let excess = rare.and_then(|rare| rare._charge.as_ref());
+        let live = match self.body() {
+            Some(StoredBody::Live(response)) => response.charged(),
+            Some(StoredBody::One(_)) | None => 0,
         };
-        let mut response = Response::new(body);
-        *response.status_mut() = unpacked.status;
-        *response.headers_mut() = unpacked.headers;
-        Some(Reading::new(1, length, response))
+        self.head().charged as usize + excess.map_or(0, Charge::bytes) + live
     }
 
     fn head(&self) -> &EndedHead {
@@ -227,37 +229,8 @@ impl EndedJob {
         self.rare()?.scope.as_deref()
     }
 
-    fn body(&self) -> Option<&StoredBody> {
+    pub(super) fn body(&self) -> Option<&StoredBody> {
         self.rare()?.body.as_ref()
-    }
-}
-
-/// Returns the length of a body in memory, and the body from byte `from` on.
-fn buffered(mut bytes: Bytes, trailers: Option<http::HeaderMap>, from: u64) -> (u64, ResultBody) {
-    let length = bytes.len();
-    let from = usize::try_from(from).unwrap_or(usize::MAX).min(length);
-    let rest = bytes.split_off(from);
-    (length as u64, ResultBody::new(rest, trailers))
-}
-
-/// The packed response of a job, which keeps the job.
-struct PackedBytes(EndedJob);
-
-impl AsRef<[u8]> for PackedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0.0.slice
-    }
-}
-
-/// The large body of a job, which keeps the job.
-struct LargeBody(EndedJob);
-
-impl AsRef<[u8]> for LargeBody {
-    fn as_ref(&self) -> &[u8] {
-        match self.0.body() {
-            Some(StoredBody::One(bytes)) => bytes,
-            Some(StoredBody::Live(_)) | None => &[],
-        }
     }
 }
 

@@ -31,7 +31,7 @@ impl JobTable {
             let batch = self.owned(owner, before, BATCH_JOBS);
             for &cursor in &batch {
                 let job = self.find(cursor.id());
-                let job = job.map(|job| job.snapshot(self.clock(), self.clock().now()));
+                let job = job.and_then(|job| self.snapshot(&job, self.clock().now()));
                 if let Some(job) = job.filter(|job| filter.matches(job)) {
                     found.push((cursor, job));
                     if found.len() > filter.get_limit() {
@@ -71,21 +71,20 @@ impl<'a> NewestJobs<'a> {
 
     fn add_unfinished(&mut self, table: &JobTable) {
         table.for_each_unfinished(|job| {
-            self.add(&job.creation, || {
-                job.snapshot(table.clock(), table.clock().now())
-            })
+            self.add(&job.creation, || job.snapshot(table.clock().now()));
         });
     }
 
     fn add_ended(&mut self, table: &JobTable) {
         table.for_each_ended(|job| {
             self.add(&job.creation(), || {
-                job.snapshot(table.clock(), table.clock().now())
-            })
+                Some(job.snapshot(table.clock(), table.clock().now()))
+            });
         });
     }
 
-    fn add(&mut self, creation: &Creation, snapshot: impl FnOnce() -> Snapshot) {
+    /// Adds a job, unless `snapshot` finds that it has ended: then it is added as an ended one.
+    fn add(&mut self, creation: &Creation, snapshot: impl FnOnce() -> Option<Snapshot>) {
         let cursor = creation.cursor();
         let is_selected = self.filter.get_after().is_none_or(|after| cursor < after);
         let is_full = self.jobs.len() > self.filter.get_limit();
@@ -93,7 +92,9 @@ impl<'a> NewestJobs<'a> {
         if !is_selected || (is_full && oldest.is_some_and(|oldest| cursor < oldest)) {
             return;
         }
-        let job = snapshot();
+        let Some(job) = snapshot() else {
+            return;
+        };
         let is_new = self.filter.matches(&job) && self.jobs.insert(cursor, job).is_none();
         if is_new && is_full {
             self.jobs.pop_first();
@@ -119,7 +120,7 @@ mod tests {
             let mut new = NewJob::new(JobId::random());
             new.created_at = UNIX_EPOCH + Duration::from_secs(second);
             match table.accept(&new) {
-                Inserted::New(job) => job,
+                Inserted::New(job, _) => job,
                 _ => panic!("there is room"),
             }
         };

@@ -14,7 +14,7 @@ use pin_project::pin_project;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
 use crate::{
-    limit::Charge,
+    limit::{Charge, compact},
     protocol::BoxError,
     store::{Reading, ResultBody},
 };
@@ -79,12 +79,22 @@ impl LiveResponse {
         self.state.lock().charge.split(usize::MAX)
     }
 
+    /// Marks the bytes as those of an ended job.
+    pub(super) fn keep(&self) {
+        self.state.lock().charge.keep();
+    }
+
+    /// Returns the bytes of the budget that this holds.
+    pub(super) fn charged(&self) -> usize {
+        self.state.lock().charge.bytes()
+    }
+
     /// Appends data. Readers see it after the next [`notify`](Self::notify).
     pub(super) fn push(&self, mut data: Bytes) {
         let mut state = self.state.lock();
         if state.tail.is_empty() && data.len() >= SEGMENT_BYTES {
             let start = state.len();
-            state.segments.push((start, data));
+            state.segments.push((start, compact(data)));
             return;
         }
         while !data.is_empty() {
@@ -136,16 +146,21 @@ impl LiveResponse {
 
     /// Reads the response from byte `from` of its body on.
     pub(super) fn read(self: &Arc<Self>, from: u64) -> Reading {
-        let mut response = Response::new(self.read_body(from));
+        let mut response = Response::new(self.read_body(from, None));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
         Reading::new(1, self.len(), response)
     }
 
-    /// Reads the body from byte `from` on.
-    pub(super) fn read_body(self: &Arc<Self>, from: u64) -> ResultBody {
+    /// Reads the body from byte `from` on. The body keeps `reader`.
+    pub(super) fn read_body(
+        self: &Arc<Self>,
+        from: u64,
+        reader: Option<Arc<dyn Send + Sync>>,
+    ) -> ResultBody {
         ResultBody::streamed(LiveBody {
             response: self.clone(),
+            _reader: reader,
             offset: from,
             are_trailers_sent: false,
             is_break_flushed: false,
@@ -189,6 +204,8 @@ impl LiveState {
 #[pin_project]
 struct LiveBody {
     response: Arc<LiveResponse>,
+    /// Keeps the bytes counted as a replay.
+    _reader: Option<Arc<dyn Send + Sync>>,
     offset: u64,
     are_trailers_sent: bool,
     /// Set once the body was pending before its error, so that a server sends the data before it.

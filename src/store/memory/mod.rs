@@ -8,12 +8,15 @@ mod creation;
 mod ended;
 mod evict;
 mod id_hasher;
+mod keys;
 mod list;
 mod live;
 #[cfg(test)]
 mod model;
 mod order;
 mod packed;
+mod reader;
+mod reading;
 mod reaper;
 mod store;
 mod table;

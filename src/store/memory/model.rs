@@ -16,7 +16,9 @@ use super::{claim::MemoryClaim, store::MemoryStore, table::Inserted, unfinished:
 use crate::{
     job::{ErrorCode, Filter, JobId, Owner, Progress, Status},
     limit::Budget,
-    store::{Acceptance, End, Finished, Lookup, NewJob, News, Outcome, Report, Store, Writer},
+    store::{
+        Acceptance, End, Finished, Lookup, NewJob, News, Outcome, Report, Revisions, Store, Writer,
+    },
 };
 
 const RETAIN: Duration = Duration::from_secs(60);
@@ -152,11 +154,11 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<ModeledJob>, step: ModelStep) 
             modeled.end(Status::Failed);
         }
         (ModelStep::Cancel(_), _) => {
-            store.cancel(id).await.expect("infallible");
+            store.cancel(id, &Revisions::Any).await.expect("infallible");
             modeled.end(Status::Canceled);
         }
         (ModelStep::Forget(_), _) => {
-            store.forget(id).await.expect("infallible");
+            store.forget(id, &Revisions::Any).await.expect("infallible");
             if !modeled.is_expired() {
                 modeled.expected = Expected::Unknown;
                 modeled.ended = None;
@@ -225,13 +227,13 @@ fn job_that_two_forget_is_not_found() {
     let store = MemoryStore::new(RETAIN, Budget::new(1 << 20));
     let table = store.table();
     let new = NewJob::new(JobId::random());
-    let Inserted::New(job) = table.accept(&new) else {
+    let Inserted::New(job, _charge) = table.accept(&new) else {
         panic!("there is room");
     };
     // The first thread has not yet removed the job from the unfinished ones.
     let keep = |ended| table.insert_ended(ended);
     let ending = Ending::without_response(ErrorCode::Panic);
-    assert!(job.end(ending, table.clock(), keep));
+    assert!(job.end(ending, table.clock(), keep).is_some());
     // Nor has the second, which forgets it.
     assert!(table.remove_ended(new.id));
     table.remove(new.id);

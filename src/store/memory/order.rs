@@ -23,7 +23,17 @@ pub(super) struct EndOrder {
 impl EndOrder {
     pub(super) fn push(&mut self, id: JobId, budget: &Budget) {
         self.ids.push(id);
-        if let Some(charge) = budget.reserve(IdQueue::ENTRY_BYTES, Purpose::Accepted) {
+        self.charge(budget);
+    }
+
+    /// Puts back a job that was popped, as the one that ended first.
+    pub(super) fn push_first(&mut self, id: JobId, budget: &Budget) {
+        self.ids.push_first(id);
+        self.charge(budget);
+    }
+
+    fn charge(&mut self, budget: &Budget) {
+        if let Some(charge) = budget.reserve(IdQueue::ENTRY_BYTES, Purpose::Kept) {
             match &mut self.charge {
                 Some(all) => all.merge(charge),
                 none => *none = Some(charge),
@@ -80,6 +90,22 @@ impl IdQueue {
         }
     }
 
+    fn push_first(&mut self, id: JobId) {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                if let Some(place) = self
+                    .blocks
+                    .front_mut()
+                    .and_then(|block| block.get_mut(left))
+                {
+                    *place = id;
+                }
+            }
+            None => self.blocks.push_front(vec![id]),
+        }
+    }
+
     fn first(&self) -> Option<JobId> {
         self.blocks.front()?.get(self.left).copied()
     }
@@ -114,6 +140,12 @@ mod tests {
             assert_eq!(queue.pop(), Some(id));
         }
         assert_eq!((queue.first(), queue.pop()), (None, None));
+        for &id in &ids {
+            queue.push_first(id);
+        }
+        for &id in ids.iter().rev() {
+            assert_eq!(queue.pop(), Some(id));
+        }
         assert!(queue.blocks.is_empty());
     }
 }

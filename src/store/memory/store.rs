@@ -16,28 +16,36 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::StoredOutcome,
+    reader::ReplayReader,
     reaper,
-    table::{Inserted, JobTable},
-    unfinished::{Ending, ReadableResponse, Readiness},
+    table::{FoundJob, Inserted, JobTable},
+    unfinished::{Ending, Readiness},
     writer::MemoryWriter,
 };
 use crate::{
-    job::{ErrorCode, Filter, JobId, Page},
+    job::{Filter, JobId, Page},
     limit::{Budget, Charge, Purpose},
     store::{
-        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Store, StoreFuture,
+        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Revisions, Store,
+        StoreFuture,
     },
 };
 
 /// Keeps jobs in this process's memory, in a [`DashMap`](dashmap::DashMap).
 ///
-/// Its budget limits the memory of its jobs. Besides its result, a job counts:
+/// Its [budget](Budget) limits the memory of its jobs. A job counts:
 ///
-/// - 320 bytes, and 16 more once it has ended,
-/// - 192 bytes and its texts, if it has an owner, an idempotency key, a title or callbacks.
+/// - until it ends: its request, 1,024 bytes, and the progress that it reports;
+/// - once it has ended: 336 bytes, its progress, and its response as it is stored;
+/// - in both cases: 192 bytes and its texts, if it has an owner, an idempotency key, a title or
+///   callbacks.
 ///
-/// To make room, the store evicts the jobs that ended first. All jobs are lost with the process:
-/// [drain](crate::Jobs::drain) before a shutdown.
+/// An idempotency key takes about 160 bytes until it expires, in addition to the budget: their
+/// number has a limit of its own.
+///
+/// A field counts its name, its value and 112 bytes while it is in a map. To make room, the store
+/// evicts the jobs that ended first. It passes over results that are being read. All jobs are lost
+/// with the process: [drain](crate::Jobs::drain) before a shutdown.
 #[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<JobTable>,
@@ -49,6 +57,14 @@ impl MemoryStore {
         Self {
             table: Arc::new(JobTable::new(retain, budget)),
         }
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// At the maximum, a request with a new key is refused.
+    pub fn with_max_keys(self, keys: usize) -> Self {
+        self.table.keys().set_max(keys);
+        self
     }
 
     /// Returns the number of jobs, including unfinished ones. A job that is just ending may count
@@ -92,9 +108,12 @@ impl Store for MemoryStore {
         (): (),
     ) -> impl StoreFuture<Result<Acceptance<MemoryClaim>, Infallible>> {
         ready(Ok(match self.table.accept(new) {
-            Inserted::New(job) => Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job)),
+            Inserted::New(job, request) => {
+                Acceptance::RunHere(MemoryClaim::new(self.table.clone(), job, request))
+            }
             Inserted::Joined(job) => Acceptance::Joined(job),
             Inserted::KeyReused => Acceptance::KeyReused,
+            Inserted::Gone => Acceptance::Gone,
             Inserted::Full => Acceptance::Full,
         }))
     }
@@ -116,7 +135,8 @@ impl Store for MemoryStore {
         claim: &MemoryClaim,
         report: Report,
     ) -> impl StoreFuture<Result<(), Infallible>> {
-        claim.job().report(report, self.table.clock());
+        let reserve = |bytes| self.table.reserve(bytes, Purpose::Accepted);
+        claim.job().report(report, self.table.clock(), reserve);
         ready(Ok(()))
     }
 
@@ -135,46 +155,64 @@ impl Store for MemoryStore {
         };
         let started = end.started.map(|at| self.table.clock().millis(at));
         let ending = Ending::new(outcome, started, end.progress, end.key);
-        ready(Ok(if reaper::end(&self.table, claim.job(), ending) {
-            Finished::First
-        } else {
-            Finished::Late
+        let ended = reaper::end(&self.table, claim.job(), ending);
+        ready(Ok(match ended {
+            Some(_) => Finished::First,
+            None => Finished::Late,
         }))
     }
 
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, Infallible> {
-        let Some(found) = self.table.find(id) else {
-            return Ok(None);
-        };
-        loop {
-            match found.response() {
-                Readiness::Ready(ReadableResponse::Live(response)) => {
-                    return Ok(Some(response.read(from)));
-                }
-                Readiness::Ready(ReadableResponse::Ended(job)) => return Ok(job.read(from)),
+        let found = self.table.find(id);
+        while let Some(FoundJob::Unfinished(job)) = &found {
+            match job.response() {
+                Readiness::Ready(response) => return Ok(Some(response.read(from))),
                 Readiness::Wait(change) => change.await,
+                Readiness::Ended => break,
             }
         }
+        if found.is_none() {
+            return Ok(None);
+        }
+        drop(found);
+        let reader = ReplayReader::begin(&self.table, id).await;
+        Ok(reader.map(|reader| reader.read(from)))
     }
 
     fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {
         claim.job().poll_ended(cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, Infallible> {
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
         if let Some(job) = self.table.find_unfinished(id) {
-            let canceled = Ending::without_response(ErrorCode::Canceled);
-            reaper::end(&self.table, &job, canceled);
+            let canceled = Ending::canceled(revisions.clone());
             // Not looked up again, since it may have been evicted already.
-            let clock = self.table.clock();
-            return Ok(Lookup::Found(Box::new(job.snapshot(clock, clock.now()))));
+            if let Some(job) = reaper::end(&self.table, &job, canceled) {
+                let clock = self.table.clock();
+                let job = Box::new(job.snapshot(clock, clock.now()));
+                return Ok(Some(Lookup::Found(job)));
+            }
+            // It has ended before, or its revision is another one.
+            if job.is_unfinished() {
+                return Ok(None);
+            }
         }
-        Ok(self.table.lookup(id))
+        // An ended job does not change any more, so it can be checked outside of its lock.
+        Ok(match self.table.lookup(id) {
+            Lookup::Found(job) if !revisions.contains(job.revision) => None,
+            found => Some(found),
+        })
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, Infallible> {
-        let found = self.cancel(id).await?;
-        if let Lookup::Found(_) = found {
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
+        // Looked up first, since the job may be evicted meanwhile.
+        let key = self.table.key_of(id);
+        let found = self.cancel(id, revisions).await?;
+        if let Some(Lookup::Found(_)) = found {
+            // First, so that no repeat finds a key without its job.
+            if let Some(key) = key {
+                self.table.keys().free(key, id);
+            }
             self.table.remove(id);
         }
         Ok(found)

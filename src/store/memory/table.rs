@@ -2,21 +2,23 @@
 
 use std::{collections::BTreeSet, hash::BuildHasherDefault, sync::Arc, time::Duration};
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
+    keys::{KeyTable, KeyedJob},
     order::EndOrder,
+    reading::Readings,
     tombstones::Tombstones,
-    unfinished::{Ending, ReadableResponse, Readiness, UnfinishedJob},
+    unfinished::{Ending, UnfinishedJob},
 };
 use crate::{
-    job::{Cursor, Fingerprint, JobId, Key, Owner, Snapshot},
+    job::{Cursor, JobId, Key, Owner, Snapshot},
     limit::{Budget, Charge, Purpose},
-    store::{KeyOutcome, Lookup, NewJob},
+    store::{KeyOutcome, Lookup, NewJob, NewKey},
 };
 
 /// The number of shards of ended jobs. A shard moves all its jobs when it grows; with so many, that
@@ -25,6 +27,9 @@ const ENDED_SHARDS: usize = 1024;
 
 /// The number of shards of unfinished jobs. There are few such jobs.
 const UNFINISHED_SHARDS: usize = 64;
+
+/// The number of expired keys that each new key removes at most.
+const REAPED_KEYS: usize = 8;
 
 /// The maps of the jobs in memory.
 ///
@@ -37,27 +42,24 @@ pub(super) struct JobTable {
     unfinished: DashMap<JobId, Arc<UnfinishedJob>, BuildHasherDefault<IdHasher>>,
     /// A job is in here before it leaves `unfinished`, so a look-up there and then here finds it.
     ended: DashMap<EndedJob, (), BuildHasherDefault<IdHasher>>,
-    keys: DashMap<Key, KeyedJob>,
+    keys: KeyTable,
     owned: DashMap<Owner, BTreeSet<Cursor>>,
     /// The ended jobs in the order of their ends. Held for one push, pop or look at the first.
     order: Mutex<EndOrder>,
     tombstones: Tombstones,
+    readings: Readings,
     budget: Budget,
     clock: Clock,
 }
 
-/// The job of a key.
-#[derive(Clone, Copy)]
-struct KeyedJob {
-    id: JobId,
-    fingerprint: Fingerprint,
-}
-
 /// The result of inserting a job.
 pub(super) enum Inserted {
-    New(Arc<UnfinishedJob>),
+    /// The job, and the charge of its request.
+    New(Arc<UnfinishedJob>, Charge),
     Joined(Box<Snapshot>),
     KeyReused,
+    /// The key's job has expired or was evicted.
+    Gone,
     Full,
 }
 
@@ -75,18 +77,17 @@ impl FoundJob {
         }
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
+    fn key(&self) -> Option<Key> {
         match self {
-            Self::Unfinished(job) => job.snapshot(clock, now),
-            Self::Ended(job) => job.snapshot(clock, now),
+            Self::Unfinished(job) => job.key(),
+            Self::Ended(job) => job.key(),
         }
     }
 
-    /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
+    fn id(&self) -> JobId {
         match self {
-            Self::Unfinished(job) => job.response(),
-            Self::Ended(job) => Readiness::Ready(ReadableResponse::Ended(job.clone())),
+            Self::Unfinished(job) => job.creation.id,
+            Self::Ended(job) => job.creation().id,
         }
     }
 }
@@ -99,10 +100,11 @@ impl JobTable {
                 UNFINISHED_SHARDS,
             ),
             ended: DashMap::with_hasher_and_shard_amount(Default::default(), ENDED_SHARDS),
-            keys: DashMap::new(),
+            keys: KeyTable::new(),
             owned: DashMap::new(),
             order: Mutex::default(),
             tombstones: Tombstones::default(),
+            readings: Readings::default(),
             budget,
             clock: Clock::new(retain),
         }
@@ -120,9 +122,18 @@ impl JobTable {
         &self.clock
     }
 
+    pub(super) fn keys(&self) -> &KeyTable {
+        &self.keys
+    }
+
     /// Returns the ended jobs in the order of their ends.
     pub(super) fn order(&self) -> &Mutex<EndOrder> {
         &self.order
+    }
+
+    /// Returns the results that are being read.
+    pub(super) fn readings(&self) -> &Readings {
+        &self.readings
     }
 
     /// Returns a job that has not expired.
@@ -141,6 +152,25 @@ impl JobTable {
         (!is_expired).then_some(found)
     }
 
+    /// Returns a job that was found, as it is at `now`, or `None` if it has been removed since.
+    pub(super) fn snapshot(&self, found: &FoundJob, now: u64) -> Option<Snapshot> {
+        match found {
+            FoundJob::Unfinished(job) => job
+                .snapshot(now)
+                .or_else(|| self.ended_snapshot(found.id())),
+            FoundJob::Ended(job) => Some(job.snapshot(&self.clock, now)),
+        }
+    }
+
+    pub(super) fn find_ended(&self, id: JobId) -> Option<EndedJob> {
+        self.ended.get(&id).map(|job| job.key().clone())
+    }
+
+    pub(super) fn ended_snapshot(&self, id: JobId) -> Option<Snapshot> {
+        let job = self.find_ended(id)?;
+        Some(job.snapshot(&self.clock, self.clock.now()))
+    }
+
     pub(super) fn find_unfinished(&self, id: JobId) -> Option<Arc<UnfinishedJob>> {
         self.unfinished.get(&id).map(|job| job.clone())
     }
@@ -150,15 +180,15 @@ impl JobTable {
         if let Some(job) = self.find_unfinished(id) {
             return Some(FoundJob::Unfinished(job));
         }
-        let ended = self.ended.get(&id)?;
-        Some(FoundJob::Ended(ended.key().clone()))
+        self.find_ended(id).map(FoundJob::Ended)
     }
 
     /// Returns what is known of an id.
     pub(super) fn lookup(&self, id: JobId) -> Lookup {
         let now = self.clock.now();
-        if let Some(found) = self.find_at(id, now) {
-            return Lookup::Found(Box::new(found.snapshot(&self.clock, now)));
+        let found = self.find_at(id, now);
+        if let Some(job) = found.and_then(|found| self.snapshot(&found, now)) {
+            return Lookup::Found(Box::new(job));
         }
         // Expired and not yet reaped, or reaped and remembered.
         let expired = self.find_any(id).map(|found| found.owner());
@@ -192,93 +222,98 @@ impl JobTable {
         }
     }
 
-    /// Returns the job of a key, or `None` if the key is unknown or its job has been removed.
-    fn join(&self, key: &Key, fingerprint: Fingerprint) -> Option<Inserted> {
-        let keyed = *self.keys.get(key)?;
-        self.join_as(keyed, fingerprint)
-    }
-
-    /// Returns the job that a key has, or `None` if the job has been removed.
-    fn join_as(&self, keyed: KeyedJob, fingerprint: Fingerprint) -> Option<Inserted> {
-        let job = self.find(keyed.id)?;
-        Some(if keyed.fingerprint == fingerprint {
-            Inserted::Joined(Box::new(job.snapshot(&self.clock, self.clock.now())))
-        } else {
-            Inserted::KeyReused
-        })
+    /// Returns what a request joins whose key has a job.
+    fn join(&self, keyed: &KeyedJob, key: &NewKey, now: u64) -> Inserted {
+        if keyed.fingerprint != key.fingerprint {
+            return Inserted::KeyReused;
+        }
+        let found = self.find_at(keyed.id, now);
+        match found.and_then(|found| self.snapshot(&found, now)) {
+            Some(job) => Inserted::Joined(Box::new(job)),
+            None => Inserted::Gone,
+        }
     }
 
     /// Inserts a job, or finds the job of its key.
     pub(super) fn accept(&self, new: &NewJob) -> Inserted {
-        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
-        if let Some((key, fingerprint)) = &new.key
-            && let Some(joined) = self.join(key, *fingerprint)
-        {
-            return joined;
+        if let Some(key) = &new.key {
+            return self.accept_keyed(new, key);
         }
-        // Before a guard is held: to make room, other jobs and their keys may be removed.
-        let charge = if new.join_only {
-            None
-        } else {
-            self.reserve(UnfinishedJob::cost(new), Purpose::Accepted)
-        };
-        let Some((key, fingerprint)) = new.key else {
-            return self.insert(new, charge);
-        };
-        let keyed = KeyedJob {
-            id: new.id,
-            fingerprint,
-        };
-        // The entry's guard is held until the job is in the map, so a request that finds the key
-        // finds the job.
-        let entry = self.keys.entry(key);
-        if let Entry::Occupied(known) = &entry
-            && let Some(joined) = self.join_as(*known.get(), fingerprint)
-        {
-            return joined;
+        if new.join_only {
+            return Inserted::Full;
         }
-        // A known key without a job belongs to a job that is being removed. That removal spares the
-        // new entry, since it compares the id.
-        let inserted = self.insert(new, charge);
-        if let Inserted::New(_) = inserted {
-            entry.insert(keyed);
+        match self.reserve_job(new) {
+            Some(charge) => self.insert(new, charge),
+            None => Inserted::Full,
         }
-        inserted
     }
 
-    fn insert(&self, new: &NewJob, charge: Option<Charge>) -> Inserted {
-        let Some(charge) = charge else {
+    fn accept_keyed(&self, new: &NewJob, key: &NewKey) -> Inserted {
+        let now = self.clock.now();
+        // Joining a job takes no room. It comes first, so that the job is not evicted for room.
+        if let Some(keyed) = self.keys.get(&key.key, now) {
+            return self.join(&keyed, key, now);
+        }
+        // Without a runtime no task frees expired keys.
+        self.keys.reap(now, REAPED_KEYS);
+        if new.join_only || self.keys.is_full() {
+            return Inserted::Full;
+        }
+        // Before the key is locked: to make room, other jobs may be removed.
+        let Some(charge) = self.reserve_job(new) else {
             return Inserted::Full;
         };
+        // The key is locked until the job is in the map, so a request that finds the key finds the
+        // job.
+        match self.keys.lock(key.key, now) {
+            Err(keyed) => self.join(&keyed, key, now),
+            Ok(free) if self.keys.count(&free) => {
+                let inserted = self.insert(new, charge);
+                free.insert(KeyedJob::new(new.id, key, &self.clock));
+                inserted
+            }
+            Ok(_) => Inserted::Full,
+        }
+    }
+
+    fn reserve_job(&self, new: &NewJob) -> Option<Charge> {
+        let bytes = UnfinishedJob::price(new) + new.request_bytes;
+        self.reserve(bytes, Purpose::Accepted)
+    }
+
+    fn insert(&self, new: &NewJob, mut charge: Charge) -> Inserted {
+        let request = charge.split(new.request_bytes);
         let job = Arc::new(UnfinishedJob::new(new, charge, &self.clock));
         self.unfinished.insert(new.id, job.clone());
         if let Some(owner) = job.owner() {
             let mut owned = self.owned.entry(owner).or_default();
             owned.insert(job.creation.cursor());
         }
-        Inserted::New(job)
+        Inserted::New(job, request)
     }
 
-    /// Ends a job. Returns `false` if it had ended before.
+    /// Ends a job. Returns `None` if it had ended before, or has another revision than the ending
+    /// allows.
     ///
     /// Only [`reaper::end`](super::reaper::end) calls this, which starts the task that frees the
     /// job.
-    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> bool {
-        let key = job.key().filter(|_| ending.key == KeyOutcome::Release);
+    pub(super) fn end(&self, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
+        let (key, key_outcome) = (job.key(), ending.key);
         let keep = |ended| {
             self.ended.insert(ended, ());
         };
         let id = job.creation.id;
-        let is_first = job.end(ending, &self.clock, keep);
-        if is_first {
-            self.unfinished.remove(&id);
-            self.order.lock().push(id, &self.budget);
-            // A repeat that comes before this still joins the job.
-            if let Some(key) = key {
-                self.keys.remove_if(&key, |_, keyed| keyed.id == id);
-            }
+        let ended = job.end(ending, &self.clock, keep)?;
+        self.unfinished.remove(&id);
+        self.order.lock().push(id, &self.budget);
+        // A repeat that comes before this still joins the job.
+        match key {
+            Some(key) if key_outcome == KeyOutcome::Release => self.keys.free(key, id),
+            Some(key) => self.keys.job_ended(key, id, self.clock.now()),
+            None => {}
         }
-        is_first
+        self.budget.announce_room();
+        Some(ended)
     }
 
     /// Returns when an ended job expires.
@@ -286,7 +321,7 @@ impl JobTable {
         self.ended.get(&id).map(|job| job.key().expiry(&self.clock))
     }
 
-    /// Removes a job that has left the order, and remembers that it existed.
+    /// Removes a job that has left the order, and remembers that it existed. Its key stays.
     pub(super) fn retire(&self, id: JobId) {
         let owner = self.ended.get(&id).map(|job| job.key().owner());
         if let Some(owner) = owner {
@@ -304,15 +339,17 @@ impl JobTable {
         let Some((job, ())) = self.ended.remove(&id) else {
             return;
         };
-        if let Some(key) = job.key() {
-            self.keys.remove_if(&key, |_, keyed| keyed.id == id);
-        }
         if let Some(owner) = job.owner() {
             if let Some(mut owned) = self.owned.get_mut(&owner) {
                 owned.remove(&job.creation().cursor());
             }
             self.owned.remove_if(&owner, |_, owned| owned.is_empty());
         }
+    }
+
+    /// Returns the key of a job, expired or not.
+    pub(super) fn key_of(&self, id: JobId) -> Option<Key> {
+        self.find_any(id)?.key()
     }
 
     #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{
     num::NonZeroU64,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -19,9 +19,13 @@ use super::{
 use crate::{
     estimate::Kind,
     job::{ErrorCode, Event, Key, Owner, Progress, Snapshot, Status},
-    limit::Charge,
-    store::{KeyOutcome, NewJob, News, Report},
+    limit::{Charge, progress_price},
+    store::{KeyOutcome, NewJob, News, Report, Revisions},
 };
+
+/// The bytes that a job counts beside its record until it ends: about what the layer allocates for
+/// its call. The inner service's own allocations are not counted.
+const CALL_BYTES: usize = 704;
 
 /// A job until it ends.
 ///
@@ -38,7 +42,9 @@ pub(super) struct UnfinishedJob {
 
 enum Phase {
     Unfinished(PhaseState),
-    Ended(EndedJob),
+    /// The last revision, if the job had readers. It holds no result, so a slow reader
+    /// keeps none. The table has the job.
+    Ended(Option<Box<Snapshot>>),
 }
 
 struct PhaseState {
@@ -48,9 +54,11 @@ struct PhaseState {
     /// In milliseconds since the Unix epoch.
     estimated_finish: Option<NonZeroU64>,
     progress: StoredProgress,
+    /// The bytes of the charge that are for the progress: the most that any report needed.
+    progress_bytes: u16,
     /// The task that runs the call, which waits for another end of the job.
     canceler: Option<Waker>,
-    /// Notified of changes. Created for the first reader that waits for one.
+    /// Notified of changes. Created for the first reader.
     watchers: Option<Arc<Notify>>,
     /// The response, once it can be read while it is written.
     live: Option<Arc<LiveResponse>>,
@@ -64,6 +72,8 @@ pub(super) struct Ending {
     started: Option<u64>,
     progress: Option<StoredProgress>,
     pub(super) key: KeyOutcome,
+    /// The revisions at which the job may end so.
+    revisions: Revisions,
 }
 
 impl Ending {
@@ -79,6 +89,15 @@ impl Ending {
             started,
             progress: Some(stored(progress)),
             key,
+            revisions: Revisions::Any,
+        }
+    }
+
+    /// Creates the end of a job that is canceled if it has one of these revisions.
+    pub(super) fn canceled(revisions: Revisions) -> Self {
+        Self {
+            revisions,
+            ..Self::without_response(ErrorCode::Canceled)
         }
     }
 
@@ -89,6 +108,7 @@ impl Ending {
             started: None,
             progress: None,
             key: KeyOutcome::Keep,
+            revisions: Revisions::Any,
         }
     }
 }
@@ -111,6 +131,7 @@ impl UnfinishedJob {
                 started: started.map(|at| creation.start_delay(at)),
                 estimated_finish: new.estimated_finish.and_then(stored_time),
                 progress: stored(new.progress.clone()),
+                progress_bytes: stored_price(&new.progress),
                 canceler: None,
                 watchers: None,
                 live: None,
@@ -119,9 +140,9 @@ impl UnfinishedJob {
         }
     }
 
-    /// Returns the bytes that a job created from `new` counts in the budget besides its result.
-    pub(super) fn cost(new: &NewJob) -> usize {
-        JobScope::cost(scope(new).as_deref())
+    /// Returns the bytes that a job created from `new` counts in the budget until it ends.
+    pub(super) fn price(new: &NewJob) -> usize {
+        JobScope::cost(scope(new).as_deref()) + CALL_BYTES + progress_price(&new.progress)
     }
 
     pub(super) fn owner(&self) -> Option<Owner> {
@@ -132,7 +153,31 @@ impl UnfinishedJob {
         self.scope.as_ref()?.key
     }
 
-    pub(super) fn report(&self, report: Report, clock: &Clock) {
+    /// Returns the effect on the job's key if its call is dropped now.
+    pub(super) fn dropped_key_outcome(&self) -> KeyOutcome {
+        let Some(scope) = self.scope.as_deref().filter(|scope| scope.key.is_some()) else {
+            return KeyOutcome::Keep;
+        };
+        let is_reached = match &*self.phase.lock() {
+            Phase::Unfinished(job) => job.started.is_some(),
+            _ => true,
+        };
+        if is_reached && scope.outcomes.keeps(ErrorCode::Shutdown.status()) {
+            KeyOutcome::Keep
+        } else {
+            KeyOutcome::Release
+        }
+    }
+
+    /// Stores what has changed. `reserve` takes bytes of the budget.
+    ///
+    /// Without room for a message, the job keeps the fraction alone.
+    pub(super) fn report(
+        &self,
+        report: Report,
+        clock: &Clock,
+        reserve: impl FnOnce(usize) -> Option<Charge>,
+    ) {
         let watchers = match &mut *self.phase.lock() {
             Phase::Ended(_) => return,
             Phase::Unfinished(job) => {
@@ -144,7 +189,7 @@ impl UnfinishedJob {
                             job.started = Some(self.creation.start_delay(clock.millis(at)));
                         }
                     }
-                    News::Progress(progress) => job.progress = stored(progress),
+                    News::Progress(progress) => job.set_progress(progress, reserve),
                 }
                 job.watchers.clone()
             }
@@ -169,17 +214,23 @@ impl UnfinishedJob {
     }
 
     /// Ends the job, and passes it to `keep` before a reader can see that it has ended. Returns
-    /// `false` if it had ended before.
-    pub(super) fn end(&self, ending: Ending, clock: &Clock, keep: impl FnOnce(EndedJob)) -> bool {
-        let before = {
+    /// `None` if it had ended before, or has another revision than the ending allows.
+    pub(super) fn end(
+        &self,
+        ending: Ending,
+        clock: &Clock,
+        keep: impl FnOnce(EndedJob),
+    ) -> Option<EndedJob> {
+        let (ended, before) = {
             let mut phase = self.phase.lock();
             let Phase::Unfinished(job) = &mut *phase else {
-                return false;
+                return None;
             };
-            let next = job.status().next(ending.outcome.event());
-            let (Some(status), Some(charge)) = (next, job.charge.take()) else {
-                return false;
-            };
+            if !ending.revisions.contains(job.revision.into()) {
+                return None;
+            }
+            let status = job.status().next(ending.outcome.event())?;
+            let charge = job.charge.take()?;
             let finish = Finish {
                 revision: job.revision + 1,
                 status,
@@ -196,7 +247,10 @@ impl UnfinishedJob {
             };
             let ended = EndedJob::new(self.creation, self.scope.clone(), finish);
             keep(ended.clone());
-            std::mem::replace(&mut *phase, Phase::Ended(ended))
+            let is_watched = job.watchers.is_some();
+            let last = is_watched.then(|| Box::new(ended.snapshot(clock, clock.now())));
+            let before = std::mem::replace(&mut *phase, Phase::Ended(last));
+            (ended, before)
         };
         if let Phase::Unfinished(job) = before {
             if let Some(canceler) = job.canceler {
@@ -206,7 +260,11 @@ impl UnfinishedJob {
                 watchers.notify_waiters();
             }
         }
-        true
+        Some(ended)
+    }
+
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(&*self.phase.lock(), Phase::Unfinished(_))
     }
 
     /// Completes when the job has ended.
@@ -223,37 +281,53 @@ impl UnfinishedJob {
         }
     }
 
-    pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
-        self.snapshot_of(&self.phase.lock(), clock, now)
+    /// Returns the job, or `None` if it has ended and only the table may have it.
+    pub(super) fn snapshot(&self, now: u64) -> Option<Snapshot> {
+        self.snapshot_of(&self.phase.lock(), now)
+    }
+
+    /// Adds a reader of the job's revisions, which gets the last one even if the job is removed.
+    pub(super) fn watch(&self) {
+        if let Phase::Unfinished(job) = &mut *self.phase.lock() {
+            job.watchers.get_or_insert_default();
+        }
     }
 
     /// Returns the job if its revision is beyond `seen`, otherwise the next change to wait for.
+    /// It is absent as in [`snapshot`](Self::snapshot).
     ///
     /// Both happen under the lock, so no change is missed between them.
-    pub(super) fn newer_than(&self, seen: u64, clock: &Clock) -> Readiness<Snapshot> {
+    pub(super) fn newer_than(&self, seen: u64, now: u64) -> Readiness<Snapshot> {
         let mut phase = self.phase.lock();
         if let Phase::Unfinished(job) = &mut *phase
             && u64::from(job.revision) <= seen
         {
             return Readiness::Wait(job.next_change());
         }
-        Readiness::Ready(self.snapshot_of(&phase, clock, clock.now()))
+        match self.snapshot_of(&phase, now) {
+            Some(job) => Readiness::Ready(job),
+            None => Readiness::Ended,
+        }
     }
 
     /// Returns the response that can be read, otherwise the next change to wait for.
-    pub(super) fn response(&self) -> Readiness<ReadableResponse> {
+    pub(super) fn response(&self) -> Readiness<Arc<LiveResponse>> {
         match &mut *self.phase.lock() {
-            Phase::Ended(ended) => Readiness::Ready(ReadableResponse::Ended(ended.clone())),
+            Phase::Ended(_) => Readiness::Ended,
             Phase::Unfinished(job) => match &job.live {
-                Some(live) => Readiness::Ready(ReadableResponse::Live(live.clone())),
+                Some(live) => Readiness::Ready(live.clone()),
                 None => Readiness::Wait(job.next_change()),
             },
         }
     }
 
-    fn snapshot_of(&self, phase: &Phase, clock: &Clock, now: u64) -> Snapshot {
+    fn snapshot_of(&self, phase: &Phase, now: u64) -> Option<Snapshot> {
         let job = match phase {
-            Phase::Ended(ended) => return ended.snapshot(clock, now),
+            Phase::Ended(last) => {
+                let mut last = Snapshot::clone(last.as_deref()?);
+                last.age = Duration::from_millis(now.saturating_sub(self.creation.created));
+                return Some(last);
+            }
             Phase::Unfinished(job) => job,
         };
         let mut snapshot = self.creation.snapshot(self.scope.as_deref(), now);
@@ -264,7 +338,7 @@ impl UnfinishedJob {
         snapshot.kind = Some(job.kind.clone());
         snapshot.estimated_finish_at = job.estimated_finish.map(|at| at_unix_millis(at.get()));
         snapshot.progress = job.progress.as_deref().cloned().unwrap_or_default();
-        snapshot
+        Some(snapshot)
     }
 }
 
@@ -272,12 +346,8 @@ impl UnfinishedJob {
 pub(super) enum Readiness<T> {
     Ready(T),
     Wait(OwnedNotified),
-}
-
-/// A response that can be read.
-pub(super) enum ReadableResponse {
-    Live(Arc<LiveResponse>),
-    Ended(EndedJob),
+    /// The job has ended. The table has it, unless it has been removed.
+    Ended,
 }
 
 impl PhaseState {
@@ -288,6 +358,25 @@ impl PhaseState {
         }
     }
 
+    fn set_progress(
+        &mut self,
+        mut progress: Progress,
+        reserve: impl FnOnce(usize) -> Option<Charge>,
+    ) {
+        let price = stored_price(&progress);
+        if price > self.progress_bytes {
+            let missing = usize::from(price - self.progress_bytes);
+            match (reserve(missing), &mut self.charge) {
+                (Some(more), Some(charge)) => {
+                    charge.merge(more);
+                    self.progress_bytes = price;
+                }
+                _ => progress.message = None,
+            }
+        }
+        self.progress = stored(progress);
+    }
+
     fn next_change(&mut self) -> OwnedNotified {
         let watchers = self.watchers.get_or_insert_default();
         watchers.clone().notified_owned()
@@ -295,17 +384,24 @@ impl PhaseState {
 }
 
 fn scope(new: &NewJob) -> Option<Box<JobScope>> {
-    let key = new.key.map(|(key, _)| key);
+    let key = new.key.map(|new| new.key);
+    let outcomes = new.key.map(|new| new.outcomes);
     let has_scope =
         new.owner.is_some() || key.is_some() || new.title.is_some() || new.callbacks.is_some();
     has_scope.then(|| {
         Box::new(JobScope {
             owner: new.owner,
             key,
+            outcomes: outcomes.unwrap_or_default(),
             title: new.title.clone(),
             callbacks: new.callbacks.clone(),
         })
     })
+}
+
+/// Returns the price of progress. A message has at most 512 bytes.
+fn stored_price(progress: &Progress) -> u16 {
+    u16::try_from(progress_price(progress)).unwrap_or(u16::MAX)
 }
 
 /// Returns a time as it is stored. The Unix epoch itself is not stored.

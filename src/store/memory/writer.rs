@@ -3,18 +3,22 @@
 use std::{
     fmt, mem,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{
-    body::StoredBody, ended::StoredOutcome, live::LiveResponse, packed::Packed, table::JobTable,
+    body::StoredBody,
+    ended::StoredOutcome,
+    live::LiveResponse,
+    packed::{MAX_COPIED_BYTES, Packed},
+    table::JobTable,
     unfinished::UnfinishedJob,
 };
 use crate::{
-    limit::{Charge, Purpose},
+    limit::{Charge, Purpose, ResponseRoom, compact, response_price},
     store::{NoRoom, Writer},
 };
 
@@ -35,6 +39,7 @@ struct WriterState {
     trailers: Option<HeaderMap>,
     /// The charge until the response is published. `None` until there was room for the head.
     charge: Option<Charge>,
+    room: ResponseRoom,
 }
 
 enum WrittenBody {
@@ -57,8 +62,10 @@ impl MemoryWriter {
         job: Arc<UnfinishedJob>,
         head: response::Parts,
     ) -> Self {
+        let room = ResponseRoom::new(table.budget());
         Self {
             state: Box::new(WriterState {
+                room,
                 table,
                 job,
                 head,
@@ -75,6 +82,7 @@ impl MemoryWriter {
         let body = match &mut state.body {
             WrittenBody::One(bytes) => StoredBody::One(mem::take(bytes)),
             WrittenBody::Live(live) => {
+                live.0.keep();
                 live.0.complete(state.trailers.clone());
                 StoredBody::Live(live.0.clone())
             }
@@ -108,11 +116,17 @@ impl WriterState {
 }
 
 impl Writer for MemoryWriter {
-    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let state = &mut *self.state;
         let is_first = matches!(state.body, WrittenBody::One(_)) && state.charge.is_none();
-        let head = if is_first { head_bytes(&state.head) } else { 0 };
-        let Some(charge) = state.table.reserve(head + bytes, Purpose::Response) else {
+        let head = if is_first {
+            response_price(&state.head)
+        } else {
+            0
+        };
+        let table = &state.table;
+        let reserve = |bytes| table.reserve(bytes, Purpose::Response);
+        let Some(charge) = ready!(state.room.poll_reserve(head + bytes, cx, reserve)) else {
             return Poll::Ready(Err(NoRoom::new()));
         };
         match (&state.body, &mut state.charge) {
@@ -127,7 +141,12 @@ impl Writer for MemoryWriter {
         let state = &mut *self.state;
         if let WrittenBody::One(first) = &mut state.body {
             if first.is_empty() {
-                *first = data;
+                // The end copies a small frame.
+                *first = if data.len() > MAX_COPIED_BYTES {
+                    compact(data)
+                } else {
+                    data
+                };
                 return;
             }
             state.publish();
@@ -150,14 +169,6 @@ impl Writer for MemoryWriter {
             WrittenBody::Live(live) => live.0.notify(),
         }
     }
-}
-
-/// Returns the bytes that the head of a response counts in the budget.
-fn head_bytes(head: &response::Parts) -> usize {
-    let fields = head.headers.iter();
-    fields
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum()
 }
 
 impl fmt::Debug for MemoryWriter {

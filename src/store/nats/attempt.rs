@@ -240,6 +240,10 @@ impl ClaimAttempt<'_> {
             ClaimPlan::Lose(reason) => {
                 let attempts = record.attempts;
                 let retain = self.jetstream.options.retain;
+                // A request that was never delivered before has not reached its service.
+                let is_reached = !self.is_first() || attempts > 0;
+                let status = ErrorCode::Lost.status();
+                record.is_key_released = !is_reached || !record.details.outcomes.keeps(status);
                 record.end(Event::NoResponse(ErrorCode::Lost), retain);
                 let subject = subject(names.end(id));
                 let written = self.put(&subject, &mut record, 0).await?;

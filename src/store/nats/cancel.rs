@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{error::NatsError, jetstream::JetStream, record::JobRecord, response::ResultChunks};
-use crate::{ErrorCode, Event, JobId, store::Lookup};
+use crate::{
+    ErrorCode, Event, JobId,
+    store::{Lookup, Revisions},
+};
 
 /// The maximum number of rounds if other processes change the job at the same time.
 const MAX_ROUNDS: usize = 16;
@@ -13,29 +16,46 @@ const MAX_ROUNDS: usize = 16;
 const RETRY_DELAY: Duration = Duration::from_millis(1);
 
 /// Cancels an unfinished job, and returns the job afterwards.
-pub(super) async fn cancel(jetstream: &JetStream, id: JobId) -> Result<Lookup, NatsError> {
-    end(jetstream, id, false).await
+pub(super) async fn cancel(
+    jetstream: &JetStream,
+    id: JobId,
+    revisions: &Revisions,
+) -> Result<Option<Lookup>, NatsError> {
+    end(jetstream, id, revisions, false).await
 }
 
 /// Deletes a job, and returns the job from before. An unfinished job is canceled.
-pub(super) async fn forget(jetstream: &JetStream, id: JobId) -> Result<Lookup, NatsError> {
-    end(jetstream, id, true).await
+pub(super) async fn forget(
+    jetstream: &JetStream,
+    id: JobId,
+    revisions: &Revisions,
+) -> Result<Option<Lookup>, NatsError> {
+    end(jetstream, id, revisions, true).await
 }
 
-async fn end(jetstream: &JetStream, id: JobId, forget: bool) -> Result<Lookup, NatsError> {
+/// Ends a job unless its revision is not in `revisions`.
+///
+/// The write that follows the check fails if the job was claimed or ended in between. A report of
+/// the running call that is stored in between counts as stored after the cancel.
+async fn end(
+    jetstream: &JetStream,
+    id: JobId,
+    revisions: &Revisions,
+    forget: bool,
+) -> Result<Option<Lookup>, NatsError> {
     let names = &jetstream.names;
     for _ in 0..MAX_ROUNDS {
         // The record to change, and where to write it.
         let (mut record, subject, expected) = match jetstream.record(id).await? {
             Some(found) => match found.record.lookup(id) {
                 Lookup::Found(job) if job.status.is_ended() => {
-                    if !forget {
-                        return Ok(Lookup::Found(job));
+                    if !forget && revisions.contains(job.revision) {
+                        return Ok(Some(Lookup::Found(job)));
                     }
                     (found.record, found.subject, found.sequence)
                 }
                 Lookup::Found(_) => (found.record, names.end(id), 0),
-                gone => return Ok(gone),
+                gone => return Ok(Some(gone)),
             },
             None => match jetstream.queue_entry(id).await? {
                 // The subject that a worker's claim would create.
@@ -43,11 +63,14 @@ async fn end(jetstream: &JetStream, id: JobId, forget: bool) -> Result<Lookup, N
                 None => match jetstream.lookup(id).await? {
                     // The job was claimed or ended between the reads.
                     Lookup::Found(_) => continue,
-                    gone => return Ok(gone),
+                    gone => return Ok(Some(gone)),
                 },
             },
         };
         let before = record.snapshot(id);
+        if !revisions.contains(before.revision) {
+            return Ok(None);
+        }
         let result = record.response.as_ref().and_then(|stored| stored.chunks);
         record.end(
             Event::NoResponse(ErrorCode::Canceled),
@@ -67,7 +90,7 @@ async fn end(jetstream: &JetStream, id: JobId, forget: bool) -> Result<Lookup, N
             tracing::warn!(%error, %id, "failed to clean up after a canceled job");
         }
         let job = if forget { before } else { record.snapshot(id) };
-        return Ok(Lookup::Found(Box::new(job)));
+        return Ok(Some(Lookup::Found(Box::new(job))));
     }
     Err(NatsError::unavailable("the job keeps changing"))
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::active::ActiveClaim;
-use crate::JobId;
+use crate::{JobId, store::Charge};
 
 /// The claims of this process, for the tasks that renew leases and write records.
 #[derive(Default)]
@@ -46,6 +46,8 @@ impl ActiveClaims {
 pub struct NatsClaim {
     claims: Arc<ActiveClaims>,
     pub(super) active: Arc<ActiveClaim>,
+    /// The charge of the request, if it did not come from the queue.
+    pub(super) charge: Option<Charge>,
     /// Held for a single poll.
     lost: Mutex<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -57,6 +59,7 @@ impl NatsClaim {
         claims.claims.lock().insert(key, active.clone());
         Self {
             claims: claims.clone(),
+            charge: None,
             lost: Mutex::new(Box::pin(active.lost.clone().cancelled_owned())),
             active,
         }

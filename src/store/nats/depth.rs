@@ -1,22 +1,22 @@
-//! An estimate of the queue's length, for the limit on queued requests.
+//! An estimate of a stream's length, for the limits on queued requests and on keys.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts the requests in the queue: its length when last polled, plus what this process has added.
+/// Counts the messages of a stream: its length when last polled, plus what this process has added.
 ///
-/// The stream cannot enforce the limit. A work queue does not hold the same messages on all of its
-/// replicas at a time, and up to nats-server 2.11 each replica applies a limit by itself. Replicas
-/// that decide differently never agree again.
+/// The stream cannot enforce the limit. The replicas of a work queue do not hold the same messages
+/// at a time, and neither do those of a stream whose messages expire. Up to nats-server 2.11, each
+/// replica applies a limit by itself. Replicas that decide differently never agree again.
 #[derive(Debug, Default)]
-pub(super) struct QueueDepth {
-    /// Both are plain counters that guard no other data, so every access is `Relaxed`. A request
+pub(super) struct StreamDepth {
+    /// Both are plain counters that guard no other data, so every access is `Relaxed`. A message
     /// added during a poll may count twice until the next poll; it is never left out.
     polled: AtomicU64,
     added: AtomicU64,
 }
 
-impl QueueDepth {
-    /// Counts one more request. Returns `false` if the queue is full.
+impl StreamDepth {
+    /// Counts one more message. Returns `false` if the stream has `limit` of them.
     pub(super) fn try_add(&self, limit: u64) -> bool {
         let polled = self.polled.load(Ordering::Relaxed);
         let free = limit.saturating_sub(polled);
@@ -27,12 +27,21 @@ impl QueueDepth {
             .is_ok()
     }
 
+    /// Takes back a message that was counted and not added.
+    pub(super) fn remove_one(&self) {
+        let remove = |added: u64| added.checked_sub(1);
+        // A poll may have taken it back already.
+        let _ = self
+            .added
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, remove);
+    }
+
     /// Returns `true` if the count may be too high by now.
     pub(super) fn is_stale(&self) -> bool {
         self.added() > 0 || self.polled.load(Ordering::Relaxed) > 0
     }
 
-    /// Returns the number of added requests, which a poll started after this call includes.
+    /// Returns the number of added messages, which a poll started after this call includes.
     pub(super) fn added(&self) -> u64 {
         self.added.load(Ordering::Relaxed)
     }
@@ -46,11 +55,11 @@ impl QueueDepth {
 
 #[cfg(test)]
 mod tests {
-    use super::QueueDepth;
+    use super::StreamDepth;
 
     #[test]
     fn requests_beyond_the_limit_are_refused() {
-        let depth = QueueDepth::default();
+        let depth = StreamDepth::default();
         assert!(depth.try_add(2) && depth.try_add(2) && !depth.try_add(2));
         let added = depth.added();
         // One request has left the queue, and another process has added two.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     JobId, Kind,
-    store::{BufferedBody, Purpose, Work},
+    store::{BufferedBody, Purpose, Work, fields_price},
 };
 
 /// The time that a pull waits at the server. A worker that shuts down waits as long for its last
@@ -164,16 +164,17 @@ pub(super) async fn claim(
     };
     let (id, queued) = (request.id, &request.queued);
     let body_chunks = queued.details.body_chunks;
-    // The body of an inline request is in memory already: charge it if possible.
-    let bytes = match body_chunks {
+    let body = match body_chunks {
         None => request.inline_body.len(),
         Some(count) => count as usize * chunks::MAX_CHUNK_BYTES,
     };
-    let bytes = bytes.min(jetstream.budget.limit());
+    let trailers = request.trailers.as_ref().map_or(0, fields_price);
+    let bytes = body + fields_price(&request.head.headers) + trailers;
+    let bytes = bytes.min(jetstream.budget.share(Purpose::Accepted));
     let reserve = || jetstream.budget.reserve(bytes, Purpose::Accepted);
     let mut charge = reserve();
     // Wait for a while, since running calls may end soon. Then let another process try.
-    while charge.is_none() && body_chunks.is_some() {
+    while charge.is_none() {
         if ticket.delivered_at.elapsed() > jetstream.options.lease / 4 {
             requeue(jetstream, &acker, Duration::ZERO).await?;
             return Ok(None);
@@ -235,6 +236,7 @@ pub(super) async fn claim(
     work.created_at = from_unix_millis(details.created_at);
     work.kind = Kind::new(&details.kind);
     work.is_owned = details.owner.is_some();
+    work.outcomes = details.outcomes;
     work.attempt = attempt;
     Ok(Some(work))
 }

@@ -20,6 +20,8 @@ pub enum NatsError {
         /// The cause.
         source: Source,
     },
+    /// This [prefix](super::NatsOptions::prefix) cannot be part of a stream's name.
+    InvalidPrefix(String),
     /// A stream or consumer of this name exists with other settings than the options ask for.
     ConfigMismatch {
         /// The name of the stream or consumer.
@@ -58,6 +60,10 @@ impl fmt::Display for NatsError {
             Self::Unreadable { subject, source } => {
                 write!(f, "failed to decode the message at {subject}: {source}")
             }
+            Self::InvalidPrefix(prefix) => write!(
+                f,
+                "invalid prefix of stream names {prefix:?}: expected ASCII letters, digits, - and _"
+            ),
             Self::ConfigMismatch {
                 name,
                 setting,
@@ -76,7 +82,7 @@ impl error::Error for NatsError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Unavailable(source) | Self::Unreadable { source, .. } => Some(&**source),
-            Self::TooLarge | Self::ConfigMismatch { .. } => None,
+            Self::TooLarge | Self::InvalidPrefix(_) | Self::ConfigMismatch { .. } => None,
         }
     }
 }

@@ -4,10 +4,10 @@ use std::{collections::HashSet, pin::pin, time::Duration};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    envelope::decode, error::NatsError, index::OwnerEntry, jetstream::JetStream,
+    envelope::decode, error::NatsError, index::OwnerEntry, jetstream::JetStream, messages,
     names::ResourceNames,
 };
 use crate::{Cursor, Filter, Page, Snapshot, store::Lookup};
@@ -20,6 +20,9 @@ const FETCH_SIZE: usize = 500;
 
 /// The time that the server may take to send each entry.
 const ENTRY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The silence after which a list asks whether an entry is left.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// The idle time after which the server removes the consumer of a list.
 const CONSUMER_EXPIRY: Duration = Duration::from_secs(30);
@@ -90,12 +93,15 @@ fn skip_unreadable<T>(read: Result<T, NatsError>) -> Result<Option<T>, NatsError
 ///
 /// Fetches until nothing new is left, since the number of entries can shrink by expiry meanwhile.
 /// Renewed entries come again, so they do not count as new: they would keep the list from its end.
+///
+/// The server counts an entry that is renewed during a fetch twice, and then waits for one that
+/// never comes. So a silent fetch also ends if the stream has no entry beyond the last one.
 async fn read_cursors(
     jetstream: &JetStream,
     filter_subject: String,
 ) -> Result<Vec<Cursor>, NatsError> {
     let config = pull::Config {
-        filter_subject,
+        filter_subject: filter_subject.clone(),
         deliver_policy: DeliverPolicy::LastPerSubject,
         ack_policy: AckPolicy::None,
         inactive_threshold: CONSUMER_EXPIRY,
@@ -106,15 +112,31 @@ async fn read_cursors(
     let consumer = consumer.map_err(NatsError::unavailable)?;
     let mut cursors = Vec::new();
     let mut seen = HashSet::new();
-    loop {
+    let mut last_sequence = 0;
+    'fetches: loop {
         let fetch = consumer.fetch().max_messages(FETCH_SIZE).messages().await;
-        let mut messages = fetch.map_err(NatsError::unavailable)?;
+        let mut fetched = fetch.map_err(NatsError::unavailable)?;
         let (mut count, seen_before) = (0, seen.len());
-        while let Some(message) = timeout(ENTRY_TIMEOUT, messages.next())
-            .await
-            .map_err(NatsError::unavailable)?
-        {
+        let mut entry_deadline = Instant::now() + ENTRY_TIMEOUT;
+        loop {
+            let Ok(next) = timeout(SILENCE, fetched.next()).await else {
+                let last = messages::last(&jetstream.streams.jobs, &filter_subject).await?;
+                if last.is_none_or(|last| last.sequence <= last_sequence) {
+                    // All entries have been delivered.
+                    break 'fetches;
+                }
+                if Instant::now() > entry_deadline {
+                    return Err(NatsError::unavailable(
+                        "the server sends no entry of a list",
+                    ));
+                }
+                continue;
+            };
+            let Some(message) = next else { break };
             let message = message.map_err(NatsError::Unavailable)?;
+            let info = message.info().map_err(NatsError::Unavailable)?;
+            last_sequence = info.stream_sequence;
+            entry_deadline = Instant::now() + ENTRY_TIMEOUT;
             count += 1;
             let Some(id) = ResourceNames::job_id(&message.subject) else {
                 continue;

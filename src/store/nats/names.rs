@@ -21,9 +21,14 @@ impl ResourceNames {
         format!("{}_queue", self.prefix)
     }
 
-    /// The stream behind the key-value bucket of jobs, keys and owners' lists.
+    /// The stream behind the key-value bucket of jobs and owners' lists.
     pub(super) fn jobs_stream(&self) -> String {
         format!("KV_{}_jobs", self.prefix)
+    }
+
+    /// The stream behind the key-value bucket of idempotency keys.
+    pub(super) fn keys_stream(&self) -> String {
+        format!("KV_{}_keys", self.prefix)
     }
 
     /// Chunks of large request bodies.
@@ -49,9 +54,14 @@ impl ResourceNames {
         format!("{}.queue.{id}", self.prefix)
     }
 
-    /// All subjects of the bucket.
+    /// All subjects of the bucket of jobs and owners' lists.
     pub(super) fn all_in_bucket(&self) -> String {
         format!("$KV.{}_jobs.>", self.prefix)
+    }
+
+    /// All subjects of the bucket of keys.
+    pub(super) fn all_keys(&self) -> String {
+        format!("$KV.{}_keys.*", self.prefix)
     }
 
     /// The run and end records of all jobs.
@@ -80,7 +90,7 @@ impl ResourceNames {
     }
 
     pub(super) fn key(&self, key: &Key) -> String {
-        format!("$KV.{}_jobs.key.{}", self.prefix, hex(key))
+        format!("$KV.{}_keys.{}", self.prefix, hex(key))
     }
 
     /// The lease of the process that refreshes the queue.

@@ -6,11 +6,13 @@ use http::Extensions;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use super::error::NatsError;
+
 /// Options for [`NatsStore::connect`](super::NatsStore::connect).
 ///
 /// All processes that share jobs must use the same options. The options that may differ between
-/// processes are [`max_queued`](Self::max_queued), [`ack_timeout`](Self::ack_timeout) and
-/// [`inline`](Self::inline).
+/// processes are [`max_queued`](Self::max_queued), [`max_keys`](Self::max_keys),
+/// [`ack_timeout`](Self::ack_timeout) and [`inline`](Self::inline).
 #[derive(Debug, Clone)]
 #[must_use = "options do nothing until they are passed to `NatsStore::connect`"]
 pub struct NatsOptions {
@@ -18,6 +20,8 @@ pub struct NatsOptions {
     pub(super) replicas: usize,
     pub(super) storage: Storage,
     pub(super) retain: Duration,
+    keep_keys_for: Option<Duration>,
+    pub(super) max_keys: Option<u64>,
     pub(super) max_queued: Option<u64>,
     pub(super) max_queued_for: Duration,
     pub(super) lease: Duration,
@@ -27,6 +31,9 @@ pub struct NatsOptions {
     pub(super) inline: usize,
     pub(super) carried: Vec<CarriedExtension>,
 }
+
+/// The minimum of the time that a key is remembered by default.
+const MIN_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// The storage of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +77,8 @@ impl Default for NatsOptions {
             replicas: 1,
             storage: Storage::File,
             retain: Duration::from_secs(3600),
+            keep_keys_for: None,
+            max_keys: Some(1_000_000),
             max_queued: Some(1_000_000),
             max_queued_for: Duration::from_secs(7 * 24 * 3600),
             lease: Duration::from_secs(30),
@@ -90,17 +99,11 @@ impl NatsOptions {
 
     /// Sets the prefix of all stream and subject names. Default: `accepted`.
     ///
-    /// # Panics
-    ///
-    /// If the prefix is empty or has characters other than ASCII letters, digits, `-` and `_`.
+    /// It has ASCII letters, digits, `-` and `_`. With another prefix,
+    /// [`connect`](super::NatsStore::connect) fails with
+    /// [`InvalidPrefix`](super::NatsError::InvalidPrefix).
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        let prefix = prefix.into();
-        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        assert!(
-            !prefix.is_empty() && prefix.bytes().all(valid),
-            "invalid prefix for stream names: {prefix:?}"
-        );
-        self.prefix = prefix;
+        self.prefix = prefix.into();
         self
     }
 
@@ -121,10 +124,41 @@ impl NatsOptions {
 
     /// Sets how long an ended job is kept, at least 1 s. Default: one hour.
     ///
-    /// The job's idempotency key and its entry in its owner's list are kept as long.
+    /// The job's entry in its owner's list is kept as long.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.retain = retain.max(Duration::from_secs(1));
         self
+    }
+
+    /// Sets how long an idempotency key is remembered, from the end of its job. Default:
+    /// [`retain`](Self::retain), and at least 24 hours.
+    ///
+    /// [`Idempotency::keep_for`](crate::Idempotency::keep_for) can shorten that for the keys of one
+    /// layer. A longer time of a layer has no effect, since the stream of keys removes them.
+    pub fn keep_keys_for(mut self, time: Duration) -> Self {
+        self.keep_keys_for = Some(time);
+        self
+    }
+
+    /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
+    ///
+    /// `None` sets no limit. At the maximum, a request with a new key is answered with 503.
+    /// Processes count keys as they count requests, see [`max_queued`](Self::max_queued), and may
+    /// use different values.
+    pub fn max_keys(mut self, keys: impl Into<Option<u64>>) -> Self {
+        self.max_keys = keys.into();
+        self
+    }
+
+    /// Returns how long a key is remembered from the end of its job, if its layer does not say.
+    pub(super) fn key_retention(&self) -> Duration {
+        let default = || self.retain.max(MIN_KEY_RETENTION);
+        self.keep_keys_for.unwrap_or_else(default)
+    }
+
+    /// Returns how long the stream keeps a key. A job keeps its key while its record is renewed.
+    pub(super) fn max_key_age(&self) -> Duration {
+        self.key_retention().max(self.retain)
     }
 
     /// Sets the maximum number of requests in the queue, running ones included. Default: 1,000,000.
@@ -231,6 +265,17 @@ impl NatsOptions {
         self
     }
 
+    /// # Errors
+    ///
+    /// Returns an error if the prefix cannot be part of a stream's name.
+    pub(super) fn check(&self) -> Result<(), NatsError> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        if self.prefix.is_empty() || !self.prefix.bytes().all(is_valid) {
+            return Err(NatsError::InvalidPrefix(self.prefix.clone()));
+        }
+        Ok(())
+    }
+
     /// Serializes the carried extensions of a request.
     pub(super) fn serialize_extensions(&self, extensions: &Extensions) -> Map<String, Value> {
         let carried = self.carried.iter();
@@ -259,5 +304,22 @@ impl NatsOptions {
 impl fmt::Debug for CarriedExtension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CarriedExtension").field(&self.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_that_no_stream_can_have_is_refused() {
+        for prefix in ["", "a.b", "a b", "*", ">", "caf\u{e9}"] {
+            let checked = NatsOptions::new().prefix(prefix).check();
+            assert!(
+                matches!(checked, Err(NatsError::InvalidPrefix(found)) if found == prefix),
+                "{prefix}"
+            );
+        }
+        assert!(NatsOptions::new().prefix("my_app-2").check().is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    claim::ActiveClaims, depth::QueueDepth, jetstream::JetStream, subscribers::Subscribers,
+    claim::ActiveClaims, depth::StreamDepth, jetstream::JetStream, subscribers::Subscribers,
 };
 
 /// The state of this process beside the connection.
@@ -11,7 +11,8 @@ pub(super) struct ProcessState {
     pub(super) jetstream: JetStream,
     pub(super) claims: Arc<ActiveClaims>,
     pub(super) subscribers: Subscribers,
-    pub(super) depth: QueueDepth,
+    pub(super) queue_depth: StreamDepth,
+    pub(super) key_depth: StreamDepth,
 }
 
 impl ProcessState {
@@ -20,7 +21,8 @@ impl ProcessState {
             jetstream,
             claims: Arc::default(),
             subscribers: Subscribers::default(),
-            depth: QueueDepth::default(),
+            queue_depth: StreamDepth::default(),
+            key_depth: StreamDepth::default(),
         }
     }
 }

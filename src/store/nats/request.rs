@@ -11,7 +11,7 @@ use super::{
     options::{NatsOptions, Rerun},
 };
 use crate::{
-    Owner,
+    Outcomes, Owner,
     store::{CallbackTarget, Key, MAX_FIELD_VALUES, NewJob},
 };
 
@@ -69,6 +69,9 @@ pub(super) struct JobDetails {
     pub(super) owner: Option<Owner>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<Key>,
+    /// The outcomes that the key keeps.
+    #[serde(rename = "key_keeps", default, skip_serializing_if = "is_all")]
+    pub(super) outcomes: Outcomes,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) title: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,6 +79,10 @@ pub(super) struct JobDetails {
     /// The number of chunks of the request's body, if the queue's message does not hold it.
     #[serde(rename = "parts", default, skip_serializing_if = "Option::is_none")]
     pub(super) body_chunks: Option<u32>,
+}
+
+fn is_all(outcomes: &Outcomes) -> bool {
+    *outcomes == Outcomes::All
 }
 
 /// The head of a message of the queue. Its body is the request's, unless that is in chunks.
@@ -116,7 +123,8 @@ impl QueuedRequest {
                 created_at: unix_millis(new.created_at),
                 estimated_finish_at: new.estimated_finish.map(unix_millis),
                 owner: new.owner,
-                key: new.key.map(|(key, _)| key),
+                key: new.key.map(|new| new.key),
+                outcomes: new.key.map(|new| new.outcomes).unwrap_or_default(),
                 title: new.title.as_deref().map(str::to_owned),
                 callbacks: new.callbacks.as_deref().map(<[_]>::to_vec),
                 body_chunks,

@@ -36,7 +36,7 @@ use crate::{
     Filter, JobId, Page,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, NewJob, News, Purpose, Queue, Reading,
-        Report, Store, StoreFuture, Work,
+        Report, Revisions, Store, StoreFuture, Work,
     },
 };
 
@@ -71,7 +71,9 @@ impl NatsStore {
     ///
     /// - [`NatsError::Unavailable`] if JetStream does not answer or cannot create the streams.
     /// - [`NatsError::ConfigMismatch`] if a stream exists with other settings.
+    /// - [`NatsError::InvalidPrefix`] if the prefix of the options is invalid.
     pub async fn connect(client: Client, options: NatsOptions) -> Result<Self, NatsError> {
+        options.check()?;
         let mut retry = Retry::within(CONNECT_PATIENCE);
         loop {
             match Self::connect_once(client.clone(), options.clone()).await {
@@ -175,7 +177,7 @@ impl Store for NatsStore {
     }
 
     fn respond(&self, _: &NatsClaim, head: response::Parts) -> NatsWriter {
-        NatsWriter::new(self.budget().clone(), head)
+        NatsWriter::new(self.budget(), head)
     }
 
     fn finish(
@@ -195,12 +197,12 @@ impl Store for NatsStore {
         claim.poll_lost(cx)
     }
 
-    async fn cancel(&self, id: JobId) -> Result<Lookup, NatsError> {
-        cancel::cancel(&self.process.jetstream, id).await
+    async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, NatsError> {
+        cancel::cancel(&self.process.jetstream, id, revisions).await
     }
 
-    async fn forget(&self, id: JobId) -> Result<Lookup, NatsError> {
-        cancel::forget(&self.process.jetstream, id).await
+    async fn forget(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, NatsError> {
+        cancel::forget(&self.process.jetstream, id, revisions).await
     }
 }
 

@@ -27,6 +27,7 @@ const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);
 pub(super) struct Streams {
     pub(super) queue: Stream<()>,
     pub(super) jobs: Stream<()>,
+    pub(super) keys: Stream<()>,
     pub(super) requests: Stream<()>,
     pub(super) results: Stream<()>,
     pub(super) workers: Consumer<pull::Config>,
@@ -59,12 +60,14 @@ impl Streams {
             ..config(names.queue_stream(), names.all_queued())
         };
         // The settings of a key-value bucket, so that `nats kv` can show its entries.
-        let jobs = Config {
-            max_age: options.retain,
+        let bucket = |name, subject, max_age| Config {
+            max_age,
             max_messages_per_subject: 1,
             allow_rollup: true,
-            ..config(names.jobs_stream(), names.all_in_bucket())
+            ..config(name, subject)
         };
+        let jobs = bucket(names.jobs_stream(), names.all_in_bucket(), options.retain);
+        let keys = bucket(names.keys_stream(), names.all_keys(), options.max_key_age());
         let requests = Config {
             max_age: options.max_queued_for,
             ..config(names.requests_stream(), names.all_request_chunks())
@@ -78,6 +81,7 @@ impl Streams {
             workers: open_consumer(&queue, names, options).await?,
             queue,
             jobs: open_stream(context, jobs).await?,
+            keys: open_stream(context, keys).await?,
             requests: open_stream(context, requests).await?,
             results: open_stream(context, results).await?,
         })

@@ -13,7 +13,7 @@ use super::{
     envelope::encode,
     error::NatsError,
     jetstream::JetStream,
-    keys::KeyLookup,
+    keys::{KeyLookup, look_up_key},
     messages::WriteError,
     process::ProcessState,
     record::{ClaimHolder, JobRecord},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     ErrorCode, Event, JobId,
-    store::{Acceptance, NewJob},
+    store::{Acceptance, NewJob, Purpose},
 };
 
 /// Creates a job for the request, or joins the job of an earlier request with the same key.
@@ -30,17 +30,17 @@ pub(super) async fn accept(
     mut new: NewJob,
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
-    let Some((key, fingerprint)) = new.key else {
+    let Some(key) = new.key else {
         if new.join_only {
             return Ok(Acceptance::Full);
         }
         return submit(&process, new, request).await;
     };
-    let lookup = process.jetstream.look_up_key(&new, key, fingerprint);
-    let lookup = lookup.await?;
+    let lookup = look_up_key(&process, &new, &key).await?;
     match lookup {
         KeyLookup::First => submit(&process, new, request).await,
         KeyLookup::Joined(snapshot) => Ok(Acceptance::Joined(snapshot)),
+        KeyLookup::Gone => Ok(Acceptance::Gone),
         KeyLookup::Reused => Ok(Acceptance::KeyReused),
         KeyLookup::Full => Ok(Acceptance::Full),
         KeyLookup::Orphaned(id) => {
@@ -63,8 +63,19 @@ async fn submit(
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let jetstream = &process.jetstream;
+    let charge = if new.run_here {
+        let charge = jetstream
+            .budget
+            .reserve(new.request_bytes, Purpose::Accepted);
+        if charge.is_none() {
+            return Ok(Acceptance::Full);
+        }
+        charge
+    } else {
+        None
+    };
     let limit = jetstream.options.max_queued;
-    if limit.is_some_and(|limit| !process.depth.try_add(limit)) {
+    if limit.is_some_and(|limit| !process.queue_depth.try_add(limit)) {
         return Ok(Acceptance::Full);
     }
     let (queued, payload) = match prepare(jetstream, &new, &request).await {
@@ -80,6 +91,10 @@ async fn submit(
         // The request may be in the queue, so its body stays.
         Err(WriteError::Unknown(error)) => Err(error),
         Err(error) => refuse(jetstream, &new, &request, error).await,
+        Ok(Acceptance::RunHere(mut claim)) => {
+            claim.charge = charge;
+            Ok(Acceptance::RunHere(claim))
+        }
         Ok(accepted) => Ok(accepted),
     }
 }

@@ -1,7 +1,8 @@
-//! The background tasks of a store: leases, records, the queue's length and the watch of jobs.
+//! The background tasks of a store: leases, records, the lengths of streams and the watch of jobs.
 
 use std::{sync::Arc, time::Duration};
 
+use async_nats::jetstream::stream::Stream;
 use futures_util::{StreamExt, stream};
 use tokio::{
     select,
@@ -9,12 +10,14 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{active::ActiveClaim, error::NatsError, process::ProcessState, watch};
+use super::{
+    active::ActiveClaim, depth::StreamDepth, error::NatsError, process::ProcessState, watch,
+};
 
 /// The time over which reports of calls are merged before they are written.
 const REPORT_DELAY: Duration = Duration::from_millis(200);
 
-/// The interval of polling the queue's length.
+/// The interval of polling the length of a stream.
 const DEPTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of records that are written concurrently.
@@ -30,7 +33,14 @@ pub(super) async fn start(process: &Arc<ProcessState>) -> Result<JoinSet<()>, Na
     tasks.spawn(write_records(process.clone()));
     tasks.spawn(refresh_queue(process.clone()));
     if process.jetstream.options.max_queued.is_some() {
-        tasks.spawn(poll_depth(process.clone()));
+        tasks.spawn(poll_depth(process.clone(), |process| {
+            (&process.queue_depth, &process.jetstream.streams.queue)
+        }));
+    }
+    if process.jetstream.options.max_keys.is_some() {
+        tasks.spawn(poll_depth(process.clone(), |process| {
+            (&process.key_depth, &process.jetstream.streams.keys)
+        }));
     }
     Ok(tasks)
 }
@@ -82,19 +92,23 @@ async fn refresh_queue(process: Arc<ProcessState>) {
     }
 }
 
-/// Polls the queue's length while the count may be too high.
-async fn poll_depth(process: Arc<ProcessState>) {
+/// Polls the length of a stream while the count may be too high.
+async fn poll_depth(
+    process: Arc<ProcessState>,
+    of: fn(&ProcessState) -> (&StreamDepth, &Stream<()>),
+) {
+    let (depth, stream) = of(&process);
     let mut ticks = interval(DEPTH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !process.depth.is_stale() {
+        if !depth.is_stale() {
             continue;
         }
-        let added = process.depth.added();
-        match process.jetstream.streams.queue.get_info().await {
-            Ok(info) => process.depth.record_poll(info.state.messages, added),
-            Err(error) => tracing::debug!(%error, "failed to poll the queue's length"),
+        let added = depth.added();
+        match stream.get_info().await {
+            Ok(info) => depth.record_poll(info.state.messages, added),
+            Err(error) => tracing::debug!(%error, "failed to poll the length of a stream"),
         }
     }
 }

@@ -2,29 +2,31 @@
 
 use std::{
     fmt,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, response::Parts};
 
-use crate::store::{BodyBuffer, Budget, BufferedBody, NoRoom, Purpose, Writer};
+use crate::store::{
+    BodyBuffer, Budget, BufferedBody, NoRoom, Purpose, ResponseRoom, Writer, response_price,
+};
 
 /// Writes the response of a job in JetStream:
 /// [`Store::respond`](crate::store::Store::respond).
 ///
 /// It collects the response in memory. The end of the job publishes it.
 pub struct NatsWriter {
-    budget: Budget,
+    room: ResponseRoom,
     head: Parts,
     body: BodyBuffer,
     is_head_charged: bool,
 }
 
 impl NatsWriter {
-    pub(super) fn new(budget: Budget, head: Parts) -> Self {
+    pub(super) fn new(budget: &Budget, head: Parts) -> Self {
         Self {
-            budget,
+            room: ResponseRoom::new(budget),
             head,
             body: BodyBuffer::new(),
             is_head_charged: false,
@@ -39,13 +41,15 @@ impl NatsWriter {
 }
 
 impl Writer for NatsWriter {
-    fn poll_room(&mut self, bytes: usize, _: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let head = if self.is_head_charged {
             0
         } else {
-            head_bytes(&self.head)
+            response_price(&self.head)
         };
-        let Some(charge) = self.budget.reserve(head + bytes, Purpose::Response) else {
+        let budget = self.room.budget().clone();
+        let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
+        let Some(charge) = ready!(self.room.poll_reserve(head + bytes, cx, reserve)) else {
             return Poll::Ready(Err(NoRoom::new()));
         };
         self.is_head_charged = true;
@@ -63,14 +67,6 @@ impl Writer for NatsWriter {
 
     /// Has no effect: a response becomes readable when its job ends.
     fn flush(&mut self) {}
-}
-
-/// Returns what the head of a response is charged.
-fn head_bytes(head: &Parts) -> usize {
-    let fields = head.headers.iter();
-    fields
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum()
 }
 
 impl fmt::Debug for NatsWriter {

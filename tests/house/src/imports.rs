@@ -13,7 +13,7 @@ use crate::{
 const LAYERS: &[(&str, &[&str])] = &[("protocol", &[]), ("follow", &["protocol"])];
 
 /// All that `config` imports of `job`.
-const JOB_NAMES: &[&str] = &["Owner", "Key", "IdText"];
+const JOB_NAMES: &[&str] = &["Owner", "Fingerprint", "IdText"];
 
 /// An import or a path, from its file to the file that defines the name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

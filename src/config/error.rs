@@ -1,0 +1,34 @@
+//! The error of an invalid option.
+
+use std::{error, fmt};
+
+/// An option of a [`JobsBuilder`](crate::JobsBuilder) is invalid.
+///
+/// [`try_build`](crate::JobsBuilder::try_build) returns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// This [`monitor_path`](crate::JobsBuilder::monitor_path) cannot be the start of a link.
+    MonitorPath(String),
+    /// This base of [`Links::Base`](crate::Links::Base) is not an absolute `http` or `https` URL
+    /// that links can begin with.
+    LinkBase(String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MonitorPath(path) => write!(
+                f,
+                "invalid monitor path {path:?}: expected a path like /jobs, without a trailing \
+                 slash and without empty, \".\" or \"..\" segments"
+            ),
+            Self::LinkBase(base) => write!(
+                f,
+                "invalid base of links {base:?}: expected http(s)://HOST[:PORT][/PATH]"
+            ),
+        }
+    }
+}
+
+impl error::Error for ConfigError {}

@@ -1,0 +1,57 @@
+//! Bytes that share no larger buffer.
+
+use bytes::Bytes;
+
+/// The maximum size of bytes that are copied without a look at their buffer.
+const MAX_COPIED_BYTES: usize = 64 * 1024;
+
+/// Returns bytes whose buffer is hardly larger than they are.
+///
+/// A frame of a body may be a slice of a larger buffer, which it would keep in memory. Bytes that
+/// have a buffer of their own are not copied if they are larger than 64 KiB.
+pub fn compact(bytes: Bytes) -> Bytes {
+    if bytes.len() <= MAX_COPIED_BYTES {
+        return Bytes::copy_from_slice(&bytes);
+    }
+    // This copies bytes that are shared, and takes the whole buffer of others.
+    let buffer = Vec::from(bytes);
+    if buffer.capacity() > buffer.len() + buffer.len() / 8 {
+        // Not shrunk in place, which would leave a hole that is too small for the next buffer.
+        return Bytes::copy_from_slice(&buffer);
+    }
+    buffer.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bytes_of_their_own_are_not_copied() {
+        let bytes = Bytes::from(vec![7; MAX_COPIED_BYTES + 1]);
+        let at = bytes.as_ptr();
+        let same = compact(bytes);
+        assert_eq!((same.as_ptr(), same.len()), (at, MAX_COPIED_BYTES + 1));
+    }
+
+    #[test]
+    fn slice_releases_its_buffer() {
+        for length in [10, MAX_COPIED_BYTES + 10] {
+            let buffer = Bytes::from(vec![7; 1 << 20]);
+            let slice = compact(buffer.slice(5..5 + length));
+            assert!(buffer.is_unique());
+            assert_eq!(slice, vec![7; length]);
+        }
+        let buffer = Bytes::from(vec![7; 1 << 20]);
+        let slice = compact(buffer.slice(5..100_005));
+        drop(buffer);
+        assert_eq!(slice.try_into_mut().expect("unique").capacity(), 100_000);
+    }
+
+    #[test]
+    fn only_slice_of_a_large_buffer_is_copied() {
+        let slice = Bytes::from(vec![7; 1 << 20]).slice(..100_000);
+        let slice = compact(slice);
+        assert_eq!(slice.try_into_mut().expect("unique").capacity(), 100_000);
+    }
+}

@@ -1,0 +1,46 @@
+//! The bytes that the budget counts for what is kept.
+
+use http::{HeaderMap, request, response};
+
+use crate::job::Progress;
+
+/// The bytes of a field in a [`HeaderMap`] besides its texts: its entry and its part of the index.
+const FIELD_BYTES: usize = 112;
+
+/// The bytes of a request's head besides its fields and its target.
+const REQUEST_BYTES: usize = 256;
+
+/// The bytes of a reported progress besides its message.
+const PROGRESS_BYTES: usize = 96;
+
+/// The copies of a message: one in the job's handle, which grows in powers of two, and one in the
+/// store.
+const MESSAGE_COPIES: usize = 3;
+
+/// Returns the price of fields: a head's or trailers.
+pub fn fields_price(fields: &HeaderMap) -> usize {
+    let texts = fields.iter();
+    let texts = texts.map(|(name, value)| name.as_str().len() + value.len());
+    texts.map(|text| text + FIELD_BYTES).sum()
+}
+
+/// Returns the price of a request without its body and trailers.
+pub(crate) fn request_price(head: &request::Parts) -> usize {
+    let path = head.uri.path_and_query();
+    let target = path.map_or(0, |path| path.as_str().len());
+    REQUEST_BYTES + target + fields_price(&head.headers)
+}
+
+/// Returns the price of a response without its body and trailers.
+pub fn response_price(head: &response::Parts) -> usize {
+    fields_price(&head.headers)
+}
+
+/// Returns the price of the progress that a call has reported.
+pub fn progress_price(progress: &Progress) -> usize {
+    if *progress == Progress::default() {
+        return 0;
+    }
+    let message = progress.message.as_ref();
+    PROGRESS_BYTES + MESSAGE_COPIES * message.map_or(0, |message| message.len())
+}

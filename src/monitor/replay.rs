@@ -1,0 +1,153 @@
+//! Cuts replays that make no progress.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::{protocol::BoxError, store::ResultBody};
+
+/// The maximum size of a body that is not watched, in bytes. A server takes it in one frame.
+const MAX_FRAME_BYTES: u64 = 64 * 1024;
+
+/// The longest timeout. A clock may be unable to represent a longer one.
+const MAX_TIMEOUT: Duration = Duration::from_secs(1 << 30);
+
+/// Makes a body drop its bytes if no frame of it is read for `timeout`.
+///
+/// A server does not poll a body while its client reads nothing. So a task drops the bytes, and the
+/// next frame is an error.
+pub(super) fn watched(body: ResultBody, timeout: Duration) -> ResultBody {
+    let is_short = body.len().is_some_and(|length| length <= MAX_FRAME_BYTES);
+    let (false, Ok(runtime)) = (is_short, Handle::try_current()) else {
+        return body;
+    };
+    let state = Arc::new(Mutex::new(ReplayState {
+        body: Some(body),
+        read_at: Instant::now(),
+    }));
+    let watch = watch(state.clone(), timeout.min(MAX_TIMEOUT));
+    ResultBody::streamed(Replay {
+        watch: runtime.spawn(watch).abort_handle(),
+        state,
+    })
+}
+
+/// A body that is watched.
+struct Replay {
+    /// Locked for one poll of the body, or to drop it. The task and the reader only meet here.
+    state: Arc<Mutex<ReplayState>>,
+    /// Ends the task with this body.
+    watch: AbortHandle,
+}
+
+struct ReplayState {
+    /// Absent once the replay has been cut.
+    body: Option<ResultBody>,
+    /// The time of the last poll.
+    read_at: Instant,
+}
+
+/// Cuts a replay when it was not read for `timeout`.
+async fn watch(state: Arc<Mutex<ReplayState>>, timeout: Duration) {
+    loop {
+        let cut_at = state.lock().read_at + timeout;
+        sleep_until(cut_at).await;
+        let cut = {
+            let mut state = state.lock();
+            let is_due = state.read_at + timeout <= Instant::now();
+            state.body.take_if(|_| is_due)
+        };
+        if cut.is_some() {
+            tracing::debug!("cut a replay whose client reads nothing");
+            return;
+        }
+    }
+}
+
+impl Body for Replay {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut state = self.state.lock();
+        state.read_at = Instant::now();
+        match &mut state.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(Some(Err("the client read nothing for too long".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.state.lock();
+        state.body.as_ref().is_some_and(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.state.lock();
+        state.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    async fn next(body: &mut ResultBody) -> Option<Result<usize, String>> {
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await?;
+        let frame = frame.map_err(|error| error.to_string());
+        Some(frame.map(|frame| frame.data_ref().map_or(0, Bytes::len)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replay_without_progress_is_cut() {
+        let bytes = Bytes::from(vec![7; 3 * 65_536]);
+        let owner = bytes.clone();
+        let mut body = watched(ResultBody::from(bytes), TIMEOUT);
+        assert_eq!(body.len(), Some(3 * 65_536));
+        for _ in 0..2 {
+            sleep(TIMEOUT - Duration::from_secs(1)).await;
+            assert_eq!(next(&mut body).await, Some(Ok(65_536)));
+        }
+        assert!(!owner.is_unique());
+        advance(TIMEOUT).await;
+        tokio::task::yield_now().await;
+        assert!(owner.is_unique(), "the bytes are dropped");
+        let error = next(&mut body).await.expect("a frame");
+        assert!(error.expect_err("cut").contains("too long"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn short_replay_has_no_task() {
+        let body = watched(ResultBody::from(Bytes::from_static(b"short")), TIMEOUT);
+        assert_eq!(body.len(), Some(5));
+        let tasks = Handle::current().metrics();
+        assert_eq!(tasks.num_alive_tasks(), 0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Reads the result of an ended job.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+
+use super::{body::StoredBody, ended::EndedJob, packed, reaper, table::JobTable};
+use crate::{
+    job::JobId,
+    store::{Reading, ResultBody},
+};
+
+/// A reader of a result: keeps the result, and its bytes counted as a replay.
+pub(super) struct ReplayReader {
+    table: Arc<JobTable>,
+    job: EndedJob,
+}
+
+impl ReplayReader {
+    /// Waits until replays have room for the result of a job. Returns `None` if the job has none or
+    /// has been removed.
+    pub(super) async fn begin(table: &Arc<JobTable>, id: JobId) -> Option<Arc<Self>> {
+        loop {
+            // Created before the attempt, so that no release is lost after it.
+            let released = table.budget().replay_released();
+            // Looked up each time, because a waiting reader must not keep a deleted job.
+            let job = table.find_ended(id).filter(EndedJob::has_response)?;
+            if table.readings().begin(id, job.charged(), table.budget()) {
+                let table = table.clone();
+                return Some(Arc::new(Self { table, job }));
+            }
+            drop(job);
+            released.await;
+        }
+    }
+
+    /// Reads the response from byte `from` of its body on.
+    ///
+    /// Its fields and its body are shares of this reader.
+    pub(super) fn read(self: Arc<Self>, from: u64) -> Reading {
+        let unpacked = packed::unpack(&Bytes::from_owner(PackedBytes(self.clone())));
+        let (length, body) = match self.job.body() {
+            Some(StoredBody::Live(response)) => {
+                (response.len(), response.read_body(from, Some(self.clone())))
+            }
+            Some(StoredBody::One(_)) => {
+                let bytes = Bytes::from_owner(LargeBody(self));
+                buffered(bytes, unpacked.trailers, from)
+            }
+            None => buffered(unpacked.body, unpacked.trailers, from),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = unpacked.status;
+        *response.headers_mut() = unpacked.headers;
+        Reading::new(1, length, response)
+    }
+}
+
+impl Drop for ReplayReader {
+    fn drop(&mut self) {
+        let id = self.job.creation().id;
+        // The job is still kept here, so its bytes are released only after they count as kept.
+        if self.table.readings().end(id, self.table.budget()) {
+            reaper::put_back(&self.table, id);
+        }
+    }
+}
+
+/// Returns the length of a body in memory, and the body from byte `from` on.
+fn buffered(mut bytes: Bytes, trailers: Option<http::HeaderMap>, from: u64) -> (u64, ResultBody) {
+    let length = bytes.len();
+    let from = usize::try_from(from).unwrap_or(usize::MAX).min(length);
+    let rest = bytes.split_off(from);
+    (length as u64, ResultBody::new(rest, trailers))
+}
+
+/// The packed response of a job that is being read.
+struct PackedBytes(Arc<ReplayReader>);
+
+impl AsRef<[u8]> for PackedBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.job.packed()
+    }
+}
+
+/// The large body of a job that is being read.
+struct LargeBody(Arc<ReplayReader>);
+
+impl AsRef<[u8]> for LargeBody {
+    fn as_ref(&self) -> &[u8] {
+        match self.0.job.body() {
+            Some(StoredBody::One(bytes)) => bytes,
+            Some(StoredBody::Live(_)) | None => &[],
+        }
+    }
+}
