@@ -239,8 +239,8 @@ impl<S> JobsBuilder<S> {
     ///   it need not become a job.
     /// - A quarter is for results being sent. Without room, a read waits for
     ///   [`room_timeout`](Self::room_timeout) and then gets 503.
-    /// - The rest is for jobs: requests until their calls have ended, idempotency keys, responses, and
-    ///   ended jobs. Requests may take half of it, and so may keys.
+    /// - The rest is for jobs: requests until their calls have ended, responses, and ended jobs.
+    ///   Requests may take half of it.
     ///
     /// The store in memory makes room by evicting ended jobs, the oldest end first. It passes over
     /// results that are being sent, and never evicts unfinished jobs.

@@ -384,8 +384,8 @@ impl Store for MapStore {
             progress: Some(end.progress),
             key: end.key,
         };
-        let mut tables = self.shared.tables();
-        future::ready(Ok(self.shared.end(&mut tables, claim.id, end)))
+        let ended = self.shared.end(&mut self.shared.tables(), claim.id, end);
+        future::ready(Ok(ended))
     }
 
     /// Waits for the end of the job, and then reads from byte `from` on.
@@ -427,8 +427,7 @@ impl Store for MapStore {
     }
 
     async fn cancel(&self, id: JobId, revisions: &Revisions) -> Result<Option<Lookup>, Infallible> {
-        let mut tables = self.shared.tables();
-        Ok(self.shared.cancel(&mut tables, id, revisions))
+        Ok(self.shared.cancel(&mut self.shared.tables(), id, revisions))
     }
 
     /// Returns the job as it was, so that the layer knows which job it has deleted.
@@ -470,8 +469,7 @@ pub(crate) struct MapWriter {
 }
 
 impl Writer for MapWriter {
-    /// Takes room for a chunk, or waits for it. The layer does not read the service's response
-    /// meanwhile.
+    /// Takes room for a chunk, or waits for it. The layer reads no more of the response meanwhile.
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let budget = self.room.budget().clone();
         let reserve = |bytes| budget.reserve(bytes, Purpose::Response);

@@ -18,6 +18,9 @@ pub(super) struct EndOrder {
     /// The charge of the ids in the queue. An id without room is not charged.
     charge: Option<Charge>,
     pub(super) reaper: Option<AbortHandle>,
+    /// The time when the reaper wakes, in milliseconds since the epoch of the store; 0 while it
+    /// runs.
+    pub(super) reaped_at: u64,
 }
 
 impl EndOrder {

@@ -28,35 +28,36 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// ended before, or has another revision than the ending allows.
 pub(super) fn end(table: &Arc<JobTable>, job: &UnfinishedJob, ending: Ending) -> Option<EndedJob> {
     let ended = table.end(job, ending)?;
-    start_reaper(table);
+    let expiry = ended.expiry(table.clock());
+    let key_expiry = ended.key().and_then(|_| table.keys().next_expiry());
+    start_reaper(table, key_expiry.map_or(expiry, |at| at.min(expiry)));
     Some(ended)
 }
 
 /// Puts back a job that left the order of ends while its result was read.
 pub(super) fn put_back(table: &Arc<JobTable>, id: JobId) {
     // A job that was deleted stays away.
-    if table.expiry(id).is_none() {
+    let Some(expiry) = table.expiry(id) else {
         return;
-    }
-    {
-        let mut order = table.order().lock();
-        order.push_first(id, table.budget());
-        // It expires before the job that the reaper sleeps for.
-        if let Some(reaper) = order.reaper.take() {
-            reaper.abort();
-        }
-    }
-    start_reaper(table);
+    };
+    table.order().lock().push_first(id, table.budget());
+    start_reaper(table, expiry);
     table.budget().announce_room();
 }
 
-/// Starts a reaper unless there is one.
+/// Starts a reaper, unless there is one that wakes by the time of `expiry`.
 ///
-/// A reaper stops only while it holds the lock of the order, and only if the order is empty and no
-/// key is due to expire. So a job or a key that was pushed before has a reaper.
-fn start_reaper(table: &Arc<JobTable>) {
+/// A reaper stops, or decides to sleep, only while it holds the lock of the order. So a job or a
+/// key that was added before has a reaper in time.
+fn start_reaper(table: &Arc<JobTable>, expiry: u64) {
     let mut order = table.order().lock();
-    if order.reaper.as_ref().is_none_or(AbortHandle::is_finished) {
+    let reaper = order.reaper.as_ref();
+    let is_late = order.reaped_at > expiry;
+    if is_late || reaper.is_none_or(AbortHandle::is_finished) {
+        if let Some(late) = order.reaper.take() {
+            late.abort();
+        }
+        order.reaped_at = 0;
         // Without a runtime, or while one shuts down, memory is freed when room is needed.
         order.reaper = Handle::try_current()
             .ok()
@@ -93,8 +94,9 @@ fn reap_batch(table: &JobTable) -> Option<Instant> {
             let next_job = order.first().map(|first| table.expiry(first).unwrap_or(0));
             if next_job.is_none_or(|expires| expires > clock.now()) {
                 let next = next_job.into_iter().chain(keys.next_expiry()).min();
-                if next.is_none() {
-                    order.reaper = None;
+                match next {
+                    Some(next) => order.reaped_at = next,
+                    None => order.reaper = None,
                 }
                 return next.map(|expires| clock.instant(expires));
             }
