@@ -171,9 +171,18 @@ impl Exchange<'_> {
             .open(self.protocol, Method::GET, &target, &[], Bytes::new())
             .await;
         let response = response.map_err(|error| format!("failed to read result: {error}"))?;
-        if response.status() == StatusCode::GONE {
-            self.all.tally.evicted.add(1);
-            return Ok(());
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::GONE => {
+                self.all.tally.evicted.add(1);
+                return Ok(());
+            }
+            // Too many results are read at a time.
+            StatusCode::SERVICE_UNAVAILABLE => {
+                self.all.tally.refused.add(1);
+                return Ok(());
+            }
+            status => return Err(format!("{status} for a result")),
         }
         let (expected, mut read) = (work.response_body(), 0);
         let mut body = response.into_body();

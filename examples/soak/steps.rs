@@ -115,6 +115,10 @@ impl Exchange<'_> {
             self.all.tally.evicted.add(1);
             return Ok(());
         }
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            // Too many results are read at a time.
+            return self.refused(&answer);
+        }
         match self.work.end {
             WorkEnd::Success | WorkEnd::ServerError => {
                 let result = answer.field("asyncresult");

@@ -195,9 +195,10 @@ fn typed<H: Header>(headers: &HeaderMap) -> Option<H> {
     let is_tag = |byte: u8| (b'!'..=b'~').contains(&byte);
     let is_valid = headers.get_all(H::name()).iter().all(|value| {
         // Every second part is inside quotes. A date has no quotes.
-        let mut parts = value.as_bytes().split(|&byte| byte == b'"').skip(1);
-        let mut quoted = parts.by_ref().step_by(2);
-        quoted.all(|tag| tag.iter().copied().all(is_tag))
+        let mut parts = value.as_bytes().split(|&byte| byte == b'"').enumerate();
+        // The parts are odd in number if each quote is closed, so no tag goes on in the next line.
+        parts.clone().count() % 2 == 1
+            && parts.all(|(at, part)| at % 2 == 0 || part.iter().copied().all(is_tag))
     });
     is_valid.then(|| headers.typed_get()).flatten()
 }

@@ -381,3 +381,12 @@ async fn repeated_field_of_one_value_is_ignored() {
         assert_eq!(answer.text(), "0123456789");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn tag_does_not_go_on_in_the_next_line() {
+    let send = digits(&[("etag", "\"v7\"")]).await;
+    for (name, status) in [("if-match", 412), ("if-none-match", 200)] {
+        let answer = send("GET", &[(name, "\"v"), (name, "7\"")]).await;
+        assert_eq!(answer.status, status, "{name}");
+    }
+}
