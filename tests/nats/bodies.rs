@@ -5,13 +5,14 @@ use std::time::Duration;
 use async_nats::jetstream;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
+use tower::ServiceExt;
 use tower_accepted::{Jobs, RequestBody};
 
 use crate::{
     server::Servers,
     site::{
         Deployment, assert_end, counting, front, large, options, or_skip, registry, until,
-        wait_for_end,
+        wait_for_end, work,
     },
     streams::{Acks, REQUESTS, RESULTS, messages, publish, redelivered, stream},
     support::{Body, Counter, Failed, get, inner, ok, post, request, send},
@@ -121,6 +122,35 @@ async fn unreadable_result_is_503_until_its_job_is_gone() {
     send(&site, request("DELETE", accepted.location())).await;
     let gone = send(&site, result()).await;
     assert_eq!(gone.status, StatusCode::NOT_FOUND, "{gone:?}");
+}
+
+#[tokio::test]
+async fn unread_results_leave_room_for_jobs() {
+    let nats = or_skip!(Deployment::start(options().inline(1_000)));
+    let small = Jobs::builder().max_bytes(4 << 20);
+    let jobs = registry(small, nats.store().await);
+    let site = front(&jobs);
+    work(
+        &jobs,
+        inner(async |_| {
+            let mut large = ok("")?;
+            *large.body_mut() = Body::from(vec![8; 900_000]);
+            Ok::<_, Failed>(large)
+        }),
+    );
+    let accepted = send(&site, post("/it")).await;
+    wait_for_end(&site, accepted.location()).await;
+    let mut unread = Vec::new();
+    for _ in 0..16 {
+        let result = get(&format!("{}/result", accepted.location()));
+        unread.push(site.clone().oneshot(result).await.unwrap());
+    }
+    let sent = unread
+        .iter()
+        .filter(|result| result.status() == StatusCode::OK);
+    assert_eq!(sent.count(), 4, "one chunk each in a quarter of the budget");
+    let next = send(&site, post("/it")).await;
+    assert_end(&site, next.location(), "succeeded").await;
 }
 
 #[tokio::test]
