@@ -258,7 +258,7 @@ impl<S> JobsBuilder<S> {
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge). The oldest of several is spared, so
     /// at least one job can end.
     pub fn room_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.room_timeout = timeout;
+        self.settings.room_timeout = Some(timeout);
         self
     }
 

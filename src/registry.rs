@@ -35,7 +35,9 @@ impl<St: Store> Registry<St> {
         if let Some(bytes) = settings.max_bytes {
             budget.set_limit(bytes);
         }
-        budget.set_room_timeout(settings.room_timeout);
+        if let Some(timeout) = settings.room_timeout {
+            budget.set_room_timeout(timeout);
+        }
         // The head of a request needs room too.
         let max_body = budget.share(Purpose::Accepted) / 2;
         lower(&mut settings.max_body, max_body, "max_body");

@@ -9,6 +9,7 @@
 //! prints the result.
 
 mod store;
+mod writer;
 
 use std::time::Duration;
 

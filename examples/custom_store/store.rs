@@ -10,7 +10,7 @@ use std::{
     future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -21,11 +21,12 @@ use tokio::{sync::watch, time::Instant};
 use tower_accepted::{
     ErrorCode, Event, Filter, JobId, Page, Progress, ResponseHead, Snapshot,
     store::{
-        Acceptance, BodyBuffer, Budget, BufferedBody, Charge, End, Fingerprint, Finished, Key,
-        KeyOutcome, Lookup, NewJob, News, NoRoom, Outcome, Purpose, Reading, Report, ResponseRoom,
-        ResultBody, Revisions, Store, StoreFuture, Writer,
+        Acceptance, Budget, Charge, End, Fingerprint, Finished, Key, KeyOutcome, Lookup, NewJob,
+        News, Outcome, Purpose, Reading, Report, ResultBody, Revisions, Store, StoreFuture,
     },
 };
+
+use super::writer::{MapWriter, SharedBody, StoredResult};
 
 /// The bytes that a job counts in the budget, besides its result.
 const JOB_BYTES: usize = 1_000;
@@ -74,24 +75,20 @@ struct StoredJob {
     /// Wakes the task of the call, which must stop if a client ends the job.
     canceler: Option<Waker>,
     /// Released when the job is removed.
-    _charge: Charge,
-}
-
-#[derive(Debug)]
-struct StoredResult {
-    head: response::Parts,
-    body: BufferedBody,
+    charge: Charge,
 }
 
 impl MapStore {
     /// Creates a store that keeps ended jobs for `retain`, within `budget`.
     pub(crate) fn new(retain: Duration, budget: Budget) -> Self {
+        let tables = Mutex::default();
+        let shared = Shared {
+            tables,
+            budget,
+            retain,
+        };
         Self {
-            shared: Arc::new(Shared {
-                tables: Mutex::default(),
-                budget,
-                retain,
-            }),
+            shared: Arc::new(shared),
         }
     }
 }
@@ -130,6 +127,7 @@ impl Shared {
             return Finished::Late;
         }
         job.result = end.outcome.ok();
+        job.charge.keep();
         // Wakes all readers that wait for this job.
         job.snapshot.send_replace(snapshot);
         if let Some(canceler) = job.canceler.take() {
@@ -291,7 +289,7 @@ impl Store for MapStore {
             snapshot: watch::Sender::new(new.snapshot()),
             result: None,
             canceler: None,
-            _charge: charge,
+            charge,
         };
         tables.jobs.insert(new.id, job);
         future::ready(Ok(Acceptance::RunHere(MapClaim {
@@ -359,11 +357,7 @@ impl Store for MapStore {
 
     /// Creates a writer. This store makes a response readable when its job ends.
     fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
-        MapWriter {
-            room: ResponseRoom::new(&self.shared.budget),
-            head,
-            body: BodyBuffer::new(),
-        }
+        MapWriter::new(&self.shared.budget, head)
     }
 
     /// Ends the job for its call. That is late if a client has canceled the job meanwhile.
@@ -374,10 +368,7 @@ impl Store for MapStore {
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
         let end = JobEnd {
             outcome: match end.outcome {
-                Outcome::Response(mut writer) => Ok(Arc::new(StoredResult {
-                    head: writer.head,
-                    body: writer.body.take(),
-                })),
+                Outcome::Response(writer) => Ok(Arc::new(writer.into_result())),
                 Outcome::NoResponse(code) => Err(code),
             },
             started: end.started,
@@ -457,44 +448,5 @@ impl Drop for MapClaim {
         let shutdown = JobEnd::without_call(ErrorCode::Shutdown);
         let shared = &self.shared;
         shared.end(&mut shared.tables(), self.id, shutdown);
-    }
-}
-
-/// Collects the response of a call until its job ends.
-#[derive(Debug)]
-pub(crate) struct MapWriter {
-    room: ResponseRoom,
-    head: response::Parts,
-    body: BodyBuffer,
-}
-
-impl Writer for MapWriter {
-    /// Takes room for a chunk, or waits for it. The layer reads no more of the response meanwhile.
-    fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        let budget = self.room.budget().clone();
-        let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
-        let charge = ready!(self.room.poll_reserve(bytes, cx, reserve));
-        let held = charge.map(|charge| self.body.hold(charge));
-        Poll::Ready(held.ok_or_else(NoRoom::new))
-    }
-
-    fn push(&mut self, data: Bytes) {
-        self.body.push(data, None);
-    }
-
-    fn push_trailers(&mut self, trailers: HeaderMap) {
-        self.body.push_trailers(trailers);
-    }
-
-    /// A store that publishes unfinished responses makes them readable here.
-    fn flush(&mut self) {}
-}
-
-/// The bytes of a result, which keep the result and its charge.
-struct SharedBody(Arc<StoredResult>);
-
-impl AsRef<[u8]> for SharedBody {
-    fn as_ref(&self) -> &[u8] {
-        &self.0.body.bytes
     }
 }

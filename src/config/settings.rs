@@ -24,7 +24,8 @@ pub(crate) struct Settings {
     pub(crate) job_timeout: Option<Duration>,
     pub(crate) cancel_grace: Duration,
     pub(crate) max_wait: Duration,
-    pub(crate) room_timeout: Duration,
+    /// The store's own, if absent.
+    pub(crate) room_timeout: Option<Duration>,
     pub(crate) replay_timeout: Duration,
     pub(crate) poll_cost: Duration,
     pub(crate) replay_cookies: bool,
@@ -84,7 +85,7 @@ impl Default for Settings {
             job_timeout: Some(Duration::from_secs(3600)),
             cancel_grace: Duration::from_secs(5),
             max_wait: Duration::from_secs(50),
-            room_timeout: Duration::from_secs(5),
+            room_timeout: None,
             replay_timeout: Duration::from_secs(120),
             poll_cost: Duration::from_secs(1),
             replay_cookies: false,

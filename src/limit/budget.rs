@@ -21,7 +21,8 @@ const DEFAULT_ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// A quarter of it is for uploads, and a quarter for replays. Jobs have the rest, and accepted
 /// requests may take half of that. So slow clients take no room from jobs, and requests leave room
-/// for responses. The only replay may take more than a quarter.
+/// for responses. A single replay may take more, from the room of jobs, or a large result could
+/// never be sent.
 ///
 /// Clones share one limit.
 #[derive(Clone)]
@@ -37,7 +38,7 @@ pub enum Purpose {
     Upload,
     /// An unfinished job: its record, and its request until the call has ended.
     ///
-    /// None is taken while a response waits for room.
+    /// No request is accepted while a response waits for room.
     Accepted,
     /// The response of an unfinished job.
     Response,
@@ -50,7 +51,8 @@ pub enum Purpose {
 /// The bytes in use.
 ///
 /// Only counts: no other memory depends on them. The updates that meet a check are one atomic step,
-/// so concurrent reservations never pass the share. They are `SeqCst` for the handshake that
+/// so concurrent reservations never pass the share. The exception is a replay beyond its quarter,
+/// which may meet a concurrent response. They are `SeqCst` for the handshake that
 /// [`RoomQueue`] argues.
 pub(super) struct Pool {
     uploads: AtomicUsize,
@@ -132,7 +134,7 @@ impl Budget {
     }
 
     /// Releases bytes of a charge that was taken apart with [`Charge::into_parts`].
-    pub(crate) fn release(&self, bytes: usize, purpose: Purpose) {
+    pub fn release(&self, bytes: usize, purpose: Purpose) {
         self.pool.release(bytes, purpose);
     }
 
@@ -348,11 +350,6 @@ impl Charge {
         self.bytes
     }
 
-    /// Returns what the bytes are used for.
-    pub fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-
     /// Adds the bytes of `other`, a charge of the same budget and purpose, to this one.
     pub fn merge(&mut self, mut other: Self) {
         debug_assert!(
@@ -362,8 +359,9 @@ impl Charge {
         self.bytes += mem::take(&mut other.bytes);
     }
 
-    /// Returns the budget and the bytes, which the caller releases with [`Budget::release`].
-    pub(crate) fn into_parts(mut self) -> (Budget, usize) {
+    /// Returns the budget and the bytes, for a caller that has no room for a whole charge. It must
+    /// release them with [`Budget::release`].
+    pub fn into_parts(mut self) -> (Budget, usize) {
         let bytes = mem::take(&mut self.bytes);
         let pool = self.pool.clone();
         (Budget { pool }, bytes)

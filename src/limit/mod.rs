@@ -9,15 +9,12 @@ mod price;
 mod room;
 mod room_queue;
 
+pub(crate) use self::permits::{Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},
     compact::compact,
     fields::MAX_FIELD_VALUES,
-    price::{fields_price, progress_price, response_price},
+    price::{fields_price, progress_price, request_price},
     room::ResponseRoom,
-};
-pub(crate) use self::{
-    permits::{Permit, PermitError, Permits},
-    price::request_price,
 };

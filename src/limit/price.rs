@@ -1,6 +1,6 @@
 //! The bytes that the budget counts for what is kept.
 
-use http::{HeaderMap, request, response};
+use http::{HeaderMap, request};
 
 use crate::job::Progress;
 
@@ -25,15 +25,10 @@ pub fn fields_price(fields: &HeaderMap) -> usize {
 }
 
 /// Returns the price of a request without its body and trailers.
-pub(crate) fn request_price(head: &request::Parts) -> usize {
+pub fn request_price(head: &request::Parts) -> usize {
     let path = head.uri.path_and_query();
     let target = path.map_or(0, |path| path.as_str().len());
     REQUEST_BYTES + target + fields_price(&head.headers)
-}
-
-/// Returns the price of a response without its body and trailers.
-pub fn response_price(head: &response::Parts) -> usize {
-    fields_price(&head.headers)
 }
 
 /// Returns the price of the progress that a call has reported.

@@ -21,11 +21,12 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(1 << 30);
 /// Takes room for the response of one job, and waits for it if necessary.
 ///
 /// The response that began first gets room first. If nothing is released for
-/// [`Budget::room_timeout`], the response that asks for most is refused.
+/// [`Budget::room_timeout`], the response that asks for most is refused, but never the oldest of
+/// several.
 pub struct ResponseRoom {
     budget: Budget,
     /// The place in the order of all responses.
-    turn: u64,
+    ticket: u64,
     /// The bytes taken so far.
     taken: usize,
     /// Bytes that were taken ahead, so that responses do not take turns at each frame.
@@ -44,7 +45,7 @@ impl ResponseRoom {
     /// Begins a response.
     pub fn new(budget: &Budget) -> Self {
         Self {
-            turn: budget.pool.room.next_turn(),
+            ticket: budget.pool.room.next_ticket(),
             budget: budget.clone(),
             taken: 0,
             ahead: None,
@@ -93,7 +94,7 @@ impl ResponseRoom {
         let queue = &self.budget.pool.room;
         let timeout = self.budget.room_timeout();
         loop {
-            let turn = queue.join(self.turn, self.taken + bytes, cx.waker());
+            let turn = queue.join(self.ticket, self.taken + bytes, cx.waker());
             let timer = self
                 .timer
                 .get_or_insert_with(|| RoomTimer::new(Instant::now(), timeout));
@@ -103,7 +104,7 @@ impl ResponseRoom {
             };
             if charge.is_some() || matches!(turn, Turn::Refused) {
                 self.timer = None;
-                queue.leave(self.turn);
+                queue.leave(self.ticket);
                 return Poll::Ready(charge.map(|mut charge| {
                     self.taken += charge.bytes();
                     let taken = charge.split(bytes);
@@ -148,7 +149,7 @@ impl RoomTimer {
 impl Drop for ResponseRoom {
     fn drop(&mut self) {
         if self.timer.take().is_some() {
-            self.budget.pool.room.leave(self.turn);
+            self.budget.pool.room.leave(self.ticket);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct RoomQueue {
     /// the one order of all four steps, at least one of them sees the other.
     waiting: AtomicUsize,
     /// The next number of a response. `Relaxed`: it only has to be unique and to grow.
-    next_turn: AtomicU64,
+    next_ticket: AtomicU64,
     /// Held for a few look-ups, never across a wake-up or a reservation.
     state: Mutex<QueueState>,
 }
@@ -42,8 +42,8 @@ struct WaitingResponse {
 
 impl RoomQueue {
     /// Returns the number of the next response.
-    pub(super) fn next_turn(&self) -> u64 {
-        self.next_turn.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn next_ticket(&self) -> u64 {
+        self.next_ticket.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns `true` if a response waits.
@@ -72,13 +72,13 @@ impl RoomQueue {
         }
     }
 
-    /// Adds a response, or updates it. Returns whether it is the oldest.
-    pub(super) fn join(&self, turn: u64, total: usize, waker: &Waker) -> Turn {
+    /// Adds a response, or updates it. Returns its turn.
+    pub(super) fn join(&self, ticket: u64, total: usize, waker: &Waker) -> Turn {
         let mut state = self.state.lock();
         if state.responses.is_empty() {
             state.last_change = Some(Instant::now());
         }
-        let response = state.responses.entry(turn).or_insert(WaitingResponse {
+        let response = state.responses.entry(ticket).or_insert(WaitingResponse {
             waker: waker.clone(),
             total,
             is_refused: false,
@@ -89,16 +89,16 @@ impl RoomQueue {
         self.waiting.store(state.responses.len(), Ordering::SeqCst);
         if is_refused {
             Turn::Refused
-        } else if state.responses.keys().next() == Some(&turn) {
+        } else if state.responses.keys().next() == Some(&ticket) {
             Turn::First
         } else {
             Turn::Later
         }
     }
 
-    pub(super) fn leave(&self, turn: u64) {
+    pub(super) fn leave(&self, ticket: u64) {
         let mut state = self.state.lock();
-        state.responses.remove(&turn);
+        state.responses.remove(&ticket);
         self.waiting.store(state.responses.len(), Ordering::SeqCst);
         drop(state);
         self.announce();

@@ -230,7 +230,7 @@ where
         registry: candidate.registry.clone(),
         created: new.created,
         created_at: new.created_at,
-        is_limited_from_request: true,
+        limited_from: new.created,
         is_head: candidate.method == Method::HEAD,
         is_owned: new.owner.is_some(),
         outcomes: candidate.options.idempotency.outcomes,

@@ -133,7 +133,7 @@ async fn read<St: Store>(
 ) -> Result<StoredRead, St::Error> {
     // A store may wait for room to send the response.
     let reading = registry.store.read(job.id, from);
-    let Ok(reading) = timeout(registry.settings.room_timeout, reading).await else {
+    let Ok(reading) = timeout(registry.store.budget().room_timeout(), reading).await else {
         return Ok(StoredRead::Busy);
     };
     let Some(reading) = reading? else {

@@ -265,13 +265,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let stop = self.stop.get_or_insert_with(|| {
             let limit = registry.settings.job_timeout;
             // A limit beyond the clock's range is no limit.
-            // A worker polls its call right after the claim.
-            let since = if job.is_limited_from_request {
-                job.created
-            } else {
-                Instant::now()
-            };
-            let deadline = limit.and_then(|limit| since.checked_add(limit));
+            let deadline = limit.and_then(|limit| job.limited_from.checked_add(limit));
             Box::pin(registry.stop.watch(deadline))
         });
         stop.as_mut().poll(cx).map(|reason| match reason {

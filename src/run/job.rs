@@ -13,8 +13,8 @@ pub(crate) struct Job<St: Store> {
     pub(crate) created: Instant,
     /// The time of the request, by the system clock.
     pub(crate) created_at: SystemTime,
-    /// Set if the job's time limit counts from the request, and not from its claim by a worker.
-    pub(crate) is_limited_from_request: bool,
+    /// The time from which the job's time limit counts: its request, or its claim by a worker.
+    pub(crate) limited_from: Instant,
     /// Set if the request is a HEAD: its response has a length and no body.
     pub(crate) is_head: bool,
     pub(crate) is_owned: bool,

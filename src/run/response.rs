@@ -36,7 +36,10 @@ pub(crate) trait Collect<W> {
 enum ResponseFrame {
     /// The head, and the length of the body if it is known. A response that gets all its room at
     /// once need not wait midway.
-    Declared(usize),
+    Declared {
+        head: usize,
+        body: usize,
+    },
     Data(Bytes),
     Trailers(HeaderMap),
 }
@@ -45,7 +48,7 @@ impl ResponseFrame {
     /// Returns the bytes to take room for, if there is room for `ahead` bytes of data.
     fn missing_bytes(&self, ahead: usize) -> usize {
         match self {
-            Self::Declared(bytes) => *bytes,
+            Self::Declared { head, body } => head + body,
             Self::Data(data) => data.len().saturating_sub(ahead),
             Self::Trailers(trailers) => fields_price(trailers),
         }
@@ -96,8 +99,11 @@ impl<R, W> CollectResponse<R, W> {
         Self {
             body,
             status: head.status,
+            frame: Some(ResponseFrame::Declared {
+                head: fields_price(&head.headers),
+                body: known,
+            }),
             writer: is_kept.then(|| registry.store.respond(&job.claim, head)),
-            frame: Some(ResponseFrame::Declared(known)),
             ahead: 0,
             length: 0,
             declared,
@@ -156,7 +162,7 @@ where
             };
             room.map_err(|_| ErrorCode::ResultTooLarge)?;
             match this.frame.take() {
-                Some(ResponseFrame::Declared(bytes)) => *this.ahead = bytes,
+                Some(ResponseFrame::Declared { body, .. }) => *this.ahead = body,
                 Some(ResponseFrame::Data(data)) => {
                     *this.ahead = this.ahead.saturating_sub(data.len());
                     if !data.is_empty() {

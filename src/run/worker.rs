@@ -9,7 +9,7 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tower_service::Service;
 use tracing::{Instrument, Span};
@@ -191,7 +191,7 @@ async fn run_ticket<S, B, St>(
         registry,
         created: work.created,
         created_at: work.created_at,
-        is_limited_from_request: false,
+        limited_from: Instant::now(),
         is_head: work.head.method == Method::HEAD,
         is_owned: work.is_owned,
         outcomes: work.outcomes,

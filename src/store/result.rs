@@ -25,7 +25,8 @@ const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// If it is dropped before [`Store::finish`](super::Store::finish), the response breaks off, and
 /// its readers get an error.
 pub trait Writer: Send + 'static {
-    /// Waits until the store has room for `bytes` more of the body, and takes it.
+    /// Waits until the store has room for `bytes` more of the response, and takes it. The head and
+    /// trailers count as [`fields_price`](super::fields_price) says.
     ///
     /// # Errors
     ///

@@ -15,6 +15,8 @@ async fn result_comes_from_the_custom_store() {
 #[cfg(feature = "conformance")]
 #[path = "../../examples/custom_store/store.rs"]
 mod store;
+#[path = "../../examples/custom_store/writer.rs"]
+mod writer;
 
 #[cfg(feature = "conformance")]
 #[tokio::test(start_paused = true)]

@@ -100,6 +100,7 @@ async fn unreadable_result_is_503_until_its_job_is_gone() {
     let nats = or_skip!(Deployment::start(options));
     let site = nats.front().await;
     let small = Jobs::builder().max_bytes(100_000);
+    let small = small.room_timeout(Duration::from_millis(50));
     let without_room = front(&registry(small, nats.store().await));
     let accepted = send(&site, post("/it")).await;
     let service = inner(async |_| {
@@ -128,6 +129,7 @@ async fn unreadable_result_is_503_until_its_job_is_gone() {
 async fn unread_results_leave_room_for_jobs() {
     let nats = or_skip!(Deployment::start(options().inline(1_000)));
     let small = Jobs::builder().max_bytes(4 << 20);
+    let small = small.room_timeout(Duration::from_millis(50));
     let jobs = registry(small, nats.store().await);
     let site = front(&jobs);
     work(

@@ -168,6 +168,7 @@ async fn large_result_is_read_chunk_by_chunk() {
     );
     assert_eq!(budget.used(), 0);
     budget.set_limit(CHUNK_BYTES - 1);
+    budget.set_room_timeout(Duration::ZERO);
     assert!(store.read(new.id, 0).await.is_err());
 
     // Version 0.1 did not store the size of the chunks.

@@ -7,10 +7,7 @@ use super::{
     table::JobTable,
     unfinished::{Ending, UnfinishedJob},
 };
-use crate::{
-    job::ErrorCode,
-    limit::{Charge, Purpose},
-};
+use crate::{job::ErrorCode, limit::Charge};
 
 /// The right to end a job in memory.
 ///
@@ -19,9 +16,8 @@ use crate::{
 pub struct MemoryClaim {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,
-    /// The bytes that are charged for the request, which the call may keep beyond the end of its
-    /// job.
-    request_bytes: usize,
+    /// The charge of the request, which the call may keep beyond the end of its job.
+    _request: Charge,
 }
 
 impl MemoryClaim {
@@ -29,7 +25,7 @@ impl MemoryClaim {
         Self {
             table,
             job,
-            request_bytes: request.into_parts().1,
+            _request: request,
         }
     }
 
@@ -43,8 +39,6 @@ impl Drop for MemoryClaim {
         let mut shutdown = Ending::without_response(ErrorCode::Shutdown);
         shutdown.key = self.job.dropped_key_outcome();
         reaper::end(&self.table, &self.job, shutdown);
-        let budget = self.table.budget();
-        budget.release(self.request_bytes, Purpose::Accepted);
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     unfinished::UnfinishedJob,
 };
 use crate::{
-    limit::{Charge, Purpose, ResponseRoom, compact, response_price},
+    limit::{Charge, Purpose, ResponseRoom, compact},
     store::{NoRoom, Writer},
 };
 
@@ -37,7 +37,7 @@ struct WriterState {
     head: response::Parts,
     body: WrittenBody,
     trailers: Option<HeaderMap>,
-    /// The charge until the response is published. `None` until there was room for the head.
+    /// The charge until the response is published. `None` until there was room for anything.
     charge: Option<Charge>,
     room: ResponseRoom,
 }
@@ -118,15 +118,9 @@ impl WriterState {
 impl Writer for MemoryWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
         let state = &mut *self.state;
-        let is_first = matches!(state.body, WrittenBody::One(_)) && state.charge.is_none();
-        let head = if is_first {
-            response_price(&state.head)
-        } else {
-            0
-        };
         let table = &state.table;
         let reserve = |bytes| table.reserve(bytes, Purpose::Response);
-        let Some(charge) = ready!(state.room.poll_reserve(head + bytes, cx, reserve)) else {
+        let Some(charge) = ready!(state.room.poll_reserve(bytes, cx, reserve)) else {
             return Poll::Ready(Err(NoRoom::new()));
         };
         match (&state.body, &mut state.charge) {

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     JobId, Kind,
-    store::{BufferedBody, Purpose, Work, fields_price},
+    store::{BufferedBody, Purpose, Work, fields_price, request_price},
 };
 
 /// The time that a pull waits at the server. A worker that shuts down waits as long for its last
@@ -169,7 +169,7 @@ pub(super) async fn claim(
         Some(count) => count as usize * chunks::MAX_CHUNK_BYTES,
     };
     let trailers = request.trailers.as_ref().map_or(0, fields_price);
-    let bytes = body + fields_price(&request.head.headers) + trailers;
+    let bytes = body + request_price(&request.head) + trailers;
     let bytes = bytes.min(jetstream.budget.share(Purpose::Accepted));
     let reserve = || jetstream.budget.reserve(bytes, Purpose::Accepted);
     let mut charge = reserve();

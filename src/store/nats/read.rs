@@ -6,12 +6,16 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use super::{
-    changes::NatsChanges, error::NatsError, lookup::LocatedJob, process::ProcessState,
-    response::ResponseRecord, result_body::ResultReader,
+    changes::NatsChanges,
+    error::NatsError,
+    lookup::LocatedJob,
+    process::ProcessState,
+    response::ResponseRecord,
+    result_body::{ResultReader, reserve_replay},
 };
 use crate::{
     JobId,
-    store::{Purpose, Reading, ResultBody},
+    store::{Reading, ResultBody},
 };
 
 /// The response that a job ended with.
@@ -56,8 +60,7 @@ pub(super) async fn read(
             let start = usize::try_from(from).unwrap_or(usize::MAX);
             let rest = inline.slice(start.min(inline.len())..);
             let budget = &process.jetstream.budget;
-            let charge = budget.reserve(rest.len(), Purpose::Replay);
-            let charge = charge.ok_or_else(NatsError::no_budget)?;
+            let charge = reserve_replay(budget, rest.len()).await?;
             ResultBody::new(rest, trailers).with_charge(charge)
         }
     };

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 use super::{
     chunks::MAX_CHUNK_BYTES,
@@ -24,18 +24,12 @@ use super::{
 };
 use crate::{
     JobId,
-    store::{Charge, Purpose, ResultBody},
+    store::{Budget, Charge, Purpose, ResultBody},
 };
-
-/// The maximum time that a chunk after the first waits for room in the budget.
-const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time limit for the retries of a chunk after the first: longer than a leader election. The
 /// client has the head by then, so giving up breaks the response.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The delay before the next attempt to reserve memory.
-const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// Reads the chunks of a result, from one byte of its body on.
 pub(super) struct ResultReader {
@@ -86,7 +80,7 @@ impl ResultReader {
         trailers: Option<HeaderMap>,
     ) -> Result<Option<ResultBody>, NatsError> {
         let left = self.length - self.offset;
-        let Some(first) = self.next(Duration::ZERO).await? else {
+        let Some(first) = self.next().await? else {
             return Ok(None);
         };
         let others = stream::unfold(Some(self), async |reader| {
@@ -112,7 +106,7 @@ impl ResultReader {
     async fn next_with_retries(&mut self) -> Result<Option<Bytes>, NatsError> {
         let mut retry = Retry::within(CHUNK_PATIENCE);
         loop {
-            match self.next(BUDGET_TIMEOUT).await {
+            match self.next().await {
                 Err(error @ NatsError::Unavailable(_)) => {
                     let subject = &self.process.jetstream.options.prefix;
                     retry.wait(error, subject).await?;
@@ -123,11 +117,11 @@ impl ResultReader {
     }
 
     /// Reads the rest of the chunk that holds the next byte.
-    async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, NatsError> {
+    async fn next(&mut self) -> Result<Option<Bytes>, NatsError> {
         let size = match self.chunks.size {
             Some(size) => size,
             None => {
-                let Some(first) = self.chunk(0, MAX_CHUNK_BYTES as u64, patience).await? else {
+                let Some(first) = self.chunk(0, MAX_CHUNK_BYTES as u64).await? else {
                     return Ok(None);
                 };
                 let size = u32::try_from(first.len()).unwrap_or(u32::MAX);
@@ -138,7 +132,7 @@ impl ResultReader {
         let index = u32::try_from(self.offset / size).unwrap_or(u32::MAX);
         let start = u64::from(index) * size;
         let bytes = size.min(self.length - start);
-        let chunk = self.chunk(index, bytes, patience).await?;
+        let chunk = self.chunk(index, bytes).await?;
         let skipped = usize::try_from(self.offset - start).unwrap_or(usize::MAX);
         Ok(chunk
             .filter(|chunk| chunk.len() as u64 == bytes)
@@ -149,14 +143,10 @@ impl ResultReader {
     }
 
     /// Reads a chunk, once the budget has room for so many bytes.
-    async fn chunk(
-        &self,
-        index: u32,
-        bytes: u64,
-        patience: Duration,
-    ) -> Result<Option<Bytes>, NatsError> {
+    async fn chunk(&self, index: u32, bytes: u64) -> Result<Option<Bytes>, NatsError> {
         let jetstream = &self.process.jetstream;
-        let charge = self.reserve(bytes, patience).await?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let charge = reserve_replay(&jetstream.budget, bytes).await?;
         let subject = jetstream
             .names
             .result_chunk(self.id, self.chunks.claim, index);
@@ -172,21 +162,22 @@ impl ResultReader {
             })
         }))
     }
+}
 
-    async fn reserve(&self, bytes: u64, patience: Duration) -> Result<Charge, NatsError> {
-        let budget = &self.process.jetstream.budget;
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let begun = Instant::now();
+/// Waits until replays have room for `bytes`, at most for the time that the budget allows.
+pub(super) async fn reserve_replay(budget: &Budget, bytes: usize) -> Result<Charge, NatsError> {
+    let reserved = async {
         loop {
+            // Created before the attempt, so that no release is lost after it.
+            let released = budget.replay_released();
             if let Some(charge) = budget.reserve(bytes, Purpose::Replay) {
-                return Ok(charge);
+                return charge;
             }
-            if begun.elapsed() >= patience {
-                return Err(NatsError::no_budget());
-            }
-            sleep(BUDGET_RETRY_DELAY).await;
+            released.await;
         }
-    }
+    };
+    let reserved = timeout(budget.room_timeout(), reserved).await;
+    reserved.map_err(|_| NatsError::no_budget())
 }
 
 /// The body of a result in chunks.

@@ -8,9 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, response::Parts};
 
-use crate::store::{
-    BodyBuffer, Budget, BufferedBody, NoRoom, Purpose, ResponseRoom, Writer, response_price,
-};
+use crate::store::{BodyBuffer, Budget, BufferedBody, NoRoom, Purpose, ResponseRoom, Writer};
 
 /// Writes the response of a job in JetStream:
 /// [`Store::respond`](crate::store::Store::respond).
@@ -20,7 +18,6 @@ pub struct NatsWriter {
     room: ResponseRoom,
     head: Parts,
     body: BodyBuffer,
-    is_head_charged: bool,
 }
 
 impl NatsWriter {
@@ -29,7 +26,6 @@ impl NatsWriter {
             room: ResponseRoom::new(budget),
             head,
             body: BodyBuffer::new(),
-            is_head_charged: false,
         }
     }
 
@@ -42,17 +38,11 @@ impl NatsWriter {
 
 impl Writer for NatsWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        let head = if self.is_head_charged {
-            0
-        } else {
-            response_price(&self.head)
-        };
         let budget = self.room.budget().clone();
         let reserve = |bytes| budget.reserve(bytes, Purpose::Response);
-        let Some(charge) = ready!(self.room.poll_reserve(head + bytes, cx, reserve)) else {
+        let Some(charge) = ready!(self.room.poll_reserve(bytes, cx, reserve)) else {
             return Poll::Ready(Err(NoRoom::new()));
         };
-        self.is_head_charged = true;
         self.body.hold(charge);
         Poll::Ready(Ok(()))
     }

@@ -28,8 +28,8 @@ pub const FAULTS: [Fault; 13] = [
     fault(
         "the charge of a request is released early",
         "store/memory/claim.rs",
-        "request_bytes: request.into_parts().1,",
-        "request_bytes: { drop(request); 0 },",
+        "_request: request,",
+        "_request: { let mut request = request; drop(request.split(usize::MAX)); request },",
     ),
     fault(
         "the charge of a call is kept after its end",
