@@ -53,6 +53,12 @@ struct KeyLedger {
     expiries: BTreeSet<(u64, Key)>,
 }
 
+/// The state of a key.
+pub(super) enum KeyState<'a> {
+    Free(FreeKey<'a>),
+    Taken(KeyedJob),
+}
+
 /// The entry of a key that has no job. The map has no other one while this is held.
 pub(super) enum FreeKey<'a> {
     Vacant(VacantEntry<'a, Key, KeyedJob>),
@@ -101,11 +107,13 @@ impl KeyTable {
     }
 
     /// Returns the job of a key, or the entry for a new one, which locks the key.
-    pub(super) fn lock(&self, key: Key, now: u64) -> Result<FreeKey<'_>, KeyedJob> {
+    pub(super) fn lock(&self, key: Key, now: u64) -> KeyState<'_> {
         match self.jobs.entry(key) {
-            Entry::Vacant(entry) => Ok(FreeKey::Vacant(entry)),
-            Entry::Occupied(entry) if entry.get().is_expired(now) => Ok(FreeKey::Expired(entry)),
-            Entry::Occupied(entry) => Err(*entry.get()),
+            Entry::Vacant(entry) => KeyState::Free(FreeKey::Vacant(entry)),
+            Entry::Occupied(entry) if entry.get().is_expired(now) => {
+                KeyState::Free(FreeKey::Expired(entry))
+            }
+            Entry::Occupied(entry) => KeyState::Taken(*entry.get()),
         }
     }
 
@@ -239,8 +247,8 @@ mod tests {
     fn take(table: &KeyTable, key: u8, now: u64) -> Option<JobId> {
         let (new, id) = (new_key(key), JobId::random());
         match table.lock(new.key, now) {
-            Err(keyed) => Some(keyed.id),
-            Ok(free) => {
+            KeyState::Taken(keyed) => Some(keyed.id),
+            KeyState::Free(free) => {
                 let is_counted = table.count(&free);
                 is_counted.then(|| {
                     free.insert(KeyedJob::new(id, &new, &Clock::new(Duration::ZERO)));
@@ -314,7 +322,7 @@ mod tests {
                 let key = Key::from_bytes(rand::random());
                 let new = NewKey::new(key, Fingerprint::from_bytes([0; 16]));
                 let id = JobId::random();
-                let Ok(free) = table.lock(key, at) else {
+                let KeyState::Free(free) = table.lock(key, at) else {
                     panic!("the key is free");
                 };
                 assert!(table.count(&free));

@@ -9,7 +9,7 @@ use super::{
     clock::Clock,
     ended::EndedJob,
     id_hasher::IdHasher,
-    keys::{KeyTable, KeyedJob},
+    keys::{KeyState, KeyTable, KeyedJob},
     order::EndOrder,
     reading::Readings,
     tombstones::Tombstones,
@@ -266,13 +266,13 @@ impl JobTable {
         // The key is locked until the job is in the map, so a request that finds the key finds the
         // job.
         match self.keys.lock(key.key, now) {
-            Err(keyed) => self.join(&keyed, key, now),
-            Ok(free) if self.keys.count(&free) => {
+            KeyState::Taken(keyed) => self.join(&keyed, key, now),
+            KeyState::Free(free) if self.keys.count(&free) => {
                 let inserted = self.insert(new, charge);
                 free.insert(KeyedJob::new(new.id, key, &self.clock));
                 inserted
             }
-            Ok(_) => Inserted::Full,
+            KeyState::Free(_) => Inserted::Full,
         }
     }
 

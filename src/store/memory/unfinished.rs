@@ -160,7 +160,7 @@ impl UnfinishedJob {
         };
         let is_reached = match &*self.phase.lock() {
             Phase::Unfinished(job) => job.started.is_some(),
-            _ => true,
+            Phase::Ended(_) => true,
         };
         if is_reached && scope.outcomes.keeps(ErrorCode::Shutdown.status()) {
             KeyOutcome::Keep
