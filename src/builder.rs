@@ -265,7 +265,7 @@ impl<S> JobsBuilder<S> {
     /// Sets how long a client may read nothing of a result. Default: 2 min.
     ///
     /// Then the response is cut, and its bytes are released. A client can resume it with a range
-    /// request (RFC 9110 §14). A result of at most 64 KiB is never cut.
+    /// request (RFC 9110 §14).
     pub fn replay_timeout(mut self, timeout: Duration) -> Self {
         self.settings.replay_timeout = timeout;
         self
@@ -289,7 +289,7 @@ impl<S> JobsBuilder<S> {
     }
 
     /// Sets the maximum size of a response body that is kept, in bytes. Default: 16 MiB. It is at
-    /// most a quarter of [`max_bytes`](Self::max_bytes).
+    /// most a fifth of [`max_bytes`](Self::max_bytes).
     ///
     /// A job with a larger response fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge).

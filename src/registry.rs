@@ -41,7 +41,8 @@ impl<St: Store> Registry<St> {
         // The head of a request needs room too.
         let max_body = budget.share(Purpose::Accepted) / 2;
         lower(&mut settings.max_body, max_body, "max_body");
-        let max_result = budget.share(Purpose::Response) / 2;
+        // With its head it must fit into the share of replays.
+        let max_result = budget.limit() / 5;
         lower(&mut settings.max_result, max_result, "max_result");
         Arc::new(Self {
             store,

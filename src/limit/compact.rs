@@ -1,6 +1,7 @@
 //! Bytes that share no larger buffer.
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 
 /// The maximum size of bytes that are copied without a look at their buffer.
 const MAX_COPIED_BYTES: usize = 64 * 1024;
@@ -20,6 +21,24 @@ pub fn compact(bytes: Bytes) -> Bytes {
         return Bytes::copy_from_slice(&buffer);
     }
     buffer.into()
+}
+
+/// Copies the values of fields into one buffer that nothing else shares.
+///
+/// A parser's values are slices of its read buffer, which they would keep in memory.
+pub fn compact_fields(fields: &mut HeaderMap) {
+    let mut copy = Vec::with_capacity(fields.values().map(HeaderValue::len).sum());
+    for value in fields.values() {
+        copy.extend_from_slice(value.as_bytes());
+    }
+    let mut copy = Bytes::from(copy);
+    for value in fields.values_mut() {
+        // The copy of a valid value is valid; otherwise the original stays.
+        if let Ok(mut copied) = HeaderValue::from_maybe_shared(copy.split_to(value.len())) {
+            copied.set_sensitive(value.is_sensitive());
+            *value = copied;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(crate) use self::permits::{Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},
-    compact::compact,
+    compact::{compact, compact_fields},
     fields::MAX_FIELD_VALUES,
     price::{fields_price, progress_price, request_price},
     room::ResponseRoom,

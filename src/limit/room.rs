@@ -18,6 +18,9 @@ use super::{
 /// The longest timeout. A clock may be unable to represent a longer one.
 const MAX_TIMEOUT: Duration = Duration::from_secs(1 << 30);
 
+/// The minimum number of bytes that are taken in advance.
+const MIN_AHEAD_BYTES: usize = 16 * 1024;
+
 /// Takes room for the response of one job, and waits for it if necessary.
 ///
 /// The response that began first gets room first. If nothing is released for
@@ -72,14 +75,12 @@ impl ResponseRoom {
             return Poll::Ready(Some(ahead.split(bytes)));
         }
         let queue = &self.budget.pool.room;
-        if self.timer.is_none() && !queue.is_awaited() {
-            if let Some(charge) = reserve(bytes) {
-                self.taken += bytes;
-                return Poll::Ready(Some(charge));
-            }
-            if bytes > self.budget.share(Purpose::Response) {
-                return Poll::Ready(None);
-            }
+        if self.timer.is_none()
+            && !queue.is_awaited()
+            && let Some(charge) = reserve(bytes)
+        {
+            self.taken += bytes;
+            return Poll::Ready(Some(charge));
         }
         self.poll_turn(bytes, cx, reserve)
     }
@@ -93,23 +94,25 @@ impl ResponseRoom {
     ) -> Poll<Option<Charge>> {
         let queue = &self.budget.pool.room;
         let timeout = self.budget.room_timeout();
+        if self.taken + bytes > self.budget.share(Purpose::Response) {
+            // It would wait in vain, and others would be refused for it.
+            return Poll::Ready(None);
+        }
         loop {
             let turn = queue.join(self.ticket, self.taken + bytes, cx.waker());
             let timer = self
                 .timer
                 .get_or_insert_with(|| RoomTimer::new(Instant::now(), timeout));
             let charge = match turn {
-                Turn::First => reserve_ahead(bytes, self.taken, &reserve),
+                Turn::First => reserve(bytes),
                 Turn::Later | Turn::Refused => None,
             };
             if charge.is_some() || matches!(turn, Turn::Refused) {
                 self.timer = None;
                 queue.leave(self.ticket);
-                return Poll::Ready(charge.map(|mut charge| {
+                return Poll::Ready(charge.inspect(|charge| {
                     self.taken += charge.bytes();
-                    let taken = charge.split(bytes);
-                    self.ahead = Some(charge);
-                    taken
+                    self.take_ahead();
                 }));
             }
             ready!(timer.sleep.as_mut().poll(cx));
@@ -118,22 +121,22 @@ impl ResponseRoom {
             *timer = RoomTimer::new(since, timeout);
         }
     }
-}
 
-/// Takes `bytes`, and up to as many as were taken before in advance.
-fn reserve_ahead(
-    bytes: usize,
-    taken: usize,
-    reserve: impl Fn(usize) -> Option<Charge>,
-) -> Option<Charge> {
-    let mut wanted = bytes.max(taken);
-    while wanted > bytes {
-        if let Some(charge) = reserve(wanted) {
-            return Some(charge);
+    /// Takes up to as many bytes as were taken before in advance. Evicts nothing for them.
+    fn take_ahead(&mut self) {
+        let mut wanted = self.taken;
+        while wanted >= MIN_AHEAD_BYTES {
+            if let Some(more) = self.budget.reserve(wanted, Purpose::Response) {
+                self.taken += wanted;
+                match &mut self.ahead {
+                    Some(ahead) => ahead.merge(more),
+                    none => *none = Some(more),
+                }
+                return;
+            }
+            wanted /= 2;
         }
-        wanted /= 2;
     }
-    reserve(bytes)
 }
 
 impl RoomTimer {

@@ -146,6 +146,7 @@ where
             let running = claim.map(|claim| {
                 // From now on the claim holds the charge of the request.
                 call.hold(None);
+                call.unshare_body();
                 start(&mut candidate, call, new, claim)
             });
             (new.snapshot_at(now), running)

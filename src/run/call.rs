@@ -104,6 +104,14 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         }
     }
 
+    /// Copies a small body, which may be a slice of its connection's read buffer, until the service
+    /// is called. A handler may keep the bytes for as long as it runs.
+    pub(crate) fn unshare_body(&mut self) {
+        if let Some((_, body)) = self.request() {
+            body.unshare();
+        }
+    }
+
     /// Returns the head of the request until the service is called.
     pub(crate) fn head(&self) -> Option<&Parts> {
         let CallStage::Inline(call) = &self.stage else {
@@ -225,13 +233,12 @@ impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<RequestParts<B>, S::Error>> {
         let ready = self.inner.poll_ready(cx);
-        if let (Poll::Pending, Some((head, body))) = (&ready, &mut self.request)
+        if let (Poll::Pending, Some((head, _))) = (&ready, &mut self.request)
             && is_job
             && !self.is_unshared
         {
             // The request may wait for long, among many others.
             unshare_head(head);
-            body.unshare();
             self.is_unshared = true;
         }
         ready!(ready)?;

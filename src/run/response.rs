@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use http_body::Body;
 use pin_project::pin_project;
@@ -27,6 +27,10 @@ const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 pub(crate) trait Collect<W> {
     /// Returns the status of the response.
     fn status(&self) -> StatusCode;
+
+    /// Drops the writer: the response is no longer wanted. Its body is still read, in case it
+    /// cleans up.
+    fn abandon(self: Pin<&mut Self>);
 
     /// Completes with the outcome of the call.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>>;
@@ -74,6 +78,7 @@ pub(crate) struct CollectResponse<R, W> {
     max_length: u64,
     /// The number of values in the trailers so far.
     trailer_values: usize,
+    is_abandoned: bool,
 }
 
 impl<R, W> CollectResponse<R, W> {
@@ -109,6 +114,7 @@ impl<R, W> CollectResponse<R, W> {
             declared,
             max_length: settings.max_result as u64,
             trailer_values: 0,
+            is_abandoned: false,
         }
     }
 }
@@ -123,8 +129,18 @@ where
         self.status
     }
 
+    fn abandon(self: Pin<&mut Self>) {
+        let this = self.project();
+        *this.writer = None;
+        *this.frame = None;
+        *this.is_abandoned = true;
+    }
+
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>> {
         let mut this = self.project();
+        if *this.is_abandoned {
+            return poll_discarded(this.body, cx).map(Outcome::NoResponse);
+        }
         let code = match ready!(poll_written(&mut this, cx)) {
             Ok(()) => match this.writer.take() {
                 Some(writer) => return Poll::Ready(Outcome::Response(writer)),
@@ -136,6 +152,18 @@ where
         // Breaks off the response for its readers.
         *this.writer = None;
         Poll::Ready(Outcome::NoResponse(code))
+    }
+}
+
+/// Completes when the body of an abandoned response has been read.
+fn poll_discarded<R: Body>(mut body: Pin<&mut R>, cx: &mut Context<'_>) -> Poll<ErrorCode> {
+    let mut allowance = PollAllowance::new();
+    loop {
+        ready!(allowance.poll_next(&*body, cx));
+        match ready!(body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => allowance.count(frame.data_ref().map_or(0, Buf::remaining)),
+            Some(Err(_)) | None => return Poll::Ready(ErrorCode::Canceled),
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! kilobytes alive, which matters for a request that waits for long among many others.
 
 use bytes::Bytes;
-use http::{HeaderValue, Uri, request::Parts};
+use http::{Uri, request::Parts};
+
+use crate::limit::compact_fields;
 
 /// The largest body that is copied, in bytes. A larger one outweighs the read buffer it is part of.
 const MAX_COPIED_BYTES: usize = 64 * 1024;
@@ -16,30 +18,18 @@ pub(super) fn unshare_bytes(bytes: &mut Bytes) {
     }
 }
 
-/// Copies a head's URI and the values of its fields into one piece.
+/// Copies a head's URI and the values of its fields.
 pub(super) fn unshare_head(head: &mut Parts) {
-    let mut copy = head.uri.to_string().into_bytes();
-    let uri_length = copy.len();
-    for value in head.headers.values() {
-        copy.extend_from_slice(value.as_bytes());
-    }
-    copy.shrink_to_fit();
-    let mut copy = Bytes::from(copy);
-    // The copies parse as the originals did; if one does not, the original stays.
-    if let Ok(uri) = Uri::from_maybe_shared(copy.split_to(uri_length)) {
+    // The copy parses as the original did; if it does not, the original stays.
+    if let Ok(uri) = Uri::from_maybe_shared(Bytes::from(head.uri.to_string())) {
         head.uri = uri;
     }
-    for value in head.headers.values_mut() {
-        if let Ok(mut copied) = HeaderValue::from_maybe_shared(copy.split_to(value.len())) {
-            copied.set_sensitive(value.is_sensitive());
-            *value = copied;
-        }
-    }
+    compact_fields(&mut head.headers);
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{HeaderValue, Request};
 
     use super::*;
 

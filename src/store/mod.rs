@@ -29,6 +29,6 @@ pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},
     limit::{
         BodyBuffer, Budget, BufferedBody, Charge, MAX_FIELD_VALUES, Purpose, ResponseRoom, compact,
-        fields_price, progress_price, request_price,
+        compact_fields, fields_price, progress_price, request_price,
     },
 };

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
@@ -17,7 +17,8 @@ use crate::{
 
 /// The maximum size of a frame of a result, in bytes.
 ///
-/// A server may copy a whole frame, so this bounds what a slow client holds beside the result.
+/// A server holds frames until its client reads them, so this bounds what a slow client keeps
+/// beside the result.
 const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// Writes the response of one job to a store.
@@ -106,6 +107,8 @@ enum ResultBodyKind {
         bytes: Bytes,
         trailers: Option<Box<HeaderMap>>,
         charge: Option<Charge>,
+        /// Set if the bytes belong to the store, so that frames are copies.
+        is_shared: bool,
     },
     /// Boxed, so that bodies in memory stay small.
     Streamed(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
@@ -117,6 +120,7 @@ impl Default for ResultBodyKind {
             bytes: Bytes::new(),
             trailers: None,
             charge: None,
+            is_shared: false,
         }
     }
 }
@@ -129,12 +133,29 @@ impl ResultBody {
                 bytes,
                 trailers: trailers.map(Box::new),
                 charge: None,
+                is_shared: false,
             },
             limit: None,
         }
     }
 
-    /// Creates a body that is produced while it is read. Frames larger than 64 KiB are split.
+    /// Creates a body of bytes that the store keeps, then trailers.
+    ///
+    /// Its frames are copies, so a server that holds them keeps nothing of the store.
+    pub fn shared(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let mut body = Self::new(bytes, trailers);
+        body.share();
+        body
+    }
+
+    fn share(&mut self) {
+        if let ResultBodyKind::Buffered { is_shared, .. } = &mut self.kind {
+            *is_shared = true;
+        }
+    }
+
+    /// Creates a body that is produced while it is read. Its frames are copied, and those larger
+    /// than 64 KiB are split.
     pub fn streamed<B>(body: B) -> Self
     where
         B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
@@ -145,9 +166,10 @@ impl ResultBody {
         }
     }
 
-    /// Holds `charge` until the body is dropped. Drops it at once for a streamed body, which must
-    /// charge the bytes that it keeps itself.
+    /// Holds `charge` until the body is dropped, and copies its frames. Drops the charge at once for
+    /// a streamed body, which must charge the bytes that it keeps itself.
     pub fn with_charge(mut self, held: Charge) -> Self {
+        self.share();
         if let ResultBodyKind::Buffered { charge, .. } = &mut self.kind {
             *charge = Some(held);
         }
@@ -214,10 +236,18 @@ impl Body for ResultBody {
         let this = self.get_mut();
         match &mut this.kind {
             ResultBodyKind::Buffered {
-                bytes, trailers, ..
+                bytes,
+                trailers,
+                is_shared,
+                ..
             } => {
                 if !bytes.is_empty() {
-                    return Poll::Ready(Some(Ok(Frame::data(split_frame(bytes)))));
+                    let frame = if *is_shared {
+                        copy_frame(bytes)
+                    } else {
+                        split_frame(bytes)
+                    };
+                    return Poll::Ready(Some(Ok(Frame::data(frame))));
                 }
                 let trailers = trailers.take().map(|trailers| Frame::trailers(*trailers));
                 Poll::Ready(trailers.map(Ok))
@@ -286,7 +316,19 @@ fn split_frame(bytes: &mut Bytes) -> Bytes {
     }
 }
 
-/// A body whose large frames are split.
+/// Takes the next frame from bytes as a copy.
+fn copy_frame(bytes: &mut Bytes) -> Bytes {
+    let frame = Bytes::copy_from_slice(&bytes[..bytes.len().min(MAX_FRAME_BYTES)]);
+    // An empty slice may share the buffer too.
+    if frame.len() == bytes.len() {
+        *bytes = Bytes::new();
+    } else {
+        bytes.advance(frame.len());
+    }
+    frame
+}
+
+/// A body whose frames are copied, and split if they are large.
 #[pin_project::pin_project]
 struct SplitFrames<B> {
     #[pin]
@@ -312,11 +354,11 @@ impl<B: Body<Data = Bytes>> Body for SplitFrames<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
         if !this.rest.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(split_frame(this.rest)))));
+            return Poll::Ready(Some(Ok(Frame::data(copy_frame(this.rest)))));
         }
         this.body.poll_frame(cx).map_ok(|frame| {
             frame.map_data(|mut data| {
-                let first = split_frame(&mut data);
+                let first = copy_frame(&mut data);
                 *this.rest = data;
                 first
             })

@@ -265,6 +265,80 @@ fn progress_messages_are_charged() {
     });
 }
 
+#[test]
+fn small_values_keep_no_large_buffer() {
+    assert_bounded("small_values_keep_no_large_buffer", async {
+        let jobs = bounded().build();
+        let service = jobs.layer().layer(inner(async |request| {
+            let body = request.into_body().collect().await.map_err(|_| Failed)?;
+            let body = body.to_bytes();
+            let buffer = Bytes::from(vec![b'v'; 2 * MIB]);
+            let value = HeaderValue::from_maybe_shared(buffer.slice(..10)).unwrap();
+            drop(buffer);
+            let frames = [
+                body,
+                Bytes::from(vec![7; 40_000]),
+                Bytes::from(vec![7; 40_000]),
+            ];
+            let frames = stream::iter(frames.map(Ok::<_, Failed>));
+            let body = Body::from_stream(frames);
+            Ok(Response::builder()
+                .header("x-id", value)
+                .body(body)
+                .unwrap())
+        }));
+        for _ in 0..100 {
+            let buffer = Bytes::from(vec![7; 2 * MIB]);
+            let request = post("/").map(|_| Body::from(buffer.slice(..4)));
+            drop(buffer);
+            let accepted = send(&service, request).await;
+            assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
+        }
+    });
+}
+
+#[test]
+fn small_request_keeps_no_read_buffer() {
+    assert_bounded("small_request_keeps_no_read_buffer", async {
+        let jobs = bounded().build();
+        let service = jobs.layer().layer(inner(async |request| {
+            let body = request.into_body().collect().await.map_err(|_| Failed)?;
+            let body = body.to_bytes();
+            sleep(HOUR).await;
+            drop(body);
+            ok("")
+        }));
+        for _ in 0..200 {
+            let buffer = Bytes::from(vec![7; MIB]);
+            let request = post("/").map(|_| Body::from(buffer.slice(..4)));
+            drop(buffer);
+            send(&service, request).await.location();
+        }
+    });
+}
+
+/// HPACK keeps values of a response's fields for as long as the connection.
+#[tokio::test(start_paused = true)]
+async fn fields_of_a_result_keep_nothing_of_it() {
+    let budget = Budget::new(BUDGET_BYTES);
+    let jobs = Jobs::builder()
+        .store(MemoryStore::new(HOUR, budget.clone()))
+        .build();
+    let service = jobs.layer().layer(inner(async |_| {
+        let response = Response::builder().header("x-id", "1");
+        Ok(response.body(body(4 * MIB)).unwrap())
+    }));
+    let accepted = send(&service, post("/")).await;
+    ended(&service, &accepted).await;
+    let reading = get(&format!("{}/result", accepted.location()));
+    let reading = service.clone().oneshot(reading).await.unwrap();
+    let (head, reading) = reading.into_parts();
+    assert_eq!(reading.collect().await.unwrap().to_bytes().len(), 4 * MIB);
+    send(&service, request("DELETE", accepted.location())).await;
+    assert!(budget.used() < 100, "{budget:?}");
+    assert_eq!(head.headers["x-id"], "1");
+}
+
 /// Uploads that stall one byte short of the budget take nothing from others.
 #[tokio::test(start_paused = true)]
 async fn stalled_uploads_evict_nothing() {
@@ -410,7 +484,8 @@ async fn replay_without_progress_releases_its_bytes() {
     ended(&service, &accepted).await;
     let reading = get(&format!("{}/result", accepted.location()));
     let mut reading = service.clone().oneshot(reading).await.unwrap().into_body();
-    reading.frame().await.unwrap().unwrap();
+    // A server holds frames until its client reads them.
+    let _held = reading.frame().await.unwrap().unwrap();
     send(&service, request("DELETE", accepted.location())).await;
     assert!(budget.used() > 4 * MIB);
     sleep(Duration::from_secs(121)).await;

@@ -37,9 +37,12 @@ impl ReplayReader {
 
     /// Reads the response from byte `from` of its body on.
     ///
-    /// Its fields and its body are shares of this reader.
+    /// Its body is a share of this reader. Its fields are not, because a server may keep them for as
+    /// long as its connection, as HPACK does.
     pub(super) fn read(self: Arc<Self>, from: u64) -> Reading {
-        let unpacked = packed::unpack(&Bytes::from_owner(PackedBytes(self.clone())));
+        let bytes = self.job.packed();
+        let head = packed::head_len(bytes);
+        let unpacked = packed::unpack(&Bytes::copy_from_slice(&bytes[..head]));
         let (length, body) = match self.job.body() {
             Some(StoredBody::Live(response)) => {
                 (response.len(), response.read_body(from, Some(self.clone())))
@@ -48,7 +51,10 @@ impl ReplayReader {
                 let bytes = Bytes::from_owner(LargeBody(self));
                 buffered(bytes, unpacked.trailers, from)
             }
-            None => buffered(unpacked.body, unpacked.trailers, from),
+            None => {
+                let bytes = Bytes::from_owner(PackedBytes(self)).split_off(head);
+                buffered(bytes, unpacked.trailers, from)
+            }
         };
         let mut response = Response::new(body);
         *response.status_mut() = unpacked.status;
@@ -72,7 +78,7 @@ fn buffered(mut bytes: Bytes, trailers: Option<http::HeaderMap>, from: u64) -> (
     let length = bytes.len();
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(length);
     let rest = bytes.split_off(from);
-    (length as u64, ResultBody::new(rest, trailers))
+    (length as u64, ResultBody::shared(rest, trailers))
 }
 
 /// The packed response of a job that is being read.

@@ -200,7 +200,9 @@ impl JobTable {
 
     /// Calls `visit` for every unfinished job, in no order.
     pub(super) fn for_each_unfinished(&self, mut visit: impl FnMut(&UnfinishedJob)) {
-        self.unfinished.iter().for_each(|job| visit(&job));
+        // No guard is held while a job's own lock is taken.
+        let jobs: Vec<_> = self.unfinished.iter().map(|job| job.clone()).collect();
+        jobs.iter().for_each(|job| visit(job));
     }
 
     /// Calls `visit` for every ended job that has not expired, in no order.

@@ -174,10 +174,20 @@ impl UnfinishedJob {
     /// Without room for a message, the job keeps the fraction alone.
     pub(super) fn report(
         &self,
-        report: Report,
+        mut report: Report,
         clock: &Clock,
         reserve: impl FnOnce(usize) -> Option<Charge>,
     ) {
+        // Outside of the lock, since this may evict jobs.
+        let missing = self.missing_bytes(&report.news);
+        let mut more = (missing > 0).then(|| reserve(missing)).flatten();
+        if let News::Progress(progress) = &mut report.news
+            && missing > 0
+            && more.is_none()
+        {
+            progress.message = None;
+        }
+        // `more` is dropped after the guard, because that may wake a response.
         let watchers = match &mut *self.phase.lock() {
             Phase::Ended(_) => return,
             Phase::Unfinished(job) => {
@@ -189,13 +199,34 @@ impl UnfinishedJob {
                             job.started = Some(self.creation.start_delay(clock.millis(at)));
                         }
                     }
-                    News::Progress(progress) => job.set_progress(progress, reserve),
+                    News::Progress(progress) => {
+                        if let (Some(more), Some(charge)) = (more.take(), &mut job.charge) {
+                            job.progress_bytes += u16::try_from(missing).unwrap_or(0);
+                            charge.merge(more);
+                        }
+                        job.progress = stored(progress);
+                    }
                 }
                 job.watchers.clone()
             }
         };
         if let Some(watchers) = watchers {
             watchers.notify_waiters();
+        }
+    }
+
+    /// Returns the bytes that a report needs beyond those that earlier ones were charged. One call
+    /// makes all reports of a job, one after the other.
+    fn missing_bytes(&self, news: &News) -> usize {
+        let News::Progress(progress) = news else {
+            return 0;
+        };
+        match &*self.phase.lock() {
+            Phase::Unfinished(job) => {
+                let missing = stored_price(progress).saturating_sub(job.progress_bytes);
+                missing.into()
+            }
+            Phase::Ended(_) => 0,
         }
     }
 
@@ -356,25 +387,6 @@ impl PhaseState {
             None => Status::Queued,
             Some(_) => Status::Running,
         }
-    }
-
-    fn set_progress(
-        &mut self,
-        mut progress: Progress,
-        reserve: impl FnOnce(usize) -> Option<Charge>,
-    ) {
-        let price = stored_price(&progress);
-        if price > self.progress_bytes {
-            let missing = usize::from(price - self.progress_bytes);
-            match (reserve(missing), &mut self.charge) {
-                (Some(more), Some(charge)) => {
-                    charge.merge(more);
-                    self.progress_bytes = price;
-                }
-                _ => progress.message = None,
-            }
-        }
-        self.progress = stored(progress);
     }
 
     fn next_change(&mut self) -> OwnedNotified {

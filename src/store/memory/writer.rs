@@ -18,7 +18,7 @@ use super::{
     unfinished::UnfinishedJob,
 };
 use crate::{
-    limit::{Charge, Purpose, ResponseRoom, compact},
+    limit::{Charge, Purpose, ResponseRoom, compact, compact_fields},
     store::{NoRoom, Writer},
 };
 
@@ -107,6 +107,7 @@ impl WriterState {
         let Some(charge) = self.charge.take() else {
             return;
         };
+        compact_fields(&mut self.head.headers);
         let (status, headers) = (self.head.status, self.head.headers.clone());
         let live = Arc::new(LiveResponse::new(status, headers, charge));
         live.push(mem::take(data));
@@ -150,7 +151,8 @@ impl Writer for MemoryWriter {
         }
     }
 
-    fn push_trailers(&mut self, trailers: HeaderMap) {
+    fn push_trailers(&mut self, mut trailers: HeaderMap) {
+        compact_fields(&mut trailers);
         match &mut self.state.trailers {
             Some(all) => all.extend(trailers),
             none => *none = Some(trailers),

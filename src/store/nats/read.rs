@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     JobId,
-    store::{Reading, ResultBody},
+    store::{Reading, ResultBody, compact, fields_price},
 };
 
 /// The response that a job ended with.
@@ -60,8 +60,10 @@ pub(super) async fn read(
             let start = usize::try_from(from).unwrap_or(usize::MAX);
             let rest = inline.slice(start.min(inline.len())..);
             let budget = &process.jetstream.budget;
-            let charge = reserve_replay(budget, rest.len()).await?;
-            ResultBody::new(rest, trailers).with_charge(charge)
+            let bytes = rest.len() + trailers.as_ref().map_or(0, fields_price);
+            let charge = reserve_replay(budget, bytes).await?;
+            // The rest may be a small part of the message.
+            ResultBody::new(compact(rest), trailers).with_charge(charge)
         }
     };
     Ok(Some(Reading::new(run, length, response.map(|()| body))))

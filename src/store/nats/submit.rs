@@ -63,16 +63,12 @@ async fn submit(
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let jetstream = &process.jetstream;
-    let charge = if new.run_here {
-        let charge = jetstream
-            .budget
-            .reserve(new.request_bytes, Purpose::Accepted);
-        if charge.is_none() {
-            return Ok(Acceptance::Full);
-        }
-        charge
-    } else {
-        None
+    // Held while this is submitted, since the client and its upload may be gone meanwhile.
+    let charge = jetstream
+        .budget
+        .reserve(new.request_bytes, Purpose::Accepted);
+    let Some(charge) = charge else {
+        return Ok(Acceptance::Full);
     };
     let limit = jetstream.options.max_queued;
     if limit.is_some_and(|limit| !process.queue_depth.try_add(limit)) {
@@ -92,7 +88,7 @@ async fn submit(
         Err(WriteError::Unknown(error)) => Err(error),
         Err(error) => refuse(jetstream, &new, &request, error).await,
         Ok(Acceptance::RunHere(mut claim)) => {
-            claim.charge = charge;
+            claim.charge = Some(charge);
             Ok(Acceptance::RunHere(claim))
         }
         Ok(accepted) => Ok(accepted),

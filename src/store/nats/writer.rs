@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, response::Parts};
 
-use crate::store::{BodyBuffer, Budget, BufferedBody, NoRoom, Purpose, ResponseRoom, Writer};
+use crate::store::{
+    BodyBuffer, Budget, BufferedBody, NoRoom, Purpose, ResponseRoom, Writer, compact,
+    compact_fields,
+};
 
 /// Writes the response of a job in JetStream:
 /// [`Store::respond`](crate::store::Store::respond).
@@ -21,7 +24,8 @@ pub struct NatsWriter {
 }
 
 impl NatsWriter {
-    pub(super) fn new(budget: &Budget, head: Parts) -> Self {
+    pub(super) fn new(budget: &Budget, mut head: Parts) -> Self {
+        compact_fields(&mut head.headers);
         Self {
             room: ResponseRoom::new(budget),
             head,
@@ -48,10 +52,17 @@ impl Writer for NatsWriter {
     }
 
     fn push(&mut self, data: Bytes) {
+        // The buffer copies all but the first frame.
+        let data = if self.body.is_empty() {
+            compact(data)
+        } else {
+            data
+        };
         self.body.push(data, None);
     }
 
-    fn push_trailers(&mut self, trailers: HeaderMap) {
+    fn push_trailers(&mut self, mut trailers: HeaderMap) {
+        compact_fields(&mut trailers);
         self.body.push_trailers(trailers);
     }
 

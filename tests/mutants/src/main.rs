@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = env::args_os().nth(1).unwrap_or_else(|| "target".into());
     let copy = root.join(&target).join("mutants");
+    fs::create_dir_all(&copy).expect("the target folder is writable");
     for part in PARTS.into_iter().chain(["benches"]) {
         copy_all(&root.join(part), &copy.join(part)).expect("the target folder is writable");
     }
