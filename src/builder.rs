@@ -233,7 +233,8 @@ impl<S> JobsBuilder<S> {
     /// Default: 256 MiB, or the limit of the [budget](crate::store::Budget) that a store was created
     /// with.
     ///
-    /// It covers bodies being read, accepted requests, results, and jobs and keys in memory:
+    /// It covers bodies being read, accepted requests, results and jobs. Idempotency keys have a
+    /// limit of their own, [`max_keys`](JobsBuilder::max_keys):
     ///
     /// - A quarter is for bodies being read. Without room, a request gets 503, or passes through if
     ///   it need not become a job.
@@ -257,6 +258,8 @@ impl<S> JobsBuilder<S> {
     /// Then the response that asks for most is refused, and its job fails as
     /// [`result_too_large`](crate::ErrorCode::ResultTooLarge). The oldest of several is spared, so
     /// at least one job can end.
+    ///
+    /// It also limits how long a read of a result waits for its store. Then the client gets 503.
     pub fn room_timeout(mut self, timeout: Duration) -> Self {
         self.settings.room_timeout = Some(timeout);
         self

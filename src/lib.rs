@@ -206,8 +206,9 @@
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
+//! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `nats`, `conformance` and `gateway` include `server`. `follow` does not.
+//! `metrics`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow` does not.
 //!
 //! # Versions
 //!
@@ -218,7 +219,8 @@
 //! # Guides
 //!
 //! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
-//! [how polls are timed](guide::estimates), and, with their features, metrics and JetStream.
+//! [how polls are timed](guide::estimates), [memory](guide::memory), and, with their features,
+//! metrics and JetStream.
 //!
 //! [RFC 9110 §10.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.2
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1

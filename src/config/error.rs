@@ -21,7 +21,8 @@ impl fmt::Display for ConfigError {
             Self::MonitorPath(path) => write!(
                 f,
                 "invalid monitor path {path:?}: expected a path like /jobs, without a trailing \
-                 slash and without empty, \".\" or \"..\" segments"
+                 slash, without empty, \".\" or \"..\" segments, and with only the characters of a \
+                 URI's path"
             ),
             Self::LinkBase(base) => write!(
                 f,

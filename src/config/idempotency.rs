@@ -19,7 +19,7 @@ use crate::{
 /// `Idempotent-Replayed: true`. A different request with the same key gets 422. A malformed key
 /// gets 400. A request that passes through is called without regard to its key.
 ///
-/// A key is remembered from its job's end for [`keep_for`](Self::keep_for), even if the job has
+/// A key is remembered until [`keep_for`](Self::keep_for) after its job's end, even if the job has
 /// expired or was evicted. A repeat then gets 410, and the inner service is not called. These free
 /// a key, so that the next request with it is a new one:
 ///

@@ -14,8 +14,8 @@ pub enum Outcomes {
     /// All outcomes.
     #[default]
     All,
-    /// All except 5xx and 429 (Too Many Requests), which a repeat may not meet again.
-    Success,
+    /// All except 5xx and 429 (Too Many Requests), which may pass.
+    Final,
 }
 
 impl Outcomes {

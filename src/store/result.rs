@@ -166,8 +166,8 @@ impl ResultBody {
         }
     }
 
-    /// Holds `charge` until the body is dropped, and copies its frames. Drops the charge at once for
-    /// a streamed body, which must charge the bytes that it keeps itself.
+    /// Holds `charge` until the body is dropped, and copies its frames. Drops the charge at once
+    /// for a streamed body, which must charge the bytes that it keeps itself.
     pub fn with_charge(mut self, held: Charge) -> Self {
         self.share();
         if let ResultBodyKind::Buffered { charge, .. } = &mut self.kind {

@@ -173,7 +173,7 @@ async fn key_beyond_the_limit_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn key_keeps_the_outcomes_of_the_setting() {
-    for (path, kept_by_success) in [
+    for (path, kept_by_final) in [
         ("/200", true),
         ("/404", true),
         ("/409", true),
@@ -183,7 +183,7 @@ async fn key_keeps_the_outcomes_of_the_setting() {
         ("/panic", false),
         ("/error", false),
     ] {
-        for (outcomes, is_kept) in [(Outcomes::All, true), (Outcomes::Success, kept_by_success)] {
+        for (outcomes, is_kept) in [(Outcomes::All, true), (Outcomes::Final, kept_by_final)] {
             let calls = Counter::default();
             let layer = Jobs::new()
                 .layer()

@@ -65,8 +65,8 @@ async fn worker_knows_the_outcomes_that_a_key_keeps() {
     nats.worker(service).await;
     let at = |path: &str| with(post(path), &[("idempotency-key", path)]);
     for (outcomes, path, is_kept) in [
-        (Outcomes::Success, "/500", false),
-        (Outcomes::Success, "/404", true),
+        (Outcomes::Final, "/500", false),
+        (Outcomes::Final, "/404", true),
         (Outcomes::All, "/503", true),
         (Outcomes::All, "/unreached", false),
     ] {

@@ -26,9 +26,9 @@ pub(crate) enum DialectName {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum KeptOutcomes {
-    /// All
+    /// All outcomes
     All,
-    /// All except 5xx and 429
+    /// All outcomes except 5xx and 429, which may pass
     Success,
 }
 
@@ -54,7 +54,7 @@ impl From<KeptOutcomes> for Outcomes {
     fn from(kept: KeptOutcomes) -> Self {
         match kept {
             KeptOutcomes::All => Self::All,
-            KeptOutcomes::Success => Self::Success,
+            KeptOutcomes::Success => Self::Final,
         }
     }
 }

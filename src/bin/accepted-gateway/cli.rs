@@ -18,7 +18,7 @@ use crate::{
     descriptors::DescriptorShares,
     forwarded::ForwardedTrust,
     parse,
-    proxy::{DEFAULT_MAX_FIELDS, ProxyOptions},
+    proxy::ProxyOptions,
     serve::GatewayOptions,
 };
 
@@ -28,20 +28,24 @@ const MONITOR: &str = "Status monitor";
 #[cfg(feature = "nats")]
 const NATS: &str = "NATS JetStream";
 
+/// hyper's own limit. With another one, it allocates for each head.
+const DEFAULT_MAX_FIELDS: u16 = 100;
+
 const NOTES: &str = "\
 Forwarding:
   The server receives each request as the client sent it, including Host, without the headers of the
   connection (RFC 9110 §7.6.1), and with Via and X-Forwarded-For, -Host and -Proto. If the target of
   a request names a host, that replaces Host (RFC 9112 §3.2.2). The gateway speaks HTTP/1.1 without
   TLS on both sides. It rejects CONNECT and drops Upgrade, so that a WebSocket handshake arrives as
-  a plain GET. A request body over --max-body passes through (with --always: 413). If the server is
-  unreachable, the response is 502.
+  a plain GET. A request body over --max-body passes through (with --always or an Idempotency-Key:
+  413). If the server is unreachable, the response is 502.
 
 File descriptors:
   At the start the gateway raises its limit of open files (ulimit -n) as far as the system allows,
   and keeps up to 64 in reserve. Half of the rest is for calls that are or may become jobs; further
-  ones are queued until a call ends. A quarter is for connections of clients. If all of them are
-  taken, the gateway closes those that wait for a request. New clients wait until one ends.
+  ones are queued until a call ends. A quarter is for connections of clients; the last quarter is
+  for the calls that these make without becoming jobs. If all connections are taken, the gateway
+  closes idle ones, and a new client waits until one ends.
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
@@ -166,7 +170,7 @@ pub(crate) struct Cli {
 
     /// The outcomes that an Idempotency-Key keeps; after others, a repeat calls the server again
     ///
-    /// A call that never reached the server is not an outcome.
+    /// A call that never reached the server always frees its key.
     #[arg(
         long,
         value_enum,
@@ -191,7 +195,7 @@ pub(crate) struct Cli {
 
     /// The maximum number of calls to the server that are or may become jobs; others are queued
     ///
-    /// By default, file descriptors set the limit. They also limit a higher number.
+    /// Default: the share of file descriptors, which also caps a higher number.
     #[arg(
         long,
         value_name = "N",
@@ -209,8 +213,15 @@ pub(crate) struct Cli {
 
     /// The largest response body that a job keeps; a larger one fails the job
     ///
-    /// All bodies in memory share 256 MiB, or 16 times this size or --max-body if that is more.
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, help_heading = JOBS)]
+    /// Bodies, jobs and results share 256 MiB of memory, or 16 times the larger of --max-result and
+    /// --max-body if that is more. Up to a million idempotency keys of 160 bytes come on top.
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 16 << 20,
+        help_heading = JOBS,
+        verbatim_doc_comment
+    )]
     max_result: usize,
 
     /// The seconds that a job may take; 0 means no limit
@@ -362,7 +373,7 @@ impl Cli {
     pub(crate) fn proxy(&self, upstream: Authority) -> ProxyOptions {
         ProxyOptions {
             upstream,
-            max_fields: self.max_fields,
+            max_fields: self.max_fields(),
             forwarded: if self.trust_forwarded {
                 ForwardedTrust::Extend
             } else {
@@ -373,7 +384,6 @@ impl Cli {
 
     /// Returns the settings for connections and requests.
     pub(crate) fn gateway(&self, shares: DescriptorShares) -> GatewayOptions {
-        let max_fields = (self.max_fields != DEFAULT_MAX_FIELDS).then_some(self.max_fields.into());
         GatewayOptions {
             health: self.health.clone(),
             monitor: self.monitor.clone(),
@@ -381,9 +391,14 @@ impl Cli {
             accepts_gets: matches!(self.dialect, DialectName::Pending202),
             cors: Cors::new(&self.cors_origin),
             idle_timeout: Duration::from_secs(self.idle_secs),
-            max_fields,
+            max_fields: self.max_fields(),
             max_connections: shares.connections,
         }
+    }
+
+    /// Returns the maximum number of fields in a head, or `None` for hyper's default.
+    fn max_fields(&self) -> Option<usize> {
+        (self.max_fields != DEFAULT_MAX_FIELDS).then_some(self.max_fields.into())
     }
 
     /// Returns the maximum number of calls to the upstream that are or may become jobs.

@@ -4,10 +4,10 @@
 //! A request takes this way:
 //!
 //! ```text
-//! serve ─► validate ─┬─► health
-//!                    ├─► AcceptedLayer ─┬─► its monitor
-//!                    │                  └─► calls ─► proxy ─► upstream
-//!                    └─► proxy ─► upstream, if the request cannot become a job
+//! serve ─► normalize ─┬─► health
+//!                     ├─► AcceptedLayer ─┬─► its monitor
+//!                     │                  └─► calls ─► proxy ─► upstream
+//!                     └─► proxy ─► upstream, if the request cannot become a job
 //! ```
 
 mod calls;
@@ -27,6 +27,7 @@ mod listen;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
+mod normalize;
 mod output;
 mod parse;
 mod peer;
@@ -34,7 +35,6 @@ mod proxy;
 mod serve;
 mod signals;
 mod stream;
-mod validate;
 
 use std::{
     env,
@@ -59,7 +59,7 @@ use crate::{
     signals::Signals,
 };
 
-/// glibc keeps most of what a peak needed, for ever.
+/// glibc's allocator keeps most of the memory of a peak.
 #[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -16,14 +16,12 @@ use crate::{
     connect::Connector, cors::FromUpstream, error::GatewayError, forwarded::ForwardedTrust, headers,
 };
 
-/// hyper's own limit. With another one, it allocates for each head.
-pub(crate) const DEFAULT_MAX_FIELDS: u16 = 100;
-
 /// The settings of a [`Proxy`].
 #[derive(Debug, Clone)]
 pub(crate) struct ProxyOptions {
     pub(crate) upstream: Authority,
-    pub(crate) max_fields: u16,
+    /// The maximum number of fields in the head of a response; `None` for hyper's default.
+    pub(crate) max_fields: Option<usize>,
     pub(crate) forwarded: ForwardedTrust,
 }
 
@@ -47,8 +45,8 @@ where
     pub(crate) fn new(options: ProxyOptions) -> Self {
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_max_idle_per_host(0);
-        if options.max_fields != DEFAULT_MAX_FIELDS {
-            client.http1_max_headers(options.max_fields.into());
+        if let Some(max) = options.max_fields {
+            client.http1_max_headers(max);
         }
         let client = client.build(Connector::new());
         Self { options, client }

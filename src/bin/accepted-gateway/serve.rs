@@ -26,10 +26,10 @@ use crate::{
     error::GatewayError,
     health::HealthCheck,
     listen,
+    normalize::normalize,
     peer::Peer,
     signals::Signals,
     stream::ClientStream,
-    validate::validate,
 };
 
 /// The minimum time to send open responses at the end of a shutdown. Enough to flush finished ones.
@@ -237,7 +237,7 @@ where
     /// Calls the layer or the proxy, or returns the gateway's own response.
     fn route(&self, mut request: Request<Incoming>, peer: Peer) -> Routed<S, D> {
         let options = &self.options;
-        if let Err(error) = validate(&mut request, options.owner.as_ref()) {
+        if let Err(error) = normalize(&mut request, options.owner.as_ref()) {
             return Routed::Own(error.response());
         }
         let is_monitor = options.is_monitor(request.uri().path());

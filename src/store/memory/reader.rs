@@ -37,8 +37,8 @@ impl ReplayReader {
 
     /// Reads the response from byte `from` of its body on.
     ///
-    /// Its body is a share of this reader. Its fields are not, because a server may keep them for as
-    /// long as its connection, as HPACK does.
+    /// Its body is a share of this reader. Its fields are not, because a server may keep them for
+    /// as long as its connection, as HPACK does.
     pub(super) fn read(self: Arc<Self>, from: u64) -> Reading {
         let bytes = self.job.packed();
         let head = packed::head_len(bytes);

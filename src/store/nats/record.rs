@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn newer_fields_round_trip() {
         let text = r#"{"nonce":1,"revision":3,"status":"succeeded","created_at":1795000000120,
-            "kind":"","title":"a report","key_keeps":"success",
+            "kind":"","title":"a report","key_keeps":"final",
             "callbacks":[{"url":"https://example.com/","events":["job.succeeded"]}],
             "response":{"status":200,"headers":[],"length":70000,
             "parts":{"claim":7,"count":2,"size":65536}},"attempts":2,"key_released":true}"#;

@@ -1,4 +1,4 @@
-//! Runs the model of the layer against the crate with each fault, and fails if it finds none.
+//! Runs the model of the layer against the crate with each fault, and fails if it misses one.
 
 use std::{
     env, fs, io,
@@ -9,13 +9,14 @@ use std::{
 use mutants::{FAULTS, Fault};
 
 /// The parts of the repository that the test of the model needs.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     "Cargo.toml",
     "Cargo.lock",
     "README.md",
     "src",
     "tests",
     "examples",
+    "benches",
 ];
 
 fn main() -> ExitCode {
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     let target = env::args_os().nth(1).unwrap_or_else(|| "target".into());
     let copy = root.join(&target).join("mutants");
     fs::create_dir_all(&copy).expect("the target folder is writable");
-    for part in PARTS.into_iter().chain(["benches"]) {
+    for part in PARTS {
         copy_all(&root.join(part), &copy.join(part)).expect("the target folder is writable");
     }
     if !passes(&copy) {

@@ -1,4 +1,4 @@
-//! Rejects ambiguous requests before they become jobs or reach the upstream.
+//! Rejects ambiguous requests, and brings the others into one form.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Authority,
@@ -6,9 +6,13 @@ use http::{
 
 use crate::{error::GatewayError, headers};
 
-/// Returns an error if another server could understand the request differently. Brings the target
-/// into origin form, so that `Host` alone names the host. `owner` is the header that names owners.
-pub(crate) fn validate<B>(
+/// Brings the target into origin form, so that `Host` alone names the host. `owner` is the header
+/// that names owners.
+///
+/// # Errors
+///
+/// Returns an error if another server could understand the request differently.
+pub(crate) fn normalize<B>(
     request: &mut Request<B>,
     owner: Option<&HeaderName>,
 ) -> Result<(), GatewayError> {
