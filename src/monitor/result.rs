@@ -1,11 +1,12 @@
 //! The stored response of a job, as the monitor replays it.
 
+use std::{pin::pin, time::Duration};
+
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode,
     header::{self, Entry},
     request::Parts,
 };
-
 use tokio::time::timeout;
 
 use super::{message, precondition, replay, route::Resource};
@@ -17,8 +18,11 @@ use crate::{
         ASYNC_RESULT, RESULT_TARGET, has_length, is_misleading_for_get, resolve_references,
     },
     registry::Registry,
-    store::{ResultBody, Store},
+    store::{Purpose, ResultBody, Store},
 };
+
+/// The minimum pause between two looks at whether a read waits for room.
+const MIN_ROOM_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// Responds to a GET for the result of an ended job, which is served `at` a resource.
 pub(super) async fn result<St: Store>(
@@ -131,10 +135,16 @@ async fn read<St: Store>(
     job: &Snapshot,
     from: u64,
 ) -> Result<StoredRead, St::Error> {
-    // A store may wait for room to send the response.
-    let reading = registry.store.read(job.id, from);
-    let Ok(reading) = timeout(registry.store.budget().room_timeout(), reading).await else {
-        return Ok(StoredRead::Busy);
+    let budget = registry.store.budget();
+    let room_timeout = budget.room_timeout().max(MIN_ROOM_TIMEOUT);
+    let mut reading = pin!(registry.store.read(job.id, from));
+    let reading = loop {
+        match timeout(room_timeout, reading.as_mut()).await {
+            Ok(reading) => break reading,
+            // The store may wait for room, which other readers have.
+            Err(_) if budget.used_for(Purpose::Replay) > 0 => return Ok(StoredRead::Busy),
+            Err(_) => {}
+        }
     };
     let Some(reading) = reading? else {
         return Ok(StoredRead::Missing);

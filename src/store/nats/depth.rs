@@ -49,13 +49,28 @@ impl StreamDepth {
     /// Records a poll. `added` is the value of [`added`](Self::added) from before the poll.
     pub(super) fn record_poll(&self, messages: u64, added: u64) {
         self.polled.store(messages, Ordering::Relaxed);
-        self.added.fetch_sub(added, Ordering::Relaxed);
+        // Some of them may have been taken back meanwhile.
+        let remove = |now: u64| Some(now.saturating_sub(added));
+        let _ = self
+            .added
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, remove);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::StreamDepth;
+
+    #[test]
+    fn message_taken_back_during_a_poll_counts_once() {
+        let depth = StreamDepth::default();
+        assert!(depth.try_add(1));
+        let added = depth.added();
+        depth.remove_one();
+        depth.record_poll(0, added);
+        assert_eq!(depth.added(), 0);
+        assert!(depth.try_add(1));
+    }
 
     #[test]
     fn requests_beyond_the_limit_are_refused() {

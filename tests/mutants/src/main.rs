@@ -9,10 +9,11 @@ use std::{
 use mutants::{FAULTS, Fault};
 
 /// The parts of the repository that the test of the model needs.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "Cargo.toml",
     "Cargo.lock",
     "README.md",
+    "docs",
     "src",
     "tests",
     "examples",
