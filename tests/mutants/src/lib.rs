@@ -92,10 +92,10 @@ pub const FAULTS: [Fault; 13] = [
         "let limit = registry.settings.job_timeout.filter(|_| false);",
     ),
     fault(
-        "an expired job is found",
+        "a key joins another request",
         "store/memory/table.rs",
-        "(!is_expired).then_some(found)",
-        "(!is_expired || true).then_some(found)",
+        "if keyed.fingerprint != key.fingerprint {",
+        "if false {",
     ),
     fault(
         "a job that has left is not remembered",
