@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    client::{get, open, post, result},
+    client::{get, open, post, read_until, result},
     program::Program,
     upstream::{Received, Upstream},
 };
@@ -73,13 +77,34 @@ async fn idle_connections_keep_no_client_out() {
     let upstream = Upstream::start().await;
     let gateway = Program::limited(upstream.address, DESCRIPTORS, &["--health", "/"]).await;
     let mut idle = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..100 {
         let connected = TcpStream::connect(gateway.address).await;
         idle.push(connected.expect("a listener"));
     }
     let healthy = timeout(GUARD, get(gateway.address, "/healthz")).await;
     assert_eq!(healthy.expect("an answer").body, "ok\n");
     drop(idle);
+}
+
+#[tokio::test]
+async fn new_clients_beyond_the_limit_are_all_answered() {
+    let upstream = Upstream::start().await;
+    let gateway = Program::limited(upstream.address, 64, &["--health", "/"]).await;
+    // A quarter of the 48 descriptors that are not in reserve, twice.
+    let mut clients = Vec::new();
+    for _ in 0..24 {
+        clients.push(open(gateway.address, b"").await);
+    }
+    // The clients think before they send.
+    sleep(Duration::from_millis(100)).await;
+    let ask = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    for client in &mut clients {
+        client.write_all(ask).await.expect("sent");
+    }
+    for mut client in clients {
+        let answer = timeout(GUARD, read_until(&mut client, "ok\n")).await;
+        assert!(answer.expect("an answer").starts_with("HTTP/1.1 200 OK"));
+    }
 }
 
 #[tokio::test]

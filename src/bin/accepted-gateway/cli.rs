@@ -45,7 +45,9 @@ File descriptors:
   and keeps up to 64 in reserve. Half of the rest is for calls that are or may become jobs; further
   ones are queued until a call ends. A quarter is for connections of clients; the last quarter is
   for the calls that these make without becoming jobs. If all connections are taken, the gateway
-  closes idle ones, and a new client waits until one ends.
+  closes idle ones, and a new client waits until one ends. A new connection counts as idle after a
+  second without a request. A health check waits for a connection too. Stalled requests hold theirs
+  for at most --idle-secs.
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor

@@ -1,55 +1,101 @@
 //! The connections of clients: how many there may be, and how they are closed.
 
-use std::{fmt, mem, sync::Arc};
-
-use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
 };
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout_at},
+};
+
+/// The time that a new connection has for its first request, even if others wait for its slot.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+
+/// The interval at which idle connections are closed while new ones wait for a slot.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The connections of clients.
 #[derive(Debug)]
 pub(crate) struct Connections {
     slots: Arc<Semaphore>,
-    /// The connections that may wait for further requests.
-    open: GracefulShutdown,
-    /// Wait for the connections that close after their current response.
-    closing: JoinSet<()>,
+    /// Each connection has a receiver, so that the channel closes with the last one.
+    closing: watch::Sender<Closing>,
+    /// The time from which idle connections may be closed again.
+    next_close: Instant,
 }
 
 /// The right to have one more connection, until it is dropped.
 pub(crate) type ConnectionSlot = Option<OwnedSemaphorePermit>;
 
+/// The connections to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// Those that wait for a request, unless they are new.
+    Idle,
+    All,
+}
+
+/// The state of a connection that its service knows. Clones share it.
+///
+/// The connection's task alone uses it, so no order of memory accesses is needed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Activity {
+    has_served: Arc<AtomicBool>,
+}
+
+impl Activity {
+    /// Notes that a request has come.
+    pub(crate) fn begin_request(&self) {
+        self.has_served.store(true, Ordering::Relaxed);
+    }
+
+    fn has_served(&self) -> bool {
+        self.has_served.load(Ordering::Relaxed)
+    }
+}
+
 impl Connections {
     pub(crate) fn new(max: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
-            open: GracefulShutdown::new(),
-            closing: JoinSet::new(),
+            closing: watch::Sender::new(Closing::Idle),
+            next_close: Instant::now(),
         }
     }
 
-    /// Returns a slot. If all are taken, this closes the connections that wait for a request, so
+    /// Returns a slot. While all are taken, this closes the connections that wait for a request, so
     /// that idle clients keep no others out. Cancel safe.
     pub(crate) async fn slot(&mut self) -> ConnectionSlot {
-        if self.slots.available_permits() == 0 {
-            self.close_idle();
+        loop {
+            let slot = self.slots.clone().acquire_owned();
+            if let Ok(slot) = timeout_at(self.next_close, slot).await {
+                // The semaphore is never closed.
+                return slot.ok();
+            }
+            self.closing.send_replace(Closing::Idle);
+            self.next_close = Instant::now() + CLOSE_INTERVAL;
         }
-        let slots = self.slots.clone();
-        // The semaphore is never closed.
-        slots.acquire_owned().await.ok()
     }
 
     /// Serves a connection in the background.
-    pub(crate) fn spawn<C>(&self, slot: ConnectionSlot, connection: C)
+    pub(crate) fn spawn<C>(&self, slot: ConnectionSlot, connection: C, activity: Activity)
     where
         C: GracefulConnection + Send + 'static,
-        C::Error: fmt::Display,
+        C::Error: fmt::Display + Send,
     {
-        let connection = self.open.watch(connection);
+        let closing = self.closing.subscribe();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = serve(connection, closing, activity).await {
                 tracing::debug!(%error, "connection failed");
             }
             drop(slot);
@@ -57,16 +103,44 @@ impl Connections {
     }
 
     /// Closes all connections after their current responses, and waits for them.
-    pub(crate) async fn shutdown(mut self) {
-        self.open.shutdown().await;
-        while self.closing.join_next().await.is_some() {}
+    pub(crate) async fn shutdown(self) {
+        self.closing.send_replace(Closing::All);
+        self.closing.closed().await;
     }
+}
 
-    /// Closes each connection as soon as it waits for a request.
-    fn close_idle(&mut self) {
-        while self.closing.try_join_next().is_some() {}
-        if self.open.count() > 0 {
-            self.closing.spawn(mem::take(&mut self.open).shutdown());
+/// Serves a connection until its end, or until it must close.
+async fn serve<C: GracefulConnection>(
+    connection: C,
+    mut closing: watch::Receiver<Closing>,
+    activity: Activity,
+) -> Result<(), C::Error> {
+    let opened = Instant::now();
+    let mut connection = pin!(connection);
+    loop {
+        let asked = {
+            let mut changed = pin!(closing.changed());
+            poll_fn(|cx| {
+                // First, so that a request which has arrived is served before its connection closes.
+                if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Err(served));
+                }
+                changed.as_mut().poll(cx).map(Ok)
+            })
+            .await
+        };
+        match asked {
+            Err(served) => return served,
+            // The sender is gone: the process ends.
+            Ok(Err(_)) => return connection.await,
+            Ok(Ok(())) => {}
+        }
+        let closing = *closing.borrow_and_update();
+        if closing == Closing::All
+            || activity.has_served()
+            || opened.elapsed() >= FIRST_REQUEST_GRACE
+        {
+            connection.as_mut().graceful_shutdown();
         }
     }
 }

@@ -21,7 +21,7 @@ use tower::{BoxError, Layer, Service, ServiceExt, util::Oneshot};
 use tower_accepted::{Accepted, AcceptedLayer, Jobs, When, store::Store};
 
 use crate::{
-    connections::Connections,
+    connections::{Activity, Connections},
     cors::{Cors, FromUpstream},
     error::GatewayError,
     health::HealthCheck,
@@ -149,7 +149,9 @@ where
             };
             select! {
                 (slot, stream, peer) = accept => {
-                    connections.spawn(slot, self.connection(stream, Peer(peer.ip())));
+                    let activity = Activity::default();
+                    let connection = self.connection(stream, Peer(peer.ip()), activity.clone());
+                    connections.spawn(slot, connection, activity);
                 }
                 drained = &mut drained => break drained?,
             }
@@ -195,12 +197,16 @@ where
         &self,
         stream: TcpStream,
         peer: Peer,
+        activity: Activity,
     ) -> impl GracefulConnection<Error = hyper::Error> + Send + use<S, D, B, C, St> {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
         let gateway = self.clone();
-        let service = service_fn(move |request| gateway.respond(request, peer));
+        let service = service_fn(move |request| {
+            activity.begin_request();
+            gateway.respond(request, peer)
+        });
         let mut http = http1::Builder::new();
         // It also limits the time between two requests.
         http.timer(TokioTimer::new())
