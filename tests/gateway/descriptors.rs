@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{get, open, post, read_until, result},
+    client::{get, open, post, raw, read_until, result},
     program::Program,
     upstream::{Received, Upstream},
 };
@@ -119,4 +119,33 @@ async fn client_that_stops_reading_is_disconnected() {
     let ended = timeout(GUARD, received.flood()).await;
     ended.expect("the gateway closes the connection");
     drop(silent);
+}
+
+#[tokio::test]
+async fn client_that_stops_sending_is_disconnected() {
+    let upstream = Upstream::start().await;
+    let flags = ["--idle-secs", "1", "--max-body", "1"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    for method in ["GET", "POST"] {
+        let stalls = format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab");
+        let answer = timeout(GUARD, raw(gateway.address, stalls.as_bytes())).await;
+        let answer = answer.expect("the gateway closes the connection");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{method}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn stalled_request_keeps_no_call_from_jobs() {
+    let mut upstream = Upstream::start().await;
+    let flags = ["--max-calls", "1", "--max-body", "1", "--after-ms", "0"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let stalls = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nab";
+    let stalled = open(gateway.address, stalls).await;
+    // Its connection is accepted after the stalled one.
+    let job = post(gateway.address, "/reports", "").await.job();
+    let received = timeout(GUARD, upstream.next()).await;
+    received.expect("a call").ok("report").await;
+    let report = timeout(GUARD, result(gateway.address, &job)).await;
+    assert_eq!(report.expect("the result").body, "report");
+    drop(stalled);
 }

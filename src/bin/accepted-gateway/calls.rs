@@ -13,6 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
+use crate::body::Upload;
+
 /// Limits the calls in flight. A call ends with the body of its response.
 ///
 /// Clones share the limit. tower's `ConcurrencyLimit` ends a call with the response's head, while
@@ -63,9 +65,13 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
+        let upload = request.extensions().get::<Upload>();
+        // A request that is still being read passes through. It gives the slot back at once, since
+        // it lasts as long as its client likes.
+        let is_read = upload.is_none_or(Upload::is_complete);
         CallFuture {
+            slot: self.slot.take().filter(|_| is_read),
             future: self.inner.call(request),
-            slot: self.slot.take(),
         }
     }
 }

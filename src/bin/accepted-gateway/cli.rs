@@ -119,7 +119,8 @@ pub(crate) struct Cli {
 
     /// The seconds to wait for the next request on a connection
     ///
-    /// It also limits the time for a request's whole head, and for a client that stops reading.
+    /// It also limits the time for a request's whole head, and for a client that stops reading, or
+    /// stops sending a request's body.
     /// Set it higher than the idle time-out of a load balancer in front of the gateway, which would
     /// otherwise send requests on connections that the gateway is closing.
     #[arg(
@@ -198,6 +199,8 @@ pub(crate) struct Cli {
     /// The maximum number of calls to the server that are or may become jobs; others are queued
     ///
     /// Default: the share of file descriptors, which also caps a higher number.
+    /// Other requests hold none of these calls: GETs, and those whose body is not read to its end,
+    /// such as one over --max-body. A call that could have become a job holds one to its end.
     #[arg(
         long,
         value_name = "N",

@@ -16,6 +16,8 @@ pub(crate) enum GatewayError {
     Connect,
     /// The request has a transfer coding other than chunked.
     TransferCoding,
+    /// The client stopped sending the request's body.
+    RequestStalled,
     /// No connection to the upstream can be opened, so it has not received the request.
     UpstreamUnreachable,
     /// The upstream has not responded, or its response is not valid HTTP.
@@ -45,6 +47,10 @@ impl GatewayError {
                 StatusCode::NOT_IMPLEMENTED,
                 "This gateway supports no transfer coding except chunked.",
             ),
+            Self::RequestStalled => (
+                StatusCode::REQUEST_TIMEOUT,
+                "The request's body did not arrive in time.",
+            ),
             Self::UpstreamUnreachable | Self::UpstreamUnavailable => (
                 StatusCode::BAD_GATEWAY,
                 "The server behind this gateway is unreachable or sent no valid response.",
@@ -71,7 +77,10 @@ impl GatewayError {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
             // The rest of the connection may not be framed as it seems.
-            Self::AmbiguousRequest | Self::Connect | Self::TransferCoding => {
+            Self::AmbiguousRequest
+            | Self::Connect
+            | Self::TransferCoding
+            | Self::RequestStalled => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::ShuttingDown => {
@@ -83,7 +92,7 @@ impl GatewayError {
             | Self::UpstreamUnavailable
             | Self::Loop => {}
         }
-        if self != Self::UpstreamUnavailable {
+        if !matches!(self, Self::UpstreamUnavailable | Self::RequestStalled) {
             response.extensions_mut().insert(Unreached);
         }
         response

@@ -10,6 +10,7 @@
 //!                     └─► proxy ─► upstream, if the request cannot become a job
 //! ```
 
+mod body;
 mod calls;
 mod choices;
 mod cli;

@@ -5,13 +5,13 @@ use std::future::ready;
 use async_nats::ConnectOptions;
 use http::{Response, StatusCode, uri::Authority};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 
 use crate::{
+    body::ClientBody,
     calls::LimitCalls,
     choices::Role,
     cli::Cli,
@@ -34,7 +34,7 @@ pub(crate) async fn serve(
 ) -> Result<Shutdown, BoxError> {
     let jobs = connect(cli).await?;
     let calls = cli.calls(shares);
-    let proxy = Proxy::<RequestBody<Incoming>>::new(cli.proxy(upstream.clone())).service();
+    let proxy = Proxy::<RequestBody<ClientBody>>::new(cli.proxy(upstream.clone())).service();
     let proxy = LimitCalls::new(proxy, calls);
     let direct = Proxy::new(cli.proxy(upstream)).service();
     let worker = jobs.worker(proxy.clone());
@@ -60,7 +60,7 @@ pub(crate) async fn work(
     let upstream = upstream.ok_or("a worker requires --upstream")?;
     let jobs = connect(cli).await?;
     let calls = cli.calls(shares);
-    let proxy = Proxy::<RequestBody<Incoming>>::new(cli.proxy(upstream.clone())).service();
+    let proxy = Proxy::<RequestBody<ClientBody>>::new(cli.proxy(upstream.clone())).service();
     let worker = jobs.worker(LimitCalls::new(proxy, calls));
     let working = tokio::spawn(worker.concurrency(cli.concurrency(shares)).run());
     print(&format!(

@@ -13,7 +13,8 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tower::{BoxError, Service, service_fn};
 
 use crate::{
-    connect::Connector, cors::FromUpstream, error::GatewayError, forwarded::ForwardedTrust, headers,
+    body::StalledBody, connect::Connector, cors::FromUpstream, error::GatewayError,
+    forwarded::ForwardedTrust, headers,
 };
 
 /// The settings of a [`Proxy`].
@@ -84,6 +85,9 @@ where
         let request = Request::from_parts(head, body);
         let response = match self.client.request(request).await {
             Ok(response) => response,
+            Err(error) if StalledBody::is_cause_of(&error) => {
+                return Err(GatewayError::RequestStalled);
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn Error, "upstream did not respond");
                 return Err(if error.is_connect() {

@@ -21,6 +21,7 @@ use tower::{BoxError, Layer, Service, ServiceExt, util::Oneshot};
 use tower_accepted::{Accepted, AcceptedLayer, Jobs, When, store::Store};
 
 use crate::{
+    body::ClientBody,
     connections::{Activity, Connections},
     cors::{Cors, FromUpstream},
     error::GatewayError,
@@ -81,9 +82,9 @@ pub(crate) struct GatewayOptions {
 }
 
 /// A response on its way.
-enum Routed<S: Service<Request<Incoming>>, D: Service<Request<Incoming>>> {
-    Layer(Oneshot<S, Request<Incoming>>),
-    Direct(Oneshot<D, Request<Incoming>>),
+enum Routed<S: Service<Request<ClientBody>>, D: Service<Request<ClientBody>>> {
+    Layer(Oneshot<S, Request<ClientBody>>),
+    Direct(Oneshot<D, Request<ClientBody>>),
     Own(Response<Full<Bytes>>),
 }
 
@@ -115,10 +116,10 @@ impl<S, D, St: Store> Gateway<Accepted<S, When, St>, D, St> {
 impl<S, D, B, C, St> Gateway<S, D, St>
 where
     St: Store,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send,
-    D: Service<Request<Incoming>, Response = Response<C>, Error = Infallible>,
+    D: Service<Request<ClientBody>, Response = Response<C>, Error = Infallible>,
     D: Clone + Send + 'static,
     D::Future: Send,
     B: Body<Data = Bytes> + Send + 'static,
@@ -262,6 +263,7 @@ where
             return Routed::Own(GatewayError::ShuttingDown.response());
         }
         request.extensions_mut().insert(peer);
+        let request = ClientBody::wrap(request, options.idle_timeout);
         if is_monitor || options.may_become_job(&request) {
             Routed::Layer(self.service.clone().oneshot(request))
         } else {
