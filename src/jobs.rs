@@ -55,8 +55,8 @@ impl<St> Jobs<St> {
     /// Stops accepting requests, waits until every job has ended, and after `timeout` ends the rest
     /// as [`shutdown`](crate::ErrorCode::Shutdown).
     ///
-    /// Returns how many requests were unfinished then: the jobs that it ended, and requests that
-    /// were still being read or answered inline, which the server must end.
+    /// Returns the number of jobs that it ended. It does not count requests that were still being
+    /// read or answered inline, which the server must end.
     ///
     /// The monitor still answers during and after a drain, so keep the server running until this
     /// returns. It returns once the last job has ended. Keep the server running for some seconds

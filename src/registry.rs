@@ -76,10 +76,10 @@ impl<St> Registry<St> {
     }
 
     /// Closes the permits and waits until all are released. After `timeout` it stops the calls of
-    /// jobs. Returns how many permits were still acquired then.
+    /// jobs. Returns the number of jobs that were unfinished then.
     ///
-    /// It waits only briefly for stopped calls, since a request that is being read or answered
-    /// inline also has a permit. The server must end it.
+    /// It waits briefly for stopped calls. It waits no longer for requests that are being read or
+    /// answered inline. The server must end these.
     pub(crate) async fn drain(&self, timeout: Duration) -> usize {
         self.permits.close();
         self.draining.cancel();
@@ -87,9 +87,9 @@ impl<St> Registry<St> {
         if emptied.await.is_ok() {
             return 0;
         }
-        let left = self.permits.count();
+        let left = self.permits.jobs();
         self.stop.stop();
-        let _ = tokio::time::timeout(STOP_TIMEOUT, self.permits.emptied()).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.permits.jobs_ended()).await;
         left
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     async fn drain_stops_late_calls_and_waits_for_them() {
         let store = MemoryStore::new(Duration::ZERO, Budget::new(0));
         let registry = Registry::new(store, Settings::default());
-        let permit = registry.permits.acquire(None).expect("free");
+        let permit = registry.permits.acquire(None).expect("free").into_job();
         let call = tokio::spawn({
             let registry = registry.clone();
             async move {

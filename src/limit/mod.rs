@@ -9,7 +9,7 @@ mod price;
 mod room;
 mod room_queue;
 
-pub(crate) use self::permits::{Permit, PermitError, Permits};
+pub(crate) use self::permits::{JobPermit, Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},

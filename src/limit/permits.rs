@@ -28,13 +28,16 @@ struct PermitState {
     /// and not full" and acquires: no permit can be acquired behind a drain that saw none.
     /// `AcqRel` on release, so that a drain which sees the count fall sees what the call did.
     acquired: AtomicUsize,
+    /// The number of [`JobPermit`]s. Each changes it before it releases its permit, so a drain that
+    /// reads `acquired` with `Acquire` sees the change.
+    jobs: AtomicUsize,
     limit: usize,
     /// The permits of each owner, if they are limited; owners without any are absent. Guards are
     /// held for one count, while no other lock is.
     owners: DashMap<Owner, usize>,
     owner_limit: Option<usize>,
-    /// Notified when the count falls to zero after a close.
-    emptied: Notify,
+    /// Notified of each release after a close.
+    released: Notify,
 }
 
 /// The bit of [`PermitState::acquired`] that stops further permits.
@@ -54,10 +57,11 @@ impl Permits {
         Self {
             state: Arc::new(PermitState {
                 acquired: AtomicUsize::new(0),
+                jobs: AtomicUsize::new(0),
                 limit: limit.min(CLOSED - 1),
                 owners: DashMap::new(),
                 owner_limit,
-                emptied: Notify::new(),
+                released: Notify::new(),
             }),
         }
     }
@@ -113,18 +117,36 @@ impl Permits {
         self.state.acquired.load(Ordering::Relaxed) & !CLOSED
     }
 
+    /// Returns the number of permits of jobs.
+    pub(crate) fn jobs(&self) -> usize {
+        // Both loads in this order: see `PermitState::jobs`.
+        self.state.acquired.load(Ordering::Acquire);
+        self.state.jobs.load(Ordering::Relaxed)
+    }
+
     /// Waits until every permit is released. The permits must be closed.
     pub(crate) async fn emptied(&self) {
+        let acquired = &self.state.acquired;
+        self.released_until(|| acquired.load(Ordering::Acquire) & !CLOSED == 0)
+            .await;
+    }
+
+    /// Waits until the permits of all jobs are released. The permits must be closed.
+    pub(crate) async fn jobs_ended(&self) {
+        self.released_until(|| self.jobs() == 0).await;
+    }
+
+    async fn released_until(&self, is_done: impl Fn() -> bool) {
         // Enabled before the count is read: the last release is either seen or wakes this.
-        let emptied = self.state.emptied.notified();
-        tokio::pin!(emptied);
+        let released = self.state.released.notified();
+        tokio::pin!(released);
         loop {
-            emptied.as_mut().enable();
-            if self.state.acquired.load(Ordering::Acquire) & !CLOSED == 0 {
+            released.as_mut().enable();
+            if is_done() {
                 return;
             }
-            emptied.as_mut().await;
-            emptied.set(self.state.emptied.notified());
+            released.as_mut().await;
+            released.set(self.state.released.notified());
         }
     }
 }
@@ -139,7 +161,7 @@ impl fmt::Debug for Permits {
     }
 }
 
-/// The right to one unfinished job, released on drop.
+/// The right to one unfinished request, released on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     permits: Permits,
@@ -157,9 +179,29 @@ impl Drop for Permit {
             }
             state.owners.remove_if(owner, |_, count| *count == 0);
         }
-        if state.acquired.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            state.emptied.notify_waiters();
+        if state.acquired.fetch_sub(1, Ordering::AcqRel) & CLOSED != 0 {
+            state.released.notify_waiters();
         }
+    }
+}
+
+/// The permit of an accepted request. A drain counts these, not the requests that are still being
+/// read or answered inline.
+#[derive(Debug)]
+pub(crate) struct JobPermit(Permit);
+
+impl Permit {
+    /// Makes this the permit of a job.
+    pub(crate) fn into_job(self) -> JobPermit {
+        self.permits.state.jobs.fetch_add(1, Ordering::Relaxed);
+        JobPermit(self)
+    }
+}
+
+impl Drop for JobPermit {
+    fn drop(&mut self) {
+        // Before the permit, which is dropped next and releases this change.
+        self.0.permits.state.jobs.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::candidate::{Candidate, ReadRequest};
 use crate::{
     job::Snapshot,
-    limit::PermitError,
+    limit::{Permit, PermitError},
     monitor,
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
@@ -237,7 +237,7 @@ where
         outcomes: candidate.options.idempotency.outcomes,
         kind: new.kind.clone(),
         claim,
-        _permit: permit.ok(),
+        _permit: permit.ok().map(Permit::into_job),
     };
     let run = Run::new(call, new.id, job);
     // Boxed, which keeps the runtime's record of the task small.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::Instant;
 
-use crate::{config::Outcomes, estimate::Kind, limit::Permit, registry::Registry, store::Store};
+use crate::{config::Outcomes, estimate::Kind, limit::JobPermit, registry::Registry, store::Store};
 
 /// A job that has been accepted and is about to run in this process.
 pub(crate) struct Job<St: Store> {
@@ -23,5 +23,5 @@ pub(crate) struct Job<St: Store> {
     pub(crate) kind: Kind,
     pub(crate) claim: St::Claim,
     /// Dropped last, after the claim: once the permit is released, the job has ended.
-    pub(crate) _permit: Option<Permit>,
+    pub(crate) _permit: Option<JobPermit>,
 }

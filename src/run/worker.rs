@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     job::ErrorCode,
-    limit::Permit,
+    limit::JobPermit,
     protocol::BoxError,
     registry::Registry,
     store::{End, Finished, KeyOutcome, Outcome, Queue, Work},
@@ -104,7 +104,7 @@ where
                 };
                 let (registry, service) = (registry.clone(), self.service.clone());
                 running.spawn(async move {
-                    run_ticket(registry, service, ticket, permit).await;
+                    run_ticket(registry, service, ticket, permit.into_job()).await;
                     drop(slot);
                 });
             }
@@ -156,7 +156,7 @@ async fn run_ticket<S, B, St>(
     registry: Arc<Registry<St>>,
     service: S,
     ticket: St::Ticket,
-    permit: Permit,
+    permit: JobPermit,
 ) where
     S: InnerService<B>,
     B: Send + 'static,

@@ -122,3 +122,20 @@ async fn second_signal_ends_the_gateway_at_once() {
     received.hung_up().await;
     assert_eq!(gateway.ended().await.code(), Some(1));
 }
+
+#[tokio::test]
+async fn stalled_upload_is_no_job_at_a_shutdown() {
+    let upstream = Upstream::start().await;
+    for drain_secs in ["0", "86400"] {
+        let flags = ["--always", "--drain-secs", drain_secs];
+        let mut gateway = Program::gateway(upstream.address, &flags).await;
+        // The gateway asks for the body, so that the upload has begun.
+        let stalls = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\
+            Expect: 100-continue\r\n\r\n";
+        let mut stalled = open(gateway.address, stalls).await;
+        read_until(&mut stalled, "100 Continue\r\n\r\n").await;
+        gateway.signal("TERM").await;
+        gateway.logged("all jobs ended").await;
+        assert_eq!(gateway.ended().await.code(), Some(0));
+    }
+}

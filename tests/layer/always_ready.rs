@@ -119,10 +119,8 @@ async fn always_ready_request_does_not_hold_up_a_drain() {
         });
         run_other_tasks().await;
         advance(TIMEOUT).await;
-        // The drain waits briefly for what it has stopped. The server ends what is left.
-        advance(Duration::from_secs(1)).await;
-        assert!(drain.is_finished());
-        assert_eq!(drain.await.unwrap(), 1);
+        // The server ends what is left. It is no job.
+        assert_eq!(drain.await.unwrap(), 0);
         client.abort();
         assert!(client.await.unwrap_err().is_cancelled());
         assert_eq!(dropped.count(), 1);

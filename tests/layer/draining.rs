@@ -134,8 +134,8 @@ async fn drain_ends_despite_calls_that_are_no_jobs() {
     ];
     sleep(Duration::from_secs(1)).await;
     let started = tokio::time::Instant::now();
-    assert_eq!(jobs.drain(Duration::from_secs(10)).await, 2);
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(jobs.drain(Duration::from_secs(10)).await, 0);
+    assert_eq!(started.elapsed().as_secs(), 10);
     clients.iter().for_each(tokio::task::JoinHandle::abort);
 }
 

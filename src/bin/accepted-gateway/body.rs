@@ -15,21 +15,26 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::{select, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 
 /// The body of a client's request.
 ///
 /// A read fails if it makes no progress for a time. Otherwise clients that never send all of a
 /// request would keep its connection and its call for ever.
-#[derive(Debug)]
 pub(crate) struct ClientBody {
     body: Incoming,
     upload: Upload,
     max_stall: Duration,
     /// Runs while a read is pending.
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Canceled when a shutdown begins.
+    draining: CancellationToken,
 }
+
+/// The maximum stall during a shutdown.
+const MAX_DRAINING_STALL: Duration = Duration::from_secs(1);
 
 /// Whether a request's body has been read, as a request extension. Clones share it.
 ///
@@ -66,8 +71,13 @@ impl StalledBody {
 }
 
 impl ClientBody {
-    /// Limits the stall of a request's body. Adds its [`Upload`] to the request.
-    pub(crate) fn wrap(request: Request<Incoming>, max_stall: Duration) -> Request<Self> {
+    /// Limits the stall of a request's body, more so once `draining` is canceled. Adds its
+    /// [`Upload`] to the request.
+    pub(crate) fn wrap(
+        request: Request<Incoming>,
+        max_stall: Duration,
+        draining: &CancellationToken,
+    ) -> Request<Self> {
         let upload = Upload {
             is_complete: Arc::new(AtomicBool::new(request.body().is_end_stream())),
         };
@@ -76,9 +86,22 @@ impl ClientBody {
             upload: upload.clone(),
             max_stall,
             stall: None,
+            draining: draining.clone(),
         });
         request.extensions_mut().insert(upload);
         request
+    }
+}
+
+/// Waits until a read has stalled for too long.
+async fn stall(max: Duration, draining: CancellationToken) {
+    let while_draining = async {
+        draining.cancelled().await;
+        sleep(MAX_DRAINING_STALL).await;
+    };
+    select! {
+        () = sleep(max) => {}
+        () = while_draining => {}
     }
 }
 
@@ -92,8 +115,10 @@ impl Body for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            let max_stall = this.max_stall;
-            let stall = this.stall.get_or_insert_with(|| Box::pin(sleep(max_stall)));
+            let (max_stall, draining) = (this.max_stall, &this.draining);
+            let stall = this
+                .stall
+                .get_or_insert_with(|| Box::pin(stall(max_stall, draining.clone())));
             ready!(stall.as_mut().poll(cx));
             return Poll::Ready(Some(Err(StalledBody.into())));
         };

@@ -142,7 +142,10 @@ pub(crate) struct Cli {
     max_fields: u16,
 
     /// The seconds that jobs and open responses may take after SIGTERM or Ctrl-C
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    ///
+    /// The process may take two seconds more, to stop calls and to send what is ready. Give an
+    /// orchestrator a longer grace period than that. A request whose body stalls for a second ends.
+    #[arg(long, value_name = "N", default_value_t = 30, verbatim_doc_comment)]
     drain_secs: u64,
 
     /// Answer 202 if the server takes longer than N milliseconds

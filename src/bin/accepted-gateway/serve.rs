@@ -263,7 +263,7 @@ where
             return Routed::Own(GatewayError::ShuttingDown.response());
         }
         request.extensions_mut().insert(peer);
-        let request = ClientBody::wrap(request, options.idle_timeout);
+        let request = ClientBody::wrap(request, options.idle_timeout, &self.draining);
         if is_monitor || options.may_become_job(&request) {
             Routed::Layer(self.service.clone().oneshot(request))
         } else {
