@@ -1,9 +1,9 @@
 //! The shutdown of the gateway.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use http::StatusCode;
-use tokio::{io::AsyncWriteExt, spawn};
+use tokio::{io::AsyncWriteExt, spawn, time::timeout};
 
 use crate::{
     client::{get, open, post, read_until},
@@ -137,5 +137,24 @@ async fn stalled_upload_is_no_job_at_a_shutdown() {
         gateway.signal("TERM").await;
         gateway.logged("all jobs ended").await;
         assert_eq!(gateway.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn half_sent_request_does_not_delay_a_shutdown() {
+    let upstream = Upstream::start().await;
+    for half in [
+        "GET / HTTP/1.1\r\nHos",
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab",
+    ] {
+        let flags = ["--drain-secs", "86400"];
+        let gateway = Program::gateway(upstream.address, &flags).await;
+        let stalled = open(gateway.address, half.as_bytes()).await;
+        // Accepted after the stalled one.
+        get(gateway.address, "/jobs/0").await;
+        gateway.signal("TERM").await;
+        let ended = timeout(Duration::from_secs(60), gateway.ended()).await;
+        assert_eq!(ended.expect("the shutdown ends").code(), Some(0));
+        drop(stalled);
     }
 }

@@ -7,13 +7,12 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
-use crate::body::Upload;
+use crate::{body::Upload, hold::HoldBody};
 
 /// Limits the calls in flight. A call ends with the body of its response.
 ///
@@ -76,6 +75,9 @@ where
     }
 }
 
+/// A response body that holds the slot of its call.
+type CallBody<B> = HoldBody<B, Option<OwnedSemaphorePermit>>;
+
 /// The future of a call that holds a slot.
 #[pin_project]
 #[derive(Debug)]
@@ -95,35 +97,6 @@ where
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
         let slot = this.slot.take();
-        Poll::Ready(Ok(response.map(|body| CallBody { body, slot })))
-    }
-}
-
-/// A response body that holds the slot of its call until it is dropped.
-#[pin_project]
-#[derive(Debug)]
-pub(crate) struct CallBody<B> {
-    #[pin]
-    body: B,
-    slot: Option<OwnedSemaphorePermit>,
-}
-
-impl<B: Body> Body for CallBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Poll::Ready(Ok(response.map(|body| HoldBody::new(body, slot))))
     }
 }

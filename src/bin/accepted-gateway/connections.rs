@@ -3,10 +3,10 @@
 use std::{
     fmt,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -45,22 +45,50 @@ enum Closing {
     All,
 }
 
-/// The state of a connection that its service knows. Clones share it.
+/// The state of a connection that its service and its stream know. Clones share it.
 ///
-/// The connection's task alone uses it, so no order of memory accesses is needed.
+/// Only the connection's task uses it, so no order of memory accesses is needed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Activity {
-    has_served: Arc<AtomicBool>,
+pub(crate) struct Activity(Arc<ActivityState>);
+
+#[derive(Debug, Default)]
+struct ActivityState {
+    has_served: AtomicBool,
+    open_responses: AtomicUsize,
+    is_writing: AtomicBool,
 }
 
+/// A response that is being prepared or sent, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenResponse(Activity);
+
 impl Activity {
-    /// Notes that a request has come.
-    pub(crate) fn begin_request(&self) {
-        self.has_served.store(true, Ordering::Relaxed);
+    /// Notes that a request has come. Its response holds the returned value.
+    pub(crate) fn begin_request(&self) -> OpenResponse {
+        self.0.has_served.store(true, Ordering::Relaxed);
+        self.0.open_responses.fetch_add(1, Ordering::Relaxed);
+        OpenResponse(self.clone())
+    }
+
+    /// Notes whether bytes wait for a client that does not read them.
+    pub(crate) fn set_writing(&self, is_writing: bool) {
+        self.0.is_writing.store(is_writing, Ordering::Relaxed);
     }
 
     fn has_served(&self) -> bool {
-        self.has_served.load(Ordering::Relaxed)
+        self.0.has_served.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if the connection waits for a request, or for the rest of its head.
+    fn awaits_request(&self) -> bool {
+        self.0.open_responses.load(Ordering::Relaxed) == 0
+            && !self.0.is_writing.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OpenResponse {
+    fn drop(&mut self) {
+        self.0.0.open_responses.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -102,7 +130,8 @@ impl Connections {
         });
     }
 
-    /// Closes all connections after their current responses, and waits for them.
+    /// Closes all connections after their current responses, and waits for them. A connection with
+    /// only a part of a request closes at once.
     pub(crate) async fn shutdown(self) {
         self.closing.send_replace(Closing::All);
         self.closing.closed().await;
@@ -142,5 +171,21 @@ async fn serve<C: GracefulConnection>(
         {
             connection.as_mut().graceful_shutdown();
         }
+        if closing == Closing::All {
+            return finish(connection, &activity).await;
+        }
     }
+}
+
+/// Serves a connection until it has sent its current response. hyper would wait for the rest of a
+/// head.
+async fn finish<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+) -> Result<(), C::Error> {
+    poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Pending if activity.awaits_request() => Poll::Ready(Ok(())),
+        served => served,
+    })
+    .await
 }

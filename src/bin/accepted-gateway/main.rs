@@ -23,6 +23,7 @@ mod error;
 mod forwarded;
 mod headers;
 mod health;
+mod hold;
 mod list;
 mod listen;
 mod metrics;

@@ -26,6 +26,7 @@ use crate::{
     cors::{Cors, FromUpstream},
     error::GatewayError,
     health::HealthCheck,
+    hold::HoldBody,
     listen,
     normalize::normalize,
     peer::Peer,
@@ -204,9 +205,14 @@ where
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
         let gateway = self.clone();
+        let stream = ClientStream::new(stream, self.options.idle_timeout, activity.clone());
         let service = service_fn(move |request| {
-            activity.begin_request();
-            gateway.respond(request, peer)
+            let open = activity.begin_request();
+            let response = gateway.respond(request, peer);
+            async {
+                let response = response.await?;
+                Ok::<_, Infallible>(response.map(|body| HoldBody::new(body, open)))
+            }
         });
         let mut http = http1::Builder::new();
         // It also limits the time between two requests.
@@ -215,7 +221,6 @@ where
         if let Some(max) = self.options.max_fields {
             http.max_headers(max);
         }
-        let stream = ClientStream::new(stream, self.options.idle_timeout);
         http.serve_connection(stream, service)
     }
 

@@ -15,6 +15,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use crate::connections::Activity;
+
 /// The stream of a client's connection.
 ///
 /// A write fails if it makes no progress for a time. Otherwise clients that never read a response
@@ -27,14 +29,16 @@ pub(crate) struct ClientStream {
     max_stall: Duration,
     /// Runs while a write is pending.
     stall: Option<Pin<Box<Sleep>>>,
+    activity: Activity,
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, max_stall: Duration) -> Self {
+    pub(crate) fn new(stream: TcpStream, max_stall: Duration, activity: Activity) -> Self {
         Self {
             stream: TokioIo::new(stream),
             max_stall,
             stall: None,
+            activity,
         }
     }
 
@@ -44,6 +48,7 @@ impl ClientStream {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let this = self.project();
+        this.activity.set_writing(written.is_pending());
         if written.is_ready() {
             *this.stall = None;
             return written;
