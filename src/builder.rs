@@ -391,9 +391,13 @@ impl<S> JobsBuilder<S> {
     ///
     /// A browser sends a cross-site `POST …/cancel` without a preflight (CORS), with the user's
     /// cookies. So the monitor refuses one with `Sec-Fetch-Site: cross-site`. It accepts
-    /// `same-site`, since the hosts of one site belong together and share cookies. It accepts
-    /// requests without the field, which come from other clients and old browsers. A cross-site
+    /// `same-site`, since the hosts of one site belong together and share cookies. A cross-site
     /// `DELETE` always needs a preflight, so the application's CORS layer decides about it.
+    ///
+    /// Over plain HTTP, browsers send no `Sec-Fetch-Site`. Then the host and port of `Origin` must
+    /// be those of the request, and `Origin: null` is refused. A proxy must keep `Host`, or the
+    /// closure must allow the public origin. Requests with neither field come from other clients,
+    /// so the monitor accepts them.
     ///
     /// ```
     /// use tower_accepted::Jobs;

@@ -235,12 +235,32 @@ fn add_length(response: &mut Response<MonitorBody>, is_head: bool) {
 /// Returns `true` if a browser says that a page of another site sends the request, and the
 /// application does not allow the page's origin.
 ///
-/// A POST needs no preflight. A request without `Sec-Fetch-Site` is not from a current browser.
+/// A POST needs no preflight. A browser sends `Sec-Fetch-Site` only over HTTPS and to this machine.
+/// Without it, the page's `Origin` must be that of the request.
 fn is_forged(head: &Parts, settings: &Settings) -> bool {
     let mut sites = head.headers.get_all(SEC_FETCH_SITE).iter();
-    let is_cross_site = sites.any(|site| site == "cross-site");
     let origin = head.headers.get(header::ORIGIN);
+    let is_cross_site = match sites.next() {
+        Some(site) => site == "cross-site" || sites.any(|site| site == "cross-site"),
+        None => origin.is_some_and(|origin| !is_own_origin(origin, head)),
+    };
     is_cross_site && !origin.is_some_and(|origin| settings.may_cancel_from(origin))
+}
+
+/// Returns `true` if an origin has the authority of the request. `null` has none.
+fn is_own_origin(origin: &HeaderValue, head: &Parts) -> bool {
+    let host = head.headers.get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| Some(head.uri.authority()?.as_str()));
+    let origin = origin.to_str().ok();
+    let Some((host, (scheme, authority))) = host.zip(origin.and_then(|it| it.split_once("://")))
+    else {
+        return false;
+    };
+    // A browser leaves out the default port of the scheme.
+    let default_port = if scheme == "https" { ":443" } else { ":80" };
+    let host = host.strip_suffix(default_port).unwrap_or(host);
+    authority.eq_ignore_ascii_case(host)
 }
 
 fn refuse(problem: Problem) -> Reply {

@@ -195,6 +195,34 @@ async fn application_allows_origins_that_cancel() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn origin_decides_without_sec_fetch_site() {
+    let jobs = Jobs::builder().allow_cancel_from(|origin| origin == "https://app.example");
+    let service = jobs.build().layer().layer(inner(async |_| {
+        pending::<Result<Response<Body>, Failed>>().await
+    }));
+    for (host, origin, status) in [
+        ("own.example", "http://own.example", 200),
+        ("own.example:80", "http://Own.example", 200),
+        ("own.example:8080", "http://own.example:8080", 200),
+        ("own.example", "https://app.example", 200),
+        ("own.example", "http://evil.example", 403),
+        ("own.example", "http://own.example:8080", 403),
+        ("own.example", "null", 403),
+    ] {
+        let accepted = send(&service, post("/")).await;
+        let cancel = post(&format!("{}/cancel", accepted.location()));
+        let cancel = with(cancel, &[("host", host), ("origin", origin)]);
+        let answer = send(&service, cancel).await;
+        assert_eq!(answer.status, status, "{host}, {origin}");
+    }
+    // HTTP/2 has the host in the target.
+    let accepted = send(&service, post("/")).await;
+    let cancel = post(&format!("http://own.example{}/cancel", accepted.location()));
+    let answer = send(&service, with(cancel, &[("origin", "http://own.example")])).await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_grows_with_the_age_of_a_job() {
     let service = AcceptedLayer::new().layer(inner(async |_| {
         pending::<Result<Response<Body>, Failed>>().await
