@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    client::{ended, get, post},
+    client::{ended, get, open, post, read_until},
     program::Program,
     upstream::Upstream,
 };
@@ -23,6 +23,14 @@ async fn scrape_counts_jobs_and_their_durations() {
     let job = post(gateway.address, "/reports/17", "").await.job();
     upstream.next().await.ok("report").await;
     ended(gateway.address, &job).await;
+    // Connections that stay open keep no scraper out.
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        let ask = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut client = open(metrics, ask).await;
+        read_until(&mut client, "connection: close\r\n").await;
+        idle.push(client);
+    }
     let scrape = get(metrics, "/metrics").await.body;
     let scrape = str::from_utf8(&scrape).expect("text");
     for line in [

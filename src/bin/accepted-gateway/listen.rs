@@ -20,6 +20,9 @@ use tower::BoxError;
 /// The maximum number of connections to the resources of operators: metrics and health.
 pub(crate) const MAX_OPERATOR_CONNECTIONS: usize = 16;
 
+/// The time limit for the head of a request to such a resource.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The pause after a failed accept. Out of file descriptors, the next accept fails at once.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -68,8 +71,11 @@ pub(crate) fn spawn_server<F, B>(
                 let response = handler(request);
                 async { Ok::<_, Infallible>(response.await) }
             });
+            // One request for each connection: idle ones keep no other client out.
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
