@@ -64,12 +64,15 @@ async fn authority_of_the_target_replaces_host() {
 #[tokio::test]
 async fn connection_removes_only_hop_by_hop_headers() {
     let mut upstream = Upstream::start().await;
-    let gateway = Program::gateway(upstream.address, &["--after-ms", "3600000"]).await;
+    let flags = ["--after-ms", "3600000", "--owner-header", "X-User"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
     let address = gateway.address;
     let ask = b"POST / HTTP/1.1\r\nHost: shop.example\r\nAuthorization: Bearer 1\r\n\
         Content-Length: 4\r\nContent-Type: text/plain\r\nX-Forwarded-For: 192.0.2.1\r\n\
         Connection: Host, Authorization , content-length,Content-Type,, not a name, close\r\n\
         Connection: X-Hop, X-Forwarded-For, TE\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
+        Connection: x-user, Cookie, idempotency-key, Origin, Sec-Fetch-Site\r\nX-User: me\r\n\
+        Cookie: a=b\r\nOrigin: null\r\nSec-Fetch-Site: cross-site\r\n\
         Proxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nTE: gzip\r\n\
         X-End: 1\r\n\r\nbody";
     let client = tokio::spawn(async move { raw(address, ask).await });
@@ -80,6 +83,10 @@ async fn connection_removes_only_hop_by_hop_headers() {
         ("content-length", &["4"]),
         ("content-type", &["text/plain"]),
         ("x-forwarded-for", &["192.0.2.1, 127.0.0.1"]),
+        ("x-user", &["me"]),
+        ("cookie", &["a=b"]),
+        ("origin", &["null"]),
+        ("sec-fetch-site", &["cross-site"]),
         ("x-end", &["1"]),
         ("x-hop", &[]),
         ("connection", &["close"]),
@@ -171,6 +178,8 @@ async fn ambiguous_request_is_rejected() {
         ("GET ftp://a/ HTTP/1.1", "Host: a"),
         ("GET http://a/ HTTP/1.1", "Accept: */*"),
         ("GET http://a/ HTTP/1.1", "Host: a\r\nHost: b"),
+        ("GET * HTTP/1.1", "Host: a"),
+        ("POST * HTTP/1.1", "Host: a"),
         ("GET  / HTTP/1.1", "Host: a"),
         ("GET / x HTTP/1.1", "Host: a"),
     ] {

@@ -194,6 +194,7 @@ pub(crate) struct Cli {
         long,
         value_name = "N",
         default_value_t = 10_000,
+        value_parser = parse::positive,
         help_heading = JOBS,
         verbatim_doc_comment
     )]
@@ -216,7 +217,13 @@ pub(crate) struct Cli {
     /// The largest request body that a job takes; a request with a larger one passes through
     ///
     /// With --always or an Idempotency-Key it is answered 413.
-    #[arg(long, value_name = "BYTES", default_value_t = 2 << 20, help_heading = JOBS)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 2 << 20,
+        value_parser = parse::positive,
+        help_heading = JOBS
+    )]
     max_body: usize,
 
     /// The largest response body that a job keeps; a larger one fails the job
@@ -244,7 +251,13 @@ pub(crate) struct Cli {
     ///
     /// Requests with another value get 404. An empty value is none. A request with two of these
     /// headers gets 400. A client that bypasses the proxy can send any value.
-    #[arg(long, value_name = "NAME", help_heading = JOBS, verbatim_doc_comment)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = parse::owner_header,
+        help_heading = JOBS,
+        verbatim_doc_comment
+    )]
     owner_header: Option<HeaderName>,
 
     /// Keep Set-Cookie and Clear-Site-Data in results
@@ -387,6 +400,7 @@ impl Cli {
             } else {
                 ForwardedTrust::Replace
             },
+            owner: self.owner_header.clone(),
         }
     }
 
@@ -439,7 +453,8 @@ impl Cli {
         jobs.layer().when(self.when()).idempotency(idempotency)
     }
 
-    fn when(&self) -> When {
+    /// Returns when requests become jobs.
+    pub(crate) fn when(&self) -> When {
         if self.always {
             When::Always
         } else if self.preferred {

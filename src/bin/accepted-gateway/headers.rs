@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, ORIGIN,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     request, response,
 };
@@ -19,7 +19,7 @@ const PSEUDONYM: &str = "tower-accepted";
 const MAX_HOPS: usize = 8;
 
 /// The headers that apply to one connection, or to the proxy at its other end.
-const HOP_BY_HOP: [HeaderName; 8] = [
+pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -33,16 +33,18 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// Rewrites a request's headers for the upstream.
 ///
 /// `Host` stays: the server creates the same links and checks the same origin as without the
-/// gateway. The connection goes to the upstream's own address.
+/// gateway. The connection goes to the upstream's own address. `owner` is the header that names
+/// owners, which a client cannot have removed.
 pub(crate) fn rewrite_request(
     head: &mut request::Parts,
     body: &impl Body,
     forwarded: ForwardedTrust,
+    owner: Option<&HeaderName>,
 ) {
     let headers = &mut head.headers;
     let accepts_trailers = list::contains(headers, &TE, "trailers");
     let has_body = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
-    strip_hop_by_hop(headers);
+    strip_hop_by_hop(headers, owner);
     // hyper sends the client 100 (Continue) as soon as the gateway reads the body.
     headers.remove(EXPECT);
     frame_request(headers, body, has_body);
@@ -60,7 +62,7 @@ pub(crate) fn rewrite_request(
 
 /// Rewrites a response's headers for the client.
 pub(crate) fn rewrite_response(head: &mut response::Parts, method: &Method) {
-    strip_hop_by_hop(&mut head.headers);
+    strip_hop_by_hop(&mut head.headers, None);
     // hyper derives the length from the body, so that both agree. Only a response to HEAD states
     // the length of a body that it does not have.
     let length = head.headers.remove(CONTENT_LENGTH).filter(is_length);
@@ -100,13 +102,13 @@ fn frame_request(headers: &mut HeaderMap, body: &impl Body, has_body: bool) {
     };
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+fn strip_hop_by_hop(headers: &mut HeaderMap, owner: Option<&HeaderName>) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| !is_end_to_end(name))
+        .filter(|name| owner != Some(name) && !is_end_to_end(name))
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -119,8 +121,9 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// the gateway remove it.
 fn is_end_to_end(name: &HeaderName) -> bool {
     let text = name.as_str();
-    *name == HOST
-        || *name == AUTHORIZATION
+    [HOST, AUTHORIZATION, COOKIE, SET_COOKIE, ORIGIN].contains(name)
+        || text == "idempotency-key"
+        || text.starts_with("sec-fetch-")
         || text.starts_with("content-")
         || text == "forwarded"
         || text.starts_with("x-forwarded-")

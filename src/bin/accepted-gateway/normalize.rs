@@ -25,7 +25,9 @@ pub(crate) fn normalize<B>(
     }
     // Only CONNECT has a target without a path (RFC 9112 §3.2.3).
     let has_path = request.uri().path_and_query().is_some();
-    if !has_path || !has_one_host(request.headers(), request.version()) {
+    // Only OPTIONS has the target `*` (RFC 9112 §3.2.4).
+    let is_about_server = request.uri().path() == "*" && request.method() != Method::OPTIONS;
+    if is_about_server || !has_path || !has_one_host(request.headers(), request.version()) {
         return Err(GatewayError::AmbiguousRequest);
     }
     // Of two owners, the proxy that set one cannot have meant both.

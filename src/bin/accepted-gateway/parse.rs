@@ -1,7 +1,13 @@
 //! Parses the values of flags, with the checks of the builder.
 
-use http::{HeaderValue, Uri, uri::Authority};
+use http::{
+    HeaderName, HeaderValue, Uri,
+    header::{CONTENT_LENGTH, HOST},
+    uri::Authority,
+};
 use tower_accepted::{Jobs, Links};
+
+use crate::headers::HOP_BY_HOP;
 
 /// Parses an origin. Rejects the other parts of a URL, which the gateway would silently ignore.
 pub(crate) fn upstream(text: &str) -> Result<Authority, String> {
@@ -18,6 +24,24 @@ pub(crate) fn upstream(text: &str) -> Result<Authority, String> {
         _ => "expected http://HOST[:PORT]",
     };
     Err(error.to_owned())
+}
+
+/// Parses the name of the header that names owners.
+pub(crate) fn owner_header(text: &str) -> Result<HeaderName, String> {
+    let name: HeaderName = text.parse().map_err(|_| "expected the name of a header")?;
+    if name == HOST || name == CONTENT_LENGTH || HOP_BY_HOP.contains(&name) {
+        return Err("expected a header that identifies a user".to_owned());
+    }
+    Ok(name)
+}
+
+/// Parses a number that is not 0.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("0 is not in 1..".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 /// Parses the base of links.

@@ -4,7 +4,7 @@ use std::{convert::Infallible, error::Error, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    Request, Response, StatusCode, Uri,
+    HeaderName, Request, Response, StatusCode, Uri,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body_util::{Either, Full};
@@ -24,6 +24,8 @@ pub(crate) struct ProxyOptions {
     /// The maximum number of fields in the head of a response; `None` for hyper's default.
     pub(crate) max_fields: Option<usize>,
     pub(crate) forwarded: ForwardedTrust,
+    /// The header that names the owner of a job.
+    pub(crate) owner: Option<HeaderName>,
 }
 
 /// Forwards requests to one upstream.
@@ -81,7 +83,10 @@ where
         let (mut head, body) = request.into_parts();
         let method = head.method.clone();
         head.uri = self.target(head.uri)?;
-        headers::rewrite_request(&mut head, &body, self.options.forwarded);
+        let ProxyOptions {
+            forwarded, owner, ..
+        } = &self.options;
+        headers::rewrite_request(&mut head, &body, *forwarded, owner.as_ref());
         let request = Request::from_parts(head, body);
         let response = match self.client.request(request).await {
             Ok(response) => response,
