@@ -51,6 +51,19 @@ async fn printed_commands_work_when_pasted() {
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
+#[tokio::test]
+async fn tour_fits_the_mode() {
+    for (mode, text) in [
+        ("--preferred", "-X POST -H 'Prefer: respond-async' http://"),
+        ("--preferred", "A request without the preference gets"),
+        ("--always", "A fast request is answered 202 too"),
+    ] {
+        let arguments = ["--listen", "127.0.0.1:0", mode];
+        let mut gateway = Program::start("accepted-gateway", &arguments).await;
+        while !gateway.line().await.expect("the text").contains(text) {}
+    }
+}
+
 async fn paste(commands: &str) -> String {
     let output = Command::new("sh")
         .args(["-c", commands])

@@ -17,6 +17,7 @@ use tokio::{
     net::TcpListener,
     time::{Interval, interval, sleep},
 };
+use tower_accepted::When;
 
 use crate::listen;
 
@@ -29,12 +30,21 @@ pub(crate) async fn start() -> io::Result<Authority> {
 }
 
 /// Returns commands to paste. They are indented; the text between them is not.
-pub(crate) fn tour(gateway: &str, monitor: &str, needs_key: bool) -> String {
-    let post = if needs_key {
-        "-X POST -H \"Idempotency-Key: $(date +%s%N)\""
+pub(crate) fn tour(gateway: &str, monitor: &str, when: When, needs_key: bool) -> String {
+    let key = if needs_key {
+        " -H \"Idempotency-Key: $(date +%s%N)\""
     } else {
-        "-X POST"
+        ""
     };
+    let (prefer, fast) = match when {
+        When::Preferred => (
+            " -H 'Prefer: respond-async'",
+            "A request without the preference gets an ordinary response",
+        ),
+        When::Always => ("", "A fast request is answered 202 too"),
+        _ => ("", "A fast response stays an ordinary response"),
+    };
+    let post = format!("-X POST{key}{prefer}");
     format!(
         "
 A report takes 5 seconds. Request one, and see the 202:
@@ -54,10 +64,10 @@ Or request another one and cancel it:
     job={gateway}{monitor}/$(curl -s {post} {gateway}/report | grep -o '\"id\":\"[^\"]*' | cut -c7-)
     curl -i -X POST $job/cancel
 
-A fast response stays an ordinary response, and a GET streams through. An error is a result too:
+{fast}, and a GET streams through. An error is a result too:
 try /broken instead of /report.
 
-    curl -i {gateway}/echo -d 'quick'
+    curl -i{key} {gateway}/echo -d 'quick'
     curl -N {gateway}/clock
 "
     )

@@ -113,7 +113,7 @@ async fn run(cli: Cli) -> Result<Shutdown, BoxError> {
             (
                 demo::start().await?,
                 " (a demo; set yours with --upstream URL)",
-                demo::tour(&address, &cli.monitor, cli.require_key),
+                demo::tour(&address, &cli.monitor, cli.when(), cli.require_key),
             )
         }
     };
