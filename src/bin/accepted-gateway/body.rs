@@ -36,7 +36,7 @@ pub(crate) struct ClientBody {
 /// The maximum stall during a shutdown.
 const MAX_DRAINING_STALL: Duration = Duration::from_secs(1);
 
-/// Whether a request's body has been read, as a request extension. Clones share it.
+/// The state of reading a request's body, as a request extension. Clones share it.
 ///
 /// The task that reads the body passes the request on, so no order of memory accesses is needed.
 #[derive(Debug, Clone)]

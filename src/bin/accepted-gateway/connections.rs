@@ -150,7 +150,7 @@ async fn serve<C: GracefulConnection>(
         let asked = {
             let mut changed = pin!(closing.changed());
             poll_fn(|cx| {
-                // First, so that a request which has arrived is served before its connection closes.
+                // First, so that a request which has arrived gets its response.
                 if let Poll::Ready(served) = connection.as_mut().poll(cx) {
                     return Poll::Ready(Err(served));
                 }
@@ -160,7 +160,7 @@ async fn serve<C: GracefulConnection>(
         };
         match asked {
             Err(served) => return served,
-            // The sender is gone: the process ends.
+            // The process ends.
             Ok(Err(_)) => return connection.await,
             Ok(Ok(())) => {}
         }
