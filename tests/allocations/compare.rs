@@ -38,7 +38,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let job = 0_usize..16;
     let body = proptest::sample::select(vec![0, 1_000, 40_000, 90_000]);
-    let length = proptest::sample::select(vec![0, 1_000, 70_000, 120_000]);
+    let length = proptest::sample::select(vec![0, 1_000, 120_000, 200_000]);
     let status = proptest::sample::select(vec![200, 500]);
     prop_oneof![
         8 => (proptest::option::of(0_u8..3), body)
@@ -52,8 +52,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => job.clone().prop_map(Step::Delete),
         2 => job.clone().prop_map(Step::Wait),
         1 => job.clone().prop_map(Step::DropWaiter),
-        3 => job.clone().prop_map(Step::Read),
-        3 => job.prop_map(Step::DropReader),
+        6 => job.clone().prop_map(Step::Read),
+        2 => job.prop_map(Step::DropReader),
         2 => (1_u8..60).prop_map(Step::Advance),
     ]
 }

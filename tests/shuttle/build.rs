@@ -20,10 +20,9 @@ const FAULTS: [(&str, &str, &str, &str); 7] = [
     (
         "permits_wait_created_after_the_read",
         "permits",
-        "emptied.as_mut().enable();\n            if self.state.acquired.load(Ordering::Acquire) & \
-         !CLOSED == 0 {\n                return;\n            }",
-        "if self.state.acquired.load(Ordering::Acquire) & !CLOSED == 0 {\n                \
-         return;\n            }\n            emptied.set(self.state.emptied.notified());",
+        "released.as_mut().enable();\n            if is_done() {\n                return;\n            }",
+        "if is_done() {\n                return;\n            }\n            \
+         released.set(self.state.released.notified());",
     ),
     (
         "permits_not_acquired_in_one_step",
@@ -35,8 +34,8 @@ const FAULTS: [(&str, &str, &str, &str); 7] = [
     (
         "permits_release_unnoticed",
         "permits",
-        "fetch_sub(1, Ordering::AcqRel) == CLOSED | 1",
-        "fetch_sub(1, Ordering::AcqRel) == CLOSED",
+        "fetch_sub(1, Ordering::AcqRel) & CLOSED != 0",
+        "fetch_sub(1, Ordering::AcqRel) & CLOSED == 0",
     ),
     (
         "permits_owner_forgotten",
@@ -104,8 +103,8 @@ fn modeled(text: &str) -> String {
             .replace("use tokio::", "use crate::tokio::")
             .replace("use tokio_util::", "use crate::tokio_util::")
             .replace(
-                "tokio::pin!(emptied)",
-                "let mut emptied = std::pin::pin!(emptied)",
+                "tokio::pin!(released)",
+                "let mut released = std::pin::pin!(released)",
             )
             .replace("atomic::{AtomicUsize, Ordering}", "atomic::Ordering");
         format!("{line}\n")

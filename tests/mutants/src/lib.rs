@@ -82,7 +82,7 @@ pub const FAULTS: [Fault; 13] = [
     fault(
         "a permit is not released",
         "middleware/admission.rs",
-        "_permit: permit.ok(),",
+        "_permit: permit.ok().map(Permit::into_job),",
         "_permit: { std::mem::forget(permit); None },",
     ),
     fault(
