@@ -20,7 +20,8 @@ const FAULTS: [(&str, &str, &str, &str); 7] = [
     (
         "permits_wait_created_after_the_read",
         "permits",
-        "released.as_mut().enable();\n            if is_done() {\n                return;\n            }",
+        "released.as_mut().enable();\n            \
+         if is_done() {\n                return;\n            }",
         "if is_done() {\n                return;\n            }\n            \
          released.set(self.state.released.notified());",
     ),
