@@ -155,9 +155,12 @@ impl JobTable {
     /// Returns a job that was found, as it is at `now`, or `None` if it has been removed since.
     pub(super) fn snapshot(&self, found: &FoundJob, now: u64) -> Option<Snapshot> {
         match found {
-            FoundJob::Unfinished(job) => job
-                .snapshot(now)
-                .or_else(|| self.ended_snapshot(found.id())),
+            // A job that has just ended may have expired at once.
+            FoundJob::Unfinished(job) => job.snapshot(now).or_else(|| {
+                let ended = self.find_ended(found.id())?;
+                let is_kept = !ended.is_expired(&self.clock, now);
+                is_kept.then(|| ended.snapshot(&self.clock, now))
+            }),
             FoundJob::Ended(job) => Some(job.snapshot(&self.clock, now)),
         }
     }
