@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 /// The maximum size of bytes that are copied without a look at their buffer.
-const MAX_COPIED_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_COPIED_BYTES: usize = 64 * 1024;
 
 /// Returns bytes whose buffer is hardly larger than they are.
 ///

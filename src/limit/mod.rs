@@ -9,7 +9,6 @@ mod price;
 mod room;
 mod room_queue;
 
-pub(crate) use self::permits::{JobPermit, Permit, PermitError, Permits};
 pub use self::{
     budget::{Budget, Charge, Purpose},
     buffer::{BodyBuffer, BufferedBody},
@@ -17,4 +16,9 @@ pub use self::{
     fields::MAX_FIELD_VALUES,
     price::{fields_price, progress_price, request_price},
     room::ResponseRoom,
+};
+pub(crate) use self::{
+    compact::MAX_COPIED_BYTES,
+    permits::{JobPermit, Permit, PermitError, Permits},
+    room::MAX_TIMEOUT,
 };

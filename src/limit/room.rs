@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The longest timeout. A clock may be unable to represent a longer one.
-const MAX_TIMEOUT: Duration = Duration::from_secs(1 << 30);
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(1 << 30);
 
 /// The minimum number of bytes that are taken in advance.
 const MIN_AHEAD_BYTES: usize = 16 * 1024;
@@ -34,6 +34,8 @@ pub struct ResponseRoom {
     taken: usize,
     /// Bytes that were taken ahead, so that responses do not take turns at each frame.
     ahead: Option<Charge>,
+    /// Set once room was short. From then on, bytes are taken ahead.
+    has_waited: bool,
     /// Present while this waits.
     timer: Option<RoomTimer>,
 }
@@ -52,6 +54,7 @@ impl ResponseRoom {
             budget: budget.clone(),
             taken: 0,
             ahead: None,
+            has_waited: false,
             timer: None,
         }
     }
@@ -71,9 +74,29 @@ impl ResponseRoom {
         cx: &mut Context<'_>,
         reserve: impl Fn(usize) -> Option<Charge>,
     ) -> Poll<Option<Charge>> {
-        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| ahead.bytes() >= bytes) {
+        let ahead = self.ahead.as_ref().map_or(0, Charge::bytes);
+        if let Some(ahead) = self.ahead.as_mut().filter(|_| ahead >= bytes) {
             return Poll::Ready(Some(ahead.split(bytes)));
         }
+        let Some(mut charge) = ready!(self.poll_missing(bytes - ahead, cx, reserve)) else {
+            return Poll::Ready(None);
+        };
+        if let Some(ahead) = self.ahead.take() {
+            charge.merge(ahead);
+        }
+        if self.has_waited {
+            self.take_ahead();
+        }
+        Poll::Ready(Some(charge))
+    }
+
+    /// Waits for bytes that were not taken ahead.
+    fn poll_missing(
+        &mut self,
+        bytes: usize,
+        cx: &mut Context<'_>,
+        reserve: impl Fn(usize) -> Option<Charge>,
+    ) -> Poll<Option<Charge>> {
         let queue = &self.budget.pool.room;
         if self.timer.is_none()
             && !queue.is_awaited()
@@ -109,11 +132,10 @@ impl ResponseRoom {
             };
             if charge.is_some() || matches!(turn, Turn::Refused) {
                 self.timer = None;
+                self.has_waited = true;
                 queue.leave(self.ticket);
-                return Poll::Ready(charge.inspect(|charge| {
-                    self.taken += charge.bytes();
-                    self.take_ahead();
-                }));
+                self.taken += charge.as_ref().map_or(0, Charge::bytes);
+                return Poll::Ready(charge);
             }
             ready!(timer.sleep.as_mut().poll(cx));
             // This or another response may be refused, so look at the turn again.
@@ -126,12 +148,9 @@ impl ResponseRoom {
     fn take_ahead(&mut self) {
         let mut wanted = self.taken;
         while wanted >= MIN_AHEAD_BYTES {
-            if let Some(more) = self.budget.reserve(wanted, Purpose::Response) {
+            self.ahead = self.budget.reserve(wanted, Purpose::Response);
+            if self.ahead.is_some() {
                 self.taken += wanted;
-                match &mut self.ahead {
-                    Some(ahead) => ahead.merge(more),
-                    none => *none = Some(more),
-                }
                 return;
             }
             wanted /= 2;

@@ -16,10 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{protocol::BoxError, store::ResultBody};
-
-/// The longest timeout. A clock may be unable to represent a longer one.
-const MAX_TIMEOUT: Duration = Duration::from_secs(1 << 30);
+use crate::{limit::MAX_TIMEOUT, protocol::BoxError, store::ResultBody};
 
 /// Makes a body drop its bytes if no frame of it is read for `timeout`.
 ///

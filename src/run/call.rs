@@ -104,8 +104,8 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         }
     }
 
-    /// Copies a small body, which may be a slice of its connection's read buffer, until the service
-    /// is called. A handler may keep the bytes for as long as it runs.
+    /// Copies the body if it is a slice of a larger buffer, unless the service has been called. A
+    /// handler may keep the bytes for as long as it runs.
     pub(crate) fn unshare_body(&mut self) {
         if let Some((_, body)) = self.request() {
             body.unshare();

@@ -1,7 +1,7 @@
 //! The body of the request that the inner service gets.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,9 +11,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use super::unshare::unshare_bytes;
 use crate::{
-    limit::{BufferedBody, Charge},
+    limit::{BufferedBody, Charge, compact},
     protocol::{buffered_size_hint, poll_bytes, prefixed_size_hint},
 };
 
@@ -52,10 +51,10 @@ impl<B> RequestBody<B> {
         (body, charge)
     }
 
-    /// Copies what has been read if it may be a slice of a connection's read buffer.
+    /// Copies what has been read if it is a slice of a larger buffer, such as a connection's.
     pub(crate) fn unshare(&mut self) {
         if let Some(read) = &mut self.read {
-            unshare_bytes(read);
+            *read = compact(mem::take(read));
         }
     }
 

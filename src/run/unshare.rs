@@ -8,16 +8,6 @@ use http::{Uri, request::Parts};
 
 use crate::limit::compact_fields;
 
-/// The largest body that is copied, in bytes. A larger one outweighs the read buffer it is part of.
-const MAX_COPIED_BYTES: usize = 64 * 1024;
-
-/// Copies bytes if they may be a slice of a connection's read buffer.
-pub(super) fn unshare_bytes(bytes: &mut Bytes) {
-    if bytes.len() <= MAX_COPIED_BYTES {
-        *bytes = Bytes::copy_from_slice(bytes);
-    }
-}
-
 /// Copies a head's URI and the values of its fields.
 pub(super) fn unshare_head(head: &mut Parts) {
     // The copy parses as the original did; if it does not, the original stays.

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::body::StoredBody;
-use crate::job::ResponseHead;
-
-/// The maximum size of a body that is packed, in bytes. It may be a slice of a larger read buffer.
-pub(super) const MAX_COPIED_BYTES: usize = 64 * 1024;
+use crate::{job::ResponseHead, limit::MAX_COPIED_BYTES};
 
 /// The maximum size of the buffer that a thread keeps for its next response, in bytes.
 const MAX_SPARE_BYTES: usize = 2 * MAX_COPIED_BYTES;

@@ -10,15 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{
-    body::StoredBody,
-    ended::StoredOutcome,
-    live::LiveResponse,
-    packed::{MAX_COPIED_BYTES, Packed},
-    table::JobTable,
+    body::StoredBody, ended::StoredOutcome, live::LiveResponse, packed::Packed, table::JobTable,
     unfinished::UnfinishedJob,
 };
 use crate::{
-    limit::{Charge, Purpose, ResponseRoom, compact, compact_fields},
+    limit::{Charge, MAX_COPIED_BYTES, Purpose, ResponseRoom, compact, compact_fields},
     store::{NoRoom, Writer},
 };
 
