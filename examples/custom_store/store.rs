@@ -23,6 +23,7 @@ use tower_accepted::{
     store::{
         Acceptance, Budget, Charge, End, Fingerprint, Finished, Key, KeyOutcome, Lookup, NewJob,
         News, Outcome, Purpose, Reading, Report, ResultBody, Revisions, Store, StoreFuture,
+        default_key_retention,
     },
 };
 
@@ -30,9 +31,6 @@ use super::writer::{MapWriter, SharedBody, StoredResult};
 
 /// The bytes that a job counts in the budget, besides its result.
 const JOB_BYTES: usize = 1_000;
-
-/// The time that a key is remembered after the end of its job, by default.
-const KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Keeps jobs in a map. Clones share it.
 #[derive(Debug, Clone)]
@@ -278,7 +276,9 @@ impl Store for MapStore {
             let keyed = KeyedJob {
                 id: new.id,
                 fingerprint: new_key.fingerprint,
-                keep_for: new_key.keep_for.unwrap_or(KEY_RETENTION),
+                keep_for: new_key
+                    .keep_for
+                    .unwrap_or_else(|| default_key_retention(self.shared.retain)),
                 expires: None,
             };
             tables.keys.insert(new_key.key, keyed);

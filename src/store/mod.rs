@@ -19,7 +19,7 @@ mod revisions;
 pub use self::{
     interface::{Store, StoreFuture},
     memory::{MemoryChanges, MemoryClaim, MemoryStore, MemoryWriter},
-    new_job::{NewJob, NewKey},
+    new_job::{NewJob, NewKey, default_key_retention},
     outcome::{Acceptance, End, Finished, KeyOutcome, Lookup, News, Outcome, Report},
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},

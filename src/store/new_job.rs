@@ -13,6 +13,9 @@ use crate::{
     job::{CallbackTarget, Fingerprint, JobId, Key, Owner, Progress, Snapshot},
 };
 
+/// The minimum of the time that a key is remembered by default.
+const MIN_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// A job that is about to be created.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -74,6 +77,12 @@ impl NewKey {
             outcomes: Outcomes::All,
         }
     }
+}
+
+/// Returns how long a key is remembered from the end of its job by default, if the job is kept for
+/// `retain`: as long as that, and at least 24 hours.
+pub fn default_key_retention(retain: Duration) -> Duration {
+    retain.max(MIN_KEY_RETENTION)
 }
 
 impl NewJob {

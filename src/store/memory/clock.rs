@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// The minimum of the time that a key is remembered by default.
-const MIN_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
+use crate::store::default_key_retention;
 
 /// Counts milliseconds since a store was created, and knows how long ended jobs are kept.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +35,8 @@ impl Clock {
 
     /// Returns how long a key is remembered from the end of its job, in milliseconds.
     pub(super) fn key_retention(&self, keep_for: Option<Duration>) -> u64 {
-        let default = || self.retain.max(whole_millis(MIN_KEY_RETENTION));
-        keep_for.map_or_else(default, whole_millis)
+        let retain = Duration::from_millis(self.retain);
+        whole_millis(keep_for.unwrap_or_else(|| default_key_retention(retain)))
     }
 
     /// Returns when a job that ended at `finished` expires.

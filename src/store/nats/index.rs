@@ -129,10 +129,10 @@ impl JetStream {
         id: JobId,
         details: &JobDetails,
     ) -> Result<(), NatsError> {
-        let max_age = self.options.max_key_age() / 4;
+        let refresh_age = self.options.max_key_age() / 4;
         self.rewrite_key(id, details, |found| {
             let age = unix_now().saturating_sub(found.written_at);
-            (!found.record.is_ended() && age > as_millis(max_age)).then_some(found.record)
+            (!found.record.is_ended() && age > as_millis(refresh_age)).then_some(found.record)
         })
         .await?;
         self.add_to_owner_list(id, details.owner.as_ref(), details.created_at)

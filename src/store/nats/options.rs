@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::error::NatsError;
+use crate::store::default_key_retention;
 
 /// Options for [`NatsStore::connect`](super::NatsStore::connect).
 ///
@@ -31,9 +32,6 @@ pub struct NatsOptions {
     pub(super) inline: usize,
     pub(super) carried: Vec<CarriedExtension>,
 }
-
-/// The minimum of the time that a key is remembered by default.
-const MIN_KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// The storage of the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -152,7 +150,7 @@ impl NatsOptions {
 
     /// Returns how long a key is remembered from the end of its job, if its layer does not say.
     pub(super) fn key_retention(&self) -> Duration {
-        let default = || self.retain.max(MIN_KEY_RETENTION);
+        let default = || default_key_retention(self.retain);
         self.keep_keys_for.unwrap_or_else(default)
     }
 

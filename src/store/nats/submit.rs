@@ -63,7 +63,7 @@ async fn submit(
     request: NatsRecord,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let jetstream = &process.jetstream;
-    // Held while this is submitted, since the client and its upload may be gone meanwhile.
+    // Held during the submission, because a client that disconnects releases its upload.
     let charge = jetstream
         .budget
         .reserve(new.request_bytes, Purpose::Accepted);
