@@ -1,4 +1,4 @@
-//! The steps of an exchange, each of which checks a response.
+//! The steps of an exchange. Each checks a response.
 
 use std::time::Duration;
 

@@ -58,7 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the client side holds.
+/// The clients, and the model that they are compared with.
 struct Clients {
     site: std::sync::Arc<Site>,
     model: Model,

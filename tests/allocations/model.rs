@@ -18,7 +18,7 @@ const REQUEST_BYTES: usize = 256;
 /// The status, the number of fields, and the number of trailers.
 const HEAD_BYTES: usize = 4;
 
-/// What a job is after a step.
+/// The state of a job after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Running,

@@ -27,7 +27,7 @@ pub(crate) const RETAIN_SECS: u64 = 60;
 pub(crate) const TIMEOUT_SECS: u64 = 100;
 pub(crate) const WAIT_SECS: u64 = 20;
 
-/// What a call does next.
+/// The next step of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Command {
     Progress(u8),
@@ -154,7 +154,7 @@ impl Site {
     /// Sends a command to the call of job `index`.
     pub(crate) fn command(&self, index: usize, command: Command) {
         let calls = self.calls.lock().expect("no panic");
-        // The call of a canceled job is gone.
+        // A canceled job has no call to get it.
         let _ = calls[index].send(command);
     }
 
