@@ -41,9 +41,7 @@ impl<St: Store> Registry<St> {
         // The head of a request needs room too.
         let max_body = budget.share(Purpose::Accepted) / 2;
         lower(&mut settings.max_body, max_body, "max_body");
-        // With its head it must fit into the share of replays.
-        let max_result = budget.limit() / 5;
-        lower(&mut settings.max_result, max_result, "max_result");
+        lower(&mut settings.max_result, store.max_response(), "max_result");
         Arc::new(Self {
             store,
             permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
@@ -55,7 +53,7 @@ impl<St: Store> Registry<St> {
     }
 }
 
-/// Lowers a limit to what the budget has room for, so that a larger body is refused as too large,
+/// Lowers a limit to what the store has room for, so that a larger body is refused as too large,
 /// not as one that may be sent again.
 fn lower(limit: &mut usize, share: usize, setting: &str) {
     if *limit > share {
@@ -63,7 +61,7 @@ fn lower(limit: &mut usize, share: usize, setting: &str) {
             setting,
             from = *limit,
             to = share,
-            "lowered a limit to its share of max_bytes"
+            "lowered a limit to what max_bytes has room for"
         );
         *limit = share;
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
     budget::{Budget, Charge, Purpose},
@@ -44,6 +44,24 @@ pub struct ResponseRoom {
 struct RoomTimer {
     since: Instant,
     sleep: Pin<Box<Sleep>>,
+}
+
+impl Budget {
+    /// Takes `bytes` for a replay. Waits for room for at most
+    /// [`room_timeout`](Self::room_timeout), then returns `None`.
+    pub async fn reserve_replay(&self, bytes: usize) -> Option<Charge> {
+        let reserved = async {
+            loop {
+                // Created before the attempt, so that no release is lost after it.
+                let released = self.replay_released();
+                if let Some(charge) = self.reserve(bytes, Purpose::Replay) {
+                    return charge;
+                }
+                released.await;
+            }
+        };
+        timeout(self.room_timeout(), reserved).await.ok()
+    }
 }
 
 impl ResponseRoom {

@@ -106,7 +106,7 @@ where
         let CandidateStage::Racing(limit, _) = self.stage else {
             return Poll::Ready(Decision::RunInline);
         };
-        if let Poll::Ready(response) = self.call.poll(cx) {
+        if let Poll::Ready(response) = self.call.poll(cx, |_| Poll::Ready(())) {
             return Poll::Ready(Decision::Respond(response));
         }
         if !limit.is_zero() {

@@ -197,7 +197,7 @@ where
                     return Poll::Ready(response.map(|response| inline(response, *this.prefer)));
                 }
                 ResponseStateProj::Inline(call) => {
-                    let response = ready!(call.poll(cx));
+                    let response = ready!(call.poll(cx, |_| Poll::Ready(())));
                     return Poll::Ready(response.map(|response| inline(response, *this.prefer)));
                 }
                 ResponseStateProj::Monitor(answer) => {

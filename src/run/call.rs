@@ -183,10 +183,16 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.scope.enter(poll)
     }
 
+    /// Polls the call. Once the service is ready, `begin` decides when it may be called.
+    ///
     /// # Panics
     ///
     /// Panics if polled after completion.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, S::Error>> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut begin: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Poll<Result<S::Response, S::Error>> {
         let (stage, started) = (&mut self.stage, &mut self.started);
         let is_job = self.scope.is_job();
         let response = self.scope.enter(|| {
@@ -198,7 +204,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
                 };
                 match call.as_mut().project() {
                     InlineCallProj::Queued(queued) => {
-                        let (head, body) = ready!(queued.poll_ready(is_job, cx))?;
+                        let (head, body) = ready!(queued.poll_request(is_job, cx, &mut begin))?;
                         *started = Some(Instant::now());
                         if is_job {
                             let future = queued.inner.call(Request::from_parts(head, body));
@@ -222,15 +228,16 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
 }
 
 impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
-    /// Returns the request once the service is ready for it.
+    /// Returns the request once the service is ready for it, and the call may begin.
     ///
     /// # Panics
     ///
     /// Panics if the service has been called, which happens if it panicked then.
-    fn poll_ready(
+    fn poll_request(
         &mut self,
         is_job: bool,
         cx: &mut Context<'_>,
+        begin: impl FnOnce(&mut Context<'_>) -> Poll<()>,
     ) -> Poll<Result<RequestParts<B>, S::Error>> {
         let ready = self.inner.poll_ready(cx);
         if let (Poll::Pending, Some((head, _))) = (&ready, &mut self.request)
@@ -242,6 +249,7 @@ impl<S: Service<Request<RequestBody<B>>>, B> QueuedCall<S, B> {
             self.is_unshared = true;
         }
         ready!(ready)?;
+        ready!(begin(cx));
         match self.request.take() {
             Some(request) => Poll::Ready(Ok(request)),
             None => panic!("{POLLED_AFTER_COMPLETION}"),

@@ -220,23 +220,26 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let response = match response {
                 Some(response) => response,
-                none => match ready!(call.poll(cx)) {
-                    Err(error) => {
-                        log_error("inner service failed", &*error.into());
-                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
+                none => {
+                    match ready!(call.poll(cx, |cx| job.registry.store.poll_begin(&job.claim, cx)))
+                    {
+                        Err(error) => {
+                            log_error("inner service failed", &*error.into());
+                            return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
+                        }
+                        // A switch of protocols, which cannot be replayed.
+                        Ok(response) if response.status().is_informational() => {
+                            let status = response.status().as_u16();
+                            tracing::error!(status, "inner service sent no final response");
+                            return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
+                        }
+                        Ok(response) => {
+                            *is_unreached = response.extensions().get::<Unreached>().is_some();
+                            let response = CollectResponse::new(response, job, target.whole());
+                            none.insert(Box::pin(response))
+                        }
                     }
-                    // A switch of protocols, which cannot be replayed.
-                    Ok(response) if response.status().is_informational() => {
-                        let status = response.status().as_u16();
-                        tracing::error!(status, "inner service sent no final response");
-                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
-                    }
-                    Ok(response) => {
-                        *is_unreached = response.extensions().get::<Unreached>().is_some();
-                        let response = CollectResponse::new(response, job, target.whole());
-                        none.insert(Box::pin(response))
-                    }
-                },
+                }
             };
             call.enter(|| response.as_mut().poll(cx))
         }));

@@ -58,6 +58,14 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets its limit.
     fn budget(&self) -> &Budget;
 
+    /// Returns the maximum size of a response that this store can keep, in bytes.
+    ///
+    /// Default: a fifth of the budget, so that a response and its head fit into the share of
+    /// replays. A store that keeps no whole response in memory may return more.
+    fn max_response(&self) -> usize {
+        self.budget().limit() / 5
+    }
+
     /// Takes bytes from the budget. Resolves to `None` if there is no room for them.
     ///
     /// A store may evict ended jobs to make room, or wait for room.
@@ -80,6 +88,15 @@ pub trait Store: Clone + Send + Sync + 'static {
         job: &NewJob,
         record: Self::Record,
     ) -> impl StoreFuture<Result<Acceptance<Self::Claim>, Self::Error>>;
+
+    /// Completes once the call of a claimed job may begin. Wakes the task that polled last.
+    ///
+    /// The layer polls this when the inner service is ready, right before it calls the service. A
+    /// store that must know that a call has begun, even if the process dies in it, waits here until
+    /// it has written that down. Any other store keeps this default, which is ready.
+    fn poll_begin(&self, _claim: &Self::Claim, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
     /// Looks up a job.
     ///

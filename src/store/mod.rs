@@ -15,6 +15,9 @@ mod outcome;
 mod queue;
 mod result;
 mod revisions;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+mod stored;
 
 pub use self::{
     interface::{Store, StoreFuture},
@@ -24,6 +27,7 @@ pub use self::{
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},
     revisions::Revisions,
+    stored::{CarriedExtensions, Rerun, StoredFields, StoredRequest},
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},

@@ -3,10 +3,11 @@
 use std::{
     error, fmt, mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
+use futures_core::Stream;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
@@ -164,6 +165,20 @@ impl ResultBody {
             kind: ResultBodyKind::Streamed(Box::pin(SplitFrames::new(body))),
             limit: None,
         }
+    }
+
+    /// Creates a body of `length` bytes from a stream of its parts, then trailers. Its frames are
+    /// copied as those of [`streamed`](Self::streamed) are.
+    pub fn from_stream<S, E>(parts: S, length: u64, trailers: Option<HeaderMap>) -> Self
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        Self::streamed(StreamBody {
+            parts,
+            left: length,
+            trailers,
+        })
     }
 
     /// Holds `charge` until the body is dropped, and copies its frames. Drops the charge at once
@@ -326,6 +341,57 @@ fn copy_frame(bytes: &mut Bytes) -> Bytes {
         bytes.advance(frame.len());
     }
     frame
+}
+
+/// A body from a stream of its parts, then trailers.
+#[pin_project::pin_project]
+struct StreamBody<S> {
+    #[pin]
+    parts: S,
+    /// The number of bytes that are still to come.
+    left: u64,
+    trailers: Option<HeaderMap>,
+}
+
+impl<S, E> Body for StreamBody<S>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+    E: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        Poll::Ready(match ready!(this.parts.poll_next(cx)) {
+            Some(Ok(part)) => {
+                *this.left = this.left.saturating_sub(part.len() as u64);
+                Some(Ok(Frame::data(part)))
+            }
+            Some(Err(error)) => {
+                *this.trailers = None;
+                Some(Err(error.into()))
+            }
+            None => this.trailers.take().map(|all| Ok(Frame::trailers(all))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0 && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.left);
+        // HTTP/1 frames a body by its length if that is known, and then has no room for trailers.
+        if self.trailers.is_none() {
+            hint.set_upper(self.left);
+        }
+        hint
+    }
 }
 
 /// A body whose frames are copied, and split if they are large.

@@ -141,6 +141,12 @@ pub(super) async fn canceled<S: Store>(store: &S, claim: &S::Claim) -> CheckResu
     within("poll_canceled to complete", canceled).await
 }
 
+/// Waits until the call of a claim may begin.
+pub(super) async fn begun<S: Store>(store: &S, claim: &S::Claim) -> CheckResult {
+    let begun = poll_fn(|cx| store.poll_begin(claim, cx));
+    within("poll_begin to complete", begun).await
+}
+
 /// Cancels a job, whatever its revision.
 pub(super) async fn cancel<S: Store>(store: &S, id: JobId) -> CheckResult<Lookup> {
     let canceled = within("a cancel", store.cancel(id, &Revisions::Any)).await??;

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     fixtures::{
-        bytes, cancel, claim_new, ended, ensure_result, ensure_same_body, ensure_same_fields,
-        finish, finish_with, finish_without, found, header_values, read, request_head, trailers,
-        unexpected_acceptance,
+        begun, bytes, cancel, claim_new, ended, ensure_result, ensure_same_body,
+        ensure_same_fields, finish, finish_with, finish_without, found, header_values, read,
+        request_head, trailers, unexpected_acceptance,
     },
     violation::{CheckResult, ensure, ensure_eq, ensure_same_millisecond, within},
 };
@@ -31,6 +31,11 @@ async fn enqueue<S: Queue>(
     let record = store.record(head, body, trailers);
     match within("a job to be accepted", store.accept(job, record)).await?? {
         Acceptance::Queued => Ok(()),
+        // A store may give each request to the process that accepts it. This process hands it back.
+        Acceptance::RunHere(claim) => {
+            drop(claim);
+            Ok(())
+        }
         other => Err(unexpected_acceptance("Queued", &other)),
     }
 }
@@ -165,7 +170,9 @@ pub(super) async fn dropped_ticket_is_delivered_again<S: Queue>(store: S) -> Che
 pub(super) async fn dropped_claim_is_delivered_again<S: Queue>(store: S) -> CheckResult {
     // A request that may run again.
     let id = enqueue_new(&store, Method::PUT).await?;
-    drop(claim_next(&store, id).await?);
+    let work = claim_next(&store, id).await?;
+    begun(&store, &work.claim).await?;
+    drop(work);
     let work = claim_next(&store, id).await?;
     ensure_eq("attempt", work.attempt, 2)?;
     let finished = finish_with(&store, &work.claim, "done").await?;
@@ -195,6 +202,7 @@ pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResu
     // A request that may run again.
     let id = enqueue_new(&store, Method::PUT).await?;
     let work = claim_next(&store, id).await?;
+    begun(&store, &work.claim).await?;
     let started = Instant::now();
     let report = Report::new(News::Started(started));
     within("a report", store.report(&work.claim, report)).await??;

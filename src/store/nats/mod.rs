@@ -51,8 +51,9 @@ pub use self::{
     claim::NatsClaim,
     dequeue::NatsTicket,
     error::NatsError,
-    options::{NatsOptions, Rerun, Storage},
+    options::{NatsOptions, Storage},
     request::NatsRecord,
     store::NatsStore,
     writer::NatsWriter,
 };
+pub use crate::store::Rerun;

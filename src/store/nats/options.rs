@@ -1,13 +1,11 @@
 //! The options of the store.
 
-use std::{any::type_name, fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use http::Extensions;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
 
 use super::error::NatsError;
-use crate::store::default_key_retention;
+use crate::store::{CarriedExtensions, Rerun, default_key_retention};
 
 /// Options for [`NatsStore::connect`](super::NatsStore::connect).
 ///
@@ -30,7 +28,7 @@ pub struct NatsOptions {
     pub(super) rerun: Rerun,
     pub(super) ack_timeout: Duration,
     pub(super) inline: usize,
-    pub(super) carried: Vec<CarriedExtension>,
+    pub(super) carried: CarriedExtensions,
 }
 
 /// The storage of the streams.
@@ -42,31 +40,6 @@ pub enum Storage {
     /// The servers' memory. Jobs survive as long as a majority of the replicas keeps running.
     Memory,
 }
-
-/// Decides which requests run again if the process that ran them dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rerun {
-    /// Runs requests again if their method is idempotent (RFC 9110 §9.2.2) or they have an
-    /// `Idempotency-Key`. All others end as [`lost`](crate::ErrorCode::Lost).
-    #[default]
-    Idempotent,
-    /// Runs all requests again. The inner service must tolerate repetition itself.
-    Always,
-    /// Runs no request again.
-    Never,
-}
-
-/// A type of request extension that is stored with the request.
-#[derive(Clone)]
-pub(super) struct CarriedExtension {
-    name: String,
-    read: Arc<ReadExtension>,
-    insert: Arc<InsertExtension>,
-}
-
-type ReadExtension = dyn Fn(&Extensions) -> Option<Value> + Send + Sync;
-type InsertExtension =
-    dyn Fn(&mut Extensions, Value) -> Result<(), serde_json::Error> + Send + Sync;
 
 impl Default for NatsOptions {
     fn default() -> Self {
@@ -84,7 +57,7 @@ impl Default for NatsOptions {
             rerun: Rerun::Idempotent,
             ack_timeout: Duration::from_secs(3),
             inline: 128 << 10,
-            carried: Vec::new(),
+            carried: CarriedExtensions::default(),
         }
     }
 }
@@ -243,23 +216,7 @@ impl NatsOptions {
     where
         T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
     {
-        let read = |extensions: &Extensions| {
-            let value = serde_json::to_value(extensions.get::<T>()?);
-            if let Err(error) = &value {
-                let name = type_name::<T>();
-                tracing::error!(%error, name, "failed to serialize a request extension");
-            }
-            value.ok()
-        };
-        let insert = |extensions: &mut Extensions, value| {
-            extensions.insert(serde_json::from_value::<T>(value)?);
-            Ok(())
-        };
-        self.carried.push(CarriedExtension {
-            name: name.into(),
-            read: Arc::new(read),
-            insert: Arc::new(insert),
-        });
+        self.carried.add::<T>(name);
         self
     }
 
@@ -272,36 +229,6 @@ impl NatsOptions {
             return Err(NatsError::InvalidPrefix(self.prefix.clone()));
         }
         Ok(())
-    }
-
-    /// Serializes the carried extensions of a request.
-    pub(super) fn serialize_extensions(&self, extensions: &Extensions) -> Map<String, Value> {
-        let carried = self.carried.iter();
-        carried
-            .filter_map(|carried| Some((carried.name.clone(), (carried.read)(extensions)?)))
-            .collect()
-    }
-
-    /// Inserts the carried extensions into a request that is about to run.
-    pub(super) fn insert_extensions(
-        &self,
-        mut values: Map<String, Value>,
-        extensions: &mut Extensions,
-    ) {
-        for carried in &self.carried {
-            if let Some(value) = values.remove(&carried.name)
-                && let Err(error) = (carried.insert)(extensions, value)
-            {
-                let name = &carried.name;
-                tracing::error!(%error, name, "failed to deserialize a request extension");
-            }
-        }
-    }
-}
-
-impl fmt::Debug for CarriedExtension {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CarriedExtension").field(&self.name).finish()
     }
 }
 

@@ -1,30 +1,21 @@
 //! Requests as the queue stores them.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Uri, Version, request::Parts};
+use http::{HeaderMap, request::Parts};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use super::{
-    clock::unix_millis,
-    envelope::StoredFields,
-    options::{NatsOptions, Rerun},
-};
+use super::{clock::unix_millis, options::NatsOptions};
 use crate::{
     Outcomes, Owner,
-    store::{CallbackTarget, Key, MAX_FIELD_VALUES, NewJob},
+    store::{CallbackTarget, Key, MAX_FIELD_VALUES, NewJob, StoredRequest},
 };
 
 /// A request as [`NatsStore`](super::NatsStore) keeps it until its job is accepted.
 #[derive(Debug)]
 pub struct NatsRecord {
-    pub(super) method: Method,
-    pub(super) uri: Uri,
-    pub(super) version: Version,
-    pub(super) headers: HeaderMap,
-    pub(super) trailers: Option<HeaderMap>,
-    /// The serialized extensions; see [`NatsOptions::carry`].
-    pub(super) extensions: Map<String, Value>,
+    head: StoredRequest,
+    /// Set if a worker can rebuild the request's fields.
+    pub(super) has_readable_fields: bool,
     pub(super) body: Bytes,
 }
 
@@ -35,21 +26,12 @@ impl NatsRecord {
         body: &Bytes,
         trailers: Option<&HeaderMap>,
     ) -> Self {
+        let fields = trailers.map_or(0, HeaderMap::len).max(head.headers.len());
         Self {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            headers: head.headers.clone(),
-            trailers: trailers.cloned(),
-            extensions: options.serialize_extensions(&head.extensions),
+            head: StoredRequest::new(head, trailers, &options.carried),
+            has_readable_fields: fields <= MAX_FIELD_VALUES,
             body: body.clone(),
         }
-    }
-
-    /// Returns `true` if a worker can rebuild the request's fields.
-    pub(super) fn has_readable_fields(&self) -> bool {
-        let trailers = self.trailers.as_ref().map_or(0, HeaderMap::len);
-        self.headers.len().max(trailers) <= MAX_FIELD_VALUES
     }
 }
 
@@ -88,14 +70,8 @@ fn is_all(outcomes: &Outcomes) -> bool {
 /// The head of a message of the queue. Its body is the request's, unless that is in chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct QueuedRequest {
-    method: String,
-    uri: String,
-    version: u8,
-    headers: StoredFields,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    trailers: Option<StoredFields>,
-    #[serde(rename = "carried", default, skip_serializing_if = "Map::is_empty")]
-    extensions: Map<String, Value>,
+    #[serde(flatten)]
+    head: StoredRequest,
     #[serde(flatten)]
     pub(super) details: JobDetails,
     /// Set if the accepting process runs the request, before the queue delivers it.
@@ -106,18 +82,7 @@ pub(super) struct QueuedRequest {
 impl QueuedRequest {
     pub(super) fn new(new: &NewJob, request: &NatsRecord, body_chunks: Option<u32>) -> Self {
         Self {
-            method: request.method.as_str().to_owned(),
-            uri: request.uri.to_string(),
-            version: match request.version {
-                Version::HTTP_09 => 9,
-                Version::HTTP_10 => 10,
-                Version::HTTP_2 => 20,
-                Version::HTTP_3 => 30,
-                _ => 11,
-            },
-            headers: (&request.headers).into(),
-            trailers: request.trailers.as_ref().map(StoredFields::from),
-            extensions: request.extensions.clone(),
+            head: request.head.clone(),
             details: JobDetails {
                 kind: new.kind.as_str().to_owned(),
                 created_at: unix_millis(new.created_at),
@@ -135,14 +100,9 @@ impl QueuedRequest {
 
     /// Returns `true` if the request may run again after its process has died.
     pub(super) fn may_rerun(&self, options: &NatsOptions) -> bool {
-        match options.rerun {
-            Rerun::Always => true,
-            Rerun::Never => false,
-            Rerun::Idempotent => {
-                let method = Method::try_from(self.method.as_str());
-                self.details.key.is_some() || method.is_ok_and(|method| method.is_idempotent())
-            }
-        }
+        let method = self.head.method();
+        let has_key = self.details.key.is_some();
+        method.is_ok_and(|method| options.rerun.allows(&method, has_key))
     }
 
     /// Restores the request's head and its trailers.
@@ -150,27 +110,14 @@ impl QueuedRequest {
         self,
         options: &NatsOptions,
     ) -> Result<(Parts, Option<HeaderMap>), http::Error> {
-        let request = Request::builder()
-            .method(self.method.as_str())
-            .uri(self.uri)
-            .version(match self.version {
-                9 => Version::HTTP_09,
-                10 => Version::HTTP_10,
-                20 => Version::HTTP_2,
-                30 => Version::HTTP_3,
-                _ => Version::HTTP_11,
-            })
-            .body(())?;
-        let (mut head, ()) = request.into_parts();
-        head.headers = self.headers.try_into()?;
-        options.insert_extensions(self.extensions, &mut head.extensions);
-        let trailers = self.trailers.map(HeaderMap::try_from).transpose()?;
-        Ok((head, trailers))
+        self.head.into_head(&options.carried)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, Version};
+
     use super::{super::envelope::decode, *};
 
     #[test]

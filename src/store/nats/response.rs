@@ -7,8 +7,10 @@ use http::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::envelope::StoredFields;
-use crate::{ResponseHead, store::BufferedBody};
+use crate::{
+    ResponseHead,
+    store::{BufferedBody, StoredFields},
+};
 
 /// A response without its body. The body follows the record in the same message, or is in chunks.
 #[derive(Debug, Clone, Serialize, Deserialize)]

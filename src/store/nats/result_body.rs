@@ -1,30 +1,18 @@
 //! The body of a large result, read chunk by chunk while it is sent.
 
-use std::{
-    future::ready,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use tokio::time::timeout;
 
 use super::{
-    chunks::MAX_CHUNK_BYTES,
-    error::{NatsError, Source},
-    messages,
-    process::ProcessState,
-    response::ResultChunks,
-    retry::Retry,
+    chunks::MAX_CHUNK_BYTES, error::NatsError, messages, process::ProcessState,
+    response::ResultChunks, retry::Retry,
 };
 use crate::{
     JobId,
-    store::{Budget, Charge, Purpose, ResultBody},
+    store::{Budget, Charge, ResultBody},
 };
 
 /// The time limit for the retries of a chunk after the first: longer than a leader election. The
@@ -95,11 +83,8 @@ impl ResultReader {
             }
         });
         let first = stream::once(ready(Ok(first)));
-        Ok(Some(ResultBody::streamed(ChunkedBody {
-            chunks: Box::pin(first.chain(others).fuse()),
-            left,
-            trailers,
-        })))
+        let chunks = first.chain(others).fuse();
+        Ok(Some(ResultBody::from_stream(chunks, left, trailers)))
     }
 
     /// Reads the next chunk, and tries again while the servers do not answer.
@@ -166,60 +151,6 @@ impl ResultReader {
 
 /// Waits until replays have room for `bytes`, at most for the time that the budget allows.
 pub(super) async fn reserve_replay(budget: &Budget, bytes: usize) -> Result<Charge, NatsError> {
-    let reserved = async {
-        loop {
-            // Created before the attempt, so that no release is lost after it.
-            let released = budget.replay_released();
-            if let Some(charge) = budget.reserve(bytes, Purpose::Replay) {
-                return charge;
-            }
-            released.await;
-        }
-    };
-    let reserved = timeout(budget.room_timeout(), reserved).await;
-    reserved.map_err(|_| NatsError::no_budget())
-}
-
-/// The body of a result in chunks.
-struct ChunkedBody {
-    chunks: Pin<Box<dyn Stream<Item = Result<Bytes, NatsError>> + Send>>,
-    /// The number of bytes that are still to come.
-    left: u64,
-    trailers: Option<HeaderMap>,
-}
-
-impl Body for ChunkedBody {
-    type Data = Bytes;
-    type Error = Source;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Source>>> {
-        match ready!(self.chunks.as_mut().poll_next(cx)) {
-            Some(Ok(chunk)) => {
-                self.left = self.left.saturating_sub(chunk.len() as u64);
-                Poll::Ready(Some(Ok(Frame::data(chunk))))
-            }
-            Some(Err(error)) => {
-                self.trailers = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            None => Poll::Ready(self.trailers.take().map(|all| Ok(Frame::trailers(all)))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left == 0 && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let mut hint = SizeHint::new();
-        hint.set_lower(self.left);
-        // HTTP/1 frames a body by its length if that is known, and then has no room for trailers.
-        if self.trailers.is_none() {
-            hint.set_upper(self.left);
-        }
-        hint
-    }
+    let reserved = budget.reserve_replay(bytes).await;
+    reserved.ok_or_else(NatsError::no_budget)
 }

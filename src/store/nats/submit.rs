@@ -101,7 +101,7 @@ async fn prepare(
     new: &NewJob,
     request: &NatsRecord,
 ) -> Result<(QueuedRequest, Bytes), WriteError> {
-    if !request.has_readable_fields() {
+    if !request.has_readable_fields {
         return Err(WriteError::TooLarge);
     }
     let (body_chunks, body) = if request.body.len() > jetstream.max_inline_bytes() {

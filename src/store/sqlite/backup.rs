@@ -1,0 +1,138 @@
+//! Copies the file and the large bodies while both are in use.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+
+use super::{
+    bodies::{BodyRoot, create_directory, create_file, sync_directory},
+    error::SqliteError,
+    readers,
+};
+
+/// Copies the file to `target`, and the bodies to the directory beside it.
+///
+/// The bodies that exist are copied first, then the file as of one moment, then the bodies that the
+/// copy names and that were not there before. So a body is missing only if its job was removed
+/// meanwhile, and then it is removed from the copy.
+pub(super) fn back_up(source: &Path, target: &Path) -> Result<(), SqliteError> {
+    let backup = Backup {
+        connection: readers::open(source)?,
+        from: BodyRoot::of(source),
+        to: BodyRoot::of(target),
+        target: target.to_owned(),
+    };
+    // An empty file of ours, whose mode the copy keeps. It must not exist.
+    create_file(target).map_err(SqliteError::io(target))?;
+    let done = backup.run();
+    if done.is_err() {
+        let _ = fs::remove_file(target);
+        let _ = fs::remove_dir_all(backup.to.path());
+    }
+    done
+}
+
+struct Backup {
+    connection: Connection,
+    from: BodyRoot,
+    to: BodyRoot,
+    target: PathBuf,
+}
+
+impl Backup {
+    fn run(&self) -> Result<(), SqliteError> {
+        create_directory(self.to.path())?;
+        for name in named_files(&self.connection)? {
+            self.copy_body(&name)?;
+        }
+        self.connection.pragma_update(None, "query_only", false)?;
+        let target = self.target.to_string_lossy();
+        self.connection.execute("VACUUM INTO ?1", [&target])?;
+        let copy = Connection::open(&self.target)?;
+        let mut named = named_files(&copy)?;
+        for name in &named {
+            if !self.copy_body(name)? {
+                forget_job_of(&copy, name)?;
+            }
+        }
+        named.sort_unstable();
+        self.remove_others(&named)?;
+        drop(copy);
+        let file = fs::File::open(&self.target).and_then(|file| file.sync_all());
+        file.map_err(SqliteError::io(&self.target))?;
+        sync_directory(self.target.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Copies a body, unless that is done. Returns `false` if it is gone.
+    fn copy_body(&self, name: &str) -> Result<bool, SqliteError> {
+        let (from, to) = (self.from.file(name), self.to.file(name));
+        if to.exists() {
+            return Ok(true);
+        }
+        if let Some(directory) = to.parent() {
+            create_directory(directory)?;
+        }
+        let copied = fs::File::open(&from).and_then(|mut from| {
+            let mut copy = create_file(&to)?;
+            io::copy(&mut from, &mut copy)?;
+            copy.sync_all()
+        });
+        match copied {
+            Ok(()) => {
+                sync_directory(to.parent().unwrap_or(Path::new(".")))?;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(SqliteError::io(from)(error)),
+        }
+    }
+
+    /// Removes copies of bodies that the copy of the file does not name.
+    fn remove_others(&self, named: &[String]) -> Result<(), SqliteError> {
+        for process in self
+            .to
+            .processes()
+            .map_err(SqliteError::io(self.to.path()))?
+        {
+            let directory = self.to.file(&process);
+            let entries = fs::read_dir(&directory).map_err(SqliteError::io(&directory))?;
+            for entry in entries.flatten() {
+                let name = format!("{process}/{}", entry.file_name().to_string_lossy());
+                if named.binary_search(&name).is_err() {
+                    self.to.remove(&name);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the names of the files that rows name.
+fn named_files(connection: &Connection) -> Result<Vec<String>, SqliteError> {
+    let mut statement = connection.prepare(
+        "SELECT file FROM request WHERE file IS NOT NULL \
+         UNION SELECT file FROM response WHERE file IS NOT NULL",
+    )?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// Removes the job whose body is gone, as it was removed from the source.
+fn forget_job_of(copy: &Connection, file: &str) -> Result<(), SqliteError> {
+    let job = "SELECT job FROM request WHERE file = ?1 \
+         UNION SELECT job FROM response WHERE file = ?1";
+    let seq: i64 = copy.query_row(job, [file], |row| row.get(0))?;
+    for delete in [
+        "UPDATE totals SET unfinished = unfinished - \
+         (SELECT count(*) FROM job WHERE seq = ?1 AND finished_at IS NULL)",
+        "DELETE FROM job WHERE seq = ?1",
+        "DELETE FROM request WHERE job = ?1",
+        "DELETE FROM response WHERE job = ?1",
+    ] {
+        copy.execute(delete, [seq])?;
+    }
+    Ok(())
+}

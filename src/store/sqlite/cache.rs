@@ -1,0 +1,304 @@
+//! The jobs that this process runs, follows or has just ended, in memory.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use dashmap::{DashMap, Entry};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    clock::{Millis, unix_millis},
+    row::JobRow,
+};
+use crate::{JobId, Progress, Snapshot};
+
+/// The number of ended jobs that stay in memory. The oldest ends leave first.
+const MAX_ENDED: usize = 16_384;
+
+/// The jobs whose current revision is in memory.
+///
+/// Only the writer's thread publishes revisions of jobs that are in here, in the order of their
+/// commits. So a job in here is as the file has it, but for changes by other processes within the
+/// last poll.
+///
+/// Guards of the map are held for one operation. The order of locks is the map, then a job's.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    jobs: DashMap<JobId, Arc<CachedJob>>,
+    /// Held for one push and one pop.
+    ended: Mutex<VecDeque<JobId>>,
+    /// The jobs with a report to be written. Held for a push or a swap.
+    reported: Mutex<Vec<Arc<CachedJob>>>,
+}
+
+/// A job whose current revision is in memory.
+#[derive(Debug)]
+pub(super) struct CachedJob {
+    pub(super) id: JobId,
+    state: watch::Sender<CachedState>,
+    /// Held for a look or an assignment.
+    claim: Mutex<Option<HeldClaim>>,
+    /// Held for a merge or a swap.
+    report: Mutex<UnwrittenReport>,
+    /// Set once it is among the ended jobs, by the writer's thread. A follower that leaves at the
+    /// same time looks at it under the map's guard, as [`Cache::keep_ended`] sets it.
+    is_kept: AtomicBool,
+}
+
+/// The state of a cached job.
+#[derive(Debug, Clone)]
+pub(super) enum CachedState {
+    /// Somebody follows it, and it has not been read yet.
+    Unread,
+    Known(Arc<Snapshot>),
+    /// It was deleted or has expired.
+    Gone,
+}
+
+/// The claim of this process on a job.
+#[derive(Debug)]
+struct HeldClaim {
+    claim: i64,
+    lost: CancellationToken,
+}
+
+/// Reports since the last write of a job, merged into one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct UnwrittenReport {
+    pub(super) started: Option<Millis>,
+    pub(super) progress: Option<Progress>,
+    pub(super) estimated_finish: Option<Millis>,
+}
+
+impl UnwrittenReport {
+    /// Fills in from an earlier report what this one does not set.
+    fn or(self, earlier: Self) -> Self {
+        Self {
+            started: self.started.or(earlier.started),
+            progress: self.progress.or(earlier.progress),
+            estimated_finish: self.estimated_finish.or(earlier.estimated_finish),
+        }
+    }
+}
+
+impl Cache {
+    /// Returns the current revision of a job, unless the file has to be asked.
+    pub(super) fn get(&self, id: JobId, now: Millis) -> Option<Snapshot> {
+        // The guard is released with this statement.
+        let known = self.jobs.get(&id)?.known()?;
+        if known.expires_at.is_some_and(|at| unix_millis(at) <= now) {
+            return None;
+        }
+        let mut job = Snapshot::clone(&known);
+        job.age = job.created_at.elapsed().unwrap_or_default();
+        Some(job)
+    }
+
+    /// Returns the job if it is in memory.
+    pub(super) fn find(&self, id: JobId) -> Option<Arc<CachedJob>> {
+        self.jobs.get(&id).map(|job| job.clone())
+    }
+
+    pub(super) fn contains(&self, id: JobId) -> bool {
+        self.jobs.contains_key(&id)
+    }
+
+    pub(super) fn ids(&self) -> Vec<JobId> {
+        self.jobs.iter().map(|job| *job.key()).collect()
+    }
+
+    fn find_or_insert(&self, id: JobId) -> Arc<CachedJob> {
+        let new = || Arc::new(CachedJob::new(id));
+        self.jobs.entry(id).or_insert_with(new).clone()
+    }
+
+    /// Records a claim of this process.
+    pub(super) fn hold(&self, row: &JobRow, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
+        let job = self.find_or_insert(row.id);
+        let lost = CancellationToken::new();
+        let held = HeldClaim {
+            claim,
+            lost: lost.clone(),
+        };
+        *job.claim.lock() = Some(held);
+        job.publish(row.snapshot());
+        (job, lost)
+    }
+
+    /// Publishes a committed revision, if the job is in memory.
+    pub(super) fn publish(&self, row: &JobRow) {
+        let Some(job) = self.find(row.id) else {
+            return;
+        };
+        job.publish(row.snapshot());
+        job.lose_claim_unless(|claim| row.is_held_by(claim));
+        if row.is_ended() {
+            self.keep_ended(row.id);
+        } else if row.process.is_none() {
+            self.leave(&job);
+        }
+    }
+
+    /// Removes a job that is no longer in the file. An unfinished one was canceled first.
+    pub(super) fn remove(&self, id: JobId) {
+        if let Some((_, job)) = self.jobs.remove(&id) {
+            job.state.send_if_modified(|state| {
+                let is_open = match state {
+                    CachedState::Known(job) => !job.status.is_ended(),
+                    CachedState::Unread => true,
+                    CachedState::Gone => false,
+                };
+                if is_open {
+                    *state = CachedState::Gone;
+                }
+                is_open
+            });
+            job.lose_claim_unless(|_| false);
+        }
+    }
+
+    fn keep_ended(&self, id: JobId) {
+        match self.jobs.get(&id) {
+            Some(job) => job.is_kept.store(true, Ordering::Release),
+            None => return,
+        }
+        let oldest = {
+            let mut ended = self.ended.lock();
+            ended.push_back(id);
+            let is_full = ended.len() > MAX_ENDED;
+            is_full.then(|| ended.pop_front()).flatten()
+        };
+        if let Some(oldest) = oldest {
+            self.jobs.remove(&oldest);
+        }
+    }
+
+    /// Follows a job. [`CachedJob::load`] must follow if it is unread.
+    pub(super) fn follow(&self, id: JobId) -> (Arc<CachedJob>, watch::Receiver<CachedState>) {
+        match self.jobs.entry(id) {
+            Entry::Occupied(entry) => {
+                let job = entry.get().clone();
+                let changes = job.state.subscribe();
+                (job, changes)
+            }
+            Entry::Vacant(entry) => {
+                let job = Arc::new(CachedJob::new(id));
+                let changes = job.state.subscribe();
+                entry.insert(job.clone());
+                (job, changes)
+            }
+        }
+    }
+
+    /// Removes a job that another process runs once nobody follows it.
+    pub(super) fn leave(&self, job: &CachedJob) {
+        self.jobs.remove_if(&job.id, |_, job| job.is_unused());
+    }
+
+    /// Adds a job whose call has reported. Returns `true` if it is the first since
+    /// [`take_reported`](Self::take_reported).
+    pub(super) fn add_reported(&self, job: Arc<CachedJob>) -> bool {
+        let mut reported = self.reported.lock();
+        reported.push(job);
+        reported.len() == 1
+    }
+
+    /// Takes the jobs with reports.
+    pub(super) fn take_reported(&self) -> Vec<Arc<CachedJob>> {
+        mem::take(&mut *self.reported.lock())
+    }
+}
+
+impl CachedJob {
+    fn new(id: JobId) -> Self {
+        Self {
+            id,
+            state: watch::Sender::new(CachedState::Unread),
+            claim: Mutex::new(None),
+            report: Mutex::default(),
+            is_kept: AtomicBool::new(false),
+        }
+    }
+
+    fn known(&self) -> Option<Arc<Snapshot>> {
+        match &*self.state.borrow() {
+            CachedState::Known(job) => Some(job.clone()),
+            CachedState::Unread | CachedState::Gone => None,
+        }
+    }
+
+    /// Sets the state that was read from the file, unless a later one has been published.
+    pub(super) fn load(&self, read: Option<Snapshot>) {
+        match read {
+            Some(job) => self.publish(job),
+            None => {
+                self.state.send_if_modified(|state| {
+                    let is_unread = matches!(state, CachedState::Unread);
+                    if is_unread {
+                        *state = CachedState::Gone;
+                    }
+                    is_unread
+                });
+            }
+        }
+    }
+
+    fn publish(&self, job: Snapshot) {
+        self.state.send_if_modified(|state| {
+            let is_newer = match state {
+                CachedState::Unread => true,
+                CachedState::Known(known) => known.revision < job.revision,
+                CachedState::Gone => false,
+            };
+            if is_newer {
+                *state = CachedState::Known(Arc::new(job));
+            }
+            is_newer
+        });
+    }
+
+    fn lose_claim_unless(&self, is_held: impl FnOnce(i64) -> bool) {
+        let mut held = self.claim.lock();
+        if let Some(claim) = held.take_if(|held| !is_held(held.claim)) {
+            claim.lost.cancel();
+        }
+    }
+
+    /// Returns `true` if neither a claim nor a follower needs it, and it is not kept.
+    fn is_unused(&self) -> bool {
+        let is_kept = self.is_kept.load(Ordering::Acquire);
+        self.state.receiver_count() == 0 && self.claim.lock().is_none() && !is_kept
+    }
+
+    /// Merges a report into the pending one. Returns `true` if there was none.
+    pub(super) fn report(&self, report: UnwrittenReport) -> bool {
+        let mut pending = self.report.lock();
+        let was_empty = *pending == UnwrittenReport::default();
+        *pending = report.or(mem::take(&mut *pending));
+        was_empty
+    }
+
+    /// Makes a report pending again that could not be written.
+    pub(super) fn put_back(&self, report: UnwrittenReport) {
+        let mut pending = self.report.lock();
+        *pending = mem::take(&mut *pending).or(report);
+    }
+
+    /// Takes the pending report.
+    pub(super) fn take_report(&self) -> UnwrittenReport {
+        mem::take(&mut *self.report.lock())
+    }
+
+    /// Returns this process's claim.
+    pub(super) fn claim(&self) -> Option<i64> {
+        self.claim.lock().as_ref().map(|held| held.claim)
+    }
+}

@@ -1,0 +1,53 @@
+//! How much of the disk the file takes, and what it gives back.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::Connection;
+
+use super::{error::SqliteError, schema::pragma};
+
+/// The free pages that are kept for later, and how many of the others a transaction gives back.
+const MAX_FREE_PAGES: i64 = 1_024;
+const VACUUM_PAGES: i64 = 128;
+
+/// The file on the disk.
+pub(super) struct Disk {
+    log: PathBuf,
+}
+
+impl Disk {
+    pub(super) fn new(path: &Path) -> Self {
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        Self { log: log.into() }
+    }
+
+    /// Returns the bytes that database and log take, without free pages.
+    pub(super) fn database_bytes(&self, connection: &Connection) -> Result<u64, SqliteError> {
+        let pages = pragma(connection, "page_count")? - pragma(connection, "freelist_count")?;
+        let bytes = pages * pragma(connection, "page_size")?;
+        Ok(u64::try_from(bytes).unwrap_or(0) + self.log_bytes())
+    }
+
+    /// Returns the size of the log. This looks at its name only: opening and closing it would
+    /// release SQLite's locks.
+    pub(super) fn log_bytes(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |log| log.len())
+    }
+}
+
+/// Gives some free pages back to the file system.
+pub(super) fn give_back_pages(connection: &Connection) -> Result<(), SqliteError> {
+    if pragma(connection, "freelist_count")? <= MAX_FREE_PAGES {
+        return Ok(());
+    }
+    let vacuum = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");
+    let mut statement = connection.prepare_cached(&vacuum)?;
+    let mut rows = statement.query([])?;
+    // Each step frees one page.
+    while rows.next()?.is_some() {}
+    Ok(())
+}

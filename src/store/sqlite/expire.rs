@@ -1,0 +1,49 @@
+//! Removes what has expired, a few rows at a time.
+
+use super::{error::SqliteError, step::Step};
+use crate::JobId;
+
+/// The number of jobs, keys and tombstones that one transaction removes. It takes the writer's
+/// thread a millisecond or two.
+pub(super) const BATCH_ROWS: usize = 64;
+
+impl Step<'_> {
+    /// Removes a batch of expired jobs, keys and tombstones. Returns `true` if there may be more.
+    pub(super) fn expire(&mut self) -> Result<bool, SqliteError> {
+        let jobs = self.expire_jobs()?;
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM idempotency_key WHERE key IN \
+             (SELECT key FROM idempotency_key WHERE expires_at <= ?1 LIMIT ?2)",
+        )?;
+        let keys = statement.execute((self.now, BATCH_ROWS))?;
+        self.totals.keys = self.totals.keys.saturating_sub(keys as u64);
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM tombstone WHERE id IN \
+             (SELECT id FROM tombstone WHERE expires_at <= ?1 LIMIT ?2)",
+        )?;
+        let tombstones = statement.execute((self.now, BATCH_ROWS))?;
+        Ok(jobs.max(keys).max(tombstones) == BATCH_ROWS)
+    }
+
+    fn expire_jobs(&mut self) -> Result<usize, SqliteError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq, id, owner FROM job WHERE expires_at <= ?1 LIMIT ?2")?;
+        let expired = statement.query_map((self.now, BATCH_ROWS), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+        let expired: Vec<(i64, String, Option<Vec<u8>>)> = expired.collect::<Result<_, _>>()?;
+        let mut bury = self.connection.prepare_cached(
+            "INSERT INTO tombstone (id, owner, expires_at) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (id) DO NOTHING",
+        )?;
+        let retain = super::clock::as_millis(self.shared.options.retain);
+        let forgotten_at = self.now.saturating_add(retain);
+        for (seq, id, owner) in &expired {
+            bury.execute((id, owner, forgotten_at))?;
+            let id: JobId = id.parse().map_err(SqliteError::unreadable("a job id"))?;
+            self.remove(*seq, id)?;
+        }
+        Ok(expired.len())
+    }
+}

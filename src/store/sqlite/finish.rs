@@ -1,0 +1,160 @@
+//! Ends a job that this process runs, or hands it back at a shutdown.
+
+use std::{future::Future, sync::Arc};
+
+use rusqlite::named_params;
+
+use super::{
+    claim::SqliteClaim,
+    clock::{Millis, timestamp},
+    error::SqliteError,
+    process::Process,
+    response::{CompleteBody, CompleteResponse},
+    row::JobRow,
+    step::Step,
+    writer::SqliteWriter,
+};
+use crate::{
+    ErrorCode, Event, JobId, Progress,
+    store::{Charge, End, Finished, KeyOutcome, Outcome},
+};
+
+/// The end of a call, in the form that is stored.
+struct CompleteEnd {
+    id: JobId,
+    claim: i64,
+    started_at: Option<Millis>,
+    progress: Progress,
+    event: Event,
+    response: Option<CompleteResponse>,
+    key: KeyOutcome,
+    /// The charge of the response.
+    _charge: Option<Charge>,
+}
+
+/// Ends a job. A job that may run again is handed back instead if the process shuts down.
+pub(super) fn finish(
+    process: Arc<Process>,
+    claim: &SqliteClaim,
+    end: End<SqliteWriter>,
+) -> impl Future<Output = Result<Finished, SqliteError>> + Send + use<> {
+    let (id, number, may_rerun) = (claim.job.id, claim.claim, claim.may_rerun);
+    async move { store_end(&process, id, number, may_rerun, end).await }
+}
+
+async fn store_end(
+    process: &Process,
+    id: JobId,
+    number: i64,
+    may_rerun: bool,
+    end: End<SqliteWriter>,
+) -> Result<Finished, SqliteError> {
+    let started_at = end.started.map(timestamp);
+    let may_run_again = may_rerun || end.started.is_none();
+    let (event, response, charge) = match end.outcome {
+        Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
+            let handing_back = process.commit_at_last("a request that is handed back", || {
+                move |step: &mut Step<'_>| step.hand_back(id, number, started_at)
+            });
+            return handing_back.await;
+        }
+        Outcome::NoResponse(code) => (Event::NoResponse(code), None, None),
+        Outcome::Response(writer) => {
+            let (response, charge) = writer.finish().await?;
+            (Event::Responded(response.status), Some(response), charge)
+        }
+    };
+    let end = Arc::new(CompleteEnd {
+        id,
+        claim: number,
+        started_at,
+        progress: end.progress,
+        event,
+        response,
+        key: end.key,
+        _charge: charge,
+    });
+    let finishing = process.commit_at_last("the end of a job", || {
+        let end = end.clone();
+        move |step: &mut Step<'_>| step.finish(&end)
+    });
+    finishing.await
+}
+
+impl Step<'_> {
+    fn finish(&mut self, end: &CompleteEnd) -> Result<Finished, SqliteError> {
+        let mut row = match self.load(end.id)? {
+            Some(row) if row.is_held_by(end.claim) => row,
+            row => return Ok(explain_late_end(row.as_ref(), end.claim)),
+        };
+        if let Some(at) = end.started_at {
+            row.start(at);
+        }
+        row.progress = end.progress.clone();
+        row.response = end.response.as_ref().map(|response| response.shown.clone());
+        self.end(&mut row, end.event, end.key)?;
+        if let Some(response) = &end.response {
+            self.insert_response(row.seq, response)?;
+        }
+        self.save(row)?;
+        Ok(Finished::First)
+    }
+
+    fn insert_response(
+        &mut self,
+        seq: i64,
+        response: &CompleteResponse,
+    ) -> Result<(), SqliteError> {
+        let (body, file) = match &response.body {
+            CompleteBody::Row(body) => (Some(&body[..]), None),
+            CompleteBody::File(file) => (None, Some(file)),
+        };
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO response (job, head, length, body, file) \
+             VALUES (:job, :head, :length, :body, :file)",
+        )?;
+        statement.execute(named_params! {
+            ":job": seq,
+            ":head": response.head,
+            ":length": response.length,
+            ":body": body,
+            ":file": file.map(|file| &file.name),
+        })?;
+        if let Some(file) = file {
+            self.name_file(file, response.length);
+        }
+        Ok(())
+    }
+
+    fn hand_back(
+        &mut self,
+        id: JobId,
+        claim: i64,
+        started_at: Option<Millis>,
+    ) -> Result<Finished, SqliteError> {
+        let mut row = match self.load(id)? {
+            Some(row) if row.is_held_by(claim) => row,
+            row => return Ok(explain_late_end(row.as_ref(), claim)),
+        };
+        if let Some(at) = started_at {
+            row.start(at);
+        }
+        row.release(started_at.is_some());
+        self.save(row)?;
+        Ok(Finished::HandedBack)
+    }
+}
+
+/// Returns why a claim could not end its job.
+fn explain_late_end(row: Option<&JobRow>, claim: i64) -> Finished {
+    match row {
+        // Another process considered this one dead.
+        Some(row) if row.claim != Some(claim) || row.error == Some(ErrorCode::Lost) => {
+            Finished::TakenOver
+        }
+        // Ended by this claim or a cancel, or handed back.
+        Some(_) => Finished::Late,
+        // Deleted.
+        None => Finished::Late,
+    }
+}

@@ -1,0 +1,45 @@
+//! A store in one SQLite file: accepted work survives its process, on one machine.
+//!
+//! [`SqliteStore`] is the entry point. The [guide](crate::guide::sqlite) states what the store
+//! guarantees.
+
+mod accept;
+mod backup;
+mod bodies;
+mod cache;
+mod cancel;
+mod changes;
+mod claim;
+mod clock;
+mod dequeue;
+mod disk;
+mod error;
+mod expire;
+mod finish;
+mod lookup;
+mod metrics;
+mod open;
+mod options;
+mod peers;
+mod process;
+mod read;
+mod readers;
+mod record;
+mod reports;
+mod response;
+mod row;
+mod schema;
+mod shared;
+mod step;
+mod store;
+mod takeover;
+mod task;
+mod thread;
+mod tickets;
+mod transaction;
+mod writer;
+
+pub use self::{
+    changes::SqliteChanges, claim::SqliteClaim, dequeue::SqliteTicket, error::SqliteError,
+    options::SqliteOptions, record::SqliteRecord, store::SqliteStore, writer::SqliteWriter,
+};

@@ -1,0 +1,285 @@
+//! Opens the file: recognizes it, creates or upgrades it, and joins its processes.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+
+use super::{
+    bodies::{BodyRoot, OwnBodies, create_file, sync_directory},
+    clock::unix_now,
+    error::SqliteError,
+    schema::{self, APPLICATION_ID, VERSION, pragma},
+};
+
+/// The oldest SQLite that never corrupts a write-ahead log that it resets: 3.51.3.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// How long a transaction waits for a lock of another program.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pages in the log after which a commit moves them into the database. Measured: half of it
+/// costs a tenth of the accepts a second, twice as much doubles the pauses.
+const CHECKPOINT_PAGES: i64 = 2_000;
+
+/// The size to which the log shrinks after a peak, in bytes.
+const LOG_LIMIT: i64 = 64 << 20;
+
+/// The size of the page cache in KiB, as a negative number.
+const CACHE_KIB: i64 = -16 * 1024;
+
+/// Held while this process opens a file. The file is created by another descriptor than SQLite's,
+/// and closing that one while SQLite has the file open would release SQLite's locks.
+static OPENING: Mutex<()> = Mutex::new(());
+
+/// A file that this process has joined.
+pub(super) struct OpenedFile {
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
+    /// The lock by which processes take turns.
+    pub(super) turn: File,
+    pub(super) bodies: Arc<OwnBodies>,
+    /// The number of this process.
+    pub(super) number: i64,
+}
+
+/// Opens the file. Creates it if it does not exist and `may_create` is set.
+pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(SqliteError::OldSqlite(rusqlite::version()));
+    }
+    let path = resolve(path)?;
+    if !may_create {
+        fs::metadata(&path).map_err(SqliteError::io(&path))?;
+    }
+    let _opening = OPENING.lock();
+    let turn = open_files(&path)?;
+    let connection = connect(&path).map_err(|error| error.at(&path))?;
+    let root = BodyRoot::create(&path)?;
+    let bodies = Arc::new(OwnBodies::create(root)?);
+    let joined = turn
+        .lock()
+        .map_err(SqliteError::io(&path))
+        .and_then(|()| join(&path, connection, &bodies));
+    turn.unlock().map_err(SqliteError::io(&path))?;
+    let (connection, number) = joined.map_err(|error| error.at(&path))?;
+    Ok(OpenedFile {
+        path,
+        connection,
+        turn,
+        bodies,
+        number,
+    })
+}
+
+/// Returns the path with its directory resolved, so that it survives a change of the working
+/// directory.
+fn resolve(path: &Path) -> Result<PathBuf, SqliteError> {
+    let Some(name) = path.file_name() else {
+        let error = io::Error::from(io::ErrorKind::InvalidInput);
+        return Err(SqliteError::io(path)(error));
+    };
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = fs::canonicalize(parent).map_err(SqliteError::io(parent))?;
+    refuse_network(&directory)?;
+    Ok(directory.join(name))
+}
+
+#[cfg(target_os = "linux")]
+fn refuse_network(directory: &Path) -> Result<(), SqliteError> {
+    let found = rustix::fs::statfs(directory);
+    let found = found.map_err(|error| SqliteError::io(directory)(error.into()))?;
+    // The numbers of statfs(2).
+    let kind = match found.f_type as u32 {
+        0x6969 => "nfs",
+        0x517B => "smb",
+        0xFE53_4D42 => "smb2",
+        0xFF53_4D42 => "cifs",
+        0x0102_1997 => "9p",
+        0x5346_414F => "afs",
+        0x7375_7245 => "coda",
+        0x0BD0_0BD0 => "lustre",
+        0x4750_4653 => "gpfs",
+        0x0116_1970 => "gfs2",
+        0x7461_636F => "ocfs2",
+        0x00C3_6400 => "ceph",
+        _ => return Ok(()),
+    };
+    Err(SqliteError::NetworkFileSystem {
+        path: directory.into(),
+        kind,
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_network(_: &Path) -> Result<(), SqliteError> {
+    Ok(())
+}
+
+/// Recognizes the file, or creates it empty. Returns the file of turns.
+fn open_files(path: &Path) -> Result<File, SqliteError> {
+    match create_file(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let version = recognize(path).map_err(|error| error.at(path))?;
+            if version > VERSION {
+                return Err(newer_schema(path, version));
+            }
+        }
+        Err(error) => return Err(SqliteError::io(path)(error)),
+    }
+    let turn_path = turn_path(path);
+    let turn = match create_file(&turn_path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            File::options().read(true).write(true).open(&turn_path)
+        }
+        created => created,
+    };
+    let turn = turn.map_err(SqliteError::io(turn_path))?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(turn)
+}
+
+fn turn_path(path: &Path) -> PathBuf {
+    let mut turn = path.as_os_str().to_owned();
+    turn.push("-turn");
+    turn.into()
+}
+
+fn newer_schema(path: &Path, found: i64) -> SqliteError {
+    SqliteError::NewerSchema {
+        path: path.into(),
+        found,
+        supported: VERSION,
+    }
+}
+
+/// Returns the schema version of a file: 0 if it is empty. Changes nothing in the file.
+///
+/// # Errors
+///
+/// Fails if the file is not one of this crate.
+fn recognize(path: &Path) -> Result<i64, SqliteError> {
+    // As SQLite takes it, the path of a URI: without locks, log or shared memory.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let uri = format!("file:{}?immutable=1", escape(path));
+    let connection = Connection::open_with_flags(uri, flags)?;
+    let application = pragma(&connection, "application_id")?;
+    let is_empty = fs::metadata(path).map_err(SqliteError::io(path))?.len() == 0;
+    if is_empty {
+        return Ok(0);
+    }
+    if application != APPLICATION_ID {
+        // A crash may have left a file without tables, or whose tables are in its log.
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if application != 0 || tables > 0 {
+            return Err(SqliteError::Foreign(path.into()));
+        }
+        drop(connection);
+        return recognize_log(path);
+    }
+    pragma(&connection, "user_version").map_err(SqliteError::from)
+}
+
+/// Returns the schema version of a file whose tables may be in its log.
+fn recognize_log(path: &Path) -> Result<i64, SqliteError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // A log that is not ours must not move into the file.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match pragma(&connection, "application_id")? {
+        APPLICATION_ID => Ok(pragma(&connection, "user_version")?),
+        0 if tables == 0 => Ok(0),
+        _ => Err(SqliteError::Foreign(path.into())),
+    }
+}
+
+/// Escapes the characters of a path that mean something in a URI.
+fn escape(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    path.replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23")
+}
+
+fn connect(path: &Path) -> Result<Connection, SqliteError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Until the version is known for certain.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+/// Creates or upgrades the tables, and adds this process. Returns its number.
+fn join(
+    path: &Path,
+    mut connection: Connection,
+    bodies: &OwnBodies,
+) -> Result<(Connection, i64), SqliteError> {
+    if pragma(&connection, "user_version")? > VERSION {
+        return Err(newer_schema(path, pragma(&connection, "user_version")?));
+    }
+    // Has an effect on an empty file only.
+    connection.pragma_update(None, "auto_vacuum", "incremental")?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Read again: another process may have upgraded the file meanwhile.
+    let version = pragma(&transaction, "user_version")?;
+    if version > VERSION {
+        return Err(newer_schema(path, version));
+    }
+    if version < VERSION {
+        if version > 0 && has_processes(&transaction, bodies)? {
+            return Err(SqliteError::InUse(path.into()));
+        }
+        schema::migrate(&transaction, version)?;
+    }
+    transaction.execute(
+        "INSERT INTO process (name, opened_at) VALUES (?1, ?2)",
+        (&bodies.process, unix_now()),
+    )?;
+    let number = transaction.last_insert_rowid();
+    transaction.commit()?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok((connection, number))
+}
+
+/// Returns `true` if a process of the file is alive.
+fn has_processes(connection: &Connection, bodies: &OwnBodies) -> Result<bool, SqliteError> {
+    let mut statement = connection.prepare("SELECT name FROM process")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    for name in names {
+        let name: String = name?;
+        let path = bodies.root.file(&name);
+        let lock = bodies
+            .root
+            .open_lock(&name)
+            .map_err(SqliteError::io(path))?;
+        if lock.is_some_and(|lock| lock.try_lock().is_err()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,195 @@
+//! What other processes do to the file, and whether they live.
+
+use std::{
+    collections::HashMap,
+    fs::{File, TryLockError},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+
+use super::{
+    bodies::BodyRoot,
+    error::SqliteError,
+    row::JobRow,
+    shared::Shared,
+    step::{Effects, Totals},
+};
+use crate::JobId;
+
+/// The age at which entries of the table `change` are removed, and how many at a time. A process
+/// that has been stopped for longer reads all that it knows again.
+const CHANGES_KEPT: Duration = Duration::from_secs(60);
+const TRIM_ROWS: usize = 512;
+
+/// The other processes that use the file.
+pub(super) struct Peers {
+    /// `PRAGMA data_version` at the last look: it differs once another connection has committed.
+    data_version: i64,
+    /// The last entry of the table `change` that was seen.
+    last_change: i64,
+    /// Entries of the table `change` to remove: all below a number, from a time on.
+    trim: Option<(i64, Instant)>,
+    /// Those that may be alive, by their numbers.
+    peers: HashMap<i64, Peer>,
+}
+
+/// Another process.
+struct Peer {
+    name: String,
+    /// `None` if it has no lock file, so that it is dead.
+    lock: Option<File>,
+}
+
+impl Peers {
+    /// Begins to follow the changes of other processes.
+    pub(super) fn new(connection: &Connection) -> Result<Self, SqliteError> {
+        let last = "SELECT coalesce(max(number), 0) FROM change";
+        Ok(Self {
+            data_version: -1,
+            last_change: connection.query_row(last, [], |row| row.get(0))?,
+            trim: None,
+            peers: HashMap::new(),
+        })
+    }
+
+    /// Publishes what other processes have committed since the last look. Returns the file's totals
+    /// if there is something new.
+    pub(super) fn catch_up(
+        &mut self,
+        connection: &Connection,
+        shared: &Shared,
+    ) -> Result<Option<Totals>, SqliteError> {
+        let mut statement = connection.prepare_cached("PRAGMA data_version")?;
+        let data_version = statement.query_row([], |row| row.get(0))?;
+        if data_version == self.data_version {
+            return Ok(None);
+        }
+        let totals = Totals::load(connection)?;
+        self.find(connection, shared)?;
+        self.follow_changes(connection, shared)?;
+        self.data_version = data_version;
+        shared.work_waiting.notify_waiters();
+        Ok(Some(totals))
+    }
+
+    fn find(&mut self, connection: &Connection, shared: &Shared) -> Result<(), SqliteError> {
+        let mut statement =
+            connection.prepare_cached("SELECT number, name FROM process WHERE number <> ?1")?;
+        let rows = statement.query_map([shared.number], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut found: HashMap<i64, String> = rows.collect::<Result<_, _>>()?;
+        self.peers
+            .retain(|number, _| found.remove(number).is_some());
+        for (number, name) in found {
+            let peer = Peer::open(&shared.bodies.root, name)?;
+            self.peers.insert(number, peer);
+        }
+        Ok(())
+    }
+
+    fn follow_changes(
+        &mut self,
+        connection: &Connection,
+        shared: &Shared,
+    ) -> Result<(), SqliteError> {
+        let mut statement = connection
+            .prepare_cached("SELECT number, id FROM change WHERE number >= ?1 ORDER BY number")?;
+        let rows = statement.query_map([self.last_change], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+        // The last one that was seen is still there, unless entries were removed since.
+        let first = rows.first().map(|(number, _)| *number);
+        let changed: Vec<JobId> = if self.last_change == 0 || first == Some(self.last_change) {
+            let new = rows.iter().filter(|(number, _)| *number > self.last_change);
+            new.filter_map(|(_, id)| id.parse().ok()).collect()
+        } else {
+            shared.cache.ids()
+        };
+        for id in changed {
+            refresh(connection, shared, id)?;
+        }
+        self.last_change = rows.last().map_or(self.last_change, |(number, _)| *number);
+        Ok(())
+    }
+
+    /// Tells other processes which jobs this one changes.
+    pub(super) fn record(
+        &mut self,
+        connection: &Connection,
+        effects: &Effects,
+    ) -> Result<(), SqliteError> {
+        if self.peers.is_empty() {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("INSERT INTO change (id) VALUES (?1)")?;
+        for change in &effects.changes {
+            self.last_change = statement.insert([change.id().to_string()])?;
+        }
+        self.trim(connection)
+    }
+
+    /// Removes old entries of the table `change`, but for the last one: it has the number that the
+    /// next one continues.
+    fn trim(&mut self, connection: &Connection) -> Result<(), SqliteError> {
+        let now = Instant::now();
+        let next = (self.last_change, now + CHANGES_KEPT);
+        let (below, from) = *self.trim.get_or_insert(next);
+        if now < from {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached(
+            "DELETE FROM change WHERE number IN \
+             (SELECT number FROM change WHERE number < ?1 ORDER BY number LIMIT ?2)",
+        )?;
+        if statement.execute((below, TRIM_ROWS))? < TRIM_ROWS {
+            self.trim = None;
+        }
+        Ok(())
+    }
+
+    /// Returns the numbers of those that have died.
+    pub(super) fn dead(&self) -> Vec<i64> {
+        let dead = self.peers.iter().filter(|(_, peer)| peer.is_dead());
+        dead.map(|(&number, _)| number).collect()
+    }
+
+    /// Removes a process whose jobs were taken over, and returns its name.
+    pub(super) fn remove(&mut self, number: i64) -> Option<String> {
+        self.peers.remove(&number).map(|peer| peer.name)
+    }
+}
+
+/// Publishes a job as it is in the file, if it is in memory.
+fn refresh(connection: &Connection, shared: &Shared, id: JobId) -> Result<(), SqliteError> {
+    if shared.cache.contains(id) {
+        match JobRow::load(connection, id)? {
+            Some(row) => shared.cache.publish(&row),
+            None => shared.cache.remove(id),
+        }
+    }
+    Ok(())
+}
+
+impl Peer {
+    fn open(root: &BodyRoot, name: String) -> Result<Self, SqliteError> {
+        let path = root.file(&name);
+        let lock = root.open_lock(&name).map_err(SqliteError::io(path))?;
+        Ok(Self { name, lock })
+    }
+
+    /// Returns `true` if the process has died: the kernel has released its lock.
+    fn is_dead(&self) -> bool {
+        let Some(lock) = &self.lock else {
+            return true;
+        };
+        match lock.try_lock() {
+            // The lock is kept until the jobs are taken over.
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(error)) => {
+                let process = &self.name;
+                tracing::warn!(%error, process, "failed to look whether a process lives");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the clones of a store and their claims share, and how they reach the writer's thread.
+
+use std::{
+    fmt,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+
+use super::{
+    error::SqliteError,
+    readers::Readers,
+    shared::Shared,
+    step::Step,
+    task::{Message, Request},
+    tickets::Tickets,
+};
+use crate::store::Budget;
+
+/// How long a client waits for a write before it gets 503.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The delay before a failed write that must not be lost is tried again; it doubles up to the
+/// maximum.
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// What the clones of a store and their claims share.
+pub(super) struct Process {
+    pub(super) shared: Arc<Shared>,
+    pub(super) readers: Readers,
+    pub(super) budget: Budget,
+    pub(super) tickets: Tickets,
+    sender: mpsc::Sender<Message>,
+}
+
+impl Process {
+    pub(super) fn new(shared: Arc<Shared>, budget: Budget, sender: mpsc::Sender<Message>) -> Self {
+        Self {
+            readers: Readers::new(&shared.path),
+            shared,
+            budget,
+            tickets: Tickets::default(),
+            sender,
+        }
+    }
+
+    /// Commits a step for a client, which gets an error after a few seconds.
+    ///
+    /// `then` runs once the step is committed, even if this future is dropped. Its value is then
+    /// dropped too. A step that has not begun when this is dropped is left out.
+    pub(super) async fn commit<O, T>(
+        &self,
+        work: impl FnMut(&mut Step<'_>) -> Result<O, SqliteError> + Send + 'static,
+        then: impl FnOnce(O) -> T + Send + 'static,
+    ) -> Result<T, SqliteError>
+    where
+        O: Send + 'static,
+        T: Send + 'static,
+    {
+        let committed = self.submit(work, then);
+        let committed = timeout(CLIENT_PATIENCE, committed).await;
+        committed.unwrap_or(Err(SqliteError::Busy))
+    }
+
+    /// Commits a step that must not be lost, however often it fails.
+    ///
+    /// # Errors
+    ///
+    /// Fails only if the store is closed.
+    pub(super) async fn commit_at_last<O, W>(
+        &self,
+        what: &'static str,
+        mut work: impl FnMut() -> W,
+    ) -> Result<O, SqliteError>
+    where
+        O: Send + 'static,
+        W: FnMut(&mut Step<'_>) -> Result<O, SqliteError> + Send + 'static,
+    {
+        let mut delay = FIRST_RETRY_DELAY;
+        loop {
+            let error = match self.submit(work(), |output| output).await {
+                Err(SqliteError::Closed) => return Err(SqliteError::Closed),
+                Err(error) => error,
+                Ok(output) => return Ok(output),
+            };
+            tracing::warn!(%error, what, "failed to write to the file of jobs, trying again");
+            sleep(delay).await;
+            delay = (delay * 2).min(MAX_RETRY_DELAY);
+        }
+    }
+
+    async fn submit<O, T>(
+        &self,
+        work: impl FnMut(&mut Step<'_>) -> Result<O, SqliteError> + Send + 'static,
+        then: impl FnOnce(O) -> T + Send + 'static,
+    ) -> Result<T, SqliteError>
+    where
+        O: Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, committed) = oneshot::channel();
+        let request = Request::new(work, then, Some(reply));
+        self.send(Message::Task(Box::new(request)));
+        committed.await.unwrap_or(Err(SqliteError::Closed))
+    }
+
+    /// Commits a step whose outcome nobody waits for.
+    pub(super) fn submit_detached(
+        &self,
+        work: impl FnMut(&mut Step<'_>) -> Result<(), SqliteError> + Send + 'static,
+    ) {
+        self.send(Message::Task(Box::new(Request::new(work, drop, None))));
+    }
+
+    /// Wakes the writer's thread to write reports.
+    pub(super) fn write_reports(&self) {
+        self.send(Message::Reports);
+    }
+
+    fn send(&self, message: Message) {
+        // The thread ends only after the last sender, or if it panics. Then replies are dropped.
+        let _ = self.sender.send(message);
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("path", &self.shared.path)
+            .finish_non_exhaustive()
+    }
+}

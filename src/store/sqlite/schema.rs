@@ -1,0 +1,144 @@
+//! The tables, and the versions that they went through.
+
+use rusqlite::{Connection, Transaction};
+
+use super::error::SqliteError;
+
+/// Marks a file as one of this crate: `PRAGMA application_id`. The letters `t202`.
+pub(super) const APPLICATION_ID: i64 = 0x7432_3032;
+
+/// The steps from an empty file to the newest version. A released step never changes.
+const MIGRATIONS: [&str; 1] = [VERSION_1];
+
+/// The newest version: `PRAGMA user_version`.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Times are in milliseconds since the Unix epoch. `seq` is the order in which jobs were accepted.
+const VERSION_1: &str = "
+CREATE TABLE process (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    opened_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE job (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    owner BLOB,
+    kind TEXT NOT NULL,
+    title TEXT,
+    callbacks TEXT,
+    key BLOB,
+    key_kept_for INTEGER NOT NULL,
+    key_keeps TEXT NOT NULL,
+    may_rerun INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    deaths INTEGER NOT NULL,
+    has_begun INTEGER NOT NULL,
+    process INTEGER,
+    claim INTEGER,
+    not_before INTEGER NOT NULL,
+    started_at INTEGER,
+    fraction REAL,
+    message TEXT,
+    estimated_finish_at INTEGER,
+    finished_at INTEGER,
+    expires_at INTEGER,
+    error TEXT,
+    response_status INTEGER,
+    content_type BLOB,
+    content_length INTEGER,
+    retry_after TEXT
+) STRICT;
+CREATE INDEX job_by_creation ON job (created_at, id);
+CREATE INDEX job_by_owner ON job (owner, created_at, id) WHERE owner IS NOT NULL;
+CREATE INDEX job_waiting ON job (not_before, seq) WHERE process IS NULL AND finished_at IS NULL;
+CREATE INDEX job_held ON job (process) WHERE process IS NOT NULL;
+CREATE INDEX job_expiring ON job (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE request (
+    job INTEGER PRIMARY KEY,
+    head BLOB NOT NULL,
+    length INTEGER NOT NULL,
+    body BLOB,
+    file TEXT
+) STRICT;
+CREATE INDEX request_file ON request (file) WHERE file IS NOT NULL;
+
+CREATE TABLE response (
+    job INTEGER PRIMARY KEY,
+    head BLOB NOT NULL,
+    length INTEGER NOT NULL,
+    body BLOB,
+    file TEXT
+) STRICT;
+CREATE INDEX response_file ON response (file) WHERE file IS NOT NULL;
+
+CREATE TABLE idempotency_key (
+    key BLOB PRIMARY KEY,
+    fingerprint BLOB NOT NULL,
+    job TEXT NOT NULL,
+    expires_at INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX key_expiring ON idempotency_key (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE tombstone (
+    id TEXT PRIMARY KEY,
+    owner BLOB,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstone_expiring ON tombstone (expires_at);
+
+CREATE TABLE change (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE totals (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    unfinished INTEGER NOT NULL,
+    keys INTEGER NOT NULL,
+    file_bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO totals VALUES (1, 0, 0, 0);
+
+CREATE VIEW jobs AS SELECT
+    job.id,
+    job.status,
+    job.kind,
+    job.title,
+    datetime(job.created_at / 1000.0, 'unixepoch', 'subsec') AS created,
+    datetime(job.started_at / 1000.0, 'unixepoch', 'subsec') AS started,
+    datetime(job.finished_at / 1000.0, 'unixepoch', 'subsec') AS finished,
+    datetime(job.expires_at / 1000.0, 'unixepoch', 'subsec') AS expires,
+    round(job.fraction * 100, 1) AS percent,
+    job.message,
+    job.attempts,
+    job.error,
+    job.response_status AS response,
+    CAST(job.content_type AS TEXT) AS content_type,
+    job.content_length AS bytes,
+    process.name AS process,
+    lower(hex(job.owner)) AS owner
+FROM job LEFT JOIN process ON process.number = job.process
+ORDER BY job.created_at DESC, job.id DESC;
+";
+
+/// Returns a number that a pragma reads.
+pub(super) fn pragma(connection: &Connection, name: &str) -> Result<i64, rusqlite::Error> {
+    connection.pragma_query_value(None, name, |row| row.get(0))
+}
+
+/// Brings the tables to the newest version.
+pub(super) fn migrate(transaction: &Transaction<'_>, from: i64) -> Result<(), SqliteError> {
+    let done = usize::try_from(from).unwrap_or(0);
+    for step in MIGRATIONS.iter().skip(done) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! What the writer's thread and the clones of a store share.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{bodies::OwnBodies, cache::Cache, options::SqliteOptions};
+
+/// What the writer's thread shares with the clones.
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) options: SqliteOptions,
+    pub(super) bodies: Arc<OwnBodies>,
+    /// The number of this process in the file.
+    pub(super) number: i64,
+    pub(super) cache: Cache,
+    /// Notified if requests wait for a worker.
+    pub(super) work_waiting: Notify,
+    /// Set by the first worker. It only decides about a log line, so `Relaxed` is enough.
+    has_worker: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        path: &Path,
+        options: SqliteOptions,
+        bodies: Arc<OwnBodies>,
+        number: i64,
+    ) -> Self {
+        Self {
+            path: path.to_owned(),
+            options,
+            bodies,
+            number,
+            cache: Cache::default(),
+            work_waiting: Notify::new(),
+            has_worker: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn has_worker(&self) -> bool {
+        self.has_worker.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_has_worker(&self) {
+        self.has_worker.store(true, Ordering::Relaxed);
+    }
+}

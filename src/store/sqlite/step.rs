@@ -1,0 +1,177 @@
+//! One step of a transaction, and what follows its commit.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    bodies::BodyFile,
+    cache::{CachedJob, UnwrittenReport},
+    clock::Millis,
+    error::SqliteError,
+    row::JobRow,
+    shared::Shared,
+};
+use crate::{
+    Event, JobId,
+    store::{Key, KeyOutcome},
+};
+
+/// One step of a transaction.
+pub(super) struct Step<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) shared: &'a Shared,
+    pub(super) now: Millis,
+    pub(super) totals: &'a mut Totals,
+    pub(super) effects: &'a mut Effects,
+    /// Set if the file has reached its maximum size.
+    pub(super) is_full: bool,
+}
+
+/// Counts that the file keeps, so that nobody has to count rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) unfinished: u64,
+    pub(super) keys: u64,
+    /// The bytes of all files that rows name.
+    pub(super) file_bytes: u64,
+}
+
+/// What follows the commit of a transaction.
+#[derive(Default)]
+pub(super) struct Effects {
+    /// The jobs that have changed, in order.
+    pub(super) changes: Vec<Change>,
+    /// The files that new rows name.
+    pub(super) named: Vec<Arc<BodyFile>>,
+    /// The names of files that no row names any more.
+    pub(super) unnamed: Vec<String>,
+    /// Set if a request waits for a worker.
+    pub(super) has_work: bool,
+    /// The reports that were written.
+    pub(super) reports: Vec<(Arc<CachedJob>, UnwrittenReport)>,
+}
+
+/// A change of a job.
+pub(super) enum Change {
+    Revised(Box<JobRow>),
+    Removed(JobId),
+}
+
+impl Change {
+    pub(super) fn id(&self) -> JobId {
+        match self {
+            Self::Revised(row) => row.id,
+            Self::Removed(id) => *id,
+        }
+    }
+}
+
+impl Totals {
+    pub(super) fn load(connection: &Connection) -> Result<Self, SqliteError> {
+        let mut statement =
+            connection.prepare_cached("SELECT unfinished, keys, file_bytes FROM totals")?;
+        Ok(statement.query_row([], |row| {
+            Ok(Self {
+                unfinished: row.get(0)?,
+                keys: row.get(1)?,
+                file_bytes: row.get(2)?,
+            })
+        })?)
+    }
+
+    pub(super) fn save(&self, connection: &Connection) -> Result<(), SqliteError> {
+        let mut statement = connection
+            .prepare_cached("UPDATE totals SET unfinished = ?1, keys = ?2, file_bytes = ?3")?;
+        statement.execute([self.unfinished, self.keys, self.file_bytes])?;
+        Ok(())
+    }
+}
+
+impl Step<'_> {
+    /// Reads a job's row.
+    pub(super) fn load(&self, id: JobId) -> Result<Option<JobRow>, SqliteError> {
+        JobRow::load(self.connection, id)
+    }
+
+    /// Writes a job's row, and publishes it.
+    pub(super) fn save(&mut self, row: JobRow) -> Result<(), SqliteError> {
+        row.save(self.connection)?;
+        self.publish(row);
+        Ok(())
+    }
+
+    /// Publishes a row that has been written.
+    pub(super) fn publish(&mut self, row: JobRow) {
+        self.effects.has_work |= row.process.is_none() && !row.is_ended();
+        self.effects.changes.push(Change::Revised(Box::new(row)));
+    }
+
+    /// Ends a job. Its request is removed.
+    pub(super) fn end(
+        &mut self,
+        row: &mut JobRow,
+        event: Event,
+        key: KeyOutcome,
+    ) -> Result<(), SqliteError> {
+        row.end(event, self.now, self.shared.options.retain);
+        self.totals.unfinished = self.totals.unfinished.saturating_sub(1);
+        self.remove_body(
+            "DELETE FROM request WHERE job = ?1 RETURNING file, length",
+            row.seq,
+        )?;
+        match (row.key, key) {
+            (Some(key), KeyOutcome::Keep) => {
+                let expires_at = self.now.saturating_add(row.key_kept_for);
+                let mut statement = self.connection.prepare_cached(
+                    "UPDATE idempotency_key SET expires_at = ?1 WHERE key = ?2 AND job = ?3",
+                )?;
+                statement.execute((expires_at, key.as_bytes(), row.id.to_string()))?;
+                Ok(())
+            }
+            (Some(key), KeyOutcome::Release) => self.free_key(&key, row.id),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Removes a key, if it is the key of this job.
+    pub(super) fn free_key(&mut self, key: &Key, id: JobId) -> Result<(), SqliteError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("DELETE FROM idempotency_key WHERE key = ?1 AND job = ?2")?;
+        let removed = statement.execute((key.as_bytes(), id.to_string()))?;
+        self.totals.keys = self.totals.keys.saturating_sub(removed as u64);
+        Ok(())
+    }
+
+    /// Removes a job that has ended, with its response.
+    pub(super) fn remove(&mut self, seq: i64, id: JobId) -> Result<(), SqliteError> {
+        self.remove_body(
+            "DELETE FROM response WHERE job = ?1 RETURNING file, length",
+            seq,
+        )?;
+        let mut statement = self
+            .connection
+            .prepare_cached("DELETE FROM job WHERE seq = ?1")?;
+        statement.execute([seq])?;
+        self.effects.changes.push(Change::Removed(id));
+        Ok(())
+    }
+
+    /// Counts a file that a new row names.
+    pub(super) fn name_file(&mut self, file: &Arc<BodyFile>, length: u64) {
+        self.totals.file_bytes += length;
+        self.effects.named.push(file.clone());
+    }
+
+    fn remove_body(&mut self, delete: &str, seq: i64) -> Result<(), SqliteError> {
+        let mut statement = self.connection.prepare_cached(delete)?;
+        let removed = statement.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)));
+        let removed: Option<(Option<String>, u64)> = removed.optional()?;
+        if let Some((Some(file), length)) = removed {
+            self.totals.file_bytes = self.totals.file_bytes.saturating_sub(length);
+            self.effects.unnamed.push(file);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! What the writer's thread is asked to do.
+
+use tokio::sync::oneshot;
+
+use super::{error::SqliteError, step::Step};
+
+/// A message to the writer's thread.
+pub(super) enum Message {
+    /// A step of a transaction.
+    Task(Box<dyn Task>),
+    /// Calls have reported, see [`Cache::take_reported`](super::cache::Cache::take_reported).
+    Reports,
+}
+
+/// A step of a transaction.
+pub(super) trait Task: Send {
+    /// Returns `true` if somebody waits for the outcome, or if nobody has to.
+    fn is_wanted(&self) -> bool;
+
+    /// Does the step. It is done again if its transaction fails because of another step.
+    fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError>;
+
+    /// Passes on the outcome of the transaction.
+    fn conclude(self: Box<Self>, committed: Result<(), SqliteError>);
+}
+
+/// A step, what follows its commit, and who waits for that.
+pub(super) struct Request<W, O, F, T> {
+    work: W,
+    output: Option<O>,
+    then: F,
+    reply: Option<oneshot::Sender<Result<T, SqliteError>>>,
+}
+
+impl<W, O, F, T> Request<W, O, F, T> {
+    pub(super) fn new(
+        work: W,
+        then: F,
+        reply: Option<oneshot::Sender<Result<T, SqliteError>>>,
+    ) -> Self {
+        Self {
+            work,
+            output: None,
+            then,
+            reply,
+        }
+    }
+}
+
+impl<W, O, F, T> Task for Request<W, O, F, T>
+where
+    W: FnMut(&mut Step<'_>) -> Result<O, SqliteError> + Send,
+    O: Send,
+    F: FnOnce(O) -> T + Send,
+    T: Send,
+{
+    fn is_wanted(&self) -> bool {
+        self.reply.as_ref().is_none_or(|reply| !reply.is_closed())
+    }
+
+    fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
+        self.output = Some((self.work)(step)?);
+        Ok(())
+    }
+
+    fn conclude(self: Box<Self>, committed: Result<(), SqliteError>) {
+        let outcome = match (committed, self.output) {
+            (Ok(()), Some(output)) => Ok((self.then)(output)),
+            (Ok(()), None) => Err(SqliteError::Closed),
+            (Err(error), _) => Err(error),
+        };
+        match self.reply {
+            // If nobody waits any more, a claim in the outcome is dropped, which hands it back.
+            Some(reply) => drop(reply.send(outcome)),
+            None => {
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, "failed to write to the file of jobs");
+                }
+            }
+        }
+    }
+}

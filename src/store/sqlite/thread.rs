@@ -1,0 +1,207 @@
+//! The thread that writes the file: it commits the steps of many tasks at a time.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    error::SqliteError,
+    open::OpenedFile,
+    shared::Shared,
+    step::Step,
+    task::{Message, Task},
+    transaction::FileWriter,
+};
+
+/// The maximum number of steps in a transaction.
+const MAX_STEPS: usize = 256;
+
+/// The time between two looks at what other processes do.
+const LOOK_INTERVAL: Duration = Duration::from_millis(40);
+
+/// The time for which reports of a call are merged.
+const REPORT_DELAY: Duration = Duration::from_millis(20);
+
+/// The time between two looks for expired jobs, unless the last one found many.
+const EXPIRE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The time between two measurements of the disk.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time after which a process without a worker logs how many requests wait for one.
+const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The thread that writes the file.
+pub(super) struct WriterThread {
+    writer: FileWriter,
+    shared: Arc<Shared>,
+    receiver: Receiver<Message>,
+    chores: Chores,
+    next_look: Instant,
+    next_measure: Instant,
+    /// When to log that a worker is missing; `None` once it is logged.
+    worker_due: Option<Instant>,
+}
+
+/// What transactions do besides the steps of tasks.
+struct Chores {
+    reports_due: Option<Instant>,
+    next_expiry: Instant,
+}
+
+impl WriterThread {
+    /// Reads what the file has at the start. Takes over the jobs of processes that have died.
+    pub(super) fn new(
+        file: OpenedFile,
+        shared: Arc<Shared>,
+        receiver: Receiver<Message>,
+    ) -> Result<Self, SqliteError> {
+        let now = Instant::now();
+        let mut writer = FileWriter::new(file, shared.clone())?;
+        writer.look()?;
+        if !shared.options.is_observer {
+            writer.sweep()?;
+        }
+        Ok(Self {
+            writer,
+            shared,
+            receiver,
+            chores: Chores {
+                reports_due: None,
+                next_expiry: now,
+            },
+            next_look: now,
+            next_measure: now,
+            worker_due: Some(now + WORKER_PATIENCE),
+        })
+    }
+
+    /// Runs until the last handle of the store is dropped.
+    pub(super) fn run(mut self) {
+        loop {
+            let timeout = self.next_wake().saturating_duration_since(Instant::now());
+            let mut tasks = Vec::new();
+            match self.receiver.recv_timeout(timeout) {
+                Ok(message) => self.receive(message, &mut tasks),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            while tasks.len() < MAX_STEPS
+                && let Ok(message) = self.receiver.try_recv()
+            {
+                self.receive(message, &mut tasks);
+            }
+            if !tasks.is_empty() || self.chores.are_due() {
+                self.commit(tasks);
+            }
+            let now = Instant::now();
+            if now >= self.next_look {
+                self.next_look = now + LOOK_INTERVAL;
+                log_failure(self.writer.look());
+                self.miss_worker(now);
+            }
+            if now >= self.next_measure {
+                self.next_measure = now + MEASURE_INTERVAL;
+                log_failure(self.writer.measure());
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message, tasks: &mut Vec<Box<dyn Task>>) {
+        match message {
+            Message::Task(task) if task.is_wanted() => tasks.push(task),
+            Message::Task(_) => {}
+            Message::Reports => {
+                let due = &mut self.chores.reports_due;
+                due.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let next = self.next_look.min(self.chores.next_expiry);
+        let next = next.min(self.next_measure);
+        self.chores.reports_due.map_or(next, |due| due.min(next))
+    }
+
+    /// Commits tasks in one transaction. If it fails, each gets a transaction of its own, so that
+    /// one step that cannot succeed does not keep others from it.
+    fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
+        let chores = &mut self.chores;
+        let committed = self.writer.transact(tasks.len(), |step| {
+            for task in &mut tasks {
+                task.run(step)?;
+            }
+            chores.run(step)
+        });
+        let Err(error) = committed else {
+            return tasks.into_iter().for_each(|task| task.conclude(Ok(())));
+        };
+        self.chores.postpone();
+        if tasks.is_empty() {
+            return log_failure(Err(error));
+        }
+        for mut task in tasks {
+            let committed = self.writer.transact(1, |step| task.run(step));
+            task.conclude(committed);
+        }
+    }
+
+    /// Logs once if requests wait and this process has no worker.
+    fn miss_worker(&mut self, now: Instant) {
+        let has_worker = self.shared.has_worker() || self.shared.options.is_observer;
+        if has_worker || self.worker_due.is_none_or(|due| now < due) {
+            return;
+        }
+        // Not again for a while if none waits now.
+        self.worker_due = Some(now + WORKER_PATIENCE);
+        match self.writer.waiting() {
+            Ok(0) => {}
+            Ok(waiting) => {
+                self.worker_due = None;
+                tracing::warn!(
+                    waiting,
+                    "requests wait for a worker, and this process has none: run `Jobs::worker`"
+                );
+            }
+            Err(error) => log_failure(Err(error)),
+        }
+    }
+}
+
+impl Chores {
+    fn are_due(&self) -> bool {
+        let now = Instant::now();
+        now >= self.next_expiry || self.reports_due.is_some_and(|due| now >= due)
+    }
+
+    /// Writes reports and removes what has expired, if that is due.
+    fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
+        let now = Instant::now();
+        if self.reports_due.is_some_and(|due| now >= due) {
+            let is_left = step.write_reports()?;
+            self.reports_due = is_left.then_some(now);
+        }
+        if now >= self.next_expiry {
+            let has_more = !step.shared.options.is_observer && step.expire()?;
+            self.next_expiry = if has_more { now } else { now + EXPIRE_INTERVAL };
+        }
+        Ok(())
+    }
+
+    /// Lets some time pass after a failure.
+    fn postpone(&mut self) {
+        self.next_expiry = Instant::now() + EXPIRE_INTERVAL;
+        self.reports_due = self.reports_due.map(|_| self.next_expiry);
+    }
+}
+
+fn log_failure(done: Result<(), SqliteError>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "failed to use the file of jobs");
+    }
+}

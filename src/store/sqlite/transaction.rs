@@ -1,0 +1,223 @@
+//! Write transactions, in which processes take turns.
+
+use std::{fs::File, sync::Arc, time::Instant};
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::{
+    clock::unix_now,
+    disk::{Disk, give_back_pages},
+    error::SqliteError,
+    metrics,
+    open::OpenedFile,
+    peers::Peers,
+    shared::Shared,
+    step::{Change, Effects, Step, Totals},
+};
+
+/// Writes the file.
+///
+/// Each transaction begins with a lock of the file of turns: with SQLite's own lock alone, a busy
+/// process starves another. It begins `IMMEDIATE`, since one that becomes a writer later fails if
+/// another process has written meanwhile.
+pub(super) struct FileWriter {
+    shared: Arc<Shared>,
+    connection: Connection,
+    turn: File,
+    totals: Totals,
+    peers: Peers,
+    disk: Disk,
+}
+
+impl FileWriter {
+    pub(super) fn new(file: OpenedFile, shared: Arc<Shared>) -> Result<Self, SqliteError> {
+        Ok(Self {
+            totals: Totals::load(&file.connection)?,
+            peers: Peers::new(&file.connection)?,
+            disk: Disk::new(&file.path),
+            shared,
+            connection: file.connection,
+            turn: file.turn,
+        })
+    }
+
+    /// Commits what `act` does, and publishes what it has changed. `steps` is for the metrics.
+    pub(super) fn transact(
+        &mut self,
+        steps: usize,
+        act: impl FnOnce(&mut Step<'_>) -> Result<(), SqliteError>,
+    ) -> Result<(), SqliteError> {
+        let begun = Instant::now();
+        let path = &self.shared.path;
+        self.turn.lock().map_err(SqliteError::io(path))?;
+        let committed = self.transact_in_turn(act);
+        let unlocked = self.turn.unlock();
+        metrics::committed(begun.elapsed(), steps, committed.is_ok());
+        committed.and(unlocked.map_err(SqliteError::io(&self.shared.path)))
+    }
+
+    fn transact_in_turn(
+        &mut self,
+        act: impl FnOnce(&mut Step<'_>) -> Result<(), SqliteError>,
+    ) -> Result<(), SqliteError> {
+        self.execute("BEGIN IMMEDIATE")?;
+        let mut effects = Effects::default();
+        let prepared = self.prepare_commit(&mut effects, act);
+        let committed = prepared.and_then(|totals| match self.execute("COMMIT") {
+            Ok(()) => Ok(totals),
+            Err(error) => {
+                // The disk had no room for the commit. Any other error leaves its outcome open.
+                if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
+                    let bodies = &self.shared.bodies;
+                    effects.named.drain(..).for_each(|file| bodies.doubt(file));
+                }
+                Err(error.into())
+            }
+        });
+        match committed {
+            Ok(totals) => self.totals = totals,
+            Err(error) => {
+                self.roll_back();
+                let cache = &self.shared.cache;
+                for (job, report) in effects.reports {
+                    job.put_back(report);
+                    cache.add_reported(job);
+                }
+                return Err(error);
+            }
+        }
+        self.publish(effects);
+        Ok(())
+    }
+
+    /// Does everything of a transaction but its begin and its commit.
+    fn prepare_commit(
+        &mut self,
+        effects: &mut Effects,
+        act: impl FnOnce(&mut Step<'_>) -> Result<(), SqliteError>,
+    ) -> Result<Totals, SqliteError> {
+        self.catch_up()?;
+        let mut totals = self.totals;
+        let is_full = self.is_full()?;
+        act(&mut Step {
+            connection: &self.connection,
+            shared: &self.shared,
+            now: unix_now(),
+            totals: &mut totals,
+            effects,
+            is_full,
+        })?;
+        if !effects.named.is_empty() {
+            self.shared.bodies.sync()?;
+        }
+        if totals != self.totals {
+            totals.save(&self.connection)?;
+        }
+        if !effects.changes.is_empty() {
+            self.peers.record(&self.connection, effects)?;
+            give_back_pages(&self.connection)?;
+        }
+        Ok(totals)
+    }
+
+    fn is_full(&self) -> Result<bool, SqliteError> {
+        let Some(max) = self.shared.options.max_disk_bytes else {
+            return Ok(false);
+        };
+        let database = self.disk.database_bytes(&self.connection)?;
+        Ok(database + self.totals.file_bytes >= max)
+    }
+
+    fn execute(&self, statement: &str) -> Result<(), rusqlite::Error> {
+        let mut statement = self.connection.prepare_cached(statement)?;
+        statement.execute([]).map(drop)
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.execute("ROLLBACK")
+        {
+            tracing::warn!(%error, "failed to roll back a transaction");
+        }
+    }
+
+    fn publish(&self, effects: Effects) {
+        for file in &effects.named {
+            file.keep();
+        }
+        for name in &effects.unnamed {
+            self.shared.bodies.root.remove(name);
+        }
+        for change in effects.changes {
+            match change {
+                Change::Revised(row) => self.shared.cache.publish(&row),
+                Change::Removed(id) => self.shared.cache.remove(id),
+            }
+        }
+        if effects.has_work {
+            self.shared.work_waiting.notify_waiters();
+        }
+    }
+
+    fn catch_up(&mut self) -> Result<(), SqliteError> {
+        if let Some(totals) = self.peers.catch_up(&self.connection, &self.shared)? {
+            self.totals = totals;
+        }
+        Ok(())
+    }
+
+    /// Looks at what other processes have done. Takes over the jobs of those that have died.
+    pub(super) fn look(&mut self) -> Result<(), SqliteError> {
+        self.catch_up()?;
+        self.shared.bodies.settle_doubts(&self.connection)?;
+        if self.shared.options.is_observer {
+            return Ok(());
+        }
+        for process in self.peers.dead() {
+            let mut has_more = true;
+            while has_more {
+                self.transact(1, |step| {
+                    has_more = step.take_over(process)?;
+                    Ok(())
+                })?;
+            }
+            if let Some(name) = self.peers.remove(process) {
+                tracing::info!(process = name, "took over the jobs of a process that died");
+                self.shared.bodies.root.sweep(&name, &self.connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the bodies of dead processes that the file does not know.
+    pub(super) fn sweep(&self) -> Result<(), SqliteError> {
+        let bodies = &self.shared.bodies;
+        let root = &bodies.root;
+        for process in root.processes().map_err(SqliteError::io(root.path()))? {
+            let lock = root.open_lock(&process);
+            let lock = lock.map_err(SqliteError::io(root.file(&process)))?;
+            let is_alive = lock.as_ref().is_some_and(|lock| lock.try_lock().is_err());
+            if process != bodies.process && !is_alive {
+                root.sweep(&process, &self.connection)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of requests that wait for a worker.
+    pub(super) fn waiting(&self) -> Result<u64, SqliteError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT count(*) FROM job WHERE process IS NULL AND finished_at IS NULL",
+        )?;
+        Ok(statement.query_row([], |row| row.get(0))?)
+    }
+
+    /// Measures the disk for the metrics.
+    pub(super) fn measure(&self) -> Result<(), SqliteError> {
+        if metrics::ARE_ENABLED {
+            let disk = self.disk.database_bytes(&self.connection)? + self.totals.file_bytes;
+            metrics::measured(disk, self.disk.log_bytes(), self.waiting()?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! Runs jobs in SQLite files, each in a temporary directory.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../layer/support.rs"]
+#[allow(dead_code, reason = "the tests of the layer use more of it")]
+mod support;
+
+#[path = "../suites/mod.rs"]
+mod suites;
+
+mod site;
+
+mod suites_run;
