@@ -1,6 +1,6 @@
 //! The system under test: two processes on one file.
 
-use std::{collections::HashSet, fs, net::TcpListener, time::Duration};
+use std::{collections::HashSet, fs, net::TcpListener, thread, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -20,6 +20,9 @@ use super::{
 
 /// The time for all jobs to end after the last request.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The number of lines of the log that are printed if the test fails.
+const LOG_LINES: usize = 100;
 
 /// The number of jobs that are read again at a time.
 const CONCURRENT_READS: usize = 16;
@@ -66,10 +69,8 @@ impl System {
         };
         let killing = kill_servers(&mut self.servers, random, all_sent, &self.diary);
         let (fates, ()) = tokio::join!(sending, killing);
-        let fates = match timeout(SETTLE_TIMEOUT, fates.join_all()).await {
-            Ok(fates) => fates,
-            Err(_) => panic!("some jobs have not ended\n{}", self.explain()),
-        };
+        let fates = timeout(SETTLE_TIMEOUT, fates.join_all()).await;
+        let fates = fates.expect("all jobs end");
         assert_eq!(fates.len(), jobs, "a request without an answer");
         self.servers.iter_mut().for_each(kill);
         self.servers.iter_mut().for_each(TestProcess::restart);
@@ -105,9 +106,8 @@ impl System {
                 }
             },
         );
-        if timeout(SETTLE_TIMEOUT, reading).await.is_err() {
-            panic!("some jobs are not found again\n{}", self.explain());
-        }
+        let read = timeout(SETTLE_TIMEOUT, reading).await;
+        read.expect("all jobs are found again");
     }
 
     /// Kills both processes, and checks the file and the files of large bodies.
@@ -121,16 +121,18 @@ impl System {
         let database = server::database(self.directory.path());
         audit::check(&database, report).await
     }
+}
 
-    /// Returns the faults and the log, to find out why jobs do not end.
-    fn explain(&self) -> String {
-        let log = fs::read_to_string(server::log(self.directory.path()));
-        let found = self.client.not_found.lock().len();
-        format!(
-            "{}\n{}\n{found} were 404",
-            self.diary.text(),
-            log.unwrap_or_default()
-        )
+impl Drop for System {
+    /// Prints the faults and the end of the log if the test fails.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = fs::read_to_string(server::log(self.directory.path()));
+            let log = log.unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(LOG_LINES);
+            println!("{}\n{}", self.diary.text(), lines[last..].join("\n"));
+        }
     }
 }
 
