@@ -1,6 +1,6 @@
 //! Accepts through the gateway, over loopback.
 
-use std::{env, path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio};
 
 use http::{Method, StatusCode};
 use hyper_util::{
