@@ -175,6 +175,9 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let uri = format!("file:{}?immutable=1", escape(path));
     let connection = Connection::open_with_flags(uri, flags)?;
+    // A power cut during a checkpoint may leave a file that is shorter than its header says, and a
+    // log with the rest. With this setting, SQLite reads such a header.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
     let application = pragma(&connection, "application_id")?;
     let is_empty = fs::metadata(path).map_err(SqliteError::io(path))?.len() == 0;
     if is_empty {
