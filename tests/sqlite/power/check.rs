@@ -109,23 +109,22 @@ async fn check_end(store: &SqliteStore, job: &HistoricJob, found: &Snapshot, at:
         return Err("was deleted, and is there again".to_owned());
     }
     let end = job.end.as_ref().filter(|end| end.step.is_attempted(at));
+    let is_end_certain = end.is_some_and(|end| end.step.is_acknowledged(at));
+    let code = found.error.as_ref().map(|error| error.code);
+    // A call that may have begun must not be repeated.
+    let may_be_lost = !job.may_rerun && job.begin.is_some_and(|begin| begin.is_attempted(at));
+    let is_lost = matches!(code, Some(ErrorCode::Lost | ErrorCode::Shutdown));
+    if is_lost && may_be_lost && !is_end_certain {
+        return Ok(());
+    }
     let Some(end) = end else {
-        // A call that may have begun must not be repeated.
-        let may_be_lost = !job.may_rerun && job.begin.is_some_and(|begin| begin.is_attempted(at));
-        let code = found.error.as_ref().map(|error| error.code);
-        let is_lost = matches!(code, Some(ErrorCode::Lost | ErrorCode::Shutdown));
-        return if is_lost && may_be_lost {
-            Ok(())
-        } else {
-            Err(format!("has not ended, and is {code:?}"))
-        };
+        return Err(format!("has not ended, and is {code:?}"));
     };
-    if end.step.is_acknowledged(at) && end.revision != 0 && found.revision != end.revision {
+    if is_end_certain && end.revision != 0 && found.revision != end.revision {
         let (now, before) = (found.revision, end.revision);
         return Err(format!("ended with revision {before}, and has {now}"));
     }
     let Some((status, body)) = &end.response else {
-        let code = found.error.as_ref().map(|error| error.code);
         return match code {
             Some(ErrorCode::Canceled) => Ok(()),
             other => Err(format!("was canceled, and is {other:?}")),

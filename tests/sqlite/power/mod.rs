@@ -13,6 +13,8 @@ mod disk;
 mod history;
 mod log;
 mod recorder;
+mod short_file;
+mod strace;
 mod workload;
 
 use std::{env, fs, time::Instant};
