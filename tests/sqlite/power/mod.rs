@@ -6,7 +6,7 @@
 //!
 //! `ACCEPTED_POWER_CUTS` sets the number of cuts, and `ACCEPTED_POWER_SEED` what they leave:
 //!
-//! `ACCEPTED_POWER_CUTS=5000 cargo test --all-features --test sqlite power -- --nocapture`
+//! `ACCEPTED_POWER_CUTS=3000 cargo test --all-features --test sqlite power -- --nocapture`
 
 mod check;
 mod disk;
@@ -29,7 +29,7 @@ use self::{
 };
 
 /// The number of cuts, unless the environment sets it. Each phase has its share.
-const CUTS: usize = 204;
+const CUTS: usize = 120;
 
 /// The number of cuts within which each mutant must be found.
 const MUTANT_CUTS: usize = 200;
