@@ -1,4 +1,4 @@
-//! A power cut during a checkpoint that leaves the first page, which a simulated cut has found.
+//! What two power cuts leave, which simulated cuts have found.
 
 use std::{fs, path::Path};
 
@@ -46,6 +46,22 @@ async fn file_shorter_than_its_header_says_opens() {
 
     let store = SqliteStore::open(after.path(), options()).await.unwrap();
     assert!(matches!(store.get(id).await, Ok(Lookup::Found(_))));
+}
+
+/// The file is one page of zeros, and a journal says that it was empty.
+#[tokio::test]
+async fn file_torn_during_its_creation_opens() {
+    let home = Home::new(options());
+    fs::write(home.path(), [0; PAGE_BYTES]).unwrap();
+    let mut journal = vec![0xD9, 0xD5, 0x05, 0xF9, 0x20, 0xA1, 0x63, 0xD7];
+    // Records, nonce, pages before, bytes of a sector and of a page.
+    for number in [0_u32, 1, 0, 512, PAGE_BYTES as u32] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    fs::write(home.path().with_file_name("jobs.db-journal"), journal).unwrap();
+    let opened = SqliteStore::open(home.path(), options()).await;
+    assert!(opened.is_ok(), "{opened:?}");
 }
 
 fn copy(from: &Path, to: &Path, suffix: &str) {
