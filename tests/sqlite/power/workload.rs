@@ -291,7 +291,7 @@ impl Workload {
 
     async fn end(&self, store: &SqliteStore, job: Running, length: usize, fate: &str) {
         let number = job.number;
-        let status = if number % 5 == 0 { 500 } else { 200 };
+        let status = if number.is_multiple_of(5) { 500 } else { 200 };
         self.mark(&format!("ending {number} {status} {length} {fate}"));
         let head = Response::builder().status(status).body(()).unwrap();
         let mut writer = store.respond(&job.claim, head.into_parts().0);
