@@ -204,7 +204,7 @@
 //! | `server` (default) | the layer, the monitor, and the store in memory |
 //! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `sqlite` | the module `store::sqlite`: a store in one SQLite file, without a server. Needs a C compiler |
+//! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |

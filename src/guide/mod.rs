@@ -11,7 +11,7 @@
 )]
 #![cfg_attr(
     feature = "sqlite",
-    doc = "| What does the store in a SQLite file guarantee, and how do I operate it? | [`sqlite`](self::sqlite) |"
+    doc = "| What does the store in a SQLite file guarantee? | [`sqlite`](self::sqlite) |"
 )]
 #![cfg_attr(
     feature = "nats",
