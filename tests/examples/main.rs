@@ -12,4 +12,6 @@ mod program;
 mod axum_router;
 mod custom_store;
 mod hyper_bare;
+#[cfg(feature = "sqlite")]
+mod restart;
 mod soak;

@@ -11,4 +11,7 @@ mod suites;
 
 mod site;
 
+// It passes a listener to its processes as standard input.
+#[cfg(unix)]
+mod chaos;
 mod suites_run;

@@ -21,14 +21,14 @@ use super::{
 /// The oldest SQLite that never corrupts a write-ahead log that it resets: 3.51.3.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// How long a transaction waits for a lock of another program.
+/// The time that a transaction waits for a lock of another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pages in the log after which a commit moves them into the database. Measured: half of it
 /// costs a tenth of the accepts a second, twice as much doubles the pauses.
 const CHECKPOINT_PAGES: i64 = 2_000;
 
-/// The size to which the log shrinks after a peak, in bytes.
+/// The size of the log after a peak, in bytes.
 const LOG_LIMIT: i64 = 64 << 20;
 
 /// The size of the page cache in KiB, as a negative number.
@@ -42,7 +42,7 @@ static OPENING: Mutex<()> = Mutex::new(());
 pub(super) struct OpenedFile {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
-    /// The lock by which processes take turns.
+    /// Its lock makes processes take turns.
     pub(super) turn: File,
     pub(super) bodies: Arc<OwnBodies>,
     /// The number of this process.
@@ -62,13 +62,15 @@ pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteEr
     let turn = open_files(&path)?;
     let connection = connect(&path).map_err(|error| error.at(&path))?;
     let root = BodyRoot::create(&path)?;
-    let bodies = Arc::new(OwnBodies::create(root)?);
-    let joined = turn
-        .lock()
-        .map_err(SqliteError::io(&path))
-        .and_then(|()| join(&path, connection, &bodies));
+    // A process that sweeps during its turn must not take a directory without a lock for one of a
+    // dead process.
+    turn.lock().map_err(SqliteError::io(&path))?;
+    let joined = OwnBodies::create(root).and_then(|bodies| {
+        let (connection, number) = join(&path, connection, &bodies)?;
+        Ok((connection, number, Arc::new(bodies)))
+    });
     turn.unlock().map_err(SqliteError::io(&path))?;
-    let (connection, number) = joined.map_err(|error| error.at(&path))?;
+    let (connection, number, bodies) = joined.map_err(|error| error.at(&path))?;
     Ok(OpenedFile {
         path,
         connection,

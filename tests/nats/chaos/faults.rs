@@ -1,76 +1,43 @@
 //! Faults: killed workers, killed servers and cut connections, in the order of a seed.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use async_nats::jetstream;
-use parking_lot::Mutex;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
-use tokio::{
-    select,
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, time::sleep};
 
-use super::{STREAMS, worker::WorkerProcess};
+use super::{
+    STREAMS,
+    shared::{Diary, FaultTimes, TestProcess},
+};
 use crate::{server::Servers, wire::Wire};
 
 /// The duration of a cut.
 const CUT: Duration = Duration::from_secs(5);
 
+/// The pause before a fault, in milliseconds.
+const PAUSE_MS: Range<u64> = 200..1_500;
+
 /// The number of faults of each kind, even if all requests are sent sooner.
 const MIN_FAULTS: usize = 2;
 
-/// A log of all faults with their times.
-#[derive(Clone)]
-pub(super) struct Diary {
-    entries: Arc<Mutex<Vec<String>>>,
-    start: Instant,
-}
-
-impl Diary {
-    pub(super) fn new() -> Self {
-        Self {
-            entries: Arc::default(),
-            start: Instant::now(),
-        }
-    }
-
-    fn note(&self, event: String) {
-        let at = self.elapsed().as_secs_f64();
-        self.entries.lock().push(format!("{at:6.2} s  {event}"));
-    }
-
-    pub(super) fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    pub(super) fn text(&self) -> String {
-        self.entries.lock().join("\n")
-    }
-}
-
-/// Waits for a random time. Returns `false` if all requests are sent and enough faults have struck.
-async fn next_fault(
-    random: &mut StdRng,
-    faults: usize,
-    all_sent: &mut watch::Receiver<bool>,
-) -> bool {
-    let pause = Duration::from_millis(random.random_range(200..1_500));
-    select! {
-        () = sleep(pause) => true,
-        _ = all_sent.wait_for(|sent| *sent), if faults >= MIN_FAULTS => false,
+fn times(all_sent: watch::Receiver<bool>) -> FaultTimes {
+    FaultTimes {
+        pause: PAUSE_MS,
+        min_faults: MIN_FAULTS,
+        all_sent,
     }
 }
 
 /// Kills and restarts workers until all requests are sent.
 pub(super) async fn kill_workers(
-    workers: &mut [WorkerProcess],
+    workers: &mut [TestProcess],
     mut random: StdRng,
-    mut all_sent: watch::Receiver<bool>,
+    all_sent: watch::Receiver<bool>,
     diary: &Diary,
 ) {
-    let mut faults = 0;
-    while next_fault(&mut random, faults, &mut all_sent).await {
+    let (mut faults, mut times) = (0, times(all_sent));
+    while times.next(&mut random, faults).await {
         let worker = random.random_range(0..workers.len());
         diary.note(format!("worker {worker} is killed"));
         workers[worker].kill();
@@ -88,11 +55,11 @@ pub(super) async fn break_connections(
     servers: &mut Servers,
     wires: &[Wire],
     mut random: StdRng,
-    mut all_sent: watch::Receiver<bool>,
+    all_sent: watch::Receiver<bool>,
     diary: &Diary,
 ) {
-    let mut faults = 0;
-    while next_fault(&mut random, faults, &mut all_sent).await {
+    let (mut faults, mut times) = (0, times(all_sent));
+    while times.next(&mut random, faults).await {
         let is_cut = match faults {
             0 => true,
             1 => false,

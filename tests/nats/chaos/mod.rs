@@ -9,16 +9,18 @@
 mod client;
 mod faults;
 mod report;
+#[path = "../../suites/chaos.rs"]
+mod shared;
 mod system;
 mod task;
 mod worker;
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use tower_accepted::store::nats::NatsOptions;
 
-use self::{system::System, task::INLINE_BYTES};
+use self::{shared::number, system::System, task::INLINE_BYTES};
 use crate::{
     server::Servers,
     site::or_skip,
@@ -54,11 +56,6 @@ async fn faults_neither_drop_nor_repeat_a_job() {
     let journal = system.journal();
     report.check(&journal);
     println!("{}", report.summary(&journal));
-}
-
-fn number(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(text.parse().expect("a number"))
 }
 
 async fn connect(url: &str) -> async_nats::Client {

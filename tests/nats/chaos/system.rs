@@ -17,10 +17,11 @@ use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 use super::{
     client::{Progress, Replica, send_all},
     connect,
-    faults::{Diary, break_connections, kill_workers},
+    faults::{break_connections, kill_workers},
     options,
     report::{Fate, Report},
-    worker::WorkerProcess,
+    shared::{Diary, TestProcess},
+    worker::start_worker,
 };
 use crate::{
     server::Servers,
@@ -45,7 +46,7 @@ pub(super) struct System {
     servers: Servers,
     replicas: Vec<Replica>,
     wires: Vec<Wire>,
-    workers: Vec<WorkerProcess>,
+    workers: Vec<TestProcess>,
     seed: u64,
     folder: TempDir,
     diary: Diary,
@@ -62,7 +63,7 @@ impl System {
             replicas.push(replica(&wire).await);
             wires.push(wire);
         }
-        let workers = (0..WORKERS).map(|_| WorkerProcess::start(&servers.url(), &journal));
+        let workers = (0..WORKERS).map(|_| start_worker(&servers.url(), &journal));
         Self {
             workers: workers.collect(),
             servers,

@@ -1,13 +1,6 @@
 //! Workers in processes of their own, so that the test can kill them.
 
-use std::{
-    env, fs,
-    io::Write,
-    path::Path,
-    process::{self, Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{env, fs, io::Write, path::Path, process, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -16,7 +9,7 @@ use tokio::time::sleep;
 use tower::service_fn;
 use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 
-use super::{WORKER_CONCURRENCY, connect, options, task::Task};
+use super::{WORKER_CONCURRENCY, connect, options, shared::TestProcess, task::Task};
 use crate::{
     site::registry,
     support::{Body, Failed},
@@ -31,48 +24,15 @@ const WORKER_TEST: &str = "chaos::worker::worker_process";
 /// The time between two attempts to connect a store.
 const CONNECT_DELAY: Duration = Duration::from_millis(200);
 
-pub(super) struct WorkerProcess {
-    command: Command,
-    process: Child,
-    pub(super) killed: Vec<u32>,
+/// Starts a worker. Its journal is in the directory of its log.
+pub(super) fn start_worker(url: &str, journal: &Path) -> TestProcess {
+    let log = journal.with_file_name("workers.log");
+    let mut command = TestProcess::command(WORKER_TEST, &log);
+    command.env(WORKER, format!("{url} {}", journal.display()));
+    TestProcess::start(command)
 }
 
-impl WorkerProcess {
-    pub(super) fn start(url: &str, journal: &Path) -> Self {
-        let log = journal.with_file_name("workers.log");
-        let log = fs::OpenOptions::new().create(true).append(true).open(log);
-        let mut command = Command::new(env::current_exe().expect("this test"));
-        command
-            .args(["--exact", WORKER_TEST, "--ignored", "--nocapture"])
-            .env(WORKER, format!("{url} {}", journal.display()))
-            .stdout(Stdio::null())
-            .stderr(log.expect("the log opens"));
-        let process = command.spawn().expect("the worker starts");
-        Self {
-            command,
-            process,
-            killed: Vec::new(),
-        }
-    }
-
-    pub(super) fn restart(&mut self) {
-        self.process = self.command.spawn().expect("the worker starts");
-    }
-
-    pub(super) fn kill(&mut self) {
-        self.killed.push(self.process.id());
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for WorkerProcess {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Runs a worker if the environment says so. This is no test: [`WorkerProcess`] starts it.
+/// Runs a worker if the environment says so. This is no test: [`start_worker`] starts it.
 #[tokio::test]
 #[ignore = "the chaos test starts it"]
 async fn worker_process() {
