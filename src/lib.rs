@@ -79,7 +79,8 @@
 //!   [owner](JobsBuilder::owner), a client gets 404.
 //!
 //! By default, jobs are kept in this process's memory and are lost with it. With the feature
-//! `nats`, a request is stored in NATS JetStream before its 202 is sent, and survives the process.
+//! `sqlite` or `nats`, a request is stored in a SQLite file or in NATS JetStream before its 202 is
+//! sent, and survives the process.
 //!
 //! # What a client sees
 //!
@@ -203,12 +204,14 @@
 //! | `server` (default) | the layer, the monitor, and the store in memory |
 //! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow` does not.
+//! `metrics`, `sqlite`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow`
+//! does not.
 //!
 //! # Versions
 //!
@@ -220,7 +223,7 @@
 //!
 //! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
 //! [how polls are timed](guide::estimates), [memory](guide::memory), and, with their features,
-//! metrics and JetStream.
+//! metrics, SQLite and JetStream.
 //!
 //! [RFC 9110 §10.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.2
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1

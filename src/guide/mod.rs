@@ -10,6 +10,10 @@
     doc = "| Which metrics does a process record? | [`metrics`](self::metrics) |"
 )]
 #![cfg_attr(
+    feature = "sqlite",
+    doc = "| What does the store in a SQLite file guarantee? | [`sqlite`](self::sqlite) |"
+)]
+#![cfg_attr(
     feature = "nats",
     doc = "| What does the store in NATS JetStream guarantee? | [`nats`](self::nats) |"
 )]
@@ -22,7 +26,8 @@
     doc = "| How does it work inside? | [`nats_internals`] |"
 )]
 //!
-//! Some guides need a feature: `metrics` for the guide to metrics, `nats` for those to JetStream.
+//! Some guides need a feature: `metrics` for the guide to metrics, `sqlite` for the one to SQLite,
+//! `nats` for those to JetStream.
 
 #[doc = include_str!("mounting.md")]
 pub mod mounting {}
@@ -37,6 +42,10 @@ pub mod memory {}
 #[cfg(feature = "metrics")]
 #[doc = include_str!("metrics.md")]
 pub mod metrics {}
+
+#[cfg(feature = "sqlite")]
+#[doc = include_str!("sqlite.md")]
+pub mod sqlite {}
 
 #[cfg(feature = "nats")]
 #[doc = include_str!("nats.md")]

@@ -2,7 +2,8 @@
 //!
 //! A store is the one place that decides a job's end. The layer runs calls and writes HTTP. The
 //! store makes accepting atomic, lets the first end of a job win, and keeps its result.
-//! [`MemoryStore`] does so in this process. A [`Queue`] is a store whose jobs any process may run.
+//! [`MemoryStore`] does so in this process. A [`Queue`] is a store whose jobs any process may run;
+//! the features `sqlite` and `nats` have one each.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -19,7 +19,7 @@ use crate::{config::Outcomes, estimate::Kind, job::JobId, limit::BufferedBody};
 ///   never started, or if the request may run again. [`finish`](Store::finish) then resolves to
 ///   [`HandedBack`](super::Finished::HandedBack).
 /// - A job that was accepted with [`run_here`](super::NewJob::run_here) is delivered only after its
-///   claim has been dropped.
+///   claim has been dropped. A store may give every job to the process that accepts it.
 pub trait Queue: Store {
     /// A request that was delivered to this process and is not claimed yet. If the ticket is
     /// dropped, the request is delivered again later, to any process.

@@ -14,4 +14,5 @@ mod site;
 // It passes a listener to its processes as standard input.
 #[cfg(unix)]
 mod chaos;
+mod power;
 mod suites_run;

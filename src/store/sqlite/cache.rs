@@ -56,7 +56,7 @@ pub(super) struct CachedJob {
 /// The state of a cached job.
 #[derive(Debug, Clone)]
 pub(super) enum CachedState {
-    /// Somebody follows it, and it has not been read yet.
+    /// A stream follows it, and it has not been read yet.
     Unread,
     Known(Arc<Snapshot>),
     /// It was deleted or has expired.
@@ -198,7 +198,7 @@ impl Cache {
         }
     }
 
-    /// Removes a job that another process runs once nobody follows it.
+    /// Removes a job that another process runs, unless a stream still follows it.
     pub(super) fn leave(&self, job: &CachedJob) {
         self.jobs.remove_if(&job.id, |_, job| job.is_unused());
     }

@@ -22,7 +22,7 @@ use crate::{
     store::{BufferedBody, Charge, Purpose, StoredRequest, Work, fields_price, request_price},
 };
 
-/// How long [`next`] waits for a request.
+/// The time that [`next`] waits for a request.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// The time after which a waiting worker looks again. It learns of requests whose delay is over.
@@ -31,7 +31,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The delay before the next attempt to reserve memory.
 const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// How long a claim waits for memory.
+/// The time that a claim waits for memory.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest delay before a request runs again.

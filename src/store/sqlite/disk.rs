@@ -1,4 +1,4 @@
-//! How much of the disk the file takes, and what it gives back.
+//! The size of the file on the disk, and free pages that go back to the file system.
 
 use std::{
     fs,
@@ -41,7 +41,9 @@ impl Disk {
 
 /// Gives some free pages back to the file system.
 pub(super) fn give_back_pages(connection: &Connection) -> Result<(), SqliteError> {
-    if pragma(connection, "freelist_count")? <= MAX_FREE_PAGES {
+    let mut statement = connection.prepare_cached("PRAGMA freelist_count")?;
+    let free: i64 = statement.query_row([], |row| row.get(0))?;
+    if free <= MAX_FREE_PAGES {
         return Ok(());
     }
     let vacuum = format!("PRAGMA incremental_vacuum({VACUUM_PAGES})");

@@ -14,7 +14,7 @@ pub enum SqliteError {
     Damaged {
         /// The path of the file.
         path: PathBuf,
-        /// What SQLite found.
+        /// The error of SQLite.
         source: rusqlite::Error,
     },
     /// A newer version of this crate has written the file.
@@ -56,7 +56,7 @@ pub enum SqliteError {
     Database(rusqlite::Error),
     /// A stored value cannot be decoded.
     Unreadable {
-        /// What cannot be decoded.
+        /// The name of the value.
         what: &'static str,
         /// The cause.
         source: Box<dyn error::Error + Send + Sync>,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use super::{
     bodies::{BodyRoot, OwnBodies, create_file, sync_directory},
@@ -21,14 +21,17 @@ use super::{
 /// The oldest SQLite that never corrupts a write-ahead log that it resets: 3.51.3.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
-/// How long a transaction waits for a lock of another program.
+/// The time that a transaction waits for a lock of another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The size of a page: SQLite's default.
+const PAGE_BYTES: u64 = 4096;
 
 /// The pages in the log after which a commit moves them into the database. Measured: half of it
 /// costs a tenth of the accepts a second, twice as much doubles the pauses.
 const CHECKPOINT_PAGES: i64 = 2_000;
 
-/// The size to which the log shrinks after a peak, in bytes.
+/// The size of the log after a peak, in bytes.
 const LOG_LIMIT: i64 = 64 << 20;
 
 /// The size of the page cache in KiB, as a negative number.
@@ -42,7 +45,7 @@ static OPENING: Mutex<()> = Mutex::new(());
 pub(super) struct OpenedFile {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
-    /// The lock by which processes take turns.
+    /// Its lock makes processes take turns.
     pub(super) turn: File,
     pub(super) bodies: Arc<OwnBodies>,
     /// The number of this process.
@@ -62,13 +65,15 @@ pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteEr
     let turn = open_files(&path)?;
     let connection = connect(&path).map_err(|error| error.at(&path))?;
     let root = BodyRoot::create(&path)?;
-    let bodies = Arc::new(OwnBodies::create(root)?);
-    let joined = turn
-        .lock()
-        .map_err(SqliteError::io(&path))
-        .and_then(|()| join(&path, connection, &bodies));
+    // A process that sweeps during its turn must not take a directory without a lock for one of a
+    // dead process.
+    turn.lock().map_err(SqliteError::io(&path))?;
+    let joined = OwnBodies::create(root).and_then(|bodies| {
+        let (connection, number) = join(&path, connection, &bodies)?;
+        Ok((connection, number, Arc::new(bodies)))
+    });
     turn.unlock().map_err(SqliteError::io(&path))?;
-    let (connection, number) = joined.map_err(|error| error.at(&path))?;
+    let (connection, number, bodies) = joined.map_err(|error| error.at(&path))?;
     Ok(OpenedFile {
         path,
         connection,
@@ -173,7 +178,16 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let uri = format!("file:{}?immutable=1", escape(path));
     let connection = Connection::open_with_flags(uri, flags)?;
-    let application = pragma(&connection, "application_id")?;
+    // A power cut during a checkpoint may leave a file that is shorter than its header says, and a
+    // log with the rest. With this setting, SQLite reads such a header.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
+    let application = match pragma(&connection, "application_id") {
+        Err(error) if is_torn_creation(path, &error) => {
+            drop(connection);
+            return recognize_log(path);
+        }
+        read => read?,
+    };
     let is_empty = fs::metadata(path).map_err(SqliteError::io(path))?.len() == 0;
     if is_empty {
         return Ok(0);
@@ -193,7 +207,17 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     pragma(&connection, "user_version").map_err(SqliteError::from)
 }
 
-/// Returns the schema version of a file whose tables may be in its log.
+/// Returns `true` if a power cut may have torn the only page of a new file. SQLite's journal then
+/// empties the file again.
+fn is_torn_creation(path: &Path, error: &rusqlite::Error) -> bool {
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
+        && fs::metadata(path).is_ok_and(|file| file.len() <= PAGE_BYTES)
+        && fs::metadata(journal).is_ok_and(|journal| journal.len() > 0)
+}
+
+/// Returns the schema version of a file whose tables may be in its log or its journal.
 fn recognize_log(path: &Path) -> Result<i64, SqliteError> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // A log that is not ours must not move into the file.

@@ -1,4 +1,4 @@
-//! What other processes do to the file, and whether they live.
+//! Follows the changes of other processes, and notices their deaths.
 
 use std::{
     collections::HashMap,
@@ -111,7 +111,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Tells other processes which jobs this one changes.
+    /// Records the jobs that this process changes, for other processes.
     pub(super) fn record(
         &mut self,
         connection: &Connection,
@@ -127,8 +127,8 @@ impl Peers {
         self.trim(connection)
     }
 
-    /// Removes old entries of the table `change`, but for the last one: it has the number that the
-    /// next one continues.
+    /// Removes old entries of the table `change`, except for the last one. The next entry gets the
+    /// number after it.
     fn trim(&mut self, connection: &Connection) -> Result<(), SqliteError> {
         let now = Instant::now();
         let next = (self.last_change, now + CHANGES_KEPT);

@@ -1,4 +1,4 @@
-//! What the clones of a store and their claims share, and how they reach the writer's thread.
+//! The state that clones of a store and their claims share, and their way to the writer's thread.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::store::Budget;
 
-/// How long a client waits for a write before it gets 503.
+/// The time that a client waits for a write before it gets 503.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The delay before a failed write that must not be lost is tried again; it doubles up to the
@@ -29,7 +29,7 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// What the clones of a store and their claims share.
+/// The state that the clones of a store and their claims share.
 pub(super) struct Process {
     pub(super) shared: Arc<Shared>,
     pub(super) readers: Readers,
@@ -109,7 +109,7 @@ impl Process {
         committed.await.unwrap_or(Err(SqliteError::Closed))
     }
 
-    /// Commits a step whose outcome nobody waits for.
+    /// Commits a step without waiting for its outcome.
     pub(super) fn submit_detached(
         &self,
         work: impl FnMut(&mut Step<'_>) -> Result<(), SqliteError> + Send + 'static,

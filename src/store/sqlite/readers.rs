@@ -15,7 +15,7 @@ use super::error::SqliteError;
 /// The number of reads at a time.
 const MAX_READERS: usize = 4;
 
-/// How long a read waits while another process recovers the log.
+/// The time that a read waits while another process recovers the log.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that read, each for one query at a time.

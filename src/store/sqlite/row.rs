@@ -42,7 +42,7 @@ pub(super) struct JobRow {
     pub(super) title: Option<Arc<str>>,
     pub(super) callbacks: Option<Arc<[CallbackTarget]>>,
     pub(super) key: Option<Key>,
-    /// How long the key is remembered from the end of the job.
+    /// The time that the key is remembered, from the end of the job.
     pub(super) key_kept_for: Millis,
     pub(super) outcomes: Outcomes,
     pub(super) may_rerun: bool,
@@ -73,8 +73,10 @@ impl JobRow {
     /// Creates the row of a job that its accepting process runs.
     pub(super) fn new(new: &NewJob, may_rerun: bool, key_kept_for: Duration) -> Self {
         let created_at = unix_millis(new.created_at);
-        let waited = |at: tokio::time::Instant| at.saturating_duration_since(new.created);
-        let started_at = new.started.map(|at| created_at + as_millis(waited(at)));
+        let started_at = new.started.map(|at| {
+            let waited = at.saturating_duration_since(new.created);
+            unix_millis(new.created_at + waited)
+        });
         Self {
             seq: 0,
             id: new.id,

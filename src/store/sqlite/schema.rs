@@ -13,7 +13,7 @@ const MIGRATIONS: [&str; 1] = [VERSION_1];
 /// The newest version: `PRAGMA user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Times are in milliseconds since the Unix epoch. `seq` is the order in which jobs were accepted.
+/// Times are in milliseconds since the Unix epoch. `seq` counts jobs as they are accepted.
 const VERSION_1: &str = "
 CREATE TABLE process (
     number INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,4 +1,4 @@
-//! What the writer's thread and the clones of a store share.
+//! The state that the writer's thread and the clones of a store share.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{bodies::OwnBodies, cache::Cache, options::SqliteOptions};
 
-/// What the writer's thread shares with the clones.
+/// The state that the writer's thread shares with the clones.
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) options: SqliteOptions,

@@ -1,4 +1,4 @@
-//! One step of a transaction, and what follows its commit.
+//! One step of a transaction, and the effects that follow its commit.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(super) struct Step<'a> {
     pub(super) is_full: bool,
 }
 
-/// Counts that the file keeps, so that nobody has to count rows.
+/// The counts that the file keeps, which would take long to compute from its rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) unfinished: u64,
@@ -37,7 +37,7 @@ pub(super) struct Totals {
     pub(super) file_bytes: u64,
 }
 
-/// What follows the commit of a transaction.
+/// The effects of a transaction outside of the file. They follow its commit.
 #[derive(Default)]
 pub(super) struct Effects {
     /// The jobs that have changed, in order.

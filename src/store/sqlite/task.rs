@@ -1,4 +1,4 @@
-//! What the writer's thread is asked to do.
+//! The messages to the writer's thread.
 
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ pub(super) enum Message {
 
 /// A step of a transaction.
 pub(super) trait Task: Send {
-    /// Returns `true` if somebody waits for the outcome, or if nobody has to.
+    /// Returns `false` if the future that waited for the outcome has been dropped.
     fn is_wanted(&self) -> bool;
 
     /// Does the step. It is done again if its transaction fails because of another step.
@@ -24,7 +24,7 @@ pub(super) trait Task: Send {
     fn conclude(self: Box<Self>, committed: Result<(), SqliteError>);
 }
 
-/// A step, what follows its commit, and who waits for that.
+/// A step, the work after its commit, and the channel for the outcome.
 pub(super) struct Request<W, O, F, T> {
     work: W,
     output: Option<O>,
@@ -70,7 +70,7 @@ where
             (Err(error), _) => Err(error),
         };
         match self.reply {
-            // If nobody waits any more, a claim in the outcome is dropped, which hands it back.
+            // If the receiver is gone, a claim in the outcome is dropped, which hands it back.
             Some(reply) => drop(reply.send(outcome)),
             None => {
                 if let Err(error) = outcome {

@@ -23,7 +23,7 @@ const MAX_STEPS: usize = 256;
 /// The time between two looks at what other processes do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 
-/// The time for which reports of a call are merged.
+/// The delay of a report, during which later ones replace it.
 const REPORT_DELAY: Duration = Duration::from_millis(20);
 
 /// The time between two looks for expired jobs, unless the last one found many.
@@ -47,7 +47,7 @@ pub(super) struct WriterThread {
     worker_due: Option<Instant>,
 }
 
-/// What transactions do besides the steps of tasks.
+/// The work of transactions besides the steps of tasks.
 struct Chores {
     reports_due: Option<Instant>,
     next_expiry: Instant,
@@ -88,7 +88,7 @@ impl WriterThread {
             match self.receiver.recv_timeout(timeout) {
                 Ok(message) => self.receive(message, &mut tasks),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => return log_failure(self.writer.leave()),
             }
             while tasks.len() < MAX_STEPS
                 && let Ok(message) = self.receiver.try_recv()

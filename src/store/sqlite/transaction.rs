@@ -1,4 +1,4 @@
-//! Write transactions, in which processes take turns.
+//! Write transactions. Processes take turns.
 
 use std::{fs::File, sync::Arc, time::Instant};
 
@@ -189,8 +189,30 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Removes the bodies of dead processes that the file does not know.
+    /// Leaves the file: hands back what is left, and removes what other processes need not know.
+    pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
+        let number = self.shared.number;
+        let mut has_more = true;
+        while has_more {
+            self.transact(1, |step| {
+                has_more = step.take_over(number)?;
+                Ok(())
+            })?;
+        }
+        let bodies = &self.shared.bodies;
+        bodies.root.sweep(&bodies.process, &self.connection)
+    }
+
+    /// Removes the bodies of dead processes that the file does not know. No process may open the
+    /// file meanwhile, since its directory has no lock at first.
     pub(super) fn sweep(&self) -> Result<(), SqliteError> {
+        let path = &self.shared.path;
+        self.turn.lock().map_err(SqliteError::io(path))?;
+        let swept = self.sweep_in_turn();
+        swept.and(self.turn.unlock().map_err(SqliteError::io(path)))
+    }
+
+    fn sweep_in_turn(&self) -> Result<(), SqliteError> {
         let bodies = &self.shared.bodies;
         let root = &bodies.root;
         for process in root.processes().map_err(SqliteError::io(root.path()))? {

@@ -1,0 +1,23 @@
+//! Opens the SQLite file of a gateway's jobs.
+
+use std::path::Path;
+
+use tower::BoxError;
+use tower_accepted::{
+    Jobs,
+    store::sqlite::{SqliteOptions, SqliteStore},
+};
+
+use crate::cli::Cli;
+
+/// Opens the file to serve its jobs. Creates it if there is none.
+pub(crate) async fn open(cli: &Cli, file: &Path) -> Result<Jobs<SqliteStore>, BoxError> {
+    let options = cli.storage.sqlite_options(cli.retain());
+    let store = SqliteStore::open(file, options).await?;
+    Ok(cli.jobs().store(store).try_build()?)
+}
+
+/// Opens a file that exists, beside the gateways that serve it.
+pub(crate) async fn observe(file: &Path) -> Result<SqliteStore, BoxError> {
+    Ok(SqliteStore::open(file, SqliteOptions::new().observer()).await?)
+}
