@@ -1,4 +1,4 @@
-//! A server that is killed while it has work, and what becomes of that work.
+//! A server that is killed while it has work, and the fate of that work.
 //!
 //! `cargo run --features sqlite --example restart` starts a server whose jobs are in a SQLite file,
 //! and submits six requests. It kills the server while some of them run, starts it again on the

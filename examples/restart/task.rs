@@ -10,12 +10,12 @@ pub(crate) const TASKS: [Task; 6] = [
     Task::new("POST", "/slow/costs", "queued").with_key("costs-2026"),
 ];
 
-/// A request, and what is known of it before the kill.
+/// A request, and the status of its job before the kill.
 pub(crate) struct Task {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
     pub(crate) key: Option<&'static str>,
-    /// The state in which the first server is killed.
+    /// The status when the first server is killed.
     pub(crate) state: &'static str,
 }
 

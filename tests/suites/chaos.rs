@@ -1,4 +1,4 @@
-//! What the chaos tests of all stores share: processes to kill, the times of faults, and a diary.
+//! Parts of the chaos tests of all stores: processes to kill, the times of faults, and a diary.
 
 use std::{
     env,
@@ -53,7 +53,7 @@ impl Diary {
     }
 }
 
-/// When faults strike: at random times until all requests are sent.
+/// The times of faults: random, until all requests are sent.
 pub(crate) struct FaultTimes {
     /// The pause before a fault, in milliseconds.
     pub(crate) pause: Range<u64>,

@@ -23,7 +23,7 @@ pub(super) struct Client {
     pub(super) not_found: Arc<Mutex<Vec<String>>>,
 }
 
-/// What the monitor says of a job that has ended.
+/// The end of a job, as its monitor shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct JobEnd {
     /// `succeeded`, or the error code.

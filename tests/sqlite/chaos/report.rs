@@ -65,7 +65,7 @@ impl Report {
         }
     }
 
-    /// Checks that each call was allowed to begin.
+    /// Checks that each call of a request was allowed to begin.
     fn check_calls(&self, path: &str, calls: &Calls) {
         match Task::from_path(path).kind() {
             TaskKind::Once => {

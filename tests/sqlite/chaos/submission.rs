@@ -1,4 +1,4 @@
-//! Submits requests as HTTP clients do: they repeat what may be repeated.
+//! Submits requests as HTTP clients do: they repeat idempotent and keyed ones.
 
 use std::{ops::Range, time::Duration};
 
@@ -26,10 +26,10 @@ const PAUSE_MS: Range<u64> = 0..400;
 /// The time after which a key is repeated, in milliseconds.
 const REPEAT_MS: Range<u64> = 0..2_500;
 
-/// The time after which a request is repeated that failed.
+/// The delay before a failed request is repeated.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What became of one request.
+/// The fate of one request.
 #[derive(Debug)]
 pub(super) struct Fate {
     pub(super) task: Task,
@@ -38,7 +38,7 @@ pub(super) struct Fate {
     pub(super) counts: Counts,
 }
 
-/// What a client has seen.
+/// Counts of answers and failures that a client has seen.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Counts {
     /// The answers 503.

@@ -136,7 +136,7 @@ impl Drop for System {
     }
 }
 
-/// Returns `true` if a line of the log tells of an error that no kill explains.
+/// Returns `true` if a line of the log reports an error that no kill explains.
 fn is_failure(line: &str) -> bool {
     ["ERROR", "panicked"].iter().any(|word| line.contains(word))
 }
