@@ -104,10 +104,10 @@ async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         command.run().await?;
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(serve(cli).await?.into())
+    Ok(run_gateway(cli).await?.into())
 }
 
-async fn serve(cli: Cli) -> Result<Shutdown, BoxError> {
+async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     let signals = Signals::listen()?;
     let mut shares = DescriptorShares::acquire();
     #[cfg(feature = "nats")]

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use tower::BoxError;
-use tower_accepted::{
-    Jobs,
-    store::sqlite::{SqliteOptions, SqliteStore},
-};
+use tower_accepted::{Jobs, store::sqlite::SqliteStore};
 
 use crate::cli::Cli;
 
@@ -15,9 +12,4 @@ pub(crate) async fn open(cli: &Cli, file: &Path) -> Result<Jobs<SqliteStore>, Bo
     let options = cli.storage.sqlite_options(cli.retain());
     let store = SqliteStore::open(file, options).await?;
     Ok(cli.jobs().store(store).try_build()?)
-}
-
-/// Opens a file that exists, beside the gateways that serve it.
-pub(crate) async fn observe(file: &Path) -> Result<SqliteStore, BoxError> {
-    Ok(SqliteStore::open(file, SqliteOptions::new().observer()).await?)
 }

@@ -5,7 +5,7 @@ mod text;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{
@@ -13,13 +13,15 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use tower::BoxError;
-use tower_accepted::{Filter, JobId, Jobs, Snapshot, Status, store::sqlite::SqliteStore};
+use tower_accepted::{
+    Filter, JobId, Jobs, Snapshot, Status,
+    store::sqlite::{SqliteOptions, SqliteStore},
+};
 
 use self::{
     document::JobDocument,
     text::{TABLE_HEAD, fields, table_row},
 };
-use crate::sqlite;
 
 /// The words of the flag `--status`.
 const STATUSES: [Status; 5] = [
@@ -119,7 +121,7 @@ impl Command {
     pub(crate) async fn run(self) -> Result<(), BoxError> {
         match self {
             Self::Backup { file, target } => {
-                let store = sqlite::observe(&file.store).await?;
+                let store = observe(&file.store).await?;
                 store.backup_to(&target).await?;
                 let copied = format!("Copied {} to {}.\n", file.store.display(), target.display());
                 print(&copied)?;
@@ -164,7 +166,7 @@ impl JobsCommand {
 
 impl FileFlag {
     async fn jobs(&self) -> Result<Jobs<SqliteStore>, BoxError> {
-        let store = sqlite::observe(&self.store).await?;
+        let store = observe(&self.store).await?;
         Ok(Jobs::builder().store(store).try_build()?)
     }
 }
@@ -219,4 +221,9 @@ fn print(text: &str) -> io::Result<bool> {
 fn status_parser() -> impl TypedValueParser<Value = Status> {
     let words = PossibleValuesParser::new(STATUSES.map(Status::as_str));
     words.try_map(|word| word.parse::<Status>())
+}
+
+/// Opens a file that exists, beside the gateways that serve it.
+async fn observe(file: &Path) -> Result<SqliteStore, BoxError> {
+    Ok(SqliteStore::open(file, SqliteOptions::new().observer()).await?)
 }
