@@ -18,7 +18,6 @@ const CALLS: &str = "trace=write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_
 /// How often each call was made.
 type Counts = BTreeMap<String, usize>;
 
-/// The process may exit while its last call returns, which strace then shows differently.
 #[test]
 #[ignore = "compares once, in `./test --long`"]
 fn library_records_what_strace_sees() {

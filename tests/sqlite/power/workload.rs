@@ -256,6 +256,8 @@ impl Workload {
     async fn close(&self, store: SqliteStore) {
         drop(store);
         wait_for_close(&self.path).await;
+        // The thread that has removed the log may not have recorded it yet. This mark waits for it.
+        self.mark("phase idle");
     }
 
     async fn accept(&self, store: &SqliteStore, length: usize, repetition: Repetition) -> Running {
