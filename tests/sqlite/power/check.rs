@@ -21,7 +21,7 @@ use super::{
 /// The maximum number of requests that are taken at a time.
 const MAX_TICKETS: usize = 1_000;
 
-/// What the promises of the store do not allow.
+/// The result of a check: the error names the broken promise.
 type Check = Result<(), String>;
 
 /// Opens the file that a cut at a position of the log has left, and checks all promises.

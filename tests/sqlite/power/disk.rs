@@ -26,14 +26,14 @@ pub(super) enum Mutant {
     UnsyncedBodies,
     /// The directory of a process, which has its large bodies, is not synced.
     UnsyncedBodyNames,
-    /// Neither are the directories of processes, nor the one that has them.
+    /// The directory that has those of all processes is not synced.
     UnsyncedParents,
     /// `PRAGMA synchronous=NORMAL`: the log is synced before a checkpoint and after its header was
     /// written, but not after a commit.
     NormalSynchronous,
 }
 
-/// What is, and what may be, on a disk.
+/// The content of a disk: certain after a sync, possible otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Disk<'a> {
     mutant: Option<Mutant>,

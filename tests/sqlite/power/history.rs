@@ -1,4 +1,4 @@
-//! What the workload did, and when: the lines that it wrote into the log.
+//! The steps of the workload, from the lines that it wrote into the log.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -26,9 +26,9 @@ const CHECKPOINT_MARGIN: usize = 6;
 /// A step of the workload. Positions are numbers of calls in the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
-    /// When it was about to be taken.
+    /// The position before the step.
     attempted: usize,
-    /// When the store had acknowledged it.
+    /// The position after the store had acknowledged it.
     acknowledged: Option<usize>,
 }
 

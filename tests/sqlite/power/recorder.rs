@@ -21,7 +21,7 @@ const LOG: &str = "POWER_LOG";
 /// The source of the library.
 const LIBRARY: &str = include_str!("interpose.c");
 
-/// What the workload did.
+/// A run of the workload.
 pub(super) struct Recording {
     pub(super) calls: Vec<Call<'static>>,
     pub(super) history: History,

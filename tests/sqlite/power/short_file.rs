@@ -1,4 +1,4 @@
-//! What two power cuts leave, which simulated cuts have found.
+//! Two states after a power cut, which simulated cuts have found.
 
 use std::{fs, path::Path};
 

@@ -15,10 +15,9 @@ const CALLS: &str = "trace=write,pwrite64,writev,pwritev,pwritev2,sendfile,copy_
     mkdir,mkdirat,rmdir,unlink,unlinkat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,\
     io_uring_setup";
 
-/// How often each call was made.
+/// The number of times that each call was made.
 type Counts = BTreeMap<String, usize>;
 
-/// The process may exit while its last call returns, which strace then shows differently.
 #[test]
 #[ignore = "compares once, in `./test --long`"]
 fn library_records_what_strace_sees() {
@@ -72,7 +71,7 @@ fn count(calls: impl Iterator<Item = String>) -> Counts {
     counts
 }
 
-/// Describes a call as [`traced_call`] does. Whether an open creates a file is not in a trace.
+/// Describes a call as [`traced_call`] does. A trace does not say if an open creates a file.
 fn recorded_call(call: &Call<'_>) -> Option<String> {
     match call {
         Call::Mark(_) => None,

@@ -32,7 +32,7 @@ pub(super) const MARKS: &str = "POWER_MARKS";
 /// The name of [`workload_process`] in this binary.
 pub(super) const WORKLOAD_TEST: &str = "power::workload::workload_process";
 
-/// How long ended jobs are kept, unless they must expire during the workload.
+/// The retention of ended jobs, and of those that must expire during the workload.
 const RETENTION: Duration = Duration::from_secs(3600);
 const SHORT_RETENTION: Duration = Duration::from_millis(50);
 
@@ -50,7 +50,7 @@ const ROW_BYTES: usize = 200 * 1024;
 /// their removal leaves more free pages than the file keeps.
 const ROW_JOBS: usize = 44;
 
-/// Whether the request of a job may run again.
+/// The reason for which the request of a job may run again, if it may.
 #[derive(Clone, Copy, PartialEq)]
 enum Repetition {
     /// It may not.
@@ -256,6 +256,8 @@ impl Workload {
     async fn close(&self, store: SqliteStore) {
         drop(store);
         wait_for_close(&self.path).await;
+        // The thread that has removed the log may not have recorded it yet. This mark waits for it.
+        self.mark("phase idle");
     }
 
     async fn accept(&self, store: &SqliteStore, length: usize, repetition: Repetition) -> Running {
