@@ -9,6 +9,7 @@ mod support;
 #[path = "../suites/mod.rs"]
 mod suites;
 
+mod opening;
 mod site;
 
 // It passes a listener to its processes as standard input.
