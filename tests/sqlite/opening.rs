@@ -19,16 +19,20 @@ use crate::{
     support::{Counter, get, post, request, send},
 };
 
-/// Returns the content of all files. The index of the log is left out: it is no part of the data.
+/// Returns the content of all files. It leaves out the index of the log and an empty log, which
+/// SQLite needs to read the data.
 fn contents(directory: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let files = files_below(directory).into_iter();
-    let files = files.filter(|path| !path.to_string_lossy().ends_with("-shm"));
-    files
-        .map(|path| {
-            let content = path.is_file().then(|| fs::read(&path).unwrap());
-            (path, content)
-        })
-        .collect()
+    let files = files.map(|path| {
+        let content = path.is_file().then(|| fs::read(&path).unwrap());
+        (path, content)
+    });
+    let is_data = |(path, content): &(PathBuf, Option<Vec<u8>>)| {
+        let is_empty = content.as_ref().is_some_and(Vec::is_empty);
+        let name = path.to_string_lossy();
+        !name.ends_with("-shm") && !(is_empty && name.ends_with("-wal"))
+    };
+    files.filter(is_data).collect()
 }
 
 /// Tries to open a file, checks that not a byte has changed, and returns the error.
@@ -171,7 +175,7 @@ async fn path_that_cannot_be_a_file_is_named() {
     let missing = home.directory().join("missing");
     for (path, named) in [
         (missing.join("jobs.db"), missing),
-        (file.join("jobs.db"), file),
+        (file.join("jobs.db"), file.join("jobs.db")),
         (home.directory().to_owned(), home.directory().to_owned()),
     ] {
         let error = SqliteStore::open(&path, options()).await.unwrap_err();
