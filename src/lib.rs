@@ -210,7 +210,8 @@
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `sqlite`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow` does not.
+//! `metrics`, `sqlite`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow`
+//! does not.
 //!
 //! # Versions
 //!

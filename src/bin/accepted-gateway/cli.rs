@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use http::{HeaderName, HeaderValue, uri::Authority};
-#[cfg(feature = "nats")]
-use tower_accepted::store::nats::NatsOptions;
 use tower_accepted::{
     AcceptedLayer, Idempotency, Jobs, JobsBuilder, Links, Owner, When, store::Store,
 };
 
-#[cfg(feature = "nats")]
-use crate::{choices::Role, peer::Peer};
+#[cfg(feature = "sqlite")]
+use crate::command::Command;
 use crate::{
     choices::{DialectName, KeptOutcomes, LinkForm},
     cors::Cors,
@@ -20,13 +18,12 @@ use crate::{
     parse,
     proxy::ProxyOptions,
     serve::GatewayOptions,
+    storage::StorageFlags,
 };
 
 const MODE: &str = "When to answer 202";
 const JOBS: &str = "Jobs";
 const MONITOR: &str = "Status monitor";
-#[cfg(feature = "nats")]
-const NATS: &str = "NATS JetStream";
 
 /// hyper's own limit. With another one, it allocates for each head.
 const DEFAULT_MAX_FIELDS: u16 = 100;
@@ -51,8 +48,8 @@ File descriptors:
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
-  still answers. The gateway exits when the last job has ended; results in memory are then lost. A
-  second signal ends the process at once.
+  still answers. The gateway exits when the last job has ended; results that are only in memory are
+  then lost. A second signal ends the process at once.
 
 Exit status:
   0 after a shutdown in which all jobs ended. 1 after an error or a second signal. 2 if a flag is
@@ -67,7 +64,14 @@ Logs:
 /// call continues in the background. The monitor serves the server's own response once it is
 /// complete. All other requests and responses stream through.
 #[derive(Debug, Parser)]
-#[command(name = "accepted-gateway", version, after_long_help = NOTES, verbatim_doc_comment)]
+#[command(
+    name = "accepted-gateway",
+    version,
+    after_long_help = NOTES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    verbatim_doc_comment
+)]
 pub(crate) struct Cli {
     /// The server behind the gateway, as http://HOST[:PORT]
     ///
@@ -230,6 +234,10 @@ pub(crate) struct Cli {
     ///
     /// Bodies, jobs and results share 256 MiB of memory, or 16 times the larger of --max-result and
     /// --max-body if that is more. Up to a million idempotency keys of 160 bytes come on top.
+    #[cfg_attr(
+        feature = "sqlite",
+        doc = " With --store, results and keys are on the disk: only --max-body raises the memory."
+    )]
     #[arg(
         long,
         value_name = "BYTES",
@@ -314,49 +322,12 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "URL", value_parser = parse::public_base, help_heading = MONITOR)]
     public_base: Option<String>,
 
-    /// Keep jobs in NATS JetStream at nats://HOST[:PORT][,…], shared with other gateways
-    ///
-    /// Start all of them with the same upstream, limits and --trust-forwarded. If one crashes, the
-    /// others still run the requests that it accepted.
-    #[cfg(feature = "nats")]
-    #[arg(long, value_name = "URL", help_heading = NATS, verbatim_doc_comment)]
-    pub(crate) nats: Option<String>,
+    #[command(flatten)]
+    pub(crate) storage: StorageFlags,
 
-    /// The number of servers on which JetStream stores each job, 1 to 5
-    #[cfg(feature = "nats")]
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        requires = "nats",
-        value_parser = clap::value_parser!(u8).range(1..=5),
-        help_heading = NATS
-    )]
-    replicas: u8,
-
-    /// The work of this process
-    #[cfg(feature = "nats")]
-    #[arg(
-        long,
-        value_enum,
-        value_name = "ROLE",
-        default_value = "both",
-        requires = "nats",
-        help_heading = NATS
-    )]
-    pub(crate) role: Role,
-
-    /// The number of accepted requests that a worker runs at a time
-    #[cfg(feature = "nats")]
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 64,
-        requires = "nats",
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = NATS
-    )]
-    concurrency: u32,
+    #[cfg(feature = "sqlite")]
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
 }
 
 impl Cli {
@@ -415,6 +386,7 @@ impl Cli {
             idle_timeout: Duration::from_secs(self.idle_secs),
             max_fields: self.max_fields(),
             max_connections: shares.connections,
+            has_durable_jobs: self.storage.place().is_some(),
         }
     }
 
@@ -430,19 +402,9 @@ impl Cli {
     }
 
     /// Returns the number of requests that a worker runs at a time.
-    #[cfg(feature = "nats")]
+    #[cfg(any(feature = "nats", feature = "sqlite"))]
     pub(crate) fn concurrency(&self, shares: DescriptorShares) -> usize {
-        let concurrency = self.concurrency.try_into().unwrap_or(usize::MAX);
-        self.calls(shares).min(concurrency)
-    }
-
-    /// Returns the settings of the JetStream store.
-    #[cfg(feature = "nats")]
-    pub(crate) fn nats_options(&self) -> NatsOptions {
-        NatsOptions::new()
-            .replicas(self.replicas.into())
-            .retain(self.retain())
-            .carry::<Peer>("peer")
+        self.calls(shares).min(self.storage.concurrency())
     }
 
     /// Returns the layer in front of the proxy.
@@ -464,7 +426,7 @@ impl Cli {
         }
     }
 
-    /// Returns one line about which requests become jobs.
+    /// Returns one line about which requests become jobs, and where these are kept.
     pub(crate) fn summary(&self) -> String {
         let requests = match self.when() {
             When::Always => "Every POST, PUT, PATCH or DELETE".to_owned(),
@@ -474,9 +436,12 @@ impl Cli {
                 self.after_ms
             ),
         };
+        let place = self.storage.place();
+        let place = place.map(|place| format!(" Jobs are kept in {place}."));
         format!(
-            "{requests} is answered 202 and becomes a job under {}.",
-            self.monitor
+            "{requests} is answered 202 and becomes a job under {}.{}",
+            self.monitor,
+            place.unwrap_or_default()
         )
     }
 
@@ -492,6 +457,11 @@ impl Cli {
     /// Returns the budget for bodies in memory, in bytes.
     fn max_bytes(&self) -> usize {
         const MIN_BUDGET_BYTES: usize = 256 << 20;
-        MIN_BUDGET_BYTES.max(self.max_result.max(self.max_body).saturating_mul(16))
+        let largest = if self.storage.has_body_files() {
+            self.max_body
+        } else {
+            self.max_result.max(self.max_body)
+        };
+        MIN_BUDGET_BYTES.max(largest.saturating_mul(16))
     }
 }

@@ -7,12 +7,13 @@ const MIN_DESCRIPTORS: usize = 64;
 #[cfg(unix)]
 const MAX_DESCRIPTORS: u64 = 1 << 20;
 
-/// The most descriptors in reserve: for files, listeners, name look-ups, metrics and JetStream.
+/// The most descriptors in reserve: for files, listeners, name look-ups, metrics and stores.
 const MAX_RESERVE: usize = 64;
 
 /// The shares of one process's file descriptors.
 ///
-/// A connection of a client takes up to two: its own, and that of a call which never becomes a job.
+/// A connection of a client takes up to two: its own, and that of a call which never becomes a job,
+/// or of the file of a result.
 /// A call that may become a job outlives its client, so such calls have a share of their own.
 /// Without it, jobs would take every descriptor, and no client could connect or poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,14 @@ impl DescriptorShares {
         Self {
             calls: self.calls.div_ceil(2),
             connections: self.connections.div_ceil(2),
+        }
+    }
+
+    /// Returns the shares if each call may take a second descriptor, for the file of its body.
+    pub(crate) fn with_body_files(self) -> Self {
+        Self {
+            calls: self.calls.div_ceil(2),
+            ..self
         }
     }
 

@@ -14,6 +14,8 @@ mod body;
 mod calls;
 mod choices;
 mod cli;
+#[cfg(feature = "sqlite")]
+mod command;
 mod connect;
 mod connections;
 mod cors;
@@ -34,8 +36,13 @@ mod output;
 mod parse;
 mod peer;
 mod proxy;
+#[cfg(any(feature = "nats", feature = "sqlite"))]
+mod queue;
 mod serve;
 mod signals;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod storage;
 mod stream;
 
 use std::{
@@ -66,10 +73,8 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// The exit status of a shutdown that cut jobs. clap exits with 2.
-const JOBS_CUT: u8 = 3;
-
-/// The maximum number of threads that look up names. Each takes up to two file descriptors.
+/// The maximum number of threads that look up names, or read and write the files of a store. Each
+/// takes up to two file descriptors.
 const MAX_BLOCKING_THREADS: usize = 16;
 
 fn main() -> ExitCode {
@@ -81,28 +86,36 @@ fn main() -> ExitCode {
         .with(format)
         .with(log_filter())
         .init();
-    let shutdown = tokio::runtime::Builder::new_multi_thread()
+    let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .map_err(BoxError::from)
         .and_then(|runtime| runtime.block_on(run(cli)));
-    match shutdown {
-        Ok(Shutdown::Complete) => ExitCode::SUCCESS,
-        Ok(Shutdown::JobsCut) => ExitCode::from(JOBS_CUT),
-        Err(error) => {
-            eprintln!("accepted-gateway: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    ended.unwrap_or_else(|error| {
+        eprintln!("accepted-gateway: {error}");
+        ExitCode::FAILURE
+    })
 }
 
-async fn run(cli: Cli) -> Result<Shutdown, BoxError> {
+async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
+    #[cfg(feature = "sqlite")]
+    if let Some(command) = cli.command {
+        command.run().await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(run_gateway(cli).await?.into())
+}
+
+async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     let signals = Signals::listen()?;
     let mut shares = DescriptorShares::acquire();
     #[cfg(feature = "nats")]
-    if cli.role == Role::Worker {
+    if cli.storage.role == Role::Worker {
         return nats::work(&cli, shares, signals).await;
+    }
+    if cli.storage.has_body_files() {
+        shares = shares.with_body_files();
     }
     let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
@@ -123,8 +136,14 @@ async fn run(cli: Cli) -> Result<Shutdown, BoxError> {
     ));
     metrics::serve(&cli).await?;
     #[cfg(feature = "nats")]
-    if cli.nats.is_some() {
-        return nats::serve(&cli, shares, upstream, listener, signals).await;
+    if cli.storage.nats.is_some() {
+        let jobs = nats::connect(&cli).await?;
+        return queue::serve(&cli, jobs, shares, upstream, listener, signals).await;
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(file) = cli.storage.file() {
+        let jobs = sqlite::open(&cli, file).await?;
+        return queue::serve(&cli, jobs, shares, upstream, listener, signals).await;
     }
     let proxy = Proxy::new(cli.proxy(upstream.clone())).service();
     let proxy = LimitCalls::new(proxy, cli.calls(shares));

@@ -1,11 +1,10 @@
-//! The roles of a gateway that keeps its jobs in NATS JetStream.
+//! Connects a gateway to NATS JetStream, or runs a worker there.
 
 use std::future::ready;
 
 use async_nats::ConnectOptions;
-use http::{Response, StatusCode, uri::Authority};
+use http::{Response, StatusCode};
 use http_body_util::Full;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
@@ -13,42 +12,15 @@ use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
 use crate::{
     body::ClientBody,
     calls::LimitCalls,
-    choices::Role,
     cli::Cli,
     descriptors::DescriptorShares,
     health::HealthCheck,
     listen, metrics,
     output::print,
     proxy::Proxy,
-    serve::{Gateway, SECOND_SIGNAL, Shutdown},
+    serve::{Shutdown, drain},
     signals::Signals,
 };
-
-/// Accepts requests until a signal comes and the drain ends. Also runs them if the role is `both`.
-pub(crate) async fn serve(
-    cli: &Cli,
-    shares: DescriptorShares,
-    upstream: Authority,
-    listener: TcpListener,
-    signals: Signals,
-) -> Result<Shutdown, BoxError> {
-    let jobs = connect(cli).await?;
-    let calls = cli.calls(shares);
-    let proxy = Proxy::<RequestBody<ClientBody>>::new(cli.proxy(upstream.clone())).service();
-    let proxy = LimitCalls::new(proxy, calls);
-    let direct = Proxy::new(cli.proxy(upstream)).service();
-    let worker = jobs.worker(proxy.clone());
-    let concurrency = cli.concurrency(shares);
-    let working =
-        (cli.role == Role::Both).then(|| tokio::spawn(worker.concurrency(concurrency).run()));
-    let layer = cli.layer(&jobs);
-    let gateway = Gateway::new(jobs, layer, proxy, direct, cli.gateway(shares));
-    let shutdown = gateway.serve(listener, signals, cli.drain()).await?;
-    if let Some(working) = working {
-        working.await?;
-    }
-    Ok(shutdown)
-}
 
 /// Runs requests that other gateways accepted, until a signal comes and the drain ends.
 pub(crate) async fn work(
@@ -73,17 +45,7 @@ pub(crate) async fn work(
     }
     signals.next().await;
     draining.cancel();
-    tracing::info!(unfinished = jobs.unfinished(), "shutting down");
-    let shutdown = tokio::select! {
-        cut = jobs.drain(cli.drain()) => if cut == 0 {
-            tracing::info!("all jobs ended");
-            Shutdown::Complete
-        } else {
-            tracing::warn!(jobs = cut, "requeued or cut jobs at the drain deadline");
-            Shutdown::JobsCut
-        },
-        () = signals.next() => return Err(SECOND_SIGNAL.into()),
-    };
+    let shutdown = drain(&jobs, cli.drain(), true, &mut signals).await?;
     working.await?;
     Ok(shutdown)
 }
@@ -103,15 +65,16 @@ async fn serve_health(address: &str, health: HealthCheck) -> Result<(), BoxError
     Ok(())
 }
 
-async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
-    let url = cli.nats.as_deref().unwrap_or_default();
+/// Connects to the servers, and creates the registry.
+pub(crate) async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
+    let url = cli.storage.nats.as_deref().unwrap_or_default();
     let servers: Vec<&str> = url.split(',').collect();
     let client = ConnectOptions::new()
         .name("accepted-gateway")
         .connect(servers)
         .await
         .map_err(|error| format!("failed to connect to {}: {error}", without_users(url)))?;
-    let store = NatsStore::connect(client, cli.nats_options()).await?;
+    let store = NatsStore::connect(client, cli.storage.nats_options(cli.retain())).await?;
     Ok(cli.jobs().store(store).try_build()?)
 }
 

@@ -1,6 +1,6 @@
 //! Serves the gateway's connections, and shuts it down without losing jobs.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header::ORIGIN};
@@ -38,7 +38,10 @@ use crate::{
 const MIN_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// The error of a process that a second signal ends.
-pub(crate) const SECOND_SIGNAL: &str = "second signal: ended without waiting for unfinished jobs";
+const SECOND_SIGNAL: &str = "second signal: ended without waiting for unfinished jobs";
+
+/// The exit status of a shutdown that cut jobs. clap exits with 2.
+const JOBS_CUT: u8 = 3;
 
 /// The outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,15 @@ pub(crate) enum Shutdown {
     Complete,
     /// Jobs were unfinished at the deadline.
     JobsCut,
+}
+
+impl From<Shutdown> for ExitCode {
+    fn from(shutdown: Shutdown) -> Self {
+        match shutdown {
+            Shutdown::Complete => Self::SUCCESS,
+            Shutdown::JobsCut => Self::from(JOBS_CUT),
+        }
+    }
 }
 
 /// All that the connections of one gateway share.
@@ -80,6 +92,8 @@ pub(crate) struct GatewayOptions {
     /// The maximum number of fields in the head of a request; `None` for hyper's default.
     pub(crate) max_fields: Option<usize>,
     pub(crate) max_connections: usize,
+    /// Set if jobs outlive this process.
+    pub(crate) has_durable_jobs: bool,
 }
 
 /// A response on its way.
@@ -181,17 +195,8 @@ where
         signals.next().await;
         let deadline = Instant::now().checked_add(limit);
         self.draining.cancel();
-        tracing::info!(unfinished = self.jobs.unfinished(), "shutting down");
-        let shutdown = select! {
-            cut = self.jobs.drain(limit) => if cut == 0 {
-                tracing::info!("all jobs ended");
-                Shutdown::Complete
-            } else {
-                tracing::warn!(jobs = cut, "cut jobs at the drain deadline");
-                Shutdown::JobsCut
-            },
-            () = signals.next() => return Err(SECOND_SIGNAL.into()),
-        };
+        let is_durable = self.options.has_durable_jobs;
+        let shutdown = drain(&self.jobs, limit, is_durable, &mut signals).await?;
         Ok((signals, deadline, shutdown))
     }
 
@@ -275,6 +280,34 @@ where
             Routed::Direct(self.direct.clone().oneshot(request))
         }
     }
+}
+
+/// Waits for all jobs, for at most `limit`. A durable job that may run again is requeued then.
+///
+/// # Errors
+///
+/// Returns an error on a second signal, without waiting.
+pub(crate) async fn drain<St>(
+    jobs: &Jobs<St>,
+    limit: Duration,
+    is_durable: bool,
+    signals: &mut Signals,
+) -> Result<Shutdown, BoxError> {
+    tracing::info!(unfinished = jobs.unfinished(), "shutting down");
+    let cut = select! {
+        cut = jobs.drain(limit) => cut,
+        () = signals.next() => return Err(SECOND_SIGNAL.into()),
+    };
+    if cut == 0 {
+        tracing::info!("all jobs ended");
+        return Ok(Shutdown::Complete);
+    }
+    if is_durable {
+        tracing::warn!(jobs = cut, "requeued or cut jobs at the drain deadline");
+    } else {
+        tracing::warn!(jobs = cut, "cut jobs at the drain deadline");
+    }
+    Ok(Shutdown::JobsCut)
 }
 
 impl GatewayOptions {

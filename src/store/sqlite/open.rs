@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use super::{
     bodies::{BodyRoot, OwnBodies, create_file, sync_directory},
@@ -23,6 +23,9 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// The time that a transaction waits for a lock of another program.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The size of a page: SQLite's default.
+const PAGE_BYTES: u64 = 4096;
 
 /// The pages in the log after which a commit moves them into the database. Measured: half of it
 /// costs a tenth of the accepts a second, twice as much doubles the pauses.
@@ -189,7 +192,16 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let uri = format!("file:{}?immutable=1", escape(path));
     let connection = Connection::open_with_flags(uri, flags)?;
-    let application = pragma(&connection, "application_id")?;
+    // A power cut during a checkpoint may leave a file that is shorter than its header says, and a
+    // log with the rest. With this setting, SQLite reads such a header.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
+    let application = match pragma(&connection, "application_id") {
+        Err(error) if is_torn_creation(path, &error) => {
+            drop(connection);
+            return recognize_log(path);
+        }
+        read => read?,
+    };
     match fs::metadata(path).map_err(SqliteError::io(path))?.len() {
         0 => return Ok(0),
         // SQLite takes the shortest texts for empty databases.
@@ -198,8 +210,6 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     }
     if application != APPLICATION_ID {
         // A crash may have left a file without tables, or whose tables are in its log.
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if application != 0 || tables > 0 {
@@ -211,7 +221,17 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     pragma(&connection, "user_version").map_err(SqliteError::from)
 }
 
-/// Returns the schema version of a file whose tables may be in its log.
+/// Returns `true` if a power cut may have torn the only page of a new file. SQLite's journal then
+/// empties the file again.
+fn is_torn_creation(path: &Path, error: &rusqlite::Error) -> bool {
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
+        && fs::metadata(path).is_ok_and(|file| file.len() <= PAGE_BYTES)
+        && fs::metadata(journal).is_ok_and(|journal| journal.len() > 0)
+}
+
+/// Returns the schema version of a file whose tables may be in its log or its journal.
 fn recognize_log(path: &Path) -> Result<i64, SqliteError> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // A log that is not ours must not move into the file.

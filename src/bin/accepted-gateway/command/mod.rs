@@ -1,0 +1,229 @@
+//! The commands on the file of a gateway's jobs, which may be in use.
+
+mod document;
+mod text;
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use tower::BoxError;
+use tower_accepted::{
+    Filter, JobId, Jobs, Snapshot, Status,
+    store::sqlite::{SqliteOptions, SqliteStore},
+};
+
+use self::{
+    document::JobDocument,
+    text::{TABLE_HEAD, fields, table_row},
+};
+
+/// The words of the flag `--status`.
+const STATUSES: [Status; 5] = [
+    Status::Queued,
+    Status::Running,
+    Status::Succeeded,
+    Status::Failed,
+    Status::Canceled,
+];
+
+/// What a command prints for a job that the file does not have.
+const UNKNOWN_JOB: &str = "no such job, or it has expired";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Copy a file of jobs, while gateways use it
+    ///
+    /// The copy has the jobs of one moment, and a gateway can serve it as it is. Large bodies are
+    /// copied to TARGET-bodies.
+    #[command(verbatim_doc_comment)]
+    Backup {
+        #[command(flatten)]
+        file: FileFlag,
+
+        /// The path of the copy; the file must not exist
+        target: PathBuf,
+    },
+    /// List, show and cancel the jobs of a file, while gateways use it
+    #[command(subcommand)]
+    Jobs(JobsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsCommand {
+    /// List jobs, the newest first
+    List {
+        #[command(flatten)]
+        file: FileFlag,
+
+        /// List only jobs of this status
+        #[arg(long, value_name = "STATUS", value_parser = status_parser())]
+        status: Option<Status>,
+
+        /// The maximum number of jobs to list
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 100,
+            value_parser = crate::parse::positive
+        )]
+        limit: usize,
+
+        /// Print a JSON object on a line for each job, with the names of the status document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one job
+    Show {
+        #[command(flatten)]
+        file: FileFlag,
+
+        /// Print a JSON object on a line, with the names of the status document
+        #[arg(long)]
+        json: bool,
+
+        /// The job's id, the last segment of its address
+        #[arg(allow_hyphen_values = true)]
+        id: JobId,
+    },
+    /// Cancel a job
+    ///
+    /// The gateway that runs it ends its call. Fails if the job has already ended otherwise.
+    Cancel {
+        #[command(flatten)]
+        file: FileFlag,
+
+        /// The job's id, the last segment of its address
+        #[arg(allow_hyphen_values = true)]
+        id: JobId,
+    },
+}
+
+/// The file that a command works on.
+#[derive(Debug, Args)]
+pub(crate) struct FileFlag {
+    /// The SQLite file of the gateway's jobs
+    #[arg(long, value_name = "PATH")]
+    store: PathBuf,
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file or the job does not exist, or if the file cannot be used.
+    pub(crate) async fn run(self) -> Result<(), BoxError> {
+        match self {
+            Self::Backup { file, target } => {
+                let store = observe(&file.store).await?;
+                store.backup_to(&target).await?;
+                let copied = format!("Copied {} to {}.\n", file.store.display(), target.display());
+                print(&copied)?;
+                Ok(())
+            }
+            Self::Jobs(command) => command.run().await,
+        }
+    }
+}
+
+impl JobsCommand {
+    async fn run(self) -> Result<(), BoxError> {
+        match self {
+            Self::List {
+                file,
+                status,
+                limit,
+                json,
+            } => {
+                let mut filter = Filter::new();
+                if let Some(status) = status {
+                    filter = filter.status(status);
+                }
+                list(&file.jobs().await?, filter, limit, json).await
+            }
+            Self::Show { file, json, id } => {
+                let job = file.jobs().await?.get(id).await?.ok_or(UNKNOWN_JOB)?;
+                print(&if json { json_line(&job)? } else { fields(&job) })?;
+                Ok(())
+            }
+            Self::Cancel { file, id } => {
+                let job = file.jobs().await?.cancel(id).await?.ok_or(UNKNOWN_JOB)?;
+                if job.status != Status::Canceled {
+                    return Err(format!("the job has already ended: {}", job.status).into());
+                }
+                print(&format!("Canceled {id}.\n"))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FileFlag {
+    async fn jobs(&self) -> Result<Jobs<SqliteStore>, BoxError> {
+        let store = observe(&self.store).await?;
+        Ok(Jobs::builder().store(store).try_build()?)
+    }
+}
+
+/// Prints jobs page by page: there may be millions.
+async fn list(
+    jobs: &Jobs<SqliteStore>,
+    mut filter: Filter,
+    mut limit: usize,
+    json: bool,
+) -> Result<(), BoxError> {
+    if !json && !print(TABLE_HEAD)? {
+        return Ok(());
+    }
+    while limit > 0 {
+        filter = filter.limit(limit);
+        let page = jobs.list(&filter).await?;
+        let mut text = String::new();
+        for job in &page.jobs {
+            text += &if json {
+                json_line(job)?
+            } else {
+                table_row(job)
+            };
+        }
+        let is_read = print(&text)?;
+        let Some(next) = page.next.filter(|_| is_read) else {
+            break;
+        };
+        limit = limit.saturating_sub(page.jobs.len());
+        filter = filter.after(next);
+    }
+    Ok(())
+}
+
+fn json_line(job: &Snapshot) -> Result<String, BoxError> {
+    let mut line = serde_json::to_string(&JobDocument::new(job))?;
+    line.push('\n');
+    Ok(line)
+}
+
+/// Prints text. Returns `false` if the reader has closed the pipe.
+fn print(text: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn status_parser() -> impl TypedValueParser<Value = Status> {
+    let words = PossibleValuesParser::new(STATUSES.map(Status::as_str));
+    words.try_map(|word| word.parse::<Status>())
+}
+
+/// Opens a file that exists, beside the gateways that serve it.
+async fn observe(file: &Path) -> Result<SqliteStore, BoxError> {
+    Ok(SqliteStore::open(file, SqliteOptions::new().observer()).await?)
+}

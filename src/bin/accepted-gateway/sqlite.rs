@@ -1,0 +1,15 @@
+//! Opens the SQLite file of a gateway's jobs.
+
+use std::path::Path;
+
+use tower::BoxError;
+use tower_accepted::{Jobs, store::sqlite::SqliteStore};
+
+use crate::cli::Cli;
+
+/// Opens the file to serve its jobs. Creates it if there is none.
+pub(crate) async fn open(cli: &Cli, file: &Path) -> Result<Jobs<SqliteStore>, BoxError> {
+    let options = cli.storage.sqlite_options(cli.retain());
+    let store = SqliteStore::open(file, options).await?;
+    Ok(cli.jobs().store(store).try_build()?)
+}
