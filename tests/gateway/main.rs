@@ -26,4 +26,6 @@ mod owners;
 mod pass_through;
 mod python;
 mod shutdown;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod tour;

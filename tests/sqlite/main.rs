@@ -9,10 +9,14 @@ mod support;
 #[path = "../suites/mod.rs"]
 mod suites;
 
+mod failing;
 mod opening;
+mod restarting;
+mod sharing;
 mod site;
 
 // It passes a listener to its processes as standard input.
 #[cfg(unix)]
 mod chaos;
+mod power;
 mod suites_run;

@@ -1,7 +1,7 @@
 //! A file of jobs, and the processes that share it.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -267,19 +267,3 @@ pub(crate) async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let polled = timeout(TIMEOUT, polling).await;
     polled.expect("the condition holds in time");
 }
-
-/// Returns a command that runs a test of this program alone, in a process of its own. There,
-/// [`role`] returns `role`.
-pub(crate) fn this_test(test: &str, role: &Path) -> Command {
-    let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args([test, "--exact", "--nocapture"]);
-    command.env(ROLE, role);
-    command
-}
-
-/// Returns what [`this_test`] has set in this process.
-pub(crate) fn role() -> Option<PathBuf> {
-    env::var_os(ROLE).map(PathBuf::from)
-}
-
-const ROLE: &str = "ACCEPTED_SQLITE_ROLE";
