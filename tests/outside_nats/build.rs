@@ -27,10 +27,14 @@ fn main() {
 fn outside(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let indent = line.len() - line.trim_start().len();
-        match line[indent..].strip_prefix("use crate::") {
-            Some(path) => format!("{}use tower_accepted::{path}\n", &line[..indent]),
-            None => format!("{line}\n"),
+        let (before, statement) = line.split_at(indent);
+        for start in ["use crate::", "pub use crate::"] {
+            if let Some(path) = statement.strip_prefix(start) {
+                let start = start.replace("crate", "tower_accepted");
+                return format!("{before}{start}{path}\n");
+            }
         }
+        format!("{line}\n")
     });
     lines.collect()
 }

@@ -9,6 +9,10 @@ mod support;
 #[path = "../suites/mod.rs"]
 mod suites;
 
+mod failing;
+mod opening;
+mod restarting;
+mod sharing;
 mod site;
 
 // It passes a listener to its processes as standard input.

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::Connection;
+use rusqlite::{
+    Connection,
+    types::{ToSqlOutput, ValueRef},
+};
 
 use super::{
     bodies::{BodyRoot, create_directory, create_file, sync_directory},
@@ -25,6 +28,11 @@ pub(super) fn back_up(source: &Path, target: &Path) -> Result<(), SqliteError> {
         to: BodyRoot::of(target),
         target: target.to_owned(),
     };
+    // Bodies that an interrupted backup has left may be incomplete.
+    if backup.to.path().exists() {
+        let error = io::Error::from(io::ErrorKind::AlreadyExists);
+        return Err(SqliteError::io(backup.to.path())(error));
+    }
     // An empty file of ours, whose mode the copy keeps. It must not exist.
     create_file(target).map_err(SqliteError::io(target))?;
     let done = backup.run();
@@ -49,8 +57,10 @@ impl Backup {
             self.copy_body(&name)?;
         }
         self.connection.pragma_update(None, "query_only", false)?;
-        let target = self.target.to_string_lossy();
-        self.connection.execute("VACUUM INTO ?1", [&target])?;
+        // As bytes, since a path need not be UTF-8.
+        let target = ValueRef::Text(self.target.as_os_str().as_encoded_bytes());
+        let target = ToSqlOutput::Borrowed(target);
+        self.connection.execute("VACUUM INTO ?1", [target])?;
         let copy = Connection::open(&self.target)?;
         let mut named = named_files(&copy)?;
         for name in &named {

@@ -92,6 +92,12 @@ impl SqliteError {
                     path: path.into(),
                     source,
                 },
+                Some(
+                    ErrorCode::CannotOpen
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::SystemIoFailure,
+                ) => Self::io(path)(io::Error::other(source)),
                 _ => Self::Database(source),
             },
             other => other,

@@ -34,6 +34,9 @@ const CHECKPOINT_PAGES: i64 = 2_000;
 /// The size of the log after a peak, in bytes.
 const LOG_LIMIT: i64 = 64 << 20;
 
+/// The size of the smallest database: one page of the smallest size.
+const MIN_DATABASE_BYTES: u64 = 512;
+
 /// The size of the page cache in KiB, as a negative number.
 const CACHE_KIB: i64 = -16 * 1024;
 
@@ -63,7 +66,11 @@ pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteEr
     }
     let _opening = OPENING.lock();
     let turn = open_files(&path)?;
-    let connection = connect(&path).map_err(|error| error.at(&path))?;
+    let connection = connect(&path).and_then(|connection| {
+        check(&path, &connection)?;
+        Ok(connection)
+    });
+    let connection = connection.map_err(|error| error.at(&path))?;
     let root = BodyRoot::create(&path)?;
     // A process that sweeps during its turn must not take a directory without a lock for one of a
     // dead process.
@@ -83,9 +90,16 @@ pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteEr
     })
 }
 
-/// Returns the path with its directory resolved, so that it survives a change of the working
-/// directory.
+/// Returns the path without links, so that it survives a change of the working directory.
+///
+/// The turn and the bodies are beside the file itself. Processes that use the file by different
+/// links would otherwise take each other for dead.
 fn resolve(path: &Path) -> Result<PathBuf, SqliteError> {
+    if path.is_symlink() {
+        let file = fs::canonicalize(path).map_err(SqliteError::io(path))?;
+        refuse_network(&file)?;
+        return Ok(file);
+    }
     let Some(name) = path.file_name() else {
         let error = io::Error::from(io::ErrorKind::InvalidInput);
         return Err(SqliteError::io(path)(error));
@@ -188,14 +202,14 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
         }
         read => read?,
     };
-    let is_empty = fs::metadata(path).map_err(SqliteError::io(path))?.len() == 0;
-    if is_empty {
-        return Ok(0);
+    match fs::metadata(path).map_err(SqliteError::io(path))?.len() {
+        0 => return Ok(0),
+        // SQLite takes the shortest texts for empty databases.
+        1..MIN_DATABASE_BYTES => return Err(SqliteError::Foreign(path.into())),
+        _ => {}
     }
     if application != APPLICATION_ID {
         // A crash may have left a file without tables, or whose tables are in its log.
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if application != 0 || tables > 0 {
@@ -231,12 +245,17 @@ fn recognize_log(path: &Path) -> Result<i64, SqliteError> {
     }
 }
 
-/// Escapes the characters of a path that mean something in a URI.
+/// Escapes the bytes of a path that mean something in a URI, or that are no ASCII.
 fn escape(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    path.replace('%', "%25")
-        .replace('?', "%3f")
-        .replace('#', "%23")
+    let mut escaped = String::new();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii() && !matches!(byte, b'%' | b'?' | b'#') {
+            escaped.push(byte.into());
+        } else {
+            escaped.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    escaped
 }
 
 fn connect(path: &Path) -> Result<Connection, SqliteError> {
@@ -248,15 +267,23 @@ fn connect(path: &Path) -> Result<Connection, SqliteError> {
     Ok(connection)
 }
 
+/// Refuses a damaged file, and one whose log is from a newer version, before anything is written.
+fn check(path: &Path, connection: &Connection) -> Result<(), SqliteError> {
+    let version = pragma(connection, "user_version")?;
+    if version > VERSION {
+        return Err(newer_schema(path, version));
+    }
+    let tables = "SELECT count(*) FROM sqlite_schema";
+    connection.query_row(tables, [], |_| Ok(()))?;
+    Ok(())
+}
+
 /// Creates or upgrades the tables, and adds this process. Returns its number.
 fn join(
     path: &Path,
     mut connection: Connection,
     bodies: &OwnBodies,
 ) -> Result<(Connection, i64), SqliteError> {
-    if pragma(&connection, "user_version")? > VERSION {
-        return Err(newer_schema(path, pragma(&connection, "user_version")?));
-    }
     // Has an effect on an empty file only.
     connection.pragma_update(None, "auto_vacuum", "incremental")?;
     connection.pragma_update(None, "journal_mode", "wal")?;

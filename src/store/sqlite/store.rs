@@ -121,8 +121,8 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`SqliteError::Io`] if `target` exists, or if a file cannot be read or written. Then nothing
-    /// of the copy is left.
+    /// [`SqliteError::Io`] if `target` or `…-bodies` beside it exists, or if a file cannot be read or
+    /// written. Then nothing of the copy is left.
     ///
     /// # Cancel safety
     ///

@@ -1,0 +1,143 @@
+//! Full disks, locks of other programs, and clocks that jump.
+
+use std::{process::Command, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::time::{sleep, timeout};
+use tower_accepted::store::sqlite::SqliteStore;
+
+use crate::{
+    site::{
+        Home, counting, end, large, layered, options, quick, registry, until, wait_for_end, waiting,
+    },
+    support::{Counter, get, post, request, send},
+};
+
+#[tokio::test]
+async fn file_at_its_limit_accepts_again_after_expiry() {
+    let options = options()
+        .retain(Duration::from_secs(1))
+        .max_disk_bytes(1 << 20);
+    let home = Home::new(options);
+    let (calls, go) = (Counter::default(), Arc::default());
+    let site = home.serve(waiting(&calls, &go, "done")).await;
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let answer = send(&site, large("/it")).await;
+        if answer.status != StatusCode::ACCEPTED {
+            break answer;
+        }
+        accepted.push(answer.location().to_owned());
+    };
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let kind = "urn:problem-type:tower-accepted:store-unavailable";
+    assert_eq!(refused.json()["type"], kind);
+    assert!(refused.header("retry-after").is_some());
+    // The running jobs still end, which removes their requests.
+    for location in &accepted {
+        go.notify_one();
+        until(async || {
+            let document = send(&site, get(location)).await;
+            go.notify_one();
+            !matches!(
+                document.json()["status"].as_str(),
+                Some("queued" | "running")
+            )
+        })
+        .await;
+    }
+    until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
+}
+
+#[tokio::test]
+async fn full_disk_needs_no_restart() {
+    let home = Home::new(options());
+    let disk = home.directory().join("disk");
+    std::fs::create_dir(&disk).expect("a directory");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+        .arg(&disk)
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: no small disk can be mounted");
+        return;
+    }
+    let store = SqliteStore::open(disk.join("jobs.db"), options()).await;
+    let jobs = registry(Default::default(), store.expect("the file opens"));
+    let (calls, go) = (Counter::default(), Arc::default());
+    let site = layered(&jobs, waiting(&calls, &go, "done"));
+    let location = send(&site, request("PUT", "/it"))
+        .await
+        .location()
+        .to_owned();
+    until(async || calls.count() == 1).await;
+    let filler = disk.join("filler");
+    // Writes until the disk is full.
+    let filled = std::fs::write(&filler, vec![0; 8 << 20]);
+    assert!(filled.is_err());
+    // Requests with a body need room that is not there.
+    let mut refused = send(&site, large("/it")).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    until(async || {
+        refused = send(&site, post("/it")).await;
+        refused.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    go.notify_one();
+    std::fs::remove_file(&filler).expect("the filler exists");
+    assert_eq!(end(&site, &location).await, "succeeded");
+    assert_eq!(send(&site, large("/it")).await.status, StatusCode::ACCEPTED);
+    drop((site, jobs));
+    let _ = Command::new("umount").arg("-l").arg(&disk).status();
+}
+
+#[tokio::test]
+async fn lock_of_another_program_passes() {
+    let home = Home::new(options());
+    let calls = Counter::default();
+    let site = home.serve(counting(&calls, "done")).await;
+    let stranger = home.sql();
+    stranger.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    let sending = tokio::spawn({
+        let site = site.clone();
+        async move { send(&site, post("/it")).await }
+    });
+    let answer = timeout(Duration::from_secs(30), sending).await;
+    let answer = answer.expect("an answer").expect("no panic");
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    stranger.execute_batch("ROLLBACK").expect("no lock");
+    until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
+}
+
+#[tokio::test]
+async fn clock_may_jump() {
+    const HOUR: i64 = 3_600_000;
+    let home = Home::new(options());
+    let (ended, waits) = {
+        let site = home.serve(quick()).await;
+        let ended = send(&site, post("/ended")).await.location().to_owned();
+        wait_for_end(&site, &ended).await;
+        let hanging = home.serve(crate::site::hanging(&Counter::default())).await;
+        let waits = send(&hanging, request("PUT", "/waits")).await;
+        (ended, waits.location().to_owned())
+    };
+    for jump in [HOUR, -2 * HOUR, HOUR] {
+        // Jobs of a clock that was an hour ahead, and of one that was behind.
+        let crashed = home.crash();
+        crashed
+            .sql()
+            .execute_batch(&format!(
+                "UPDATE job SET created_at = created_at + {jump}, not_before = not_before + {jump},
+                 started_at = started_at + {jump}, finished_at = finished_at + {jump},
+                 expires_at = expires_at + {jump}"
+            ))
+            .expect("the rows");
+        let _worker = crashed.work(quick()).await;
+        let site = crashed.serve(quick()).await;
+        assert_eq!(end(&site, &waits).await, "succeeded");
+        let status = send(&site, get(&ended)).await.status;
+        let is_expired = jump < 0;
+        assert_eq!(status == StatusCode::GONE, is_expired, "{jump}: {status}");
+        sleep(Duration::from_millis(1)).await;
+    }
+}
