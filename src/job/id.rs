@@ -32,6 +32,18 @@ impl JobId {
         Self(rand::random())
     }
 
+    /// Restores an id from [`to_bytes`](Self::to_bytes).
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let bits = u128::from_be_bytes(bytes);
+        Self([(bits >> 64) as u64, bits as u64])
+    }
+
+    /// Returns the 128 bits of the id. Their order as bytes is that of ids.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let bits = (u128::from(self.0[0]) << 64) | u128::from(self.0[1]);
+        bits.to_be_bytes()
+    }
+
     /// Returns 32 random bits, for places where a rare collision is harmless.
     pub(crate) fn low_bits(self) -> u32 {
         self.0[1] as u32
@@ -39,8 +51,7 @@ impl JobId {
 
     pub(crate) fn encode(self) -> IdText {
         let mut text = [0; TEXT_LEN];
-        let bits = (u128::from(self.0[0]) << 64) | u128::from(self.0[1]);
-        let written = URL_SAFE_NO_PAD.encode_slice(bits.to_be_bytes(), &mut text);
+        let written = URL_SAFE_NO_PAD.encode_slice(self.to_bytes(), &mut text);
         debug_assert_eq!(written.ok(), Some(TEXT_LEN));
         text
     }
@@ -79,10 +90,7 @@ impl FromStr for JobId {
         }
         let mut bits = [0; 16];
         match URL_SAFE_NO_PAD.decode_slice_unchecked(text, &mut bits) {
-            Ok(16) => {
-                let bits = u128::from_be_bytes(bits);
-                Ok(Self([(bits >> 64) as u64, bits as u64]))
-            }
+            Ok(16) => Ok(Self::from_bytes(bits)),
             _ => Err(ParseJobIdError(())),
         }
     }
@@ -142,6 +150,7 @@ mod tests {
         fn id_round_trips_through_its_text(bits: [u64; 2]) {
             let id = JobId(bits);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
+            prop_assert_eq!(JobId::from_bytes(id.to_bytes()), id);
             let json = serde_json::to_string(&id).expect("text");
             prop_assert_eq!(serde_json::from_str::<JobId>(&json).expect("text"), id);
         }

@@ -34,21 +34,19 @@ impl Step<'_> {
 }
 
 /// Lists the jobs that match a filter, the newest first.
-///
-/// Jobs that were created in the same millisecond are in the order of their ids' text.
 pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Page, SqliteError> {
     let mut statement = match filter.get_owner() {
         Some(_) => connection.prepare_cached(select_jobs!(
-            "WHERE owner = :owner AND (created_at, id) < (:created_at, :id) \
+            "WHERE owner = :owner AND (created_at, rank) < (:created_at, :rank) \
              AND (expires_at IS NULL OR expires_at > :now) \
              AND (:status IS NULL OR status = :status) \
-             ORDER BY created_at DESC, id DESC LIMIT :limit"
+             ORDER BY created_at DESC, rank DESC LIMIT :limit"
         ))?,
         None => connection.prepare_cached(select_jobs!(
-            "WHERE :owner IS NULL AND (created_at, id) < (:created_at, :id) \
+            "WHERE :owner IS NULL AND (created_at, rank) < (:created_at, :rank) \
              AND (expires_at IS NULL OR expires_at > :now) \
              AND (:status IS NULL OR status = :status) \
-             ORDER BY created_at DESC, id DESC LIMIT :limit"
+             ORDER BY created_at DESC, rank DESC LIMIT :limit"
         ))?,
     };
     let after = filter.get_after();
@@ -59,7 +57,7 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Page, Sql
     let mut rows = statement.query(named_params! {
         ":owner": filter.get_owner().as_ref().map(Owner::as_bytes),
         ":created_at": created_at,
-        ":id": after.map_or_else(String::new, |after| after.id().to_string()),
+        ":rank": after.map_or([0; 16], |after| after.id().to_bytes()),
         ":now": unix_now(),
         ":status": filter.get_status().map(Status::as_str),
         // One more shows whether there is another page.

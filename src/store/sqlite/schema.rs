@@ -13,7 +13,8 @@ const MIGRATIONS: [&str; 1] = [VERSION_1];
 /// The newest version: `PRAGMA user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Times are in milliseconds since the Unix epoch. `seq` counts jobs as they are accepted.
+/// Times are in milliseconds since the Unix epoch. `seq` counts jobs as they are
+/// accepted. `rank` is an id as bytes, which orders jobs of one millisecond.
 const VERSION_1: &str = "
 CREATE TABLE process (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -24,6 +25,7 @@ CREATE TABLE process (
 CREATE TABLE job (
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
+    rank BLOB NOT NULL,
     created_at INTEGER NOT NULL,
     owner BLOB,
     kind TEXT NOT NULL,
@@ -53,8 +55,8 @@ CREATE TABLE job (
     content_length INTEGER,
     retry_after TEXT
 ) STRICT;
-CREATE INDEX job_by_creation ON job (created_at, id);
-CREATE INDEX job_by_owner ON job (owner, created_at, id) WHERE owner IS NOT NULL;
+CREATE INDEX job_by_creation ON job (created_at, rank);
+CREATE INDEX job_by_owner ON job (owner, created_at, rank) WHERE owner IS NOT NULL;
 CREATE INDEX job_waiting ON job (not_before, seq) WHERE process IS NULL AND finished_at IS NULL;
 CREATE INDEX job_held ON job (process) WHERE process IS NOT NULL;
 CREATE INDEX job_expiring ON job (expires_at) WHERE expires_at IS NOT NULL;
@@ -124,7 +126,7 @@ CREATE VIEW jobs AS SELECT
     process.name AS process,
     lower(hex(job.owner)) AS owner
 FROM job LEFT JOIN process ON process.number = job.process
-ORDER BY job.created_at DESC, job.id DESC;
+ORDER BY job.created_at DESC, job.rank DESC;
 ";
 
 /// Returns a number that a pragma reads.
