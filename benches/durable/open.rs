@@ -22,11 +22,11 @@ pub(crate) fn fill(path: &Path, jobs: u32, expires_in: Duration) {
     let id = "substr(lower(hex(randomblob(11))), 1, 21) || 'A'";
     file.execute_batch(&format!(
         "BEGIN IMMEDIATE;
-         {ids} INSERT INTO job (id, rank, created_at, kind, key_kept_for, key_keeps, may_rerun, status,
-             revision, attempts, deaths, has_begun, not_before, started_at, finished_at,
+         {ids} INSERT INTO job (id, rank, created_at, kind, key_kept_for, key_keeps, may_rerun,
+             status, revision, attempts, deaths, has_begun, not_before, started_at, finished_at,
              expires_at, response_status, content_length)
-         SELECT {id}, randomblob(16), {now} - n, 'POST /reports', 0, 'all', 0, 'succeeded', 3, 1, 0, 1, 0,
-             {now} - n, {now} - n, {now} + {}, 200, 1024 FROM ids;
+         SELECT {id}, randomblob(16), {now} - n, 'POST /reports', 0, 'all', 0, 'succeeded', 3, 1,
+             0, 1, 0, {now} - n, {now} - n, {now} + {}, 200, 1024 FROM ids;
          INSERT INTO response (job, head, length, body)
          SELECT seq, '{{\"status\":200,\"headers\":[]}}', 1024, randomblob(1024) FROM job
          WHERE true;

@@ -10,10 +10,13 @@ mod support;
 mod suites;
 
 mod failing;
+mod large;
+mod looking_inside;
 mod opening;
 mod restarting;
 mod sharing;
 mod site;
+mod versions;
 
 // It passes a listener to its processes as standard input.
 #[cfg(unix)]

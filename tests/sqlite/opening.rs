@@ -30,7 +30,7 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let is_data = |(path, content): &(PathBuf, Option<Vec<u8>>)| {
         let is_empty = content.as_ref().is_some_and(Vec::is_empty);
         let name = path.to_string_lossy();
-        !name.ends_with("-shm") && !(is_empty && name.ends_with("-wal"))
+        !(name.ends_with("-shm") || is_empty && name.ends_with("-wal"))
     };
     files.filter(is_data).collect()
 }

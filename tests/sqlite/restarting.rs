@@ -1,4 +1,4 @@
-//! What a process finds after a restart, clean or by a crash.
+//! Jobs after a restart, clean or by a crash.
 
 use std::task::{Context, Poll};
 

@@ -139,13 +139,6 @@ impl Home {
         let number = self.sql().query_row(query, [], |row| row.get(0));
         number.expect("a number")
     }
-
-    /// Returns the names of all files of large bodies.
-    pub(crate) fn body_files(&self) -> Vec<PathBuf> {
-        let files = files_below(&self.bodies());
-        let is_body = |path: &PathBuf| path.is_file() && !path.ends_with("lock");
-        files.into_iter().filter(is_body).collect()
-    }
 }
 
 /// Returns all files and directories below a directory, in order.

@@ -19,7 +19,7 @@ use crate::peer::Peer;
 #[cfg(any(feature = "nats", feature = "sqlite"))]
 const DURABLE_JOBS: &str = "Durable jobs";
 
-/// Where the jobs are kept, and which of them this process runs. By default they are in memory.
+/// The place of the jobs, and which of them this process runs. By default they are in memory.
 #[derive(Debug, Args)]
 pub(crate) struct StorageFlags {
     /// Keep jobs in NATS JetStream at nats://HOST[:PORT][,…], shared with other gateways

@@ -20,7 +20,7 @@ use crate::{
     store::{Acceptance, Fingerprint, Lookup, NewJob, NewKey, Purpose},
 };
 
-/// What the file decides about a request.
+/// The decision of the file about a request.
 enum AcceptDecision {
     /// The job exists, and this process has it under this claim.
     New(Box<JobRow>, i64),

@@ -76,7 +76,7 @@ impl Backup {
         sync_directory(self.target.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Copies a body, unless that is done. Returns `false` if it is gone.
+    /// Copies a body, unless that is done. Returns `false` if there is no such body.
     fn copy_body(&self, name: &str) -> Result<bool, SqliteError> {
         let (from, to) = (self.from.file(name), self.to.file(name));
         if to.exists() {
@@ -130,7 +130,7 @@ fn named_files(connection: &Connection) -> Result<Vec<String>, SqliteError> {
     Ok(names.collect::<Result<_, _>>()?)
 }
 
-/// Removes the job whose body is gone, as it was removed from the source.
+/// Removes a job without its body. The source has removed it while the copy was made.
 fn forget_job_of(copy: &Connection, file: &str) -> Result<(), SqliteError> {
     let job = "SELECT job FROM request WHERE file = ?1 \
          UNION SELECT job FROM response WHERE file = ?1";

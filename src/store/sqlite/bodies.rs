@@ -70,8 +70,8 @@ pub(super) struct BodyWriter {
     pub(super) body: Arc<BodyFile>,
     /// The number of bytes that are on the disk for certain.
     synced: u64,
-    /// Set once a sync has failed. What the file holds beyond `synced` is unknown then, even if a
-    /// later sync succeeds.
+    /// Set once a sync has failed. The content beyond `synced` is unknown then, even if a later
+    /// sync succeeds.
     is_broken: bool,
 }
 

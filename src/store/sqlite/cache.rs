@@ -26,7 +26,7 @@ const MAX_ENDED: usize = 16_384;
 /// The jobs whose current revision is in memory.
 ///
 /// Only the writer's thread publishes revisions of jobs that are in here, in the order of their
-/// commits. So a job in here is as the file has it, but for changes by other processes within the
+/// commits. So a job in here is as the file has it, except for the changes of others since the
 /// last poll.
 ///
 /// Guards of the map are held for one operation. The order of locks is the map, then a job's.
@@ -90,7 +90,7 @@ impl UnwrittenReport {
 }
 
 impl Cache {
-    /// Returns the current revision of a job, unless the file has to be asked.
+    /// Returns the current revision of a job, or `None` if only the file has it.
     pub(super) fn get(&self, id: JobId, now: Millis) -> Option<Snapshot> {
         // The guard is released with this statement.
         let known = self.jobs.get(&id)?.known()?;

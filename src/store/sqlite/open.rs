@@ -15,6 +15,7 @@ use super::{
     bodies::{BodyRoot, OwnBodies, create_file, sync_directory},
     clock::unix_now,
     error::SqliteError,
+    options::SqliteOptions,
     schema::{self, APPLICATION_ID, VERSION, pragma},
 };
 
@@ -55,13 +56,13 @@ pub(super) struct OpenedFile {
     pub(super) number: i64,
 }
 
-/// Opens the file. Creates it if it does not exist and `may_create` is set.
-pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteError> {
+/// Opens the file. Creates it if it does not exist, except for an observer.
+pub(super) fn open(path: &Path, options: &SqliteOptions) -> Result<OpenedFile, SqliteError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(SqliteError::OldSqlite(rusqlite::version()));
     }
     let path = resolve(path)?;
-    if !may_create {
+    if options.is_observer {
         fs::metadata(&path).map_err(SqliteError::io(&path))?;
     }
     let _opening = OPENING.lock();
@@ -76,7 +77,7 @@ pub(super) fn open(path: &Path, may_create: bool) -> Result<OpenedFile, SqliteEr
     // dead process.
     turn.lock().map_err(SqliteError::io(&path))?;
     let joined = OwnBodies::create(root).and_then(|bodies| {
-        let (connection, number) = join(&path, connection, &bodies)?;
+        let (connection, number) = join(&path, connection, &bodies, options)?;
         Ok((connection, number, Arc::new(bodies)))
     });
     turn.unlock().map_err(SqliteError::io(&path))?;
@@ -283,6 +284,7 @@ fn join(
     path: &Path,
     mut connection: Connection,
     bodies: &OwnBodies,
+    options: &SqliteOptions,
 ) -> Result<(Connection, i64), SqliteError> {
     // Has an effect on an empty file only.
     connection.pragma_update(None, "auto_vacuum", "incremental")?;
@@ -291,7 +293,11 @@ fn join(
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
+    // The log must leave room below the maximum, or the file would stay full.
+    let max = options
+        .max_disk_bytes
+        .map_or(i64::MAX, |max| max.min(1 << 62) as i64);
+    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT.min(max / 8))?;
     connection.pragma_update(None, "cache_size", CACHE_KIB)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(64);

@@ -87,7 +87,7 @@ impl SqliteStore {
         let (sender, receiver) = mpsc::channel();
         let (reply, opened) = oneshot::channel();
         let opening = move || {
-            let started = open::open(&path, !options.is_observer).and_then(|file| {
+            let started = open::open(&path, &options).and_then(|file| {
                 let (bodies, number) = (file.bodies.clone(), file.number);
                 let shared = Arc::new(Shared::new(&file.path, options, bodies, number));
                 let thread = WriterThread::new(file, shared.clone(), receiver);
@@ -121,8 +121,8 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// [`SqliteError::Io`] if `target` or `…-bodies` beside it exists, or if a file cannot be read or
-    /// written. Then nothing of the copy is left.
+    /// [`SqliteError::Io`] if `target` or `…-bodies` beside it exists, or if a file cannot be read
+    /// or written. Then nothing of the copy is left.
     ///
     /// # Cancel safety
     ///

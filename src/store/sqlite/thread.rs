@@ -26,6 +26,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// The delay of a report, during which later ones replace it.
 const REPORT_DELAY: Duration = Duration::from_millis(20);
 
+/// The time before the next look after a failed one.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
 /// The time between two looks for expired jobs, unless the last one found many.
 const EXPIRE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -100,8 +103,14 @@ impl WriterThread {
             }
             let now = Instant::now();
             if now >= self.next_look {
-                self.next_look = now + LOOK_INTERVAL;
-                log_failure(self.writer.look());
+                let looked = self.writer.look();
+                self.next_look = now
+                    + if looked.is_ok() {
+                        LOOK_INTERVAL
+                    } else {
+                        RETRY_DELAY
+                    };
+                log_failure(looked);
                 self.miss_worker(now);
             }
             if now >= self.next_measure {
@@ -145,7 +154,12 @@ impl WriterThread {
         if tasks.is_empty() {
             return log_failure(Err(error));
         }
-        for mut task in tasks {
+        if matches!(error, SqliteError::Busy) {
+            // Another program has the lock. Each further try would wait for it as long again.
+            let tasks = tasks.into_iter();
+            return tasks.for_each(|task| task.conclude(Err(SqliteError::Busy)));
+        }
+        for mut task in tasks.into_iter().filter(|task| task.is_wanted()) {
             let committed = self.writer.transact(1, |step| task.run(step));
             task.conclude(committed);
         }

@@ -32,7 +32,7 @@ const STATUSES: [Status; 5] = [
     Status::Canceled,
 ];
 
-/// What a command prints for a job that the file does not have.
+/// The error of a command for a job that the file does not have.
 const UNKNOWN_JOB: &str = "no such job, or it has expired";
 
 #[derive(Debug, Subcommand)]
