@@ -277,11 +277,12 @@ impl JobRow {
         let callbacks = callbacks.transpose().map_err(bad("callbacks"))?;
         let mut statement = connection.prepare_cached(
             "INSERT INTO job (id, rank, created_at, owner, kind, title, callbacks, key, \
-             key_kept_for, key_keeps, may_rerun, status, revision, attempts, deaths, has_begun, process, claim, \
-             not_before, started_at, fraction, message, estimated_finish_at) \
-             VALUES (:id, :rank, :created_at, :owner, :kind, :title, :callbacks, :key, \
-             :key_kept_for, :key_keeps, :may_rerun, :status, :revision, :attempts, :deaths, :has_begun, :process, \
-             :claim, :not_before, :started_at, :fraction, :message, :estimated_finish_at)",
+             key_kept_for, key_keeps, may_rerun, status, revision, attempts, deaths, \
+             has_begun, process, claim, not_before, started_at, fraction, message, \
+             estimated_finish_at) VALUES (:id, :rank, :created_at, :owner, :kind, :title, \
+             :callbacks, :key, :key_kept_for, :key_keeps, :may_rerun, :status, :revision, \
+             :attempts, :deaths, :has_begun, :process, :claim, :not_before, :started_at, \
+             :fraction, :message, :estimated_finish_at)",
         )?;
         self.seq = statement.insert(named_params! {
             ":id": self.id.to_string(),
