@@ -1,11 +1,12 @@
 //! The gateway with its jobs in a SQLite file.
 
 use http::StatusCode;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
-    client::{ended, get, post, result},
+    client::{ended, get, post, request, result, send},
     program::{Program, command},
     upstream::Upstream,
 };
@@ -21,6 +22,21 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
         output.status.code(),
         String::from_utf8_lossy(&text).into_owned(),
     )
+}
+
+/// Runs a command that prints JSON, and returns the object of each line.
+async fn json(arguments: &[&str]) -> Vec<Value> {
+    let (code, text) = run(arguments).await;
+    assert_eq!(code, Some(0), "{text}");
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+fn path_in(directory: &TempDir, name: &str) -> String {
+    let path = directory.path().join(name);
+    path.to_str().expect("UTF-8").to_owned()
 }
 
 #[tokio::test]
@@ -95,6 +111,164 @@ async fn commands_show_and_cancel_jobs_of_a_running_gateway() {
     let (code, _) = run(&["jobs", "list", "--store", missing]).await;
     assert_eq!(code, Some(1));
     assert!(!std::path::Path::new(missing).exists());
+}
+
+#[tokio::test]
+async fn gateways_on_one_file_answer_for_each_other() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let mut upstream = Upstream::start().await;
+    let flags = ["--store", &file, "--always"];
+    let one = Program::gateway(upstream.address, &flags).await;
+    let other = Program::gateway(upstream.address, &flags).await;
+    let keyed = async |gateway: &Program| {
+        let request = request("POST", "/reports").header("idempotency-key", "key");
+        let request = request.body("".into()).expect("a request");
+        send(gateway.address, request).await.job()
+    };
+    let job = keyed(&one).await;
+    let received = upstream.next().await;
+    assert!(get(other.address, &job).await.is_unfinished());
+    assert_eq!(keyed(&other).await, job);
+    received.ok("report").await;
+    assert_eq!(result(other.address, &job).await.body, "report");
+
+    let canceled = post(other.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    let delete = request("DELETE", &canceled).body("".into());
+    let deleted = send(one.address, delete.expect("a request")).await;
+    assert!(deleted.status.is_success(), "{deleted:?}");
+    received.hung_up().await;
+}
+
+#[tokio::test]
+async fn shutdown_hands_back_what_may_run_again() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let mut upstream = Upstream::start().await;
+    let flags = ["--store", &file, "--always", "--drain-secs", "0"];
+    let mut one = Program::gateway(upstream.address, &flags).await;
+    let other = Program::gateway(upstream.address, &flags).await;
+    let put = request("PUT", "/reports/1").body("the order".into());
+    let put = send(one.address, put.expect("a request")).await.job();
+    let first = upstream.next().await;
+    let post = post(one.address, "/orders", "").await.job();
+    let second = upstream.next().await;
+    one.signal("TERM").await;
+    one.logged("requeued or cut jobs at the drain deadline")
+        .await;
+    first.hung_up().await;
+    second.hung_up().await;
+    assert_eq!(one.ended().await.code(), Some(3));
+
+    let received = upstream.next().await;
+    assert_eq!(received.line, "PUT /reports/1 HTTP/1.1");
+    assert_eq!(received.body, b"the order");
+    // The file carries the client's address to the worker.
+    assert_eq!(received.all("x-forwarded-for"), ["127.0.0.1"]);
+    received.answer(DONE).await;
+    assert_eq!(result(other.address, &put).await.body, "made");
+    let document = ended(other.address, &post).await;
+    assert_eq!(document["error"]["code"], "shutdown", "{document}");
+}
+
+#[tokio::test]
+async fn json_has_the_members_of_the_status_document() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--store", &file, "--always"]).await;
+    let busy = "HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\nRetry-After: 9\r\n\
+        Content-Length: 4\r\n\r\nbusy";
+    for answer in [DONE, busy, "not HTTP"] {
+        let job = post(gateway.address, "/reports", "").await.job();
+        upstream.next().await.answer(answer).await;
+        let mut document = ended(gateway.address, &job).await;
+        let links = document.as_object_mut().expect("an object");
+        links.retain(|name, _| !["self", "resourceLocation"].contains(&&**name));
+        let id = job.rsplit('/').next().expect("an id");
+        let mut shown = json(&["jobs", "show", "--json", "--store", &file, id]).await;
+        let more = shown[0].as_object_mut().expect("an object");
+        assert_eq!(more.remove("kind"), Some("POST /reports".into()));
+        assert_eq!(more.remove("attempts"), Some(1.into()));
+        assert_eq!(shown, [document]);
+    }
+}
+
+#[tokio::test]
+async fn list_selects_the_newest_jobs_of_a_status() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let mut upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--store", &file, "--always"]).await;
+    let mut newest = String::new();
+    for number in 0..3 {
+        let job = post(gateway.address, &format!("/{number}"), "").await.job();
+        upstream.next().await.answer(DONE).await;
+        ended(gateway.address, &job).await;
+        newest = job;
+    }
+    post(gateway.address, "/running", "").await.job();
+    let _running = upstream.next().await;
+    let list = ["jobs", "list", "--json", "--store", &file];
+    assert_eq!(json(&list).await.len(), 4);
+    let more = ["--status", "succeeded", "--limit", "2"];
+    let jobs = json(&[&list[..], &more].concat()).await;
+    assert_eq!(jobs.len(), 2);
+    let id = jobs[0]["id"].as_str().expect("an id");
+    assert!(newest.ends_with(id), "{newest}");
+
+    // An ended job cannot be canceled.
+    let (code, text) = run(&["jobs", "cancel", "--store", &file, id]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("has already ended: succeeded"), "{text}");
+}
+
+#[tokio::test]
+async fn backup_replaces_no_file() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let upstream = Upstream::start().await;
+    let gateway = Program::gateway(upstream.address, &["--store", &file]).await;
+    // Once it answers, it has created the file.
+    get(gateway.address, "/jobs/0").await;
+    let target = path_in(&directory, "target");
+    std::fs::write(&target, "kept").expect("written");
+    let (code, text) = run(&["backup", "--store", &file, &target]).await;
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&target), "{text}");
+    assert_eq!(std::fs::read(&target).expect("read"), b"kept");
+}
+
+#[tokio::test]
+async fn flags_of_a_store_are_checked() {
+    for (flags, reason) in [
+        (&["--max-disk-bytes", "1"][..], "--store <PATH>"),
+        (&["--concurrency", "1"], "--store <PATH>"),
+        (
+            &["--store", "a", "--max-disk-bytes", "0"],
+            "0 is not in 1..",
+        ),
+        (&["--store", "a", "--concurrency", "0"], "0 is not in 1.."),
+        (
+            &["--always", "jobs", "list", "--store", "a"],
+            "cannot be used with",
+        ),
+        (&["jobs", "list"], "--store <PATH>"),
+        (
+            &["jobs", "list", "--store", "a", "--status", "done"],
+            "[possible values: queued, running, succeeded, failed, canceled]",
+        ),
+        (
+            &["jobs", "list", "--store", "a", "--limit", "0"],
+            "0 is not in 1..",
+        ),
+        (&["backup", "--store", "a"], "<TARGET>"),
+    ] {
+        let (code, text) = run(flags).await;
+        assert_eq!(code, Some(2), "{flags:?}: {text}");
+        assert!(text.contains(reason), "{flags:?}: {text}");
+    }
 }
 
 #[cfg(feature = "nats")]
