@@ -14,7 +14,10 @@ async fn follow_prints_the_upstream_response() {
         let flags = ["--always", "--dialect", dialect];
         let gateway = Program::gateway(upstream.address, &flags).await;
         let url = format!("http://{}/reports", gateway.address);
-        let follow = spawn(async move { command("follow").args(["POST", &url]).output().await });
+        // Created here, so that a missing example fails the test and does not stall it.
+        let mut follow = command("follow");
+        follow.args(["POST", &url]);
+        let follow = spawn(async move { follow.output().await });
         upstream.next().await.ok("the report").await;
         let output = follow.await.expect("no panic").expect("it runs");
         let error = String::from_utf8_lossy(&output.stderr);

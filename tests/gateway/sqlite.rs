@@ -271,11 +271,51 @@ async fn flags_of_a_store_are_checked() {
     }
 }
 
+#[tokio::test]
+async fn max_disk_bytes_refuses_further_jobs() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let upstream = Upstream::start().await;
+    let flags = ["--store", &file, "--always", "--max-disk-bytes", "1"];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let refused = post(gateway.address, "/reports", "").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn first_lines_name_the_file_once_it_is_open() {
+    let directory = TempDir::new().expect("a directory");
+    let file = path_in(&directory, "jobs.db");
+    let upstream = Upstream::start().await;
+    let mut gateway = Program::gateway(upstream.address, &["--store", &file]).await;
+    let summary = gateway.line().await.expect("a line");
+    let place = format!(" Jobs are kept in {file}.");
+    assert!(summary.ends_with(&place), "{summary}");
+
+    let foreign = path_in(&directory, "notes.txt");
+    std::fs::write(&foreign, "the notes of another program").expect("written");
+    let (code, text) = run(&["--listen", "127.0.0.1:0", "--store", &foreign]).await;
+    assert_eq!(code, Some(1));
+    // The line `Listening on` would come first.
+    let error = format!("accepted-gateway: {foreign} is not");
+    assert!(text.starts_with(&error), "{text}");
+}
+
 #[cfg(feature = "nats")]
 #[tokio::test]
-async fn jobs_are_in_one_store() {
-    let flags = ["--store", "jobs.db", "--nats", "nats://127.0.0.1:1"];
-    let (code, text) = run(&flags).await;
-    assert_eq!(code, Some(2));
-    assert!(text.contains("cannot be used with"), "{text}");
+async fn flags_of_one_store_are_refused_with_the_other() {
+    // Neither can be reached, so that a gateway that accepts the flags ends too.
+    let (file, nats) = ("missing/jobs.db", "nats://127.0.0.1:1");
+    for flags in [
+        &["--store", file, "--nats", nats][..],
+        &["--store", file, "--role", "web"],
+        &["--store", file, "--role", "worker"],
+        &["--store", file, "--replicas", "3"],
+        &["--nats", nats, "--max-disk-bytes", "9"],
+    ] {
+        let (code, text) = run(flags).await;
+        assert_eq!(code, Some(2), "{flags:?}: {text}");
+        assert!(text.contains("cannot be used with"), "{flags:?}: {text}");
+    }
 }

@@ -119,6 +119,17 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     }
     let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
+    // Opened before the first line is printed, which says that the gateway serves.
+    #[cfg(feature = "nats")]
+    let shared_jobs = match cli.storage.nats {
+        Some(_) => Some(nats::connect(&cli).await?),
+        None => None,
+    };
+    #[cfg(feature = "sqlite")]
+    let stored_jobs = match cli.storage.file() {
+        Some(file) => Some(sqlite::open(&cli, file).await?),
+        None => None,
+    };
     let (upstream, note, tour) = match &cli.upstream {
         Some(upstream) => (upstream.clone(), "", String::new()),
         None => {
@@ -136,13 +147,11 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     ));
     metrics::serve(&cli).await?;
     #[cfg(feature = "nats")]
-    if cli.storage.nats.is_some() {
-        let jobs = nats::connect(&cli).await?;
+    if let Some(jobs) = shared_jobs {
         return queue::serve(&cli, jobs, shares, upstream, listener, signals).await;
     }
     #[cfg(feature = "sqlite")]
-    if let Some(file) = cli.storage.file() {
-        let jobs = sqlite::open(&cli, file).await?;
+    if let Some(jobs) = stored_jobs {
         return queue::serve(&cli, jobs, shares, upstream, listener, signals).await;
     }
     let proxy = Proxy::new(cli.proxy(upstream.clone())).service();

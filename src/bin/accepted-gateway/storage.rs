@@ -36,6 +36,8 @@ pub(crate) struct StorageFlags {
     )]
     pub(crate) nats: Option<String>,
 
+    // clap skips `requires` for a flag that conflicts with a given one, so the flags of one store
+    // also conflict with the other store.
     /// The number of servers on which JetStream stores each job, 1 to 5
     #[cfg(feature = "nats")]
     #[arg(
@@ -46,6 +48,7 @@ pub(crate) struct StorageFlags {
         value_parser = clap::value_parser!(u8).range(1..=5),
         help_heading = DURABLE_JOBS
     )]
+    #[cfg_attr(feature = "sqlite", arg(conflicts_with = "store"))]
     replicas: u8,
 
     /// The work of this process
@@ -58,6 +61,7 @@ pub(crate) struct StorageFlags {
         requires = "nats",
         help_heading = DURABLE_JOBS
     )]
+    #[cfg_attr(feature = "sqlite", arg(conflicts_with = "store"))]
     pub(crate) role: Role,
 
     /// Keep jobs in this SQLite file, shared with other gateways on this machine
@@ -93,13 +97,17 @@ pub(crate) struct StorageFlags {
         help_heading = DURABLE_JOBS,
         verbatim_doc_comment
     )]
+    #[cfg_attr(feature = "nats", arg(conflicts_with = "nats"))]
     max_disk_bytes: Option<u64>,
 
     /// The number of accepted requests that a worker runs at a time
-    ///
-    /// With --store, the gateway runs the requests that it accepts itself; its worker runs those of
-    /// gateways that have ended.
-    #[cfg(feature = "sqlite")]
+    #[cfg_attr(
+        feature = "sqlite",
+        doc = "",
+        doc = " With --store, the gateway runs the requests that it accepts itself; its worker runs those of",
+        doc = " gateways that have ended."
+    )]
+    #[cfg(any(feature = "nats", feature = "sqlite"))]
     #[arg(
         long,
         value_name = "N",
@@ -108,18 +116,6 @@ pub(crate) struct StorageFlags {
         value_parser = clap::value_parser!(u32).range(1..),
         help_heading = DURABLE_JOBS,
         verbatim_doc_comment
-    )]
-    concurrency: u32,
-
-    /// The number of accepted requests that a worker runs at a time
-    #[cfg(all(feature = "nats", not(feature = "sqlite")))]
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 64,
-        requires = "place",
-        value_parser = clap::value_parser!(u32).range(1..),
-        help_heading = DURABLE_JOBS
     )]
     concurrency: u32,
 }
