@@ -104,8 +104,8 @@ pub(crate) struct StorageFlags {
     #[cfg_attr(
         feature = "sqlite",
         doc = "",
-        doc = " With --store, the gateway runs the requests that it accepts itself; its worker runs those of",
-        doc = " gateways that have ended."
+        doc = " With --store, the gateway runs the requests that it accepts itself.",
+        doc = " Its worker runs those of gateways that have ended."
     )]
     #[cfg(any(feature = "nats", feature = "sqlite"))]
     #[arg(
