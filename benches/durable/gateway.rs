@@ -1,6 +1,6 @@
-//! Accepts through the gateway, over loopback.
+//! Accepts through the gateway, over loopback. Its calls, and their server, share the machine.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use http::{Method, StatusCode};
 use hyper_util::{
@@ -11,6 +11,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
     process::{Child, Command},
+    time::sleep,
 };
 
 use crate::{
@@ -18,21 +19,20 @@ use crate::{
     load::{IN_FLIGHT, Scratch, measure_warm},
 };
 
+/// The delay before a refused request is sent again.
+const RETRY_DELAY: Duration = Duration::from_millis(1);
+
 /// Returns the gateway that was built with this benchmark, if it was.
 fn program() -> Option<PathBuf> {
     option_env!("CARGO_BIN_EXE_accepted-gateway").map(PathBuf::from)
 }
 
-/// Starts a gateway in front of a server that never answers. Returns its address too.
+/// Starts a gateway in front of a server that answers at once. Returns its address too.
 async fn start(program: PathBuf, flags: &[&str]) -> (Child, String) {
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let upstream = format!("http://{}", silent.local_addr().expect("an address"));
-    tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok(connection) = silent.accept().await {
-            open.push(connection);
-        }
-    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let upstream = format!("http://{}", listener.local_addr().expect("an address"));
+    let app = axum::Router::new().fallback(async |_: axum::body::Bytes| "done");
+    tokio::spawn(async { axum::serve(listener, app).await });
     let mut child = Command::new(program)
         .args([
             "--upstream",
@@ -75,12 +75,18 @@ pub(crate) async fn print(scratch: &Scratch) {
             let client = Client::builder(TokioExecutor::new())
                 .build::<_, axum::body::Body>(HttpConnector::new());
             let times = measure_warm(in_flight, || {
-                let mut request = accept::request(Method::PUT);
-                *request.uri_mut() = format!("{address}/reports").parse().expect("a URI");
-                let answering = client.request(request);
-                async {
-                    let answer = answering.await.expect("an answer");
-                    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+                let (client, uri) = (&client, format!("{address}/reports"));
+                async move {
+                    // Beyond the memory for accepted requests, the gateway answers 503.
+                    loop {
+                        let mut request = accept::request(Method::PUT);
+                        *request.uri_mut() = uri.parse().expect("a URI");
+                        let answer = client.request(request).await.expect("an answer");
+                        if answer.status() == StatusCode::ACCEPTED {
+                            break;
+                        }
+                        sleep(RETRY_DELAY).await;
+                    }
                 }
             });
             println!("| {name} | {in_flight} | {} |", times.await.cells());

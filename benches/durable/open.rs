@@ -28,7 +28,8 @@ pub(crate) fn fill(path: &Path, jobs: u32, expires_in: Duration) {
          SELECT {id}, randomblob(16), {now} - n, 'POST /reports', 0, 'all', 0, 'succeeded', 3, 1,
              0, 1, 0, {now} - n, {now} - n, {now} + {}, 200, 1024 FROM ids;
          INSERT INTO response (job, head, length, body)
-         SELECT seq, '{{\"status\":200,\"headers\":[]}}', 1024, randomblob(1024) FROM job
+         SELECT seq, CAST('{{\"status\":200,\"headers\":[]}}' AS BLOB), 1024,
+             randomblob(1024) FROM job
          WHERE true;
          COMMIT;",
         expires_in.as_millis()

@@ -1,9 +1,14 @@
 //! The gateway with its jobs in a SQLite file.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 
 use crate::{
     client::{ended, get, post, request, result, send},
@@ -317,5 +322,48 @@ async fn flags_of_one_store_are_refused_with_the_other() {
         let (code, text) = run(flags).await;
         assert_eq!(code, Some(2), "{flags:?}: {text}");
         assert!(text.contains("cannot be used with"), "{flags:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_have_the_file() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("jobs.db");
+    let file = file.to_str().expect("a path");
+    let mut upstream = Upstream::start().await;
+    let (socket, metrics) = crate::upstream::unused_address();
+    drop(socket);
+    let address = metrics.to_string();
+    let flags = ["--store", file, "--always", "--metrics", &address];
+    let gateway = Program::gateway(upstream.address, &flags).await;
+    let job = post(gateway.address, "/reports", "the order").await.job();
+    upstream
+        .next()
+        .await
+        .answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmade")
+        .await;
+    ended(gateway.address, &job).await;
+    // The file is measured once a second.
+    let last = "tower_accepted_sqlite_waiting_jobs";
+    let scrape = async {
+        loop {
+            let text = get(metrics, "/metrics").await.body;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            if text.contains(last) {
+                return text;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let text = timeout(Duration::from_secs(30), scrape).await;
+    let text = text.expect("the gauges in time");
+    for name in [
+        "tower_accepted_sqlite_commit_seconds",
+        "tower_accepted_sqlite_steps_total",
+        "tower_accepted_sqlite_disk_bytes",
+        "tower_accepted_sqlite_wal_bytes",
+        "tower_accepted_sqlite_waiting_jobs",
+    ] {
+        assert!(text.contains(name), "{name}: {text}");
     }
 }

@@ -141,3 +141,55 @@ async fn clock_may_jump() {
         sleep(Duration::from_millis(1)).await;
     }
 }
+
+#[tokio::test]
+async fn garbage_in_an_open_file_is_no_202() {
+    let home = Home::new(options());
+    let site = home.serve(quick()).await;
+    let location = send(&site, post("/it")).await.location().to_owned();
+    end(&site, &location).await;
+    // A program of its own: a descriptor that is closed here would release SQLite's locks.
+    for file in [home.path(), home.log()] {
+        let shredded = Command::new("dd")
+            .args(["if=/dev/urandom", "bs=64k", "count=4", "conv=notrunc"])
+            .arg(format!("of={}", file.display()))
+            .output();
+        assert!(shredded.expect("dd runs").status.success());
+    }
+    // Another file in its place, which is no database.
+    let replacement = home.directory().join("garbage");
+    std::fs::write(&replacement, [0x5a; 65_536]).expect("room");
+    let refused = SqliteStore::open(&replacement, options()).await;
+    assert!(refused.is_err());
+    // The process answers, whatever it can still read.
+    let known = send(&site, get(&location)).await.status;
+    assert!(known == StatusCode::OK || known == StatusCode::SERVICE_UNAVAILABLE);
+    let unknown = send(&site, get("/jobs/AAAAAAAAAAAAAAAAAAAAAA"))
+        .await
+        .status;
+    assert_ne!(unknown, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn space_is_given_back() {
+    let home = Home::new(options().retain(Duration::from_millis(300)));
+    let site = home
+        .serve(crate::site::boxed(|_| async {
+            Ok(http::Response::new(crate::support::Body::from(vec![
+                1;
+                200_000
+            ])))
+        }))
+        .await;
+    let mut locations = Vec::new();
+    for _ in 0..60 {
+        locations.push(send(&site, post("/it")).await.location().to_owned());
+    }
+    // Each transaction gives back a few pages, once the results have expired.
+    until(async || {
+        send(&site, post("/it")).await;
+        home.number("PRAGMA page_count") < 2_500
+    })
+    .await;
+    assert_eq!(home.number("PRAGMA auto_vacuum"), 2);
+}

@@ -1,6 +1,10 @@
 //! Two stores on one file, which are two processes to it.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{join, task::JoinSet};
 use tower_accepted::{
@@ -19,7 +23,7 @@ use crate::{
 #[tokio::test]
 async fn wait_ends_with_the_job_of_the_other_process() {
     let home = Home::new(options());
-    let (calls, go) = (Counter::default(), std::sync::Arc::default());
+    let (calls, go) = (Counter::default(), Arc::default());
     let one = home.serve(waiting(&calls, &go, "done")).await;
     let other = home.serve(quick()).await;
     let location = send(&one, post("/it")).await.location().to_owned();
@@ -137,4 +141,44 @@ async fn no_commit_is_lost_while_files_open_and_close() {
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .expect("a result");
     assert_eq!(check, "ok");
+}
+
+/// Collects what all tests of this program log as a warning.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Warnings {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn missing_worker_is_logged() {
+    let warnings = Warnings::default();
+    let writer = warnings.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    let home = Home::new(options());
+    let jobs = home.jobs().await;
+    let calls = Counter::default();
+    let site = layered(&jobs, hanging(&calls));
+    send(&site, request("PUT", "/it")).await;
+    until(async || calls.count() == 1).await;
+    let _other = home.store().await;
+    jobs.drain(Duration::ZERO).await;
+    let expected = "requests wait for a worker, and this process has none";
+    until(async || {
+        let text = warnings.0.lock().unwrap().clone();
+        String::from_utf8_lossy(&text).contains(expected)
+    })
+    .await;
 }

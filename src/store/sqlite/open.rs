@@ -28,8 +28,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The size of a page: SQLite's default.
 const PAGE_BYTES: u64 = 4096;
 
-/// The pages in the log after which a commit moves them into the database. Measured: half of it
-/// costs a tenth of the accepts a second, twice as much doubles the pauses.
+/// The pages in the log after which a commit moves them into the database. More pages mean fewer
+/// pauses, which are longer, and a larger log.
 const CHECKPOINT_PAGES: i64 = 2_000;
 
 /// The size of the log after a peak, in bytes.
