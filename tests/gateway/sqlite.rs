@@ -367,3 +367,36 @@ async fn metrics_have_the_file() {
         assert!(text.contains(name), "{name}: {text}");
     }
 }
+
+#[tokio::test]
+async fn stopped_gateway_keeps_its_work_and_ends_late() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("jobs.db");
+    let file = file.to_str().expect("a path");
+    let mut upstream = Upstream::start().await;
+    let flags = ["--store", file, "--always"];
+    let stopped = Program::gateway(upstream.address, &flags).await;
+    let put = request("PUT", "/reports").body("the order".into());
+    let job = send(stopped.address, put.expect("a request")).await.job();
+    let received = upstream.next().await;
+    while get(stopped.address, &job).await.json()["status"] != "running" {
+        sleep(Duration::from_millis(5)).await;
+    }
+    stopped.signal("STOP").await;
+    let other = Program::gateway(upstream.address, &flags).await;
+    // The other gateway runs what comes later, so it has looked for work meanwhile.
+    let later = post(other.address, "/later", "another").await.job();
+    let next = upstream.next().await;
+    assert_eq!(next.line, "POST /later HTTP/1.1");
+    next.answer(DONE).await;
+    assert_eq!(ended(other.address, &later).await["status"], "succeeded");
+    assert_eq!(get(other.address, &job).await.json()["status"], "running");
+    let cancel = request("POST", &format!("{job}/cancel")).body("".into());
+    send(other.address, cancel.expect("a request")).await;
+    // The end of the call comes too late.
+    received.answer(DONE).await;
+    stopped.signal("CONT").await;
+    let document = ended(stopped.address, &job).await;
+    assert_eq!(document["status"], "canceled", "{document}");
+    assert_eq!(ended(other.address, &job).await["status"], "canceled");
+}
