@@ -231,7 +231,7 @@ fn small_slice_keeps_no_large_buffer() {
     assert_bounded("small_slice_keeps_no_large_buffer", async {
         let jobs = bounded().build();
         let service = jobs.layer().layer(inner(async |request| {
-            let slice = Bytes::from(vec![7; 16 * MIB]).slice(..100_000);
+            let slice = Bytes::from(vec![7; 4 * MIB]).slice(..100_000);
             if request.uri().path() == "/one" {
                 return Ok(Response::new(Body::from(slice)));
             }
