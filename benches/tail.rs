@@ -250,7 +250,7 @@ fn accept(store: &MemoryStore, new: &NewJob) -> MemoryClaim {
 /// Ends a job with a response of 100 bytes.
 fn finish(store: &MemoryStore, claim: &MemoryClaim, head: response::Parts) {
     let body = Bytes::from_static(&[b'7'; 100]);
-    let mut writer = store.respond(claim, head);
+    let mut writer = store.respond(claim, head, None);
     let mut no_waker = Context::from_waker(Waker::noop());
     let room = writer.poll_room(body.len(), &mut no_waker);
     assert!(matches!(room, Poll::Ready(Ok(()))));

@@ -356,7 +356,7 @@ impl Store for MapStore {
     }
 
     /// Creates a writer. This store makes a response readable when its job ends.
-    fn respond(&self, _: &MapClaim, head: response::Parts) -> MapWriter {
+    fn respond(&self, _: &MapClaim, head: response::Parts, _: Option<u64>) -> MapWriter {
         MapWriter::new(&self.shared.budget, head)
     }
 

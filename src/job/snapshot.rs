@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub progress: Progress,
     /// The head of the response, if the job ended with one.
     pub response: Option<ResponseHead>,
+    /// The head of a response that broke off, and the length of the part that can be read.
+    pub partial: Option<ResponseHead>,
     /// Why the job failed or was canceled.
     pub error: Option<Failure>,
 }
@@ -91,6 +93,7 @@ impl Snapshot {
             estimated_finish_at: None,
             progress: Progress::default(),
             response: None,
+            partial: None,
             error: None,
         }
     }
@@ -120,7 +123,8 @@ impl Snapshot {
 
     /// Ends the job, at a new revision. Returns `false`, and changes nothing, if it has ended.
     ///
-    /// `response` is the head of the response for [`Event::Responded`], and is ignored otherwise.
+    /// `response` is the head of the response for [`Event::Responded`]. For
+    /// [`Event::NoResponse`], it is that of the part that can be read.
     pub fn end(
         &mut self,
         event: Event,
@@ -138,9 +142,9 @@ impl Snapshot {
         self.expires_at = Some(expires_at);
         self.estimated_finish_at = None;
         self.error = Failure::from_event(event);
-        self.response = match event {
-            Event::Responded(_) => response,
-            Event::Started | Event::NoResponse(_) => None,
+        (self.response, self.partial) = match event {
+            Event::Responded(_) => (response, None),
+            Event::Started | Event::NoResponse(_) => (None, response),
         };
         true
     }

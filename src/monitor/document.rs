@@ -72,6 +72,13 @@ pub(super) fn document_from(
         json.extend_from_slice(b"/result\",\"response\":{\"status\":");
         write_response(&mut json, head);
     }
+    if let Some(partial) = &job.partial {
+        json.extend_from_slice(b",\"partial\":{\"status\":");
+        write_value(&mut json, &partial.status.as_u16());
+        json.extend_from_slice(b",\"contentLength\":");
+        write_value(&mut json, &partial.content_length);
+        json.push(b'}');
+    }
     if let Some(failure) = &job.error {
         json.extend_from_slice(b",\"error\":{\"code\":\"");
         json.extend_from_slice(failure.code.as_str().as_bytes());

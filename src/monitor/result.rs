@@ -135,6 +135,9 @@ async fn read<St: Store>(
     job: &Snapshot,
     from: u64,
 ) -> Result<StoredRead, St::Error> {
+    if job.response.is_none() {
+        return Ok(StoredRead::Missing);
+    }
     let budget = registry.store.budget();
     let room_timeout = budget.room_timeout().max(MIN_ROOM_TIMEOUT);
     let mut reading = pin!(registry.store.read(job.id, from));

@@ -309,7 +309,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         interrupted: Option<ErrorCode>,
         cx: &mut Context<'_>,
     ) {
-        if let (Some(_), Some(response)) = (interrupted, &mut self.response) {
+        if let (Outcome::NoResponse(_), Some(response)) = (&outcome, &mut self.response) {
             // It must not wait for room, or keep others from it, while the end is stored.
             response.as_mut().abandon();
         }

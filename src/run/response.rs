@@ -28,8 +28,8 @@ pub(crate) trait Collect<W> {
     /// Returns the status of the response.
     fn status(&self) -> StatusCode;
 
-    /// Drops the writer: the response is no longer wanted. Its body is still read, in case it
-    /// cleans up.
+    /// Breaks off the response for its readers, who get what has been written. Its body is still
+    /// read, in case it cleans up.
     fn abandon(self: Pin<&mut Self>);
 
     /// Completes with the outcome of the call.
@@ -95,7 +95,12 @@ impl<R, W> CollectResponse<R, W> {
             .get(header::CONTENT_LENGTH)
             .filter(|_| !job.is_head && has_content(head.status))
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        let known = known_length(&body, declared, head.status, settings.max_result);
+        let length = declared.or_else(|| body.size_hint().exact());
+        let length = length.filter(|_| has_content(head.status) && !job.is_head);
+        let room = length.and_then(|length| usize::try_from(length).ok());
+        let room = room
+            .filter(|&room| room <= settings.max_result)
+            .unwrap_or(0);
         strip(&mut head, settings, job.is_owned);
         if let Some(target) = target {
             keep_target(&mut head, target);
@@ -106,9 +111,9 @@ impl<R, W> CollectResponse<R, W> {
             status: head.status,
             frame: Some(ResponseFrame::Declared {
                 head: fields_price(&head.headers),
-                body: known,
+                body: room,
             }),
-            writer: is_kept.then(|| registry.store.respond(&job.claim, head)),
+            writer: is_kept.then(|| registry.store.respond(&job.claim, head, length)),
             ahead: 0,
             length: 0,
             declared,
@@ -131,7 +136,9 @@ where
 
     fn abandon(self: Pin<&mut Self>) {
         let this = self.project();
-        *this.writer = None;
+        if let Some(mut writer) = this.writer.take() {
+            writer.flush();
+        }
         *this.frame = None;
         *this.is_abandoned = true;
     }
@@ -141,17 +148,13 @@ where
         if *this.is_abandoned {
             return poll_discarded(this.body, cx).map(Outcome::NoResponse);
         }
-        let code = match ready!(poll_written(&mut this, cx)) {
-            Ok(()) => match this.writer.take() {
-                Some(writer) => return Poll::Ready(Outcome::Response(writer)),
-                // The head has too many fields.
-                None => ErrorCode::ResultTooLarge,
-            },
-            Err(code) => code,
-        };
-        // Breaks off the response for its readers.
-        *this.writer = None;
-        Poll::Ready(Outcome::NoResponse(code))
+        let written = ready!(poll_written(&mut this, cx));
+        Poll::Ready(match written.map(|()| this.writer.take()) {
+            Ok(Some(writer)) => Outcome::Response(writer),
+            // The head has too many fields.
+            Ok(None) => Outcome::NoResponse(ErrorCode::ResultTooLarge),
+            Err(code) => Outcome::NoResponse(code),
+        })
     }
 }
 
@@ -226,6 +229,12 @@ where
             Ok(data) => {
                 allowance.count(data.len());
                 *this.length += data.len() as u64;
+                if this
+                    .declared
+                    .is_some_and(|declared| *this.length > declared)
+                {
+                    break;
+                }
                 if *this.length > *this.max_length {
                     return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                 }
@@ -250,19 +259,6 @@ where
         return Poll::Ready(Err(ErrorCode::BodyError));
     }
     Poll::Ready(Ok(()))
-}
-
-/// Returns the length of a response's body, or 0 if it is unknown or too large to be kept.
-fn known_length(
-    body: &impl Body,
-    declared: Option<u64>,
-    status: StatusCode,
-    max_length: usize,
-) -> usize {
-    let length = declared.or_else(|| body.size_hint().exact());
-    let length = length.filter(|_| has_content(status));
-    let length = length.and_then(|length| usize::try_from(length).ok());
-    length.filter(|&length| length <= max_length).unwrap_or(0)
 }
 
 /// Removes the fields of a response that must not be kept.

@@ -118,9 +118,14 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Begins to write the response of a job.
     ///
-    /// `head` is the head to replay. The store may let clients read the response before the job
-    /// ends.
-    fn respond(&self, claim: &Self::Claim, head: response::Parts) -> Self::Writer;
+    /// `head` is the head to replay, and `length` the number of bytes of the body, if it is known.
+    /// The store may let clients read the response before the job ends.
+    fn respond(
+        &self,
+        claim: &Self::Claim,
+        head: response::Parts,
+        length: Option<u64>,
+    ) -> Self::Writer;
 
     /// Ends a job, in one step with its result and its key. The first end wins.
     fn finish(
@@ -134,7 +139,10 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// Waits until an unfinished job has a response. A store may publish a response as it is
     /// written, or only once the job has ended. Resolves to `None` if there is no such job, or if
-    /// it ended without a response.
+    /// it ended without a response and has no part of one.
+    ///
+    /// The body belongs to one call of the inner service. It ends with an error after the last byte
+    /// of a response that broke off, such as that of a process that died.
     fn read(
         &self,
         id: JobId,

@@ -24,8 +24,9 @@ const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// Writes the response of one job to a store.
 ///
-/// If it is dropped before [`Store::finish`](super::Store::finish), the response breaks off, and
-/// its readers get an error.
+/// If it is dropped before [`Store::finish`](super::Store::finish), the response breaks off. Its
+/// readers get what was flushed, then an error. A store that publishes responses keeps that part
+/// with the ended job: [`Snapshot::partial`](crate::Snapshot::partial).
 pub trait Writer: Send + 'static {
     /// Waits until the store has room for `bytes` more of the response, and takes it. The head and
     /// trailers count as [`fields_price`](super::fields_price) says.
@@ -43,8 +44,8 @@ pub trait Writer: Send + 'static {
     /// [`MAX_FIELD_VALUES`](super::MAX_FIELD_VALUES) values.
     fn push_trailers(&mut self, trailers: HeaderMap);
 
-    /// Makes all appended data readable. The layer calls this when the body, or room for it, is
-    /// pending.
+    /// Makes all appended data readable, now or soon. The layer calls this when the body, or room
+    /// for it, is pending, and before it drops the writer of a response that breaks off.
     fn flush(&mut self);
 }
 
@@ -189,6 +190,11 @@ impl ResultBody {
             *charge = Some(held);
         }
         self
+    }
+
+    /// Ends the body with an error after its last byte, as a response that broke off ends.
+    pub fn break_off(self) -> Self {
+        Self::streamed(BrokenBody(self))
     }
 
     /// Ends the body after `bytes`, without trailers.
@@ -391,6 +397,24 @@ where
             hint.set_upper(self.left);
         }
         hint
+    }
+}
+
+/// A body that breaks off after its last byte.
+struct BrokenBody(ResultBody);
+
+impl Body for BrokenBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(Some(
+            frame.unwrap_or_else(|| Err("the response broke off".into())),
+        ))
     }
 }
 

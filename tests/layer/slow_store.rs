@@ -146,9 +146,14 @@ impl Store for SlowStore {
         delay(async { known(report.await) })
     }
 
-    fn respond(&self, claim: &MemoryClaim, head: response::Parts) -> SlowWriter {
+    fn respond(
+        &self,
+        claim: &MemoryClaim,
+        head: response::Parts,
+        length: Option<u64>,
+    ) -> SlowWriter {
         SlowWriter {
-            inner: self.inner.respond(claim, head),
+            inner: self.inner.respond(claim, head, length),
             has_waited: false,
             is_flushed: true,
             waiter: None,

@@ -46,7 +46,7 @@ async fn claim(store: &NatsStore, new: &mut NewJob) -> NatsClaim {
 /// Ends a job with a response of this body.
 async fn finish(store: &NatsStore, claim: &NatsClaim, body: Bytes, key: KeyOutcome) {
     let (head, ()) = Response::new(()).into_parts();
-    let mut writer: NatsWriter = store.respond(claim, head);
+    let mut writer: NatsWriter = store.respond(claim, head, None);
     poll_fn(|cx| writer.poll_room(body.len(), cx))
         .await
         .unwrap();
@@ -248,7 +248,7 @@ async fn result_with_too_many_fields_is_unreadable() {
         if in_head {
             head.headers = values(count);
         }
-        let mut writer = store.respond(&running, head);
+        let mut writer = store.respond(&running, head, None);
         poll_fn(|cx| writer.poll_room(0, cx)).await.unwrap();
         if !in_head {
             writer.push_trailers(values(count));

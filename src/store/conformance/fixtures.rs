@@ -173,7 +173,7 @@ pub(super) async fn finish_with<S: Store>(
     claim: &S::Claim,
     text: &'static str,
 ) -> CheckResult<Finished> {
-    let mut writer = store.respond(claim, Response::new(()).into_parts().0);
+    let mut writer = store.respond(claim, Response::new(()).into_parts().0, None);
     write(&mut writer, Bytes::from_static(text.as_bytes())).await?;
     finish(store, claim, End::new(Outcome::Response(writer))).await
 }

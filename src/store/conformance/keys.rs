@@ -120,7 +120,7 @@ pub(super) async fn released_key_is_free<S: Store>(store: S) -> CheckResult {
     let first = keyed(b"a request");
     let first_id = first.id;
     let first = claim(&store, first).await?;
-    let writer = store.respond(&first, response_head());
+    let writer = store.respond(&first, response_head(), None);
     let mut end = End::new(Outcome::Response(writer));
     end.key = KeyOutcome::Release;
     let finished = finish(&store, &first, end).await?;

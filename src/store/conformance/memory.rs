@@ -30,7 +30,7 @@ pub(super) async fn reserved_bytes_are_released<S: Store>(store: S) -> CheckResu
 
 pub(super) async fn response_without_room_is_refused<S: Store>(store: S) -> CheckResult {
     let (id, claim) = claim_new(&store).await?;
-    let mut writer = store.respond(&claim, response_head());
+    let mut writer = store.respond(&claim, response_head(), None);
     write(&mut writer, bytes(100)).await?;
     let limit = store.budget().limit();
     store.budget().set_limit(store.budget().used() + 1_000);
@@ -48,7 +48,7 @@ pub(super) async fn response_without_room_is_refused<S: Store>(store: S) -> Chec
 pub(super) async fn deleted_job_releases_its_bytes<S: Store>(store: S) -> CheckResult {
     let before = store.budget().used();
     let (id, claim) = claim_new(&store).await?;
-    let mut writer = store.respond(&claim, response_head());
+    let mut writer = store.respond(&claim, response_head(), None);
     write(&mut writer, bytes(200_000)).await?;
     writer.flush();
     write(&mut writer, bytes(100_000)).await?;

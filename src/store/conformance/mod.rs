@@ -44,8 +44,10 @@
 //!   does not have changes nothing.
 //! - **Results**: a response comes back byte for byte: status, all header values with their
 //!   sensitivity, body and trailers. It can be read from any byte of the body, and beyond its end
-//!   as an empty body. A reader waits for the response of an unfinished job. A store may publish a
-//!   response while it is written; if the writer is dropped, such a reader gets an error.
+//!   as an empty body. A reader waits for the response of an unfinished job.
+//! - **Unfinished responses**: a store may publish a response while it is written. All its readers
+//!   get the whole. If it breaks off, they get what was flushed and then an error, even after the
+//!   job has ended. No reader gets bytes of two calls.
 //! - **Changes**: a stream of revisions begins with the current one, never goes back, and ends with
 //!   the job.
 //! - **Keys**: two requests with one key become one job, even after its end or a cancel. A delete,
@@ -186,6 +188,7 @@ pub fn queue_checks<S: Queue>() -> Vec<Check<S>> {
         queue::dropped_claim_is_delivered_again,
         queue::unstarted_call_is_handed_back,
         queue::started_call_is_handed_back,
+        queue::second_call_continues_no_response,
     ]);
     checks
 }
@@ -237,6 +240,9 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         writing::reader_waits_for_the_response,
         writing::waiting_reader_learns_of_a_cancel,
         writing::reader_gets_the_whole_response,
-        writing::broken_response_is_an_error,
+        writing::broken_response_is_kept,
+        writing::canceled_response_is_kept,
+        writing::declared_length_is_known,
+        writing::many_readers_get_the_whole_response,
     ])
 }

@@ -8,14 +8,15 @@ use super::{
     fixtures::{
         begun, bytes, cancel, claim_new, ended, ensure_result, ensure_same_body,
         ensure_same_fields, finish, finish_with, finish_without, found, header_values, read,
-        request_head, trailers, unexpected_acceptance,
+        read_to_end, request_head, response_head, trailers, unexpected_acceptance, write,
     },
     violation::{CheckResult, ensure, ensure_eq, ensure_same_millisecond, within},
+    writing::{read_early, read_to_break},
 };
 use crate::{
     estimate::Kind,
     job::{ErrorCode, JobId, Owner, Status},
-    store::{Acceptance, End, Finished, NewJob, News, Outcome, Queue, Report, Work},
+    store::{Acceptance, End, Finished, NewJob, News, Outcome, Queue, Report, Work, Writer},
 };
 
 /// The number of requests that a check takes at a time.
@@ -214,7 +215,7 @@ pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResu
 
     let work = claim_next(&store, id).await?;
     ensure_eq("attempt", work.attempt, 2)?;
-    let writer = store.respond(&work.claim, http::Response::new(()).into_parts().0);
+    let writer = store.respond(&work.claim, http::Response::new(()).into_parts().0, None);
     let mut end = End::new(Outcome::Response(writer));
     end.started = Some(Instant::now());
     let finished = finish(&store, &work.claim, end).await?;
@@ -223,4 +224,41 @@ pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResu
     ensure_eq("attempt of the ended job", job.attempt, 2)?;
     let result = ensure_result(read(&store, id, 0).await?)?;
     ensure_eq("run", result.run, 2)
+}
+
+pub(super) async fn second_call_continues_no_response<S: Queue>(store: S) -> CheckResult {
+    let id = enqueue_new(&store, Method::PUT).await?;
+    let work = claim_next(&store, id).await?;
+    begun(&store, &work.claim).await?;
+    let mut writer = store.respond(&work.claim, response_head(), None);
+    write(&mut writer, Bytes::from_static(b"of the first call")).await?;
+    writer.flush();
+    let early = read_early(&store, id, 0).await?;
+    drop(writer);
+    drop(work);
+
+    let work = claim_next(&store, id).await?;
+    ensure_eq("attempt", work.attempt, 2)?;
+    begun(&store, &work.claim).await?;
+    let second = bytes(70_000);
+    let mut writer = store.respond(&work.claim, response_head(), None);
+    write(&mut writer, second.clone()).await?;
+    writer.flush();
+    let later = read_early(&store, id, 3).await?;
+    if let Some(early) = early {
+        ensure_eq("run of the first reader", early.run, 1)?;
+        let part = read_to_break(early.response.into_body()).await?;
+        ensure(
+            b"of the first call".starts_with(&part),
+            "the first reader to get bytes of the first call alone",
+        )?;
+    }
+    finish(&store, &work.claim, End::new(Outcome::Response(writer))).await?;
+    if let Some(later) = later {
+        ensure_eq("run of the second reader", later.run, 2)?;
+        ensure_same_body(&read_to_end(later).await?.body, &second[3..])?;
+    }
+    let result = ensure_result(read(&store, id, 0).await?)?;
+    ensure_eq("run", result.run, 2)?;
+    ensure_same_body(&result.body, &second)
 }

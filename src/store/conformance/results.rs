@@ -18,7 +18,7 @@ use crate::{
 /// Ends a new job with a response of these chunks, and with trailers.
 async fn end_with_chunks<S: Store>(store: &S, chunks: Vec<Bytes>) -> CheckResult<JobId> {
     let (id, claim) = claim_new(store).await?;
-    let mut writer = store.respond(&claim, response_head());
+    let mut writer = store.respond(&claim, response_head(), None);
     for (index, chunk) in chunks.into_iter().enumerate() {
         write(&mut writer, chunk).await?;
         if index % 3 == 1 {
@@ -65,7 +65,7 @@ pub(super) async fn empty_result_comes_back<S: Store>(store: S) -> CheckResult {
     comes_back(&store, vec![Bytes::new()]).await?;
     // Without trailers too.
     let (id, claim) = claim_new(&store).await?;
-    let writer = store.respond(&claim, response_head());
+    let writer = store.respond(&claim, response_head(), None);
     finish(&store, &claim, End::new(Outcome::Response(writer))).await?;
     let result = ensure_result(read(&store, id, 0).await?)?;
     ensure_same_body(&result.body, b"")?;

@@ -41,7 +41,8 @@ struct EndedHead {
     started: Option<StartDelay>,
     revision: u32,
     status: Status,
-    /// The reason, if the job ended without a response.
+    /// The reason, if the job ended without a response. The packed bytes are then the part that
+    /// was written, if any.
     error: Option<ErrorCode>,
 }
 
@@ -74,16 +75,23 @@ pub(super) struct Finish {
 
 /// The outcome of a call, as the store keeps it.
 pub(super) enum StoredOutcome {
-    /// A response, and its charge unless the body holds it.
-    Response(StatusCode, Packed, Option<Charge>),
-    NoResponse(ErrorCode),
+    Response(StatusCode, StoredResponse),
+    /// No response, or only a part of one.
+    NoResponse(ErrorCode, Option<StoredResponse>),
+}
+
+/// A response as the store keeps it.
+pub(super) struct StoredResponse {
+    pub(super) packed: Packed,
+    /// Absent if the body holds it.
+    pub(super) charge: Option<Charge>,
 }
 
 impl StoredOutcome {
     pub(super) fn event(&self) -> Event {
         match self {
             Self::Response(status, ..) => Event::Responded(*status),
-            Self::NoResponse(code) => Event::NoResponse(*code),
+            Self::NoResponse(code, _) => Event::NoResponse(*code),
         }
     }
 }
@@ -92,15 +100,19 @@ impl EndedJob {
     pub(super) fn new(creation: Creation, scope: Option<Box<JobScope>>, finish: Finish) -> Self {
         let mut all = finish.charge;
         all.keep();
-        let (packed, body, error) = match finish.outcome {
-            StoredOutcome::Response(_, packed, charge) => {
+        let (stored, error) = match finish.outcome {
+            StoredOutcome::Response(_, response) => (Some(response), None),
+            StoredOutcome::NoResponse(code, part) => (part, Some(code)),
+        };
+        let (packed, body) = match stored {
+            Some(StoredResponse { packed, charge }) => {
                 if let Some(mut charge) = charge {
                     charge.keep();
                     all.merge(charge);
                 }
-                (packed.bytes, packed.large, None)
+                (packed.bytes, packed.large)
             }
-            StoredOutcome::NoResponse(code) => (Vec::new(), None, Some(code)),
+            None => (Vec::new(), None),
         };
         let progress = finish.progress;
         // This releases the price of the call, and of the head and trailers in maps.
@@ -167,7 +179,7 @@ impl EndedJob {
     pub(super) fn snapshot(&self, clock: &Clock, now: u64) -> Snapshot {
         let head = self.head();
         let creation = self.creation();
-        let (response, error) = self.outcome();
+        let (response, partial, error) = self.outcome();
         let progress = self.rare().and_then(|rare| rare.progress.as_deref());
         // One literal: assigning field by field drops the defaults, which costs 3 % of a status
         // read.
@@ -180,21 +192,28 @@ impl EndedJob {
             expires_at: Some(creation.system_time(self.expiry(clock))),
             progress: progress.cloned().unwrap_or_default(),
             response,
+            partial,
             error,
             ..creation.snapshot(self.scope(), now)
         }
     }
 
-    fn outcome(&self) -> (Option<ResponseHead>, Option<Failure>) {
-        if let Some(code) = self.head().error {
-            return (None, Some(Failure::new(code, None)));
+    /// Returns the head of the response, that of a part, and the reason for a failure.
+    fn outcome(&self) -> (Option<ResponseHead>, Option<ResponseHead>, Option<Failure>) {
+        let head = self.is_readable().then(|| {
+            let mut head = packed::peek(&self.0.slice);
+            if let Some(body) = self.body() {
+                head.content_length = body.len();
+            }
+            head
+        });
+        match (self.head().error, head) {
+            (Some(code), part) => (None, part, Some(Failure::new(code, None))),
+            (None, head) => {
+                let event = head.as_ref().map(|head| Event::Responded(head.status));
+                (head, None, event.and_then(Failure::from_event))
+            }
         }
-        let mut head = packed::peek(&self.0.slice);
-        if let Some(body) = self.body() {
-            head.content_length = body.len();
-        }
-        let event = Event::Responded(head.status);
-        (Some(head), Failure::from_event(event))
     }
 
     /// Returns the packed response.
@@ -202,8 +221,14 @@ impl EndedJob {
         &self.0.slice
     }
 
-    pub(super) fn has_response(&self) -> bool {
-        self.head().error.is_none()
+    /// Returns `true` if the job has a response, or a part of one.
+    pub(super) fn is_readable(&self) -> bool {
+        !self.packed().is_empty()
+    }
+
+    /// Returns `true` if the job has no response, or only a part of one.
+    pub(super) fn is_broken(&self) -> bool {
+        self.head().error.is_some()
     }
 
     /// Returns the bytes of the budget that the job and its result hold.

@@ -1,34 +1,28 @@
 //! A response that is read while it is written.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http::{HeaderMap, StatusCode};
+use http_body::SizeHint;
 use parking_lot::Mutex;
-use pin_project::pin_project;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-use crate::{
-    limit::{Charge, compact},
-    protocol::BoxError,
-    store::{Reading, ResultBody},
-};
+use super::{body::StoredBody, ended::StoredResponse, packed::Packed};
+use crate::limit::{Charge, compact, fields_price};
 
 /// The size of the segments that small chunks are collected in, in bytes.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// A response that is read while it is written, and for as long as it is kept afterwards.
 ///
-/// All readers share one copy of its body.
+/// All readers share one copy of its body. Their bodies are in [`live_body`](super::live_body).
 #[derive(Debug)]
 pub(super) struct LiveResponse {
     status: StatusCode,
     headers: HeaderMap,
+    /// The length of the whole body, if the service declared it.
+    length: Option<u64>,
     /// Held to append a chunk, or to copy one out; never across an await or a wake-up.
     state: Mutex<LiveState>,
     /// Notified after each flush, and at the end. One call wakes all readers.
@@ -49,16 +43,32 @@ struct LiveState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LiveEnd {
     Complete,
-    /// The writer was dropped before the response was complete.
+    /// The job ended, or the writer was dropped, before the response was complete.
+    Broken,
+}
+
+/// What a reader gets at its offset.
+pub(super) enum LivePart {
+    Data(Bytes),
+    /// Nothing until the next change.
+    Wait(OwnedNotified),
+    /// The end, with trailers.
+    End(Option<HeaderMap>),
     Broken,
 }
 
 impl LiveResponse {
     /// Creates an empty response, which holds `charge`.
-    pub(super) fn new(status: StatusCode, headers: HeaderMap, charge: Charge) -> Self {
+    pub(super) fn new(
+        status: StatusCode,
+        headers: HeaderMap,
+        length: Option<u64>,
+        charge: Charge,
+    ) -> Self {
         Self {
             status,
             headers,
+            length,
             state: Mutex::new(LiveState {
                 segments: Vec::new(),
                 tail: BytesMut::new(),
@@ -70,18 +80,34 @@ impl LiveResponse {
         }
     }
 
+    /// Adds to the charge. A response that has ended drops it.
     pub(super) fn hold(&self, charge: Charge) {
-        self.state.lock().charge.merge(charge);
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.charge.merge(charge);
+        }
     }
 
-    /// Takes the charge, for a copy that is kept instead of this.
-    pub(super) fn take_charge(&self) -> Charge {
-        self.state.lock().charge.split(usize::MAX)
-    }
-
-    /// Marks the bytes as those of an ended job.
-    pub(super) fn keep(&self) {
-        self.state.lock().charge.keep();
+    /// Returns a response that has ended as an ended job keeps it.
+    pub(super) fn stored(self: &Arc<Self>) -> StoredResponse {
+        let (trailers, excess) = {
+            let mut state = self.state.lock();
+            state.charge.keep();
+            // A response that broke off may have taken room for all that it declared.
+            let price = state.len() as usize + fields_price(&self.headers);
+            let excess = match state.end {
+                Some(LiveEnd::Broken) => state.charge.bytes().saturating_sub(price),
+                _ => 0,
+            };
+            (state.trailers.clone(), state.charge.split(excess))
+        };
+        drop(excess);
+        let body = StoredBody::Live(self.clone());
+        let packed = Packed::new(self.status, &self.headers, trailers.as_ref(), body);
+        // A small body has been copied, and this goes with its last reader.
+        let is_copied = packed.large.is_none();
+        let charge = is_copied.then(|| self.state.lock().charge.split(usize::MAX));
+        StoredResponse { packed, charge }
     }
 
     /// Returns the bytes of the budget that this holds.
@@ -92,6 +118,9 @@ impl LiveResponse {
     /// Appends data. Readers see it after the next [`notify`](Self::notify).
     pub(super) fn push(&self, mut data: Bytes) {
         let mut state = self.state.lock();
+        if state.end.is_some() {
+            return;
+        }
         if state.tail.is_empty() && data.len() >= SEGMENT_BYTES {
             let start = state.len();
             state.segments.push((start, compact(data)));
@@ -116,19 +145,24 @@ impl LiveResponse {
     pub(super) fn complete(&self, trailers: Option<HeaderMap>) {
         {
             let mut state = self.state.lock();
-            if !state.tail.is_empty() {
-                state.seal();
+            if state.end.is_none() {
+                state.end(LiveEnd::Complete);
+                state.trailers = trailers;
             }
-            state.trailers = trailers;
-            state.end = Some(LiveEnd::Complete);
         }
         self.notify();
     }
 
-    /// Breaks off the response unless it is complete, and wakes all readers.
-    pub(super) fn break_off(&self) {
-        self.state.lock().end.get_or_insert(LiveEnd::Broken);
-        self.notify();
+    /// Breaks off the response unless it is complete. The caller wakes the readers.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.end(LiveEnd::Broken);
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().end.is_some()
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -144,28 +178,40 @@ impl LiveResponse {
         to.extend_from_slice(&state.tail);
     }
 
-    /// Reads the response from byte `from` of its body on.
-    pub(super) fn read(self: &Arc<Self>, from: u64) -> Reading {
-        let mut response = Response::new(self.read_body(from, None));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
-        Reading::new(1, self.len(), response)
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
     }
 
-    /// Reads the body from byte `from` on. The body keeps `reader`.
-    pub(super) fn read_body(
-        self: &Arc<Self>,
-        from: u64,
-        reader: Option<Arc<dyn Send + Sync>>,
-    ) -> ResultBody {
-        ResultBody::streamed(LiveBody {
-            response: self.clone(),
-            _reader: reader,
-            offset: from,
-            are_trailers_sent: false,
-            is_break_flushed: false,
-            change: None,
-        })
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Returns what a reader gets at `offset`.
+    pub(super) fn part(&self, offset: u64) -> LivePart {
+        let state = self.state.lock();
+        if let Some(chunk) = state.chunk(offset) {
+            return LivePart::Data(chunk);
+        }
+        match state.end {
+            // Created under the lock, so that no notification is lost.
+            None => LivePart::Wait(self.changed.clone().notified_owned()),
+            Some(LiveEnd::Complete) => LivePart::End(state.trailers.clone()),
+            Some(LiveEnd::Broken) => LivePart::Broken,
+        }
+    }
+
+    /// Returns the hint for a reader at `offset`.
+    pub(super) fn size_hint(&self, offset: u64) -> SizeHint {
+        let state = self.state.lock();
+        let left = state.len().saturating_sub(offset);
+        let mut hint = SizeHint::new();
+        match (state.end, self.length) {
+            // Trailers need a message that is not framed by its length.
+            (Some(LiveEnd::Complete), _) if state.trailers.is_none() => hint.set_exact(left),
+            (None, Some(length)) => hint.set_exact(length.saturating_sub(offset)),
+            _ => hint.set_lower(left),
+        }
+        hint
     }
 }
 
@@ -177,6 +223,13 @@ impl LiveState {
     fn sealed_len(&self) -> u64 {
         let last = self.segments.last();
         last.map_or(0, |(start, segment)| start + segment.len() as u64)
+    }
+
+    fn end(&mut self, end: LiveEnd) {
+        if !self.tail.is_empty() {
+            self.seal();
+        }
+        self.end = Some(end);
     }
 
     /// Makes the tail a segment.
@@ -197,75 +250,5 @@ impl LiveState {
         let mut chunk = segment.clone();
         chunk.advance(usize::try_from(offset - start).ok()?);
         Some(chunk)
-    }
-}
-
-/// The body of a live response, for one reader.
-#[pin_project]
-struct LiveBody {
-    response: Arc<LiveResponse>,
-    /// Keeps the bytes counted as a replay.
-    _reader: Option<Arc<dyn Send + Sync>>,
-    offset: u64,
-    are_trailers_sent: bool,
-    /// Set once the body was pending before its error, so that a server sends the data before it.
-    is_break_flushed: bool,
-    #[pin]
-    change: Option<OwnedNotified>,
-}
-
-impl Body for LiveBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
-        loop {
-            if let Some(change) = this.change.as_mut().as_pin_mut() {
-                ready!(change.poll(cx));
-                this.change.set(None);
-            }
-            let state = this.response.state.lock();
-            if let Some(chunk) = state.chunk(*this.offset) {
-                *this.offset += chunk.len() as u64;
-                return Poll::Ready(Some(Ok(Frame::data(chunk))));
-            }
-            match state.end {
-                // Created under the lock, so that no notification is lost.
-                None => this
-                    .change
-                    .set(Some(this.response.changed.clone().notified_owned())),
-                Some(LiveEnd::Complete) => {
-                    let trailers = state.trailers.clone();
-                    let trailers = trailers.filter(|_| !*this.are_trailers_sent);
-                    *this.are_trailers_sent = true;
-                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-                }
-                Some(LiveEnd::Broken) if !*this.is_break_flushed => {
-                    *this.is_break_flushed = true;
-                    drop(state);
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Some(LiveEnd::Broken) => {
-                    return Poll::Ready(Some(Err("the response broke off".into())));
-                }
-            }
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let state = self.response.state.lock();
-        let left = state.len().saturating_sub(self.offset);
-        let mut hint = SizeHint::new();
-        hint.set_lower(left);
-        // Trailers need a message that is not framed by its length.
-        if state.end == Some(LiveEnd::Complete) && state.trailers.is_none() {
-            hint.set_upper(left);
-        }
-        hint
     }
 }

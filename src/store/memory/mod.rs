@@ -11,6 +11,7 @@ mod id_hasher;
 mod keys;
 mod list;
 mod live;
+mod live_body;
 #[cfg(test)]
 mod model;
 mod order;

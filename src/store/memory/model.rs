@@ -130,7 +130,7 @@ async fn take(store: &MemoryStore, jobs: &mut Vec<ModeledJob>, step: ModelStep) 
         (ModelStep::Respond(_, code), Some(claim)) => {
             let mut response = Response::new(());
             *response.status_mut() = code.try_into().expect("in range");
-            let mut writer = store.respond(claim, response.into_parts().0);
+            let mut writer = store.respond(claim, response.into_parts().0, None);
             let room = writer.poll_room(4, &mut Context::from_waker(Waker::noop()));
             assert!(matches!(room, Poll::Ready(Ok(()))));
             writer.push(Bytes::from_static(b"body"));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Response;
 
-use super::{body::StoredBody, ended::EndedJob, packed, reaper, table::JobTable};
+use super::{
+    body::StoredBody, ended::EndedJob, live_body::KeptBody, packed, reaper, table::JobTable,
+};
 use crate::{
     job::JobId,
     store::{Reading, ResultBody},
@@ -18,14 +20,14 @@ pub(super) struct ReplayReader {
 }
 
 impl ReplayReader {
-    /// Waits until replays have room for the result of a job. Returns `None` if the job has none or
-    /// has been removed.
+    /// Waits until replays have room for the result of a job, or for a part of one. Returns `None`
+    /// if the job has neither or has been removed.
     pub(super) async fn begin(table: &Arc<JobTable>, id: JobId) -> Option<Arc<Self>> {
         loop {
             // Created before the attempt, so that no release is lost after it.
             let released = table.budget().replay_released();
             // Looked up each time, because a waiting reader must not keep a deleted job.
-            let job = table.find_ended(id).filter(EndedJob::has_response)?;
+            let job = table.find_ended(id).filter(EndedJob::is_readable)?;
             if table.readings().begin(id, job.charged(), table.budget()) {
                 let table = table.clone();
                 return Some(Arc::new(Self { table, job }));
@@ -45,15 +47,24 @@ impl ReplayReader {
         let unpacked = packed::unpack(&Bytes::copy_from_slice(&bytes[..head]));
         let (length, body) = match self.job.body() {
             Some(StoredBody::Live(response)) => {
-                (response.len(), response.read_body(from, Some(self.clone())))
+                let kept = KeptBody {
+                    response: response.clone(),
+                    _reader: self.clone(),
+                    offset: from,
+                    is_ended: false,
+                };
+                (response.len(), ResultBody::streamed(kept))
             }
             Some(StoredBody::One(_)) => {
                 let bytes = Bytes::from_owner(LargeBody(self));
                 buffered(bytes, unpacked.trailers, from)
             }
             None => {
+                let is_broken = self.job.is_broken();
                 let bytes = Bytes::from_owner(PackedBytes(self)).split_off(head);
-                buffered(bytes, unpacked.trailers, from)
+                let (length, body) = buffered(bytes, unpacked.trailers, from);
+                let body = if is_broken { body.break_off() } else { body };
+                (length, body)
             }
         };
         let mut response = Response::new(body);

@@ -16,6 +16,7 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::StoredOutcome,
+    live_body,
     reader::ReplayReader,
     reaper,
     table::{FoundJob, Inserted, JobTable},
@@ -140,8 +141,13 @@ impl Store for MemoryStore {
         ready(Ok(()))
     }
 
-    fn respond(&self, claim: &MemoryClaim, head: response::Parts) -> MemoryWriter {
-        MemoryWriter::new(self.table.clone(), claim.job().clone(), head)
+    fn respond(
+        &self,
+        claim: &MemoryClaim,
+        head: response::Parts,
+        length: Option<u64>,
+    ) -> MemoryWriter {
+        MemoryWriter::new(self.table.clone(), claim.job().clone(), head, length)
     }
 
     fn finish(
@@ -151,7 +157,8 @@ impl Store for MemoryStore {
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
         let outcome = match end.outcome {
             Outcome::Response(writer) => writer.finish(),
-            Outcome::NoResponse(code) => StoredOutcome::NoResponse(code),
+            // What was flushed is with the job.
+            Outcome::NoResponse(code) => StoredOutcome::NoResponse(code, None),
         };
         let started = end.started.map(|at| self.table.clock().millis(at));
         let ending = Ending::new(outcome, started, end.progress, end.key);
@@ -166,7 +173,9 @@ impl Store for MemoryStore {
         let found = self.table.find(id);
         while let Some(FoundJob::Unfinished(job)) = &found {
             match job.response() {
-                Readiness::Ready(response) => return Ok(Some(response.read(from))),
+                Readiness::Ready(response) => {
+                    return Ok(Some(live_body::read(&response, &self.table, id, from)));
+                }
                 Readiness::Wait(change) => change.await,
                 Readiness::Ended => break,
             }

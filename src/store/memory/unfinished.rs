@@ -68,6 +68,7 @@ struct PhaseState {
 
 /// An end of a job that is ready to be applied.
 pub(super) struct Ending {
+    /// Its part of a response is added when the ending is applied.
     outcome: StoredOutcome,
     started: Option<u64>,
     progress: Option<StoredProgress>,
@@ -104,7 +105,7 @@ impl Ending {
     /// Creates an end that does not come from the call.
     pub(super) fn without_response(code: ErrorCode) -> Self {
         Self {
-            outcome: StoredOutcome::NoResponse(code),
+            outcome: StoredOutcome::NoResponse(code, None),
             started: None,
             progress: None,
             key: KeyOutcome::Keep,
@@ -248,7 +249,7 @@ impl UnfinishedJob {
     /// `None` if it had ended before, or has another revision than the ending allows.
     pub(super) fn end(
         &self,
-        ending: Ending,
+        mut ending: Ending,
         clock: &Clock,
         keep: impl FnOnce(EndedJob),
     ) -> Option<EndedJob> {
@@ -262,6 +263,12 @@ impl UnfinishedJob {
             }
             let status = job.status().next(ending.outcome.event())?;
             let charge = job.charge.take()?;
+            if let (StoredOutcome::NoResponse(_, part), Some(live)) =
+                (&mut ending.outcome, &job.live)
+            {
+                live.close();
+                *part = Some(live.stored());
+            }
             let finish = Finish {
                 revision: job.revision + 1,
                 status,
@@ -286,6 +293,9 @@ impl UnfinishedJob {
         if let Phase::Unfinished(job) = before {
             if let Some(canceler) = job.canceler {
                 canceler.wake();
+            }
+            if let Some(live) = job.live {
+                live.notify();
             }
             if let Some(watchers) = job.watchers {
                 watchers.notify_waiters();

@@ -10,7 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{
-    body::StoredBody, ended::StoredOutcome, live::LiveResponse, packed::Packed, table::JobTable,
+    body::StoredBody,
+    ended::{StoredOutcome, StoredResponse},
+    live::LiveResponse,
+    packed::Packed,
+    table::JobTable,
     unfinished::UnfinishedJob,
 };
 use crate::{
@@ -31,6 +35,7 @@ struct WriterState {
     table: Arc<JobTable>,
     job: Arc<UnfinishedJob>,
     head: response::Parts,
+    length: Option<u64>,
     body: WrittenBody,
     trailers: Option<HeaderMap>,
     /// The charge until the response is published. `None` until there was room for anything.
@@ -48,7 +53,8 @@ struct LiveWriter(Arc<LiveResponse>);
 
 impl Drop for LiveWriter {
     fn drop(&mut self) {
-        self.0.break_off();
+        self.0.close();
+        self.0.notify();
     }
 }
 
@@ -57,6 +63,7 @@ impl MemoryWriter {
         table: Arc<JobTable>,
         job: Arc<UnfinishedJob>,
         head: response::Parts,
+        length: Option<u64>,
     ) -> Self {
         let room = ResponseRoom::new(table.budget());
         Self {
@@ -65,6 +72,7 @@ impl MemoryWriter {
                 table,
                 job,
                 head,
+                length,
                 body: WrittenBody::One(Bytes::new()),
                 trailers: None,
                 charge: None,
@@ -75,22 +83,21 @@ impl MemoryWriter {
     /// Completes the response, and returns it as the store keeps it.
     pub(super) fn finish(mut self) -> StoredOutcome {
         let state = &mut *self.state;
-        let body = match &mut state.body {
-            WrittenBody::One(bytes) => StoredBody::One(mem::take(bytes)),
+        let (status, trailers) = (state.head.status, state.trailers.take());
+        let response = match &mut state.body {
+            WrittenBody::One(bytes) => {
+                let body = StoredBody::One(mem::take(bytes));
+                StoredResponse {
+                    packed: Packed::new(status, &state.head.headers, trailers.as_ref(), body),
+                    charge: state.charge.take(),
+                }
+            }
             WrittenBody::Live(live) => {
-                live.0.keep();
-                live.0.complete(state.trailers.clone());
-                StoredBody::Live(live.0.clone())
+                live.0.complete(trailers);
+                live.0.stored()
             }
         };
-        let (status, headers) = (state.head.status, &state.head.headers);
-        let packed = Packed::new(status, headers, state.trailers.as_ref(), body);
-        let charge = match &state.body {
-            // The packed copy is kept, and the live response goes with its last reader.
-            WrittenBody::Live(live) if packed.large.is_none() => Some(live.0.take_charge()),
-            _ => state.charge.take(),
-        };
-        StoredOutcome::Response(status, packed, charge)
+        StoredOutcome::Response(status, response)
     }
 }
 
@@ -105,7 +112,7 @@ impl WriterState {
         };
         compact_fields(&mut self.head.headers);
         let (status, headers) = (self.head.status, self.head.headers.clone());
-        let live = Arc::new(LiveResponse::new(status, headers, charge));
+        let live = Arc::new(LiveResponse::new(status, headers, self.length, charge));
         live.push(mem::take(data));
         self.job.publish(live.clone());
         self.body = WrittenBody::Live(LiveWriter(live));

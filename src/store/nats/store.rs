@@ -176,7 +176,7 @@ impl Store for NatsStore {
         ready(Ok(()))
     }
 
-    fn respond(&self, _: &NatsClaim, head: response::Parts) -> NatsWriter {
+    fn respond(&self, _: &NatsClaim, head: response::Parts, _: Option<u64>) -> NatsWriter {
         NatsWriter::new(self.budget(), head)
     }
 

@@ -227,7 +227,7 @@ impl Store for SqliteStore {
         ready(Ok(()))
     }
 
-    fn respond(&self, _: &SqliteClaim, head: response::Parts) -> SqliteWriter {
+    fn respond(&self, _: &SqliteClaim, head: response::Parts, _: Option<u64>) -> SqliteWriter {
         SqliteWriter::new(&self.process.shared.bodies, self.budget(), head)
     }
 

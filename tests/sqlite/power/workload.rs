@@ -296,7 +296,7 @@ impl Workload {
         let status = if number.is_multiple_of(5) { 500 } else { 200 };
         self.mark(&format!("ending {number} {status} {length} {fate}"));
         let head = Response::builder().status(status).body(()).unwrap();
-        let mut writer = store.respond(&job.claim, head.into_parts().0);
+        let mut writer = store.respond(&job.claim, head.into_parts().0, None);
         let mut body = response_body(number, length);
         while !body.is_empty() {
             let part: Bytes = body.split_to(body.len().min(64 * 1024));
