@@ -25,6 +25,8 @@ pub(crate) enum Problem {
     KeyRequired,
     /// `bad-query`
     BadQuery,
+    /// `bad-offset`, with the number of bytes that are available if the offset is beyond them
+    BadOffset(Option<u64>),
     /// `cross-site`
     CrossSite,
     /// `not-found`
@@ -39,6 +41,8 @@ pub(crate) enum Problem {
     Gone,
     /// `precondition-failed`
     PreconditionFailed,
+    /// `output-restarted`
+    OutputRestarted,
     /// `body-too-large`
     BodyTooLarge,
     /// `key-reused`
@@ -86,6 +90,13 @@ impl Problem {
                 "Invalid query",
                 "Use status, limit and cursor, with values from an earlier response.",
             ),
+            Self::BadOffset(_) => (
+                StatusCode::BAD_REQUEST,
+                "bad-offset",
+                "Invalid offset",
+                "Use whole numbers for offset and run, and an offset within the output. The \
+                 member available is its length so far.",
+            ),
             Self::CrossSite => (
                 StatusCode::FORBIDDEN,
                 "cross-site",
@@ -128,6 +139,13 @@ impl Problem {
                 "precondition-failed",
                 "The request's precondition failed",
                 "Nothing was changed. Get the current representation and its ETag.",
+            ),
+            Self::OutputRestarted => (
+                StatusCode::PRECONDITION_FAILED,
+                "output-restarted",
+                "The output was produced anew",
+                "The work was run again, and its output may differ. Drop what you have, and read \
+                 it from its start.",
             ),
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -190,7 +208,14 @@ impl Problem {
 
     pub(crate) fn response(self) -> Response<ResultBody> {
         let (status, name, title, detail) = self.parts();
-        let mut response = document(status, name, title, detail, None);
+        let members = match self {
+            Self::BadOffset(available) => ProblemMembers {
+                available,
+                ..ProblemMembers::default()
+            },
+            _ => ProblemMembers::default(),
+        };
+        let mut response = document(status, name, title, detail, members);
         match self {
             Self::MethodNotAllowed(allow) => {
                 let allow = HeaderValue::from_static(allow);
@@ -234,7 +259,10 @@ pub(crate) fn no_result(failure: &Failure) -> Response<ResultBody> {
         code.as_str(),
         "The job ended without a response",
         code.message(),
-        Some(code.as_str()),
+        ProblemMembers {
+            code: Some(code.as_str()),
+            ..ProblemMembers::default()
+        },
     )
 }
 
@@ -244,8 +272,18 @@ struct ProblemDocument<'a> {
     title: &'a str,
     status: u16,
     detail: &'a str,
+    #[serde(flatten)]
+    members: ProblemMembers<'a>,
+}
+
+/// The members of some problems.
+#[derive(Default, Serialize)]
+struct ProblemMembers<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'a str>,
+    /// The length of an output so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available: Option<u64>,
 }
 
 fn document(
@@ -253,14 +291,14 @@ fn document(
     name: &str,
     title: &str,
     detail: &str,
-    code: Option<&str>,
+    members: ProblemMembers<'_>,
 ) -> Response<ResultBody> {
     let document = ProblemDocument {
         r#type: format!("urn:problem-type:tower-accepted:{}", name.replace('_', "-")),
         title,
         status: status.as_u16(),
         detail,
-        code,
+        members,
     };
     let json = serde_json::to_vec(&document).expect("strings and a number");
     let mut response = Response::new(ResultBody::new(json.into(), None));

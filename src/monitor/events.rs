@@ -18,15 +18,17 @@ use super::{
     document::document,
     status::{VARY, empty},
 };
-use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::GaugeGuard};
-
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+use crate::{
+    job::Snapshot, protocol::LAST_EVENT_ID, registry::Registry, store::Store, telemetry::GaugeGuard,
+};
 
 /// Also keeps compression middleware from holding events back.
 const NO_STORE_NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
 /// Turns off the response buffer of nginx, which would delay events.
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+pub(super) const NO_ACCEL_BUFFERING: HeaderValue = HeaderValue::from_static("no");
 
 /// The maximum silence on a stream. A comment then keeps proxies from closing the connection.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
@@ -63,7 +65,7 @@ pub(super) fn follow<St: Store>(
     headers.insert(header::CONTENT_TYPE, event_stream);
     headers.insert(header::CACHE_CONTROL, NO_STORE_NO_TRANSFORM);
     headers.append(header::VARY, VARY);
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(X_ACCEL_BUFFERING, NO_ACCEL_BUFFERING);
     response
 }
 

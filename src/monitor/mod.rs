@@ -3,8 +3,10 @@
 mod accepted;
 mod body;
 mod document;
+mod event_ids;
 mod events;
 mod list;
+mod live_body;
 mod message;
 mod page;
 mod precondition;
@@ -15,6 +17,9 @@ mod result;
 mod route;
 mod service;
 mod status;
+mod stream;
+mod stream_head;
+mod stream_query;
 mod timestamp;
 mod wait;
 

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{limit::MAX_TIMEOUT, protocol::BoxError, store::ResultBody};
 
-/// Makes a body drop its bytes if no frame of it is read for `timeout`.
+/// Makes a body drop its bytes if no frame of it is read for `timeout`, although there is one.
 ///
 /// A server does not poll a body while its client reads nothing. So a task drops the bytes, and the
 /// next frame is an error.
@@ -29,9 +29,10 @@ pub(super) fn watched(body: ResultBody, timeout: Duration) -> ResultBody {
     let state = Arc::new(Mutex::new(ReplayState {
         body: Some(body),
         read_at: Instant::now(),
+        is_pending: false,
     }));
     let watch = watch(state.clone(), timeout.min(MAX_TIMEOUT));
-    ResultBody::streamed(Replay {
+    ResultBody::boxed(Replay {
         watch: runtime.spawn(watch).abort_handle(),
         state,
     })
@@ -50,16 +51,24 @@ struct ReplayState {
     body: Option<ResultBody>,
     /// The time of the last poll.
     read_at: Instant,
+    /// Set while the server waits for a frame of a response that is being produced.
+    is_pending: bool,
 }
 
 /// Cuts a replay when it was not read for `timeout`.
 async fn watch(state: Arc<Mutex<ReplayState>>, timeout: Duration) {
     loop {
-        let cut_at = state.lock().read_at + timeout;
+        let cut_at = {
+            let mut state = state.lock();
+            if state.is_pending {
+                state.read_at = Instant::now();
+            }
+            state.read_at + timeout
+        };
         sleep_until(cut_at).await;
         let cut = {
             let mut state = state.lock();
-            let is_due = state.read_at + timeout <= Instant::now();
+            let is_due = !state.is_pending && state.read_at + timeout <= Instant::now();
             state.body.take_if(|_| is_due)
         };
         if cut.is_some() {
@@ -77,10 +86,14 @@ impl Body for Replay {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut state = self.state.lock();
+        let state = &mut *self.state.lock();
         state.read_at = Instant::now();
         match &mut state.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
+            Some(body) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                state.is_pending = frame.is_pending();
+                frame
+            }
             None => Poll::Ready(Some(Err("the client read nothing for too long".into()))),
         }
     }
@@ -106,7 +119,7 @@ impl Drop for Replay {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::future::{Future, poll_fn};
 
     use tokio::time::{advance, sleep};
 
@@ -139,6 +152,35 @@ mod tests {
         assert!(owner.is_unique(), "the bytes are dropped");
         let error = next(&mut body).await.expect("a frame");
         assert!(error.expect_err("cut").contains("too long"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replay_that_waits_for_its_source_is_not_cut() {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let mut body = watched(ResultBody::streamed(SlowBody(receiver)), TIMEOUT);
+        let frame = tokio::spawn(async move { (next(&mut body).await, body) });
+        sleep(TIMEOUT * 3).await;
+        sender.send(Bytes::from_static(b"late")).expect("a reader");
+        let (frame, mut body) = frame.await.expect("no panic");
+        assert_eq!(frame, Some(Ok(4)));
+        sleep(TIMEOUT * 2).await;
+        assert!(next(&mut body).await.expect("a frame").is_err());
+    }
+
+    /// A body of one frame that comes late.
+    struct SlowBody(tokio::sync::oneshot::Receiver<Bytes>);
+
+    impl Body for SlowBody {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            let frame = std::task::ready!(Pin::new(&mut self.0).poll(cx));
+            Poll::Ready(frame.ok().map(|data| Ok(Frame::data(data))))
+        }
     }
 
     #[tokio::test(start_paused = true)]

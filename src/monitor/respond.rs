@@ -8,7 +8,7 @@ use super::{
     body::MonitorBody,
     events, list, message, page, precondition, result,
     route::{Resource, Route},
-    status,
+    status, stream,
     wait::wait,
 };
 use crate::{
@@ -106,6 +106,15 @@ async fn respond<St: Store>(
             let prefer = headers.prefer(&head.headers, settings.max_wait);
             let view = View::new(resource, is_page, settings);
             respond_read(registry, job, view, prefer, headers.is_conditional, head).await
+        }
+        (Resource::Stream, _) if is_read => {
+            let prefer = headers.prefer(&head.headers, settings.max_wait);
+            let limit = prefer.wait.unwrap_or(settings.max_wait);
+            let mut response = Box::pin(stream::stream(registry, job, limit, head)).await?;
+            if let Some(applied) = prefer.applied(false) {
+                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+            }
+            Ok(response.into())
         }
         (Resource::Cancel, &Method::POST) if is_forged(head, settings) => {
             Ok(refuse(Problem::CrossSite))

@@ -12,13 +12,13 @@ use tokio::time::timeout;
 use super::{message, precondition, replay, route::Resource};
 use crate::{
     config::Settings,
-    job::Snapshot,
+    job::{JobId, Snapshot},
     problem::{Problem, no_result},
     protocol::{
         ASYNC_RESULT, RESULT_TARGET, has_length, is_misleading_for_get, resolve_references,
     },
     registry::Registry,
-    store::{Purpose, ResultBody, Store},
+    store::{Purpose, Reading, ResultBody, Store},
 };
 
 /// The minimum pause between two looks at whether a read waits for room.
@@ -62,10 +62,8 @@ pub(super) async fn result<St: Store>(
     let status = response.status();
     let headers = response.headers_mut();
     make_shareable(headers, settings, is_owned);
-    if let Some(target) = target.as_ref().and_then(|target| target.to_str().ok()) {
-        resolve_references(headers, target, |to, path| {
-            settings.write_path(to, at.depth(), path);
-        });
+    if let Some(target) = &target {
+        resolve(headers, target, settings, at);
     }
     headers.insert(ASYNC_RESULT, status.as_u16().into());
     // Here it would delay the read of the result. The status document has it.
@@ -138,23 +136,45 @@ async fn read<St: Store>(
     if job.response.is_none() {
         return Ok(StoredRead::Missing);
     }
+    Ok(match read_ended(registry, job.id, from).await? {
+        Read::Reading(Reading { mut response, .. }) => {
+            let target = response.headers_mut().remove(RESULT_TARGET);
+            StoredRead::Response(response, target)
+        }
+        Read::Missing => StoredRead::Missing,
+        Read::Busy => StoredRead::Busy,
+    })
+}
+
+/// The result of reading what the store has of an ended job.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is returned"
+)]
+pub(super) enum Read {
+    Reading(Reading),
+    Missing,
+    /// There was no room to send it.
+    Busy,
+}
+
+/// Reads what the store has of an ended job, from byte `from` of the body on.
+pub(super) async fn read_ended<St: Store>(
+    registry: &Registry<St>,
+    id: JobId,
+    from: u64,
+) -> Result<Read, St::Error> {
     let budget = registry.store.budget();
     let room_timeout = budget.room_timeout().max(MIN_ROOM_TIMEOUT);
-    let mut reading = pin!(registry.store.read(job.id, from));
-    let reading = loop {
+    let mut reading = pin!(registry.store.read(id, from));
+    loop {
         match timeout(room_timeout, reading.as_mut()).await {
-            Ok(reading) => break reading,
+            Ok(reading) => return Ok(reading?.map_or(Read::Missing, Read::Reading)),
             // The store may wait for room, which other readers have.
-            Err(_) if budget.used_for(Purpose::Replay) > 0 => return Ok(StoredRead::Busy),
+            Err(_) if budget.used_for(Purpose::Replay) > 0 => return Ok(Read::Busy),
             Err(_) => {}
         }
-    };
-    let Some(reading) = reading? else {
-        return Ok(StoredRead::Missing);
-    };
-    let mut response = reading.response;
-    let target = response.headers_mut().remove(RESULT_TARGET);
-    Ok(StoredRead::Response(response, target))
+    }
 }
 
 /// Cuts the response if its client reads nothing for too long.
@@ -170,8 +190,22 @@ fn no_response(job: &Snapshot) -> Response<ResultBody> {
     }
 }
 
+/// Resolves references that are relative to `target` for a response that is served `at` a resource.
+pub(super) fn resolve(
+    headers: &mut HeaderMap,
+    target: &HeaderValue,
+    settings: &Settings,
+    at: Resource,
+) {
+    if let Ok(target) = target.to_str() {
+        resolve_references(headers, target, |to, path| {
+            settings.write_path(to, at.depth(), path);
+        });
+    }
+}
+
 /// Adds what makes a stored response safe as the response to a GET that can be shared.
-fn make_shareable(headers: &mut HeaderMap, settings: &Settings, is_owned: bool) {
+pub(super) fn make_shareable(headers: &mut HeaderMap, settings: &Settings, is_owned: bool) {
     let private = HeaderValue::from_static("private, no-store");
     match headers.entry(header::CACHE_CONTROL) {
         Entry::Occupied(mut entry) if is_owned => {

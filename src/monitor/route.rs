@@ -27,6 +27,8 @@ pub(crate) enum Resource {
     Events,
     /// `/jobs/{id}/result`: the response of the inner service.
     Result,
+    /// `/jobs/{id}/stream`: the response of the inner service, while it is produced.
+    Stream,
     /// `/jobs/{id}/cancel`: cancels the job.
     Cancel,
 }
@@ -65,6 +67,7 @@ impl Route {
             Some((id, "status")) => (id, Resource::Status),
             Some((id, "events")) => (id, Resource::Events),
             Some((id, "result")) => (id, Resource::Result),
+            Some((id, "stream")) => (id, Resource::Stream),
             Some((id, "cancel")) => (id, Resource::Cancel),
             Some(_) => return Self::Nowhere,
         };
@@ -107,7 +110,7 @@ impl Resource {
     pub(super) fn depth(self) -> usize {
         match self {
             Self::Monitor => 0,
-            Self::Status | Self::Events | Self::Result | Self::Cancel => 1,
+            Self::Status | Self::Events | Self::Result | Self::Stream | Self::Cancel => 1,
         }
     }
 }

@@ -9,6 +9,8 @@ mod body;
 mod conditional;
 mod error;
 #[cfg(feature = "server")]
+mod event_stream;
+#[cfg(feature = "server")]
 mod headers;
 mod hop_by_hop;
 #[cfg(feature = "server")]
@@ -32,10 +34,11 @@ pub(crate) use self::list::split;
 pub(crate) use self::{
     accept::{Format, prefers_message},
     conditional::{EntityTags, Selection, Validators, matches_if_none_match},
+    event_stream::EventScanner,
     headers::RequestHeaders,
     json::{is_json, sort_members},
     multipart::Multipart,
-    names::{IDEMPOTENT_REPLAYED, RESULT_TARGET},
+    names::{IDEMPOTENT_REPLAYED, LAST_EVENT_ID, RESULT_TARGET},
     prefer::Prefer,
     references::has_relative_references,
     size_hint::buffered_size_hint,

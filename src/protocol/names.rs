@@ -22,6 +22,10 @@ pub(crate) const RESULT_ETAG_START: &str = "\"tower-accepted:";
 #[cfg(feature = "server")]
 pub(crate) const RESULT_TARGET: HeaderName = HeaderName::from_static("tower-accepted-target");
 
+/// The id of the last event that a client has received (HTML standard §9.2.4).
+#[cfg(feature = "server")]
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// The client's preferences (RFC 7240 §2).
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 

@@ -162,8 +162,16 @@ impl ResultBody {
     where
         B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
+        Self::boxed(SplitFrames::new(body))
+    }
+
+    /// Creates a body whose frames are small copies already.
+    pub(crate) fn boxed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
+    {
         Self {
-            kind: ResultBodyKind::Streamed(Box::pin(SplitFrames::new(body))),
+            kind: ResultBodyKind::Streamed(Box::pin(body)),
             limit: None,
         }
     }
@@ -194,7 +202,7 @@ impl ResultBody {
 
     /// Ends the body with an error after its last byte, as a response that broke off ends.
     pub fn break_off(self) -> Self {
-        Self::streamed(BrokenBody(self))
+        Self::boxed(BrokenBody(self))
     }
 
     /// Ends the body after `bytes`, without trailers.

@@ -62,7 +62,7 @@ pub(crate) fn describe() {
         Unit::Count,
         "Requests that wait for a job to change or end."
     );
-    describe_gauge!(STREAMS, Unit::Count, "Open event streams.");
+    describe_gauge!(STREAMS, Unit::Count, "Open streams of events or of output.");
 }
 
 pub(crate) fn accepted() {
