@@ -28,6 +28,9 @@ struct LiveBody {
 
 /// Delays the error of a body, and counts the body as a stream.
 pub(super) fn live(body: ResultBody) -> ResultBody {
+    if body.is_empty() && !body.has_trailers() {
+        return body;
+    }
     ResultBody::boxed(LiveBody {
         body,
         breaking: None,

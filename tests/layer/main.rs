@@ -31,6 +31,7 @@ mod page;
 mod preferring;
 mod replaying;
 mod slow_store;
+mod streaming;
 mod suites_run;
 mod tracing;
 mod validating;
