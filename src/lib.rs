@@ -269,7 +269,7 @@ mod telemetry;
 #[cfg(feature = "server")]
 pub use crate::{
     builder::{DefaultStore, InMemory, JobsBuilder},
-    config::{ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When},
+    config::{Backpressure, ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When},
     estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Settings,
     estimate::Estimates,
-    limit::{Permits, Purpose},
+    limit::{Paces, Permits, Purpose},
     stop::StopSignal,
     store::Store,
     telemetry,
@@ -24,6 +24,7 @@ pub(crate) struct Registry<St> {
     pub(crate) estimates: Estimates,
     pub(crate) settings: Settings,
     pub(crate) stop: StopSignal,
+    pub(crate) paces: Arc<Paces>,
     /// Canceled when a drain begins, after the permits are closed.
     draining: CancellationToken,
 }
@@ -48,6 +49,7 @@ impl<St: Store> Registry<St> {
             estimates: Estimates::new(settings.poll_cost),
             settings,
             stop: StopSignal::default(),
+            paces: Arc::default(),
             draining: CancellationToken::new(),
         })
     }

@@ -1,5 +1,6 @@
 //! The settings of a registry, and the policies of a layer.
 
+mod backpressure;
 mod dialect;
 mod error;
 mod idempotency;
@@ -10,8 +11,8 @@ mod settings;
 mod when;
 
 pub use self::{
-    dialect::Dialect, error::ConfigError, idempotency::Idempotency, links::Links,
-    outcomes::Outcomes, policy::Policy, when::When,
+    backpressure::Backpressure, dialect::Dialect, error::ConfigError, idempotency::Idempotency,
+    links::Links, outcomes::Outcomes, policy::Policy, when::When,
 };
 pub(crate) use self::{
     links::LinkOrigin,

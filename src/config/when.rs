@@ -13,13 +13,14 @@ use crate::protocol::Prefer;
 /// | `Always` | 202 at once | 202 at once | inline if done in N s, else 202 | the same |
 /// | `After(d)` | inline if done in d, else 202 | 202 at once | inline if done in N s, else 202 | the same |
 /// | `Preferred` | inline, however long | 202 at once | inline if done in N s, else 202 | inline, however long |
+/// | `Streamed` | streamed | 202 at once | streamed if its head is there in N s, else 202 | streamed |
 /// | `Never` | inline, however long | the same | the same | the same |
 ///
-/// Under `After` and `Preferred`, a preference that cannot be honored is ignored: without an
+/// Under `After`, `Preferred` and `Streamed`, a preference that cannot be honored is ignored: without an
 /// `Idempotency-Key`, a request over a limit runs inline.
 ///
-/// A client may disconnect while it waits. Under `Always` or with `respond-async`, the call then
-/// goes on as a job. Otherwise it is dropped.
+/// A client may disconnect while it waits. Under `Always`, `Streamed` or with `respond-async`, the
+/// call then goes on as a job. Otherwise it is dropped.
 ///
 /// `CONNECT`, requests with `Upgrade` (except to HTTP/2) and gRPC calls always pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +38,14 @@ pub enum When {
     After(Duration),
     /// Answers 202 only if the client prefers `respond-async`.
     Preferred,
+    /// Makes the request a job from the start, and sends its response as the service produces it,
+    /// with a `Link` to the monitor.
+    ///
+    /// A client that is cut off reads on at `/jobs/{id}/stream`, or repeats the request with its
+    /// `Idempotency-Key`. If the response exceeds
+    /// [`max_result`](crate::JobsBuilder::max_result) or the budget, the client still gets all of
+    /// it. The job then ends as [`ResultTooLarge`](crate::ErrorCode::ResultTooLarge).
+    Streamed,
     /// Passes the request through, unchanged and streaming.
     Never,
 }
@@ -50,12 +59,20 @@ pub(crate) enum Schedule {
     AcceptNow,
     /// The request is answered inline within this time, else 202.
     InlineWithin(Duration),
+    /// The request is a job. Its response is streamed if its head is there within this time, else
+    /// 202.
+    Streamed(Option<Duration>),
 }
 
 impl When {
     pub(crate) fn schedule(self, prefer: &Prefer) -> Schedule {
         match (self, prefer.respond_async, prefer.wait) {
             (Self::Never, _, _) | (Self::Preferred, false, _) => Schedule::PassThrough,
+            (Self::Streamed, respond_async, wait) => match (respond_async, wait) {
+                (true, None) => Schedule::AcceptNow,
+                (true, wait) => Schedule::Streamed(wait),
+                (false, _) => Schedule::Streamed(None),
+            },
             (_, _, Some(wait)) => Schedule::InlineWithin(wait),
             (_, true, None) | (Self::Always, false, None) => Schedule::AcceptNow,
             (Self::After(delay), false, None) => Schedule::InlineWithin(delay),
@@ -86,6 +103,15 @@ mod tests {
             (When::Always, [now, now, waits, waits]),
             (When::After(delay), [delayed, now, waits, waits]),
             (When::Preferred, [pass, now, waits, pass]),
+            (
+                When::Streamed,
+                [
+                    Schedule::Streamed(None),
+                    now,
+                    Schedule::Streamed(Some(wait)),
+                    Schedule::Streamed(None),
+                ],
+            ),
             (When::Never, [pass, pass, pass, pass]),
         ] {
             for (prefer, schedule) in columns.iter().zip(row) {

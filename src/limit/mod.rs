@@ -4,6 +4,7 @@ mod budget;
 mod buffer;
 mod compact;
 mod fields;
+mod pace;
 mod permits;
 mod price;
 mod room;
@@ -19,6 +20,7 @@ pub use self::{
 };
 pub(crate) use self::{
     compact::MAX_COPIED_BYTES,
+    pace::{Pace, PaceLimit, Paces},
     permits::{JobPermit, Permit, PermitError, Permits},
     room::MAX_TIMEOUT,
 };

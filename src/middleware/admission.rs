@@ -1,6 +1,7 @@
 //! Turns a call into a job: the one road for every request that becomes one.
 
 use std::{
+    error::Error,
     future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -8,18 +9,28 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response};
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::candidate::{Candidate, ReadRequest};
+use super::{
+    candidate::{Candidate, ReadRequest},
+    submitted::submitted,
+};
 use crate::{
-    job::Snapshot,
+    config::Backpressure,
+    job::{JobId, Snapshot},
     limit::{Permit, PermitError},
     monitor,
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
-    run::{Call, InnerService, Job, RequestBody, Run, job_span},
+    run::{
+        Call, InnerService, Job, Output, RelayReader, RelayWriter, RequestBody, Run, job_span,
+        relay,
+    },
     store::{Acceptance, Lookup, NewJob, ResultBody, Store},
     telemetry,
 };
@@ -134,28 +145,33 @@ where
         Err(refusal) => return Admission::Refused(refusal, call),
     };
     let is_joined = matches!(stored, Stored::Joined(_));
-    let (job, running) = match stored {
+    let limit = candidate.response_limit(new.key.is_some());
+    let (job, running, relayed) = match stored {
         Stored::Joined(job) if candidate.options.idempotency.strict && !job.status.is_ended() => {
             return Admission::Accepted(Problem::KeyInUse.counted().response());
         }
         Stored::Joined(job) => {
             telemetry::joined();
-            (*job, None)
+            (*job, None, None)
         }
         Stored::New(claim) => {
+            let (writer, relayed) = if limit.is_some() && claim.is_some() {
+                let (writer, reader) = relay();
+                (Some(writer), Some(reader))
+            } else {
+                (None, None)
+            };
             let running = claim.map(|claim| {
                 // From now on the claim holds the charge of the request.
                 call.hold(None);
                 call.unshare_body();
-                start(&mut candidate, call, new, claim)
+                start(&mut candidate, call, new, claim, writer)
             });
-            (new.snapshot_at(now), running)
+            (new.snapshot_at(now), running, relayed)
         }
     };
     // A job that runs here has the permit by now; any other needs none.
     candidate.permit = Err(PermitError::Full);
-    // A call without a key has had its time inline before it became a job.
-    let limit = candidate.inline_limit().filter(|_| new.key.is_some());
     let Some(limit) = limit else {
         if let Some(running) = running {
             tokio::spawn(running);
@@ -172,7 +188,11 @@ where
                 tokio::spawn(running);
             }
         }
-        let response = inline_or_accepted(&candidate, path.as_deref(), job, limit).await;
+        let path = path.as_deref();
+        let response = match relayed {
+            Some(relayed) => submitted_or_accepted(&candidate, path, job, limit, relayed).await,
+            None => joined_or_accepted(&candidate, path, job, limit).await,
+        };
         Admission::Accepted(mark_joined(response, is_joined))
     }))
 }
@@ -219,6 +239,7 @@ fn start<S, B, St>(
     call: Call<S, B>,
     new: &NewJob,
     claim: St::Claim,
+    relay: Option<RelayWriter>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>>
 where
     S: InnerService<B>,
@@ -239,7 +260,11 @@ where
         claim,
         _permit: permit.ok().map(Permit::into_job),
     };
-    let run = Run::new(call, new.id, job);
+    let pace = match candidate.options.backpressure {
+        Backpressure::Off => None,
+        Backpressure::Ahead(bytes) => Some(candidate.registry.paces.limit(new.id, bytes)),
+    };
+    let run = Run::new(call, new.id, job, Output { relay, pace });
     // Boxed, which keeps the runtime's record of the task small.
     if span.is_disabled() {
         Box::pin(run)
@@ -248,34 +273,73 @@ where
     }
 }
 
-/// Returns the response of a job if it ends within `limit`, else the 202.
-async fn inline_or_accepted<St: Store>(
+/// Returns the response of a new job if its head is there within `limit`, else the 202.
+async fn submitted_or_accepted<St: Store>(
     candidate: &Candidate<St>,
     path: Option<&str>,
     job: Snapshot,
-    limit: Duration,
+    limit: Option<Duration>,
+    relayed: RelayReader,
 ) -> Response<ResultBody> {
-    let store = &candidate.registry.store;
-    // The job has been polled since the snapshot was taken.
-    let job = match store.get(job.id).await {
-        Ok(Lookup::Found(job)) => *job,
-        Ok(Lookup::Gone(_) | Lookup::Unknown) => return Problem::Gone.response(),
-        Err(error) => {
-            log_store_error(&error);
-            return Problem::StoreUnavailable.response();
-        }
+    let registry = &candidate.registry;
+    let head = poll_fn(|cx| relayed.poll_head(cx));
+    let head = match limit {
+        Some(limit) => timeout(limit, head).await,
+        None => Ok(head.await),
     };
-    let job = monitor::wait(&candidate.registry, job, limit, |job| job.status.is_ended()).await;
-    if !job.status.is_ended() {
-        return candidate.accepted(path, &job);
+    match head {
+        Ok(Some((head, hint))) => {
+            let response = submitted(registry, job.id, relayed, head, &hint);
+            let response = response.map(|body| monitor::live(body, None));
+            let mut response = monitor::watched(response, &registry.settings);
+            candidate.mark_submitted(path, job.id, &mut response);
+            response
+        }
+        // It has ended without a response, and a joiner gets the same problem.
+        Ok(None) => joined_or_accepted(candidate, path, job, limit).await,
+        Err(_) => accepted_now(candidate, path, job.id).await,
     }
-    let outcome = monitor::stored_response(&candidate.registry, &job).await;
-    let mut response = outcome.unwrap_or_else(|error| {
-        log_store_error(&error);
-        Problem::StoreUnavailable.response()
-    });
-    candidate.prefer.mark_inline(&mut response);
-    response
+}
+
+/// Returns the response of a job that a request joined if its head is there within `limit`, else
+/// the 202.
+async fn joined_or_accepted<St: Store>(
+    candidate: &Candidate<St>,
+    path: Option<&str>,
+    job: Snapshot,
+    limit: Option<Duration>,
+) -> Response<ResultBody> {
+    let response = monitor::joined_response(&candidate.registry, job.id);
+    let response = match limit {
+        Some(limit) => timeout(limit, response).await,
+        None => Ok(response.await),
+    };
+    match response {
+        Ok(Ok(mut response)) => {
+            candidate.mark_submitted(path, job.id, &mut response);
+            response
+        }
+        Ok(Err(error)) => store_unavailable(&error),
+        Err(_) => accepted_now(candidate, path, job.id).await,
+    }
+}
+
+/// Returns the 202 for a job as it is now.
+async fn accepted_now<St: Store>(
+    candidate: &Candidate<St>,
+    path: Option<&str>,
+    id: JobId,
+) -> Response<ResultBody> {
+    match candidate.registry.store.get(id).await {
+        Ok(Lookup::Found(job)) => candidate.accepted(path, &job),
+        Ok(Lookup::Gone(_) | Lookup::Unknown) => Problem::Gone.response(),
+        Err(error) => store_unavailable(&error),
+    }
+}
+
+fn store_unavailable(error: &(dyn Error + 'static)) -> Response<ResultBody> {
+    log_store_error(error);
+    Problem::StoreUnavailable.response()
 }
 
 fn mark_joined(mut response: Response<ResultBody>, is_joined: bool) -> Response<ResultBody> {

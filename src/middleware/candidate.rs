@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, header, request::Parts};
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -125,7 +125,7 @@ impl<St: Store> Candidate<St> {
         };
         let elapsed = Elapsed::at(now, read.at, started, progress.fraction);
         let total = estimates.expected_total(&kind, elapsed);
-        let is_awaited = read.key.is_some() && self.inline_limit().is_some();
+        let is_awaited = self.response_limit(read.key.is_some()).is_some();
         Ok(NewJob {
             id: JobId::random(),
             created: read.at,
@@ -149,7 +149,18 @@ impl<St: Store> Candidate<St> {
     pub(super) fn inline_limit(&self) -> Option<Duration> {
         match self.schedule {
             Schedule::InlineWithin(limit) => Some(limit),
-            Schedule::AcceptNow | Schedule::PassThrough => None,
+            Schedule::AcceptNow | Schedule::PassThrough | Schedule::Streamed(_) => None,
+        }
+    }
+
+    /// Returns the time limit for the head of a response, if the client of a job waits for one.
+    /// `Some(None)` is no limit.
+    pub(super) fn response_limit(&self, is_keyed: bool) -> Option<Option<Duration>> {
+        match self.schedule {
+            Schedule::Streamed(limit) => Some(limit),
+            // A call without a key has had its time inline before it became a job.
+            Schedule::InlineWithin(limit) if is_keyed => Some(Some(limit)),
+            Schedule::InlineWithin(_) | Schedule::AcceptNow | Schedule::PassThrough => None,
         }
     }
 
@@ -167,6 +178,18 @@ impl<St: Store> Candidate<St> {
     /// A call that has had its time inline stays inline if the job is refused.
     pub(super) fn must_become_job_once_read(&self) -> bool {
         self.must_become_job && (self.key().is_some() || self.inline_limit().is_none())
+    }
+
+    /// Marks the response of a job that its submitter gets, and adds the address of the monitor.
+    pub(super) fn mark_submitted(
+        &self,
+        path: Option<&str>,
+        id: JobId,
+        response: &mut Response<ResultBody>,
+    ) {
+        let monitor = monitor::link(&self.registry, id, path.unwrap_or_default());
+        let _ = response.headers_mut().try_append(header::LINK, monitor);
+        self.prefer.mark_inline(response);
     }
 
     /// Returns the 202 for a job, or a redirect to its page. `path` is that of the request.

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 
 use super::{options::LayerOptions, service::Accepted};
 use crate::{
-    config::{Idempotency, Policy, When},
+    config::{Backpressure, Idempotency, Policy, When},
     registry::Registry,
     store::MemoryStore,
 };
@@ -59,6 +59,13 @@ impl<P, St> AcceptedLayer<P, St> {
         F: Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync + 'static,
     {
         Arc::make_mut(&mut self.options).admit = Some(Arc::new(admit));
+        self
+    }
+
+    /// Sets how far a call may produce ahead of the readers of its output. Default:
+    /// [`Backpressure::Off`].
+    pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
+        Arc::make_mut(&mut self.options).backpressure = backpressure;
         self
     }
 

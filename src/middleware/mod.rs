@@ -10,6 +10,7 @@ mod pass_through;
 mod read_body;
 mod response_body;
 mod service;
+mod submitted;
 
 pub use self::{
     future::ResponseFuture, layer::AcceptedLayer, response_body::ResponseBody, service::Accepted,

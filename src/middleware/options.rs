@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use http::{Response, request::Parts};
 
-use crate::config::Idempotency;
+use crate::config::{Backpressure, Idempotency};
 
 /// The options of a layer, besides its policy.
 #[derive(Clone, Default)]
@@ -13,6 +13,7 @@ pub(super) struct LayerOptions {
     pub(super) idempotency: Idempotency,
     pub(super) admit: Option<Arc<AdmitFn>>,
     pub(super) kind: Option<Arc<KindFn>>,
+    pub(super) backpressure: Backpressure,
 }
 
 /// Refuses a request with a response, or admits it.
@@ -27,6 +28,7 @@ impl fmt::Debug for LayerOptions {
             .field("idempotency", &self.idempotency)
             .field("admit", &self.admit.is_some())
             .field("kind", &self.kind.is_some())
+            .field("backpressure", &self.backpressure)
             .finish()
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{Dialect, LinkOrigin},
-    job::Snapshot,
+    job::{JobId, Snapshot},
     protocol::{PREFER, PREFERENCE_APPLIED},
     registry::Registry,
     store::ResultBody,
@@ -91,6 +91,17 @@ pub(crate) fn accepted<St>(
     *response.status_mut() = StatusCode::ACCEPTED;
     *response.headers_mut() = headers;
     response
+}
+
+/// Returns the `Link` to the monitor of a job, for the response to a request for `path`.
+pub(crate) fn link<St>(registry: &Registry<St>, id: JobId, path: &str) -> HeaderValue {
+    let mut link = vec![b'<'];
+    let origin = LinkOrigin::Request(path);
+    registry
+        .settings
+        .write_link(&mut link, origin, &id.encode());
+    link.extend_from_slice(b">; rel=\"monitor\"");
+    HeaderValue::try_from(link).expect("a link has only URI characters")
 }
 
 /// Redirects a client that prefers a page to the monitor, instead of a 202.

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use crate::{protocol::BoxError, store::ResultBody, telemetry::GaugeGuard};
+use crate::{limit::Pace, protocol::BoxError, store::ResultBody, telemetry::GaugeGuard};
 
 /// The time between the last data and the error of a body that breaks off.
 ///
@@ -23,17 +24,21 @@ struct LiveBody {
     body: ResultBody,
     /// Set while the error waits.
     breaking: Option<(BoxError, Pin<Box<Sleep>>)>,
+    /// The offset of the next byte, and the pace of the call that produces it.
+    pace: Option<(u64, Arc<Pace>)>,
     _gauge: GaugeGuard,
 }
 
-/// Delays the error of a body, and counts the body as a stream.
-pub(super) fn live(body: ResultBody) -> ResultBody {
+/// Delays the error of a body, and counts the body as a stream. `pace` is that of the call that
+/// produces the body, with the offset of its first byte.
+pub(crate) fn live(body: ResultBody, pace: Option<(u64, Arc<Pace>)>) -> ResultBody {
     if body.is_empty() && !body.has_trailers() {
         return body;
     }
     ResultBody::boxed(LiveBody {
         body,
         breaking: None,
+        pace,
         _gauge: GaugeGuard::stream(),
     })
 }
@@ -55,7 +60,13 @@ impl Body for LiveBody {
             }
             match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Err(error)) => this.breaking = Some((error, Box::pin(sleep(BREAK_DELAY)))),
-                frame => return Poll::Ready(frame),
+                frame => {
+                    if let (Some(Ok(frame)), Some((offset, pace))) = (&frame, &mut this.pace) {
+                        *offset += frame.data_ref().map_or(0, Bytes::len) as u64;
+                        pace.advance(*offset);
+                    }
+                    return Poll::Ready(frame);
+                }
             }
         }
     }

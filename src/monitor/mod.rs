@@ -24,11 +24,11 @@ mod timestamp;
 mod wait;
 
 pub(crate) use self::{
-    accepted::{accepted, see_page},
+    accepted::{accepted, link, see_page},
+    live_body::live,
     respond::{Answer, answer},
-    result::stored_response,
+    result::{joined_response, watched},
     route::Route,
-    wait::wait,
 };
 pub use self::{
     body::MonitorBody,

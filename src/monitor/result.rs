@@ -9,7 +9,7 @@ use http::{
 };
 use tokio::time::timeout;
 
-use super::{message, precondition, replay, route::Resource};
+use super::{live_body, message, precondition, replay, route::Resource};
 use crate::{
     config::Settings,
     job::{JobId, Snapshot},
@@ -18,7 +18,7 @@ use crate::{
         ASYNC_RESULT, RESULT_TARGET, has_length, is_misleading_for_get, resolve_references,
     },
     registry::Registry,
-    store::{Purpose, Reading, ResultBody, Store},
+    store::{Lookup, Purpose, Reading, ResultBody, Store},
 };
 
 /// The minimum pause between two looks at whether a read waits for room.
@@ -99,7 +99,7 @@ pub(super) async fn result<St: Store>(
 }
 
 /// Returns the response that a job ended with, or the problem that replaces it.
-pub(crate) async fn stored_response<St: Store>(
+async fn stored_response<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
 ) -> Result<Response<ResultBody>, St::Error> {
@@ -113,6 +113,31 @@ pub(crate) async fn stored_response<St: Store>(
         StoredRead::Busy => Problem::Busy.response(),
         StoredRead::Missing => no_response(job),
     })
+}
+
+/// Returns the response of a job that a repeated request joined, as soon as it has a head.
+pub(crate) async fn joined_response<St: Store>(
+    registry: &Registry<St>,
+    id: JobId,
+) -> Result<Response<ResultBody>, St::Error> {
+    loop {
+        let job = match registry.store.get(id).await? {
+            Lookup::Found(job) => job,
+            Lookup::Gone(_) | Lookup::Unknown => return Ok(Problem::Gone.response()),
+        };
+        if job.status.is_ended() {
+            return stored_response(registry, &job).await;
+        }
+        // Without a response, the job has ended meanwhile.
+        if let Some(Reading { mut response, .. }) = registry.store.read(id, 0).await? {
+            let (settings, is_owned) = (&registry.settings, job.owner.is_some());
+            response.headers_mut().remove(RESULT_TARGET);
+            make_shareable(response.headers_mut(), settings, is_owned);
+            let pace = registry.paces.get(id).map(|pace| (0, pace));
+            let response = response.map(|body| live_body::live(body, pace));
+            return Ok(watched(response, settings));
+        }
+    }
 }
 
 /// The result of reading a stored response.
@@ -178,7 +203,7 @@ pub(super) async fn read_ended<St: Store>(
 }
 
 /// Cuts the response if its client reads nothing for too long.
-fn watched(response: Response<ResultBody>, settings: &Settings) -> Response<ResultBody> {
+pub(crate) fn watched(response: Response<ResultBody>, settings: &Settings) -> Response<ResultBody> {
     response.map(|body| replay::watched(body, settings.replay_timeout))
 }
 

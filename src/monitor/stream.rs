@@ -214,6 +214,7 @@ fn respond<St>(
     headers.insert(header::ETAG, stream_head::etag(output.job.id, run));
     let code = HeaderValue::from(status.as_u16());
     headers.insert(ASYNC_RESULT, code);
-    let body = live_body::live(body);
+    let pace = output.registry.paces.get(output.job.id);
+    let body = live_body::live(body, pace.map(|pace| (from, pace)));
     Response::from_parts(head, replay::watched(body, settings.replay_timeout))
 }

@@ -11,7 +11,7 @@ use crate::{job::Snapshot, registry::Registry, store::Store, telemetry::GaugeGua
 /// the job as it is then.
 ///
 /// It does not poll: the store wakes all that wait for a job in one pass.
-pub(crate) async fn wait<St: Store>(
+pub(super) async fn wait<St: Store>(
     registry: &Registry<St>,
     mut job: Snapshot,
     limit: Duration,

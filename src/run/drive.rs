@@ -25,6 +25,7 @@ use super::{
     inner::InnerService,
     job::Job,
     log::log_error,
+    output::Output,
     payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
@@ -64,6 +65,8 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
     is_start_reported: bool,
+    /// Taken when the response arrives.
+    output: Output,
     /// Set if the service has answered that it did not get the request.
     is_unreached: bool,
     /// Dropped last: its permit outlives the call.
@@ -86,7 +89,8 @@ enum RunStage<St: Store> {
     Reporting(BoxFuture<Result<(), St::Error>>),
     /// The store is storing the end.
     Finishing(BoxFuture<Result<Finished, St::Error>>, EndKind),
-    /// The job has ended, and its call may go on for the grace period.
+    /// The job has ended. Its call may go on for the grace period, or as long as its submitter reads
+    /// the rest of its response.
     Grace(BoxFuture<()>),
     Done,
 }
@@ -109,7 +113,7 @@ enum RunStep<W> {
 
 impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
     /// Makes a call the call of the job `id`.
-    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>) -> Self {
+    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>, output: Output) -> Self {
         call.accept(id);
         Self {
             is_start_reported: call.started().is_some(),
@@ -119,6 +123,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
             stage: RunStage::Calling,
             stop: None,
             reported: None,
+            output,
             is_unreached: false,
             job,
         }
@@ -213,6 +218,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             call,
             target,
             response,
+            output,
             is_unreached,
             job,
             ..
@@ -235,7 +241,9 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         }
                         Ok(response) => {
                             *is_unreached = response.extensions().get::<Unreached>().is_some();
-                            let response = CollectResponse::new(response, job, target.whole());
+                            let output = std::mem::take(output);
+                            let response =
+                                CollectResponse::new(response, job, target.whole(), output);
                             none.insert(Box::pin(response))
                         }
                     }
@@ -395,6 +403,16 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             ),
         }
         self.stage = RunStage::Done;
+        // A submitter that waits for a response learns that there is none.
+        self.output = Output::default();
+        if self
+            .response
+            .as_ref()
+            .is_some_and(|response| response.is_relaying())
+        {
+            let registry = job.registry.clone();
+            self.stage = RunStage::Grace(Box::pin(async move { registry.stop.stopped().await }));
+        }
         if let Some(code) = kind.interrupted {
             let can_notice = call.cancel();
             // A drain has waited long enough already.

@@ -5,7 +5,9 @@ mod drive;
 mod inner;
 mod job;
 mod log;
+mod output;
 mod payload;
+mod relay;
 mod request_body;
 mod response;
 mod span;
@@ -14,5 +16,13 @@ mod unreached;
 mod unshare;
 mod worker;
 
-pub(crate) use self::{call::Call, drive::Run, inner::InnerService, job::Job, span::job_span};
+pub(crate) use self::{
+    call::Call,
+    drive::Run,
+    inner::InnerService,
+    job::Job,
+    output::Output,
+    relay::{RelayReader, RelayWriter, Relayed, relay},
+    span::job_span,
+};
 pub use self::{request_body::RequestBody, unreached::Unreached, worker::Worker};

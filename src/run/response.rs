@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, res
 use http_body::Body;
 use pin_project::pin_project;
 
-use super::{job::Job, log::log_error};
+use super::{job::Job, log::log_error, output::Output, relay::RelayWriter};
 use crate::{
     config::Settings,
     job::ErrorCode,
+    limit::PaceLimit,
     protocol::{
         BoxError, PollAllowance, RESULT_TARGET, has_content, has_relative_references, poll_bytes,
         strip_hop_by_hop,
@@ -32,7 +33,11 @@ pub(crate) trait Collect<W> {
     /// read, in case it cleans up.
     fn abandon(self: Pin<&mut Self>);
 
-    /// Completes with the outcome of the call.
+    /// Returns `true` if the job ends before the response, whose rest goes to the submitter alone.
+    fn is_relaying(&self) -> bool;
+
+    /// Completes with the outcome of the call. While the response is relayed, completes again when
+    /// the submitter has all of it.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>>;
 }
 
@@ -79,16 +84,28 @@ pub(crate) struct CollectResponse<R, W> {
     /// The number of values in the trailers so far.
     trailer_values: usize,
     is_abandoned: bool,
+    relay: Option<RelayWriter>,
+    relayed_trailers: Option<HeaderMap>,
+    is_relaying: bool,
+    pace: Option<PaceLimit>,
 }
 
 impl<R, W> CollectResponse<R, W> {
     /// Creates the collector of a response to a request for `target`.
-    pub(crate) fn new<St>(response: Response<R>, job: &Job<St>, target: Option<&str>) -> Self
+    pub(crate) fn new<St>(
+        response: Response<R>,
+        job: &Job<St>,
+        target: Option<&str>,
+        output: Output,
+    ) -> Self
     where
         R: Body,
         St: Store<Writer = W>,
     {
         let (mut head, body) = response.into_parts();
+        if let Some(relay) = &output.relay {
+            relay.begin(head.clone(), body.size_hint());
+        }
         let (registry, settings) = (&job.registry, &job.registry.settings);
         let declared = head
             .headers
@@ -120,7 +137,23 @@ impl<R, W> CollectResponse<R, W> {
             max_length: settings.max_result as u64,
             trailer_values: 0,
             is_abandoned: false,
+            relay: output.relay,
+            relayed_trailers: None,
+            is_relaying: false,
+            pace: output.pace,
         }
+    }
+}
+
+impl<R, W> CollectResponseProj<'_, R, W> {
+    /// Goes on with the submitter alone, if it is still there.
+    fn relay_rest(&mut self) {
+        let pending = match self.frame {
+            Some(ResponseFrame::Data(data)) => data.len() as u64,
+            _ => 0,
+        };
+        let relay = self.relay.as_ref();
+        *self.is_relaying = relay.is_some_and(|relay| relay.end_copy(*self.length - pending));
     }
 }
 
@@ -139,8 +172,16 @@ where
         if let Some(mut writer) = this.writer.take() {
             writer.flush();
         }
+        if *this.is_relaying {
+            return;
+        }
+        *this.relay = None;
         *this.frame = None;
         *this.is_abandoned = true;
+    }
+
+    fn is_relaying(&self) -> bool {
+        self.is_relaying
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<W>> {
@@ -148,13 +189,26 @@ where
         if *this.is_abandoned {
             return poll_discarded(this.body, cx).map(Outcome::NoResponse);
         }
+        if *this.is_relaying {
+            ready!(poll_relayed(&mut this, cx));
+            return Poll::Ready(Outcome::NoResponse(ErrorCode::ResultTooLarge));
+        }
         let written = ready!(poll_written(&mut this, cx));
-        Poll::Ready(match written.map(|()| this.writer.take()) {
-            Ok(Some(writer)) => Outcome::Response(writer),
+        let code = match written.map(|()| this.writer.take()) {
+            Ok(Some(writer)) => {
+                if let Some(relay) = &this.relay {
+                    relay.complete(this.relayed_trailers.take());
+                }
+                return Poll::Ready(Outcome::Response(writer));
+            }
             // The head has too many fields.
-            Ok(None) => Outcome::NoResponse(ErrorCode::ResultTooLarge),
-            Err(code) => Outcome::NoResponse(code),
-        })
+            Ok(None) => ErrorCode::ResultTooLarge,
+            Err(code) => code,
+        };
+        if code == ErrorCode::ResultTooLarge {
+            this.relay_rest();
+        }
+        Poll::Ready(Outcome::NoResponse(code))
     }
 }
 
@@ -197,10 +251,18 @@ where
                 Some(ResponseFrame::Data(data)) => {
                     *this.ahead = this.ahead.saturating_sub(data.len());
                     if !data.is_empty() {
+                        if let Some(relay) = &this.relay {
+                            relay.push(&data);
+                        }
                         writer.push(data);
                     }
                 }
-                Some(ResponseFrame::Trailers(trailers)) => writer.push_trailers(trailers),
+                Some(ResponseFrame::Trailers(trailers)) => {
+                    if this.relay.is_some() {
+                        add(this.relayed_trailers, trailers.clone());
+                    }
+                    writer.push_trailers(trailers);
+                }
                 None => {}
             }
         }
@@ -208,7 +270,11 @@ where
         if !has_content(*this.status) {
             break;
         }
-        if allowance.poll_next(&*this.body, cx).is_pending() {
+        let may_read = match this.pace {
+            Some(pace) => pace.poll_beyond(*this.length, cx),
+            None => Poll::Ready(()),
+        };
+        if may_read.is_pending() || allowance.poll_next(&*this.body, cx).is_pending() {
             // A reader gets what a body that is never pending has yielded.
             writer.flush();
             return Poll::Pending;
@@ -235,10 +301,10 @@ where
                 {
                     break;
                 }
+                *this.frame = Some(ResponseFrame::Data(data));
                 if *this.length > *this.max_length {
                     return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                 }
-                *this.frame = Some(ResponseFrame::Data(data));
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
@@ -259,6 +325,74 @@ where
         return Poll::Ready(Err(ErrorCode::BodyError));
     }
     Poll::Ready(Ok(()))
+}
+
+/// Completes when the submitter has the whole response, or is gone. The store keeps no more of it.
+fn poll_relayed<R, W>(this: &mut CollectResponseProj<'_, R, W>, cx: &mut Context<'_>) -> Poll<()>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    let Some(relay) = this.relay else {
+        return Poll::Ready(());
+    };
+    let mut allowance = PollAllowance::new();
+    loop {
+        if let Some(frame) = this.frame {
+            let has_client = ready!(relay.poll_room(cx));
+            if !has_client {
+                break;
+            }
+            match std::mem::replace(frame, ResponseFrame::Data(Bytes::new())) {
+                ResponseFrame::Data(data) if !data.is_empty() => relay.push_alone(data),
+                ResponseFrame::Trailers(trailers) => add(this.relayed_trailers, trailers),
+                ResponseFrame::Data(_) | ResponseFrame::Declared { .. } => {}
+            }
+            *this.frame = None;
+        }
+        if !has_content(*this.status) {
+            relay.complete(None);
+            break;
+        }
+        ready!(allowance.poll_next(&*this.body, cx));
+        match ready!(poll_bytes(this.body.as_mut(), cx)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    allowance.count(data.len());
+                    *this.length += data.len() as u64;
+                    *this.frame = Some(ResponseFrame::Data(data));
+                }
+                Err(frame) => {
+                    let trailers = frame.into_trailers().ok();
+                    *this.frame = trailers.map(ResponseFrame::Trailers);
+                }
+            },
+            Some(Err(error)) => {
+                log_error("response body failed", &*error.into());
+                break;
+            }
+            None => {
+                if this
+                    .declared
+                    .is_none_or(|declared| declared == *this.length)
+                {
+                    relay.complete(this.relayed_trailers.take());
+                }
+                break;
+            }
+        }
+    }
+    // Breaks off the response unless it is complete.
+    *this.relay = None;
+    Poll::Ready(())
+}
+
+/// Adds trailers to others.
+fn add(all: &mut Option<HeaderMap>, trailers: HeaderMap) {
+    match all {
+        Some(all) => all.extend(trailers),
+        none => *none = Some(trailers),
+    }
 }
 
 /// Removes the fields of a response that must not be kept.

@@ -201,7 +201,8 @@ async fn references_of_an_inline_response_stay_untouched() {
         assert_eq!(answer.status.as_u16(), 201);
         assert_eq!(answer.header("idempotent-replayed"), replayed);
         for (name, value) in RELATIVE {
-            assert_eq!(answer.header(name), Some(value));
+            // A job's response has a `Link` to the monitor too.
+            assert_eq!(answer.headers[name], value);
         }
         assert_eq!(answer.header("tower-accepted-target"), None);
     }
