@@ -72,7 +72,8 @@ impl Script {
             let responses = responses.clone();
             async move {
                 loop {
-                    if let Some(response) = responses.lock().pop() {
+                    let next = responses.lock().pop();
+                    if let Some(response) = next {
                         return Ok(response);
                     }
                     sleep(Duration::from_secs(1)).await;

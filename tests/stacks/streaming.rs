@@ -1,6 +1,6 @@
 //! Streams in both directions through the layer: bodies, trailers, upgrades and tunnels.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
     net::TcpStream,
     sync::mpsc,
+    time::sleep,
 };
 use tower_accepted::{AcceptedLayer, Jobs, When};
 
@@ -20,6 +21,7 @@ on_every_stack!(
     bodies_pass_through_both_ways_at_once,
     trailers_pass_through_both_ways,
     broken_body_stays_broken,
+    broken_output_arrives_whole_and_breaks,
 );
 
 on_every_server!(upgraded_connection_passes_through, tunnel_passes_through,);
@@ -156,6 +158,49 @@ async fn broken_body_stays_broken(stack: Stack) {
         if let Ok(response) = client.start(post("/")).await {
             response.into_body().collect().await.expect_err("broken");
         }
+    }
+}
+
+/// Reads a body until it breaks off, and returns the number of bytes before. A slow reader pauses.
+async fn length_before_break(response: Response<hyper::body::Incoming>, is_slow: bool) -> usize {
+    let mut body = response.into_body();
+    let mut length = 0;
+    let mut pause = is_slow.then_some(Duration::from_millis(400));
+    loop {
+        match body.frame().await.expect("a break, not an end") {
+            Ok(frame) => length += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => return length,
+        }
+        if let Some(pause) = pause.take_if(|_| length > 3 << 20) {
+            sleep(pause).await;
+        }
+    }
+}
+
+async fn broken_output_arrives_whole_and_breaks(stack: Stack) {
+    for (length, is_slow) in [(5, false), (5 << 20, false), (5 << 20, true)] {
+        let (opened, mut responses) = mpsc::unbounded_channel();
+        let inner = move |_| {
+            let (frames, body) = channel();
+            opened.send(frames).unwrap();
+            async { Response::new(body) }
+        };
+        let jobs = Jobs::new();
+        let mut client = stack.start(jobs.layer(), inner).await;
+        let accepted = client.send(post("/")).await;
+        let frames = responses.recv().await.unwrap();
+        frames.send(Ok(Bytes::from(vec![b'x'; length]))).unwrap();
+        let path = format!("{}/stream", accepted.location());
+        let live = client.start(get(&path)).await.unwrap();
+        frames.send(Err(Failed)).unwrap();
+        assert_eq!(length_before_break(live, is_slow).await, length, "live");
+        let mut client = client.another().await;
+        assert_eq!(
+            client.ended(&accepted).await["partial"]["contentLength"],
+            length
+        );
+        let kept = client.start(get(&path)).await.unwrap();
+        assert_eq!(length_before_break(kept, is_slow).await, length, "kept");
     }
 }
 
