@@ -135,7 +135,7 @@ impl ResponseRoom {
     ) -> Poll<Option<Charge>> {
         let queue = &self.budget.pool.room;
         let timeout = self.budget.room_timeout();
-        if self.taken + bytes > self.budget.share(Purpose::Response) {
+        if self.taken.saturating_add(bytes) > self.budget.share(Purpose::Response) {
             // It would wait in vain, and others would be refused for it.
             return Poll::Ready(None);
         }

@@ -57,7 +57,7 @@ impl ResponseFrame {
     /// Returns the bytes to take room for, if there is room for `ahead` bytes of data.
     fn missing_bytes(&self, ahead: usize) -> usize {
         match self {
-            Self::Declared { head, body } => head + body,
+            Self::Declared { head, body } => head.saturating_add(*body),
             Self::Data(data) => data.len().saturating_sub(ahead),
             Self::Trailers(trailers) => fields_price(trailers),
         }

@@ -56,6 +56,7 @@ async fn tour_fits_the_mode() {
     for (mode, text) in [
         ("--preferred", "-X POST -H 'Prefer: respond-async' http://"),
         ("--preferred", "A request without the preference gets"),
+        ("--streamed", "A request without the preference is streamed"),
         ("--always", "A fast request is answered 202 too"),
     ] {
         let arguments = ["--listen", "127.0.0.1:0", mode];

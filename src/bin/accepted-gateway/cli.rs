@@ -160,19 +160,27 @@ pub(crate) struct Cli {
         long,
         value_name = "N",
         default_value_t = 300,
-        conflicts_with_all = ["always", "preferred"],
+        conflicts_with_all = ["always", "preferred", "streamed"],
         help_heading = MODE,
         verbatim_doc_comment
     )]
     after_ms: u64,
 
     /// Answer 202 at once, before the server responds
-    #[arg(long, conflicts_with = "preferred", help_heading = MODE)]
+    #[arg(long, conflicts_with_all = ["preferred", "streamed"], help_heading = MODE)]
     always: bool,
 
     /// Answer 202 only if the client sends `Prefer: respond-async`
-    #[arg(long, help_heading = MODE)]
+    #[arg(long, conflicts_with = "streamed", help_heading = MODE)]
     preferred: bool,
+
+    /// Send each response as the server produces it, and keep it for a client that is cut off
+    ///
+    /// The response has a Link to the monitor. A client that is cut off reads on there, at
+    /// /stream?offset=N, or repeats its request with the same Idempotency-Key. The call goes on
+    /// without it. `Prefer: respond-async` is answered 202.
+    #[arg(long, help_heading = MODE, verbatim_doc_comment)]
+    streamed: bool,
 
     /// Reject a request without an Idempotency-Key if it could become a job
     #[arg(long, help_heading = MODE)]
@@ -421,6 +429,8 @@ impl Cli {
             When::Always
         } else if self.preferred {
             When::Preferred
+        } else if self.streamed {
+            When::Streamed
         } else {
             When::After(Duration::from_millis(self.after_ms))
         }
@@ -428,7 +438,12 @@ impl Cli {
 
     /// Returns one line about which requests become jobs, and where these are kept.
     pub(crate) fn summary(&self) -> String {
+        let outcome = match self.when() {
+            When::Streamed => "is streamed as a job",
+            _ => "is answered 202 and becomes a job",
+        };
         let requests = match self.when() {
+            When::Streamed => "Every POST, PUT, PATCH or DELETE".to_owned(),
             When::Always => "Every POST, PUT, PATCH or DELETE".to_owned(),
             When::Preferred => "A POST, PUT, PATCH or DELETE with respond-async".to_owned(),
             _ => format!(
@@ -439,7 +454,7 @@ impl Cli {
         let place = self.storage.place();
         let place = place.map(|place| format!(" Jobs are kept in {place}."));
         format!(
-            "{requests} is answered 202 and becomes a job under {}.{}",
+            "{requests} {outcome} under {}.{}",
             self.monitor,
             place.unwrap_or_default()
         )

@@ -99,6 +99,15 @@ impl Cors {
         headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
 
+    /// Lets a page of `origin`, if it is allowed, read `Link` of a response that the server lets it
+    /// read.
+    pub(crate) fn expose_link(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+        if origin.is_some_and(|origin| self.allows(origin)) {
+            let link = HeaderValue::from_static("link");
+            headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, link);
+        }
+    }
+
     fn allows_any(&self) -> bool {
         self.origins.iter().any(|origin| origin == "*")
     }

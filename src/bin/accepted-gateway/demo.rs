@@ -41,6 +41,10 @@ pub(crate) fn tour(gateway: &str, monitor: &str, when: When, needs_key: bool) ->
             " -H 'Prefer: respond-async'",
             "A request without the preference gets an ordinary response",
         ),
+        When::Streamed => (
+            " -H 'Prefer: respond-async'",
+            "A request without the preference is streamed, with a Link to its monitor",
+        ),
         When::Always => ("", "A fast request is answered 202 too"),
         _ => ("", "A fast response stays an ordinary response"),
     };

@@ -3,7 +3,10 @@
 use std::{convert::Infallible, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, header::ORIGIN};
+use http::{
+    HeaderName, HeaderValue, Request, Response,
+    header::{LINK, ORIGIN},
+};
 use http_body_util::{Either, Full};
 use hyper::{
     body::{Body, Incoming},
@@ -329,10 +332,14 @@ impl GatewayOptions {
 
     /// Lets other origins read a response, unless it is the upstream's own.
     fn expose<B>(&self, origin: Option<&HeaderValue>, response: &mut Response<B>) {
-        if let Some(cors) = &self.cors
-            && response.extensions().get::<FromUpstream>().is_none()
-        {
+        let Some(cors) = &self.cors else {
+            return;
+        };
+        if response.extensions().get::<FromUpstream>().is_none() {
             cors.expose(origin, response.headers_mut());
+        } else if response.headers().contains_key(LINK) {
+            // The layer adds the address of the monitor to a streamed response.
+            cors.expose_link(origin, response.headers_mut());
         }
     }
 }
