@@ -115,20 +115,20 @@ impl Cache {
         self.jobs.iter().map(|job| *job.key()).collect()
     }
 
-    fn find_or_insert(&self, id: JobId) -> Arc<CachedJob> {
-        let new = || Arc::new(CachedJob::new(id));
-        self.jobs.entry(id).or_insert_with(new).clone()
-    }
-
     /// Records a claim of this process.
     pub(super) fn hold(&self, row: &JobRow, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
-        let job = self.find_or_insert(row.id);
         let lost = CancellationToken::new();
         let held = HeldClaim {
             claim,
             lost: lost.clone(),
         };
-        *job.claim.lock() = Some(held);
+        let job = {
+            let new = || Arc::new(CachedJob::new(row.id));
+            let job = self.jobs.entry(row.id).or_insert_with(new);
+            // Under the map's guard: until the claim is set, a follower that leaves removes the job.
+            *job.claim.lock() = Some(held);
+            job.clone()
+        };
         job.publish(row.snapshot());
         (job, lost)
     }
@@ -300,5 +300,47 @@ impl CachedJob {
     /// Returns this process's claim.
     pub(super) fn claim(&self) -> Option<i64> {
         self.claim.lock().as_ref().map(|held| held.claim)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread, time::Duration};
+
+    use super::*;
+    use crate::store::NewJob;
+
+    fn new_row() -> JobRow {
+        JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO)
+    }
+
+    #[test]
+    fn follower_that_leaves_keeps_a_claimed_job() {
+        const ROUNDS: usize = 1_000;
+        let cache = Cache::default();
+        let rows: Vec<JobRow> = (0..ROUNDS).map(|_| new_row()).collect();
+        let (start, done) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for row in &rows {
+                    start.wait();
+                    for _ in 0..4 {
+                        let (job, changes) = cache.follow(row.id);
+                        drop(changes);
+                        cache.leave(&job);
+                    }
+                    done.wait();
+                }
+            });
+            let mut lost = 0;
+            for row in &rows {
+                start.wait();
+                cache.hold(row, 1);
+                done.wait();
+                let claim = cache.find(row.id).and_then(|job| job.claim());
+                lost += usize::from(claim != Some(1));
+            }
+            assert_eq!(lost, 0);
+        });
     }
 }
