@@ -48,8 +48,8 @@ pub(super) struct CachedJob {
     claim: Mutex<Option<HeldClaim>>,
     /// Held for a merge or a swap.
     report: Mutex<UnwrittenReport>,
-    /// Set once it is among the ended jobs, by the writer's thread. A follower that leaves at the
-    /// same time looks at it under the map's guard, as [`Cache::keep_ended`] sets it.
+    /// Set by the writer's thread once it is among the ended jobs. Read and written under the map's
+    /// guard, so `Relaxed` is enough.
     is_kept: AtomicBool,
 }
 
@@ -167,8 +167,8 @@ impl Cache {
 
     fn keep_ended(&self, id: JobId) {
         match self.jobs.get(&id) {
-            Some(job) => job.is_kept.store(true, Ordering::Release),
-            None => return,
+            Some(job) if !job.is_kept.swap(true, Ordering::Relaxed) => {}
+            _ => return,
         }
         let oldest = {
             let mut ended = self.ended.lock();
@@ -274,7 +274,7 @@ impl CachedJob {
 
     /// Returns `true` if neither a claim nor a follower needs it, and it is not kept.
     fn is_unused(&self) -> bool {
-        let is_kept = self.is_kept.load(Ordering::Acquire);
+        let is_kept = self.is_kept.load(Ordering::Relaxed);
         self.state.receiver_count() == 0 && self.claim.lock().is_none() && !is_kept
     }
 
@@ -308,10 +308,24 @@ mod tests {
     use std::{sync::Barrier, thread, time::Duration};
 
     use super::*;
-    use crate::store::NewJob;
+    use crate::{ErrorCode, Event, store::NewJob};
 
     fn new_row() -> JobRow {
         JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO)
+    }
+
+    #[test]
+    fn ended_job_is_kept_once() {
+        let cache = Cache::default();
+        let mut row = new_row();
+        let claim = row.hold(1);
+        cache.hold(&row, claim);
+        let canceled = Event::NoResponse(ErrorCode::Canceled);
+        row.end(canceled, 0, Duration::from_secs(60));
+        for _ in 0..2 {
+            cache.publish(&row);
+        }
+        assert_eq!(*cache.ended.lock(), [row.id]);
     }
 
     #[test]
