@@ -63,10 +63,15 @@ impl Backup {
         self.connection.execute("VACUUM INTO ?1", [target])?;
         let copy = Connection::open(&self.target)?;
         let mut named = named_files(&copy)?;
+        let mut is_missing = false;
         for name in &named {
             if !self.copy_body(name)? {
                 forget_job_of(&copy, name)?;
+                is_missing = true;
             }
+        }
+        if is_missing {
+            count_again(&copy)?;
         }
         named.sort_unstable();
         self.remove_others(&named)?;
@@ -131,18 +136,34 @@ fn named_files(connection: &Connection) -> Result<Vec<String>, SqliteError> {
 }
 
 /// Removes a job without its body. The source has removed it while the copy was made.
+///
+/// If the copy has no end of the job, nothing would remove its key either: a repeat would get 410
+/// for ever.
 fn forget_job_of(copy: &Connection, file: &str) -> Result<(), SqliteError> {
     let job = "SELECT job FROM request WHERE file = ?1 \
          UNION SELECT job FROM response WHERE file = ?1";
     let seq: i64 = copy.query_row(job, [file], |row| row.get(0))?;
     for delete in [
-        "UPDATE totals SET unfinished = unfinished - \
-         (SELECT count(*) FROM job WHERE seq = ?1 AND finished_at IS NULL)",
+        "DELETE FROM idempotency_key WHERE (key, job) IN \
+         (SELECT key, id FROM job WHERE seq = ?1 AND finished_at IS NULL)",
         "DELETE FROM job WHERE seq = ?1",
         "DELETE FROM request WHERE job = ?1",
         "DELETE FROM response WHERE job = ?1",
     ] {
         copy.execute(delete, [seq])?;
     }
+    Ok(())
+}
+
+/// Computes the totals from the rows.
+fn count_again(copy: &Connection) -> Result<(), SqliteError> {
+    copy.execute_batch(
+        "UPDATE totals SET \
+         unfinished = (SELECT count(*) FROM job WHERE finished_at IS NULL), \
+         keys = (SELECT count(*) FROM idempotency_key), \
+         file_bytes = (SELECT coalesce(sum(length), 0) FROM \
+         (SELECT length FROM request WHERE file IS NOT NULL \
+         UNION ALL SELECT length FROM response WHERE file IS NOT NULL))",
+    )?;
     Ok(())
 }
