@@ -51,9 +51,12 @@ impl FileWriter {
         let path = &self.shared.path;
         self.turn.lock().map_err(SqliteError::io(path))?;
         let committed = self.transact_in_turn(act);
-        let unlocked = self.turn.unlock();
+        if let Err(error) = self.turn.unlock() {
+            // The commit may have succeeded, so its steps must not run again.
+            tracing::warn!(%error, "failed to release the turn to write the file of jobs");
+        }
         metrics::committed(begun.elapsed(), steps, committed.is_ok());
-        committed.and(unlocked.map_err(SqliteError::io(&self.shared.path)))
+        committed
     }
 
     fn transact_in_turn(
