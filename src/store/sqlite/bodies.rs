@@ -204,7 +204,10 @@ impl OwnBodies {
         self.doubtful.lock().push(file);
     }
 
-    /// Looks for the rows of doubtful files, after a commit has settled what came before it.
+    /// Looks for the rows of doubtful files, right after a commit that has written something.
+    ///
+    /// What a failed commit has left in the log may come back after a crash, until another commit
+    /// overwrites it.
     pub(super) fn settle_doubts(&self, connection: &Connection) -> Result<(), SqliteError> {
         let doubtful = std::mem::take(&mut *self.doubtful.lock());
         for file in doubtful {

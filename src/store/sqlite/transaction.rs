@@ -89,7 +89,11 @@ impl FileWriter {
                 return Err(error);
             }
         }
+        let has_written = !effects.changes.is_empty();
         self.publish(effects);
+        if has_written && let Err(error) = self.shared.bodies.settle_doubts(&self.connection) {
+            tracing::warn!(%error, "failed to look for the rows of bodies");
+        }
         Ok(())
     }
 
@@ -172,7 +176,6 @@ impl FileWriter {
     /// Looks at what other processes have done. Takes over the jobs of those that have died.
     pub(super) fn look(&mut self) -> Result<(), SqliteError> {
         self.catch_up()?;
-        self.shared.bodies.settle_doubts(&self.connection)?;
         if self.shared.options.is_observer {
             return Ok(());
         }
@@ -244,5 +247,68 @@ impl FileWriter {
             metrics::measured(disk, self.disk.log_bytes(), self.waiting()?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        JobId,
+        store::{
+            NewJob,
+            sqlite::{bodies::write_body, open::open, options::SqliteOptions, row::JobRow},
+        },
+    };
+
+    fn new_writer(directory: &TempDir) -> FileWriter {
+        let options = SqliteOptions::new();
+        let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
+        let (bodies, number) = (file.bodies.clone(), file.number);
+        let shared = Arc::new(Shared::new(&file.path, options, bodies, number));
+        FileWriter::new(file, shared).expect("totals")
+    }
+
+    /// The rows of a commit that failed are in the log until another commit overwrites them.
+    #[test]
+    fn doubtful_body_is_kept_until_the_next_write() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        // A violation that SQLite finds when it commits.
+        writer
+            .connection
+            .execute_batch(
+                "PRAGMA foreign_keys = on;
+                 CREATE TABLE parent (id INTEGER PRIMARY KEY);
+                 CREATE TABLE child (
+                    parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED
+                 );",
+            )
+            .expect("tables");
+        let shared = writer.shared.clone();
+        let body = write_body(&shared.bodies, b"body").expect("a body");
+        let path = shared.bodies.root.file(&body.name);
+        let failed = writer.transact(1, move |step| {
+            step.connection
+                .execute("INSERT INTO child VALUES (1)", [])?;
+            step.name_file(&body, 4);
+            Ok(())
+        });
+        assert!(failed.is_err());
+        writer.look().expect("no change");
+        writer.transact(1, |_| Ok(())).expect("a commit");
+        assert!(fs::exists(&path).expect("a directory"));
+        let written = writer.transact(1, |step| {
+            let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+            row.insert(step.connection)?;
+            step.publish(row);
+            Ok(())
+        });
+        written.expect("a commit");
+        assert!(!fs::exists(&path).expect("a directory"));
     }
 }
