@@ -88,8 +88,7 @@ impl SqliteStore {
         let (reply, opened) = oneshot::channel();
         let opening = move || {
             let started = open::open(&path, &options).and_then(|file| {
-                let (bodies, number) = (file.bodies.clone(), file.number);
-                let shared = Arc::new(Shared::new(&file.path, options, bodies, number));
+                let shared = Arc::new(Shared::new(&file, options));
                 let thread = WriterThread::new(file, shared.clone(), receiver);
                 thread
                     .map_err(|error| error.at(&path))

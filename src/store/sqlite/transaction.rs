@@ -8,6 +8,7 @@ use super::{
     clock::unix_now,
     disk::{Disk, give_back_pages},
     error::SqliteError,
+    expire::has_expired,
     metrics,
     open::OpenedFile,
     peers::Peers,
@@ -232,6 +233,11 @@ impl FileWriter {
         Ok(())
     }
 
+    /// Returns `true` if rows have expired.
+    pub(super) fn has_expired(&self) -> Result<bool, SqliteError> {
+        has_expired(&self.connection)
+    }
+
     /// Returns the number of requests that wait for a worker.
     pub(super) fn waiting(&self) -> Result<u64, SqliteError> {
         let mut statement = self.connection.prepare_cached(
@@ -268,8 +274,7 @@ mod tests {
     fn new_writer(directory: &TempDir) -> FileWriter {
         let options = SqliteOptions::new();
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
-        let (bodies, number) = (file.bodies.clone(), file.number);
-        let shared = Arc::new(Shared::new(&file.path, options, bodies, number));
+        let shared = Arc::new(Shared::new(&file, options));
         FileWriter::new(file, shared).expect("totals")
     }
 
