@@ -119,7 +119,7 @@ impl Step<'_> {
         }))
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         row: &mut JobRow,
         key: Option<&NewKey>,

@@ -145,8 +145,8 @@ impl Drop for SqliteClaim {
 
 impl Step<'_> {
     /// Writes that the call of a claim begins now. Returns `false` if the claim is lost.
-    fn begin(&mut self, id: JobId, claim: i64) -> Result<bool, SqliteError> {
-        let Some(mut row) = self.load(id)?.filter(|row| row.is_held_by(claim)) else {
+    pub(super) fn begin(&mut self, id: JobId, claim: i64) -> Result<bool, SqliteError> {
+        let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(false);
         };
         row.start(unix_now());
@@ -156,7 +156,7 @@ impl Step<'_> {
     }
 
     fn drop_claim(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
-        let Some(mut row) = self.load(id)?.filter(|row| row.is_held_by(claim)) else {
+        let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(());
         };
         if row.has_begun && !row.may_rerun {

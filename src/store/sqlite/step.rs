@@ -94,6 +94,23 @@ impl Step<'_> {
         JobRow::load(self.connection, id)
     }
 
+    /// Reads the row of a job that a claim holds. Returns `None` if the claim is lost.
+    ///
+    /// The transaction that makes a claim may also end its job, before the claim is in memory. So a
+    /// lost claim publishes the job again.
+    pub(super) fn load_held(
+        &mut self,
+        id: JobId,
+        claim: i64,
+    ) -> Result<Option<JobRow>, SqliteError> {
+        match self.load(id)? {
+            Some(row) if row.is_held_by(claim) => return Ok(Some(row)),
+            Some(row) => self.publish(row),
+            None => self.effects.changes.push(Change::Removed(id)),
+        }
+        Ok(None)
+    }
+
     /// Writes a job's row, and publishes it.
     pub(super) fn save(&mut self, row: JobRow) -> Result<(), SqliteError> {
         row.save(self.connection)?;
