@@ -72,8 +72,9 @@ pub(crate) struct StorageFlags {
     /// idempotent or it has an Idempotency-Key; any other job fails as lost. A shutdown hands back
     /// what may run again when --drain-secs is over.
     ///
-    /// Large bodies are in files beside it and pass through memory in parts. Each call may take a
-    /// second file descriptor for one, so half as many calls run at a time.
+    /// Bodies over 256 KiB are files beside it. A large result passes through memory in parts; a
+    /// request body does not. Each call may take a second file descriptor for a file, so half as
+    /// many calls run at a time.
     #[cfg(feature = "sqlite")]
     #[arg(
         long,
@@ -86,8 +87,9 @@ pub(crate) struct StorageFlags {
 
     /// The bytes on the disk at which a request that must become a job is answered 503
     ///
-    /// The file, its log and the files of large bodies count. Default: no limit. Running jobs may
-    /// exceed it, since their results are stored.
+    /// The file, its log and the files of large bodies count. Free pages of the file and bodies
+    /// that are still being written do not. Default: no limit. Running jobs may exceed it, since
+    /// their results are stored.
     #[cfg(feature = "sqlite")]
     #[arg(
         long,

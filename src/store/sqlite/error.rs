@@ -41,7 +41,8 @@ pub enum SqliteError {
     },
     /// The file has reached [`max_disk_bytes`](super::SqliteOptions::max_disk_bytes).
     Full,
-    /// Another program has locked the file for longer than five seconds.
+    /// A write did not complete within five seconds: another process holds a lock, or the disk is
+    /// slow.
     Busy,
     /// A file or a directory cannot be read or written.
     Io {
@@ -61,7 +62,7 @@ pub enum SqliteError {
         /// The cause.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// The thread that writes the file has ended.
+    /// The thread that writes the file has ended, or the runtime shuts down.
     Closed,
 }
 
@@ -149,7 +150,9 @@ impl fmt::Display for SqliteError {
                 path.display()
             ),
             Self::Full => f.write_str("the file of jobs has reached max_disk_bytes"),
-            Self::Busy => f.write_str("another program has locked the file of jobs"),
+            Self::Busy => f.write_str(
+                "the file of jobs is busy: another process holds a lock, or the disk is slow",
+            ),
             Self::NoBudget => f.write_str("no memory budget for a result"),
             Self::Io { path, source } => {
                 write!(f, "failed to access {}: {source}", path.display())

@@ -57,7 +57,7 @@ const DEFAULT_BUDGET: usize = 256 << 20;
 /// that is being sent. [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets its limit.
 /// Default: 256 MiB.
 ///
-/// Clones share one connection. The file is closed when the last clone and the last claim are
+/// Clones share their connections. The file is closed when the last clone and the last claim are
 /// dropped.
 #[derive(Clone)]
 pub struct SqliteStore {
@@ -77,6 +77,8 @@ impl SqliteStore {
     ///   cannot use the file. It is left as it is.
     /// - [`SqliteError::OldSqlite`] if the application links an older SQLite.
     /// - [`SqliteError::NetworkFileSystem`] if the file is on one. Linux only.
+    /// - [`SqliteError::Busy`] if another program holds SQLite's lock for longer than five
+    ///   seconds.
     /// - [`SqliteError::Io`] if a file cannot be read or written.
     ///
     /// # Cancel safety
