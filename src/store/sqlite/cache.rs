@@ -125,7 +125,7 @@ impl Cache {
         let job = {
             let new = || Arc::new(CachedJob::new(row.id));
             let job = self.jobs.entry(row.id).or_insert_with(new);
-            // Under the map's guard: until the claim is set, a follower that leaves removes the job.
+            // Under the map's guard: until this is set, a follower that leaves removes the job.
             *job.claim.lock() = Some(held);
             job.clone()
         };
@@ -133,7 +133,8 @@ impl Cache {
         (job, lost)
     }
 
-    /// Publishes a committed revision, if the job is in memory.
+    /// Publishes a committed revision, if the job is in memory. Only the writer's thread calls it,
+    /// so that revisions are published in the order of their commits.
     pub(super) fn publish(&self, row: &JobRow) {
         let Some(job) = self.find(row.id) else {
             return;

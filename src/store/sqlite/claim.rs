@@ -100,7 +100,7 @@ impl SqliteClaim {
         if let Begin::Due = *begin {
             let (process, id, claim) = (self.process.clone(), self.job.id, self.claim);
             *begin = Begin::Writing(Box::pin(async move {
-                let begun = process.commit_at_last("the begin of a call", || {
+                let begun = process.commit_with_retries("the start of a call", || {
                     move |step: &mut Step<'_>| step.begin(id, claim)
                 });
                 // The job has ended elsewhere, or the store is closed: the claim is lost.

@@ -164,10 +164,10 @@ pub(super) async fn claim(
             body,
         ))),
         Err(error) => {
-            tracing::error!(%error, %id, "failed to read a request, ended its job as lost");
+            tracing::error!(%error, %id, "failed to read stored request; ending its job as lost");
             let number = claim.claim;
             process
-                .commit_at_last("the end of a job", || {
+                .commit_with_retries("the end of a job", || {
                     move |step: &mut Step<'_>| step.lose(id, number)
                 })
                 .await?;

@@ -120,7 +120,7 @@ impl fmt::Display for SqliteError {
         match self {
             Self::Foreign(path) => write!(
                 f,
-                "{} is not a file of jobs: it is left as it is",
+                "{} is not a file of jobs, and was not changed",
                 path.display()
             ),
             Self::Damaged { path, source } => {
@@ -133,12 +133,13 @@ impl fmt::Display for SqliteError {
             } => write!(
                 f,
                 "{} has schema version {found}, and this version of tower-accepted supports up to \
-                 {supported}: use the newer version",
+                 {supported}: use a newer version of tower-accepted",
                 path.display()
             ),
             Self::InUse(path) => write!(
                 f,
-                "{} has to be upgraded, but an older version is using it: stop that first",
+                "{} needs a schema upgrade, but a process of an older version has it open: stop \
+                 that process first",
                 path.display()
             ),
             Self::OldSqlite(found) => {
@@ -153,7 +154,7 @@ impl fmt::Display for SqliteError {
             Self::Busy => f.write_str(
                 "the file of jobs is busy: another process holds a lock, or the disk is slow",
             ),
-            Self::NoBudget => f.write_str("no memory budget for a result"),
+            Self::NoBudget => f.write_str("not enough memory budget to read the result"),
             Self::Io { path, source } => {
                 write!(f, "failed to access {}: {source}", path.display())
             }

@@ -53,9 +53,10 @@ async fn store_end(
     let may_run_again = may_rerun || end.started.is_none();
     let (event, response, charge) = match end.outcome {
         Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
-            let handing_back = process.commit_at_last("a request that is handed back", || {
-                move |step: &mut Step<'_>| step.hand_back(id, number, started_at)
-            });
+            let handing_back = process
+                .commit_with_retries("the return of a request to the queue", || {
+                    move |step: &mut Step<'_>| step.hand_back(id, number, started_at)
+                });
             return handing_back.await;
         }
         Outcome::NoResponse(code) => (Event::NoResponse(code), None, None),
@@ -74,7 +75,7 @@ async fn store_end(
         key: end.key,
         _charge: charge,
     });
-    let finishing = process.commit_at_last("the end of a job", || {
+    let finishing = process.commit_with_retries("the end of a job", || {
         let end = end.clone();
         move |step: &mut Step<'_>| step.finish(&end)
     });

@@ -137,7 +137,8 @@ impl SqliteOptions {
     /// Stores the request extension `T` with the request, under `name`.
     ///
     /// By default no extension reaches another process that runs the request. Header fields do,
-    /// unless [`edit_fields`](Self::edit_fields) removes them. If the accepting process runs the request, it has all extensions.
+    /// unless [`edit_fields`](Self::edit_fields) removes them. If the accepting process runs the
+    /// request, it has all extensions.
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};

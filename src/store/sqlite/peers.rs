@@ -30,14 +30,14 @@ pub(super) struct Peers {
     last_change: i64,
     /// Entries of the table `change` to remove: all below a number, from a time on.
     trim: Option<(i64, Instant)>,
-    /// Those that may be alive, by their numbers.
+    /// The processes that may be alive, by number.
     peers: HashMap<i64, Peer>,
 }
 
 /// Another process.
 struct Peer {
     name: String,
-    /// `None` if it has no lock file, so that it is dead.
+    /// `None` if there is no lock file: the process is dead.
     lock: Option<File>,
 }
 
@@ -127,8 +127,8 @@ impl Peers {
         self.trim(connection)
     }
 
-    /// Removes old entries of the table `change`, except for the last one. The next entry gets the
-    /// number after it.
+    /// Removes old entries of the table `change`. The last entry stays: SQLite numbers the next one
+    /// after it, so no number is used twice.
     fn trim(&mut self, connection: &Connection) -> Result<(), SqliteError> {
         let now = Instant::now();
         let next = (self.last_change, now + CHANGES_KEPT);
@@ -187,7 +187,7 @@ impl Peer {
             Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => {
                 let process = &self.name;
-                tracing::warn!(%error, process, "failed to look whether a process lives");
+                tracing::warn!(%error, process, "failed to check whether a process is alive");
                 false
             }
         }

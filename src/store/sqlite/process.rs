@@ -67,12 +67,12 @@ impl Process {
         committed.unwrap_or(Err(SqliteError::Busy))
     }
 
-    /// Commits a step that must not be lost, however often it fails.
+    /// Commits a step, and retries until it succeeds.
     ///
     /// # Errors
     ///
     /// Fails only if the store is closed.
-    pub(super) async fn commit_at_last<O, W>(
+    pub(super) async fn commit_with_retries<O, W>(
         &self,
         what: &'static str,
         mut work: impl FnMut() -> W,
@@ -88,7 +88,7 @@ impl Process {
                 Err(error) => error,
                 Ok(output) => return Ok(output),
             };
-            tracing::warn!(%error, what, "failed to write to the file of jobs, trying again");
+            tracing::warn!(%error, what, "failed to write to the file of jobs, retrying");
             sleep(delay).await;
             delay = (delay * 2).min(MAX_RETRY_DELAY);
         }

@@ -217,8 +217,8 @@ impl Store for SqliteStore {
         readers.read(move |file| lookup::list(file, &filter)).await
     }
 
-    /// Hands the report to the thread that writes the file, which merges those of 20 ms. So
-    /// frequent reports do not slow the call down.
+    /// Queues the report. The writer's thread merges the reports of 20 ms, so frequent reports do
+    /// not slow the call.
     fn report(
         &self,
         claim: &SqliteClaim,

@@ -51,7 +51,7 @@ pub(super) struct WriterThread {
     worker_due: Option<Instant>,
 }
 
-/// The work of transactions besides the steps of tasks.
+/// Periodic work that shares the transactions of tasks.
 struct Chores {
     reports_due: Option<Instant>,
     /// Set if rows may have expired.
@@ -94,7 +94,9 @@ impl WriterThread {
             match self.receiver.recv_timeout(timeout) {
                 Ok(message) => self.receive(message, &mut tasks),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return log_failure(self.writer.leave()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return log_failure("leave the file", self.writer.leave());
+                }
             }
             while tasks.len() < MAX_STEPS
                 && let Ok(message) = self.receiver.try_recv()
@@ -114,12 +116,12 @@ impl WriterThread {
                     } else {
                         RETRY_DELAY
                     };
-                log_failure(looked);
+                log_failure("follow other processes", looked);
                 self.miss_worker(now);
             }
             if now >= self.next_measure {
                 self.next_measure = now + MEASURE_INTERVAL;
-                log_failure(self.writer.measure());
+                log_failure("measure the file", self.writer.measure());
             }
         }
     }
@@ -156,12 +158,12 @@ impl WriterThread {
         }
         match self.writer.has_expired() {
             Ok(has_expired) => self.chores.has_expired = has_expired,
-            Err(error) => log_failure(Err(error)),
+            Err(error) => log_failure("look for expired jobs", Err(error)),
         }
     }
 
-    /// Commits tasks in one transaction. If it fails, each gets a transaction of its own, so that
-    /// one step that cannot succeed does not keep others from it.
+    /// Commits tasks in one transaction. If that fails, each task is retried in a transaction of its
+    /// own, so that one failing step does not fail the others.
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
@@ -175,7 +177,7 @@ impl WriterThread {
         };
         self.chores.postpone();
         if tasks.is_empty() {
-            return log_failure(Err(error));
+            return log_failure("write reports or expire jobs", Err(error));
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -205,7 +207,7 @@ impl WriterThread {
                     "requests wait for a worker, and this process has none: run `Jobs::worker`"
                 );
             }
-            Err(error) => log_failure(Err(error)),
+            Err(error) => log_failure("count waiting requests", Err(error)),
         }
     }
 }
@@ -237,9 +239,9 @@ impl Chores {
     }
 }
 
-fn log_failure(done: Result<(), SqliteError>) {
+fn log_failure(what: &str, done: Result<(), SqliteError>) {
     if let Err(error) = done {
-        tracing::warn!(%error, "failed to use the file of jobs");
+        tracing::warn!(%error, "failed to {what}");
     }
 }
 

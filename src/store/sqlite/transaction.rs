@@ -210,8 +210,8 @@ impl FileWriter {
         bodies.root.sweep(&bodies.process, &self.connection)
     }
 
-    /// Removes the bodies of dead processes that the file does not know. No process may open the
-    /// file meanwhile, since its directory has no lock at first.
+    /// Removes the bodies of dead processes that the file does not know. Holds the turn: a process
+    /// that is opening the file has a directory without a lock for a moment.
     pub(super) fn sweep(&self) -> Result<(), SqliteError> {
         let path = &self.shared.path;
         self.turn.lock().map_err(SqliteError::io(path))?;
