@@ -20,8 +20,8 @@ use super::{
     step::Step,
 };
 use crate::{
-    ErrorCode, Event, JobId,
-    store::{Charge, KeyOutcome, News, Report},
+    ErrorCode, JobId,
+    store::{Charge, News, Report},
 };
 
 /// The right to end a job in the file.
@@ -160,13 +160,7 @@ impl Step<'_> {
             return Ok(());
         };
         if row.has_begun && !row.may_rerun {
-            let code = ErrorCode::Shutdown;
-            let key = if row.outcomes.keeps(code.status()) {
-                KeyOutcome::Keep
-            } else {
-                KeyOutcome::Release
-            };
-            self.end(&mut row, Event::NoResponse(code), key)?;
+            self.end_without_response(&mut row, ErrorCode::Shutdown)?;
         } else {
             let has_started = row.started_at.is_some();
             row.release(has_started);

@@ -18,7 +18,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    ErrorCode, Event, JobId,
+    ErrorCode, JobId,
     store::{BufferedBody, Charge, Purpose, StoredRequest, Work, fields_price, request_price},
 };
 
@@ -269,8 +269,7 @@ impl Step<'_> {
         let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(());
         };
-        let key = row.lost_key_outcome();
-        self.end(&mut row, Event::NoResponse(ErrorCode::Lost), key)?;
+        self.end_without_response(&mut row, ErrorCode::Lost)?;
         self.save(row)
     }
 }

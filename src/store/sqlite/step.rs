@@ -13,7 +13,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    Event, JobId,
+    ErrorCode, Event, JobId,
     store::{Key, KeyOutcome},
 };
 
@@ -149,6 +149,20 @@ impl Step<'_> {
             (Some(key), KeyOutcome::Release) => self.free_key(&key, row.id),
             (None, _) => Ok(()),
         }
+    }
+
+    /// Ends a job without a response. The outcomes of its key decide whether the key is kept.
+    pub(super) fn end_without_response(
+        &mut self,
+        row: &mut JobRow,
+        code: ErrorCode,
+    ) -> Result<(), SqliteError> {
+        let key = if row.outcomes.keeps(code.status()) {
+            KeyOutcome::Keep
+        } else {
+            KeyOutcome::Release
+        };
+        self.end(row, Event::NoResponse(code), key)
     }
 
     /// Removes a key, if it is the key of this job.
