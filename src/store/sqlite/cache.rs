@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -97,9 +97,7 @@ impl Cache {
         if known.expires_at.is_some_and(|at| unix_millis(at) <= now) {
             return None;
         }
-        let mut job = Snapshot::clone(&known);
-        job.age = job.created_at.elapsed().unwrap_or_default();
-        Some(job)
+        Some(aged(&known))
     }
 
     /// Returns the job if it is in memory.
@@ -184,19 +182,9 @@ impl Cache {
 
     /// Follows a job. [`CachedJob::load`] must follow if it is unread.
     pub(super) fn follow(&self, id: JobId) -> (Arc<CachedJob>, watch::Receiver<CachedState>) {
-        match self.jobs.entry(id) {
-            Entry::Occupied(entry) => {
-                let job = entry.get().clone();
-                let changes = job.state.subscribe();
-                (job, changes)
-            }
-            Entry::Vacant(entry) => {
-                let job = Arc::new(CachedJob::new(id));
-                let changes = job.state.subscribe();
-                entry.insert(job.clone());
-                (job, changes)
-            }
-        }
+        let new = || Arc::new(CachedJob::new(id));
+        let job = self.jobs.entry(id).or_insert_with(new);
+        (job.clone(), job.state.subscribe())
     }
 
     /// Removes a job that another process runs, unless a stream still follows it.
@@ -302,6 +290,13 @@ impl CachedJob {
     pub(super) fn claim(&self) -> Option<i64> {
         self.claim.lock().as_ref().map(|held| held.claim)
     }
+}
+
+/// Copies a snapshot, with the age that the job has now.
+pub(super) fn aged(job: &Snapshot) -> Snapshot {
+    let mut job = job.clone();
+    job.age = job.created_at.elapsed().unwrap_or_default();
+    job
 }
 
 #[cfg(test)]
