@@ -11,7 +11,7 @@ use rusqlite::{
 };
 
 use super::{
-    bodies::{BodyRoot, create_directory, create_file, sync_directory},
+    bodies::{BodyRoot, create_directory, create_file, sync_parent},
     error::SqliteError,
     readers,
 };
@@ -78,7 +78,7 @@ impl Backup {
         drop(copy);
         let file = fs::File::open(&self.target).and_then(|file| file.sync_all());
         file.map_err(SqliteError::io(&self.target))?;
-        sync_directory(self.target.parent().unwrap_or(Path::new(".")))
+        sync_parent(&self.target)
     }
 
     /// Copies a body, unless that is done. Returns `false` if there is no such body.
@@ -97,7 +97,7 @@ impl Backup {
         });
         match copied {
             Ok(()) => {
-                sync_directory(to.parent().unwrap_or(Path::new(".")))?;
+                sync_parent(&to)?;
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
