@@ -114,7 +114,7 @@ impl Step<'_> {
             ":file": file.map(|file| &file.name),
         })?;
         if let Some(file) = file {
-            self.name_file(file, response.length);
+            self.add_file(file, response.length);
         }
         Ok(())
     }

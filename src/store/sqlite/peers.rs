@@ -17,9 +17,11 @@ use super::{
 };
 use crate::JobId;
 
-/// The age at which entries of the table `change` are removed, and how many at a time. A process
-/// that has been stopped for longer reads all that it knows again.
-const CHANGES_KEPT: Duration = Duration::from_secs(60);
+/// The age at which entries of the table `change` are removed. A process that was stopped for longer
+/// reloads every job that it has in memory.
+const CHANGE_RETENTION: Duration = Duration::from_secs(60);
+
+/// The maximum number of entries that one transaction removes.
 const TRIM_ROWS: usize = 512;
 
 /// The other processes that use the file.
@@ -66,14 +68,18 @@ impl Peers {
             return Ok(None);
         }
         let totals = Totals::load(connection)?;
-        self.find(connection, shared)?;
+        self.refresh_peers(connection, shared)?;
         self.follow_changes(connection, shared)?;
         self.data_version = data_version;
         shared.work_waiting.notify_waiters();
         Ok(Some(totals))
     }
 
-    fn find(&mut self, connection: &Connection, shared: &Shared) -> Result<(), SqliteError> {
+    fn refresh_peers(
+        &mut self,
+        connection: &Connection,
+        shared: &Shared,
+    ) -> Result<(), SqliteError> {
         let mut statement =
             connection.prepare_cached("SELECT number, name FROM process WHERE number <> ?1")?;
         let rows = statement.query_map([shared.number], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -131,7 +137,7 @@ impl Peers {
     /// after it, so no number is used twice.
     fn trim(&mut self, connection: &Connection) -> Result<(), SqliteError> {
         let now = Instant::now();
-        let next = (self.last_change, now + CHANGES_KEPT);
+        let next = (self.last_change, now + CHANGE_RETENTION);
         let (below, from) = *self.trim.get_or_insert(next);
         if now < from {
             return Ok(());

@@ -43,9 +43,9 @@ pub(super) struct Effects {
     /// The jobs that have changed, in order.
     pub(super) changes: Vec<Change>,
     /// The files that new rows name.
-    pub(super) named: Vec<Arc<BodyFile>>,
+    pub(super) added_files: Vec<Arc<BodyFile>>,
     /// The names of files that no row names any more.
-    pub(super) unnamed: Vec<String>,
+    pub(super) removed_files: Vec<String>,
     /// Set if a request waits for a worker.
     pub(super) has_work: bool,
     /// The reports that were written.
@@ -190,9 +190,9 @@ impl Step<'_> {
     }
 
     /// Counts a file that a new row names.
-    pub(super) fn name_file(&mut self, file: &Arc<BodyFile>, length: u64) {
+    pub(super) fn add_file(&mut self, file: &Arc<BodyFile>, length: u64) {
         self.totals.file_bytes += length;
-        self.effects.named.push(file.clone());
+        self.effects.added_files.push(file.clone());
     }
 
     fn remove_body(&mut self, delete: &str, seq: i64) -> Result<(), SqliteError> {
@@ -201,7 +201,7 @@ impl Step<'_> {
         let removed: Option<(Option<String>, u64)> = removed.optional()?;
         if let Some((Some(file), length)) = removed {
             self.totals.file_bytes = self.totals.file_bytes.saturating_sub(length);
-            self.effects.unnamed.push(file);
+            self.effects.removed_files.push(file);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The public store type, and its `Store` and `Queue` implementations.
 
 use std::{
+    convert::identity,
     fmt,
     future::{Future, ready},
     path::Path,
@@ -86,6 +87,7 @@ impl SqliteStore {
     /// If the future is dropped, the file is closed again.
     pub async fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, SqliteError> {
         let path = path.as_ref().to_owned();
+        let named = path.clone();
         let (sender, receiver) = mpsc::channel();
         let (reply, opened) = oneshot::channel();
         let opening = move || {
@@ -107,7 +109,7 @@ impl SqliteStore {
         };
         // A thread of its own, since it lives as long as the store. It ends with the last sender.
         let thread = thread::Builder::new().name("accepted-sqlite".to_owned());
-        thread.spawn(opening).map_err(SqliteError::io("a thread"))?;
+        thread.spawn(opening).map_err(SqliteError::io(named))?;
         let shared = opened.await.unwrap_or(Err(SqliteError::Closed))?;
         let process = Process::new(shared, Budget::new(DEFAULT_BUDGET), sender);
         Ok(Self {
@@ -257,7 +259,7 @@ impl Store for SqliteStore {
         let revisions = revisions.clone();
         let canceling = self
             .process
-            .commit(move |step| step.cancel(id, &revisions), |canceled| canceled);
+            .commit(move |step| step.cancel(id, &revisions), identity);
         canceling.await
     }
 
@@ -267,10 +269,9 @@ impl Store for SqliteStore {
         revisions: &Revisions,
     ) -> Result<Option<Lookup>, SqliteError> {
         let revisions = revisions.clone();
-        let forgetting = self.process.commit(
-            move |step| step.forget(id, &revisions),
-            |forgotten| forgotten,
-        );
+        let forgetting = self
+            .process
+            .commit(move |step| step.forget(id, &revisions), identity);
         forgetting.await
     }
 }

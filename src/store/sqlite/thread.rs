@@ -117,7 +117,7 @@ impl WriterThread {
                         RETRY_DELAY
                     };
                 log_failure("follow other processes", looked);
-                self.miss_worker(now);
+                self.warn_without_worker(now);
             }
             if now >= self.next_measure {
                 self.next_measure = now + MEASURE_INTERVAL;
@@ -191,7 +191,7 @@ impl WriterThread {
     }
 
     /// Logs once if requests wait and this process has no worker.
-    fn miss_worker(&mut self, now: Instant) {
+    fn warn_without_worker(&mut self, now: Instant) {
         let has_worker = self.shared.has_worker() || self.shared.options.is_observer;
         if has_worker || self.worker_due.is_none_or(|due| now < due) {
             return;

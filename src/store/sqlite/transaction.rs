@@ -70,10 +70,13 @@ impl FileWriter {
         let committed = prepared.and_then(|totals| match self.execute("COMMIT") {
             Ok(()) => Ok(totals),
             Err(error) => {
-                // The disk had no room for the commit. Any other error leaves its outcome open.
+                // Unless the disk was full, the outcome of this commit is unknown.
                 if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
                     let bodies = &self.shared.bodies;
-                    effects.named.drain(..).for_each(|file| bodies.doubt(file));
+                    effects
+                        .added_files
+                        .drain(..)
+                        .for_each(|file| bodies.doubt(file));
                 }
                 Err(error.into())
             }
@@ -115,7 +118,7 @@ impl FileWriter {
             effects,
             is_full,
         })?;
-        if !effects.named.is_empty() {
+        if !effects.added_files.is_empty() {
             self.shared.bodies.sync()?;
         }
         if totals != self.totals {
@@ -150,10 +153,10 @@ impl FileWriter {
     }
 
     fn publish(&self, effects: Effects) {
-        for file in &effects.named {
+        for file in &effects.added_files {
             file.keep();
         }
-        for name in &effects.unnamed {
+        for name in &effects.removed_files {
             self.shared.bodies.root.remove(name);
         }
         for change in effects.changes {
@@ -181,13 +184,7 @@ impl FileWriter {
             return Ok(());
         }
         for process in self.peers.dead() {
-            let mut has_more = true;
-            while has_more {
-                self.transact(1, |step| {
-                    has_more = step.take_over(process)?;
-                    Ok(())
-                })?;
-            }
+            self.take_over(process)?;
             if let Some(name) = self.peers.remove(process) {
                 tracing::info!(process = name, "took over the jobs of a process that died");
                 self.shared.bodies.root.sweep(&name, &self.connection)?;
@@ -196,16 +193,20 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Leaves the file: hands back what is left, and removes what other processes need not know.
-    pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
-        let number = self.shared.number;
+    fn take_over(&mut self, process: i64) -> Result<(), SqliteError> {
         let mut has_more = true;
         while has_more {
             self.transact(1, |step| {
-                has_more = step.take_over(number)?;
+                has_more = step.take_over(process)?;
                 Ok(())
             })?;
         }
+        Ok(())
+    }
+
+    /// Leaves the file: hands back what is left, and removes what other processes need not know.
+    pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
+        self.take_over(self.shared.number)?;
         let bodies = &self.shared.bodies;
         bodies.root.sweep(&bodies.process, &self.connection)
     }
@@ -300,7 +301,7 @@ mod tests {
         let failed = writer.transact(1, move |step| {
             step.connection
                 .execute("INSERT INTO child VALUES (1)", [])?;
-            step.name_file(&body, 4);
+            step.add_file(&body, 4);
             Ok(())
         });
         assert!(failed.is_err());
