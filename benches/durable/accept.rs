@@ -3,14 +3,11 @@
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_accepted::{
-    Jobs, RequestBody,
-    store::{Store, sqlite::SqliteOptions},
-};
+use tower_accepted::{Jobs, RequestBody, store::Store};
 
 use crate::{
     append, jetstream,
-    load::{BODY_BYTES, IN_FLIGHT, Scratch, Times, measure_warm, store},
+    load::{self, BODY_BYTES, IN_FLIGHT, Scratch, Times, measure_warm, store},
 };
 
 type Response = http::Response<Body>;
@@ -62,9 +59,8 @@ pub(crate) async fn print(scratch: &Scratch) {
             ("accept, begins once", Method::POST, false),
             ("accept and run", Method::PUT, true),
         ] {
-            let store = store(scratch.file(), SqliteOptions::new()).await;
-            let jobs = Jobs::builder().max_unfinished(10_000_000);
-            let jobs = jobs.max_bytes(8 << 30).store(store).build();
+            let store = store(scratch.file()).await;
+            let jobs = load::jobs(store);
             let times = measure(&jobs, in_flight, &method, ends).await;
             let ratio = times.per_second() / raw.per_second();
             println!("| {name} | {in_flight} | {} | {ratio:.2} |", times.cells());

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use http::Method;
-use tower_accepted::{Jobs, store::sqlite::SqliteOptions};
 
 use crate::{
     accept,
-    load::{Scratch, store},
+    load::{self, Scratch, store},
     open::fill,
 };
 
@@ -22,11 +21,10 @@ pub(crate) async fn print(scratch: &Scratch) {
         let mut quiet = 0.0;
         for (name, expires_in) in [("quiet", 3600), ("while 100,000 jobs expire", 0)] {
             let path = scratch.file();
-            drop(store(path.clone(), SqliteOptions::new()).await);
+            drop(store(path.clone()).await);
             fill(&path, JOBS, Duration::from_secs(expires_in));
-            let store = store(path, SqliteOptions::new()).await;
-            let jobs = Jobs::builder().max_unfinished(10_000_000);
-            let jobs = jobs.max_bytes(4 << 30).store(store).build();
+            let store = store(path).await;
+            let jobs = load::jobs(store);
             let times = accept::measure(&jobs, IN_FLIGHT, &Method::PUT, false).await;
             let p99 = times.millis(0.99);
             if expires_in > 0 {

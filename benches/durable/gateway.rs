@@ -1,6 +1,6 @@
 //! Accepts through the gateway, over loopback. Its calls, and their server, share the machine.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use http::{Method, StatusCode};
 use hyper_util::{
@@ -22,18 +22,13 @@ use crate::{
 /// The delay before a refused request is sent again.
 const RETRY_DELAY: Duration = Duration::from_millis(1);
 
-/// Returns the gateway that was built with this benchmark, if it was.
-fn program() -> Option<PathBuf> {
-    option_env!("CARGO_BIN_EXE_accepted-gateway").map(PathBuf::from)
-}
-
 /// Starts a gateway in front of a server that answers at once. Returns its address too.
-async fn start(program: PathBuf, flags: &[&str]) -> (Child, String) {
+async fn start(flags: &[&str]) -> (Child, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let upstream = format!("http://{}", listener.local_addr().expect("an address"));
     let app = axum::Router::new().fallback(async |_: axum::body::Bytes| "done");
     tokio::spawn(async { axum::serve(listener, app).await });
-    let mut child = Command::new(program)
+    let mut child = Command::new(env!("CARGO_BIN_EXE_accepted-gateway"))
         .args([
             "--upstream",
             &upstream,
@@ -61,17 +56,13 @@ async fn start(program: PathBuf, flags: &[&str]) -> (Child, String) {
 }
 
 pub(crate) async fn print(scratch: &Scratch) {
-    let Some(program) = program() else {
-        println!("\nThe gateway is not measured: add its feature.");
-        return;
-    };
     println!("\n| gateway | in flight | per second | p50 ms | p99 ms | p99.9 ms |");
     println!("|---|---|---|---|---|---|");
     for in_flight in IN_FLIGHT {
         let path = scratch.file();
         let path = path.to_str().expect("a path");
         for (name, flags) in [("in memory", &[][..]), ("--store", &["--store", path][..])] {
-            let (_child, address) = start(program.clone(), flags).await;
+            let (_child, address) = start(flags).await;
             let client = Client::builder(TokioExecutor::new())
                 .build::<_, axum::body::Body>(HttpConnector::new());
             let times = measure_warm(in_flight, || {

@@ -3,12 +3,12 @@
 use std::{env, process::Command};
 
 use http::Method;
-use tower_accepted::{
-    Jobs,
-    store::nats::{NatsOptions, NatsStore},
-};
+use tower_accepted::store::nats::{NatsOptions, NatsStore};
 
-use crate::{accept, load::Times};
+use crate::{
+    accept,
+    load::{self, Times},
+};
 
 #[path = "../../examples/cluster/servers.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -26,9 +26,6 @@ pub(crate) async fn measure(in_flight: usize) -> Option<Times> {
     }
     let servers = servers::Servers::start_with(1, "", "sync_interval: always").await?;
     let store = NatsStore::connect(servers.client().await, NatsOptions::new().max_queued(None));
-    let jobs = Jobs::builder()
-        .max_unfinished(10_000_000)
-        .max_bytes(8 << 30);
-    let jobs = jobs.store(store.await.ok()?).build();
+    let jobs = load::jobs(store.await.ok()?);
     Some(accept::measure(&jobs, in_flight, &Method::PUT, false).await)
 }

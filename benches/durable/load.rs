@@ -9,7 +9,13 @@ use std::{
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use tempfile::TempDir;
-use tower_accepted::store::sqlite::{SqliteOptions, SqliteStore};
+use tower_accepted::{
+    Jobs,
+    store::{
+        Store,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
+};
 
 /// The body of every request, in bytes.
 pub(crate) const BODY_BYTES: usize = 1_024;
@@ -46,9 +52,16 @@ impl Scratch {
     }
 }
 
-pub(crate) async fn store(path: PathBuf, options: SqliteOptions) -> SqliteStore {
-    let options = options.max_queued(None).max_keys(None);
+/// Opens a file without limits.
+pub(crate) async fn store(path: PathBuf) -> SqliteStore {
+    let options = SqliteOptions::new().max_queued(None).max_keys(None);
     SqliteStore::open(path, options).await.expect("a file")
+}
+
+/// Returns a registry whose limits no benchmark reaches.
+pub(crate) fn jobs<S: Store>(store: S) -> Jobs<S> {
+    let jobs = Jobs::builder().max_unfinished(10_000_000);
+    jobs.max_bytes(8 << 30).store(store).build()
 }
 
 /// How long requests took.

@@ -1,6 +1,6 @@
 //! The price of durability: the SQLite store beside a raw append to a synced file.
 //!
-//! `cargo bench --features sqlite,nats --bench durable` prints the tables of `benches/README.md`.
+//! `cargo bench --all-features --bench durable` prints the tables of `benches/README.md`.
 //! Words after `--` choose tables, such as `accept`. `NATS_SERVER` names a nats-server that knows
 //! `sync_interval`; without it, JetStream is not measured.
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tower_accepted::{Filter, Jobs, store::sqlite::SqliteOptions};
+use tower_accepted::{Filter, Jobs};
 
 use crate::load::{Scratch, store};
 
@@ -46,11 +46,11 @@ fn resident_mib() -> f64 {
 
 pub(crate) async fn print(scratch: &Scratch) {
     let path = scratch.file();
-    drop(store(path.clone(), SqliteOptions::new()).await);
+    drop(store(path.clone()).await);
     fill(&path, JOBS, Duration::from_secs(3600));
     let before = resident_mib();
     let begun = Instant::now();
-    let store = store(path, SqliteOptions::new()).await;
+    let store = store(path).await;
     let opened = begun.elapsed();
     let jobs = Jobs::builder().store(store).build();
     let begun = Instant::now();

@@ -4,11 +4,10 @@ use std::{env, path::Path, process::Stdio, time::Duration};
 
 use http::Method;
 use tokio::process::Command;
-use tower_accepted::{Jobs, store::sqlite::SqliteOptions};
 
 use crate::{
     accept,
-    load::{Scratch, store},
+    load::{self, Scratch, store},
 };
 
 /// The first argument of a child process.
@@ -18,9 +17,8 @@ const IN_FLIGHT: usize = 32;
 
 /// Accepts as one of the processes, and prints its figures.
 pub(crate) async fn run_child(path: &Path) {
-    let store = store(path.to_owned(), SqliteOptions::new()).await;
-    let jobs = Jobs::builder().max_unfinished(10_000_000);
-    let jobs = jobs.max_bytes(4 << 30).store(store).build();
+    let store = store(path.to_owned()).await;
+    let jobs = load::jobs(store);
     let times = accept::measure(&jobs, IN_FLIGHT, &Method::PUT, false).await;
     println!("{}", times.cells());
     // The other process may still measure.

@@ -6,10 +6,7 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_accepted::{
-    Jobs, RequestBody,
-    store::{Store, sqlite::SqliteOptions},
-};
+use tower_accepted::{Jobs, RequestBody, store::Store};
 
 use crate::load::{Scratch, store};
 
@@ -52,7 +49,7 @@ async fn time_reads((site, location): &(Site, String)) -> Duration {
 
 pub(crate) async fn print(scratch: &Scratch) {
     let memory = Jobs::new();
-    let file = store(scratch.file(), SqliteOptions::new()).await;
+    let file = store(scratch.file()).await;
     let file = Jobs::builder().store(file).build();
     let (memory, file) = (running(&memory).await, running(&file).await);
     // Its start is written a moment later.

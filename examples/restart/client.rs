@@ -21,7 +21,8 @@ pub(crate) struct Client {
 pub(crate) struct Answer {
     pub(crate) body: String,
     pub(crate) etag: String,
-    location: String,
+    /// The path of the monitor, from a 202.
+    pub(crate) location: String,
 }
 
 impl Answer {
@@ -38,11 +39,6 @@ impl Answer {
             etag,
             location,
         })
-    }
-
-    /// Returns the path of the monitor, from a 202.
-    pub(crate) fn location(&self) -> String {
-        self.location.clone()
     }
 }
 

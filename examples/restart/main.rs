@@ -77,7 +77,7 @@ async fn demonstrate() -> Result<(), BoxError> {
     println!("\nRepeating the requests that have a key");
     for job in accepted.iter().filter(|job| job.task.key.is_some()) {
         let repeated = client.submit(job.task).await?;
-        let answer = if repeated.location() == job.location {
+        let answer = if repeated.location == job.location {
             "202, the same job"
         } else {
             "202, another job"
@@ -92,7 +92,7 @@ async fn demonstrate() -> Result<(), BoxError> {
 async fn submit(client: &Client) -> Result<Vec<Accepted>, BoxError> {
     let mut all = Vec::new();
     for task in &TASKS {
-        let location = client.submit(task).await?.location();
+        let location = client.submit(task).await?.location;
         client.wait_for(&location, task.state).await?;
         let result = match task.state {
             "succeeded" => Some(client.result(&location).await?),

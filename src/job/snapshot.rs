@@ -1,6 +1,7 @@
 //! A job at one of its revisions.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -202,6 +203,16 @@ impl Failure {
                 Some(Self::new(ErrorCode::HttpError, Some(status)))
             }
             Event::Responded(_) | Event::Started => None,
+        }
+    }
+
+    /// Returns the message that clients show to people.
+    pub fn message(&self) -> Cow<'static, str> {
+        match (self.code, self.status) {
+            (ErrorCode::HttpError, Some(status)) => {
+                Cow::Owned(format!("The service answered {status}."))
+            }
+            _ => Cow::Borrowed(self.code.message()),
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Writes the status document: a job as JSON.
 
-use std::borrow::Cow;
-
 use serde::Serialize;
 
 use super::timestamp;
 use crate::{
     config::{LinkOrigin, Settings},
-    job::{ErrorCode, Failure, IdText, ResponseHead, Snapshot},
+    job::{IdText, ResponseHead, Snapshot},
 };
 
 /// The bytes that hold most documents of ended jobs.
@@ -109,18 +107,6 @@ fn write_response(json: &mut Vec<u8>, head: &ResponseHead) {
 /// Writes a number, or a text that may need escapes.
 fn write_value(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(json, value).expect("a text or a number");
-}
-
-impl Failure {
-    /// Returns the message that clients show to people.
-    pub(super) fn message(&self) -> Cow<'static, str> {
-        match (self.code, self.status) {
-            (ErrorCode::HttpError, Some(status)) => {
-                Cow::Owned(format!("The service answered {status}."))
-            }
-            _ => Cow::Borrowed(self.code.message()),
-        }
-    }
 }
 
 /// Returns whole percents, rounded down: only complete work is at 100 %.

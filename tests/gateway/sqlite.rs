@@ -47,10 +47,9 @@ fn path_in(directory: &TempDir, name: &str) -> String {
 #[tokio::test]
 async fn next_gateway_runs_what_a_killed_one_accepted() {
     let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("jobs.db");
-    let file = file.to_str().expect("a path");
+    let file = path_in(&directory, "jobs.db");
     let mut upstream = Upstream::start().await;
-    let flags = ["--store", file, "--always", "--max-calls", "1"];
+    let flags = ["--store", &file, "--always", "--max-calls", "1"];
     let one = Program::gateway(upstream.address, &flags).await;
     let running = post(one.address, "/reports?n=1", "the order").await.job();
     let received = upstream.next().await;
@@ -58,7 +57,7 @@ async fn next_gateway_runs_what_a_killed_one_accepted() {
     let queued = post(one.address, "/reports?n=2", "another").await.job();
 
     let id = queued.rsplit('/').next().expect("an id");
-    let (code, list) = run(&["jobs", "list", "--store", file]).await;
+    let (code, list) = run(&["jobs", "list", "--store", &file]).await;
     assert_eq!(code, Some(0), "{list}");
     assert!(list.contains(id) && list.contains("queued"), "{list}");
 
@@ -76,12 +75,11 @@ async fn next_gateway_runs_what_a_killed_one_accepted() {
     let document = ended(other.address, &running).await;
     assert_eq!(document["error"]["code"], "lost", "{document}");
 
-    let copy = directory.path().join("copy.db");
-    let copy = copy.to_str().expect("a path");
-    let (code, text) = run(&["backup", "--store", file, copy]).await;
+    let copy = path_in(&directory, "copy.db");
+    let (code, text) = run(&["backup", "--store", &file, &copy]).await;
     assert_eq!(code, Some(0), "{text}");
     drop(other);
-    let flags = ["--store", copy, "--always"];
+    let flags = ["--store", &copy, "--always"];
     let restored = Program::gateway(upstream.address, &flags).await;
     assert_eq!(result(restored.address, &queued).await.body, "made");
 }
@@ -89,17 +87,16 @@ async fn next_gateway_runs_what_a_killed_one_accepted() {
 #[tokio::test]
 async fn commands_show_and_cancel_jobs_of_a_running_gateway() {
     let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("jobs.db");
-    let file = file.to_str().expect("a path");
+    let file = path_in(&directory, "jobs.db");
     let mut upstream = Upstream::start().await;
-    let gateway = Program::gateway(upstream.address, &["--store", file, "--always"]).await;
+    let gateway = Program::gateway(upstream.address, &["--store", &file, "--always"]).await;
     let job = post(gateway.address, "/reports", "the order").await.job();
     let received = upstream.next().await;
     let id = job.rsplit('/').next().expect("an id");
-    let (code, shown) = run(&["jobs", "show", "--store", file, id]).await;
+    let (code, shown) = run(&["jobs", "show", "--store", &file, id]).await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains(id), "{shown}");
-    let (code, canceled) = run(&["jobs", "cancel", "--store", file, id]).await;
+    let (code, canceled) = run(&["jobs", "cancel", "--store", &file, id]).await;
     assert_eq!(code, Some(0), "{canceled}");
     received.hung_up().await;
     let document = ended(gateway.address, &job).await;
@@ -107,9 +104,9 @@ async fn commands_show_and_cancel_jobs_of_a_running_gateway() {
     assert_eq!(get(gateway.address, &job).await.status, StatusCode::OK);
 
     let unknown = "AAAAAAAAAAAAAAAAAAAAAA";
-    let (code, _) = run(&["jobs", "show", "--store", file, unknown]).await;
+    let (code, _) = run(&["jobs", "show", "--store", &file, unknown]).await;
     assert_eq!(code, Some(1));
-    let (code, _) = run(&["jobs", "show", "--store", file, "short"]).await;
+    let (code, _) = run(&["jobs", "show", "--store", &file, "short"]).await;
     assert_eq!(code, Some(2));
     let missing = directory.path().join("missing.db");
     let missing = missing.to_str().expect("a path");
@@ -313,10 +310,10 @@ async fn flags_of_one_store_are_refused_with_the_other() {
     // Neither can be reached, so that a gateway that accepts the flags ends too.
     let (file, nats) = ("missing/jobs.db", "nats://127.0.0.1:1");
     for flags in [
-        &["--store", file, "--nats", nats][..],
-        &["--store", file, "--role", "web"],
-        &["--store", file, "--role", "worker"],
-        &["--store", file, "--replicas", "3"],
+        &["--store", &file, "--nats", nats][..],
+        &["--store", &file, "--role", "web"],
+        &["--store", &file, "--role", "worker"],
+        &["--store", &file, "--replicas", "3"],
         &["--nats", nats, "--max-disk-bytes", "9"],
     ] {
         let (code, text) = run(flags).await;
@@ -328,20 +325,15 @@ async fn flags_of_one_store_are_refused_with_the_other() {
 #[tokio::test]
 async fn metrics_have_the_file() {
     let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("jobs.db");
-    let file = file.to_str().expect("a path");
+    let file = path_in(&directory, "jobs.db");
     let mut upstream = Upstream::start().await;
     let (socket, metrics) = crate::upstream::unused_address();
     drop(socket);
     let address = metrics.to_string();
-    let flags = ["--store", file, "--always", "--metrics", &address];
+    let flags = ["--store", &file, "--always", "--metrics", &address];
     let gateway = Program::gateway(upstream.address, &flags).await;
     let job = post(gateway.address, "/reports", "the order").await.job();
-    upstream
-        .next()
-        .await
-        .answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmade")
-        .await;
+    upstream.next().await.answer(DONE).await;
     ended(gateway.address, &job).await;
     // The file is measured once a second.
     let last = "tower_accepted_sqlite_waiting_jobs";
@@ -371,10 +363,9 @@ async fn metrics_have_the_file() {
 #[tokio::test]
 async fn stopped_gateway_keeps_its_work_and_ends_late() {
     let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("jobs.db");
-    let file = file.to_str().expect("a path");
+    let file = path_in(&directory, "jobs.db");
     let mut upstream = Upstream::start().await;
-    let flags = ["--store", file, "--always"];
+    let flags = ["--store", &file, "--always"];
     let stopped = Program::gateway(upstream.address, &flags).await;
     let put = request("PUT", "/reports").body("the order".into());
     let job = send(stopped.address, put.expect("a request")).await.job();

@@ -210,7 +210,7 @@ async fn empty_file_is_taken() {
 
 #[tokio::test]
 async fn only_the_user_can_read_the_files() {
-    // Of all tests in this process. They check no modes.
+    // The umask is process-wide. No other test here checks modes.
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let home = Home::new(options());
     let site = home.serve(hanging(&Counter::default())).await;

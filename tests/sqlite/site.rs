@@ -139,6 +139,14 @@ impl Home {
         let number = self.sql().query_row(query, [], |row| row.get(0));
         number.expect("a number")
     }
+
+    /// Returns the texts that a query returns.
+    pub(crate) fn texts(&self, query: &str) -> Vec<String> {
+        let connection = self.sql();
+        let mut statement = connection.prepare(query).expect("a query");
+        let texts = statement.query_map([], |row| row.get(0)).expect("rows");
+        texts.map(|text| text.expect("a text")).collect()
+    }
 }
 
 /// Returns all files and directories below a directory, in order.

@@ -19,7 +19,7 @@ use crate::peer::Peer;
 #[cfg(any(feature = "nats", feature = "sqlite"))]
 const DURABLE_JOBS: &str = "Durable jobs";
 
-/// The place of the jobs, and which of them this process runs. By default they are in memory.
+/// Where jobs are kept, and which of them this process runs. By default they are in memory.
 #[derive(Debug, Args)]
 pub(crate) struct StorageFlags {
     /// Keep jobs in NATS JetStream at nats://HOST[:PORT][,…], shared with other gateways
@@ -69,11 +69,12 @@ pub(crate) struct StorageFlags {
     /// The gateway creates the file if there is none. Start all gateways of a file with the same
     /// upstream, limits and --trust-forwarded. If one crashes, the others or the next one run the
     /// requests that it accepted. A call that had begun runs again only if its method is
-    /// idempotent or it has an Idempotency-Key; any other job fails as lost. A shutdown hands back
-    /// what may run again when --drain-secs is over.
+    /// idempotent or it has an Idempotency-Key; any other job fails as lost. When
+    /// --drain-secs is over, a shutdown hands back every call that has not begun or may run again.
     ///
-    /// Large bodies are in files beside it and pass through memory in parts. Each call may take a
-    /// second file descriptor for one, so half as many calls run at a time.
+    /// Bodies over 256 KiB are files beside it. A large result passes through memory in parts; a
+    /// request body does not. Each call may take a second file descriptor for a file, so half as
+    /// many calls run at a time.
     #[cfg(feature = "sqlite")]
     #[arg(
         long,
@@ -86,8 +87,9 @@ pub(crate) struct StorageFlags {
 
     /// The bytes on the disk at which a request that must become a job is answered 503
     ///
-    /// The file, its log and the files of large bodies count. Default: no limit. Running jobs may
-    /// exceed it, since their results are stored.
+    /// The file, its log and the files of large bodies count. Free pages of the file and bodies
+    /// that are still being written do not. Default: no limit. Running jobs may exceed it, since
+    /// their results are stored.
     #[cfg(feature = "sqlite")]
     #[arg(
         long,
@@ -104,8 +106,8 @@ pub(crate) struct StorageFlags {
     #[cfg_attr(
         feature = "sqlite",
         doc = "",
-        doc = " With --store, the gateway runs the requests that it accepts itself.",
-        doc = " Its worker runs those of gateways that have ended."
+        doc = " With --store, each gateway runs the requests that it accepts.",
+        doc = " Its worker runs those that other gateways left unfinished."
     )]
     #[cfg(any(feature = "nats", feature = "sqlite"))]
     #[arg(

@@ -24,8 +24,8 @@ use crate::{
 enum AcceptDecision {
     /// The job exists, and this process has it under this claim.
     New(Box<JobRow>, i64),
-    /// Another request with the same key has a job.
-    Repeat(Acceptance<SqliteClaim>),
+    /// An earlier request with the same key has a job, or there is no room.
+    NotNew(Acceptance<SqliteClaim>),
 }
 
 /// Creates a job for the request, or joins the job of an earlier request with the same key.
@@ -60,10 +60,10 @@ pub(super) async fn accept(
             if let Some(key) = &new.key
                 && let Some(repeat) = step.find_repeat(key)?
             {
-                return Ok(AcceptDecision::Repeat(repeat));
+                return Ok(AcceptDecision::NotNew(repeat));
             }
             if new.join_only || step.has_no_room(new.key.is_some()) {
-                return Ok(AcceptDecision::Repeat(Acceptance::Full));
+                return Ok(AcceptDecision::NotNew(Acceptance::Full));
             }
             if step.is_full {
                 return Err(SqliteError::Full);
@@ -79,7 +79,7 @@ pub(super) async fn accept(
             AcceptDecision::New(row, claim) => {
                 Acceptance::RunHere(SqliteClaim::new(&store, &row, claim, Some(charge)))
             }
-            AcceptDecision::Repeat(acceptance) => acceptance,
+            AcceptDecision::NotNew(acceptance) => acceptance,
         },
     );
     accepting.await
@@ -93,8 +93,11 @@ impl Step<'_> {
             || (has_key && is_reached(self.totals.keys, options.max_keys))
     }
 
-    /// Looks for an earlier request with the same key.
-    fn find_repeat(&self, key: &NewKey) -> Result<Option<Acceptance<SqliteClaim>>, SqliteError> {
+    /// Looks for an earlier request with the same key. Removes the key if it has expired.
+    fn find_repeat(
+        &mut self,
+        key: &NewKey,
+    ) -> Result<Option<Acceptance<SqliteClaim>>, SqliteError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT fingerprint, job, expires_at FROM idempotency_key WHERE key = ?1",
         )?;
@@ -105,13 +108,14 @@ impl Step<'_> {
         let Some((fingerprint, job, expires_at)) = found else {
             return Ok(None);
         };
+        let id: JobId = job.parse().map_err(SqliteError::unreadable("a job id"))?;
         if expires_at.is_some_and(|at| at <= self.now) {
+            self.free_key(&key.key, id)?;
             return Ok(None);
         }
         if Fingerprint::from_bytes(fingerprint) != key.fingerprint {
             return Ok(Some(Acceptance::KeyReused));
         }
-        let id: JobId = job.parse().map_err(SqliteError::unreadable("a job id"))?;
         let lookup = self.load(id)?.map(|row| row.lookup(self.now));
         Ok(Some(match lookup {
             Some(Lookup::Found(job)) => Acceptance::Joined(job),
@@ -119,7 +123,7 @@ impl Step<'_> {
         }))
     }
 
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         row: &mut JobRow,
         key: Option<&NewKey>,
@@ -140,28 +144,18 @@ impl Step<'_> {
             ":file": file.map(|file| &file.name),
         })?;
         if let Some(file) = file {
-            self.name_file(file, body.len() as u64);
+            self.add_file(file, body.len() as u64);
         }
         self.totals.unfinished += 1;
         let Some(key) = key else {
             return Ok(());
         };
         let mut statement = self.connection.prepare_cached(
-            "INSERT INTO idempotency_key (key, fingerprint, job) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO idempotency_key (key, fingerprint, job) VALUES (?1, ?2, ?3)",
         )?;
         let id = row.id.to_string();
-        let values = (key.key.as_bytes(), key.fingerprint.as_bytes(), &id);
-        if statement.execute(values)? > 0 {
-            self.totals.keys += 1;
-            return Ok(());
-        }
-        // It has expired, and is not removed yet.
-        let mut statement = self.connection.prepare_cached(
-            "UPDATE idempotency_key SET fingerprint = ?2, job = ?3, expires_at = NULL \
-             WHERE key = ?1",
-        )?;
-        statement.execute(values)?;
+        statement.execute((key.key.as_bytes(), key.fingerprint.as_bytes(), id))?;
+        self.totals.keys += 1;
         Ok(())
     }
 }

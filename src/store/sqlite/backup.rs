@@ -11,7 +11,7 @@ use rusqlite::{
 };
 
 use super::{
-    bodies::{BodyRoot, create_directory, create_file, sync_directory},
+    bodies::{BodyRoot, create_directory, create_file, sync_parent},
     error::SqliteError,
     readers,
 };
@@ -63,17 +63,22 @@ impl Backup {
         self.connection.execute("VACUUM INTO ?1", [target])?;
         let copy = Connection::open(&self.target)?;
         let mut named = named_files(&copy)?;
+        let mut is_missing = false;
         for name in &named {
             if !self.copy_body(name)? {
                 forget_job_of(&copy, name)?;
+                is_missing = true;
             }
+        }
+        if is_missing {
+            count_again(&copy)?;
         }
         named.sort_unstable();
         self.remove_others(&named)?;
         drop(copy);
         let file = fs::File::open(&self.target).and_then(|file| file.sync_all());
         file.map_err(SqliteError::io(&self.target))?;
-        sync_directory(self.target.parent().unwrap_or(Path::new(".")))
+        sync_parent(&self.target)
     }
 
     /// Copies a body, unless that is done. Returns `false` if there is no such body.
@@ -92,7 +97,7 @@ impl Backup {
         });
         match copied {
             Ok(()) => {
-                sync_directory(to.parent().unwrap_or(Path::new(".")))?;
+                sync_parent(&to)?;
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -131,18 +136,34 @@ fn named_files(connection: &Connection) -> Result<Vec<String>, SqliteError> {
 }
 
 /// Removes a job without its body. The source has removed it while the copy was made.
+///
+/// If the copy has no end of the job, nothing would remove its key either: a repeat would get 410
+/// for ever.
 fn forget_job_of(copy: &Connection, file: &str) -> Result<(), SqliteError> {
     let job = "SELECT job FROM request WHERE file = ?1 \
          UNION SELECT job FROM response WHERE file = ?1";
     let seq: i64 = copy.query_row(job, [file], |row| row.get(0))?;
     for delete in [
-        "UPDATE totals SET unfinished = unfinished - \
-         (SELECT count(*) FROM job WHERE seq = ?1 AND finished_at IS NULL)",
+        "DELETE FROM idempotency_key WHERE (key, job) IN \
+         (SELECT key, id FROM job WHERE seq = ?1 AND finished_at IS NULL)",
         "DELETE FROM job WHERE seq = ?1",
         "DELETE FROM request WHERE job = ?1",
         "DELETE FROM response WHERE job = ?1",
     ] {
         copy.execute(delete, [seq])?;
     }
+    Ok(())
+}
+
+/// Computes the totals from the rows.
+fn count_again(copy: &Connection) -> Result<(), SqliteError> {
+    copy.execute_batch(
+        "UPDATE totals SET \
+         unfinished = (SELECT count(*) FROM job WHERE finished_at IS NULL), \
+         keys = (SELECT count(*) FROM idempotency_key), \
+         file_bytes = (SELECT coalesce(sum(length), 0) FROM \
+         (SELECT length FROM request WHERE file IS NOT NULL \
+         UNION ALL SELECT length FROM response WHERE file IS NOT NULL))",
+    )?;
     Ok(())
 }

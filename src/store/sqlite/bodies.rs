@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
-use super::error::SqliteError;
+use super::{disk::beside, error::SqliteError};
 
 /// The largest body that is kept in a row, in bytes. Larger ones are files.
 pub(super) const MAX_ROW_BYTES: usize = 256 * 1024;
@@ -85,9 +85,9 @@ impl BodyRoot {
 
     /// Returns the directory that belongs to a database.
     pub(super) fn of(database: &Path) -> Self {
-        let mut path = database.as_os_str().to_owned();
-        path.push("-bodies");
-        Self { path: path.into() }
+        Self {
+            path: beside(database, "-bodies"),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -204,7 +204,10 @@ impl OwnBodies {
         self.doubtful.lock().push(file);
     }
 
-    /// Looks for the rows of doubtful files, after a commit has settled what came before it.
+    /// Looks for the rows of doubtful files, right after a commit that has written something.
+    ///
+    /// What a failed commit has left in the log may come back after a crash, until another commit
+    /// overwrites it.
     pub(super) fn settle_doubts(&self, connection: &Connection) -> Result<(), SqliteError> {
         let doubtful = std::mem::take(&mut *self.doubtful.lock());
         for file in doubtful {
@@ -308,10 +311,7 @@ pub(super) fn create_directory(path: &Path) -> Result<(), SqliteError> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     match builder.create(path) {
-        Ok(()) => match path.parent() {
-            Some(parent) => sync_directory(parent),
-            None => Ok(()),
-        },
+        Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(SqliteError::io(path)(error)),
     }
@@ -326,8 +326,13 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// Makes the name of a file or directory durable.
+pub(super) fn sync_parent(path: &Path) -> Result<(), SqliteError> {
+    sync_directory(path.parent().unwrap_or(Path::new("")))
+}
+
 /// Makes the names in a directory durable.
-pub(super) fn sync_directory(path: &Path) -> Result<(), SqliteError> {
+fn sync_directory(path: &Path) -> Result<(), SqliteError> {
     // An empty path is the current directory.
     let path = if path.as_os_str().is_empty() {
         Path::new(".")

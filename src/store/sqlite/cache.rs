@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use dashmap::{DashMap, Entry};
+use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +48,8 @@ pub(super) struct CachedJob {
     claim: Mutex<Option<HeldClaim>>,
     /// Held for a merge or a swap.
     report: Mutex<UnwrittenReport>,
-    /// Set once it is among the ended jobs, by the writer's thread. A follower that leaves at the
-    /// same time looks at it under the map's guard, as [`Cache::keep_ended`] sets it.
+    /// Set by the writer's thread once it is among the ended jobs. Read and written under the map's
+    /// guard, so `Relaxed` is enough.
     is_kept: AtomicBool,
 }
 
@@ -97,9 +97,7 @@ impl Cache {
         if known.expires_at.is_some_and(|at| unix_millis(at) <= now) {
             return None;
         }
-        let mut job = Snapshot::clone(&known);
-        job.age = job.created_at.elapsed().unwrap_or_default();
-        Some(job)
+        Some(aged(&known))
     }
 
     /// Returns the job if it is in memory.
@@ -115,25 +113,26 @@ impl Cache {
         self.jobs.iter().map(|job| *job.key()).collect()
     }
 
-    fn find_or_insert(&self, id: JobId) -> Arc<CachedJob> {
-        let new = || Arc::new(CachedJob::new(id));
-        self.jobs.entry(id).or_insert_with(new).clone()
-    }
-
     /// Records a claim of this process.
     pub(super) fn hold(&self, row: &JobRow, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
-        let job = self.find_or_insert(row.id);
         let lost = CancellationToken::new();
         let held = HeldClaim {
             claim,
             lost: lost.clone(),
         };
-        *job.claim.lock() = Some(held);
+        let job = {
+            let new = || Arc::new(CachedJob::new(row.id));
+            let job = self.jobs.entry(row.id).or_insert_with(new);
+            // Under the map's guard: until this is set, a follower that leaves removes the job.
+            *job.claim.lock() = Some(held);
+            job.clone()
+        };
         job.publish(row.snapshot());
         (job, lost)
     }
 
-    /// Publishes a committed revision, if the job is in memory.
+    /// Publishes a committed revision, if the job is in memory. Only the writer's thread calls it,
+    /// so that revisions are published in the order of their commits.
     pub(super) fn publish(&self, row: &JobRow) {
         let Some(job) = self.find(row.id) else {
             return;
@@ -167,8 +166,8 @@ impl Cache {
 
     fn keep_ended(&self, id: JobId) {
         match self.jobs.get(&id) {
-            Some(job) => job.is_kept.store(true, Ordering::Release),
-            None => return,
+            Some(job) if !job.is_kept.swap(true, Ordering::Relaxed) => {}
+            _ => return,
         }
         let oldest = {
             let mut ended = self.ended.lock();
@@ -183,19 +182,9 @@ impl Cache {
 
     /// Follows a job. [`CachedJob::load`] must follow if it is unread.
     pub(super) fn follow(&self, id: JobId) -> (Arc<CachedJob>, watch::Receiver<CachedState>) {
-        match self.jobs.entry(id) {
-            Entry::Occupied(entry) => {
-                let job = entry.get().clone();
-                let changes = job.state.subscribe();
-                (job, changes)
-            }
-            Entry::Vacant(entry) => {
-                let job = Arc::new(CachedJob::new(id));
-                let changes = job.state.subscribe();
-                entry.insert(job.clone());
-                (job, changes)
-            }
-        }
+        let new = || Arc::new(CachedJob::new(id));
+        let job = self.jobs.entry(id).or_insert_with(new);
+        (job.clone(), job.state.subscribe())
     }
 
     /// Removes a job that another process runs, unless a stream still follows it.
@@ -274,7 +263,7 @@ impl CachedJob {
 
     /// Returns `true` if neither a claim nor a follower needs it, and it is not kept.
     fn is_unused(&self) -> bool {
-        let is_kept = self.is_kept.load(Ordering::Acquire);
+        let is_kept = self.is_kept.load(Ordering::Relaxed);
         self.state.receiver_count() == 0 && self.claim.lock().is_none() && !is_kept
     }
 
@@ -300,5 +289,68 @@ impl CachedJob {
     /// Returns this process's claim.
     pub(super) fn claim(&self) -> Option<i64> {
         self.claim.lock().as_ref().map(|held| held.claim)
+    }
+}
+
+/// Copies a snapshot, with the age that the job has now.
+pub(super) fn aged(job: &Snapshot) -> Snapshot {
+    let mut job = job.clone();
+    job.age = job.created_at.elapsed().unwrap_or_default();
+    job
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread, time::Duration};
+
+    use super::*;
+    use crate::{ErrorCode, Event, store::NewJob};
+
+    fn new_row() -> JobRow {
+        JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO)
+    }
+
+    #[test]
+    fn ended_job_is_kept_once() {
+        let cache = Cache::default();
+        let mut row = new_row();
+        let claim = row.hold(1);
+        cache.hold(&row, claim);
+        let canceled = Event::NoResponse(ErrorCode::Canceled);
+        row.end(canceled, 0, Duration::from_secs(60));
+        for _ in 0..2 {
+            cache.publish(&row);
+        }
+        assert_eq!(*cache.ended.lock(), [row.id]);
+    }
+
+    #[test]
+    fn follower_that_leaves_keeps_a_claimed_job() {
+        const ROUNDS: usize = 1_000;
+        let cache = Cache::default();
+        let rows: Vec<JobRow> = (0..ROUNDS).map(|_| new_row()).collect();
+        let (start, done) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for row in &rows {
+                    start.wait();
+                    for _ in 0..4 {
+                        let (job, changes) = cache.follow(row.id);
+                        drop(changes);
+                        cache.leave(&job);
+                    }
+                    done.wait();
+                }
+            });
+            let mut lost = 0;
+            for row in &rows {
+                start.wait();
+                cache.hold(row, 1);
+                done.wait();
+                let claim = cache.find(row.id).and_then(|job| job.claim());
+                lost += usize::from(claim != Some(1));
+            }
+            assert_eq!(lost, 0);
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! Ends a job from outside its call: cancels or deletes it.
 
-use super::{error::SqliteError, step::Step};
+use super::{error::SqliteError, lookup::find_tombstone, step::Step};
 use crate::{
     ErrorCode, Event, JobId,
     store::{KeyOutcome, Lookup, Revisions},
@@ -14,7 +14,7 @@ impl Step<'_> {
         revisions: &Revisions,
     ) -> Result<Option<Lookup>, SqliteError> {
         let Some(mut row) = self.load(id)? else {
-            return Ok(Some(self.find_tombstone(id)?));
+            return Ok(Some(find_tombstone(self.connection, id)?));
         };
         let found = row.lookup(self.now);
         let Lookup::Found(job) = &found else {

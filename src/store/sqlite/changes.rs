@@ -13,7 +13,7 @@ use futures_util::stream;
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    cache::{CachedJob, CachedState},
+    cache::{CachedJob, CachedState, aged},
     lookup::look_up,
     process::Process,
 };
@@ -89,9 +89,7 @@ impl CacheFollower {
                 CachedState::Known(job) if job.revision > self.last_revision => {
                     self.last_revision = job.revision;
                     self.is_ended = job.status.is_ended();
-                    let mut job = Snapshot::clone(&job);
-                    job.age = job.created_at.elapsed().unwrap_or_default();
-                    return Some(job);
+                    return Some(aged(&job));
                 }
                 // The sender lives as long as the job.
                 CachedState::Known(_) => changes.changed().await.ok()?,

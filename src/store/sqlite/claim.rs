@@ -20,8 +20,8 @@ use super::{
     step::Step,
 };
 use crate::{
-    ErrorCode, Event, JobId,
-    store::{Charge, KeyOutcome, News, Report},
+    ErrorCode, JobId,
+    store::{Charge, News, Report},
 };
 
 /// The right to end a job in the file.
@@ -100,7 +100,7 @@ impl SqliteClaim {
         if let Begin::Due = *begin {
             let (process, id, claim) = (self.process.clone(), self.job.id, self.claim);
             *begin = Begin::Writing(Box::pin(async move {
-                let begun = process.commit_at_last("the begin of a call", || {
+                let begun = process.commit_with_retries("the start of a call", || {
                     move |step: &mut Step<'_>| step.begin(id, claim)
                 });
                 // The job has ended elsewhere, or the store is closed: the claim is lost.
@@ -145,8 +145,8 @@ impl Drop for SqliteClaim {
 
 impl Step<'_> {
     /// Writes that the call of a claim begins now. Returns `false` if the claim is lost.
-    fn begin(&mut self, id: JobId, claim: i64) -> Result<bool, SqliteError> {
-        let Some(mut row) = self.load(id)?.filter(|row| row.is_held_by(claim)) else {
+    pub(super) fn begin(&mut self, id: JobId, claim: i64) -> Result<bool, SqliteError> {
+        let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(false);
         };
         row.start(unix_now());
@@ -156,17 +156,11 @@ impl Step<'_> {
     }
 
     fn drop_claim(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
-        let Some(mut row) = self.load(id)?.filter(|row| row.is_held_by(claim)) else {
+        let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(());
         };
         if row.has_begun && !row.may_rerun {
-            let code = ErrorCode::Shutdown;
-            let key = if row.outcomes.keeps(code.status()) {
-                KeyOutcome::Keep
-            } else {
-                KeyOutcome::Release
-            };
-            self.end(&mut row, Event::NoResponse(code), key)?;
+            self.end_without_response(&mut row, ErrorCode::Shutdown)?;
         } else {
             let has_started = row.started_at.is_some();
             row.release(has_started);

@@ -18,7 +18,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    ErrorCode, Event, JobId,
+    ErrorCode, JobId,
     store::{BufferedBody, Charge, Purpose, StoredRequest, Work, fields_price, request_price},
 };
 
@@ -164,10 +164,10 @@ pub(super) async fn claim(
             body,
         ))),
         Err(error) => {
-            tracing::error!(%error, %id, "failed to read a request, ended its job as lost");
+            tracing::error!(%error, %id, "failed to read stored request; ending its job as lost");
             let number = claim.claim;
             process
-                .commit_at_last("the end of a job", || {
+                .commit_with_retries("the end of a job", || {
                     move |step: &mut Step<'_>| step.lose(id, number)
                 })
                 .await?;
@@ -266,11 +266,57 @@ impl Step<'_> {
 
     /// Ends a claimed job whose request cannot be read.
     fn lose(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
-        let Some(mut row) = self.load(id)?.filter(|row| row.is_held_by(claim)) else {
+        let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(());
         };
-        let key = row.lost_key_outcome();
-        self.end(&mut row, Event::NoResponse(ErrorCode::Lost), key)?;
+        self.end_without_response(&mut row, ErrorCode::Lost)?;
         self.save(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        Status,
+        store::{
+            NewJob, Revisions,
+            sqlite::{open::open, options::SqliteOptions, shared::Shared, transaction::FileWriter},
+        },
+    };
+
+    #[test]
+    fn cancel_beside_a_claim_ends_the_claim() {
+        let directory = TempDir::new().expect("a directory");
+        let options = SqliteOptions::new();
+        let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
+        let shared = Arc::new(Shared::new(&file, options));
+        let mut writer = FileWriter::new(file, shared.clone()).expect("totals");
+        let id = JobId::random();
+        let inserted = writer.transact(1, |step| {
+            let mut row = JobRow::new(&NewJob::new(id), false, Duration::ZERO);
+            row.release(false);
+            step.insert(&mut row, None, b"", b"", None)
+        });
+        inserted.expect("a commit");
+        let mut claimed = None;
+        let committed = writer.transact(2, |step| {
+            claimed = step.claim(id)?;
+            step.cancel(id, &Revisions::Any).map(drop)
+        });
+        committed.expect("a commit");
+        let ClaimedRequest { row, claim, .. } = claimed.expect("a request");
+        let (_, lost) = shared.cache.hold(&row, claim);
+        assert!(!lost.is_cancelled());
+        let begun = writer.transact(1, |step| {
+            assert!(!step.begin(id, claim)?);
+            Ok(())
+        });
+        begun.expect("a commit");
+        assert!(lost.is_cancelled());
+        let job = shared.cache.get(id, unix_now()).expect("a job in memory");
+        assert_eq!(job.status, Status::Canceled);
     }
 }

@@ -9,8 +9,10 @@ use rusqlite::Connection;
 
 use super::{error::SqliteError, schema::pragma};
 
-/// The free pages that are kept for later, and how many of the others a transaction gives back.
+/// The number of free pages that stay in the file.
 const MAX_FREE_PAGES: i64 = 1_024;
+
+/// The maximum number of pages that one transaction gives back.
 const VACUUM_PAGES: i64 = 128;
 
 /// The file on the disk.
@@ -20,9 +22,9 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(path: &Path) -> Self {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        Self { log: log.into() }
+        Self {
+            log: beside(path, "-wal"),
+        }
     }
 
     /// Returns the bytes that database and log take, without free pages.
@@ -37,6 +39,13 @@ impl Disk {
     pub(super) fn log_bytes(&self) -> u64 {
         fs::metadata(&self.log).map_or(0, |log| log.len())
     }
+}
+
+/// Returns the path of a file beside the database, whose name has a suffix.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// Gives some free pages back to the file system.

@@ -41,7 +41,8 @@ pub enum SqliteError {
     },
     /// The file has reached [`max_disk_bytes`](super::SqliteOptions::max_disk_bytes).
     Full,
-    /// Another program has locked the file for longer than five seconds.
+    /// A write did not complete within five seconds: another process holds a lock, or the disk is
+    /// slow.
     Busy,
     /// A file or a directory cannot be read or written.
     Io {
@@ -61,7 +62,7 @@ pub enum SqliteError {
         /// The cause.
         source: Box<dyn error::Error + Send + Sync>,
     },
-    /// The thread that writes the file has ended.
+    /// The thread that writes the file has ended, or the runtime shuts down.
     Closed,
 }
 
@@ -119,7 +120,7 @@ impl fmt::Display for SqliteError {
         match self {
             Self::Foreign(path) => write!(
                 f,
-                "{} is not a file of jobs: it is left as it is",
+                "{} is not a file of jobs, and was not changed",
                 path.display()
             ),
             Self::Damaged { path, source } => {
@@ -132,12 +133,13 @@ impl fmt::Display for SqliteError {
             } => write!(
                 f,
                 "{} has schema version {found}, and this version of tower-accepted supports up to \
-                 {supported}: use the newer version",
+                 {supported}: use a newer version of tower-accepted",
                 path.display()
             ),
             Self::InUse(path) => write!(
                 f,
-                "{} has to be upgraded, but an older version is using it: stop that first",
+                "{} needs a schema upgrade, but a process of an older version has it open: stop \
+                 that process first",
                 path.display()
             ),
             Self::OldSqlite(found) => {
@@ -149,8 +151,10 @@ impl fmt::Display for SqliteError {
                 path.display()
             ),
             Self::Full => f.write_str("the file of jobs has reached max_disk_bytes"),
-            Self::Busy => f.write_str("another program has locked the file of jobs"),
-            Self::NoBudget => f.write_str("no memory budget for a result"),
+            Self::Busy => f.write_str(
+                "the file of jobs is busy: another process holds a lock, or the disk is slow",
+            ),
+            Self::NoBudget => f.write_str("not enough memory budget to read the result"),
             Self::Io { path, source } => {
                 write!(f, "failed to access {}: {source}", path.display())
             }

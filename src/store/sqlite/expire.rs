@@ -1,11 +1,27 @@
 //! Removes what has expired, a few rows at a time.
 
-use super::{error::SqliteError, step::Step};
+use rusqlite::Connection;
+
+use super::{
+    clock::{as_millis, unix_now},
+    error::SqliteError,
+    step::Step,
+};
 use crate::JobId;
 
 /// The number of jobs, keys and tombstones that one transaction removes. It takes the writer's
 /// thread a millisecond or two.
-pub(super) const BATCH_ROWS: usize = 64;
+const BATCH_ROWS: usize = 64;
+
+/// Returns `true` if jobs, keys or tombstones have expired.
+pub(super) fn has_expired(connection: &Connection) -> Result<bool, SqliteError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM job WHERE expires_at <= ?1) \
+         OR EXISTS (SELECT 1 FROM idempotency_key WHERE expires_at <= ?1) \
+         OR EXISTS (SELECT 1 FROM tombstone WHERE expires_at <= ?1)",
+    )?;
+    Ok(statement.query_row([unix_now()], |row| row.get(0))?)
+}
 
 impl Step<'_> {
     /// Removes a batch of expired jobs, keys and tombstones. Returns `true` if there may be more.
@@ -37,7 +53,7 @@ impl Step<'_> {
             "INSERT INTO tombstone (id, owner, expires_at) VALUES (?1, ?2, ?3) \
              ON CONFLICT (id) DO NOTHING",
         )?;
-        let retain = super::clock::as_millis(self.shared.options.retain);
+        let retain = as_millis(self.shared.options.retain);
         let forgotten_at = self.now.saturating_add(retain);
         for (seq, id, owner) in &expired {
             bury.execute((id, owner, forgotten_at))?;

@@ -38,47 +38,40 @@ pub(super) fn finish(
     claim: &SqliteClaim,
     end: End<SqliteWriter>,
 ) -> impl Future<Output = Result<Finished, SqliteError>> + Send + use<> {
-    let (id, number, may_rerun) = (claim.job.id, claim.claim, claim.may_rerun);
-    async move { store_end(&process, id, number, may_rerun, end).await }
-}
-
-async fn store_end(
-    process: &Process,
-    id: JobId,
-    number: i64,
-    may_rerun: bool,
-    end: End<SqliteWriter>,
-) -> Result<Finished, SqliteError> {
-    let started_at = end.started.map(timestamp);
-    let may_run_again = may_rerun || end.started.is_none();
-    let (event, response, charge) = match end.outcome {
-        Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
-            let handing_back = process.commit_at_last("a request that is handed back", || {
-                move |step: &mut Step<'_>| step.hand_back(id, number, started_at)
-            });
-            return handing_back.await;
-        }
-        Outcome::NoResponse(code) => (Event::NoResponse(code), None, None),
-        Outcome::Response(writer) => {
-            let (response, charge) = writer.finish().await?;
-            (Event::Responded(response.status), Some(response), charge)
-        }
-    };
-    let end = Arc::new(CompleteEnd {
-        id,
-        claim: number,
-        started_at,
-        progress: end.progress,
-        event,
-        response,
-        key: end.key,
-        _charge: charge,
-    });
-    let finishing = process.commit_at_last("the end of a job", || {
-        let end = end.clone();
-        move |step: &mut Step<'_>| step.finish(&end)
-    });
-    finishing.await
+    let (id, claim, may_rerun) = (claim.job.id, claim.claim, claim.may_rerun);
+    async move {
+        let started_at = end.started.map(timestamp);
+        let may_run_again = may_rerun || end.started.is_none();
+        let (event, response, charge) = match end.outcome {
+            Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
+                let what = "the return of a request to the queue";
+                let handing_back = process.commit_with_retries(what, || {
+                    move |step: &mut Step<'_>| step.hand_back(id, claim, started_at)
+                });
+                return handing_back.await;
+            }
+            Outcome::NoResponse(code) => (Event::NoResponse(code), None, None),
+            Outcome::Response(writer) => {
+                let (response, charge) = writer.finish().await?;
+                (Event::Responded(response.status), Some(response), charge)
+            }
+        };
+        let end = Arc::new(CompleteEnd {
+            id,
+            claim,
+            started_at,
+            progress: end.progress,
+            event,
+            response,
+            key: end.key,
+            _charge: charge,
+        });
+        let finishing = process.commit_with_retries("the end of a job", || {
+            let end = end.clone();
+            move |step: &mut Step<'_>| step.finish(&end)
+        });
+        finishing.await
+    }
 }
 
 impl Step<'_> {
@@ -121,7 +114,7 @@ impl Step<'_> {
             ":file": file.map(|file| &file.name),
         })?;
         if let Some(file) = file {
-            self.name_file(file, response.length);
+            self.add_file(file, response.length);
         }
         Ok(())
     }
@@ -152,9 +145,7 @@ fn explain_late_end(row: Option<&JobRow>, claim: i64) -> Finished {
         Some(row) if row.claim != Some(claim) || row.error == Some(ErrorCode::Lost) => {
             Finished::TakenOver
         }
-        // Ended by this claim or a cancel, or handed back.
-        Some(_) => Finished::Late,
-        // Deleted.
-        None => Finished::Late,
+        // Ended by this claim or a cancel, handed back, or deleted.
+        _ => Finished::Late,
     }
 }

@@ -6,7 +6,6 @@ use super::{
     clock::unix_now,
     error::SqliteError,
     row::{JobRow, select_jobs},
-    step::Step,
 };
 use crate::{Cursor, Filter, JobId, Owner, Page, Status, store::Lookup};
 
@@ -18,19 +17,14 @@ pub(super) fn look_up(connection: &Connection, id: JobId) -> Result<Lookup, Sqli
     }
 }
 
-fn find_tombstone(connection: &Connection, id: JobId) -> Result<Lookup, SqliteError> {
+/// Looks for what is remembered of a job that the file no longer has.
+pub(super) fn find_tombstone(connection: &Connection, id: JobId) -> Result<Lookup, SqliteError> {
     let mut statement = connection.prepare_cached("SELECT owner FROM tombstone WHERE id = ?1")?;
     let owner = statement.query_row([id.to_string()], |row| row.get(0));
     let owner: Option<Option<[u8; 16]>> = owner.optional()?;
     Ok(owner.map_or(Lookup::Unknown, |owner| {
         Lookup::Gone(owner.map(Owner::from_bytes))
     }))
-}
-
-impl Step<'_> {
-    pub(super) fn find_tombstone(&self, id: JobId) -> Result<Lookup, SqliteError> {
-        find_tombstone(self.connection, id)
-    }
 }
 
 /// Lists the jobs that match a filter, the newest first.

@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use super::{
-    bodies::{BodyRoot, OwnBodies, create_file, sync_directory},
+    bodies::{BodyRoot, OwnBodies, create_file, sync_parent},
     clock::unix_now,
+    disk::beside,
     error::SqliteError,
     options::SqliteOptions,
     schema::{self, APPLICATION_ID, VERSION, pragma},
@@ -151,13 +152,11 @@ fn open_files(path: &Path) -> Result<File, SqliteError> {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let version = recognize(path).map_err(|error| error.at(path))?;
-            if version > VERSION {
-                return Err(newer_schema(path, version));
-            }
+            refuse_newer(path, version)?;
         }
         Err(error) => return Err(SqliteError::io(path)(error)),
     }
-    let turn_path = turn_path(path);
+    let turn_path = beside(path, "-turn");
     let turn = match create_file(&turn_path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             File::options().read(true).write(true).open(&turn_path)
@@ -165,22 +164,24 @@ fn open_files(path: &Path) -> Result<File, SqliteError> {
         created => created,
     };
     let turn = turn.map_err(SqliteError::io(turn_path))?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+    sync_parent(path)?;
     Ok(turn)
 }
 
-fn turn_path(path: &Path) -> PathBuf {
-    let mut turn = path.as_os_str().to_owned();
-    turn.push("-turn");
-    turn.into()
+/// Refuses a file of a newer version.
+fn refuse_newer(path: &Path, found: i64) -> Result<(), SqliteError> {
+    if found > VERSION {
+        return Err(SqliteError::NewerSchema {
+            path: path.into(),
+            found,
+            supported: VERSION,
+        });
+    }
+    Ok(())
 }
 
-fn newer_schema(path: &Path, found: i64) -> SqliteError {
-    SqliteError::NewerSchema {
-        path: path.into(),
-        found,
-        supported: VERSION,
-    }
+fn count_tables(connection: &Connection) -> Result<i64, rusqlite::Error> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
 }
 
 /// Returns the schema version of a file: 0 if it is empty. Changes nothing in the file.
@@ -211,9 +212,7 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
     }
     if application != APPLICATION_ID {
         // A crash may have left a file without tables, or whose tables are in its log.
-        let tables: i64 =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if application != 0 || tables > 0 {
+        if application != 0 || count_tables(&connection)? > 0 {
             return Err(SqliteError::Foreign(path.into()));
         }
         drop(connection);
@@ -225,8 +224,7 @@ fn recognize(path: &Path) -> Result<i64, SqliteError> {
 /// Returns `true` if a power cut may have torn the only page of a new file. SQLite's journal then
 /// empties the file again.
 fn is_torn_creation(path: &Path, error: &rusqlite::Error) -> bool {
-    let mut journal = path.as_os_str().to_owned();
-    journal.push("-journal");
+    let journal = beside(path, "-journal");
     error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
         && fs::metadata(path).is_ok_and(|file| file.len() <= PAGE_BYTES)
         && fs::metadata(journal).is_ok_and(|journal| journal.len() > 0)
@@ -237,8 +235,7 @@ fn recognize_log(path: &Path) -> Result<i64, SqliteError> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // A log that is not ours must not move into the file.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let tables = count_tables(&connection)?;
     match pragma(&connection, "application_id")? {
         APPLICATION_ID => Ok(pragma(&connection, "user_version")?),
         0 if tables == 0 => Ok(0),
@@ -263,19 +260,15 @@ fn connect(path: &Path) -> Result<Connection, SqliteError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Until the version is known for certain.
+    // No checkpoint on close until `join` has checked the version: a newer file must stay as it is.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 
 /// Refuses a damaged file, and one whose log is from a newer version, before anything is written.
 fn check(path: &Path, connection: &Connection) -> Result<(), SqliteError> {
-    let version = pragma(connection, "user_version")?;
-    if version > VERSION {
-        return Err(newer_schema(path, version));
-    }
-    let tables = "SELECT count(*) FROM sqlite_schema";
-    connection.query_row(tables, [], |_| Ok(()))?;
+    refuse_newer(path, pragma(connection, "user_version")?)?;
+    count_tables(connection)?;
     Ok(())
 }
 
@@ -304,9 +297,7 @@ fn join(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Read again: another process may have upgraded the file meanwhile.
     let version = pragma(&transaction, "user_version")?;
-    if version > VERSION {
-        return Err(newer_schema(path, version));
-    }
+    refuse_newer(path, version)?;
     if version < VERSION {
         if version > 0 && has_processes(&transaction, bodies)? {
             return Err(SqliteError::InUse(path.into()));

@@ -101,8 +101,8 @@ impl SqliteOptions {
         self
     }
 
-    /// Sets the maximum number of bytes that the file, its log and the files of large bodies take
-    /// on the disk. Default: no limit.
+    /// Sets the maximum size of the file, its log and the files of large bodies, in bytes. Free
+    /// pages of the file and bodies that are still being written do not count. Default: no limit.
     ///
     /// At the maximum, further requests are answered with 503. Running jobs may exceed it, since
     /// their results are stored.
@@ -136,8 +136,9 @@ impl SqliteOptions {
 
     /// Stores the request extension `T` with the request, under `name`.
     ///
-    /// By default no extension reaches another process that runs the request. Header fields always
-    /// do. If the accepting process runs the request, it has all extensions.
+    /// By default no extension reaches another process that runs the request. Header fields do,
+    /// unless [`edit_fields`](Self::edit_fields) removes them. If the accepting process runs the
+    /// request, it has all extensions.
     ///
     /// ```
     /// use serde::{Deserialize, Serialize};
@@ -157,10 +158,11 @@ impl SqliteOptions {
         self
     }
 
-    /// Edits the header fields of a request before they are stored. Default: all are stored.
+    /// Edits the header fields and the trailers of a request before they are stored. Default: all
+    /// are stored.
     ///
-    /// The process that accepts a request runs it with all fields. Another process runs it with
-    /// the stored ones.
+    /// The accepting call still has all of them. Only a later call, in any process, gets the stored
+    /// ones.
     ///
     /// ```
     /// use http::header::AUTHORIZATION;

@@ -17,9 +17,11 @@ use super::{
 };
 use crate::JobId;
 
-/// The age at which entries of the table `change` are removed, and how many at a time. A process
-/// that has been stopped for longer reads all that it knows again.
-const CHANGES_KEPT: Duration = Duration::from_secs(60);
+/// The age at which entries of the table `change` are removed. A process that was stopped for longer
+/// reloads every job that it has in memory.
+const CHANGE_RETENTION: Duration = Duration::from_secs(60);
+
+/// The maximum number of entries that one transaction removes.
 const TRIM_ROWS: usize = 512;
 
 /// The other processes that use the file.
@@ -30,14 +32,14 @@ pub(super) struct Peers {
     last_change: i64,
     /// Entries of the table `change` to remove: all below a number, from a time on.
     trim: Option<(i64, Instant)>,
-    /// Those that may be alive, by their numbers.
+    /// The processes that may be alive, by number.
     peers: HashMap<i64, Peer>,
 }
 
 /// Another process.
 struct Peer {
     name: String,
-    /// `None` if it has no lock file, so that it is dead.
+    /// `None` if there is no lock file: the process is dead.
     lock: Option<File>,
 }
 
@@ -66,14 +68,18 @@ impl Peers {
             return Ok(None);
         }
         let totals = Totals::load(connection)?;
-        self.find(connection, shared)?;
+        self.refresh_peers(connection, shared)?;
         self.follow_changes(connection, shared)?;
         self.data_version = data_version;
         shared.work_waiting.notify_waiters();
         Ok(Some(totals))
     }
 
-    fn find(&mut self, connection: &Connection, shared: &Shared) -> Result<(), SqliteError> {
+    fn refresh_peers(
+        &mut self,
+        connection: &Connection,
+        shared: &Shared,
+    ) -> Result<(), SqliteError> {
         let mut statement =
             connection.prepare_cached("SELECT number, name FROM process WHERE number <> ?1")?;
         let rows = statement.query_map([shared.number], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -127,11 +133,11 @@ impl Peers {
         self.trim(connection)
     }
 
-    /// Removes old entries of the table `change`, except for the last one. The next entry gets the
-    /// number after it.
+    /// Removes old entries of the table `change`. The last entry stays: SQLite numbers the next one
+    /// after it, so no number is used twice.
     fn trim(&mut self, connection: &Connection) -> Result<(), SqliteError> {
         let now = Instant::now();
-        let next = (self.last_change, now + CHANGES_KEPT);
+        let next = (self.last_change, now + CHANGE_RETENTION);
         let (below, from) = *self.trim.get_or_insert(next);
         if now < from {
             return Ok(());
@@ -187,7 +193,7 @@ impl Peer {
             Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => {
                 let process = &self.name;
-                tracing::warn!(%error, process, "failed to look whether a process lives");
+                tracing::warn!(%error, process, "failed to check whether a process is alive");
                 false
             }
         }

@@ -1,7 +1,7 @@
 //! The state that clones of a store and their claims share, and their way to the writer's thread.
 
 use std::{
-    fmt,
+    convert::identity,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use super::{
     readers::Readers,
     shared::Shared,
     step::Step,
-    task::{Message, Request},
+    task::{Message, StepTask},
     tickets::Tickets,
 };
 use crate::store::Budget;
@@ -24,9 +24,10 @@ use crate::store::Budget;
 /// The time that a client waits for a write before it gets 503.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The delay before a failed write that must not be lost is tried again; it doubles up to the
-/// maximum.
+/// The delay before a failed write is retried. It doubles with each failure.
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// The longest such delay.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The state that the clones of a store and their claims share.
@@ -67,12 +68,12 @@ impl Process {
         committed.unwrap_or(Err(SqliteError::Busy))
     }
 
-    /// Commits a step that must not be lost, however often it fails.
+    /// Commits a step, and retries until it succeeds.
     ///
     /// # Errors
     ///
     /// Fails only if the store is closed.
-    pub(super) async fn commit_at_last<O, W>(
+    pub(super) async fn commit_with_retries<O, W>(
         &self,
         what: &'static str,
         mut work: impl FnMut() -> W,
@@ -83,12 +84,12 @@ impl Process {
     {
         let mut delay = FIRST_RETRY_DELAY;
         loop {
-            let error = match self.submit(work(), |output| output).await {
+            let error = match self.submit(work(), identity).await {
                 Err(SqliteError::Closed) => return Err(SqliteError::Closed),
                 Err(error) => error,
                 Ok(output) => return Ok(output),
             };
-            tracing::warn!(%error, what, "failed to write to the file of jobs, trying again");
+            tracing::warn!(%error, what, "failed to write to the file of jobs, retrying");
             sleep(delay).await;
             delay = (delay * 2).min(MAX_RETRY_DELAY);
         }
@@ -104,8 +105,8 @@ impl Process {
         T: Send + 'static,
     {
         let (reply, committed) = oneshot::channel();
-        let request = Request::new(work, then, Some(reply));
-        self.send(Message::Task(Box::new(request)));
+        let task = StepTask::new(work, then, Some(reply));
+        self.send(Message::Task(Box::new(task)));
         committed.await.unwrap_or(Err(SqliteError::Closed))
     }
 
@@ -114,7 +115,7 @@ impl Process {
         &self,
         work: impl FnMut(&mut Step<'_>) -> Result<(), SqliteError> + Send + 'static,
     ) {
-        self.send(Message::Task(Box::new(Request::new(work, drop, None))));
+        self.send(Message::Task(Box::new(StepTask::new(work, drop, None))));
     }
 
     /// Wakes the writer's thread to write reports.
@@ -125,13 +126,5 @@ impl Process {
     fn send(&self, message: Message) {
         // The thread ends only after the last sender, or if it panics. Then replies are dropped.
         let _ = self.sender.send(message);
-    }
-}
-
-impl fmt::Debug for Process {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process")
-            .field("path", &self.shared.path)
-            .finish_non_exhaustive()
     }
 }

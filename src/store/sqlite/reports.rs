@@ -21,8 +21,7 @@ impl Step<'_> {
             let Some(claim) = job.claim() else {
                 continue;
             };
-            let row = self.load(job.id)?.filter(|row| row.is_held_by(claim));
-            let Some(mut row) = row else {
+            let Some(mut row) = self.load_held(job.id, claim)? else {
                 continue;
             };
             let before = (row.revision, row.progress.clone(), row.estimated_finish_at);

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     ErrorCode, Event, Failure, JobId, Kind, Outcomes, Owner, Progress, ResponseHead, Snapshot,
     Status,
-    store::{CallbackTarget, Key, KeyOutcome, Lookup, NewJob},
+    store::{CallbackTarget, Key, Lookup, NewJob},
 };
 
 /// The statement that selects rows, as [`JobRow::read`] reads them.
@@ -170,15 +170,6 @@ impl JobRow {
         self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
-    /// Returns what the end of the job does to its key if its process has died.
-    pub(super) fn lost_key_outcome(&self) -> KeyOutcome {
-        if self.outcomes.keeps(ErrorCode::Lost.status()) {
-            KeyOutcome::Keep
-        } else {
-            KeyOutcome::Release
-        }
-    }
-
     pub(super) fn lookup(&self, now: Millis) -> Lookup {
         if self.expires_at.is_some_and(|at| at <= now) {
             Lookup::Gone(self.owner)
@@ -260,7 +251,10 @@ impl JobRow {
             claim: row.get(17)?,
             not_before: row.get(18)?,
             started_at: row.get(19)?,
-            progress: progress(row.get(20)?, maybe_text(21)?),
+            progress: Progress {
+                fraction: row.get(20)?,
+                message: maybe_text(21)?.map(Arc::from),
+            },
             estimated_finish_at: row.get(22)?,
             finished_at: row.get(23)?,
             expires_at: row.get(24)?,
@@ -379,11 +373,4 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     SqliteError::unreadable(what)
-}
-
-fn progress(fraction: Option<f64>, message: Option<&str>) -> Progress {
-    Progress {
-        fraction,
-        message: message.map(Arc::from),
-    }
 }

@@ -1,7 +1,7 @@
 //! The state that the writer's thread and the clones of a store share.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{bodies::OwnBodies, cache::Cache, options::SqliteOptions};
+use super::{bodies::OwnBodies, cache::Cache, open::OpenedFile, options::SqliteOptions};
 
 /// The state that the writer's thread shares with the clones.
 pub(super) struct Shared {
@@ -27,17 +27,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
-        path: &Path,
-        options: SqliteOptions,
-        bodies: Arc<OwnBodies>,
-        number: i64,
-    ) -> Self {
+    pub(super) fn new(file: &OpenedFile, options: SqliteOptions) -> Self {
         Self {
-            path: path.to_owned(),
+            path: file.path.clone(),
             options,
-            bodies,
-            number,
+            bodies: file.bodies.clone(),
+            number: file.number,
             cache: Cache::default(),
             work_waiting: Notify::new(),
             has_worker: AtomicBool::new(false),

@@ -13,7 +13,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    Event, JobId,
+    ErrorCode, Event, JobId,
     store::{Key, KeyOutcome},
 };
 
@@ -43,9 +43,9 @@ pub(super) struct Effects {
     /// The jobs that have changed, in order.
     pub(super) changes: Vec<Change>,
     /// The files that new rows name.
-    pub(super) named: Vec<Arc<BodyFile>>,
+    pub(super) added_files: Vec<Arc<BodyFile>>,
     /// The names of files that no row names any more.
-    pub(super) unnamed: Vec<String>,
+    pub(super) removed_files: Vec<String>,
     /// Set if a request waits for a worker.
     pub(super) has_work: bool,
     /// The reports that were written.
@@ -94,6 +94,23 @@ impl Step<'_> {
         JobRow::load(self.connection, id)
     }
 
+    /// Reads the row of a job that a claim holds. Returns `None` if the claim is lost.
+    ///
+    /// The transaction that makes a claim may also end its job, before the claim is in memory. So a
+    /// lost claim publishes the job again.
+    pub(super) fn load_held(
+        &mut self,
+        id: JobId,
+        claim: i64,
+    ) -> Result<Option<JobRow>, SqliteError> {
+        match self.load(id)? {
+            Some(row) if row.is_held_by(claim) => return Ok(Some(row)),
+            Some(row) => self.publish(row),
+            None => self.effects.changes.push(Change::Removed(id)),
+        }
+        Ok(None)
+    }
+
     /// Writes a job's row, and publishes it.
     pub(super) fn save(&mut self, row: JobRow) -> Result<(), SqliteError> {
         row.save(self.connection)?;
@@ -134,6 +151,20 @@ impl Step<'_> {
         }
     }
 
+    /// Ends a job without a response. The outcomes of its key decide whether the key is kept.
+    pub(super) fn end_without_response(
+        &mut self,
+        row: &mut JobRow,
+        code: ErrorCode,
+    ) -> Result<(), SqliteError> {
+        let key = if row.outcomes.keeps(code.status()) {
+            KeyOutcome::Keep
+        } else {
+            KeyOutcome::Release
+        };
+        self.end(row, Event::NoResponse(code), key)
+    }
+
     /// Removes a key, if it is the key of this job.
     pub(super) fn free_key(&mut self, key: &Key, id: JobId) -> Result<(), SqliteError> {
         let mut statement = self
@@ -159,9 +190,9 @@ impl Step<'_> {
     }
 
     /// Counts a file that a new row names.
-    pub(super) fn name_file(&mut self, file: &Arc<BodyFile>, length: u64) {
+    pub(super) fn add_file(&mut self, file: &Arc<BodyFile>, length: u64) {
         self.totals.file_bytes += length;
-        self.effects.named.push(file.clone());
+        self.effects.added_files.push(file.clone());
     }
 
     fn remove_body(&mut self, delete: &str, seq: i64) -> Result<(), SqliteError> {
@@ -170,7 +201,7 @@ impl Step<'_> {
         let removed: Option<(Option<String>, u64)> = removed.optional()?;
         if let Some((Some(file), length)) = removed {
             self.totals.file_bytes = self.totals.file_bytes.saturating_sub(length);
-            self.effects.unnamed.push(file);
+            self.effects.removed_files.push(file);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The public store type, and its `Store` and `Queue` implementations.
 
 use std::{
+    convert::identity,
     fmt,
     future::{Future, ready},
     path::Path,
@@ -57,7 +58,7 @@ const DEFAULT_BUDGET: usize = 256 << 20;
 /// that is being sent. [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets its limit.
 /// Default: 256 MiB.
 ///
-/// Clones share one connection. The file is closed when the last clone and the last claim are
+/// Clones share their connections. The file is closed when the last clone and the last claim are
 /// dropped.
 #[derive(Clone)]
 pub struct SqliteStore {
@@ -77,6 +78,8 @@ impl SqliteStore {
     ///   cannot use the file. It is left as it is.
     /// - [`SqliteError::OldSqlite`] if the application links an older SQLite.
     /// - [`SqliteError::NetworkFileSystem`] if the file is on one. Linux only.
+    /// - [`SqliteError::Busy`] if another program holds SQLite's lock for longer than five
+    ///   seconds.
     /// - [`SqliteError::Io`] if a file cannot be read or written.
     ///
     /// # Cancel safety
@@ -84,12 +87,12 @@ impl SqliteStore {
     /// If the future is dropped, the file is closed again.
     pub async fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, SqliteError> {
         let path = path.as_ref().to_owned();
+        let named = path.clone();
         let (sender, receiver) = mpsc::channel();
         let (reply, opened) = oneshot::channel();
         let opening = move || {
             let started = open::open(&path, &options).and_then(|file| {
-                let (bodies, number) = (file.bodies.clone(), file.number);
-                let shared = Arc::new(Shared::new(&file.path, options, bodies, number));
+                let shared = Arc::new(Shared::new(&file, options));
                 let thread = WriterThread::new(file, shared.clone(), receiver);
                 thread
                     .map_err(|error| error.at(&path))
@@ -106,7 +109,7 @@ impl SqliteStore {
         };
         // A thread of its own, since it lives as long as the store. It ends with the last sender.
         let thread = thread::Builder::new().name("accepted-sqlite".to_owned());
-        thread.spawn(opening).map_err(SqliteError::io("a thread"))?;
+        thread.spawn(opening).map_err(SqliteError::io(named))?;
         let shared = opened.await.unwrap_or(Err(SqliteError::Closed))?;
         let process = Process::new(shared, Budget::new(DEFAULT_BUDGET), sender);
         Ok(Self {
@@ -216,8 +219,8 @@ impl Store for SqliteStore {
         readers.read(move |file| lookup::list(file, &filter)).await
     }
 
-    /// Hands the report to the thread that writes the file, which merges those of 20 ms. So
-    /// frequent reports do not slow the call down.
+    /// Queues the report. The writer's thread merges the reports of 20 ms, so frequent reports do
+    /// not slow the call.
     fn report(
         &self,
         claim: &SqliteClaim,
@@ -256,7 +259,7 @@ impl Store for SqliteStore {
         let revisions = revisions.clone();
         let canceling = self
             .process
-            .commit(move |step| step.cancel(id, &revisions), |canceled| canceled);
+            .commit(move |step| step.cancel(id, &revisions), identity);
         canceling.await
     }
 
@@ -266,10 +269,9 @@ impl Store for SqliteStore {
         revisions: &Revisions,
     ) -> Result<Option<Lookup>, SqliteError> {
         let revisions = revisions.clone();
-        let forgetting = self.process.commit(
-            move |step| step.forget(id, &revisions),
-            |forgotten| forgotten,
-        );
+        let forgetting = self
+            .process
+            .commit(move |step| step.forget(id, &revisions), identity);
         forgetting.await
     }
 }

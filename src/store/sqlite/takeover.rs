@@ -9,7 +9,7 @@ use super::{
     row::{JobRow, select_jobs},
     step::Step,
 };
-use crate::{ErrorCode, Event};
+use crate::ErrorCode;
 
 /// The number of jobs that one transaction takes over.
 const BATCH_ROWS: usize = 100;
@@ -54,8 +54,7 @@ impl Step<'_> {
             row.not_before = self.now + as_millis(self.rerun_delay(row.deaths));
         } else {
             tracing::warn!(id = %row.id, attempts = row.attempts, "ended a job as lost");
-            let key = row.lost_key_outcome();
-            self.end(&mut row, Event::NoResponse(ErrorCode::Lost), key)?;
+            self.end_without_response(&mut row, ErrorCode::Lost)?;
         }
         self.save(row)
     }

@@ -12,7 +12,7 @@ pub(super) enum Message {
     Reports,
 }
 
-/// A step of a transaction.
+/// Work that runs as one step of a transaction, and the reply to whoever waits for it.
 pub(super) trait Task: Send {
     /// Returns `false` if the future that waited for the outcome has been dropped.
     fn is_wanted(&self) -> bool;
@@ -24,15 +24,15 @@ pub(super) trait Task: Send {
     fn conclude(self: Box<Self>, committed: Result<(), SqliteError>);
 }
 
-/// A step, the work after its commit, and the channel for the outcome.
-pub(super) struct Request<W, O, F, T> {
+/// A closure as a task.
+pub(super) struct StepTask<W, O, F, T> {
     work: W,
     output: Option<O>,
     then: F,
     reply: Option<oneshot::Sender<Result<T, SqliteError>>>,
 }
 
-impl<W, O, F, T> Request<W, O, F, T> {
+impl<W, O, F, T> StepTask<W, O, F, T> {
     pub(super) fn new(
         work: W,
         then: F,
@@ -47,7 +47,7 @@ impl<W, O, F, T> Request<W, O, F, T> {
     }
 }
 
-impl<W, O, F, T> Task for Request<W, O, F, T>
+impl<W, O, F, T> Task for StepTask<W, O, F, T>
 where
     W: FnMut(&mut Step<'_>) -> Result<O, SqliteError> + Send,
     O: Send,

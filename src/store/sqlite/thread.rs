@@ -26,10 +26,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// The delay of a report, during which later ones replace it.
 const REPORT_DELAY: Duration = Duration::from_millis(20);
 
-/// The time before the next look after a failed one.
+/// The time before the next look, or the next write of reports, after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The time between two looks for expired jobs, unless the last one found many.
+/// The time between two looks for expired rows.
 const EXPIRE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The time between two measurements of the disk.
@@ -45,15 +45,17 @@ pub(super) struct WriterThread {
     receiver: Receiver<Message>,
     chores: Chores,
     next_look: Instant,
+    next_expiry: Instant,
     next_measure: Instant,
     /// When to log that a worker is missing; `None` once it is logged.
     worker_due: Option<Instant>,
 }
 
-/// The work of transactions besides the steps of tasks.
+/// Periodic work that shares the transactions of tasks.
 struct Chores {
     reports_due: Option<Instant>,
-    next_expiry: Instant,
+    /// Set if rows may have expired.
+    has_expired: bool,
 }
 
 impl WriterThread {
@@ -75,9 +77,10 @@ impl WriterThread {
             receiver,
             chores: Chores {
                 reports_due: None,
-                next_expiry: now,
+                has_expired: false,
             },
             next_look: now,
+            next_expiry: now,
             next_measure: now,
             worker_due: Some(now + WORKER_PATIENCE),
         })
@@ -91,13 +94,16 @@ impl WriterThread {
             match self.receiver.recv_timeout(timeout) {
                 Ok(message) => self.receive(message, &mut tasks),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return log_failure(self.writer.leave()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return log_failure("leave the file", self.writer.leave());
+                }
             }
             while tasks.len() < MAX_STEPS
                 && let Ok(message) = self.receiver.try_recv()
             {
                 self.receive(message, &mut tasks);
             }
+            self.look_for_expired();
             if !tasks.is_empty() || self.chores.are_due() {
                 self.commit(tasks);
             }
@@ -110,12 +116,12 @@ impl WriterThread {
                     } else {
                         RETRY_DELAY
                     };
-                log_failure(looked);
-                self.miss_worker(now);
+                log_failure("follow other processes", looked);
+                self.warn_without_worker(now);
             }
             if now >= self.next_measure {
                 self.next_measure = now + MEASURE_INTERVAL;
-                log_failure(self.writer.measure());
+                log_failure("measure the file", self.writer.measure());
             }
         }
     }
@@ -132,13 +138,32 @@ impl WriterThread {
     }
 
     fn next_wake(&self) -> Instant {
-        let next = self.next_look.min(self.chores.next_expiry);
+        if self.chores.has_expired {
+            return Instant::now();
+        }
+        let next = self.next_look.min(self.next_expiry);
         let next = next.min(self.next_measure);
         self.chores.reports_due.map_or(next, |due| due.min(next))
     }
 
-    /// Commits tasks in one transaction. If it fails, each gets a transaction of its own, so that
-    /// one step that cannot succeed does not keep others from it.
+    /// Looks for expired rows without a transaction, so that an idle process takes no turn.
+    fn look_for_expired(&mut self) {
+        let now = Instant::now();
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = now + EXPIRE_INTERVAL;
+        if self.shared.options.is_observer {
+            return;
+        }
+        match self.writer.has_expired() {
+            Ok(has_expired) => self.chores.has_expired = has_expired,
+            Err(error) => log_failure("look for expired jobs", Err(error)),
+        }
+    }
+
+    /// Commits tasks in one transaction. If that fails, each task is retried in its own one, so that
+    /// a failing step does not fail the others.
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
@@ -152,7 +177,7 @@ impl WriterThread {
         };
         self.chores.postpone();
         if tasks.is_empty() {
-            return log_failure(Err(error));
+            return log_failure("write reports or expire jobs", Err(error));
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -166,7 +191,7 @@ impl WriterThread {
     }
 
     /// Logs once if requests wait and this process has no worker.
-    fn miss_worker(&mut self, now: Instant) {
+    fn warn_without_worker(&mut self, now: Instant) {
         let has_worker = self.shared.has_worker() || self.shared.options.is_observer;
         if has_worker || self.worker_due.is_none_or(|due| now < due) {
             return;
@@ -182,7 +207,7 @@ impl WriterThread {
                     "requests wait for a worker, and this process has none: run `Jobs::worker`"
                 );
             }
-            Err(error) => log_failure(Err(error)),
+            Err(error) => log_failure("count waiting requests", Err(error)),
         }
     }
 }
@@ -190,7 +215,7 @@ impl WriterThread {
 impl Chores {
     fn are_due(&self) -> bool {
         let now = Instant::now();
-        now >= self.next_expiry || self.reports_due.is_some_and(|due| now >= due)
+        self.has_expired || self.reports_due.is_some_and(|due| now >= due)
     }
 
     /// Writes reports and removes what has expired, if that is due.
@@ -200,22 +225,65 @@ impl Chores {
             let is_left = step.write_reports()?;
             self.reports_due = is_left.then_some(now);
         }
-        if now >= self.next_expiry {
-            let has_more = !step.shared.options.is_observer && step.expire()?;
-            self.next_expiry = if has_more { now } else { now + EXPIRE_INTERVAL };
+        if self.has_expired {
+            self.has_expired = step.expire()?;
         }
         Ok(())
     }
 
     /// Lets some time pass after a failure.
     fn postpone(&mut self) {
-        self.next_expiry = Instant::now() + EXPIRE_INTERVAL;
-        self.reports_due = self.reports_due.map(|_| self.next_expiry);
+        self.has_expired = false;
+        let later = Instant::now() + RETRY_DELAY;
+        self.reports_due = self.reports_due.map(|_| later);
     }
 }
 
-fn log_failure(done: Result<(), SqliteError>) {
+fn log_failure(what: &str, done: Result<(), SqliteError>) {
     if let Err(error) = done {
-        tracing::warn!(%error, "failed to use the file of jobs");
+        tracing::warn!(%error, "failed to {what}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rusqlite::Connection;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::sqlite::{open::open, options::SqliteOptions};
+
+    fn new_thread(directory: &TempDir, options: SqliteOptions) -> WriterThread {
+        let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
+        let shared = Arc::new(Shared::new(&file, options));
+        // Without a sender, since the thread does not run.
+        let (_, receiver) = mpsc::channel();
+        WriterThread::new(file, shared, receiver).expect("a thread")
+    }
+
+    #[test]
+    fn only_expired_rows_need_a_transaction() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let mut observer = new_thread(&directory, SqliteOptions::new().observer());
+        thread.look_for_expired();
+        assert!(!thread.chores.are_due());
+        let other = Connection::open(directory.path().join("jobs.db")).expect("the file opens");
+        let expired = "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1)";
+        other.execute(expired, []).expect("a row");
+        // Not due again before the interval is over.
+        thread.look_for_expired();
+        assert!(!thread.chores.are_due());
+        thread.next_expiry = Instant::now();
+        thread.look_for_expired();
+        observer.look_for_expired();
+        assert!(thread.chores.are_due() && !observer.chores.are_due());
+        thread.commit(Vec::new());
+        assert!(!thread.chores.are_due());
+        let left = "SELECT count(*) FROM tombstone";
+        let left: i64 = other.query_row(left, [], |row| row.get(0)).expect("rows");
+        assert_eq!(left, 0);
     }
 }

@@ -8,6 +8,7 @@ use super::{
     clock::unix_now,
     disk::{Disk, give_back_pages},
     error::SqliteError,
+    expire::has_expired,
     metrics,
     open::OpenedFile,
     peers::Peers,
@@ -51,9 +52,12 @@ impl FileWriter {
         let path = &self.shared.path;
         self.turn.lock().map_err(SqliteError::io(path))?;
         let committed = self.transact_in_turn(act);
-        let unlocked = self.turn.unlock();
+        if let Err(error) = self.turn.unlock() {
+            // The commit may have succeeded, so its steps must not run again.
+            tracing::warn!(%error, "failed to release the turn to write the file of jobs");
+        }
         metrics::committed(begun.elapsed(), steps, committed.is_ok());
-        committed.and(unlocked.map_err(SqliteError::io(&self.shared.path)))
+        committed
     }
 
     fn transact_in_turn(
@@ -66,10 +70,13 @@ impl FileWriter {
         let committed = prepared.and_then(|totals| match self.execute("COMMIT") {
             Ok(()) => Ok(totals),
             Err(error) => {
-                // The disk had no room for the commit. Any other error leaves its outcome open.
+                // Unless the disk was full, the outcome of this commit is unknown.
                 if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
                     let bodies = &self.shared.bodies;
-                    effects.named.drain(..).for_each(|file| bodies.doubt(file));
+                    effects
+                        .added_files
+                        .drain(..)
+                        .for_each(|file| bodies.doubt(file));
                 }
                 Err(error.into())
             }
@@ -86,7 +93,11 @@ impl FileWriter {
                 return Err(error);
             }
         }
+        let has_written = !effects.changes.is_empty();
         self.publish(effects);
+        if has_written && let Err(error) = self.shared.bodies.settle_doubts(&self.connection) {
+            tracing::warn!(%error, "failed to look for the rows of bodies");
+        }
         Ok(())
     }
 
@@ -107,7 +118,7 @@ impl FileWriter {
             effects,
             is_full,
         })?;
-        if !effects.named.is_empty() {
+        if !effects.added_files.is_empty() {
             self.shared.bodies.sync()?;
         }
         if totals != self.totals {
@@ -142,10 +153,10 @@ impl FileWriter {
     }
 
     fn publish(&self, effects: Effects) {
-        for file in &effects.named {
+        for file in &effects.added_files {
             file.keep();
         }
-        for name in &effects.unnamed {
+        for name in &effects.removed_files {
             self.shared.bodies.root.remove(name);
         }
         for change in effects.changes {
@@ -169,18 +180,11 @@ impl FileWriter {
     /// Looks at what other processes have done. Takes over the jobs of those that have died.
     pub(super) fn look(&mut self) -> Result<(), SqliteError> {
         self.catch_up()?;
-        self.shared.bodies.settle_doubts(&self.connection)?;
         if self.shared.options.is_observer {
             return Ok(());
         }
         for process in self.peers.dead() {
-            let mut has_more = true;
-            while has_more {
-                self.transact(1, |step| {
-                    has_more = step.take_over(process)?;
-                    Ok(())
-                })?;
-            }
+            self.take_over(process)?;
             if let Some(name) = self.peers.remove(process) {
                 tracing::info!(process = name, "took over the jobs of a process that died");
                 self.shared.bodies.root.sweep(&name, &self.connection)?;
@@ -189,22 +193,26 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Leaves the file: hands back what is left, and removes what other processes need not know.
-    pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
-        let number = self.shared.number;
+    fn take_over(&mut self, process: i64) -> Result<(), SqliteError> {
         let mut has_more = true;
         while has_more {
             self.transact(1, |step| {
-                has_more = step.take_over(number)?;
+                has_more = step.take_over(process)?;
                 Ok(())
             })?;
         }
+        Ok(())
+    }
+
+    /// Leaves the file: hands back what is left, and removes what other processes need not know.
+    pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
+        self.take_over(self.shared.number)?;
         let bodies = &self.shared.bodies;
         bodies.root.sweep(&bodies.process, &self.connection)
     }
 
-    /// Removes the bodies of dead processes that the file does not know. No process may open the
-    /// file meanwhile, since its directory has no lock at first.
+    /// Removes the bodies of dead processes that the file does not know. Holds the turn: a process
+    /// that is opening the file has a directory without a lock for a moment.
     pub(super) fn sweep(&self) -> Result<(), SqliteError> {
         let path = &self.shared.path;
         self.turn.lock().map_err(SqliteError::io(path))?;
@@ -226,6 +234,11 @@ impl FileWriter {
         Ok(())
     }
 
+    /// Returns `true` if rows have expired.
+    pub(super) fn has_expired(&self) -> Result<bool, SqliteError> {
+        has_expired(&self.connection)
+    }
+
     /// Returns the number of requests that wait for a worker.
     pub(super) fn waiting(&self) -> Result<u64, SqliteError> {
         let mut statement = self.connection.prepare_cached(
@@ -241,5 +254,67 @@ impl FileWriter {
             metrics::measured(disk, self.disk.log_bytes(), self.waiting()?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        JobId,
+        store::{
+            NewJob,
+            sqlite::{bodies::write_body, open::open, options::SqliteOptions, row::JobRow},
+        },
+    };
+
+    fn new_writer(directory: &TempDir) -> FileWriter {
+        let options = SqliteOptions::new();
+        let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
+        let shared = Arc::new(Shared::new(&file, options));
+        FileWriter::new(file, shared).expect("totals")
+    }
+
+    /// The rows of a commit that failed are in the log until another commit overwrites them.
+    #[test]
+    fn doubtful_body_is_kept_until_the_next_write() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        // A violation that SQLite finds when it commits.
+        writer
+            .connection
+            .execute_batch(
+                "PRAGMA foreign_keys = on;
+                 CREATE TABLE parent (id INTEGER PRIMARY KEY);
+                 CREATE TABLE child (
+                    parent INTEGER REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED
+                 );",
+            )
+            .expect("tables");
+        let shared = writer.shared.clone();
+        let body = write_body(&shared.bodies, b"body").expect("a body");
+        let path = shared.bodies.root.file(&body.name);
+        let failed = writer.transact(1, move |step| {
+            step.connection
+                .execute("INSERT INTO child VALUES (1)", [])?;
+            step.add_file(&body, 4);
+            Ok(())
+        });
+        assert!(failed.is_err());
+        writer.look().expect("no change");
+        writer.transact(1, |_| Ok(())).expect("a commit");
+        assert!(fs::exists(&path).expect("a directory"));
+        let written = writer.transact(1, |step| {
+            let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+            row.insert(step.connection)?;
+            step.publish(row);
+            Ok(())
+        });
+        written.expect("a commit");
+        assert!(!fs::exists(&path).expect("a directory"));
     }
 }

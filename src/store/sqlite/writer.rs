@@ -128,7 +128,7 @@ impl SqliteWriter {
     }
 }
 
-/// Writes a part of a body, however often that fails. Returns `None` only if the runtime shuts
+/// Writes a part of a body, and retries until it succeeds. Returns `None` only if the runtime shuts
 /// down.
 async fn write_part(
     bodies: Arc<OwnBodies>,
@@ -154,7 +154,7 @@ async fn write_part(
         match written {
             Ok(()) => return returned,
             Err(error) => {
-                tracing::warn!(%error, "failed to write the body of a response, trying again");
+                tracing::warn!(%error, "failed to write the body of a response, retrying");
                 writer = returned;
                 sleep(RETRY_DELAY).await;
             }

@@ -49,7 +49,7 @@ impl Report {
                 Some(outcome) => panic!("{path} ended as {outcome}"),
             }
         }
-        let known = self.fates.iter().filter(|fate| fate.job.is_some()).count();
+        let known = self.known();
         let requests = self.fates.len();
         assert!(known * 4 >= requests * 3, "only {known} were accepted");
     }

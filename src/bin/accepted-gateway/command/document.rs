@@ -92,16 +92,8 @@ impl FailureDocument {
     fn new(failure: &Failure) -> Self {
         Self {
             code: failure.code,
-            message: failure_message(failure),
+            message: failure.message(),
         }
-    }
-}
-
-/// Returns the message of the status document.
-pub(super) fn failure_message(failure: &Failure) -> Cow<'static, str> {
-    match (failure.code, failure.status) {
-        (ErrorCode::HttpError, Some(status)) => format!("The service answered {status}.").into(),
-        _ => failure.code.message().into(),
     }
 }
 

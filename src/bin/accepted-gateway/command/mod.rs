@@ -74,7 +74,7 @@ pub(crate) enum JobsCommand {
         )]
         limit: usize,
 
-        /// Print a JSON object on a line for each job, with the names of the status document
+        /// Print one JSON object per line, with the members of the status document
         #[arg(long)]
         json: bool,
     },
@@ -83,7 +83,7 @@ pub(crate) enum JobsCommand {
         #[command(flatten)]
         file: FileFlag,
 
-        /// Print a JSON object on a line, with the names of the status document
+        /// Print a JSON object on one line, with the members of the status document
         #[arg(long)]
         json: bool,
 
@@ -93,7 +93,7 @@ pub(crate) enum JobsCommand {
     },
     /// Cancel a job
     ///
-    /// The gateway that runs it ends its call. Fails if the job has already ended otherwise.
+    /// The gateway that runs the job stops its call. Fails if the job has ended in another way.
     Cancel {
         #[command(flatten)]
         file: FileFlag,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use tower_accepted::Snapshot;
 
-use super::document::{failure_message, percent, seconds};
+use super::document::{percent, seconds};
 
 /// The first line of the table.
 pub(super) const TABLE_HEAD: &str = "\
@@ -39,7 +39,7 @@ pub(super) fn fields(job: &Snapshot) -> String {
         )
     });
     let error = job.error.as_ref();
-    let error = error.map(|failure| format!("{}: {}", failure.code, failure_message(failure)));
+    let error = error.map(|failure| format!("{}: {}", failure.code, failure.message()));
     let progress = job.progress.fraction;
     let mut text = String::new();
     for (name, value) in [
