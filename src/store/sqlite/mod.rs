@@ -20,9 +20,13 @@ mod lookup;
 mod metrics;
 mod open;
 mod options;
+mod output;
+mod output_file;
 mod peers;
 mod process;
+mod publish;
 mod read;
+mod reader;
 mod readers;
 mod record;
 mod reports;
@@ -37,6 +41,7 @@ mod task;
 mod thread;
 mod tickets;
 mod transaction;
+mod unwritten;
 mod writer;
 
 pub use self::{

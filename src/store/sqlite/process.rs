@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     error::SqliteError,
+    output::Output,
     readers::Readers,
     shared::Shared,
     step::Step,
@@ -121,6 +122,13 @@ impl Process {
     /// Wakes the writer's thread to write reports.
     pub(super) fn write_reports(&self) {
         self.send(Message::Reports);
+    }
+
+    /// Makes what was flushed of a response readable soon.
+    pub(super) fn publish(&self, output: &Arc<Output>) {
+        if self.shared.outputs.add(output) {
+            self.send(Message::Outputs);
+        }
     }
 
     fn send(&self, message: Message) {

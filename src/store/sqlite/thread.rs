@@ -26,6 +26,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// The delay of a report, during which later ones replace it.
 const REPORT_DELAY: Duration = Duration::from_millis(20);
 
+/// The time between two transactions for outputs alone. Any other transaction takes them along.
+const OUTPUT_INTERVAL: Duration = Duration::from_millis(5);
+
 /// The time before the next look, or the next write of reports, after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,9 @@ pub(super) struct WriterThread {
 /// Periodic work that shares the transactions of tasks.
 struct Chores {
     reports_due: Option<Instant>,
+    outputs_due: Option<Instant>,
+    /// The earliest time of the next transaction for outputs alone.
+    outputs_from: Instant,
     /// Set if rows may have expired.
     has_expired: bool,
 }
@@ -77,6 +83,8 @@ impl WriterThread {
             receiver,
             chores: Chores {
                 reports_due: None,
+                outputs_due: None,
+                outputs_from: now,
                 has_expired: false,
             },
             next_look: now,
@@ -134,6 +142,12 @@ impl WriterThread {
                 let due = &mut self.chores.reports_due;
                 due.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
             }
+            // Another transaction may have taken them along.
+            Message::Outputs if self.shared.outputs.is_empty() => {}
+            Message::Outputs => {
+                let from = self.chores.outputs_from;
+                self.chores.outputs_due.get_or_insert(from);
+            }
         }
     }
 
@@ -143,7 +157,8 @@ impl WriterThread {
         }
         let next = self.next_look.min(self.next_expiry);
         let next = next.min(self.next_measure);
-        self.chores.reports_due.map_or(next, |due| due.min(next))
+        let due = [self.chores.reports_due, self.chores.outputs_due];
+        due.into_iter().flatten().fold(next, Instant::min)
     }
 
     /// Looks for expired rows without a transaction, so that an idle process takes no turn.
@@ -167,6 +182,8 @@ impl WriterThread {
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
+            // What was flushed before a job's end belongs to it.
+            chores.write_outputs(step)?;
             for task in &mut tasks {
                 task.run(step)?;
             }
@@ -175,9 +192,9 @@ impl WriterThread {
         let Err(error) = committed else {
             return tasks.into_iter().for_each(|task| task.conclude(Ok(())));
         };
-        self.chores.postpone();
+        self.chores.postpone(!self.shared.outputs.is_empty());
         if tasks.is_empty() {
-            return log_failure("write reports or expire jobs", Err(error));
+            return log_failure("write reports and outputs, or expire jobs", Err(error));
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -215,7 +232,17 @@ impl WriterThread {
 impl Chores {
     fn are_due(&self) -> bool {
         let now = Instant::now();
-        self.has_expired || self.reports_due.is_some_and(|due| now >= due)
+        let due = [self.reports_due, self.outputs_due];
+        self.has_expired || due.into_iter().flatten().any(|due| now >= due)
+    }
+
+    /// Writes what calls have flushed, whether it is due or not.
+    fn write_outputs(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
+        let is_left = step.write_outputs()?;
+        let now = Instant::now();
+        self.outputs_due = is_left.then_some(now);
+        self.outputs_from = now + OUTPUT_INTERVAL;
+        Ok(())
     }
 
     /// Writes reports and removes what has expired, if that is due.
@@ -232,10 +259,11 @@ impl Chores {
     }
 
     /// Lets some time pass after a failure.
-    fn postpone(&mut self) {
+    fn postpone(&mut self, has_outputs: bool) {
         self.has_expired = false;
         let later = Instant::now() + RETRY_DELAY;
         self.reports_due = self.reports_due.map(|_| later);
+        self.outputs_due = has_outputs.then_some(later);
     }
 }
 

@@ -90,6 +90,9 @@ impl FileWriter {
                     job.put_back(report);
                     cache.add_reported(job);
                 }
+                for output in effects.outputs {
+                    self.shared.outputs.add(&output);
+                }
                 return Err(error);
             }
         }
@@ -162,6 +165,14 @@ impl FileWriter {
         for change in effects.changes {
             match change {
                 Change::Revised(row) => self.shared.cache.publish(&row),
+                Change::Extended {
+                    output,
+                    run,
+                    length,
+                } => {
+                    output.committed(run, length);
+                    self.shared.cache.announce_output(output.id);
+                }
                 Change::Removed(id) => self.shared.cache.remove(id),
             }
         }

@@ -209,7 +209,7 @@ fn check_tables(root: &Path) -> Check {
         (
             "SELECT file_bytes FROM totals",
             "SELECT coalesce(sum(length), 0) FROM (SELECT length FROM request WHERE file NOT NULL \
-             UNION ALL SELECT length FROM response WHERE file NOT NULL)",
+             UNION ALL SELECT length - file_start FROM response WHERE file NOT NULL)",
         ),
     ] {
         let (total_now, count_now) = (number(total), number(count));
