@@ -78,7 +78,7 @@ impl Backup {
         named.sort_unstable();
         self.remove_others(&named)?;
         drop(copy);
-        let file = fs::File::open(&self.target).and_then(|file| file.sync_all());
+        let file = File::open(&self.target).and_then(|file| file.sync_all());
         file.map_err(SqliteError::io(&self.target))?;
         sync_parent(&self.target)
     }
@@ -165,7 +165,11 @@ fn forget_body(copy: &Connection, file: &str) -> Result<(), SqliteError> {
     }
     let job = "SELECT job FROM request WHERE file = ?1 \
          UNION SELECT job FROM response WHERE file = ?1";
-    let seq: i64 = copy.query_row(job, [file], |row| row.get(0))?;
+    let seq: Option<i64> = copy.query_row(job, [file], |row| row.get(0)).optional()?;
+    let Some(seq) = seq else {
+        // It is gone for another body.
+        return Ok(());
+    };
     for delete in [
         "DELETE FROM idempotency_key WHERE (key, job) IN \
          (SELECT key, id FROM job WHERE seq = ?1 AND finished_at IS NULL)",
