@@ -112,7 +112,7 @@ pub(super) async fn read(
             let declared = row.declared;
             reader.into_body(declared.map(|length| length.saturating_sub(from)))
         }
-        (ResponseState::Complete, BodyPlace::Row) => {
+        (ResponseState::Complete, BodyPlace::Row) if left > 0 => {
             let charge = reserve(&process.budget, left, trailers.as_ref()).await?;
             let Some(bytes) = read_row(process, (id, run), from.min(length)).await? else {
                 return Ok(None);
