@@ -41,6 +41,8 @@ pub(super) struct OutputFile {
     writer: Option<BodyWriter>,
     synced: Option<(Arc<BodyFile>, u64)>,
     mode: WriteMode,
+    /// The earliest time of a write that is not urgent.
+    next_write: Instant,
     is_running: bool,
     /// The task that waits for room.
     waker: Option<Waker>,
@@ -69,6 +71,7 @@ impl OutputFile {
             writer: None,
             synced: None,
             mode: WriteMode::Parts,
+            next_write: Instant::now(),
             is_running: false,
             waker: None,
         }
@@ -176,6 +179,7 @@ impl OutputFile {
     }
 
     fn put_back(&mut self, writer: BodyWriter) {
+        self.next_write = Instant::now() + FLUSH_INTERVAL;
         self.synced = Some((writer.body.clone(), writer.synced()));
         self.writer = Some(writer);
     }
@@ -233,21 +237,21 @@ impl Drop for Running {
 impl Running {
     async fn run(mut self) {
         let output = self.output.clone();
-        let mut next = Instant::now();
         loop {
             // Under one lock, so that a flush either finds this running or starts a task.
-            let is_due = output.with_file(|file| {
+            let due = output.with_file(|file| {
                 file.is_running = file.has_work();
-                file.is_running.then(|| file.is_urgent())
+                let due = (!file.is_urgent()).then_some(file.next_write);
+                file.is_running.then_some(due)
             });
-            match is_due.flatten() {
+            match due.flatten() {
                 None => {
                     self.is_done = true;
                     return;
                 }
-                Some(true) => {}
-                Some(false) => select! {
-                    () = sleep_until(next) => {}
+                Some(None) => {}
+                Some(Some(due)) => select! {
+                    () = sleep_until(due) => {}
                     () = output.hurry.notified() => {}
                 },
             }
@@ -266,7 +270,6 @@ impl Running {
             if is_published == Some(true) {
                 self.process.publish(&output);
             }
-            next = Instant::now() + FLUSH_INTERVAL;
         }
     }
 

@@ -1,0 +1,11 @@
+//! Outputs that are read while they are produced, from any process.
+//!
+//! `ACCEPTED_STREAM_CASES` sets the number of producers that are killed, and `ACCEPTED_STREAM_SEED`
+//! what they do:
+//!
+//! `ACCEPTED_STREAM_CASES=1000 cargo test --all-features --test sqlite streaming -- --nocapture`
+
+mod ending;
+mod latency;
+mod output;
+mod reading;
