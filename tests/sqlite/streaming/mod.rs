@@ -6,6 +6,12 @@
 //! `ACCEPTED_STREAM_CASES=1000 cargo test --all-features --test sqlite streaming -- --nocapture`
 
 mod ending;
+#[cfg(unix)]
+mod killed;
 mod latency;
 mod output;
+#[cfg(unix)]
+mod producer;
 mod reading;
+#[cfg(unix)]
+mod resuming;
