@@ -1,4 +1,5 @@
-//! The time from a chunk to its readers. This is no check: it prints.
+//! The time from a chunk to its readers, and of accepts beside streams. Nothing is checked: it
+//! prints.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use tokio::time::sleep;
 
 use super::output::{open, pattern, produced};
 use crate::{
-    site::{Home, options, quick},
+    site::{Home, layered, options, quick},
     support::{post, send},
 };
 
@@ -62,5 +63,50 @@ async fn latency_of_chunks() {
             let [p50, p99, max] = [CHUNKS / 2, CHUNKS * 99 / 100, CHUNKS - 1].map(|at| delays[at]);
             println!("{name}, {place}: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}");
         }
+    }
+}
+
+/// The streams that run beside accepts, and the time between two tokens of each: 20 a second.
+const STREAMS: usize = 100;
+const TOKEN_INTERVAL: Duration = Duration::from_millis(50);
+
+const ACCEPTS: usize = 300;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints latencies"]
+async fn latency_of_accepts_beside_streams() {
+    let home = Home::new(options());
+    let jobs = home.jobs().await;
+    let quick = layered(&jobs, quick());
+    for streams in [0, STREAMS] {
+        let mut running = Vec::new();
+        for _ in 0..streams {
+            let (producer, service) = produced();
+            let site = layered(&jobs, service);
+            let location = send(&site, post("/stream")).await.location().to_owned();
+            running.push(tokio::spawn(async move {
+                loop {
+                    producer.send("a token of a text ");
+                    sleep(TOKEN_INTERVAL).await;
+                }
+            }));
+            running.push(tokio::spawn(async move {
+                let mut reader = open(&site, &location, "").await;
+                loop {
+                    reader.next(1).await;
+                }
+            }));
+        }
+        let mut delays = Vec::new();
+        for _ in 0..ACCEPTS {
+            let begun = Instant::now();
+            send(&quick, post("/it")).await.location();
+            delays.push(begun.elapsed());
+            sleep(INTERVAL).await;
+        }
+        running.iter().for_each(tokio::task::JoinHandle::abort);
+        delays.sort_unstable();
+        let [p50, p99, max] = [ACCEPTS / 2, ACCEPTS * 99 / 100, ACCEPTS - 1].map(|at| delays[at]);
+        println!("accepts beside {streams} streams: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}");
     }
 }
