@@ -144,17 +144,16 @@ impl Output {
         !state.is_lost && length.is_none_or(|length| length < state.flushed as u64)
     }
 
-    /// Returns the flushed data from byte `from` on that goes to rows.
-    pub(super) fn rows_from(&self, from: u64) -> Bytes {
+    /// Returns what can be published from byte `from` on: the data that goes to rows, and the file
+    /// if it has anything.
+    ///
+    /// Both are of one moment. A file begins where the data of rows ends.
+    pub(super) fn publishable(&self, from: u64) -> (Bytes, Option<SyncedFile>) {
         let state = self.state.lock();
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let rows = state.rows.get(from..state.flushed);
-        rows.map_or_else(Bytes::new, Bytes::copy_from_slice)
-    }
-
-    /// Returns the file, if it has anything.
-    pub(super) fn synced_file(&self) -> Option<SyncedFile> {
-        self.state.lock().file.as_ref()?.synced()
+        let rows = rows.map_or_else(Bytes::new, Bytes::copy_from_slice);
+        (rows, state.file.as_ref().and_then(OutputFile::synced))
     }
 
     /// Records what a transaction has committed.

@@ -99,7 +99,7 @@ impl Step<'_> {
             None => self.insert_output(seq, run, output)?,
         };
         let mut length = before.length;
-        let rows = output.rows_from(length);
+        let (rows, file) = output.publishable(length);
         let mut statement = self
             .connection
             .prepare_cached("INSERT INTO part (job, start, body) VALUES (?1, ?2, ?3)")?;
@@ -107,7 +107,6 @@ impl Step<'_> {
             statement.execute((seq, length, part))?;
             length += part.len() as u64;
         }
-        let file = output.synced_file();
         if let Some(file) = &file {
             let is_named = before.file.as_deref() == Some(&*file.body.name);
             if is_named {
