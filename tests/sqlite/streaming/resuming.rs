@@ -53,11 +53,12 @@ pub(super) async fn read_in_pieces(site: Outer, location: String, seed: u64) -> 
                 continue;
             }
             StatusCode::ACCEPTED => continue,
-            _ => {
+            status => {
+                let (problem, _) = streamed.rest().await;
                 let document = send(&site, get(&location)).await.json();
                 assert_eq!(
                     document["status"], "failed",
-                    "{document}, {known:?} at {at}"
+                    "{status}, {problem:?}, {document}, {known:?} at {at}"
                 );
                 assert_eq!((at, document["partial"].is_null()), (0, true), "{document}");
                 return Read::Nothing;
