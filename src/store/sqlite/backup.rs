@@ -20,9 +20,9 @@ use super::{
 /// Copies the file to `target`, and the bodies to the directory beside it.
 ///
 /// The bodies that exist are copied first, then the file as of one moment, then what the copy names
-/// and was not there before: bodies, and the ends of those that have grown. So a body is missing only
-/// if it was removed meanwhile. Then its job, or its output if the job runs again, is removed from
-/// the copy.
+/// and was not there before: bodies, and the ends of those that have grown. So a body is missing
+/// only if it was removed meanwhile. Then its job, or its output if the job runs again, is removed
+/// from the copy.
 pub(super) fn back_up(source: &Path, target: &Path) -> Result<(), SqliteError> {
     let backup = Backup {
         connection: readers::open(source)?,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     clock::{Millis, unix_millis},
-    output::Output,
+    output::LiveOutput,
     row::JobRow,
 };
 use crate::{JobId, Progress, Snapshot};
@@ -72,7 +72,7 @@ struct HeldClaim {
     claim: i64,
     lost: CancellationToken,
     /// The response of its call, once it was flushed.
-    output: Option<Arc<Output>>,
+    output: Option<Arc<LiveOutput>>,
 }
 
 /// Reports since the last write of a job, merged into one.
@@ -308,7 +308,7 @@ impl CachedJob {
     }
 
     /// Lets readers find the output of a claim, until the claim is lost.
-    pub(super) fn set_output(&self, output: &Arc<Output>) {
+    pub(super) fn set_output(&self, output: &Arc<LiveOutput>) {
         let mut held = self.claim.lock();
         if let Some(held) = held.as_mut().filter(|held| held.claim == output.claim) {
             held.output = Some(output.clone());
@@ -316,7 +316,7 @@ impl CachedJob {
     }
 
     /// Returns the output of the call that this process runs.
-    pub(super) fn output(&self) -> Option<Arc<Output>> {
+    pub(super) fn output(&self) -> Option<Arc<LiveOutput>> {
         self.claim.lock().as_ref()?.output.clone()
     }
 

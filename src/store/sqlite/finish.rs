@@ -8,8 +8,9 @@ use super::{
     claim::SqliteClaim,
     clock::{Millis, timestamp},
     error::SqliteError,
-    output::Output,
-    output_file::{self, OutputFile},
+    file_task,
+    output::LiveOutput,
+    output_file::OutputFile,
     process::Process,
     response::{CompleteBody, CompleteResponse},
     row::JobRow,
@@ -31,7 +32,7 @@ struct CompleteEnd {
     response: Option<CompleteResponse>,
     key: KeyOutcome,
     /// The published part of a response that broke off.
-    broken: Option<Arc<Output>>,
+    broken: Option<Arc<LiveOutput>>,
     /// The charge of the response.
     _charge: Option<Charge>,
 }
@@ -60,8 +61,8 @@ pub(super) fn finish(
                 broken = job.output().filter(|output| output.claim == claim);
                 if let Some(output) = &broken {
                     output.with_file(OutputFile::break_off);
-                    output_file::write(&process, &job, output);
-                    output_file::settled(output).await;
+                    file_task::write(&process, &job, output);
+                    file_task::settled(output).await;
                 }
                 (Event::NoResponse(code), None, None)
             }

@@ -15,6 +15,7 @@ mod dequeue;
 mod disk;
 mod error;
 mod expire;
+mod file_task;
 mod finish;
 mod lookup;
 mod metrics;

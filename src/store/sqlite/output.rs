@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{bodies::BodyFile, output_file::OutputFile};
+use super::output_file::{OutputFile, SyncedFile};
 use crate::{JobId, store::Charge};
 
 /// The largest frame that a reader gets, in bytes.
@@ -22,7 +22,7 @@ pub(super) const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Its writer appends. The writer's thread commits what was flushed, and readers in this process
 /// copy what was committed. The first bytes go to rows, and are here until the call has ended.
 /// Those of a large body go to a file.
-pub(super) struct Output {
+pub(super) struct LiveOutput {
     pub(super) id: JobId,
     pub(super) claim: i64,
     /// The encoded head, without trailers.
@@ -67,16 +67,7 @@ pub(super) enum Look {
     Elsewhere,
 }
 
-/// A part of a body in a file, which is on the disk for certain.
-pub(super) struct SyncedFile {
-    pub(super) body: Arc<BodyFile>,
-    /// The offset of the file's first byte.
-    pub(super) start: u64,
-    /// The offset after its last byte.
-    pub(super) end: u64,
-}
-
-impl Output {
+impl LiveOutput {
     pub(super) fn new(
         (id, claim): (JobId, i64),
         head: Vec<u8>,
@@ -163,12 +154,15 @@ impl Output {
 
     /// Drops everything: the claim is lost.
     pub(super) fn lose(&self) {
-        let mut state = self.state.lock();
-        state.is_lost = true;
-        state.rows = Vec::new();
-        state.flushed = 0;
-        if let Some(file) = &mut state.file {
-            file.give_up();
+        let waker = {
+            let mut state = self.state.lock();
+            state.is_lost = true;
+            state.rows = Vec::new();
+            state.flushed = 0;
+            state.file.as_mut().and_then(OutputFile::give_up)
+        };
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
@@ -208,9 +202,9 @@ impl Output {
     }
 }
 
-impl fmt::Debug for Output {
+impl fmt::Debug for LiveOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output")
+        f.debug_struct("LiveOutput")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
@@ -223,12 +217,12 @@ impl fmt::Debug for Output {
 #[derive(Debug, Default)]
 pub(super) struct OutputQueue(
     /// Held for a push, a pop or a look. An output's state is locked inside.
-    Mutex<VecDeque<Arc<Output>>>,
+    Mutex<VecDeque<Arc<LiveOutput>>>,
 );
 
 impl OutputQueue {
     /// Adds an output unless it waits already. Returns `true` if it was added.
-    pub(super) fn add(&self, output: &Arc<Output>) -> bool {
+    pub(super) fn add(&self, output: &Arc<LiveOutput>) -> bool {
         let mut queue = self.0.lock();
         let was_queued = std::mem::replace(&mut output.state.lock().is_queued, true);
         if !was_queued {
@@ -238,7 +232,7 @@ impl OutputQueue {
     }
 
     /// Takes the next output. The next flush queues it again.
-    pub(super) fn take(&self) -> Option<Arc<Output>> {
+    pub(super) fn take(&self) -> Option<Arc<LiveOutput>> {
         let mut queue = self.0.lock();
         let output = queue.pop_front()?;
         output.state.lock().is_queued = false;

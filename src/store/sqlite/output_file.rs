@@ -7,17 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    select,
-    task::spawn_blocking,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::Instant;
 
 use super::{
     bodies::{BodyFile, BodyWriter},
-    cache::CachedJob,
-    output::{Output, SyncedFile},
-    process::Process,
     unwritten::Unwritten,
 };
 
@@ -26,9 +19,6 @@ pub(super) const PART_BYTES: usize = 512 * 1024;
 
 /// The time between two writes of small parts to the file of one body.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// The delay before a part is written again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The file of a large body, while the body is produced.
 ///
@@ -61,6 +51,28 @@ enum WriteMode {
     BestEffort,
     /// Nothing.
     GivenUp,
+}
+
+/// The time of the next write.
+pub(super) enum NextWrite {
+    Now,
+    From(Instant),
+}
+
+/// A part that a task is about to write.
+pub(super) struct TakenPart {
+    pub(super) part: Vec<Bytes>,
+    pub(super) writer: Option<BodyWriter>,
+    pub(super) waker: Option<Waker>,
+}
+
+/// A part of a body in a file, which is on the disk for certain.
+pub(super) struct SyncedFile {
+    pub(super) body: Arc<BodyFile>,
+    /// The offset of the file's first byte.
+    pub(super) start: u64,
+    /// The offset after its last byte.
+    pub(super) end: u64,
 }
 
 impl OutputFile {
@@ -104,21 +116,44 @@ impl OutputFile {
         }
     }
 
-    /// Drops what is not written.
-    pub(super) fn give_up(&mut self) {
+    /// Drops what is not written. The caller wakes the task that waits for room.
+    #[must_use]
+    pub(super) fn give_up(&mut self) -> Option<Waker> {
         self.mode = WriteMode::GivenUp;
         self.unwritten = Unwritten::default();
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.waker.take()
     }
 
     pub(super) fn is_running(&self) -> bool {
         self.is_running
+    }
+
+    /// Lets another task write.
+    pub(super) fn stop(&mut self) {
+        self.is_running = false;
+    }
+
+    /// Returns the time of the next write. After `None`, another task may run.
+    pub(super) fn next_write(&mut self) -> Option<NextWrite> {
+        self.is_running = self.has_work();
+        if !self.is_running {
+            return None;
+        }
+        Some(if self.is_urgent() {
+            NextWrite::Now
+        } else {
+            NextWrite::From(self.next_write)
+        })
+    }
+
+    /// Returns `true` if a failed write is worth another try.
+    pub(super) fn may_retry(&self) -> bool {
+        !matches!(self.mode, WriteMode::BestEffort | WriteMode::GivenUp)
+    }
+
+    /// Returns `true` if readers get what was written before the job ends.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self.mode, WriteMode::Parts | WriteMode::Flushed)
     }
 
     /// Returns the number of bytes of the body up to the end of the file.
@@ -143,7 +178,7 @@ impl OutputFile {
         Poll::Pending
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         match self.mode {
             WriteMode::Parts => self.unwritten.len() >= PART_BYTES,
             WriteMode::Flushed | WriteMode::Rest | WriteMode::BestEffort => {
@@ -154,19 +189,20 @@ impl OutputFile {
     }
 
     /// Returns `true` if a write must not be delayed.
-    fn is_urgent(&self) -> bool {
+    pub(super) fn is_urgent(&self) -> bool {
         self.mode != WriteMode::Flushed || self.unwritten.len() >= PART_BYTES
     }
 
     /// Returns `true` if the caller must start a task to write.
-    fn begin(&mut self) -> bool {
+    pub(super) fn begin(&mut self) -> bool {
         let must_start = !self.is_running && self.has_work();
         self.is_running |= must_start;
         must_start
     }
 
-    /// Takes the next part, and the writer if there is one.
-    fn take_part(&mut self) -> Option<(Vec<Bytes>, Option<BodyWriter>)> {
+    /// Takes the next part, and the writer if there is one. The caller wakes the task that waits
+    /// for room.
+    pub(super) fn take_part(&mut self) -> Option<TakenPart> {
         if !self.has_work() {
             return None;
         }
@@ -174,136 +210,16 @@ impl OutputFile {
         if self.mode == WriteMode::Flushed && self.unwritten.len() == 0 {
             self.mode = WriteMode::Parts;
         }
-        self.wake();
-        Some((part, self.writer.take()))
+        Some(TakenPart {
+            part,
+            writer: self.writer.take(),
+            waker: self.waker.take(),
+        })
     }
 
-    fn put_back(&mut self, writer: BodyWriter) {
+    pub(super) fn put_back(&mut self, writer: BodyWriter) {
         self.next_write = Instant::now() + FLUSH_INTERVAL;
         self.synced = Some((writer.body.clone(), writer.synced()));
         self.writer = Some(writer);
-    }
-}
-
-/// Starts a task if there is something to write and no task runs.
-pub(super) fn write(process: &Arc<Process>, job: &Arc<CachedJob>, output: &Arc<Output>) {
-    let is_urgent = output.with_file(|file| file.has_work() && file.is_urgent());
-    if is_urgent == Some(true) {
-        output.hurry.notify_one();
-    }
-    if output.with_file(OutputFile::begin) == Some(true) {
-        let running = Running {
-            process: process.clone(),
-            job: job.clone(),
-            output: output.clone(),
-            is_done: false,
-        };
-        // It ends once everything is written, or its claim is lost.
-        tokio::spawn(running.run());
-    }
-}
-
-/// Completes once nothing is being written.
-pub(super) async fn settled(output: &Output) {
-    loop {
-        // Created before the look, so that no notification is lost after it.
-        let settled = output.settled.notified();
-        if output.with_file(|file| file.is_running()) != Some(true) {
-            return;
-        }
-        settled.await;
-    }
-}
-
-/// The task that writes a file.
-struct Running {
-    process: Arc<Process>,
-    job: Arc<CachedJob>,
-    output: Arc<Output>,
-    /// Set once another task may run.
-    is_done: bool,
-}
-
-impl Drop for Running {
-    /// Lets the output settle even if a shutdown drops the task.
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.output.with_file(|file| file.is_running = false);
-        }
-        self.output.settled.notify_waiters();
-    }
-}
-
-impl Running {
-    async fn run(mut self) {
-        let output = self.output.clone();
-        loop {
-            // Under one lock, so that a flush either finds this running or starts a task.
-            let due = output.with_file(|file| {
-                file.is_running = file.has_work();
-                let due = (!file.is_urgent()).then_some(file.next_write);
-                file.is_running.then_some(due)
-            });
-            match due.flatten() {
-                None => {
-                    self.is_done = true;
-                    return;
-                }
-                Some(None) => {}
-                Some(Some(due)) => select! {
-                    () = sleep_until(due) => {}
-                    () = output.hurry.notified() => {}
-                },
-            }
-            let Some((part, writer)) = output.with_file(OutputFile::take_part).flatten() else {
-                continue;
-            };
-            let Some(writer) = self.write(part, writer).await else {
-                output.with_file(OutputFile::give_up);
-                return;
-            };
-            let is_published = output.with_file(|file| {
-                file.put_back(writer);
-                // Otherwise the end of the job publishes it.
-                matches!(file.mode, WriteMode::Parts | WriteMode::Flushed)
-            });
-            if is_published == Some(true) {
-                self.process.publish(&output);
-            }
-        }
-    }
-
-    /// Writes a part, and retries until it succeeds. Returns `None` if the job ends without it, or
-    /// the runtime shuts down.
-    async fn write(&self, part: Vec<Bytes>, mut writer: Option<BodyWriter>) -> Option<BodyWriter> {
-        loop {
-            let (bodies, part) = (self.process.shared.bodies.clone(), part.clone());
-            let writing = spawn_blocking(move || {
-                let created = match writer {
-                    Some(writer) => Ok(writer),
-                    None => BodyWriter::create(&bodies),
-                };
-                match created {
-                    Ok(mut writer) => {
-                        let written = writer.append(&part);
-                        (Some(writer), written)
-                    }
-                    Err(error) => (None, Err(error)),
-                }
-            });
-            let (returned, written) = writing.await.ok()?;
-            let Err(error) = written else {
-                return returned;
-            };
-            let is_wanted = self.job.claim() == Some(self.output.claim)
-                && self.output.with_file(|file| file.mode) != Some(WriteMode::BestEffort);
-            if !is_wanted {
-                tracing::warn!(%error, "failed to write the body of a response");
-                return None;
-            }
-            tracing::warn!(%error, "failed to write the body of a response, retrying");
-            writer = returned;
-            sleep(RETRY_DELAY).await;
-        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     error::SqliteError,
-    output::Output,
+    output::LiveOutput,
     readers::Readers,
     shared::Shared,
     step::Step,
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Makes what was flushed of a response readable soon.
-    pub(super) fn publish(&self, output: &Arc<Output>) {
+    pub(super) fn publish(&self, output: &Arc<LiveOutput>) {
         if self.shared.outputs.add(output) {
             self.send(Message::Outputs);
         }

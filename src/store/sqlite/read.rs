@@ -30,7 +30,7 @@ use crate::{
 const PART_BYTES: u64 = 256 * 1024;
 
 /// The answer of the file of jobs about a response.
-enum Found {
+enum FoundResponse {
     /// The job is unfinished, and has none yet.
     Unfinished,
     Response(Box<ResponseRow>),
@@ -42,7 +42,7 @@ enum Found {
 struct ResponseRow {
     /// The number of the call that wrote it.
     run: u32,
-    state: ResponseState,
+    state: RowState,
     head: Vec<u8>,
     declared: Option<u64>,
     length: u64,
@@ -50,7 +50,7 @@ struct ResponseRow {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ResponseState {
+enum RowState {
     Unfinished,
     Complete,
     /// The job has ended without the rest.
@@ -88,31 +88,28 @@ pub(super) async fn read(
 ) -> Result<Option<Reading>, SqliteError> {
     let is_ended = |job: Snapshot| job.status.is_ended();
     let known = process.shared.cache.get(id, unix_now());
-    let followed = match known.is_some_and(is_ended) {
-        true => None,
-        false => Some(FollowedJob::new(process, id)),
-    };
+    let followed = (!known.is_some_and(is_ended)).then(|| FollowedJob::new(process, id));
     let row = loop {
         // Created before the look, so that no notification is lost after it.
         let changed = followed
             .as_ref()
             .map(|followed| followed.job.output_changed.notified());
         match (find(process, id, from).await?, changed) {
-            (Found::Response(row), _) => break row,
-            (Found::Unfinished, Some(changed)) => changed.await,
-            (Found::Unfinished, None) | (Found::Nothing, _) => return Ok(None),
+            (FoundResponse::Response(row), _) => break row,
+            (FoundResponse::Unfinished, Some(changed)) => changed.await,
+            (FoundResponse::Unfinished, None) | (FoundResponse::Nothing, _) => return Ok(None),
         }
     };
     let (run, length) = (row.run, row.length);
     let (response, trailers) = decode_head(&row.head)?;
     let left = length.saturating_sub(from);
     let body = match (row.state, row.place) {
-        (ResponseState::Unfinished, _) => {
+        (RowState::Unfinished, _) => {
             let reader = PartReader::new(process, (id, run), (from, length), followed);
             let declared = row.declared;
             reader.into_body(declared.map(|length| length.saturating_sub(from)))
         }
-        (ResponseState::Complete, BodyPlace::Row) if left > 0 => {
+        (RowState::Complete, BodyPlace::Row) if left > 0 => {
             let charge = reserve(&process.budget, left, trailers.as_ref()).await?;
             let Some(bytes) = read_row(process, (id, run), from.min(length)).await? else {
                 return Ok(None);
@@ -130,7 +127,7 @@ pub(super) async fn read(
                 }
             };
             match state {
-                ResponseState::Broken => body.break_off(),
+                RowState::Broken => body.break_off(),
                 _ => body,
             }
         }
@@ -151,7 +148,7 @@ async fn reserve(
 }
 
 /// Finds the response of a job.
-async fn find(process: &Arc<Process>, id: JobId, from: u64) -> Result<Found, SqliteError> {
+async fn find(process: &Arc<Process>, id: JobId, from: u64) -> Result<FoundResponse, SqliteError> {
     let root = process.shared.bodies.root.clone();
     let reading = process
         .readers
@@ -173,7 +170,7 @@ fn find_response(
     root: &BodyRoot,
     id: JobId,
     from: u64,
-) -> Result<Found, SqliteError> {
+) -> Result<FoundResponse, SqliteError> {
     let mut statement = connection.prepare_cached(
         "SELECT job.finished_at IS NOT NULL, job.expires_at, response.run, response.is_complete, \
          response.head, response.declared, response.length, response.body IS NOT NULL, \
@@ -182,18 +179,18 @@ fn find_response(
     )?;
     let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else {
-        return Ok(Found::Nothing);
+        return Ok(FoundResponse::Nothing);
     };
     let is_ended: bool = row.get(0)?;
     let expires_at: Option<Millis> = row.get(1)?;
     if expires_at.is_some_and(|at| at <= unix_now()) {
-        return Ok(Found::Nothing);
+        return Ok(FoundResponse::Nothing);
     }
     let Some(run) = row.get(2)? else {
         return Ok(if is_ended {
-            Found::Nothing
+            FoundResponse::Nothing
         } else {
-            Found::Unfinished
+            FoundResponse::Unfinished
         });
     };
     let length = row.get(6)?;
@@ -205,13 +202,13 @@ fn find_response(
         file_start: row.get(9)?,
     };
     let state = match (columns.is_complete, is_ended) {
-        (true, _) => ResponseState::Complete,
-        (false, true) => ResponseState::Broken,
-        (false, false) => ResponseState::Unfinished,
+        (true, _) => RowState::Complete,
+        (false, true) => RowState::Broken,
+        (false, false) => RowState::Unfinished,
     };
     let place = match &columns.file {
         _ if columns.has_body => BodyPlace::Row,
-        Some(name) if columns.file_start == 0 && state != ResponseState::Unfinished => {
+        Some(name) if columns.file_start == 0 && state != RowState::Unfinished => {
             let path = root.file(name);
             let opened = File::open(&path).and_then(|mut file| {
                 file.seek(SeekFrom::Start(from.min(length)))?;
@@ -220,14 +217,14 @@ fn find_response(
             match opened {
                 // The job was removed after this query.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Found::Nothing);
+                    return Ok(FoundResponse::Nothing);
                 }
                 opened => BodyPlace::File(opened.map_err(SqliteError::io(path))?),
             }
         }
         _ => BodyPlace::Parts,
     };
-    Ok(Found::Response(Box::new(ResponseRow {
+    Ok(FoundResponse::Response(Box::new(ResponseRow {
         run,
         state,
         head: columns.head,

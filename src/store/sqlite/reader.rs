@@ -48,7 +48,7 @@ pub(super) struct PartReader {
 }
 
 /// The answer of the file of jobs to a reader.
-enum FoundPart {
+enum NextPart {
     Data {
         data: Vec<u8>,
         /// The length of the part that can be read.
@@ -142,10 +142,10 @@ impl PartReader {
             let look = output.map_or(Look::Elsewhere, |output| output.look(self.run, self.offset));
             let found = match look {
                 Look::Data(data) => return Ok(Some(Frame::data(data))),
-                Look::Wait => FoundPart::Wait,
+                Look::Wait => NextPart::Wait,
                 Look::Elsewhere => {
                     let (found, charge) = self.find().await?;
-                    if let FoundPart::Data { data, length } = found {
+                    if let NextPart::Data { data, length } = found {
                         self.length = length;
                         let data = ChargedBytes {
                             bytes: data,
@@ -157,11 +157,11 @@ impl PartReader {
                 }
             };
             match (found, changed) {
-                (FoundPart::Data { .. }, _) => {}
-                (FoundPart::End(trailers), _) => return Ok(trailers.map(Frame::trailers)),
-                (FoundPart::Wait, Some(changed)) => changed.await,
-                (FoundPart::Broken, _) => return Err("the response broke off".into()),
-                (FoundPart::Gone | FoundPart::Wait, _) => {
+                (NextPart::Data { .. }, _) => {}
+                (NextPart::End(trailers), _) => return Ok(trailers.map(Frame::trailers)),
+                (NextPart::Wait, Some(changed)) => changed.await,
+                (NextPart::Broken, _) => return Err("the response broke off".into()),
+                (NextPart::Gone | NextPart::Wait, _) => {
                     return Err("the job was removed, or runs again".into());
                 }
             }
@@ -169,7 +169,7 @@ impl PartReader {
     }
 
     /// Reads the next part from the file of jobs.
-    async fn find(&self) -> Result<(FoundPart, Option<Charge>), SqliteError> {
+    async fn find(&self) -> Result<(NextPart, Option<Charge>), SqliteError> {
         let known = self.length.saturating_sub(self.offset);
         let known = usize::try_from(known).unwrap_or(usize::MAX);
         let charge = if known > SMALL_BYTES {
@@ -207,7 +207,7 @@ fn find_part(
     (id, run): (JobId, u32),
     offset: u64,
     max: usize,
-) -> Result<FoundPart, SqliteError> {
+) -> Result<NextPart, SqliteError> {
     // One snapshot, since a removed row may leave its number to another job.
     let snapshot = connection.unchecked_transaction()?;
     let mut statement = snapshot.prepare_cached(
@@ -227,16 +227,16 @@ fn find_part(
         })
     });
     let Some(row) = found.optional()? else {
-        return Ok(FoundPart::Gone);
+        return Ok(NextPart::Gone);
     };
     if row.expires_at.is_some_and(|at| at <= unix_now()) {
-        return Ok(FoundPart::Gone);
+        return Ok(NextPart::Gone);
     }
     let Some(left) = row.length.checked_sub(offset).filter(|&left| left > 0) else {
         return Ok(match (row.is_complete, row.is_ended) {
-            (true, _) => FoundPart::End(trailers(&snapshot, row.seq)?),
-            (false, true) => FoundPart::Broken,
-            (false, false) => FoundPart::Wait,
+            (true, _) => NextPart::End(trailers(&snapshot, row.seq)?),
+            (false, true) => NextPart::Broken,
+            (false, false) => NextPart::Wait,
         });
     };
     let data = match &row.file {
@@ -248,7 +248,7 @@ fn find_part(
             match data {
                 // Removed after this snapshot.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(FoundPart::Gone);
+                    return Ok(NextPart::Gone);
                 }
                 data => data.map_err(SqliteError::io(path))?,
             }
@@ -258,7 +258,7 @@ fn find_part(
     if data.is_empty() {
         return Err(SqliteError::unreadable("a response")("a part is missing"));
     }
-    Ok(FoundPart::Data {
+    Ok(NextPart::Data {
         data,
         length: row.length,
     })

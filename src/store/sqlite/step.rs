@@ -9,7 +9,7 @@ use super::{
     cache::{CachedJob, UnwrittenReport},
     clock::Millis,
     error::SqliteError,
-    output::Output,
+    output::LiveOutput,
     row::JobRow,
     shared::Shared,
 };
@@ -52,7 +52,7 @@ pub(super) struct Effects {
     /// The reports that were written.
     pub(super) reports: Vec<(Arc<CachedJob>, UnwrittenReport)>,
     /// The outputs that were taken from the queue.
-    pub(super) outputs: Vec<Arc<Output>>,
+    pub(super) outputs: Vec<Arc<LiveOutput>>,
 }
 
 /// A change of a job.
@@ -60,7 +60,7 @@ pub(super) enum Change {
     Revised(Box<JobRow>),
     /// The output of run `run` has grown to so many bytes.
     Extended {
-        output: Arc<Output>,
+        output: Arc<LiveOutput>,
         run: u32,
         length: u64,
     },

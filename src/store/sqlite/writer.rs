@@ -14,8 +14,9 @@ use super::{
     cache::CachedJob,
     claim::SqliteClaim,
     error::SqliteError,
-    output::Output,
-    output_file::{self, OutputFile, PART_BYTES},
+    file_task,
+    output::LiveOutput,
+    output_file::{OutputFile, PART_BYTES},
     process::Process,
     response::{CompleteBody, CompleteResponse, encode_head},
 };
@@ -39,14 +40,14 @@ pub struct SqliteWriter {
     charged: usize,
     /// `None` until there was room for anything.
     charge: Option<Charge>,
-    body: WrittenBody,
+    body: WriterBody,
 }
 
-enum WrittenBody {
+enum WriterBody {
     /// Only this writer has it.
     Collected(BytesMut),
     Output {
-        output: Arc<Output>,
+        output: Arc<LiveOutput>,
         has_file: bool,
     },
 }
@@ -70,7 +71,7 @@ impl SqliteWriter {
             length: 0,
             charged: 0,
             charge: None,
-            body: WrittenBody::Collected(BytesMut::new()),
+            body: WriterBody::Collected(BytesMut::new()),
         }
     }
 
@@ -82,17 +83,17 @@ impl SqliteWriter {
         };
         self.charged += charge.bytes();
         match (&self.body, &mut self.charge) {
-            (WrittenBody::Output { output, .. }, _) => output.hold(charge),
-            (WrittenBody::Collected(_), Some(all)) => all.merge(charge),
-            (WrittenBody::Collected(_), none) => *none = Some(charge),
+            (WriterBody::Output { output, .. }, _) => output.hold(charge),
+            (WriterBody::Collected(_), Some(all)) => all.merge(charge),
+            (WriterBody::Collected(_), none) => *none = Some(charge),
         }
         Poll::Ready(Ok(()))
     }
 
     /// Shares the response with readers and the writer's thread. Returns `None` if there was no
     /// room for it yet, or if its head cannot be encoded.
-    fn share(&mut self) -> Option<&Arc<Output>> {
-        if let WrittenBody::Collected(collected) = &mut self.body {
+    fn share(&mut self) -> Option<&Arc<LiveOutput>> {
+        if let WriterBody::Collected(collected) = &mut self.body {
             let head = encode_head(&self.head, None);
             let head = head.inspect_err(|error| {
                 tracing::warn!(%error, "failed to encode the head of a response");
@@ -100,26 +101,26 @@ impl SqliteWriter {
             let head = head.ok()?;
             let charge = self.charge.take()?;
             let owner = (self.job.id, self.claim);
-            let output = Arc::new(Output::new(owner, head, self.declared, charge));
+            let output = Arc::new(LiveOutput::new(owner, head, self.declared, charge));
             output.push(mem::take(collected).freeze());
             self.job.set_output(&output);
-            self.body = WrittenBody::Output {
+            self.body = WriterBody::Output {
                 output,
                 has_file: false,
             };
         }
         match &self.body {
-            WrittenBody::Output { output, .. } => Some(output),
-            WrittenBody::Collected(_) => None,
+            WriterBody::Output { output, .. } => Some(output),
+            WriterBody::Collected(_) => None,
         }
     }
 
     /// Completes when there is room for more of a large body.
     fn poll_file_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        if !matches!(self.body, WrittenBody::Output { has_file: true, .. }) {
+        if !matches!(self.body, WriterBody::Output { has_file: true, .. }) {
             let row_bytes = match &self.body {
-                WrittenBody::Output { output, .. } => output.row_bytes(),
-                WrittenBody::Collected(_) => 0,
+                WriterBody::Output { output, .. } => output.row_bytes(),
+                WriterBody::Collected(_) => 0,
             };
             // All that is in memory at a time, unless a single frame is larger.
             let window = 2 * PART_BYTES + row_bytes + fields_price(&self.head.headers);
@@ -131,14 +132,14 @@ impl SqliteWriter {
                 return Poll::Ready(Err(NoRoom::new()));
             };
             output.begin_file();
-            if let WrittenBody::Output { has_file, .. } = &mut self.body {
+            if let WriterBody::Output { has_file, .. } = &mut self.body {
                 *has_file = true;
             }
         }
-        if let WrittenBody::Output { output, .. } = &self.body
+        if let WriterBody::Output { output, .. } = &self.body
             && output.poll_room(cx).is_pending()
         {
-            output_file::write(&self.process, &self.job, output);
+            file_task::write(&self.process, &self.job, output);
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -150,12 +151,12 @@ impl SqliteWriter {
         mut self,
     ) -> Result<(CompleteResponse, Option<Charge>), SqliteError> {
         let body = match &mut self.body {
-            WrittenBody::Collected(collected) => CompleteBody::Row(mem::take(collected).freeze()),
-            WrittenBody::Output { output, has_file } => {
+            WriterBody::Collected(collected) => CompleteBody::Row(mem::take(collected).freeze()),
+            WriterBody::Output { output, has_file } => {
                 if *has_file {
                     output.with_file(OutputFile::write_rest);
-                    output_file::write(&self.process, &self.job, output);
-                    output_file::settled(output).await;
+                    file_task::write(&self.process, &self.job, output);
+                    file_task::settled(output).await;
                     if output.with_file(|file| file.end()) != Some(self.length) {
                         return Err(SqliteError::Closed);
                     }
@@ -174,7 +175,7 @@ impl SqliteWriter {
 
 impl Writer for SqliteWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        let has_file = matches!(self.body, WrittenBody::Output { has_file: true, .. });
+        let has_file = matches!(self.body, WriterBody::Output { has_file: true, .. });
         if !has_file && self.charged.saturating_add(bytes) <= MAX_ROW_BYTES {
             return self.poll_reserve(bytes, cx);
         }
@@ -184,8 +185,8 @@ impl Writer for SqliteWriter {
     fn push(&mut self, data: Bytes) {
         self.length += data.len() as u64;
         match &mut self.body {
-            WrittenBody::Collected(collected) => collected.extend_from_slice(&data),
-            WrittenBody::Output { output, .. } => output.push(data),
+            WriterBody::Collected(collected) => collected.extend_from_slice(&data),
+            WriterBody::Output { output, .. } => output.push(data),
         }
     }
 
@@ -205,7 +206,7 @@ impl Writer for SqliteWriter {
         if output.flush() {
             self.process.publish(&output);
         }
-        output_file::write(&self.process, &self.job, &output);
+        file_task::write(&self.process, &self.job, &output);
     }
 }
 
