@@ -267,7 +267,7 @@ fn ten_thousand_readers_share_one_copy() {
         producer.send(frame());
         let mut readers = Vec::with_capacity(READERS);
         let read = async |body: &mut _| {
-            let frame = http_body_util::BodyExt::frame(body).await;
+            let frame = BodyExt::frame(body).await;
             assert!(frame.unwrap().unwrap().is_data());
         };
         // Half of them begin before the end.
