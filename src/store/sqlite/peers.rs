@@ -17,8 +17,8 @@ use super::{
 };
 use crate::JobId;
 
-/// The age at which entries of the table `change` are removed. A process that was stopped for longer
-/// reloads every job that it has in memory.
+/// The age at which entries of the table `change` are removed. A process that was stopped for
+/// longer reloads every job that it has in memory.
 const CHANGE_RETENTION: Duration = Duration::from_secs(60);
 
 /// The maximum number of entries that one transaction removes.
