@@ -35,8 +35,7 @@ const CHILD: &str = "ACCEPTED_MEMORY_SCENARIO";
 /// Runs a scenario in a process of its own, and fails if it takes too much memory.
 ///
 /// `test` is the name of the test that calls this.
-fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {
-}
+fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {}
 
 /// Does as [`assert_bounded`] does, with another bound.
 fn assert_within(test: &str, max_growth: usize, scenario: impl Future<Output = ()>) {
