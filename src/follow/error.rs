@@ -77,6 +77,17 @@ pub enum Reason {
     UnexpectedStatus(StatusCode),
     /// A status document is larger than this number of bytes.
     DocumentTooLarge(usize),
+    /// The job was run again after a part of its response was handed out, and its new response may
+    /// differ. Only the error of a body that is resumed.
+    Restarted,
+    /// The response broke off, and too many consecutive attempts to resume it got no further byte.
+    /// Contains the last error, which is the client's own or says that the body ended early. Only
+    /// the error of a body that is resumed.
+    BrokenOff(Box<dyn Error + Send + Sync>),
+    /// The response broke off, and what the server has differs from what the client received. A
+    /// layer or proxy in between may have decoded or coded the content. Only the error of a body
+    /// that is resumed.
+    Altered,
 }
 
 impl<E> FollowError<E> {
@@ -185,6 +196,11 @@ impl fmt::Display for Stopped {
             Reason::DocumentTooLarge(limit) => {
                 write!(f, "the job's status document is larger than {limit} bytes")
             }
+            Reason::Restarted => f.write_str("the job was run again, and its response restarted"),
+            Reason::BrokenOff(_) => f.write_str("the response broke off and cannot be resumed"),
+            Reason::Altered => {
+                f.write_str("the response broke off, and its content was altered on the way")
+            }
         }
     }
 }
@@ -192,7 +208,7 @@ impl fmt::Display for Stopped {
 impl Error for Stopped {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.reason {
-            Reason::Unreachable(source) => Some(&**source),
+            Reason::Unreachable(source) | Reason::BrokenOff(source) => Some(&**source),
             _ => None,
         }
     }

@@ -107,6 +107,15 @@ impl FollowAcceptedLayer {
         self.with(|options| options.location_is_monitor = always)
     }
 
+    /// Sets whether responses are [streamed](super#streaming). Default: `false`.
+    ///
+    /// By default, a job's response is returned when the job has ended. With this setting, it is
+    /// returned as soon as it has a head. Its body follows the job, and goes on at the same byte
+    /// after a break. It also applies to responses that a server streams instead of a 202.
+    pub fn streaming(self, streams: bool) -> Self {
+        self.with(|options| options.is_streaming = streams)
+    }
+
     /// Allows another origin for the monitor, the result and redirects.
     ///
     /// The form is `scheme://host` or `scheme://host:port`. By default, only the original request's

@@ -200,10 +200,12 @@
 
 mod backoff;
 mod body;
+mod buffered;
 mod cancel;
 mod deadline;
 mod document;
 mod error;
+mod exclusive;
 mod followed;
 mod follower;
 mod future;
@@ -215,13 +217,18 @@ mod oneshot;
 mod options;
 mod origin;
 mod original;
+mod parts;
 mod poll;
 mod reference;
+mod resumable;
+mod resume;
 mod retry_after;
 mod schedule;
 mod service;
+mod streamed;
 mod template;
 mod update;
+mod verdict;
 
 pub use self::{
     body::FollowBody,
