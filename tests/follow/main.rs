@@ -15,4 +15,5 @@ mod odata;
 mod origins;
 mod pace;
 mod service;
+mod streaming;
 mod updates;
