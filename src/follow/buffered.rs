@@ -15,7 +15,7 @@ use pin_project::pin_project;
 
 use crate::protocol::{PollAllowance, poll_bytes, prefixed_size_hint};
 
-/// A body of the client, of which the layer may have read a part.
+/// A body of the client. The layer may have read a part of it.
 ///
 /// It yields the data, trailers and errors of the client's own body.
 #[pin_project]

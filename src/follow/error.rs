@@ -7,14 +7,17 @@ use http::{StatusCode, Uri};
 use super::StatusDocument;
 use crate::protocol::BoxError;
 
-/// The error of a [`FollowAccepted`](super::FollowAccepted), whose client has the error type `E`.
+/// The error of a [`FollowAccepted`](super::FollowAccepted) or of a
+/// [`FollowBody`](super::FollowBody), whose client has the error type `E`.
 #[derive(Debug)]
 pub enum FollowError<E> {
-    /// The client failed to send the original request, or was not ready to.
+    /// The client failed to send the original request, was not ready to, or failed to read the body
+    /// of a response.
     ///
     /// Displays like the client's error and has the same source.
     Service(E),
-    /// The server accepted the request, but the layer could not obtain its response.
+    /// The server accepted the request, but the layer could not obtain its response, or only a part
+    /// of it.
     ///
     /// A retry may run the request a second time.
     Stopped(Box<Stopped>),
@@ -52,7 +55,8 @@ pub struct Stopped {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The job failed and has no response. Its [document](Stopped::document) has the cause.
+    /// The job failed and has no response, or only a part of it. Its
+    /// [document](Stopped::document) has the cause, and as `partial` the length of the part.
     Failed,
     /// The job was canceled.
     Canceled,
@@ -66,7 +70,8 @@ pub enum Reason {
     TooManyRedirects(u32),
     /// The job had not ended after this number of polls.
     TooManyPolls(u32),
-    /// The job had not ended, or its response had no head, within this time after the 202.
+    /// The job had not ended, or its response had no head, within this time after the 202. For a
+    /// body: it was not resumed within this time after a break.
     TimedOut(Duration),
     /// Too many consecutive requests got no response. Contains the last error, which is the
     /// client's own or a time-out.
@@ -91,7 +96,7 @@ pub enum Reason {
 }
 
 impl<E> FollowError<E> {
-    /// Returns the error of an accepted request, or `None` if the original request failed.
+    /// Returns the error of an accepted request, or `None` for an error of the client.
     pub fn stopped(&self) -> Option<&Stopped> {
         match self {
             Self::Service(_) => None,

@@ -254,7 +254,7 @@ where
                         (None, _) => return Err(Reason::Failed),
                     }
                 }
-                // The monitor has no stream, or its document tells why the job has no output.
+                // The monitor has no stream, or its document has the reason why the job has no output.
                 PollOutcome::Unreadable | PollOutcome::NotAMonitor if to.goal == Goal::Stream => {
                     let has_none = answer.outcome == PollOutcome::NotAMonitor;
                     pause = if has_none {

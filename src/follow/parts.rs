@@ -7,7 +7,7 @@ use super::interpret::final_status;
 /// The type of a part of coded content, which cannot be decoded alone.
 const OCTET_STREAM: &str = "application/octet-stream";
 
-/// The head of a response, as far as all of its parts have to agree.
+/// The fields of a response in which its parts agree.
 #[derive(Debug)]
 pub(super) struct WholeHead {
     status: StatusCode,
@@ -30,8 +30,8 @@ impl WholeHead {
         }
     }
 
-    /// Returns `true` if a response with the head of `part` can take the place of this one, of
-    /// which no byte was used.
+    /// Returns `true` if a response with the head of `part` can replace this one. No byte of this
+    /// one was handed out.
     pub(super) fn can_restart_as(&self, part: &Parts) -> bool {
         let other = Self::new(part, true);
         self.status == other.status

@@ -110,9 +110,9 @@ impl<R: Body> ResumableBody<R> {
                         }
                         Some(Err(error)) => Some(error),
                         // Every proxy passes `Content-Length` on, so all of its bytes are the
-                        // whole. Any other end may come from a proxy whose own peer cannot show a
-                        // break: the last chunk of HTTP/1.1 and `END_STREAM` do not prove more
-                        // than the end of an HTTP/1.0 connection. The document has to confirm it.
+                        // whole. The last chunk of HTTP/1.1 and `END_STREAM` prove nothing: a proxy
+                        // sends them after an HTTP/1.0 connection, which cannot show a break. So
+                        // the document has to confirm any other end.
                         None if *missing == Some(0) => {
                             self.complete();
                             return Poll::Ready(None);

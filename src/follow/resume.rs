@@ -105,7 +105,7 @@ enum Question {
     Stream,
 }
 
-/// The answer to a question, or the pause before it may be asked again.
+/// The answer to a question, or the pause before the next attempt.
 enum Asked<R: Body> {
     Answer(PollResponse<R>),
     Retry(Duration),
@@ -174,7 +174,7 @@ where
 }
 
 impl<S, B> Resumer<S, B> {
-    /// Asks the document and then the stream until one of them tells how the response goes on.
+    /// Asks the document and then the stream until one of them shows how the response goes on.
     async fn find_next<R>(&mut self, mut is_clean: bool) -> Result<Next<R>, Stop>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send,

@@ -13,7 +13,7 @@ pub(super) struct Received {
     /// Set if it ended without an error.
     pub(super) is_clean: bool,
     /// Set if the monitor has sent the last bytes. Otherwise it is the response to the original
-    /// request, of which the monitor may keep less.
+    /// request, and the monitor may keep less.
     pub(super) from_monitor: bool,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn compare(document: &StatusDocument, received: Received) -> Verdict 
         (None, None, Some(end)) => end,
         (None, Some(_), Some(end)) if !received.from_monitor => end,
         (Some(_), _, _) | (None, Some(_), _) => Verdict::Altered,
-        // This document does not tell the length.
+        // This document has no length.
         (None, None, None) => confirmed,
     }
 }

@@ -14,6 +14,7 @@ mod fhir;
 mod odata;
 mod origins;
 mod pace;
+mod resuming;
 mod service;
 mod streaming;
 mod updates;
