@@ -11,7 +11,7 @@ use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
-use super::{FollowError, buffered::BufferedBody, resumable::ResumableBody};
+use super::{FollowError, peeked::PeekedBody, resumable::ResumableBody};
 
 /// The response body of [`FollowAccepted`](super::FollowAccepted).
 ///
@@ -32,12 +32,12 @@ use super::{FollowError, buffered::BufferedBody, resumable::ResumableBody};
 #[pin_project]
 pub struct FollowBody<R: Body> {
     #[pin]
-    kind: Kind<R>,
+    kind: FollowBodyKind<R>,
 }
 
-#[pin_project(project = KindProj)]
-enum Kind<R: Body> {
-    Plain(#[pin] BufferedBody<R>),
+#[pin_project(project = FollowBodyKindProj)]
+enum FollowBodyKind<R: Body> {
+    Plain(#[pin] PeekedBody<R>),
     /// The box keeps this type small for the other responses.
     Resumable(Box<ResumableBody<R>>),
 }
@@ -45,15 +45,15 @@ enum Kind<R: Body> {
 pub(super) type FollowResponse<R> = Response<FollowBody<R>>;
 
 impl<R: Body> FollowBody<R> {
-    pub(super) fn plain(body: BufferedBody<R>) -> Self {
+    pub(super) fn plain(body: PeekedBody<R>) -> Self {
         Self {
-            kind: Kind::Plain(body),
+            kind: FollowBodyKind::Plain(body),
         }
     }
 
     pub(super) fn resumable(body: ResumableBody<R>) -> Self {
         Self {
-            kind: Kind::Resumable(Box::new(body)),
+            kind: FollowBodyKind::Resumable(Box::new(body)),
         }
     }
 }
@@ -67,24 +67,24 @@ impl<R: Body> Body for FollowBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project().kind.project() {
-            KindProj::Plain(body) => body
+            FollowBodyKindProj::Plain(body) => body
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(FollowError::Service))),
-            KindProj::Resumable(body) => body.poll_frame(cx),
+            FollowBodyKindProj::Resumable(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Plain(body) => body.is_end_stream(),
-            Kind::Resumable(body) => body.has_ended(),
+            FollowBodyKind::Plain(body) => body.is_end_stream(),
+            FollowBodyKind::Resumable(body) => body.has_ended(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Plain(body) => body.size_hint(),
-            Kind::Resumable(body) => body.size_hint(),
+            FollowBodyKind::Plain(body) => body.size_hint(),
+            FollowBodyKind::Resumable(body) => body.size_hint(),
         }
     }
 }
@@ -92,8 +92,8 @@ impl<R: Body> Body for FollowBody<R> {
 impl<R: Body> fmt::Debug for FollowBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Plain(body) => f.debug_tuple("FollowBody").field(body).finish(),
-            Kind::Resumable(body) => f.debug_tuple("FollowBody").field(body).finish(),
+            FollowBodyKind::Plain(body) => f.debug_tuple("FollowBody").field(body).finish(),
+            FollowBodyKind::Resumable(body) => f.debug_tuple("FollowBody").field(body).finish(),
         }
     }
 }

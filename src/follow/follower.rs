@@ -10,16 +10,18 @@ use tower_service::Service;
 use super::{
     Followed, NotFollowed, Observer, Reason, StatusDocument, Stopped, Update,
     body::{FollowBody, FollowResponse},
-    buffered::{Buffered, ClientResponse},
     cancel::CancelOnDrop,
     deadline::Deadline,
+    destination::{Destination, Goal},
     document::{DocumentState, is_json},
-    interpret::{MonitorStyle, PollOutcome, final_status, reads_prefer},
+    final_status::final_status,
+    interpret::{MonitorStyle, PollOutcome, reads_prefer},
     links::{self, MonitorField, location},
     monitor::MonitorState,
     origin::{OriginPolicy, Target},
     original::OriginalRequest,
     parts::{WholeHead, content_length},
+    peeked::{Buffered, ClientResponse},
     poll::{PollError, PollResponse, Poller},
     resumable::{Part, ResumableBody},
     resume::{JobResources, Resumer, run_tag},
@@ -49,42 +51,8 @@ pub(super) struct Follower<S, B, R: Body> {
     cancel: CancelOnDrop,
 }
 
-/// The resource that the client requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
-    Monitor,
-    Result,
-    /// The result, while it is produced.
-    Stream,
-}
-
-/// The next request, and the URI that its redirects started from.
-struct Destination {
-    goal: Goal,
-    start: Target,
-    at: Target,
-    redirects: u32,
-}
-
-impl Destination {
-    fn new(goal: Goal, start: Target) -> Self {
-        Self {
-            goal,
-            at: start.clone(),
-            start,
-            redirects: 0,
-        }
-    }
-
-    /// Returns to the URI before any temporary redirects.
-    fn restart(&mut self) {
-        self.at = self.start.clone();
-        self.redirects = 0;
-    }
-}
-
 /// The response to return, and the URI that it came from.
-struct Found<R: Body> {
+struct FoundResponse<R: Body> {
     to: Destination,
     answer: PollResponse<R>,
 }
@@ -176,7 +144,7 @@ where
         }
     }
 
-    async fn run(&mut self) -> Result<Found<R>, Reason> {
+    async fn run(&mut self) -> Result<FoundResponse<R>, Reason> {
         let first_pause = self.read_accepted().await;
         let mut pause = first_pause;
         let mut to = Destination::new(Goal::Monitor, self.monitor.target.clone());
@@ -203,7 +171,7 @@ where
             };
             let retry_after = retry_after(&answer.head.headers);
             match answer.outcome {
-                PollOutcome::Result => return Ok(Found { to, answer }),
+                PollOutcome::Result => return Ok(FoundResponse { to, answer }),
                 PollOutcome::Pending(style) => {
                     match to.goal {
                         Goal::Monitor => {
@@ -249,12 +217,12 @@ where
                             self.schedule.reset_failures();
                             pause = Duration::ZERO;
                         }
-                        (None, PollOutcome::Succeeded) => return Ok(Found { to, answer }),
+                        (None, PollOutcome::Succeeded) => return Ok(FoundResponse { to, answer }),
                         (None, PollOutcome::Canceled) => return Err(Reason::Canceled),
                         (None, _) => return Err(Reason::Failed),
                     }
                 }
-                // The monitor has no stream, or its document has the reason why the job has no output.
+                // The monitor has no stream, or the job has no output. Its document shows why.
                 PollOutcome::Unreadable | PollOutcome::NotAMonitor if to.goal == Goal::Stream => {
                     let has_none = answer.outcome == PollOutcome::NotAMonitor;
                     pause = if has_none {
@@ -461,8 +429,8 @@ where
     }
 
     /// Returns the response to the original request.
-    fn finish(&self, found: Found<R>) -> ClientResponse<R> {
-        let Found { to, answer } = found;
+    fn finish(&self, found: FoundResponse<R>) -> ClientResponse<R> {
+        let FoundResponse { to, answer } = found;
         let at = to.at;
         let mut response = Response::from_parts(answer.head, answer.body);
         *response.status_mut() = final_status(response.status(), response.headers());
@@ -491,7 +459,7 @@ where
     }
 
     /// Returns the response to the original request, which is still being produced.
-    fn finish_stream(self, found: Found<R>) -> FollowResponse<R> {
+    fn finish_stream(self, found: FoundResponse<R>) -> FollowResponse<R> {
         let head = WholeHead::new(&found.answer.head, true);
         let run = run_tag(&found.answer.head.headers);
         let length = content_length(&found.answer.head.headers);

@@ -13,8 +13,8 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{
-    FollowBody, FollowError, Stopped, body::FollowResponse, buffered::BufferedBody,
-    follower::Follower, original::OriginalRequest, streamed::resumable,
+    FollowBody, FollowError, Stopped, body::FollowResponse, follower::Follower,
+    original::OriginalRequest, peeked::PeekedBody, streamed::resumable,
 };
 use crate::protocol::BoxError;
 
@@ -87,7 +87,7 @@ where
             let follower = match state.as_mut().project() {
                 FollowStateProj::Calling { future, follow_up } => {
                     let response = ready!(future.poll(cx)).map_err(FollowError::Service)?;
-                    let response = response.map(BufferedBody::new);
+                    let response = response.map(PeekedBody::new);
                     let Some((original, service)) = follow_up.take() else {
                         panic!("`ResponseFuture` polled after completion");
                     };

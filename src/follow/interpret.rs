@@ -161,22 +161,6 @@ pub(super) fn interpret_stream(head: &Parts) -> PollOutcome {
     }
 }
 
-/// Returns the result's status from `AsyncResult`. OData services send it with a 200 (OData 4.01
-/// §8.3.1).
-fn async_result(headers: &HeaderMap) -> Option<StatusCode> {
-    let text = headers.get(ASYNC_RESULT)?.to_str().ok()?;
-    let status: StatusCode = text.trim().parse().ok()?;
-    (200..600).contains(&status.as_u16()).then_some(status)
-}
-
-/// Returns the status of a job's response, which a monitor may send with a 200.
-pub(super) fn final_status(status: StatusCode, headers: &HeaderMap) -> StatusCode {
-    match status {
-        StatusCode::OK => async_result(headers).unwrap_or(status),
-        status => status,
-    }
-}
-
 /// Returns `true` if a response shows that its server reads `Prefer`.
 pub(super) fn reads_prefer(headers: &HeaderMap) -> bool {
     headers.contains_key(PREFERENCE_APPLIED)

@@ -197,7 +197,7 @@
 //! <div class="warning">
 //!
 //! Put a decompression layer around this layer, not inside it: offsets count the bytes that the
-//! server keeps. The layer asks for `Accept-Encoding: identity`, and then reqwest does not decode. A
+//! server keeps. The layer sends `Accept-Encoding: identity`, so that reqwest does not decode. A
 //! response that the service itself has coded stays coded.
 //!
 //! </div>
@@ -282,12 +282,13 @@
 
 mod backoff;
 mod body;
-mod buffered;
 mod cancel;
 mod deadline;
+mod destination;
 mod document;
 mod error;
 mod exclusive;
+mod final_status;
 mod followed;
 mod follower;
 mod future;
@@ -300,6 +301,7 @@ mod options;
 mod origin;
 mod original;
 mod parts;
+mod peeked;
 mod poll;
 mod reference;
 mod resumable;

@@ -2,12 +2,12 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header, response::Parts};
 
-use super::interpret::final_status;
+use super::final_status::final_status;
 
 /// The type of a part of coded content, which cannot be decoded alone.
 const OCTET_STREAM: &str = "application/octet-stream";
 
-/// The fields of a response in which its parts agree.
+/// The fields in which the parts of a response agree.
 #[derive(Debug)]
 pub(super) struct WholeHead {
     status: StatusCode,

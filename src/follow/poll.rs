@@ -9,13 +9,13 @@ use tower_service::Service;
 
 use super::{
     Reason, StatusDocument,
-    buffered::{Buffered, BufferedBody, ClientResponse},
     deadline::Deadline,
     document::is_json,
     interpret::{MonitorProfile, PollOutcome, interpret_result, interpret_stream},
     oneshot::oneshot,
     options::FollowOptions,
     origin::Target,
+    peeked::{Buffered, ClientResponse, PeekedBody},
     schedule::PollSchedule,
     template::RequestTemplate,
 };
@@ -33,7 +33,7 @@ pub(super) struct Poller<S, B> {
 /// The response to one follow-up request.
 pub(super) struct PollResponse<R: Body> {
     pub(super) head: Parts,
-    pub(super) body: BufferedBody<R>,
+    pub(super) body: PeekedBody<R>,
     pub(super) document: Option<StatusDocument>,
     pub(super) outcome: PollOutcome,
     /// The time that the server held the response because of `Prefer: wait`.
@@ -173,7 +173,7 @@ where
         let limit = self.options.answer_timeout.saturating_add(wait);
         let response = timeout(limit, oneshot(self.service.clone(), request));
         match self.deadline.limit(response).await? {
-            Ok(Ok(response)) => Ok(response.map(BufferedBody::new)),
+            Ok(Ok(response)) => Ok(response.map(PeekedBody::new)),
             Ok(Err(error)) => Err(PollError::Transport(error.into())),
             Err(elapsed) => Err(PollError::Transport(elapsed.into())),
         }
@@ -183,7 +183,7 @@ where
     async fn read_document(
         &mut self,
         is_required: bool,
-        body: &mut BufferedBody<R>,
+        body: &mut PeekedBody<R>,
     ) -> Result<Option<StatusDocument>, PollError> {
         let limit = self.options.max_document_bytes;
         let buffering = timeout(self.options.answer_timeout, body.buffer(limit));

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{FollowError, buffered::BufferedBody, exclusive::Exclusive};
+use super::{FollowError, exclusive::Exclusive, peeked::PeekedBody};
 
 /// Finds out how a response goes on.
 pub(super) trait Resume<R: Body>: Send {
@@ -36,7 +36,7 @@ pub(super) struct PartEnd<E> {
 
 /// One part of a response: a body of the client.
 pub(super) struct Part<R: Body> {
-    pub(super) body: BufferedBody<R>,
+    pub(super) body: PeekedBody<R>,
     /// The `Content-Length` of the part.
     pub(super) length: Option<u64>,
 }
@@ -59,7 +59,7 @@ pub(super) struct ResumableBody<R: Body> {
 
 enum State<R: Body> {
     Reading {
-        body: Pin<Box<BufferedBody<R>>>,
+        body: Pin<Box<PeekedBody<R>>>,
         /// The number of bytes of this part that are missing, if its length is known.
         missing: Option<u64>,
         resume: Exclusive<BoxResume<R>>,

@@ -9,13 +9,13 @@ use tower_service::Service;
 
 use super::{
     FollowError, Observer, Reason, StatusDocument, Stopped, Update,
-    buffered::BufferedBody,
     cancel::CancelOnDrop,
     deadline::Deadline,
     interpret::{MonitorProfile, MonitorStyle, PollOutcome},
     links::{MonitorField, location},
     origin::{OriginPolicy, Target},
     parts::{WholeHead, content_length},
+    peeked::PeekedBody,
     poll::{PollError, PollResponse, Poller},
     resumable::{Part, PartEnd, Resume, Resumed, Resuming},
     retry_after::retry_after,
@@ -77,7 +77,7 @@ impl JobResources {
 
 /// The continuation of a response.
 enum Next<R: Body> {
-    Part(BufferedBody<R>, Option<u64>),
+    Part(PeekedBody<R>, Option<u64>),
     Complete,
 }
 

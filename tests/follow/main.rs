@@ -1,6 +1,7 @@
 //! Tests the following layer against servers of many conventions: this crate's own, and others
 //! written by hand from published specifications.
 
+mod stream_script;
 mod support;
 
 mod azure;
@@ -16,5 +17,6 @@ mod origins;
 mod pace;
 mod resuming;
 mod service;
+mod stream_ends;
 mod streaming;
 mod updates;

@@ -23,16 +23,12 @@ use tokio::{
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
 use tower_accepted::{
     Dialect, Jobs, RequestBody,
-    follow::{FollowAcceptedLayer, FollowError, Followed, Reason},
+    follow::{FollowError, Followed, Reason},
 };
 
-use crate::support::*;
+use crate::{stream_script::streaming, support::*};
 
 type Accepted = Request<RequestBody<Body>>;
-
-fn streaming() -> FollowAcceptedLayer {
-    FollowAcceptedLayer::new().streaming(true)
-}
 
 /// One step of a service that produces a response.
 #[derive(Debug, Clone)]
@@ -66,7 +62,7 @@ fn produce(steps: Vec<Step>) -> Response<Content> {
     response.body(body).expect("a response")
 }
 
-/// What happens to the response to one follow-up request.
+/// The fate of the response to one follow-up request.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Pass,
@@ -447,7 +443,7 @@ async fn read_head(connection: &mut BufReader<TcpStream>) -> String {
 }
 
 #[tokio::test]
-async fn closed_connections_of_http10_are_compared_with_the_document() {
+async fn end_of_an_http10_connection_is_verified() {
     for parts in [
         vec!["the report"],
         vec!["the ", "", "rep", "ort"],

@@ -19,7 +19,7 @@ use crate::protocol::{PollAllowance, poll_bytes, prefixed_size_hint};
 ///
 /// It yields the data, trailers and errors of the client's own body.
 #[pin_project]
-pub(super) struct BufferedBody<R: Body> {
+pub(super) struct PeekedBody<R: Body> {
     /// The data that the layer has read before `last`. It is in one piece, since a small frame
     /// takes more memory than its data.
     data: BytesMut,
@@ -46,7 +46,7 @@ enum Rest<R> {
 }
 
 /// A response of the client.
-pub(super) type ClientResponse<R> = Response<BufferedBody<R>>;
+pub(super) type ClientResponse<R> = Response<PeekedBody<R>>;
 
 /// The result of buffering a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) enum Buffered {
     Failed,
 }
 
-impl<R: Body> BufferedBody<R> {
+impl<R: Body> PeekedBody<R> {
     pub(super) fn new(body: R) -> Self {
         Self {
             data: BytesMut::new(),
@@ -123,7 +123,7 @@ impl<R: Body> BufferedBody<R> {
     }
 }
 
-impl<R: Body> Body for BufferedBody<R> {
+impl<R: Body> Body for PeekedBody<R> {
     type Data = Bytes;
     type Error = R::Error;
 
@@ -175,9 +175,9 @@ impl<R: Body> Body for BufferedBody<R> {
     }
 }
 
-impl<R: Body> fmt::Debug for BufferedBody<R> {
+impl<R: Body> fmt::Debug for PeekedBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferedBody")
+        f.debug_struct("PeekedBody")
             .field("buffered", &self.buffered_len())
             .finish_non_exhaustive()
     }
@@ -191,9 +191,9 @@ mod tests {
 
     type Frames = Vec<Result<Frame<Bytes>, BoxError>>;
 
-    fn body(frames: Frames) -> BufferedBody<impl Body<Data = Bytes, Error = BoxError>> {
+    fn body(frames: Frames) -> PeekedBody<impl Body<Data = Bytes, Error = BoxError>> {
         let frames = futures_util::stream::iter(frames);
-        BufferedBody::new(StreamBody::new(frames))
+        PeekedBody::new(StreamBody::new(frames))
     }
 
     fn data(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
@@ -241,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn empty_frames_count() {
         let endless = futures_util::stream::repeat_with(|| data(""));
-        let mut body = BufferedBody::new(StreamBody::new(endless));
+        let mut body = PeekedBody::new(StreamBody::new(endless));
         assert_eq!(body.buffer(100).await, Buffered::TooLarge);
         assert_eq!(body.frames, 101);
     }
