@@ -26,6 +26,9 @@ type BoxResume<R> = Box<dyn Resume<R>>;
 
 pub(super) type Resuming<R> = Pin<Box<dyn Future<Output = Resumed<R>> + Send>>;
 
+/// A frame of a response, or the error that ends it.
+type NextFrame<R> = Result<Frame<Bytes>, FollowError<<R as Body>::Error>>;
+
 /// The end of one part.
 pub(super) struct PartEnd<E> {
     /// The number of bytes of the response so far.
@@ -89,10 +92,7 @@ impl<R: Body> ResumableBody<R> {
         }
     }
 
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, FollowError<R::Error>>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame<R>>> {
         loop {
             let error = match &mut self.state {
                 State::Reading { body, missing, .. } => {

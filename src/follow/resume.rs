@@ -106,8 +106,8 @@ enum Question {
 }
 
 /// The answer to a question, or the pause before the next attempt.
-enum Asked<R: Body> {
-    Answer(PollResponse<R>),
+enum Asked<T> {
+    Answer(T),
     Retry(Duration),
 }
 
@@ -212,8 +212,8 @@ impl<S, B> Resumer<S, B> {
             }
             pause = match self.ask(Question::Stream).await? {
                 Asked::Answer(answer) => match self.read_stream(answer)? {
-                    Ok(next) => return Ok(next),
-                    Err(pause) => pause,
+                    Asked::Answer(next) => return Ok(next),
+                    Asked::Retry(retry) => retry,
                 },
                 Asked::Retry(retry) => retry,
             };
@@ -242,17 +242,14 @@ impl<S, B> Resumer<S, B> {
         Ok(compare(document, received))
     }
 
-    /// Checks a part of the output. Returns the pause before the next attempt if there is none.
-    fn read_stream<R: Body>(
-        &mut self,
-        answer: PollResponse<R>,
-    ) -> Result<Result<Next<R>, Duration>, Stop> {
+    /// Checks a part of the output.
+    fn read_stream<R: Body>(&mut self, answer: PollResponse<R>) -> Result<Asked<Next<R>>, Stop> {
         let status = answer.head.status;
         match answer.outcome {
             PollOutcome::Result => {
                 self.check(&answer.head)?;
                 let length = content_length(&answer.head.headers);
-                Ok(Ok(Next::Part(answer.body, length)))
+                Ok(Asked::Answer(Next::Part(answer.body, length)))
             }
             // The job runs again, and its new output has no head yet.
             PollOutcome::Pending(_) => {
@@ -264,7 +261,8 @@ impl<S, B> Resumer<S, B> {
                     return Err(Reason::TooManyPolls(max_polls).into());
                 }
                 let retry_after = retry_after(&answer.head.headers);
-                Ok(Err(self.schedule.stream_pause(retry_after, answer.held)))
+                let pause = self.schedule.stream_pause(retry_after, answer.held);
+                Ok(Asked::Retry(pause))
             }
             _ if status == StatusCode::PRECONDITION_FAILED && self.received > 0 => {
                 Err(Reason::Restarted.into())
@@ -273,7 +271,7 @@ impl<S, B> Resumer<S, B> {
             _ => {
                 let pause = self.schedule.retry_pause(None);
                 let pause = pause.ok_or(Reason::UnexpectedStatus(status))?;
-                Ok(Err(pause))
+                Ok(Asked::Retry(pause))
             }
         }
     }
@@ -298,7 +296,7 @@ impl<S, B> Resumer<S, B> {
     }
 
     /// Sends a request, and follows its redirects.
-    async fn ask<R>(&mut self, question: Question) -> Result<Asked<R>, Stop>
+    async fn ask<R>(&mut self, question: Question) -> Result<Asked<PollResponse<R>>, Stop>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send,
         S::Future: Send,
