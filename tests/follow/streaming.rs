@@ -2,6 +2,8 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -15,9 +17,10 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy},
     net::{TcpListener, TcpStream},
     sync::mpsc,
+    task::JoinSet,
     time::sleep,
 };
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
@@ -27,6 +30,9 @@ use tower_accepted::{
 };
 
 use crate::{stream_script::streaming, support::*};
+
+/// A pause of tests in real time.
+const TICK: Duration = Duration::from_millis(1);
 
 type Accepted = Request<RequestBody<Body>>;
 
@@ -453,7 +459,7 @@ async fn end_of_an_http10_connection_is_verified() {
         let address = listener.local_addr().expect("an address");
         let server = tokio::spawn(serve_http10(listener, parts.into(), "the report".len()));
         let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
-        let layer = streaming().pauses(Duration::from_millis(1), Duration::from_millis(5));
+        let layer = streaming().pauses(TICK, TICK);
         let mut post = Request::post(format!("http://{address}/reports"));
         post = post.header("connection", "close");
         let post = post.body(Full::default()).expect("a request");
@@ -462,5 +468,67 @@ async fn end_of_an_http10_connection_is_verified() {
         assert!(error.is_none(), "{error:?}");
         assert_eq!(data, "the report");
         server.abort();
+    }
+}
+
+/// Forwards each connection to `server`, and cuts those of follow-up requests after a random number
+/// of bytes.
+async fn cut_connections(listener: TcpListener, server: SocketAddr, cuts: usize, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut connections = JoinSet::new();
+    for number in 0_usize.. {
+        let (mut client, _) = listener.accept().await.expect("a connection");
+        // The first one has the original request, which is never sent again.
+        let is_cut = (1..=cuts).contains(&number);
+        let limit = if is_cut {
+            random.random_range(0..20_000)
+        } else {
+            u64::MAX
+        };
+        connections.spawn(async move {
+            let mut server = TcpStream::connect(server).await.expect("a server");
+            let (mut requests, mut to_client) = client.split();
+            let (responses, mut to_server) = server.split();
+            let mut responses = responses.take(limit);
+            // The first direction that ends closes both.
+            tokio::select! {
+                _ = copy(&mut requests, &mut to_server) => {}
+                _ = copy(&mut responses, &mut to_client) => {}
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn body_survives_cuts_of_real_connections() {
+    for seed in 0..10 {
+        let mut whole = vec![0; 100_000];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut whole);
+        let whole = Bytes::from(whole);
+        let chunks = whole.chunks(5000).map(Bytes::copy_from_slice);
+        let steps = chunks.flat_map(|chunk| [Step::Data(chunk), Step::Sleep(TICK)]);
+        let steps: Vec<_> = steps.collect();
+        let app = Jobs::new().layer().layer(service_fn(move |_| {
+            let steps = steps.clone();
+            async move { Ok::<_, Infallible>(produce(steps).map(axum::body::Body::new)) }
+        }));
+        let app = axum::Router::new().fallback_service(app);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let server = listener.local_addr().expect("an address");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, app).await.expect("a server") });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tasks.spawn(cut_connections(listener, server, 20, seed));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build_http::<Body>();
+        let layer = streaming().pauses(TICK, TICK).max_failures(100);
+        let post = Request::post(format!("http://{address}/")).body(Full::default());
+        let post = post.expect("a request");
+        let response = layer.layer(client).oneshot(post).await.expect("a response");
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let body = response.into_body().collect().await.expect("a whole body");
+        assert!(body.to_bytes() == whole, "seed {seed}");
     }
 }
