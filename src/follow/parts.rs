@@ -7,7 +7,7 @@ use super::final_status::final_status;
 /// The type of a part of coded content, which cannot be decoded alone.
 const OCTET_STREAM: &str = "application/octet-stream";
 
-/// The fields in which the parts of a response agree.
+/// The fields that all parts of a response share.
 #[derive(Debug)]
 pub(super) struct WholeHead {
     status: StatusCode,

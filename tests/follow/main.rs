@@ -8,6 +8,7 @@ mod azure;
 mod bare_location;
 mod cancel;
 mod command;
+mod connections;
 mod default_dialect;
 mod dialects;
 mod failures;
