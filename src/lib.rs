@@ -202,7 +202,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `server` (default) | the layer, the monitor, and the store in memory |
-//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the dependencies that only the server needs |
+//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response, and can stream it. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
