@@ -47,14 +47,14 @@ impl Proxy {
         }
     }
 
-    /// Returns the heads of the requests for streams, in order and in lower case.
+    /// Returns the heads of the requests for streams, in order.
     pub(crate) fn streams(&self) -> Vec<String> {
         let mut requests = self.requests();
         requests.retain(|head| is_stream(head));
         requests
     }
 
-    /// Returns the heads of all requests, in order and in lower case.
+    /// Returns the heads of all requests, in order.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.requests.lock().expect("no panic").clone()
     }
@@ -136,10 +136,10 @@ impl Requests {
                 return heads;
             };
             let head: Vec<u8> = self.bytes.drain(..end + 4).collect();
-            let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length:"));
+            let head = String::from_utf8(head).expect("text");
+            let fields = head.to_ascii_lowercase();
+            let mut fields = fields.lines();
+            let length = fields.find_map(|line| line.strip_prefix("content-length:"));
             self.body_left = length.map_or(0, |length| length.trim().parse().expect("a number"));
             heads.push(head);
         }
