@@ -13,6 +13,7 @@ mod program;
 mod proxy;
 
 mod driver;
+mod output;
 mod page;
 mod site;
 mod thumbnails;

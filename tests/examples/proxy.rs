@@ -30,7 +30,8 @@ struct State {
 
 impl Proxy {
     /// Starts a proxy that passes on the first `cuts[n]` bytes of the `n`th response to a request
-    /// for a stream, and then closes the connection. Later responses are whole.
+    /// for a stream, and then closes the connection. Later responses are whole, and so are those of
+    /// another status than 200.
     pub(crate) async fn start(server: SocketAddr, cuts: &[usize]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -83,12 +84,14 @@ async fn pass_on(client: TcpStream, server: SocketAddr, state: Arc<State>) {
     let mut requests = Requests::default();
     // The number of bytes until the cut, if there is to be one.
     let mut left = None;
+    let mut is_new = false;
     loop {
         tokio::select! {
             read = client_read.read(&mut sent) => {
                 let Ok(length @ 1..) = read else { return };
                 for head in requests.add(&sent[..length]) {
                     if is_stream(&head) {
+                        is_new = true;
                         left = state.cuts.lock().expect("no panic").pop_front();
                     }
                     state.requests.lock().expect("no panic").push(head);
@@ -99,6 +102,13 @@ async fn pass_on(client: TcpStream, server: SocketAddr, state: Arc<State>) {
             }
             read = server_read.read(&mut received) => {
                 let Ok(length @ 1..) = read else { return };
+                // A stream that has not begun is answered with a status document.
+                if is_new && !received.starts_with(b"HTTP/1.1 200 ") {
+                    if let Some(left) = left.take() {
+                        state.cuts.lock().expect("no panic").push_front(left);
+                    }
+                }
+                is_new = false;
                 let passed = left.map_or(length, |left: usize| left.min(length));
                 if client_write.write_all(&received[..passed]).await.is_err() {
                     return;
