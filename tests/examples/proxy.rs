@@ -12,9 +12,6 @@ use tokio::{
     task::JoinSet,
 };
 
-/// The path that marks a request whose response is cut.
-const STREAM: &str = "/stream";
-
 /// A proxy in front of a server that speaks HTTP/1.1. Dropping it closes its connections.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,

@@ -17,17 +17,8 @@ use crate::{
 /// The lengths at which the proxy cuts responses: in a head, and in the bodies of the next three.
 const CUTS: [usize; 4] = [90, 900, 1500, 2500];
 
-/// Appends to a file until it is whole. The size decides: curl ends without an error if its
-/// connection is cut in the head of a response.
-const CURL: &str = r#"
-whole() {
-    [ "\"contentLength\":$(stat -c %s out)" = "$(curl -s "$MONITOR" | grep -o '"contentLength":[0-9]*')" ]
-}
-touch out
-until whole; do
-    curl -sN "$MONITOR/stream?offset=$(stat -c %s out)" >> out
-done
-"#;
+/// The guide, whose loop for curl is tested.
+const GUIDE: &str = include_str!("../../src/guide/streaming.md");
 
 /// A client of `requests-sse` (PyPI). It prints the data of each event as JSON, and the status that
 /// ends it.
@@ -100,8 +91,15 @@ async fn curl_resumes_at_the_length_of_its_file() {
     let proxy = Proxy::start(server.address, &CUTS).await;
     let job = submit(&server).await;
     let folder = tempfile::tempdir().expect("a folder");
+    let mut scripts = GUIDE
+        .split("```sh\n")
+        .filter_map(|part| part.split_once("```"));
+    let (script, _) = scripts
+        .find(|(script, _)| script.contains("until whole"))
+        .expect("a loop");
     let mut curl = Command::new("sh");
-    curl.args(["-c", CURL]).current_dir(&folder);
+    curl.args(["-c", &script.replace("sleep 1", "sleep 0.01")])
+        .current_dir(&folder);
     if run("curl", curl, &proxy, &job).await.is_none() {
         return;
     }
