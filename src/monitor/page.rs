@@ -189,9 +189,8 @@ impl<'a> PageView<'a> {
         } else {
             "Watch the output"
         };
-        format!(
-            r#"<noscript><a href="{id}/stream" target="_blank" rel="noopener">{label}</a></noscript>"#
-        )
+        let link = format!(r#"href="{id}/stream" target="_blank" rel="noopener""#);
+        format!("<noscript><a {link}>{label}</a></noscript>")
     }
 
     fn heading(&self) -> &'static str {

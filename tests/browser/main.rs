@@ -1,7 +1,7 @@
-//! The status page, its events and pages of examples in headless Chromium, driven through WebDriver.
+//! The status page, its events and pages of examples in headless Chromium.
 //!
-//! The tests need `chromium` and `chromium-driver` (Debian's names). If either is missing, they
-//! print that they are skipped. They write screenshots to `target/screenshots`.
+//! WebDriver drives it. The tests need `chromium` and `chromium-driver` (Debian's names). If either
+//! is missing, they print that they are skipped. They write screenshots to `target/screenshots`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -163,9 +163,9 @@ async fn long_text_keeps_its_end_and_the_place() {
         assert_eq!(browser.script(scrolled).await, json!([true, true]));
         let visible_line = "
             const { left, top } = document.querySelector('pre').getBoundingClientRect();
-            const { startContainer, startOffset } = document.caretRangeFromPoint(left + 60, top + 60);
-            const text = startContainer.data;
-            const start = text.lastIndexOf('\\n', startOffset - 1) + 1;
+            const at = document.caretRangeFromPoint(left + 60, top + 60);
+            const text = at.startContainer.data;
+            const start = text.lastIndexOf('\\n', at.startOffset - 1) + 1;
             return text.slice(start, text.indexOf('\\n', start))";
         browser
             .script("document.querySelector('pre').scrollTop -= 20000")

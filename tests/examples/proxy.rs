@@ -100,10 +100,9 @@ async fn pass_on(client: TcpStream, server: SocketAddr, state: Arc<State>) {
             read = server_read.read(&mut received) => {
                 let Ok(length @ 1..) = read else { return };
                 // A stream that has not begun is answered with a status document.
-                if is_new && !received.starts_with(b"HTTP/1.1 200 ") {
-                    if let Some(left) = left.take() {
-                        state.cuts.lock().expect("no panic").push_front(left);
-                    }
+                let has_begun = !is_new || received.starts_with(b"HTTP/1.1 200 ");
+                if let Some(left) = left.take_if(|_| !has_begun) {
+                    state.cuts.lock().expect("no panic").push_front(left);
                 }
                 is_new = false;
                 let passed = left.map_or(length, |left: usize| left.min(length));
@@ -153,11 +152,11 @@ impl Requests {
     }
 }
 
+/// Returns `true` for a GET of the output of a job.
 fn is_stream(head: &str) -> bool {
-    let target = head.split(' ').nth(1).unwrap_or_default();
-    target
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .ends_with(STREAM)
+    let target = head
+        .strip_prefix("GET ")
+        .and_then(|rest| rest.split(' ').next());
+    let path = target.and_then(|target| target.split('?').next());
+    path.is_some_and(|path| path.ends_with("/stream"))
 }
