@@ -4,7 +4,6 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -171,7 +170,7 @@ async fn time_first_bytes(when: When, times: &mut Histogram<u64>) {
 async fn time_chunks(when: When, stalled: usize, times: &mut Histogram<u64>) {
     let jobs = Jobs::new();
     let (chunks, response) = submit(&jobs, when).await;
-    let stalled = open(&jobs, &response, stalled).await;
+    let stalled = open(&jobs, monitor(&response), stalled).await;
     let start = Instant::now();
     let reader = tokio::spawn(read(response, start));
     for _ in 0..CHUNKS {
@@ -220,13 +219,17 @@ where
     ages
 }
 
+/// Returns the path of the monitor from the `Link` of a response.
+fn monitor<B>(response: &Response<B>) -> Option<String> {
+    let link = response.headers().get("link")?.to_str().ok()?;
+    link.split(['<', '>']).nth(1).map(str::to_owned)
+}
+
 /// Opens readers of a job's output.
-async fn open<B>(jobs: &Jobs, response: &Response<B>, count: usize) -> Vec<Response<MonitorBody>> {
-    let link = response.headers().get("link");
-    let monitor = link.and_then(|link| link.to_str().ok()?.split(['<', '>']).nth(1));
+async fn open(jobs: &Jobs, monitor: Option<String>, count: usize) -> Vec<Response<MonitorBody>> {
     let mut readers = Vec::new();
     for _ in 0..count {
-        let path = format!("{}/stream", monitor.expect("a link"));
+        let path = format!("{}/stream", monitor.as_deref().expect("a link"));
         let body = http_body_util::Empty::<Bytes>::new();
         let request = Request::get(path).body(body).expect("a request");
         let response = jobs.monitor().oneshot(request).await;
@@ -237,27 +240,21 @@ async fn open<B>(jobs: &Jobs, response: &Response<B>, count: usize) -> Vec<Respo
 
 /// Times chunks of many jobs at once, each read at the monitor.
 async fn time_load() -> Histogram<u64> {
-    let jobs = Arc::new(Jobs::new());
+    let jobs = Jobs::new();
     let mut readers = JoinSet::new();
     for _ in 0..LOAD_JOBS {
-        let jobs = jobs.clone();
-        readers.spawn(async move {
-            let (chunks, response) = submit(&jobs, When::Streamed).await;
-            let mut opened = open(&jobs, &response, 1).await;
-            let start = Instant::now();
-            let producer = tokio::spawn(async move {
-                let mut ticks = interval(LOAD_INTERVAL);
-                for _ in 0..LOAD_CHUNKS {
-                    ticks.tick().await;
-                    let _ = chunks.send(stamp(start));
-                }
-            });
-            let submitter = tokio::spawn(read(response, start));
-            let ages = read(opened.remove(0), start).await;
-            producer.await.expect("no panic");
-            submitter.await.expect("no panic");
-            ages
+        let (chunks, response) = submit(&jobs, When::Streamed).await;
+        let mut opened = open(&jobs, monitor(&response), 1).await;
+        let start = Instant::now();
+        tokio::spawn(async move {
+            let mut ticks = interval(LOAD_INTERVAL);
+            for _ in 0..LOAD_CHUNKS {
+                ticks.tick().await;
+                let _ = chunks.send(stamp(start));
+            }
         });
+        tokio::spawn(read(response, start));
+        readers.spawn(read(opened.remove(0), start));
     }
     let mut times = histogram();
     while let Some(ages) = readers.join_next().await {
