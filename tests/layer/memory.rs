@@ -19,15 +19,16 @@ use tower_accepted::{
     store::{Budget, MemoryStore},
 };
 
-use crate::{producing::Script, support::*};
+use crate::support::*;
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 const BUDGET_BYTES: usize = 32 * MIB;
 
 /// The memory that a scenario may take with a budget of 32 MiB.
+const MAX_GROWTH_BYTES: usize = 48 * MIB;
 
 /// Set in the process that runs a scenario.
 const CHILD: &str = "ACCEPTED_MEMORY_SCENARIO";
@@ -35,18 +36,19 @@ const CHILD: &str = "ACCEPTED_MEMORY_SCENARIO";
 /// Runs a scenario in a process of its own, and fails if it takes too much memory.
 ///
 /// `test` is the name of the test that calls this.
-fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {}
+fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {
+    assert_within(&format!("memory::{test}"), MAX_GROWTH_BYTES, scenario);
+}
 
-/// Does as [`assert_bounded`] does, with another bound.
-fn assert_within(test: &str, max_growth: usize, scenario: impl Future<Output = ()>) {
+/// Runs the scenario of the test with this path as [`assert_bounded`] does, with another bound.
+pub(crate) fn assert_within(test: &str, max_growth: usize, scenario: impl Future<Output = ()>) {
     if fs::metadata("/proc/self/status").is_err() {
         eprintln!("skipped: this system does not show the memory of a process");
         return;
     }
     if env::var_os(CHILD).is_none() {
-        let name = format!("memory::{test}");
         let child = Command::new(env::current_exe().unwrap())
-            .args([&name, "--exact", "--nocapture"])
+            .args([test, "--exact", "--nocapture"])
             .env(CHILD, "1")
             .output()
             .unwrap();
@@ -67,7 +69,7 @@ fn assert_within(test: &str, max_growth: usize, scenario: impl Future<Output = (
 }
 
 /// Returns a size of this process.
-fn status_bytes(field: &str) -> usize {
+pub(crate) fn status_bytes(field: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     let kilobytes = line.split_whitespace().nth(1).unwrap();
@@ -246,56 +248,6 @@ fn small_slice_keeps_no_large_buffer() {
                 assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
             }
         }
-    });
-}
-
-#[test]
-fn ten_thousand_readers_share_one_copy() {
-    const READERS: usize = 10_000;
-    const MAX_READER_BYTES: usize = 2 * 1024;
-    assert_within("ten_thousand_readers_share_one_copy", 128 * MIB, async {
-        let budget = Budget::new(400 * MIB);
-        let store = MemoryStore::new(HOUR, budget.clone());
-        let jobs = Jobs::builder().max_result(64 * MIB).store(store).build();
-        let script = Script::default();
-        let service = jobs.layer().layer(script.service());
-        let producer = script.respond(Response::builder());
-        let accepted = send(&service, post("/")).await;
-        let path = format!("{}/stream", accepted.location());
-        let frame = || vec![b'x'; 65_536];
-        producer.send(frame());
-        let mut readers = Vec::with_capacity(READERS);
-        let read = async |body: &mut _| {
-            let frame = BodyExt::frame(body).await;
-            assert!(frame.unwrap().unwrap().is_data());
-        };
-        // Half of them begin before the end.
-        for _ in 0..READERS / 2 {
-            let response = service.clone().oneshot(get(&path)).await.unwrap();
-            let mut body = response.into_body();
-            read(&mut body).await;
-            readers.push(body);
-        }
-        for _ in 1..1_024 {
-            producer.send(frame());
-        }
-        drop(producer);
-        assert_eq!(ended(&service, &accepted).await["status"], "succeeded");
-        assert!(budget.used() <= 64 * MIB + 4_096, "{}", budget.used());
-        let before = status_bytes("VmRSS");
-        for _ in 0..READERS / 2 {
-            let response = service.clone().oneshot(get(&path)).await.unwrap();
-            readers.push(response.into_body());
-        }
-        for body in &mut readers {
-            for _ in 0..3 {
-                read(body).await;
-            }
-        }
-        // What the first half takes by now counts for the second half.
-        let per_reader = (status_bytes("VmHWM") - before) / (READERS / 2);
-        assert!(per_reader <= MAX_READER_BYTES, "{per_reader}");
-        assert!(budget.used() <= 64 * MIB + 4_096, "{}", budget.used());
     });
 }
 
