@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
 use proptest::{collection::vec, prelude::*};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::sleep;
 use tower::Layer;
 use tower_accepted::Jobs;
@@ -105,5 +107,128 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(check(case));
+    }
+}
+
+/// The number of times that a reader is cut off.
+const CUTS: usize = 1_000;
+
+/// Reads at most `length` bytes, as a client does whose connection is cut then.
+async fn read_until_cut(response: &mut Streamed, length: usize) -> (Vec<u8>, bool) {
+    let mut read = Vec::new();
+    while read.len() < length {
+        match response.body.frame().await {
+            Some(frame) => {
+                let data = frame.unwrap().into_data().unwrap();
+                let rest = length - read.len();
+                read.extend_from_slice(&data[..rest.min(data.len())]);
+            }
+            None => return (read, true),
+        }
+    }
+    (read, false)
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_reader_resumes_at_its_byte() {
+    let mut random = StdRng::seed_from_u64(18);
+    let service = Jobs::new().layer();
+    let script = Script::default();
+    let service = service.layer(script.service());
+    let mut cuts = 0;
+    while cuts < CUTS {
+        let producer = script.respond(text());
+        let accepted = send(&service, post("/")).await;
+        let path = stream_path(&accepted);
+        let chunks: Vec<Vec<u8>> = (0..50)
+            .map(|_| {
+                (0..random.random_range(0..9_000))
+                    .map(|_| random.random())
+                    .collect()
+            })
+            .collect();
+        let whole = chunks.concat();
+        tokio::spawn(async move {
+            for chunk in chunks {
+                producer.send(chunk);
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let mut read = Vec::new();
+        loop {
+            let request = get(&format!("{path}?offset={}&run=1", read.len()));
+            let mut response = open(&service, request).await;
+            assert_eq!(response.status, StatusCode::OK);
+            let length = random.random_range(0..20_000);
+            let (more, is_whole) = read_until_cut(&mut response, length).await;
+            read.extend_from_slice(&more);
+            if is_whole {
+                break;
+            }
+            cuts += 1;
+        }
+        assert!(read == whole, "{} of {} bytes", read.len(), whole.len());
+    }
+}
+
+/// Returns the data of the complete events, and the last id, as an `EventSource` has them.
+fn parse_events(text: &[u8]) -> (Vec<String>, Option<String>) {
+    let text = String::from_utf8_lossy(text);
+    let (mut all, mut id) = (Vec::new(), None);
+    let complete = text.rfind("\n\n").map_or(0, |at| at + 2);
+    for event in text[..complete].split_terminator("\n\n") {
+        for line in event.lines() {
+            match line.split_once(": ") {
+                Some(("data", data)) => all.push(data.to_owned()),
+                Some(("id", of_event)) => id = Some(of_event.to_owned()),
+                _ => {}
+            }
+        }
+    }
+    (all, id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn cut_event_source_gets_each_event_once() {
+    let mut random = StdRng::seed_from_u64(19);
+    let script = Script::default();
+    let service = Jobs::new().layer().layer(script.service());
+    let mut cuts = 0;
+    while cuts < CUTS {
+        let producer = script.respond(events());
+        let accepted = send(&service, post("/")).await;
+        let path = format!("{}?ids", stream_path(&accepted));
+        let events: Vec<_> = (0..200).map(|number| format!("event {number}")).collect();
+        let sent = events.clone();
+        tokio::spawn(async move {
+            for (number, event) in sent.iter().enumerate() {
+                let id = if number % 7 == 3 {
+                    format!("id: own {number}\n")
+                } else {
+                    String::new()
+                };
+                let comment = if number % 5 == 0 { ": quiet\n\n" } else { "" };
+                producer.send(format!("{comment}{id}data: {event}\n\n"));
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let (mut received, mut last_id) = (Vec::new(), None::<String>);
+        loop {
+            let mut request = get(&path);
+            if let Some(id) = &last_id {
+                request = with(request, &[("last-event-id", id)]);
+            }
+            let mut response = open(&service, request).await;
+            if response.status == StatusCode::NO_CONTENT {
+                break;
+            }
+            let length = random.random_range(0..1_500);
+            let (text, _) = read_until_cut(&mut response, length).await;
+            let (more, id) = parse_events(&text);
+            received.extend(more);
+            last_id = id.or(last_id);
+            cuts += 1;
+        }
+        assert_eq!(received, events);
     }
 }
