@@ -35,7 +35,7 @@ pub(super) struct Cache {
     jobs: DashMap<JobId, Arc<CachedJob>>,
     /// Held for one push and one pop.
     ended: Mutex<VecDeque<JobId>>,
-    /// The jobs with a report to be written. Held for a push or a swap.
+    /// The jobs with a report to be written, each once. Held for a push or a swap.
     reported: Mutex<Vec<Arc<CachedJob>>>,
 }
 
@@ -275,10 +275,12 @@ impl CachedJob {
         was_empty
     }
 
-    /// Makes a report pending again that could not be written.
-    pub(super) fn put_back(&self, report: UnwrittenReport) {
+    /// Makes a report pending again that could not be written. Returns `true` if there was none.
+    pub(super) fn put_back(&self, report: UnwrittenReport) -> bool {
         let mut pending = self.report.lock();
+        let was_empty = *pending == UnwrittenReport::default();
         *pending = mem::take(&mut *pending).or(report);
+        was_empty
     }
 
     /// Takes the pending report.

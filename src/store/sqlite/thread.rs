@@ -231,11 +231,11 @@ impl Chores {
         Ok(())
     }
 
-    /// Lets some time pass after a failure.
+    /// Lets some time pass after a failure. Reports may have been put back, whether they were due
+    /// or not.
     fn postpone(&mut self) {
         self.has_expired = false;
-        let later = Instant::now() + RETRY_DELAY;
-        self.reports_due = self.reports_due.map(|_| later);
+        self.reports_due = Some(Instant::now() + RETRY_DELAY);
     }
 }
 
@@ -253,7 +253,13 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::sqlite::{open::open, options::SqliteOptions};
+    use crate::{
+        JobId, Progress,
+        store::{
+            NewJob,
+            sqlite::{cache::UnwrittenReport, open::open, options::SqliteOptions, row::JobRow},
+        },
+    };
 
     fn new_thread(directory: &TempDir, options: SqliteOptions) -> WriterThread {
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
@@ -263,6 +269,56 @@ mod tests {
         WriterThread::new(file, shared, receiver).expect("a thread")
     }
 
+    fn open_beside(directory: &TempDir) -> Connection {
+        Connection::open(directory.path().join("jobs.db")).expect("the file opens")
+    }
+
+    #[test]
+    fn report_is_written_after_a_failed_transaction() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+        let claim = row.hold(thread.shared.number);
+        let inserted = thread
+            .writer
+            .transact(1, |step| step.insert(&mut row, None, b"", b"", None));
+        inserted.expect("a commit");
+        let cache = &thread.shared.cache;
+        let (job, _) = cache.hold(&row, claim);
+        let mut progress = Progress::default();
+        progress.message = Some("half".into());
+        let report = UnwrittenReport {
+            progress: Some(progress),
+            ..Default::default()
+        };
+        assert!(job.report(report) && cache.add_reported(job.clone()));
+        // Reports are written first, and then a row of the same transaction cannot be removed.
+        let other = open_beside(&directory);
+        other
+            .execute_batch(
+                "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1);
+                 CREATE TRIGGER fail BEFORE DELETE ON tombstone
+                 BEGIN SELECT RAISE(ABORT, 'no'); END;",
+            )
+            .expect("a trigger");
+        for _ in 0..2 {
+            thread.chores.reports_due = Some(Instant::now());
+            thread.chores.has_expired = true;
+            thread.commit(Vec::new());
+        }
+        assert!(thread.chores.reports_due.is_some());
+        // It is in the list once, however often a transaction fails.
+        assert_eq!(thread.shared.cache.take_reported().len(), 1);
+        thread.shared.cache.add_reported(job);
+        other.execute_batch("DROP TRIGGER fail").expect("a trigger");
+        thread.chores.reports_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        let message = "SELECT message FROM job";
+        let message: String = other.query_row(message, [], |row| row.get(0)).expect("it");
+        assert_eq!(message, "half");
+        assert!(!thread.chores.are_due());
+    }
+
     #[test]
     fn only_expired_rows_need_a_transaction() {
         let directory = TempDir::new().expect("a directory");
@@ -270,7 +326,7 @@ mod tests {
         let mut observer = new_thread(&directory, SqliteOptions::new().observer());
         thread.look_for_expired();
         assert!(!thread.chores.are_due());
-        let other = Connection::open(directory.path().join("jobs.db")).expect("the file opens");
+        let other = open_beside(&directory);
         let expired = "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1)";
         other.execute(expired, []).expect("a row");
         // Not due again before the interval is over.

@@ -87,8 +87,10 @@ impl FileWriter {
                 self.roll_back();
                 let cache = &self.shared.cache;
                 for (job, report) in effects.reports {
-                    job.put_back(report);
-                    cache.add_reported(job);
+                    // If its call has reported again meanwhile, the job is in the list.
+                    if job.put_back(report) {
+                        cache.add_reported(job);
+                    }
                 }
                 return Err(error);
             }
