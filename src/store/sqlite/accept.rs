@@ -73,6 +73,7 @@ pub(super) async fn accept(
             let mut row = JobRow::new(&new, may_rerun, kept_for);
             let claim = row.hold(step.shared.number);
             step.insert(&mut row, new.key.as_ref(), &head, &body, file.as_ref())?;
+            step.hold(row.clone(), claim);
             Ok(AcceptDecision::New(Box::new(row), claim))
         },
         move |decision| match decision {

@@ -113,12 +113,12 @@ impl Cache {
         self.jobs.iter().map(|job| *job.key()).collect()
     }
 
-    /// Records a claim of this process.
-    pub(super) fn hold(&self, row: &JobRow, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
-        let lost = CancellationToken::new();
+    /// Records a committed claim of this process. Only the writer's thread calls it, in order with
+    /// [`publish`](Self::publish).
+    pub(super) fn hold(&self, row: &JobRow, claim: i64) {
         let held = HeldClaim {
             claim,
-            lost: lost.clone(),
+            lost: CancellationToken::new(),
         };
         let job = {
             let new = || Arc::new(CachedJob::new(row.id));
@@ -128,6 +128,16 @@ impl Cache {
             job.clone()
         };
         job.publish(row.snapshot());
+    }
+
+    /// Returns the job of a claim that was recorded, and the claim's token. The token is cancelled
+    /// if the claim is lost already.
+    pub(super) fn held(&self, id: JobId, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
+        // A job that was deleted meanwhile is not in the map, and need not be.
+        let job = self
+            .find(id)
+            .unwrap_or_else(|| Arc::new(CachedJob::new(id)));
+        let lost = job.lost_token(claim);
         (job, lost)
     }
 
@@ -252,6 +262,21 @@ impl CachedJob {
             }
             is_newer
         });
+    }
+
+    fn lost_token(&self, claim: i64) -> CancellationToken {
+        let held = self.claim.lock();
+        let held = held.as_ref().filter(|held| held.claim == claim);
+        held.map(|held| held.lost.clone()).unwrap_or_else(|| {
+            let lost = CancellationToken::new();
+            lost.cancel();
+            lost
+        })
+    }
+
+    /// Marks this claim as lost.
+    pub(super) fn lose_claim(&self, claim: i64) {
+        self.lose_claim_unless(|held| held != claim);
     }
 
     fn lose_claim_unless(&self, is_held: impl FnOnce(i64) -> bool) {

@@ -55,14 +55,14 @@ enum Begin {
 }
 
 impl SqliteClaim {
-    /// Creates the claim of a row that has been committed.
+    /// Creates the claim of a row that has been committed, and published with [`Step::hold`].
     pub(super) fn new(
         process: &Arc<Process>,
         row: &JobRow,
         claim: i64,
         charge: Option<Charge>,
     ) -> Self {
-        let (job, lost) = process.shared.cache.hold(row, claim);
+        let (job, lost) = process.shared.cache.held(row.id, claim);
         Self {
             process: process.clone(),
             job,
@@ -98,13 +98,15 @@ impl SqliteClaim {
     pub(super) fn poll_begin(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut begin = self.begin.lock();
         if let Begin::Due = *begin {
-            let (process, id, claim) = (self.process.clone(), self.job.id, self.claim);
+            let (process, job, claim) = (self.process.clone(), self.job.clone(), self.claim);
             *begin = Begin::Writing(Box::pin(async move {
+                let id = job.id;
                 let begun = process.commit_with_retries("the start of a call", || {
                     move |step: &mut Step<'_>| step.begin(id, claim)
                 });
-                // The job has ended elsewhere, or the store is closed: the claim is lost.
+                // The job has ended elsewhere, or the store is closed.
                 if !matches!(begun.await, Ok(true)) {
+                    job.lose_claim(claim);
                     std::future::pending::<()>().await;
                 }
             }));

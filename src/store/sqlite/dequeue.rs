@@ -255,6 +255,7 @@ impl Step<'_> {
         };
         let claim = row.hold_again(self.shared.number);
         self.save(row.clone())?;
+        self.hold(row.clone(), claim);
         Ok(Some(ClaimedRequest {
             row,
             claim,
@@ -287,13 +288,15 @@ mod tests {
         },
     };
 
-    #[test]
-    fn cancel_beside_a_claim_ends_the_claim() {
-        let directory = TempDir::new().expect("a directory");
+    fn new_writer(directory: &TempDir) -> (FileWriter, Arc<Shared>) {
         let options = SqliteOptions::new();
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
         let shared = Arc::new(Shared::new(&file, options));
-        let mut writer = FileWriter::new(file, shared.clone()).expect("totals");
+        let writer = FileWriter::new(file, shared.clone());
+        (writer.expect("totals"), shared)
+    }
+
+    fn insert_waiting(writer: &mut FileWriter) -> JobId {
         let id = JobId::random();
         let inserted = writer.transact(1, |step| {
             let mut row = JobRow::new(&NewJob::new(id), false, Duration::ZERO);
@@ -301,6 +304,14 @@ mod tests {
             step.insert(&mut row, None, b"", b"", None)
         });
         inserted.expect("a commit");
+        id
+    }
+
+    #[test]
+    fn cancel_beside_a_claim_ends_the_claim() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut writer, shared) = new_writer(&directory);
+        let id = insert_waiting(&mut writer);
         let mut claimed = None;
         let committed = writer.transact(2, |step| {
             claimed = step.claim(id)?;
@@ -308,15 +319,33 @@ mod tests {
         });
         committed.expect("a commit");
         let ClaimedRequest { row, claim, .. } = claimed.expect("a request");
-        let (_, lost) = shared.cache.hold(&row, claim);
-        assert!(!lost.is_cancelled());
-        let begun = writer.transact(1, |step| {
-            assert!(!step.begin(id, claim)?);
-            Ok(())
-        });
-        begun.expect("a commit");
-        assert!(lost.is_cancelled());
+        let (job, lost) = shared.cache.held(row.id, claim);
+        assert!(lost.is_cancelled() && job.claim().is_none());
         let job = shared.cache.get(id, unix_now()).expect("a job in memory");
         assert_eq!(job.status, Status::Canceled);
+    }
+
+    #[test]
+    fn return_beside_a_claim_leaves_the_claim() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut writer, shared) = new_writer(&directory);
+        let id = insert_waiting(&mut writer);
+        let mut first = None;
+        let mut second = None;
+        let committed = writer.transact(1, |step| {
+            first = step.claim(id)?;
+            Ok(())
+        });
+        committed.expect("a commit");
+        let first = first.expect("a request").claim;
+        let committed = writer.transact(2, |step| {
+            step.hand_back(id, first, None)?;
+            second = step.claim(id)?;
+            Ok(())
+        });
+        committed.expect("a commit");
+        let second = second.expect("a request").claim;
+        let is_lost = |claim| shared.cache.held(id, claim).1.is_cancelled();
+        assert!(is_lost(first) && !is_lost(second));
     }
 }

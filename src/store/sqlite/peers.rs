@@ -13,7 +13,7 @@ use super::{
     error::SqliteError,
     row::JobRow,
     shared::Shared,
-    step::{Effects, Totals},
+    step::{Change, Effects, Totals},
 };
 use crate::JobId;
 
@@ -127,8 +127,8 @@ impl Peers {
             return Ok(());
         }
         let mut statement = connection.prepare_cached("INSERT INTO change (id) VALUES (?1)")?;
-        for change in &effects.changes {
-            self.last_change = statement.insert([change.id().to_string()])?;
+        for id in effects.changes.iter().filter_map(Change::shared) {
+            self.last_change = statement.insert([id.to_string()])?;
         }
         self.trim(connection)
     }

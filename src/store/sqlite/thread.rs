@@ -279,12 +279,14 @@ mod tests {
         let mut thread = new_thread(&directory, SqliteOptions::new());
         let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
         let claim = row.hold(thread.shared.number);
-        let inserted = thread
-            .writer
-            .transact(1, |step| step.insert(&mut row, None, b"", b"", None));
+        let inserted = thread.writer.transact(1, |step| {
+            step.insert(&mut row, None, b"", b"", None)?;
+            step.hold(row.clone(), claim);
+            Ok(())
+        });
         inserted.expect("a commit");
         let cache = &thread.shared.cache;
-        let (job, _) = cache.hold(&row, claim);
+        let (job, _) = cache.held(row.id, claim);
         let mut progress = Progress::default();
         progress.message = Some("half".into());
         let report = UnwrittenReport {

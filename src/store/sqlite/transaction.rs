@@ -163,6 +163,7 @@ impl FileWriter {
         }
         for change in effects.changes {
             match change {
+                Change::Held(row, claim) => self.shared.cache.hold(&row, claim),
                 Change::Revised(row) => self.shared.cache.publish(&row),
                 Change::Removed(id) => self.shared.cache.remove(id),
             }
