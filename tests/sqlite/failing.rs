@@ -4,11 +4,11 @@ use std::{process::Command, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::time::{sleep, timeout};
-use tower_accepted::store::sqlite::SqliteStore;
+use tower_accepted::store::{Queue, sqlite::SqliteStore};
 
 use crate::{
     site::{
-        Home, counting, end, large, layered, options, quick, registry, until, wait_for_end, waiting,
+        Home, accept, end, large, layered, options, quick, registry, until, wait_for_end, waiting,
     },
     support::{Counter, get, post, request, send},
 };
@@ -94,10 +94,12 @@ async fn full_disk_needs_no_restart() {
 #[tokio::test]
 async fn lock_of_another_program_passes() {
     let home = Home::new(options());
-    let calls = Counter::default();
-    let site = home.serve(counting(&calls, "done")).await;
+    let store = home.store().await;
+    let site = layered(&registry(Default::default(), store.clone()), quick());
+    let claim = accept(&store, "PUT").await;
     let stranger = home.sql();
     stranger.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    drop(claim);
     let sending = tokio::spawn({
         let site = site.clone();
         async move { send(&site, post("/it")).await }
@@ -107,6 +109,8 @@ async fn lock_of_another_program_passes() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     stranger.execute_batch("ROLLBACK").expect("no lock");
     until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
+    // The job of the dropped claim waits for a worker.
+    until(async || !store.next(1).await.expect("tickets").is_empty()).await;
 }
 
 #[tokio::test]

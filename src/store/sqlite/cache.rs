@@ -35,8 +35,6 @@ pub(super) struct Cache {
     jobs: DashMap<JobId, Arc<CachedJob>>,
     /// Held for one push and one pop.
     ended: Mutex<VecDeque<JobId>>,
-    /// The jobs with a report to be written, each once. Held for a push or a swap.
-    reported: Mutex<Vec<Arc<CachedJob>>>,
 }
 
 /// A job whose current revision is in memory.
@@ -200,19 +198,6 @@ impl Cache {
     /// Removes a job that another process runs, unless a stream still follows it.
     pub(super) fn leave(&self, job: &CachedJob) {
         self.jobs.remove_if(&job.id, |_, job| job.is_unused());
-    }
-
-    /// Adds a job whose call has reported. Returns `true` if it is the first since
-    /// [`take_reported`](Self::take_reported).
-    pub(super) fn add_reported(&self, job: Arc<CachedJob>) -> bool {
-        let mut reported = self.reported.lock();
-        reported.push(job);
-        reported.len() == 1
-    }
-
-    /// Takes the jobs with reports.
-    pub(super) fn take_reported(&self) -> Vec<Arc<CachedJob>> {
-        mem::take(&mut *self.reported.lock())
     }
 }
 

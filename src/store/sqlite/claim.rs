@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
+    backlog::Owed,
     cache::{CachedJob, UnwrittenReport},
     clock::{timestamp, unix_millis, unix_now},
     error::SqliteError,
@@ -128,8 +129,8 @@ impl SqliteClaim {
             News::Started(at) => pending.started = Some(timestamp(at)),
             News::Progress(progress) => pending.progress = Some(progress),
         }
-        if self.job.report(pending) && self.process.shared.cache.add_reported(self.job.clone()) {
-            self.process.write_reports();
+        if self.job.report(pending) {
+            self.process.owe(Owed::Report(self.job.clone()));
         }
     }
 }
@@ -139,9 +140,7 @@ impl Drop for SqliteClaim {
         if self.job.claim() != Some(self.claim) {
             return;
         }
-        let (id, claim) = (self.job.id, self.claim);
-        self.process
-            .submit_detached(move |step| step.drop_claim(id, claim));
+        self.process.owe(Owed::Return(self.job.id, self.claim));
     }
 }
 
@@ -157,7 +156,8 @@ impl Step<'_> {
         Ok(true)
     }
 
-    fn drop_claim(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
+    /// Returns the job of a dropped claim.
+    pub(super) fn drop_claim(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
         let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(());
         };

@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    backlog::Owed,
     error::SqliteError,
     readers::Readers,
     shared::Shared,
@@ -105,22 +106,16 @@ impl Process {
         T: Send + 'static,
     {
         let (reply, committed) = oneshot::channel();
-        let task = StepTask::new(work, then, Some(reply));
+        let task = StepTask::new(work, then, reply);
         self.send(Message::Task(Box::new(task)));
         committed.await.unwrap_or(Err(SqliteError::Closed))
     }
 
-    /// Commits a step without waiting for its outcome.
-    pub(super) fn submit_detached(
-        &self,
-        work: impl FnMut(&mut Step<'_>) -> Result<(), SqliteError> + Send + 'static,
-    ) {
-        self.send(Message::Task(Box::new(StepTask::new(work, drop, None))));
-    }
-
-    /// Wakes the writer's thread to write reports.
-    pub(super) fn write_reports(&self) {
-        self.send(Message::Reports);
+    /// Leaves work to the writer's thread, which does it even if transactions fail meanwhile.
+    pub(super) fn owe(&self, owed: Owed) {
+        if self.shared.backlog.add(owed) {
+            self.send(Message::Owed);
+        }
     }
 
     fn send(&self, message: Message) {

@@ -48,8 +48,10 @@ pub(super) struct Effects {
     pub(super) removed_files: Vec<String>,
     /// Set if a request waits for a worker.
     pub(super) has_work: bool,
-    /// The reports that were written.
+    /// The reports that were written. They are put back after a failure, like `returns`.
     pub(super) reports: Vec<(Arc<CachedJob>, UnwrittenReport)>,
+    /// The dropped claims whose jobs were returned.
+    pub(super) returns: Vec<(JobId, i64)>,
 }
 
 /// A change of a job.

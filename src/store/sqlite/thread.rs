@@ -23,10 +23,10 @@ const MAX_STEPS: usize = 256;
 /// The time between two looks at what other processes do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 
-/// The delay of a report, during which later ones replace it.
-const REPORT_DELAY: Duration = Duration::from_millis(20);
+/// The delay of work in the backlog, during which later reports replace earlier ones.
+const BACKLOG_DELAY: Duration = Duration::from_millis(20);
 
-/// The time before the next look, or the next write of reports, after a failure.
+/// The time before the next look, or before work in the backlog is done again, after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The time between two looks for expired rows.
@@ -53,7 +53,7 @@ pub(super) struct WriterThread {
 
 /// Periodic work that shares the transactions of tasks.
 struct Chores {
-    reports_due: Option<Instant>,
+    backlog_due: Option<Instant>,
     /// Set if rows may have expired.
     has_expired: bool,
 }
@@ -76,7 +76,7 @@ impl WriterThread {
             shared,
             receiver,
             chores: Chores {
-                reports_due: None,
+                backlog_due: None,
                 has_expired: false,
             },
             next_look: now,
@@ -130,9 +130,9 @@ impl WriterThread {
         match message {
             Message::Task(task) if task.is_wanted() => tasks.push(task),
             Message::Task(_) => {}
-            Message::Reports => {
-                let due = &mut self.chores.reports_due;
-                due.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+            Message::Owed => {
+                let due = &mut self.chores.backlog_due;
+                due.get_or_insert_with(|| Instant::now() + BACKLOG_DELAY);
             }
         }
     }
@@ -143,7 +143,7 @@ impl WriterThread {
         }
         let next = self.next_look.min(self.next_expiry);
         let next = next.min(self.next_measure);
-        self.chores.reports_due.map_or(next, |due| due.min(next))
+        self.chores.backlog_due.map_or(next, |due| due.min(next))
     }
 
     /// Looks for expired rows without a transaction, so that an idle process takes no turn.
@@ -177,7 +177,7 @@ impl WriterThread {
         };
         self.chores.postpone();
         if tasks.is_empty() {
-            return log_failure("write reports or expire jobs", Err(error));
+            return log_failure("write reports, return jobs or expire jobs", Err(error));
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -215,15 +215,15 @@ impl WriterThread {
 impl Chores {
     fn are_due(&self) -> bool {
         let now = Instant::now();
-        self.has_expired || self.reports_due.is_some_and(|due| now >= due)
+        self.has_expired || self.backlog_due.is_some_and(|due| now >= due)
     }
 
-    /// Writes reports and removes what has expired, if that is due.
+    /// Does work in the backlog and removes what has expired, if that is due.
     fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
         let now = Instant::now();
-        if self.reports_due.is_some_and(|due| now >= due) {
-            let is_left = step.write_reports()?;
-            self.reports_due = is_left.then_some(now);
+        if self.backlog_due.is_some_and(|due| now >= due) {
+            let is_left = step.work_off()?;
+            self.backlog_due = is_left.then_some(now);
         }
         if self.has_expired {
             self.has_expired = step.expire()?;
@@ -231,11 +231,11 @@ impl Chores {
         Ok(())
     }
 
-    /// Lets some time pass after a failure. Reports may have been put back, whether they were due
-    /// or not.
+    /// Lets some time pass after a failure. Work may have been put back, whether some was due or
+    /// not.
     fn postpone(&mut self) {
         self.has_expired = false;
-        self.reports_due = Some(Instant::now() + RETRY_DELAY);
+        self.backlog_due = Some(Instant::now() + RETRY_DELAY);
     }
 }
 
@@ -257,7 +257,10 @@ mod tests {
         JobId, Progress,
         store::{
             NewJob,
-            sqlite::{cache::UnwrittenReport, open::open, options::SqliteOptions, row::JobRow},
+            sqlite::{
+                backlog::Owed, cache::UnwrittenReport, open::open, options::SqliteOptions,
+                row::JobRow,
+            },
         },
     };
 
@@ -269,14 +272,8 @@ mod tests {
         WriterThread::new(file, shared, receiver).expect("a thread")
     }
 
-    fn open_beside(directory: &TempDir) -> Connection {
-        Connection::open(directory.path().join("jobs.db")).expect("the file opens")
-    }
-
-    #[test]
-    fn report_is_written_after_a_failed_transaction() {
-        let directory = TempDir::new().expect("a directory");
-        let mut thread = new_thread(&directory, SqliteOptions::new());
+    /// Inserts a job that this process holds. Returns its claim.
+    fn insert_held(thread: &mut WriterThread) -> (JobRow, i64) {
         let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
         let claim = row.hold(thread.shared.number);
         let inserted = thread.writer.transact(1, |step| {
@@ -285,15 +282,27 @@ mod tests {
             Ok(())
         });
         inserted.expect("a commit");
-        let cache = &thread.shared.cache;
-        let (job, _) = cache.held(row.id, claim);
+        (row, claim)
+    }
+
+    fn open_beside(directory: &TempDir) -> Connection {
+        Connection::open(directory.path().join("jobs.db")).expect("the file opens")
+    }
+
+    #[test]
+    fn report_is_written_after_a_failed_transaction() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let (row, claim) = insert_held(&mut thread);
+        let (job, _) = thread.shared.cache.held(row.id, claim);
         let mut progress = Progress::default();
         progress.message = Some("half".into());
         let report = UnwrittenReport {
             progress: Some(progress),
             ..Default::default()
         };
-        assert!(job.report(report) && cache.add_reported(job.clone()));
+        assert!(job.report(report));
+        thread.shared.backlog.add(Owed::Report(job));
         // Reports are written first, and then a row of the same transaction cannot be removed.
         let other = open_beside(&directory);
         other
@@ -304,21 +313,48 @@ mod tests {
             )
             .expect("a trigger");
         for _ in 0..2 {
-            thread.chores.reports_due = Some(Instant::now());
+            thread.chores.backlog_due = Some(Instant::now());
             thread.chores.has_expired = true;
             thread.commit(Vec::new());
         }
-        assert!(thread.chores.reports_due.is_some());
-        // It is in the list once, however often a transaction fails.
-        assert_eq!(thread.shared.cache.take_reported().len(), 1);
-        thread.shared.cache.add_reported(job);
+        assert!(thread.chores.backlog_due.is_some());
+        // It is in the backlog once, however often a transaction fails.
+        let (owed, _) = thread.shared.backlog.take(usize::MAX);
+        let [Owed::Report(job)] = &owed[..] else {
+            panic!("one report: {owed:?}");
+        };
+        thread.shared.backlog.add(Owed::Report(job.clone()));
         other.execute_batch("DROP TRIGGER fail").expect("a trigger");
-        thread.chores.reports_due = Some(Instant::now());
+        thread.chores.backlog_due = Some(Instant::now());
         thread.commit(Vec::new());
         let message = "SELECT message FROM job";
         let message: String = other.query_row(message, [], |row| row.get(0)).expect("it");
         assert_eq!(message, "half");
         assert!(!thread.chores.are_due());
+    }
+
+    #[test]
+    fn dropped_claim_returns_its_job_after_a_failure() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let (row, claim) = insert_held(&mut thread);
+        thread.shared.backlog.add(Owed::Return(row.id, claim));
+        let other = open_beside(&directory);
+        let held = "SELECT count(*) FROM job WHERE process IS NOT NULL";
+        let held = || -> i64 { other.query_row(held, [], |row| row.get(0)).expect("a row") };
+        // The transaction fails after it has returned the job.
+        other
+            .execute_batch(
+                "CREATE TRIGGER fail AFTER UPDATE ON job BEGIN SELECT RAISE(ABORT, 'no'); END",
+            )
+            .expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        assert!(held() == 1 && thread.chores.backlog_due.is_some());
+        other.execute_batch("DROP TRIGGER fail").expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        assert_eq!(held(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{fs::File, sync::Arc, time::Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
+    backlog::Owed,
     clock::unix_now,
     disk::{Disk, give_back_pages},
     error::SqliteError,
@@ -85,13 +86,7 @@ impl FileWriter {
             Ok(totals) => self.totals = totals,
             Err(error) => {
                 self.roll_back();
-                let cache = &self.shared.cache;
-                for (job, report) in effects.reports {
-                    // If its call has reported again meanwhile, the job is in the list.
-                    if job.put_back(report) {
-                        cache.add_reported(job);
-                    }
-                }
+                self.put_back(effects);
                 return Err(error);
             }
         }
@@ -154,6 +149,20 @@ impl FileWriter {
         }
     }
 
+    /// Returns to the backlog what a failed transaction took from it.
+    fn put_back(&self, effects: Effects) {
+        let backlog = &self.shared.backlog;
+        for (job, report) in effects.reports {
+            // If its call has reported again meanwhile, the job is in the backlog.
+            if job.put_back(report) {
+                backlog.add(Owed::Report(job));
+            }
+        }
+        for (id, claim) in effects.returns {
+            backlog.add(Owed::Return(id, claim));
+        }
+    }
+
     fn publish(&self, effects: Effects) {
         for file in &effects.added_files {
             file.keep();
@@ -197,10 +206,18 @@ impl FileWriter {
     }
 
     fn take_over(&mut self, process: i64) -> Result<(), SqliteError> {
+        self.transact_while(|step| step.take_over(process))
+    }
+
+    /// Commits steps until one returns `false`.
+    fn transact_while(
+        &mut self,
+        mut act: impl FnMut(&mut Step<'_>) -> Result<bool, SqliteError>,
+    ) -> Result<(), SqliteError> {
         let mut has_more = true;
         while has_more {
             self.transact(1, |step| {
-                has_more = step.take_over(process)?;
+                has_more = act(step)?;
                 Ok(())
             })?;
         }
@@ -209,6 +226,8 @@ impl FileWriter {
 
     /// Leaves the file: hands back what is left, and removes what other processes need not know.
     pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
+        // A job whose claim was dropped is not one of a process that died.
+        self.transact_while(|step| step.work_off())?;
         self.take_over(self.shared.number)?;
         let bodies = &self.shared.bodies;
         bodies.root.sweep(&bodies.process, &self.connection)
