@@ -102,9 +102,13 @@ impl Peers {
             .prepare_cached("SELECT number, id FROM change WHERE number >= ?1 ORDER BY number")?;
         let rows = statement.query_map([self.last_change], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let rows: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
-        // The last one that was seen is still there, unless entries were removed since.
-        let first = rows.first().map(|(number, _)| *number);
-        let changed: Vec<JobId> = if self.last_change == 0 || first == Some(self.last_change) {
+        // The last one that was seen is still there, unless entries were removed since. Numbers
+        // begin at 1.
+        let is_complete = match rows.first() {
+            Some((first, _)) => *first <= self.last_change + 1,
+            None => self.last_change == 0,
+        };
+        let changed: Vec<JobId> = if is_complete {
             let new = rows.iter().filter(|(number, _)| *number > self.last_change);
             new.filter_map(|(_, id)| id.parse().ok()).collect()
         } else {
@@ -117,20 +121,29 @@ impl Peers {
         Ok(())
     }
 
-    /// Records the jobs that this process changes, for other processes.
+    /// Records the jobs that this process changes, for other processes. Returns the number of the
+    /// last entry, for [`set_last_change`](Self::set_last_change).
     pub(super) fn record(
         &mut self,
         connection: &Connection,
         effects: &Effects,
-    ) -> Result<(), SqliteError> {
-        if self.peers.is_empty() {
-            return Ok(());
+    ) -> Result<i64, SqliteError> {
+        let mut last_change = self.last_change;
+        if self.peers.is_empty() || effects.changes.is_empty() {
+            return Ok(last_change);
         }
         let mut statement = connection.prepare_cached("INSERT INTO change (id) VALUES (?1)")?;
         for id in effects.changes.iter().filter_map(Change::shared) {
-            self.last_change = statement.insert([id.to_string()])?;
+            last_change = statement.insert([id.to_string()])?;
         }
-        self.trim(connection)
+        self.trim(connection)?;
+        Ok(last_change)
+    }
+
+    /// Skips the entries of this process, once they are committed. After a rollback, another process
+    /// would use their numbers.
+    pub(super) fn set_last_change(&mut self, number: i64) {
+        self.last_change = number;
     }
 
     /// Removes old entries of the table `change`. The last entry stays: SQLite numbers the next one

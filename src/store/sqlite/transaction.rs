@@ -31,6 +31,12 @@ pub(super) struct FileWriter {
     disk: Disk,
 }
 
+/// What this process knows of the file once a transaction is committed.
+struct Prepared {
+    totals: Totals,
+    last_change: i64,
+}
+
 impl FileWriter {
     pub(super) fn new(file: OpenedFile, shared: Arc<Shared>) -> Result<Self, SqliteError> {
         Ok(Self {
@@ -68,8 +74,8 @@ impl FileWriter {
         self.execute("BEGIN IMMEDIATE")?;
         let mut effects = Effects::default();
         let prepared = self.prepare_commit(&mut effects, act);
-        let committed = prepared.and_then(|totals| match self.execute("COMMIT") {
-            Ok(()) => Ok(totals),
+        let committed = prepared.and_then(|prepared| match self.execute("COMMIT") {
+            Ok(()) => Ok(prepared),
             Err(error) => {
                 // Unless the disk was full, the outcome of this commit is unknown.
                 if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
@@ -83,7 +89,10 @@ impl FileWriter {
             }
         });
         match committed {
-            Ok(totals) => self.totals = totals,
+            Ok(prepared) => {
+                self.totals = prepared.totals;
+                self.peers.set_last_change(prepared.last_change);
+            }
             Err(error) => {
                 self.roll_back();
                 self.put_back(effects);
@@ -103,7 +112,7 @@ impl FileWriter {
         &mut self,
         effects: &mut Effects,
         act: impl FnOnce(&mut Step<'_>) -> Result<(), SqliteError>,
-    ) -> Result<Totals, SqliteError> {
+    ) -> Result<Prepared, SqliteError> {
         self.catch_up()?;
         let mut totals = self.totals;
         let is_full = self.is_full()?;
@@ -121,11 +130,14 @@ impl FileWriter {
         if totals != self.totals {
             totals.save(&self.connection)?;
         }
+        let last_change = self.peers.record(&self.connection, effects)?;
         if !effects.changes.is_empty() {
-            self.peers.record(&self.connection, effects)?;
             give_back_pages(&self.connection)?;
         }
-        Ok(totals)
+        Ok(Prepared {
+            totals,
+            last_change,
+        })
     }
 
     fn is_full(&self) -> Result<bool, SqliteError> {
@@ -287,9 +299,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        JobId,
+        JobId, Status,
         store::{
-            NewJob,
+            NewJob, Revisions,
             sqlite::{bodies::write_body, open::open, options::SqliteOptions, row::JobRow},
         },
     };
@@ -301,12 +313,8 @@ mod tests {
         FileWriter::new(file, shared).expect("totals")
     }
 
-    /// The rows of a commit that failed are in the log until another commit overwrites them.
-    #[test]
-    fn doubtful_body_is_kept_until_the_next_write() {
-        let directory = TempDir::new().expect("a directory");
-        let mut writer = new_writer(&directory);
-        // A violation that SQLite finds when it commits.
+    /// Makes SQLite find a violation when it commits what [`violate`] has written.
+    fn allow_violations(writer: &FileWriter) {
         writer
             .connection
             .execute_batch(
@@ -317,14 +325,82 @@ mod tests {
                  );",
             )
             .expect("tables");
+    }
+
+    fn violate(step: &Step<'_>) -> Result<(), SqliteError> {
+        let insert = "INSERT INTO child VALUES (1)";
+        step.connection.execute(insert, [])?;
+        Ok(())
+    }
+
+    /// Inserts a job that the writer's process holds.
+    fn insert_held(writer: &mut FileWriter) -> JobId {
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+        let claim = row.hold(writer.shared.number);
+        let inserted = writer.transact(1, |step| {
+            step.insert(&mut row, None, b"", b"", None)?;
+            step.hold(row.clone(), claim);
+            Ok(())
+        });
+        inserted.expect("a commit");
+        row.id
+    }
+
+    fn cancel(writer: &mut FileWriter, id: JobId) {
+        let canceled = writer.transact(1, |step| step.cancel(id, &Revisions::Any).map(drop));
+        canceled.expect("a commit");
+    }
+
+    fn status_in_memory(writer: &FileWriter, id: JobId) -> Status {
+        let job = writer.shared.cache.get(id, unix_now());
+        job.expect("a job in memory").status
+    }
+
+    #[test]
+    fn change_of_another_process_is_seen_after_a_rollback() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut one, mut other) = (new_writer(&directory), new_writer(&directory));
+        let [id, revised] = [(); 2].map(|()| insert_held(&mut one));
+        other.look().expect("the other process");
+        allow_violations(&one);
+        let failed = one.transact(1, |step| {
+            step.cancel(revised, &Revisions::Any)?;
+            violate(step)
+        });
+        assert!(failed.is_err());
+        // The number of this change is that of the one before, which was rolled back.
+        cancel(&mut other, id);
+        one.look().expect("changes");
+        assert_eq!(status_in_memory(&one, id), Status::Canceled);
+        assert_eq!(status_in_memory(&one, revised), Status::Queued);
+    }
+
+    #[test]
+    fn change_that_was_removed_before_the_first_look_is_seen() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut one, mut other) = (new_writer(&directory), new_writer(&directory));
+        let [id, later] = [(); 2].map(|()| insert_held(&mut one));
+        other.look().expect("the other process");
+        cancel(&mut other, id);
+        cancel(&mut other, later);
+        let trim = "DELETE FROM change WHERE number = 1";
+        assert_eq!(other.connection.execute(trim, []).expect("a row"), 1);
+        one.look().expect("changes");
+        assert_eq!(status_in_memory(&one, id), Status::Canceled);
+    }
+
+    /// The rows of a commit that failed are in the log until another commit overwrites them.
+    #[test]
+    fn doubtful_body_is_kept_until_the_next_write() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        allow_violations(&writer);
         let shared = writer.shared.clone();
         let body = write_body(&shared.bodies, b"body").expect("a body");
         let path = shared.bodies.root.file(&body.name);
         let failed = writer.transact(1, move |step| {
-            step.connection
-                .execute("INSERT INTO child VALUES (1)", [])?;
             step.add_file(&body, 4);
-            Ok(())
+            violate(step)
         });
         assert!(failed.is_err());
         writer.look().expect("no change");
