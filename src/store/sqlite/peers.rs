@@ -41,6 +41,8 @@ struct Peer {
     name: String,
     /// `None` if there is no lock file: the process is dead.
     lock: Option<File>,
+    /// Set once its lock was taken here. Windows refuses a lock to the handle that has it.
+    is_locked: bool,
 }
 
 impl Peers {
@@ -166,9 +168,10 @@ impl Peers {
     }
 
     /// Returns the numbers of those that have died.
-    pub(super) fn dead(&self) -> Vec<i64> {
-        let dead = self.peers.iter().filter(|(_, peer)| peer.is_dead());
-        dead.map(|(&number, _)| number).collect()
+    pub(super) fn dead(&mut self) -> Vec<i64> {
+        let peers = self.peers.iter_mut();
+        let dead = peers.filter_map(|(&number, peer)| peer.is_dead().then_some(number));
+        dead.collect()
     }
 
     /// Removes a process whose jobs were taken over, and returns its name.
@@ -192,17 +195,24 @@ impl Peer {
     fn open(root: &BodyRoot, name: String) -> Result<Self, SqliteError> {
         let path = root.file(&name);
         let lock = root.open_lock(&name).map_err(SqliteError::io(path))?;
-        Ok(Self { name, lock })
+        Ok(Self {
+            name,
+            lock,
+            is_locked: false,
+        })
     }
 
     /// Returns `true` if the process has died: the kernel has released its lock.
-    fn is_dead(&self) -> bool {
-        let Some(lock) = &self.lock else {
+    fn is_dead(&mut self) -> bool {
+        let Some(lock) = self.lock.as_ref().filter(|_| !self.is_locked) else {
             return true;
         };
         match lock.try_lock() {
             // The lock is kept until the jobs are taken over.
-            Ok(()) => true,
+            Ok(()) => {
+                self.is_locked = true;
+                true
+            }
             Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => {
                 let process = &self.name;
