@@ -1,6 +1,6 @@
 //! Takes requests that wait for a worker, and turns them into work.
 
-use std::{fmt, fs, sync::Arc, time::Duration};
+use std::{fmt, fs, io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, request::Parts};
 use rusqlite::{Connection, OptionalExtension};
@@ -33,6 +33,9 @@ const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The time that a claim waits for memory.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The delay before a stored request is read again that could not be read.
+const READ_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The longest delay before a request runs again.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(600);
@@ -164,15 +167,32 @@ pub(super) async fn claim(
             body,
         ))),
         Err(error) => {
-            tracing::error!(%error, %id, "failed to read stored request; ending its job as lost");
             let number = claim.claim;
-            process
-                .commit_with_retries("the end of a job", || {
+            if is_permanent(&error) {
+                tracing::error!(%error, %id, "failed to read stored request; ending its job as lost");
+                let losing = process.commit_with_retries("the end of a job", || {
                     move |step: &mut Step<'_>| step.lose(id, number)
-                })
-                .await?;
+                });
+                losing.await?;
+            } else {
+                tracing::warn!(%error, %id, "failed to read stored request, retrying later");
+                let postponing = process.commit_with_retries("the delay of a job", || {
+                    move |step: &mut Step<'_>| step.postpone(id, number)
+                });
+                postponing.await?;
+            }
             Ok(None)
         }
+    }
+}
+
+/// Returns `true` if a request that could not be read can never be read.
+fn is_permanent(error: &SqliteError) -> bool {
+    match error {
+        SqliteError::Unreadable { .. } => true,
+        SqliteError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        // For example no file descriptor, or a runtime that shuts down.
+        _ => false,
     }
 }
 
@@ -263,6 +283,16 @@ impl Step<'_> {
             body: body.unwrap_or_default(),
             file,
         }))
+    }
+
+    /// Returns a claimed job whose request cannot be read now.
+    fn postpone(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
+        let Some(mut row) = self.load_held(id, claim)? else {
+            return Ok(());
+        };
+        row.release(false);
+        row.not_before = self.now.saturating_add(as_millis(READ_RETRY_DELAY));
+        self.save(row)
     }
 
     /// Ends a claimed job whose request cannot be read.
