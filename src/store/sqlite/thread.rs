@@ -107,6 +107,7 @@ impl WriterThread {
             if !tasks.is_empty() || self.chores.are_due() {
                 self.commit(tasks);
             }
+            self.writer.remove_files();
             let now = Instant::now();
             if now >= self.next_look {
                 let looked = self.writer.look();
@@ -138,7 +139,7 @@ impl WriterThread {
     }
 
     fn next_wake(&self) -> Instant {
-        if self.chores.has_expired {
+        if self.chores.has_expired || self.writer.has_removed_files() {
             return Instant::now();
         }
         let next = self.next_look.min(self.next_expiry);

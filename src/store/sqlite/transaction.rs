@@ -1,6 +1,10 @@
 //! Write transactions. Processes take turns.
 
-use std::{fs::File, sync::Arc, time::Instant};
+use std::{
+    fs::File,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, ErrorCode};
 
@@ -17,6 +21,9 @@ use super::{
     step::{Change, Effects, Step, Totals},
 };
 
+/// The time after which the removal of files pauses. A large file may take longer.
+const REMOVAL_TIME: Duration = Duration::from_millis(10);
+
 /// Writes the file.
 ///
 /// Each transaction begins with a lock of the file of turns: with SQLite's own lock alone, a busy
@@ -29,6 +36,8 @@ pub(super) struct FileWriter {
     totals: Totals,
     peers: Peers,
     disk: Disk,
+    /// The names of files that no row names any more, and that are still there.
+    removed_files: Vec<String>,
 }
 
 /// What this process knows of the file once a transaction is committed.
@@ -43,6 +52,7 @@ impl FileWriter {
             totals: Totals::load(&file.connection)?,
             peers: Peers::new(&file.connection)?,
             disk: Disk::new(&file.path),
+            removed_files: Vec::new(),
             shared,
             connection: file.connection,
             turn: file.turn,
@@ -175,13 +185,11 @@ impl FileWriter {
         }
     }
 
-    fn publish(&self, effects: Effects) {
+    fn publish(&mut self, effects: Effects) {
         for file in &effects.added_files {
             file.keep();
         }
-        for name in &effects.removed_files {
-            self.shared.bodies.root.remove(name);
-        }
+        self.removed_files.extend(effects.removed_files);
         for change in effects.changes {
             match change {
                 Change::Held(row, claim) => self.shared.cache.hold(&row, claim),
@@ -191,6 +199,24 @@ impl FileWriter {
         }
         if effects.has_work {
             self.shared.work_waiting.notify_waiters();
+        }
+    }
+
+    /// Returns `true` if [`remove_files`](Self::remove_files) has something to do.
+    pub(super) fn has_removed_files(&self) -> bool {
+        !self.removed_files.is_empty()
+    }
+
+    /// Removes some of the files that no row names any more. It may take long, so it happens outside
+    /// of the turn, and other work goes on between two calls. If the process ends before, a sweep
+    /// removes the rest.
+    pub(super) fn remove_files(&mut self) {
+        let begun = Instant::now();
+        while let Some(name) = self.removed_files.pop() {
+            self.shared.bodies.root.remove(&name);
+            if begun.elapsed() >= REMOVAL_TIME {
+                return;
+            }
         }
     }
 
@@ -241,6 +267,9 @@ impl FileWriter {
         // A job whose claim was dropped is not one of a process that died.
         self.transact_while(|step| step.work_off())?;
         self.take_over(self.shared.number)?;
+        while self.has_removed_files() {
+            self.remove_files();
+        }
         let bodies = &self.shared.bodies;
         bodies.root.sweep(&bodies.process, &self.connection)
     }
@@ -293,7 +322,7 @@ impl FileWriter {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::fs;
 
     use tempfile::TempDir;
 
@@ -387,6 +416,40 @@ mod tests {
         assert_eq!(other.connection.execute(trim, []).expect("a row"), 1);
         one.look().expect("changes");
         assert_eq!(status_in_memory(&one, id), Status::Canceled);
+    }
+
+    #[test]
+    fn files_are_removed_outside_of_the_turn() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        let bodies = writer.shared.bodies.clone();
+        let count = || {
+            let left = fs::read_dir(bodies.root.file(&bodies.process)).expect("a directory");
+            left.count() - 1 // the lock
+        };
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let body = write_body(&bodies, b"body").expect("a body");
+            let inserted = writer.transact(1, |step| {
+                let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+                step.insert(&mut row, None, b"", b"body", Some(&body))?;
+                ids.push(row.id);
+                Ok(())
+            });
+            inserted.expect("a commit");
+        }
+        let canceled = writer.transact(1, |step| {
+            for id in &ids {
+                step.cancel(*id, &Revisions::Any)?;
+            }
+            Ok(())
+        });
+        canceled.expect("a commit");
+        assert_eq!(count(), 2);
+        while writer.has_removed_files() {
+            writer.remove_files();
+        }
+        assert_eq!(count(), 0);
     }
 
     /// The rows of a commit that failed are in the log until another commit overwrites them.
