@@ -15,16 +15,39 @@ const MAX_FREE_PAGES: i64 = 1_024;
 /// The maximum number of pages that one transaction gives back.
 const VACUUM_PAGES: i64 = 128;
 
+/// The size of the log after a peak, in bytes.
+const LOG_LIMIT: u64 = 64 << 20;
+
+/// The size below which no log is too large, in bytes: twice that of a log between checkpoints.
+const MIN_LARGE_LOG: u64 = 16 << 20;
+
 /// The file on the disk.
 pub(super) struct Disk {
     log: PathBuf,
+    max_log_bytes: u64,
+    /// The size of the log at which it must be emptied.
+    too_large: u64,
 }
 
 impl Disk {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path, max_disk_bytes: Option<u64>) -> Self {
+        let max_log_bytes = log_limit(max_disk_bytes).max(MIN_LARGE_LOG);
         Self {
             log: beside(path, "-wal"),
+            max_log_bytes,
+            too_large: max_log_bytes,
         }
+    }
+
+    pub(super) fn is_log_too_large(&self) -> bool {
+        self.log_bytes() > self.too_large
+    }
+
+    /// Sets when the log must be emptied next. A failed attempt costs other work some time, so the
+    /// log grows for a while before the next one.
+    pub(super) fn log_was_emptied(&mut self, is_empty: bool) {
+        let left = if is_empty { 0 } else { self.log_bytes() };
+        self.too_large = left + self.max_log_bytes;
     }
 
     /// Returns the bytes that database and log take, without free pages.
@@ -39,6 +62,12 @@ impl Disk {
     pub(super) fn log_bytes(&self) -> u64 {
         fs::metadata(&self.log).map_or(0, |log| log.len())
     }
+}
+
+/// Returns the size of the log after a peak. It must leave room below the maximum, or the file would
+/// stay full.
+pub(super) fn log_limit(max_disk_bytes: Option<u64>) -> u64 {
+    max_disk_bytes.map_or(LOG_LIMIT, |max| LOG_LIMIT.min(max / 8))
 }
 
 /// Returns the path of a file beside the database, whose name has a suffix.

@@ -15,7 +15,7 @@ use super::{
     error::SqliteError,
     expire::has_expired,
     metrics,
-    open::OpenedFile,
+    open::{BUSY_TIMEOUT, OpenedFile},
     peers::Peers,
     shared::Shared,
     step::{Change, Effects, Step, Totals},
@@ -23,6 +23,9 @@ use super::{
 
 /// The time after which the removal of files pauses. A large file may take longer.
 const REMOVAL_TIME: Duration = Duration::from_millis(10);
+
+/// The time that emptying the log waits for the reads that use it.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Writes the file.
 ///
@@ -51,7 +54,7 @@ impl FileWriter {
         Ok(Self {
             totals: Totals::load(&file.connection)?,
             peers: Peers::new(&file.connection)?,
-            disk: Disk::new(&file.path),
+            disk: Disk::new(&file.path, shared.options.max_disk_bytes),
             removed_files: Vec::new(),
             shared,
             connection: file.connection,
@@ -310,19 +313,50 @@ impl FileWriter {
         Ok(statement.query_row([], |row| row.get(0))?)
     }
 
-    /// Measures the disk for the metrics.
-    pub(super) fn measure(&self) -> Result<(), SqliteError> {
+    /// Empties a log that has grown too large. Measures the disk for the metrics.
+    pub(super) fn measure(&mut self) -> Result<(), SqliteError> {
+        if self.disk.is_log_too_large() {
+            self.empty_log(LOG_PATIENCE)?;
+        }
         if metrics::ARE_ENABLED {
             let disk = self.disk.database_bytes(&self.connection)? + self.totals.file_bytes;
             metrics::measured(disk, self.disk.log_bytes(), self.waiting()?);
         }
         Ok(())
     }
+
+    /// Empties the log. SQLite itself does so only at a moment without any read, which may never
+    /// come.
+    ///
+    /// Other processes wait for the turn meanwhile, so that none of their transactions fails. A read
+    /// that begins during the wait finds all in the database and does not use the log, so it does not
+    /// prolong the wait.
+    fn empty_log(&mut self, patience: Duration) -> Result<(), SqliteError> {
+        let path = &self.shared.path;
+        self.turn.lock().map_err(SqliteError::io(path))?;
+        let emptied = self.empty_log_in_turn(patience);
+        self.turn.unlock().map_err(SqliteError::io(path))?;
+        self.disk.log_was_emptied(emptied?);
+        Ok(())
+    }
+
+    /// Returns `false` if a read still uses the log.
+    fn empty_log_in_turn(&self, patience: Duration) -> Result<bool, SqliteError> {
+        self.connection.busy_timeout(patience)?;
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let is_busy = self.connection.query_row(checkpoint, [], |row| row.get(0));
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(!is_busy?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        sync::mpsc::{self, TryRecvError},
+        thread,
+    };
 
     use tempfile::TempDir;
 
@@ -331,12 +365,18 @@ mod tests {
         JobId, Status,
         store::{
             NewJob, Revisions,
-            sqlite::{bodies::write_body, open::open, options::SqliteOptions, row::JobRow},
+            sqlite::{
+                bodies::write_body, open::open, options::SqliteOptions, readers, row::JobRow,
+                schema::pragma,
+            },
         },
     };
 
     fn new_writer(directory: &TempDir) -> FileWriter {
-        let options = SqliteOptions::new();
+        open_writer(directory, SqliteOptions::new())
+    }
+
+    fn open_writer(directory: &TempDir, options: SqliteOptions) -> FileWriter {
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
         let shared = Arc::new(Shared::new(&file, options));
         FileWriter::new(file, shared).expect("totals")
@@ -450,6 +490,60 @@ mod tests {
             writer.remove_files();
         }
         assert_eq!(count(), 0);
+    }
+
+    fn begin_read(reader: &Connection) {
+        let begin = "BEGIN; SELECT count(*) FROM job";
+        reader.execute_batch(begin).expect("a read");
+    }
+
+    fn end_read(reader: &Connection) {
+        reader.execute_batch("COMMIT").expect("a read");
+    }
+
+    /// Begins a read, which keeps the log, and fills the log.
+    fn grow_log_beside(reader: &Connection, writer: &FileWriter) {
+        begin_read(reader);
+        let fill = "CREATE TABLE IF NOT EXISTS filler (body);
+            INSERT INTO filler VALUES (zeroblob(17 * 1024 * 1024))";
+        writer.connection.execute_batch(fill).expect("room");
+        assert!(writer.disk.is_log_too_large());
+    }
+
+    #[test]
+    fn large_log_is_emptied_while_reads_go_on() {
+        let directory = TempDir::new().expect("a directory");
+        // The smallest log that is too large has 16 MiB.
+        let options = SqliteOptions::new().max_disk_bytes(1 << 20);
+        let mut writer = open_writer(&directory, options);
+        let readers = [(); 2].map(|()| readers::open(&writer.shared.path).expect("a reader"));
+        grow_log_beside(&readers[0], &writer);
+        writer.measure().expect("a checkpoint");
+        // The read began before the log grew.
+        assert!(writer.disk.log_bytes() > 0 && !writer.disk.is_log_too_large());
+        let (stop, stopped) = mpsc::channel::<()>();
+        let reading = thread::spawn(move || {
+            // One of them reads at each moment.
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                for (old, new) in [(0, 1), (1, 0)] {
+                    begin_read(&readers[new]);
+                    end_read(&readers[old]);
+                }
+            }
+            end_read(&readers[0]);
+            readers
+        });
+        let emptied = writer.empty_log(Duration::from_secs(60));
+        drop(stop);
+        let readers = reading.join().expect("no panic");
+        emptied.expect("a checkpoint");
+        assert_eq!(writer.disk.log_bytes(), 0);
+        let timeout = pragma(&writer.connection, "busy_timeout").expect("a number");
+        assert_eq!(timeout as u128, BUSY_TIMEOUT.as_millis());
+        grow_log_beside(&readers[0], &writer);
+        end_read(&readers[0]);
+        writer.measure().expect("a checkpoint");
+        assert_eq!(writer.disk.log_bytes(), 0);
     }
 
     /// The rows of a commit that failed are in the log until another commit overwrites them.
