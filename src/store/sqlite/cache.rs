@@ -313,13 +313,16 @@ pub(super) fn aged(job: &Snapshot) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Barrier, thread, time::Duration};
+    use std::{sync::Barrier, thread};
 
     use super::*;
-    use crate::{ErrorCode, Event, store::NewJob};
+    use crate::{
+        ErrorCode, Event,
+        store::{NewJob, sqlite::options::SqliteOptions},
+    };
 
     fn new_row() -> JobRow {
-        JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO)
+        JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new())
     }
 
     #[test]
@@ -329,7 +332,7 @@ mod tests {
         let claim = row.hold(1);
         cache.hold(&row, claim);
         let canceled = Event::NoResponse(ErrorCode::Canceled);
-        row.end(canceled, 0, Duration::from_secs(60));
+        row.end(canceled, 0);
         for _ in 0..2 {
             cache.publish(&row);
         }

@@ -329,7 +329,7 @@ mod tests {
     fn insert_waiting(writer: &mut FileWriter) -> JobId {
         let id = JobId::random();
         let inserted = writer.transact(1, |step| {
-            let mut row = JobRow::new(&NewJob::new(id), false, Duration::ZERO);
+            let mut row = JobRow::new(&NewJob::new(id), false, &SqliteOptions::new());
             row.release(false);
             step.insert(&mut row, None, b"", b"", None)
         });

@@ -132,7 +132,7 @@ impl Step<'_> {
         event: Event,
         key: KeyOutcome,
     ) -> Result<(), SqliteError> {
-        row.end(event, self.now, self.shared.options.retain);
+        row.end(event, self.now);
         self.totals.unfinished = self.totals.unfinished.saturating_sub(1);
         self.remove_body(
             "DELETE FROM request WHERE job = ?1 RETURNING file, length",

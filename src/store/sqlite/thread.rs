@@ -275,7 +275,7 @@ mod tests {
 
     /// Inserts a job that this process holds. Returns its claim.
     fn insert_held(thread: &mut WriterThread) -> (JobRow, i64) {
-        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
         let claim = row.hold(thread.shared.number);
         let inserted = thread.writer.transact(1, |step| {
             step.insert(&mut row, None, b"", b"", None)?;

@@ -404,7 +404,7 @@ mod tests {
 
     /// Inserts a job that the writer's process holds.
     fn insert_held(writer: &mut FileWriter) -> JobId {
-        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
         let claim = row.hold(writer.shared.number);
         let inserted = writer.transact(1, |step| {
             step.insert(&mut row, None, b"", b"", None)?;
@@ -471,7 +471,8 @@ mod tests {
         for _ in 0..2 {
             let body = write_body(&bodies, b"body").expect("a body");
             let inserted = writer.transact(1, |step| {
-                let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+                let mut row =
+                    JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
                 step.insert(&mut row, None, b"", b"body", Some(&body))?;
                 ids.push(row.id);
                 Ok(())
@@ -564,7 +565,7 @@ mod tests {
         writer.transact(1, |_| Ok(())).expect("a commit");
         assert!(fs::exists(&path).expect("a directory"));
         let written = writer.transact(1, |step| {
-            let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
+            let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
             row.insert(step.connection)?;
             step.publish(row);
             Ok(())
