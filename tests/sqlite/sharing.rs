@@ -53,7 +53,7 @@ async fn cancel_of_the_other_process_stops_the_call() {
 }
 
 #[tokio::test]
-async fn job_that_an_observer_cancels_is_kept_as_its_process_says() {
+async fn job_that_an_observer_cancels_has_its_retention() {
     let home = Home::new(options().retain(Duration::from_secs(7)));
     let site = home.serve(hanging(&Counter::default())).await;
     let id = send(&site, request("PUT", "/it")).await.id();

@@ -169,7 +169,7 @@ pub(super) async fn claim(
         Err(error) => {
             let number = claim.claim;
             if is_permanent(&error) {
-                tracing::error!(%error, %id, "failed to read stored request; ending its job as lost");
+                tracing::error!(%error, %id, "failed to read stored request, ending its job");
                 let losing = process.commit_with_retries("the end of a job", || {
                     move |step: &mut Step<'_>| step.lose(id, number)
                 });

@@ -26,6 +26,7 @@ mod process;
 mod read;
 mod readers;
 mod record;
+mod removed_files;
 mod response;
 mod row;
 mod schema;

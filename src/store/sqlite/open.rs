@@ -24,7 +24,7 @@ use super::{
 const OLDEST_SQLITE: i32 = 3_051_003;
 
 /// The time that a transaction waits for a lock of another program.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The size of a page: SQLite's default.
 const PAGE_BYTES: u64 = 4096;

@@ -142,8 +142,8 @@ impl Peers {
         Ok(last_change)
     }
 
-    /// Skips the entries of this process, once they are committed. After a rollback, another process
-    /// would use their numbers.
+    /// Skips the entries of this process, once they are committed. After a rollback, another
+    /// process would use their numbers.
     pub(super) fn set_last_change(&mut self, number: i64) {
         self.last_change = number;
     }

@@ -282,8 +282,8 @@ impl JobRow {
              has_begun, process, claim, not_before, started_at, fraction, message, \
              estimated_finish_at) VALUES (:id, :rank, :created_at, :owner, :kind, :title, \
              :callbacks, :key, :key_kept_for, :key_keeps, :retained_for, :may_rerun, :status, \
-             :revision, :attempts, :deaths, :has_begun, :process, :claim, :not_before, :started_at, \
-             :fraction, :message, :estimated_finish_at)",
+             :revision, :attempts, :deaths, :has_begun, :process, :claim, :not_before, \
+             :started_at, :fraction, :message, :estimated_finish_at)",
         )?;
         self.seq = statement.insert(named_params! {
             ":id": self.id.to_string(),

@@ -49,8 +49,8 @@ impl Step<'_> {
             return self.save(row);
         }
         // A first call that may run again is reported as started a moment later. So one without a
-        // start has probably not begun. At worst, one death is not counted: a rerun writes its start
-        // before it begins.
+        // start has probably not begun. At worst, one death is not counted: a rerun writes its
+        // start before it begins.
         row.deaths += u32::from(row.started_at.is_some());
         if row.may_rerun && row.deaths < options.attempts {
             row.release(true);

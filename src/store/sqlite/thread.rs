@@ -163,8 +163,8 @@ impl WriterThread {
         }
     }
 
-    /// Commits tasks in one transaction. If that fails, each task is retried in its own one, so that
-    /// a failing step does not fail the others.
+    /// Commits tasks in one transaction. If that fails, each task is retried in its own one, so
+    /// that a failing step does not fail the others.
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
@@ -296,10 +296,11 @@ mod tests {
         let mut thread = new_thread(&directory, SqliteOptions::new());
         let (row, claim) = insert_held(&mut thread);
         let (job, _) = thread.shared.cache.held(row.id, claim);
-        let mut progress = Progress::default();
-        progress.message = Some("half".into());
         let report = UnwrittenReport {
-            progress: Some(progress),
+            progress: Some(Progress {
+                message: Some("half".into()),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         assert!(job.report(report));

@@ -15,14 +15,12 @@ use super::{
     error::SqliteError,
     expire::has_expired,
     metrics,
-    open::{BUSY_TIMEOUT, OpenedFile},
+    open::OpenedFile,
     peers::Peers,
+    removed_files::RemovedFiles,
     shared::Shared,
     step::{Change, Effects, Step, Totals},
 };
-
-/// The time after which the removal of files pauses. A large file may take longer.
-const REMOVAL_TIME: Duration = Duration::from_millis(10);
 
 /// The time that emptying the log waits for the reads that use it.
 const LOG_PATIENCE: Duration = Duration::from_millis(200);
@@ -39,8 +37,7 @@ pub(super) struct FileWriter {
     totals: Totals,
     peers: Peers,
     disk: Disk,
-    /// The names of files that no row names any more, and that are still there.
-    removed_files: Vec<String>,
+    removed_files: RemovedFiles,
 }
 
 /// What this process knows of the file once a transaction is committed.
@@ -55,7 +52,7 @@ impl FileWriter {
             totals: Totals::load(&file.connection)?,
             peers: Peers::new(&file.connection)?,
             disk: Disk::new(&file.path, shared.options.max_disk_bytes),
-            removed_files: Vec::new(),
+            removed_files: RemovedFiles::default(),
             shared,
             connection: file.connection,
             turn: file.turn,
@@ -192,7 +189,7 @@ impl FileWriter {
         for file in &effects.added_files {
             file.keep();
         }
-        self.removed_files.extend(effects.removed_files);
+        self.removed_files.add(effects.removed_files);
         for change in effects.changes {
             match change {
                 Change::Held(row, claim) => self.shared.cache.hold(&row, claim),
@@ -210,17 +207,9 @@ impl FileWriter {
         !self.removed_files.is_empty()
     }
 
-    /// Removes some of the files that no row names any more. It may take long, so it happens outside
-    /// of the turn, and other work goes on between two calls. If the process ends before, a sweep
-    /// removes the rest.
+    /// Removes some of the files that no row names any more.
     pub(super) fn remove_files(&mut self) {
-        let begun = Instant::now();
-        while let Some(name) = self.removed_files.pop() {
-            self.shared.bodies.root.remove(&name);
-            if begun.elapsed() >= REMOVAL_TIME {
-                return;
-            }
-        }
+        self.removed_files.remove_some(&self.shared.bodies.root);
     }
 
     fn catch_up(&mut self) -> Result<(), SqliteError> {
@@ -316,7 +305,7 @@ impl FileWriter {
     /// Empties a log that has grown too large. Measures the disk for the metrics.
     pub(super) fn measure(&mut self) -> Result<(), SqliteError> {
         if self.disk.is_log_too_large() {
-            self.empty_log(LOG_PATIENCE)?;
+            self.empty_log()?;
         }
         if metrics::ARE_ENABLED {
             let disk = self.disk.database_bytes(&self.connection)? + self.totals.file_bytes;
@@ -325,38 +314,18 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Empties the log. SQLite itself does so only at a moment without any read, which may never
-    /// come.
-    ///
-    /// Other processes wait for the turn meanwhile, so that none of their transactions fails. A read
-    /// that begins during the wait finds all in the database and does not use the log, so it does not
-    /// prolong the wait.
-    fn empty_log(&mut self, patience: Duration) -> Result<(), SqliteError> {
+    /// Empties the log, in a turn: nothing else writes meanwhile.
+    fn empty_log(&mut self) -> Result<(), SqliteError> {
         let path = &self.shared.path;
         self.turn.lock().map_err(SqliteError::io(path))?;
-        let emptied = self.empty_log_in_turn(patience);
-        self.turn.unlock().map_err(SqliteError::io(path))?;
-        self.disk.log_was_emptied(emptied?);
-        Ok(())
-    }
-
-    /// Returns `false` if a read still uses the log.
-    fn empty_log_in_turn(&self, patience: Duration) -> Result<bool, SqliteError> {
-        self.connection.busy_timeout(patience)?;
-        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let is_busy = self.connection.query_row(checkpoint, [], |row| row.get(0));
-        self.connection.busy_timeout(BUSY_TIMEOUT)?;
-        Ok(!is_busy?)
+        let emptied = self.disk.empty_log(&self.connection, LOG_PATIENCE);
+        emptied.and(self.turn.unlock().map_err(SqliteError::io(path)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        sync::mpsc::{self, TryRecvError},
-        thread,
-    };
+    use std::fs;
 
     use tempfile::TempDir;
 
@@ -366,17 +335,17 @@ mod tests {
         store::{
             NewJob, Revisions,
             sqlite::{
-                bodies::write_body, open::open, options::SqliteOptions, readers, row::JobRow,
-                schema::pragma,
+                bodies::{BodyFile, write_body},
+                open::open,
+                options::SqliteOptions,
+                readers,
+                row::JobRow,
             },
         },
     };
 
     fn new_writer(directory: &TempDir) -> FileWriter {
-        open_writer(directory, SqliteOptions::new())
-    }
-
-    fn open_writer(directory: &TempDir, options: SqliteOptions) -> FileWriter {
+        let options = SqliteOptions::new();
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
         let shared = Arc::new(Shared::new(&file, options));
         FileWriter::new(file, shared).expect("totals")
@@ -403,11 +372,11 @@ mod tests {
     }
 
     /// Inserts a job that the writer's process holds.
-    fn insert_held(writer: &mut FileWriter) -> JobId {
+    fn insert_held(writer: &mut FileWriter, body: Option<&Arc<BodyFile>>) -> JobId {
         let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
         let claim = row.hold(writer.shared.number);
         let inserted = writer.transact(1, |step| {
-            step.insert(&mut row, None, b"", b"", None)?;
+            step.insert(&mut row, None, b"", b"body", body)?;
             step.hold(row.clone(), claim);
             Ok(())
         });
@@ -429,7 +398,7 @@ mod tests {
     fn change_of_another_process_is_seen_after_a_rollback() {
         let directory = TempDir::new().expect("a directory");
         let (mut one, mut other) = (new_writer(&directory), new_writer(&directory));
-        let [id, revised] = [(); 2].map(|()| insert_held(&mut one));
+        let [id, revised] = [(); 2].map(|()| insert_held(&mut one, None));
         other.look().expect("the other process");
         allow_violations(&one);
         let failed = one.transact(1, |step| {
@@ -445,10 +414,10 @@ mod tests {
     }
 
     #[test]
-    fn change_that_was_removed_before_the_first_look_is_seen() {
+    fn change_removed_before_the_first_look_is_seen() {
         let directory = TempDir::new().expect("a directory");
         let (mut one, mut other) = (new_writer(&directory), new_writer(&directory));
-        let [id, later] = [(); 2].map(|()| insert_held(&mut one));
+        let [id, later] = [(); 2].map(|()| insert_held(&mut one, None));
         other.look().expect("the other process");
         cancel(&mut other, id);
         cancel(&mut other, later);
@@ -459,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_removed_outside_of_the_turn() {
+    fn file_is_removed_outside_of_the_turn() {
         let directory = TempDir::new().expect("a directory");
         let mut writer = new_writer(&directory);
         let bodies = writer.shared.bodies.clone();
@@ -467,82 +436,29 @@ mod tests {
             let left = fs::read_dir(bodies.root.file(&bodies.process)).expect("a directory");
             left.count() - 1 // the lock
         };
-        let mut ids = Vec::new();
-        for _ in 0..2 {
-            let body = write_body(&bodies, b"body").expect("a body");
-            let inserted = writer.transact(1, |step| {
-                let mut row =
-                    JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
-                step.insert(&mut row, None, b"", b"body", Some(&body))?;
-                ids.push(row.id);
-                Ok(())
-            });
-            inserted.expect("a commit");
-        }
-        let canceled = writer.transact(1, |step| {
-            for id in &ids {
-                step.cancel(*id, &Revisions::Any)?;
-            }
-            Ok(())
-        });
-        canceled.expect("a commit");
-        assert_eq!(count(), 2);
+        let body = write_body(&bodies, b"body").expect("a body");
+        let id = insert_held(&mut writer, Some(&body));
+        cancel(&mut writer, id);
+        assert_eq!(count(), 1);
         while writer.has_removed_files() {
             writer.remove_files();
         }
         assert_eq!(count(), 0);
     }
 
-    fn begin_read(reader: &Connection) {
-        let begin = "BEGIN; SELECT count(*) FROM job";
-        reader.execute_batch(begin).expect("a read");
-    }
-
-    fn end_read(reader: &Connection) {
-        reader.execute_batch("COMMIT").expect("a read");
-    }
-
-    /// Begins a read, which keeps the log, and fills the log.
-    fn grow_log_beside(reader: &Connection, writer: &FileWriter) {
-        begin_read(reader);
-        let fill = "CREATE TABLE IF NOT EXISTS filler (body);
-            INSERT INTO filler VALUES (zeroblob(17 * 1024 * 1024))";
-        writer.connection.execute_batch(fill).expect("room");
-        assert!(writer.disk.is_log_too_large());
-    }
-
     #[test]
-    fn large_log_is_emptied_while_reads_go_on() {
+    fn large_log_is_emptied() {
         let directory = TempDir::new().expect("a directory");
-        // The smallest log that is too large has 16 MiB.
-        let options = SqliteOptions::new().max_disk_bytes(1 << 20);
-        let mut writer = open_writer(&directory, options);
-        let readers = [(); 2].map(|()| readers::open(&writer.shared.path).expect("a reader"));
-        grow_log_beside(&readers[0], &writer);
-        writer.measure().expect("a checkpoint");
-        // The read began before the log grew.
-        assert!(writer.disk.log_bytes() > 0 && !writer.disk.is_log_too_large());
-        let (stop, stopped) = mpsc::channel::<()>();
-        let reading = thread::spawn(move || {
-            // One of them reads at each moment.
-            while stopped.try_recv() == Err(TryRecvError::Empty) {
-                for (old, new) in [(0, 1), (1, 0)] {
-                    begin_read(&readers[new]);
-                    end_read(&readers[old]);
-                }
-            }
-            end_read(&readers[0]);
-            readers
-        });
-        let emptied = writer.empty_log(Duration::from_secs(60));
-        drop(stop);
-        let readers = reading.join().expect("no panic");
-        emptied.expect("a checkpoint");
-        assert_eq!(writer.disk.log_bytes(), 0);
-        let timeout = pragma(&writer.connection, "busy_timeout").expect("a number");
-        assert_eq!(timeout as u128, BUSY_TIMEOUT.as_millis());
-        grow_log_beside(&readers[0], &writer);
-        end_read(&readers[0]);
+        let mut writer = new_writer(&directory);
+        let reader = readers::open(&writer.shared.path).expect("a reader");
+        let read = "BEGIN; SELECT count(*) FROM job";
+        reader.execute_batch(read).expect("a read");
+        // The read keeps what was written after it in the log.
+        let fill = "CREATE TABLE filler (body);
+            INSERT INTO filler VALUES (zeroblob(65 * 1024 * 1024))";
+        writer.connection.execute_batch(fill).expect("room");
+        reader.execute_batch("COMMIT").expect("a read");
+        assert!(writer.disk.is_log_too_large());
         writer.measure().expect("a checkpoint");
         assert_eq!(writer.disk.log_bytes(), 0);
     }
@@ -564,13 +480,7 @@ mod tests {
         writer.look().expect("no change");
         writer.transact(1, |_| Ok(())).expect("a commit");
         assert!(fs::exists(&path).expect("a directory"));
-        let written = writer.transact(1, |step| {
-            let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
-            row.insert(step.connection)?;
-            step.publish(row);
-            Ok(())
-        });
-        written.expect("a commit");
+        insert_held(&mut writer, None);
         assert!(!fs::exists(&path).expect("a directory"));
     }
 }
