@@ -163,8 +163,8 @@ impl WriterThread {
         }
     }
 
-    /// Commits tasks in one transaction. If that fails, each task is retried in its own one, so
-    /// that a failing step does not fail the others.
+    /// Commits tasks in one transaction. If that fails, each task is retried in its own, so that a
+    /// failing step does not fail the others.
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
