@@ -4,6 +4,7 @@
 //! guarantees.
 
 mod accept;
+mod backlog;
 mod backup;
 mod bodies;
 mod cache;
@@ -25,7 +26,7 @@ mod process;
 mod read;
 mod readers;
 mod record;
-mod reports;
+mod removed_files;
 mod response;
 mod row;
 mod schema;
@@ -37,6 +38,7 @@ mod task;
 mod thread;
 mod tickets;
 mod transaction;
+mod work_off;
 mod writer;
 
 pub use self::{

@@ -10,7 +10,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{bodies::OwnBodies, cache::Cache, open::OpenedFile, options::SqliteOptions};
+use super::{
+    backlog::Backlog, bodies::OwnBodies, cache::Cache, open::OpenedFile, options::SqliteOptions,
+};
 
 /// The state that the writer's thread shares with the clones.
 pub(super) struct Shared {
@@ -20,6 +22,7 @@ pub(super) struct Shared {
     /// The number of this process in the file.
     pub(super) number: i64,
     pub(super) cache: Cache,
+    pub(super) backlog: Backlog,
     /// Notified if requests wait for a worker.
     pub(super) work_waiting: Notify,
     /// Set by the first worker. It only decides about a log line, so `Relaxed` is enough.
@@ -34,6 +37,7 @@ impl Shared {
             bodies: file.bodies.clone(),
             number: file.number,
             cache: Cache::default(),
+            backlog: Backlog::default(),
             work_waiting: Notify::new(),
             has_worker: AtomicBool::new(false),
         }

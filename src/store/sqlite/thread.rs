@@ -23,10 +23,10 @@ const MAX_STEPS: usize = 256;
 /// The time between two looks at what other processes do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 
-/// The delay of a report, during which later ones replace it.
-const REPORT_DELAY: Duration = Duration::from_millis(20);
+/// The delay of work in the backlog, during which later reports replace earlier ones.
+const BACKLOG_DELAY: Duration = Duration::from_millis(20);
 
-/// The time before the next look, or the next write of reports, after a failure.
+/// The time before the next look, or before work in the backlog is done again, after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The time between two looks for expired rows.
@@ -53,7 +53,7 @@ pub(super) struct WriterThread {
 
 /// Periodic work that shares the transactions of tasks.
 struct Chores {
-    reports_due: Option<Instant>,
+    backlog_due: Option<Instant>,
     /// Set if rows may have expired.
     has_expired: bool,
 }
@@ -76,7 +76,7 @@ impl WriterThread {
             shared,
             receiver,
             chores: Chores {
-                reports_due: None,
+                backlog_due: None,
                 has_expired: false,
             },
             next_look: now,
@@ -107,6 +107,7 @@ impl WriterThread {
             if !tasks.is_empty() || self.chores.are_due() {
                 self.commit(tasks);
             }
+            self.writer.remove_files();
             let now = Instant::now();
             if now >= self.next_look {
                 let looked = self.writer.look();
@@ -130,20 +131,20 @@ impl WriterThread {
         match message {
             Message::Task(task) if task.is_wanted() => tasks.push(task),
             Message::Task(_) => {}
-            Message::Reports => {
-                let due = &mut self.chores.reports_due;
-                due.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+            Message::Owed => {
+                let due = &mut self.chores.backlog_due;
+                due.get_or_insert_with(|| Instant::now() + BACKLOG_DELAY);
             }
         }
     }
 
     fn next_wake(&self) -> Instant {
-        if self.chores.has_expired {
+        if self.chores.has_expired || self.writer.has_removed_files() {
             return Instant::now();
         }
         let next = self.next_look.min(self.next_expiry);
         let next = next.min(self.next_measure);
-        self.chores.reports_due.map_or(next, |due| due.min(next))
+        self.chores.backlog_due.map_or(next, |due| due.min(next))
     }
 
     /// Looks for expired rows without a transaction, so that an idle process takes no turn.
@@ -177,7 +178,7 @@ impl WriterThread {
         };
         self.chores.postpone();
         if tasks.is_empty() {
-            return log_failure("write reports or expire jobs", Err(error));
+            return log_failure("write reports, return jobs or expire jobs", Err(error));
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -215,15 +216,15 @@ impl WriterThread {
 impl Chores {
     fn are_due(&self) -> bool {
         let now = Instant::now();
-        self.has_expired || self.reports_due.is_some_and(|due| now >= due)
+        self.has_expired || self.backlog_due.is_some_and(|due| now >= due)
     }
 
-    /// Writes reports and removes what has expired, if that is due.
+    /// Does work in the backlog and removes what has expired, if that is due.
     fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
         let now = Instant::now();
-        if self.reports_due.is_some_and(|due| now >= due) {
-            let is_left = step.write_reports()?;
-            self.reports_due = is_left.then_some(now);
+        if self.backlog_due.is_some_and(|due| now >= due) {
+            let is_left = step.work_off()?;
+            self.backlog_due = is_left.then_some(now);
         }
         if self.has_expired {
             self.has_expired = step.expire()?;
@@ -231,11 +232,11 @@ impl Chores {
         Ok(())
     }
 
-    /// Lets some time pass after a failure.
+    /// Lets some time pass after a failure. Work may have been put back, whether some was due or
+    /// not.
     fn postpone(&mut self) {
         self.has_expired = false;
-        let later = Instant::now() + RETRY_DELAY;
-        self.reports_due = self.reports_due.map(|_| later);
+        self.backlog_due = Some(Instant::now() + RETRY_DELAY);
     }
 }
 
@@ -253,7 +254,16 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::sqlite::{open::open, options::SqliteOptions};
+    use crate::{
+        JobId, Progress,
+        store::{
+            NewJob,
+            sqlite::{
+                backlog::Owed, cache::UnwrittenReport, open::open, options::SqliteOptions,
+                row::JobRow,
+            },
+        },
+    };
 
     fn new_thread(directory: &TempDir, options: SqliteOptions) -> WriterThread {
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
@@ -263,6 +273,92 @@ mod tests {
         WriterThread::new(file, shared, receiver).expect("a thread")
     }
 
+    /// Inserts a job that this process holds. Returns its claim.
+    fn insert_held(thread: &mut WriterThread) -> (JobRow, i64) {
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
+        let claim = row.hold(thread.shared.number);
+        let inserted = thread.writer.transact(1, |step| {
+            step.insert(&mut row, None, b"", b"", None)?;
+            step.hold(row.clone(), claim);
+            Ok(())
+        });
+        inserted.expect("a commit");
+        (row, claim)
+    }
+
+    fn open_beside(directory: &TempDir) -> Connection {
+        Connection::open(directory.path().join("jobs.db")).expect("the file opens")
+    }
+
+    #[test]
+    fn report_is_written_after_a_failed_transaction() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let (row, claim) = insert_held(&mut thread);
+        let (job, _) = thread.shared.cache.held(row.id, claim);
+        let report = UnwrittenReport {
+            progress: Some(Progress {
+                message: Some("half".into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert!(job.report(report));
+        thread.shared.backlog.add(Owed::Report(job));
+        // Reports are written first, and then a row of the same transaction cannot be removed.
+        let other = open_beside(&directory);
+        other
+            .execute_batch(
+                "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1);
+                 CREATE TRIGGER fail BEFORE DELETE ON tombstone
+                 BEGIN SELECT RAISE(ABORT, 'no'); END;",
+            )
+            .expect("a trigger");
+        for _ in 0..2 {
+            thread.chores.backlog_due = Some(Instant::now());
+            thread.chores.has_expired = true;
+            thread.commit(Vec::new());
+        }
+        assert!(thread.chores.backlog_due.is_some());
+        // It is in the backlog once, however often a transaction fails.
+        let (owed, _) = thread.shared.backlog.take(usize::MAX);
+        let [Owed::Report(job)] = &owed[..] else {
+            panic!("one report: {owed:?}");
+        };
+        thread.shared.backlog.add(Owed::Report(job.clone()));
+        other.execute_batch("DROP TRIGGER fail").expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        let message = "SELECT message FROM job";
+        let message: String = other.query_row(message, [], |row| row.get(0)).expect("it");
+        assert_eq!(message, "half");
+        assert!(!thread.chores.are_due());
+    }
+
+    #[test]
+    fn dropped_claim_returns_its_job_after_a_failure() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let (row, claim) = insert_held(&mut thread);
+        thread.shared.backlog.add(Owed::Return(row.id, claim));
+        let other = open_beside(&directory);
+        let held = "SELECT count(*) FROM job WHERE process IS NOT NULL";
+        let held = || -> i64 { other.query_row(held, [], |row| row.get(0)).expect("a row") };
+        // The transaction fails after it has returned the job.
+        other
+            .execute_batch(
+                "CREATE TRIGGER fail AFTER UPDATE ON job BEGIN SELECT RAISE(ABORT, 'no'); END",
+            )
+            .expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        assert!(held() == 1 && thread.chores.backlog_due.is_some());
+        other.execute_batch("DROP TRIGGER fail").expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        assert_eq!(held(), 0);
+    }
+
     #[test]
     fn only_expired_rows_need_a_transaction() {
         let directory = TempDir::new().expect("a directory");
@@ -270,7 +366,7 @@ mod tests {
         let mut observer = new_thread(&directory, SqliteOptions::new().observer());
         thread.look_for_expired();
         assert!(!thread.chores.are_due());
-        let other = Connection::open(directory.path().join("jobs.db")).expect("the file opens");
+        let other = open_beside(&directory);
         let expired = "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1)";
         other.execute(expired, []).expect("a row");
         // Not due again before the interval is over.
