@@ -12,11 +12,14 @@ use super::{
     error::NatsError,
     jetstream::JetStream,
     messages,
+    output::{Output, RunningOutput},
+    part::{OutputId, OutputStart},
     record::JobRecord,
     report::PendingReport,
+    response::ResponseRecord,
     retry::Retry,
 };
-use crate::JobId;
+use crate::{JobId, store::BufferedBody};
 
 /// The time limit for retrying the write of an end: longer than a leader election.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +38,16 @@ pub(super) struct ActiveClaim {
     write_permit: Semaphore,
     /// Canceled once another process has ended the job or taken it over.
     pub(super) lost: CancellationToken,
+    /// Held for a look or an assignment, never across an await.
+    output: Mutex<ClaimOutput>,
+}
+
+/// The output of a call, once any of it was flushed.
+#[derive(Default)]
+struct ClaimOutput {
+    output: Option<Arc<Output>>,
+    /// `None` before and after the output is published.
+    running: Option<RunningOutput>,
 }
 
 /// The message that keeps the queue from delivering the request to another process.
@@ -60,6 +73,8 @@ pub(super) struct ClaimState {
     pub(super) report: PendingReport,
     /// The sequences of the request body's chunks, if this process has read them.
     pub(super) body_sequences: Vec<u64>,
+    /// The claim before this one, whose output is to be removed.
+    pub(super) superseded: Option<u64>,
 }
 
 impl ClaimState {
@@ -93,10 +108,78 @@ impl ActiveClaim {
                 written_at,
                 report: PendingReport::default(),
                 body_sequences: Vec::new(),
+                superseded: None,
             }),
             write_permit: Semaphore::new(1),
             lost: CancellationToken::new(),
+            output: Mutex::default(),
         }
+    }
+
+    pub(super) fn output_id(&self) -> OutputId {
+        OutputId {
+            job: self.id,
+            claim: self.claim,
+        }
+    }
+
+    /// Starts to publish the output of the call. Returns `None` if it has had an output before.
+    pub(super) fn publish(
+        &self,
+        jetstream: &Arc<JetStream>,
+        response: ResponseRecord,
+        length: Option<u64>,
+        body: impl FnOnce() -> BufferedBody,
+    ) -> Option<Arc<Output>> {
+        let mut output = self.output.lock();
+        if output.output.is_some() {
+            return None;
+        }
+        let start = OutputStart {
+            run: self.state.lock().record.attempts,
+            length,
+            response,
+        };
+        let (id, lost) = (self.output_id(), self.lost.clone());
+        let running = RunningOutput::start(jetstream.clone(), lost, id, start, body());
+        output.output = Some(running.output.clone());
+        output.running = Some(running);
+        output.output.clone()
+    }
+
+    /// Takes the output, if it is being published.
+    pub(super) fn take_output(&self) -> Option<RunningOutput> {
+        self.output.lock().running.take()
+    }
+
+    /// Returns the number of published parts of the output, and the time since the first one was.
+    pub(super) fn published(&self) -> Option<(u32, Duration)> {
+        self.output.lock().output.as_ref()?.published()
+    }
+
+    /// Removes the output, unless the job has ended with it. The publisher has ended.
+    pub(super) async fn discard_output(
+        &self,
+        jetstream: &JetStream,
+        record: Option<&JobRecord>,
+    ) -> Result<(), NatsError> {
+        let kept = record.and_then(JobRecord::streamed);
+        if kept.is_some_and(|parts| parts.claim == self.claim) {
+            return Ok(());
+        }
+        let count = self.published().map_or(0, |(count, _)| count);
+        jetstream.remove_parts(self.output_id(), count, true).await
+    }
+
+    /// Removes the output of the claim before this one.
+    pub(super) async fn remove_superseded(&self, jetstream: &JetStream) -> Result<(), NatsError> {
+        let Some(claim) = self.state.lock().superseded else {
+            return Ok(());
+        };
+        let job = self.id;
+        jetstream.remove_output(OutputId { job, claim }).await?;
+        self.state.lock().superseded = None;
+        Ok(())
     }
 
     /// Extends the ack deadline of the queue's message.
@@ -243,8 +326,17 @@ impl ActiveClaim {
     }
 
     /// Records that the claim was written at `sequence`, and that the run record is at `run`.
-    pub(super) fn set_claimed(&self, record: JobRecord, sequence: u64, run: u64) {
+    ///
+    /// `superseded` is the claim before this one.
+    pub(super) fn set_claimed(
+        &self,
+        record: JobRecord,
+        sequence: u64,
+        run: u64,
+        superseded: Option<u64>,
+    ) {
         let mut state = self.state.lock();
+        state.superseded = superseded;
         state.seen_sequence = state.seen_sequence.max(sequence);
         (state.record, state.sequence) = (record, run);
     }

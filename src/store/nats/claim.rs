@@ -24,6 +24,8 @@ pub(super) struct ActiveClaims {
     claims: Mutex<BTreeMap<(JobId, u64), Arc<ActiveClaim>>>,
     /// Notified if a claim's record must be written soon.
     pub(super) write_requested: Notify,
+    /// Notified if the output of an earlier claim must be removed.
+    pub(super) removal_requested: Notify,
 }
 
 impl ActiveClaims {
@@ -75,6 +77,7 @@ impl Drop for NatsClaim {
     fn drop(&mut self) {
         let key = (self.active.id, self.active.claim);
         self.claims.claims.lock().remove(&key);
+        drop(self.active.take_output());
     }
 }
 

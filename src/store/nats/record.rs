@@ -5,13 +5,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
     clock::{as_millis, from_unix_millis, unix_millis, unix_now},
+    envelope::{encode, encode_streamed},
     report::PendingReport,
     request::{JobDetails, QueuedRequest},
-    response::ResponseRecord,
+    response::{ResponseRecord, StreamedParts},
 };
 use crate::{
     ErrorCode, Event, Failure, JobId, Kind, Progress, Snapshot, Status,
@@ -47,6 +49,9 @@ pub(super) struct JobRecord {
     pub(super) error: Option<ErrorCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) response: Option<ResponseRecord>,
+    /// The part of a response that broke off. Present only after an end without a response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) partial: Option<ResponseRecord>,
     /// The claim under which the job runs; `None` while it waits, and after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<ClaimHolder>,
@@ -113,6 +118,7 @@ impl JobRecord {
             message: None,
             error: None,
             response: None,
+            partial: None,
             holder: None,
             attempts: 0,
             requeues: 0,
@@ -229,6 +235,23 @@ impl JobRecord {
         self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
+    /// Returns the location of a result, or a part of one, that was published while it was
+    /// produced.
+    pub(super) fn streamed(&self) -> Option<StreamedParts> {
+        let kept = self.response.as_ref().or(self.partial.as_ref());
+        kept.and_then(|response| response.streamed)
+    }
+
+    /// Encodes the record and the body of its response.
+    pub(super) fn encode(&self, body: &[u8]) -> Bytes {
+        let response = self.response.as_ref();
+        if response.is_some_and(|response| response.streamed.is_some()) {
+            encode_streamed(self, body)
+        } else {
+            encode(self, body)
+        }
+    }
+
     pub(super) fn is_held_by(&self, claim: u64) -> bool {
         self.holder.is_some_and(|holder| holder.claim == claim)
     }
@@ -292,6 +315,7 @@ impl JobRecord {
             Failure::new(code, response.map(|response| response.status))
         });
         snapshot.response = response;
+        snapshot.partial = self.partial.as_ref().map(ResponseRecord::head);
         snapshot
     }
 }
@@ -330,5 +354,22 @@ mod tests {
         let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(again, text);
         assert!(record.frees_key());
+    }
+
+    #[test]
+    fn streamed_result_has_a_version_of_its_own() {
+        let text = r#"{"nonce":1,"revision":3,"status":"succeeded","created_at":1795000000120,
+            "kind":"","response":{"status":200,"headers":[],"length":70000,
+            "streamed":{"claim":7,"count":2}},"attempts":2}"#;
+        let mut record: JobRecord = serde_json::from_str(text).expect("a record");
+        let again = serde_json::to_value(&record).expect("a record");
+        let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(again, text);
+        assert_eq!(record.encode(b"")[0], 2);
+        // An earlier version ignores the part of a response that broke off.
+        record.partial = record.response.take();
+        assert_eq!(record.encode(b"")[0], 1);
+        let again = serde_json::to_value(&record).expect("a record");
+        assert_eq!(again["partial"], text["response"]);
     }
 }
