@@ -40,9 +40,13 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// The maximum time between two look-ups: a lost notification delays the end by this much.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The maximum number and size of the newest parts that are kept for readers.
-const MAX_RECENT_PARTS: usize = 1024;
-const MAX_RECENT_BYTES: usize = 256 << 10;
+/// The maximum number and size of the newest parts that are kept for readers. A larger part is kept
+/// alone.
+const MAX_RECENT_PARTS: usize = 256;
+const MAX_RECENT_BYTES: usize = 64 << 10;
+
+/// The time after which all parts are forgotten if none has followed.
+const RECENT_TIME: Duration = Duration::from_secs(1);
 
 /// The followed jobs of this process.
 #[derive(Default)]
@@ -192,7 +196,10 @@ impl ViewedOutput {
             offset,
             data,
         });
-        while self.recent.len() > MAX_RECENT_PARTS || self.recent_bytes > MAX_RECENT_BYTES {
+        let is_full = |this: &Self| {
+            this.recent.len() > MAX_RECENT_PARTS || this.recent_bytes > MAX_RECENT_BYTES
+        };
+        while self.recent.len() > 1 && is_full(self) {
             let oldest = self.recent.pop_front();
             self.recent_bytes -= oldest.map_or(0, |part| part.data.len());
         }
@@ -241,6 +248,12 @@ impl FollowTask {
             };
             let look_at = Instant::now() + delay;
             loop {
+                let has_recent = {
+                    let view = self.view.borrow();
+                    view.output
+                        .as_ref()
+                        .is_some_and(|output| !output.recent.is_empty())
+                };
                 select! {
                     part = parts.next() => match part {
                         Some(Ok(part)) => {
@@ -257,6 +270,15 @@ impl FollowTask {
                     },
                     () = self.changes.changed() => break,
                     () = sleep_until(look_at) => break,
+                    () = sleep(RECENT_TIME), if has_recent => {
+                        self.view.send_if_modified(|view| {
+                            if let Some(output) = &mut view.output {
+                                output.forget_recent();
+                            }
+                            // Nothing that a reader waits for.
+                            false
+                        });
+                    }
                 }
             }
         }

@@ -99,15 +99,15 @@ impl OutputReader {
             _follower: follower,
         };
         let mut reader = Self::new(jetstream, id, source, from);
-        reader.index = match index {
-            _ if from >= bytes => count,
-            Some(index) => index,
-            None => match reader.find(count).await? {
-                Some(index) => index,
-                None => return Ok(None),
-            },
+        let index = match index {
+            _ if from >= bytes => Some(count),
+            Some(index) => Some(index),
+            None => reader.find(count).await?,
         };
-        Ok(Some(reader))
+        Ok(index.map(|index| {
+            reader.index = index;
+            reader
+        }))
     }
 
     /// Creates a reader of an output of `bytes` that has ended, and reads the first data. Returns

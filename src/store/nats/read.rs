@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use super::{
     charged::reserve_replay,
@@ -22,10 +22,11 @@ use crate::{
     store::{Reading, ResultBody, compact, fields_price},
 };
 
-/// The maximum number of rounds if an output is removed while it is opened.
-const MAX_ROUNDS: usize = 3;
+/// The maximum number of rounds if responses are removed while they are opened.
+const MAX_ROUNDS: usize = 8;
 
-const ROUND_DELAY: Duration = Duration::from_millis(50);
+/// The time until this process knows why data is missing. Then it counts as lost.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a job has for its readers.
 enum Found {
@@ -60,24 +61,43 @@ pub(super) async fn read(
     id: JobId,
     from: u64,
 ) -> Result<Option<Reading>, NatsError> {
-    for round in 0..MAX_ROUNDS {
-        if round > 0 {
-            // The data is gone with the job or the call, or lost by itself.
-            sleep(ROUND_DELAY).await;
-        }
-        let read = match find(process, id).await? {
+    let missing = || NatsError::unavailable("the result's body is missing");
+    let mut is_ended = false;
+    for _ in 0..MAX_ROUNDS {
+        match find(process, id).await? {
             Found::Nothing => return Ok(None),
-            Found::Live(live) => live.read(process, from).await?,
-            Found::Ended(job) => match EndedResponse::of(&job) {
-                Some(ended) => ended.read(process, id, from).await?,
-                None => return Ok(None),
-            },
-        };
-        if read.is_some() {
-            return Ok(read);
+            Found::Live(live) => {
+                let (follower, output) = (live.follower.clone(), live.id);
+                if let Some(reading) = live.read(process, from).await? {
+                    return Ok(Some(reading));
+                }
+                // The call has been handed back, or has died and runs again.
+                let mut views = follower.view();
+                let changed = views.wait_for(|view| {
+                    let current = view.output.as_ref().map(|output| output.id);
+                    view.end.is_some() || current != Some(output)
+                });
+                let changed = timeout(CHANGE_TIMEOUT, changed).await;
+                changed
+                    .map_err(|_| missing())?
+                    .map_err(NatsError::unavailable)?;
+            }
+            Found::Ended(job) => {
+                let Some(ended) = EndedResponse::of(&job) else {
+                    return Ok(None);
+                };
+                if let Some(reading) = ended.read(process, id, from).await? {
+                    return Ok(Some(reading));
+                }
+                // Gone with its job, or lost by itself.
+                if is_ended {
+                    break;
+                }
+                is_ended = true;
+            }
         }
     }
-    Err(NatsError::unavailable("the result's body is missing"))
+    Err(missing())
 }
 
 /// Waits until a job has a response, or has ended.
