@@ -12,7 +12,7 @@ use super::{
     error::NatsError,
     jetstream::JetStream,
     messages,
-    output::{Output, RunningOutput},
+    output::{CallOutput, RunningOutput},
     part::{OutputId, OutputStart},
     record::JobRecord,
     report::PendingReport,
@@ -45,7 +45,7 @@ pub(super) struct ActiveClaim {
 /// The output of a call, once any of it was flushed.
 #[derive(Default)]
 struct ClaimOutput {
-    output: Option<Arc<Output>>,
+    output: Option<Arc<CallOutput>>,
     /// `None` before and after the output is published.
     running: Option<RunningOutput>,
 }
@@ -130,7 +130,7 @@ impl ActiveClaim {
         response: ResponseRecord,
         length: Option<u64>,
         body: impl FnOnce() -> BufferedBody,
-    ) -> Option<Arc<Output>> {
+    ) -> Option<Arc<CallOutput>> {
         let mut output = self.output.lock();
         if output.output.is_some() {
             return None;

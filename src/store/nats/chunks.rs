@@ -108,7 +108,7 @@ pub(super) async fn remove(
     let removals = (0..count).rev().map(|index| {
         let subject = subject(index);
         async move {
-            // A replaced leader may keep returning a deleted chunk. Copies left by this loop expire.
+            // A replaced leader may keep returning a deleted chunk. Copies left here expire.
             for _ in 0..MAX_COPIES {
                 match messages::last(stream, &subject).await? {
                     Some(chunk) => messages::delete(stream, chunk.sequence).await?,

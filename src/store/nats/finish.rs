@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The outcome of a call as the record of the end stores it.
-enum StoredOutcome {
+enum OutcomeRecord {
     Response {
         response: ResponseRecord,
         /// The body, if it is within the record.
@@ -35,7 +35,7 @@ enum StoredOutcome {
     Canceled(Option<ResponseRecord>),
 }
 
-impl StoredOutcome {
+impl OutcomeRecord {
     fn event(&self) -> Event {
         match self {
             Self::Response { response, .. } => Event::Responded(response.status()),
@@ -75,13 +75,13 @@ pub(super) async fn finish(
                 Some(output) => output.break_off(END_PATIENCE).await,
                 None => None,
             };
-            StoredOutcome::NoResponse(code, part)
+            OutcomeRecord::NoResponse(code, part)
         }
         Outcome::Response(writer) => store_response(jetstream, active, writer).await?,
     };
     let started = end.started.map(system_time);
     let retain = jetstream.options.retain;
-    let write = async |outcome: &StoredOutcome| {
+    let write = async |outcome: &OutcomeRecord| {
         let change = |record: &mut JobRecord| {
             if let Some(at) = started {
                 record.start(at);
@@ -97,7 +97,7 @@ pub(super) async fn finish(
     let is_first = match write(&outcome).await {
         // The response's head alone exceeds a message.
         Err(NatsError::TooLarge) => {
-            let too_large = StoredOutcome::NoResponse(ErrorCode::ResultTooLarge, None);
+            let too_large = OutcomeRecord::NoResponse(ErrorCode::ResultTooLarge, None);
             write(&too_large).await?
         }
         written => written?,
@@ -110,8 +110,8 @@ pub(super) async fn finish(
         tracing::warn!(%error, id = %active.id, "failed to clean up after a job's end");
     }
     Ok(match outcome {
-        StoredOutcome::Canceled(_) => Finished::Late,
-        StoredOutcome::Response { .. } | StoredOutcome::NoResponse(..) => Finished::First,
+        OutcomeRecord::Canceled(_) => Finished::Late,
+        OutcomeRecord::Response { .. } | OutcomeRecord::NoResponse(..) => Finished::First,
     })
 }
 
@@ -120,7 +120,7 @@ async fn store_response(
     jetstream: &JetStream,
     active: &ActiveClaim,
     writer: NatsWriter,
-) -> Result<StoredOutcome, NatsError> {
+) -> Result<OutcomeRecord, NatsError> {
     if let Some((response, body)) = writer.into_buffered() {
         return store_body(jetstream, active, response, body).await;
     }
@@ -131,12 +131,12 @@ async fn store_response(
         PublishedOutput::Nothing(response, body) => {
             store_body(jetstream, active, response, body).await
         }
-        PublishedOutput::Whole(response) => Ok(StoredOutcome::Response {
+        PublishedOutput::Whole(response) => Ok(OutcomeRecord::Response {
             response,
             inline: Bytes::new(),
             _charge: None,
         }),
-        PublishedOutput::Sealed(part) => Ok(StoredOutcome::Canceled(part)),
+        PublishedOutput::Sealed(part) => Ok(OutcomeRecord::Canceled(part)),
         PublishedOutput::Refused(part) => Ok(refused(active, part)),
     }
 }
@@ -147,11 +147,11 @@ async fn store_body(
     active: &ActiveClaim,
     response: ResponseRecord,
     body: BufferedBody,
-) -> Result<StoredOutcome, NatsError> {
+) -> Result<OutcomeRecord, NatsError> {
     let (id, claim) = (active.id, active.claim);
     let stored = jetstream.store_result(id, claim, response, &body.bytes, END_PATIENCE);
     match stored.await {
-        Ok((response, inline)) => Ok(StoredOutcome::Response {
+        Ok((response, inline)) => Ok(OutcomeRecord::Response {
             response,
             inline,
             _charge: body.charge,
@@ -162,10 +162,10 @@ async fn store_body(
 }
 
 /// Returns the outcome if an operator has set a limit on the stream of results.
-fn refused(active: &ActiveClaim, part: Option<ResponseRecord>) -> StoredOutcome {
+fn refused(active: &ActiveClaim, part: Option<ResponseRecord>) -> OutcomeRecord {
     let id = active.id;
     tracing::warn!(%id, "failed to store a result: the stream's limit is reached");
-    StoredOutcome::NoResponse(ErrorCode::ResultTooLarge, part)
+    OutcomeRecord::NoResponse(ErrorCode::ResultTooLarge, part)
 }
 
 async fn clean_up(jetstream: &JetStream, active: &ActiveClaim) -> Result<(), NatsError> {
@@ -217,7 +217,7 @@ async fn requeue(jetstream: &JetStream, active: &ActiveClaim) -> Result<Finished
     if active.published().is_some() {
         let removed = active.discard_output(jetstream, None).await;
         if let Err(error) = removed {
-            tracing::warn!(%error, id = %active.id, "failed to remove the output of a requeued job");
+            tracing::warn!(%error, id = %active.id, "failed to remove output of a requeued job");
         }
     }
     if let Delivery::Acker(acker) = &active.delivery {

@@ -41,7 +41,7 @@ const HEADER_BYTES: usize = 256;
 /// The output of a call: what is not published yet, and how much is.
 ///
 /// The writer appends to it, and a task publishes. The claim owns the task.
-pub(super) struct Output {
+pub(super) struct CallOutput {
     pub(super) id: OutputId,
     start: OutputStart,
     /// Held to append or take bytes, never across an await or a wake-up.
@@ -96,7 +96,7 @@ struct StoredOutput {
 }
 
 /// What the publisher does next.
-enum Step {
+enum PublishStep {
     Publish(NextPart),
     /// Waits for data to publish with the head, for a moment.
     Delay,
@@ -116,7 +116,7 @@ pub(super) enum PublishedOutput {
     Refused(Option<ResponseRecord>),
 }
 
-impl Output {
+impl CallOutput {
     fn new(id: OutputId, start: OutputStart, body: BufferedBody) -> Self {
         Self {
             id,
@@ -222,7 +222,7 @@ impl Output {
         let mut is_delayed = false;
         loop {
             match self.next(first_bytes, part_bytes, is_delayed) {
-                Step::Publish(part) => {
+                PublishStep::Publish(part) => {
                     let published = select! {
                         published = self.publish_part(jetstream, &part) => published,
                         // Another process has ended the job.
@@ -233,29 +233,29 @@ impl Output {
                     }
                     self.note_published(part.data.len());
                 }
-                Step::Delay => {
+                PublishStep::Delay => {
                     let _ = timeout(HEAD_DELAY, self.changed.notified()).await;
                     is_delayed = true;
                 }
                 // A notification since the look at the state is not lost.
-                Step::Wait => self.changed.notified().await,
-                Step::Done => return,
+                PublishStep::Wait => self.changed.notified().await,
+                PublishStep::Done => return,
             }
         }
     }
 
     /// Takes the next part to publish.
-    fn next(&self, first_bytes: usize, part_bytes: usize, is_delayed: bool) -> Step {
+    fn next(&self, first_bytes: usize, part_bytes: usize, is_delayed: bool) -> PublishStep {
         let state = &mut *self.state.lock();
         if matches!(state.stage, OutputStage::Sealed | OutputStage::Refused) {
-            return Step::Done;
+            return PublishStep::Done;
         }
         let is_first = state.count == 0;
         if state.flushed == 0 && !(is_first && is_delayed && state.stage == OutputStage::Open) {
             return match state.stage {
-                OutputStage::Open if is_first => Step::Delay,
-                OutputStage::Open => Step::Wait,
-                _ => Step::Done,
+                OutputStage::Open if is_first => PublishStep::Delay,
+                OutputStage::Open => PublishStep::Wait,
+                _ => PublishStep::Done,
             };
         }
         let bytes = state
@@ -263,7 +263,7 @@ impl Output {
             .min(if is_first { first_bytes } else { part_bytes });
         state.flushed -= bytes;
         state.sending = Some(bytes);
-        Step::Publish(NextPart {
+        PublishStep::Publish(NextPart {
             index: state.count,
             offset: state.bytes,
             data: state.pending.split_to(bytes).freeze(),
@@ -386,7 +386,7 @@ impl OutputState {
 
 /// The output of a claim, and the task that publishes it, which ends when this is dropped.
 pub(super) struct RunningOutput {
-    pub(super) output: Arc<Output>,
+    pub(super) output: Arc<CallOutput>,
     task: JoinHandle<()>,
 }
 
@@ -399,7 +399,7 @@ impl RunningOutput {
         start: OutputStart,
         body: BufferedBody,
     ) -> Self {
-        let output = Arc::new(Output::new(id, start, body));
+        let output = Arc::new(CallOutput::new(id, start, body));
         let publishing = output.clone();
         let task = async move { publishing.publish(&jetstream, &lost).await };
         Self {

@@ -29,7 +29,7 @@ const MAX_ROUNDS: usize = 8;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a job has for its readers.
-enum Found {
+enum FoundResponse {
     Live(LiveOutput),
     Ended(Arc<LocatedJob>),
     Nothing,
@@ -65,8 +65,8 @@ pub(super) async fn read(
     let mut is_ended = false;
     for _ in 0..MAX_ROUNDS {
         match find(process, id).await? {
-            Found::Nothing => return Ok(None),
-            Found::Live(live) => {
+            FoundResponse::Nothing => return Ok(None),
+            FoundResponse::Live(live) => {
                 let (follower, output) = (live.follower.clone(), live.id);
                 if let Some(reading) = live.read(process, from).await? {
                     return Ok(Some(reading));
@@ -82,7 +82,7 @@ pub(super) async fn read(
                     .map_err(|_| missing())?
                     .map_err(NatsError::unavailable)?;
             }
-            Found::Ended(job) => {
+            FoundResponse::Ended(job) => {
                 let Some(ended) = EndedResponse::of(&job) else {
                     return Ok(None);
                 };
@@ -101,16 +101,16 @@ pub(super) async fn read(
 }
 
 /// Waits until a job has a response, or has ended.
-async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<Found, NatsError> {
+async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<FoundResponse, NatsError> {
     let jetstream = &process.jetstream;
     match jetstream.find_job(id).await? {
-        None => return Ok(Found::Nothing),
+        None => return Ok(FoundResponse::Nothing),
         Some(job) if job.record.is_ended() => {
             let is_gone = job.record.forgotten || job.record.is_expired();
             return Ok(if is_gone {
-                Found::Nothing
+                FoundResponse::Nothing
             } else {
-                Found::Ended(Arc::new(job))
+                FoundResponse::Ended(Arc::new(job))
             });
         }
         Some(_) => {}
@@ -124,14 +124,14 @@ async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<Found, NatsError
         .await
         .map_err(NatsError::unavailable)?;
     Ok(match (&view.end, &view.output) {
-        (Some(OutputEnd::Ended(job)), _) => Found::Ended(job.clone()),
-        (None, Some(output)) => Found::Live(LiveOutput {
+        (Some(OutputEnd::Ended(job)), _) => FoundResponse::Ended(job.clone()),
+        (None, Some(output)) => FoundResponse::Live(LiveOutput {
             follower: follower.clone(),
             id: output.id,
             start: output.start.clone(),
             bytes: output.bytes,
         }),
-        _ => Found::Nothing,
+        _ => FoundResponse::Nothing,
     })
 }
 

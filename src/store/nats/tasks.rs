@@ -122,7 +122,7 @@ async fn remove_superseded_outputs(process: Arc<ProcessState>) {
         for active in process.claims.all() {
             // The end of the job tries again.
             if let Err(error) = active.remove_superseded(&process.jetstream).await {
-                tracing::warn!(%error, id = %active.id, "failed to remove the output of a dead process");
+                tracing::warn!(%error, id = %active.id, "failed to remove old output");
             }
         }
     }

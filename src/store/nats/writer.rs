@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, response::Parts};
 
-use super::{active::ActiveClaim, jetstream::JetStream, output::Output, response::ResponseRecord};
+use super::{
+    active::ActiveClaim, jetstream::JetStream, output::CallOutput, response::ResponseRecord,
+};
 use crate::store::{
     BodyBuffer, BufferedBody, NoRoom, Purpose, ResponseRoom, Writer, compact, compact_fields,
 };
@@ -26,12 +28,12 @@ pub struct NatsWriter {
     head: Parts,
     /// The number of bytes that the service declared.
     length: Option<u64>,
-    body: WrittenBody,
+    body: ResponseStage,
 }
 
-enum WrittenBody {
+enum ResponseStage {
     Buffered(BodyBuffer),
-    Published(Arc<Output>),
+    Published(Arc<CallOutput>),
 }
 
 impl NatsWriter {
@@ -48,20 +50,20 @@ impl NatsWriter {
             active: active.clone(),
             head,
             length,
-            body: WrittenBody::Buffered(BodyBuffer::new()),
+            body: ResponseStage::Buffered(BodyBuffer::new()),
         }
     }
 
     /// Returns a response that was never flushed. Its body holds what was charged for all of it.
     pub(super) fn into_buffered(mut self) -> Option<(ResponseRecord, BufferedBody)> {
         // Dropping the writer must not break off the response.
-        let written = mem::replace(&mut self.body, WrittenBody::Buffered(BodyBuffer::new()));
+        let written = mem::replace(&mut self.body, ResponseStage::Buffered(BodyBuffer::new()));
         match written {
-            WrittenBody::Buffered(mut body) => {
+            ResponseStage::Buffered(mut body) => {
                 let body = body.take();
                 Some((ResponseRecord::new(&self.head).with_body(&body), body))
             }
-            WrittenBody::Published(_) => None,
+            ResponseStage::Published(_) => None,
         }
     }
 }
@@ -69,7 +71,7 @@ impl NatsWriter {
 impl Writer for NatsWriter {
     /// Waits for room in the budget, and for the publisher if it is more than 1 MiB behind.
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        if let WrittenBody::Published(output) = &self.body
+        if let ResponseStage::Published(output) = &self.body
             && !ready!(output.poll_behind(cx))
         {
             return Poll::Ready(Err(NoRoom::new()));
@@ -80,8 +82,8 @@ impl Writer for NatsWriter {
             return Poll::Ready(Err(NoRoom::new()));
         };
         match &mut self.body {
-            WrittenBody::Buffered(body) => body.hold(charge),
-            WrittenBody::Published(output) => output.hold(charge),
+            ResponseStage::Buffered(body) => body.hold(charge),
+            ResponseStage::Published(output) => output.hold(charge),
         }
         Poll::Ready(Ok(()))
     }
@@ -89,17 +91,17 @@ impl Writer for NatsWriter {
     fn push(&mut self, data: Bytes) {
         match &mut self.body {
             // The buffer copies all but the first frame.
-            WrittenBody::Buffered(body) if body.is_empty() => body.push(compact(data), None),
-            WrittenBody::Buffered(body) => body.push(data, None),
-            WrittenBody::Published(output) => output.push(&data, self.jetstream.chunk_bytes()),
+            ResponseStage::Buffered(body) if body.is_empty() => body.push(compact(data), None),
+            ResponseStage::Buffered(body) => body.push(data, None),
+            ResponseStage::Published(output) => output.push(&data, self.jetstream.chunk_bytes()),
         }
     }
 
     fn push_trailers(&mut self, mut trailers: HeaderMap) {
         compact_fields(&mut trailers);
         match &mut self.body {
-            WrittenBody::Buffered(body) => body.push_trailers(trailers),
-            WrittenBody::Published(output) => output.push_trailers(trailers),
+            ResponseStage::Buffered(body) => body.push_trailers(trailers),
+            ResponseStage::Published(output) => output.push_trailers(trailers),
         }
     }
 
@@ -107,8 +109,8 @@ impl Writer for NatsWriter {
     /// acknowledgement arrives.
     fn flush(&mut self) {
         match &mut self.body {
-            WrittenBody::Published(output) => output.flush(),
-            WrittenBody::Buffered(body) => {
+            ResponseStage::Published(output) => output.flush(),
+            ResponseStage::Buffered(body) => {
                 let response = ResponseRecord::new(&self.head);
                 let flushed = || body.take();
                 let published =
@@ -116,7 +118,7 @@ impl Writer for NatsWriter {
                         .publish(&self.jetstream, response, self.length, flushed);
                 // A claim publishes a single response.
                 if let Some(output) = published {
-                    self.body = WrittenBody::Published(output);
+                    self.body = ResponseStage::Published(output);
                 }
             }
         }
@@ -125,7 +127,7 @@ impl Writer for NatsWriter {
 
 impl Drop for NatsWriter {
     fn drop(&mut self) {
-        if let WrittenBody::Published(output) = &self.body {
+        if let ResponseStage::Published(output) = &self.body {
             output.break_off();
         }
     }
