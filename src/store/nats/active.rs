@@ -73,8 +73,6 @@ pub(super) struct ClaimState {
     pub(super) report: PendingReport,
     /// The sequences of the request body's chunks, if this process has read them.
     pub(super) body_sequences: Vec<u64>,
-    /// The claim before this one, whose output is to be removed.
-    pub(super) superseded: Option<u64>,
 }
 
 impl ClaimState {
@@ -108,7 +106,6 @@ impl ActiveClaim {
                 written_at,
                 report: PendingReport::default(),
                 body_sequences: Vec::new(),
-                superseded: None,
             }),
             write_permit: Semaphore::new(1),
             lost: CancellationToken::new(),
@@ -169,17 +166,6 @@ impl ActiveClaim {
         }
         let count = self.published().map_or(0, |(count, _)| count);
         jetstream.remove_parts(self.output_id(), count, true).await
-    }
-
-    /// Removes the output of the claim before this one.
-    pub(super) async fn remove_superseded(&self, jetstream: &JetStream) -> Result<(), NatsError> {
-        let Some(claim) = self.state.lock().superseded else {
-            return Ok(());
-        };
-        let job = self.id;
-        jetstream.remove_output(OutputId { job, claim }).await?;
-        self.state.lock().superseded = None;
-        Ok(())
     }
 
     /// Extends the ack deadline of the queue's message.
@@ -326,17 +312,8 @@ impl ActiveClaim {
     }
 
     /// Records that the claim was written at `sequence`, and that the run record is at `run`.
-    ///
-    /// `superseded` is the claim before this one.
-    pub(super) fn set_claimed(
-        &self,
-        record: JobRecord,
-        sequence: u64,
-        run: u64,
-        superseded: Option<u64>,
-    ) {
+    pub(super) fn set_claimed(&self, record: JobRecord, sequence: u64, run: u64) {
         let mut state = self.state.lock();
-        state.superseded = superseded;
         state.seen_sequence = state.seen_sequence.max(sequence);
         (state.record, state.sequence) = (record, run);
     }

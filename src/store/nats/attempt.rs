@@ -229,13 +229,12 @@ impl ClaimAttempt<'_> {
             ClaimPlan::Duplicate => Some(ClaimDecision::Duplicate),
             ClaimPlan::Later(delay) => Some(ClaimDecision::Later(delay)),
             ClaimPlan::Claim => {
-                let superseded = record.holder.map(|holder| holder.claim);
                 record.claim(self.active.claim, self.queue_sequence);
                 let subject = subject(names.claim(id, record.attempts));
                 let written = self.put(&subject, &mut record, 0).await?;
                 written.map(|sequence| {
                     let run = if run == 0 { sequence } else { run };
-                    self.active.set_claimed(record, sequence, run, superseded);
+                    self.active.set_claimed(record, sequence, run);
                     ClaimDecision::Run(body)
                 })
             }
@@ -246,8 +245,9 @@ impl ClaimAttempt<'_> {
                 let is_reached = !self.is_first() || attempts > 0;
                 let status = ErrorCode::Lost.status();
                 record.is_key_released = !is_reached || !record.details.outcomes.keeps(status);
-                if let Some(holder) = record.holder {
-                    record.partial = self.jetstream.seal(self.output_of(holder)).await?;
+                if let Some(ClaimHolder { claim, .. }) = record.holder {
+                    let output = OutputId { job: id, claim };
+                    record.partial = self.jetstream.seal(output, ErrorCode::Lost).await?;
                 }
                 record.end(Event::NoResponse(ErrorCode::Lost), retain);
                 let subject = subject(names.end(id));
@@ -258,25 +258,11 @@ impl ClaimAttempt<'_> {
                 })
             }
             ClaimPlan::Release(delay) => {
-                let holder = record.holder;
                 record.release(delay);
                 let written = self.put(&names.run(id), &mut record, run).await?;
-                if let (Some(_), Some(holder)) = (written, holder) {
-                    let removed = self.jetstream.remove_output(self.output_of(holder)).await;
-                    if let Err(error) = removed {
-                        tracing::warn!(%error, %id, "failed to remove output of a dead process");
-                    }
-                }
                 written.map(|_| ClaimDecision::Later(delay))
             }
         })
-    }
-
-    fn output_of(&self, holder: ClaimHolder) -> OutputId {
-        OutputId {
-            job: self.active.id,
-            claim: holder.claim,
-        }
     }
 
     /// Returns `true` if no process can have run the request before.

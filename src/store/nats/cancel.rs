@@ -81,7 +81,8 @@ async fn end(
         let holder = record.holder;
         if let Some(ClaimHolder { claim, .. }) = holder {
             // The call can publish nothing from here on, so the part is what its readers get.
-            record.partial = jetstream.seal(OutputId { job: id, claim }).await?;
+            let output = OutputId { job: id, claim };
+            record.partial = jetstream.seal(output, ErrorCode::Canceled).await?;
         }
         let output = record.streamed();
         record.end(

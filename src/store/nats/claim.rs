@@ -24,8 +24,6 @@ pub(super) struct ActiveClaims {
     claims: Mutex<BTreeMap<(JobId, u64), Arc<ActiveClaim>>>,
     /// Notified if a claim's record must be written soon.
     pub(super) write_requested: Notify,
-    /// Notified if the output of an earlier claim must be removed.
-    pub(super) removal_requested: Notify,
 }
 
 impl ActiveClaims {

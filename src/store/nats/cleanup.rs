@@ -7,7 +7,8 @@ use crate::JobId;
 
 impl JetStream {
     /// Rewrites the job's key and list entry, whose retention starts at the end, and removes the
-    /// request's body. A key that the end has freed is removed instead. Parts of a result that are
+    /// request's body and the outputs of processes that died. A key that the end has freed is removed
+    /// instead. Parts of a result that are
     /// old by now are written again, since they must not expire before the job.
     ///
     /// Runs before the request leaves the queue, so that a failure is repaired when the queue
@@ -21,6 +22,12 @@ impl JetStream {
         }
         if let Some(count) = record.details.body_chunks {
             self.remove_request_body(id, count).await?;
+        }
+        let kept = record.streamed().map(|parts| parts.claim);
+        for &claim in &record.former_claims {
+            if Some(claim) != kept {
+                self.remove_output(OutputId { job: id, claim }).await?;
+            }
         }
         self.keep_output(id, record).await
     }

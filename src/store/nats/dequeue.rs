@@ -203,9 +203,6 @@ pub(super) async fn claim(
                 // Bring the run record up to date while the call runs.
                 process.claims.write_requested.notify_one();
             }
-            if claim.active.state.lock().superseded.is_some() {
-                process.claims.removal_requested.notify_one();
-            }
             body
         }
         Ok(ClaimDecision::Later(delay)) => {

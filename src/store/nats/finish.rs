@@ -31,30 +31,29 @@ enum OutcomeRecord {
     },
     /// No response, but perhaps a part of one.
     NoResponse(ErrorCode, Option<ResponseRecord>),
-    /// Another process has sealed the output to cancel the job, and may not have ended it.
-    Canceled(Option<ResponseRecord>),
+    /// Another process has sealed the output to end the job so, and has perhaps not ended it.
+    Sealed(ErrorCode, Option<ResponseRecord>),
 }
 
 impl OutcomeRecord {
     fn event(&self) -> Event {
         match self {
             Self::Response { response, .. } => Event::Responded(response.status()),
-            Self::NoResponse(code, _) => Event::NoResponse(*code),
-            Self::Canceled(_) => Event::NoResponse(ErrorCode::Canceled),
+            Self::NoResponse(code, _) | Self::Sealed(code, _) => Event::NoResponse(*code),
         }
     }
 
     fn apply(&self, record: &mut JobRecord) {
         match self {
             Self::Response { response, .. } => record.response = Some(response.clone()),
-            Self::NoResponse(_, part) | Self::Canceled(part) => record.partial = part.clone(),
+            Self::NoResponse(_, part) | Self::Sealed(_, part) => record.partial = part.clone(),
         }
     }
 
     fn inline_body(&self) -> &[u8] {
         match self {
             Self::Response { inline, .. } => inline,
-            Self::NoResponse(..) | Self::Canceled(_) => b"",
+            Self::NoResponse(..) | Self::Sealed(..) => b"",
         }
     }
 }
@@ -110,7 +109,7 @@ pub(super) async fn finish(
         tracing::warn!(%error, id = %active.id, "failed to clean up after a job's end");
     }
     Ok(match outcome {
-        OutcomeRecord::Canceled(_) => Finished::Late,
+        OutcomeRecord::Sealed(..) => Finished::Late,
         OutcomeRecord::Response { .. } | OutcomeRecord::NoResponse(..) => Finished::First,
     })
 }
@@ -136,7 +135,7 @@ async fn store_response(
             inline: Bytes::new(),
             _charge: None,
         }),
-        PublishedOutput::Sealed(part) => Ok(OutcomeRecord::Canceled(part)),
+        PublishedOutput::Sealed(code, part) => Ok(OutcomeRecord::Sealed(code, part)),
         PublishedOutput::Refused(part) => Ok(refused(active, part)),
     }
 }
@@ -176,7 +175,6 @@ async fn clean_up(jetstream: &JetStream, active: &ActiveClaim) -> Result<(), Nat
     };
     // This process has read the chunks, so it need not look for them.
     chunks::remove_at(&jetstream.streams.requests, body_sequences).await?;
-    active.remove_superseded(jetstream).await?;
     if active.published().is_some() {
         active.discard_output(jetstream, Some(&record)).await?;
     }

@@ -114,6 +114,7 @@ impl Followers {
                 view,
                 is_behind: true,
                 searched: None,
+                last_over: 0,
             };
             Arc::new(OutputFollower {
                 followers: self.clone(),
@@ -226,6 +227,8 @@ struct FollowTask {
     is_behind: bool,
     /// The claim whose output was looked for.
     searched: Option<u64>,
+    /// The number of the last call that is over.
+    last_over: u32,
 }
 
 impl FollowTask {
@@ -310,7 +313,7 @@ impl FollowTask {
             }
         };
         // The end of the job follows a seal.
-        if part.is_seal {
+        if part.seal.is_some() {
             return true;
         }
         let id = OutputId {
@@ -332,7 +335,9 @@ impl FollowTask {
                 }
                 return false;
             }
+            // A part may arrive after this process knows that its call is over.
             let run = view.output.as_ref().map_or(0, |output| output.start.run);
+            let run = run.max(self.last_over);
             match start {
                 Some(start) if start.run > run => {
                     let mut output = ViewedOutput::new(id, start);
@@ -373,12 +378,14 @@ impl FollowTask {
             output.map(|output| (output.id.claim, output.start.run, output.count))
         };
         let Some(holder) = record.holder else {
-            // The call was handed back, and its output is removed.
+            // The call was handed back, or its process has died.
+            self.last_over = self.last_over.max(record.attempts);
             if known.is_some_and(|(_, run, _)| run <= record.attempts) {
                 self.view.send_modify(|view| view.output = None);
             }
             return Ok(None);
         };
+        self.last_over = self.last_over.max(record.attempts.saturating_sub(1));
         let id = OutputId {
             job: self.id,
             claim: holder.claim,

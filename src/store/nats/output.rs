@@ -24,7 +24,10 @@ use super::{
     part::{OutputId, OutputStart, Part, encode_part},
     response::{ResponseRecord, StreamedParts},
 };
-use crate::store::{BufferedBody, Charge};
+use crate::{
+    ErrorCode,
+    store::{BufferedBody, Charge},
+};
 
 /// The maximum number of unpublished bytes before the producer waits.
 const MAX_BEHIND_BYTES: usize = 1 << 20;
@@ -75,8 +78,8 @@ enum OutputStage {
     Open,
     /// Nothing is appended any more. The publisher ends once it has published what was flushed.
     Closed,
-    /// Another process has ended the job, so nothing can be published any more.
-    Sealed,
+    /// Another process ends the job for this reason, so nothing can be published any more.
+    Sealed(ErrorCode),
     /// The stream of results takes no more.
     Refused,
 }
@@ -111,7 +114,7 @@ pub(super) enum PublishedOutput {
     /// All of it.
     Whole(ResponseRecord),
     /// The part before another process sealed it.
-    Sealed(Option<ResponseRecord>),
+    Sealed(ErrorCode, Option<ResponseRecord>),
     /// The part that the stream of results took.
     Refused(Option<ResponseRecord>),
 }
@@ -226,7 +229,7 @@ impl CallOutput {
                     let published = select! {
                         published = self.publish_part(jetstream, &part) => published,
                         // Another process has ended the job.
-                        () = lost.cancelled() => Err(OutputStage::Sealed),
+                        () = lost.cancelled() => Err(OutputStage::Sealed(ErrorCode::Canceled)),
                     };
                     if let Err(stage) = published {
                         return self.stop(stage);
@@ -247,7 +250,7 @@ impl CallOutput {
     /// Takes the next part to publish.
     fn next(&self, first_bytes: usize, part_bytes: usize, is_delayed: bool) -> PublishStep {
         let state = &mut *self.state.lock();
-        if matches!(state.stage, OutputStage::Sealed | OutputStage::Refused) {
+        if matches!(state.stage, OutputStage::Sealed(_) | OutputStage::Refused) {
             return PublishStep::Done;
         }
         let is_first = state.count == 0;
@@ -282,8 +285,10 @@ impl CallOutput {
             let created = jetstream.create_part(self.id, part.index, &payload, ROUND_PATIENCE);
             match created.await {
                 // Only this task writes parts of this claim.
-                Ok(None | Some(Part { is_seal: false, .. })) => return Ok(()),
-                Ok(Some(_)) => return Err(OutputStage::Sealed),
+                Ok(None | Some(Part { seal: None, .. })) => return Ok(()),
+                Ok(Some(Part {
+                    seal: Some(code), ..
+                })) => return Err(OutputStage::Sealed(code)),
                 Err(WriteError::Full | WriteError::TooLarge) => return Err(OutputStage::Refused),
                 Err(error) => {
                     let error = error.into_error();
@@ -421,7 +426,7 @@ impl RunningOutput {
         let StoredOutput { response, stage } = self.output.stored();
         let trailers = self.output.state.lock().trailers.take();
         Ok(match (stage, response) {
-            (OutputStage::Sealed, part) => PublishedOutput::Sealed(part),
+            (OutputStage::Sealed(code), part) => PublishedOutput::Sealed(code, part),
             (OutputStage::Open | OutputStage::Closed, Some(whole)) => {
                 PublishedOutput::Whole(whole.with_trailers(trailers.as_deref()))
             }

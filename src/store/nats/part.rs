@@ -10,7 +10,7 @@ use super::{
     names::ResourceNames,
     response::ResponseRecord,
 };
-use crate::JobId;
+use crate::{ErrorCode, JobId};
 
 /// Identifies the output of one call: the response that it produces under one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +44,10 @@ struct PartHead {
     offset: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<OutputStart>,
-    /// Set for a message that takes the place of the next part, so that there is none.
-    #[serde(rename = "sealed", default, skip_serializing_if = "std::ops::Not::not")]
-    is_seal: bool,
+    /// Present in a message that takes the place of the next part, so that there is none: why the
+    /// job is to end.
+    #[serde(rename = "sealed", default, skip_serializing_if = "Option::is_none")]
+    seal: Option<ErrorCode>,
 }
 
 /// A part as read from the stream.
@@ -54,7 +55,8 @@ struct PartHead {
 pub(super) struct Part {
     pub(super) offset: u64,
     pub(super) start: Option<OutputStart>,
-    pub(super) is_seal: bool,
+    /// Present if this is no part, but ends the output.
+    pub(super) seal: Option<ErrorCode>,
     pub(super) data: Bytes,
 }
 
@@ -69,7 +71,7 @@ impl Part {
         Ok(Self {
             offset: head.offset,
             start: head.start,
-            is_seal: head.is_seal,
+            seal: head.seal,
             data,
         })
     }
@@ -87,16 +89,16 @@ pub(super) fn encode_part(offset: u64, start: Option<&OutputStart>, data: &[u8])
     let head = PartHead {
         offset,
         start: start.cloned(),
-        is_seal: false,
+        seal: None,
     };
     encode(&head, data)
 }
 
-pub(super) fn encode_seal(offset: u64) -> Bytes {
+pub(super) fn encode_seal(offset: u64, code: ErrorCode) -> Bytes {
     let head = PartHead {
         offset,
         start: None,
-        is_seal: true,
+        seal: Some(code),
     };
     encode(&head, b"")
 }
@@ -126,10 +128,13 @@ mod tests {
         assert_eq!((start.run, start.length), (2, Some(9)));
         assert_eq!(start.response.status(), 201);
         assert_eq!(
-            (part.offset, part.end(), part.is_seal, &part.data[..]),
-            (0, 5, false, &b"\0data"[..])
+            (part.offset, part.end(), part.seal, &part.data[..]),
+            (0, 5, None, &b"\0data"[..])
         );
-        let seal = Part::decode("subject", encode_seal(7)).expect("a seal");
-        assert_eq!((seal.offset, seal.end(), seal.is_seal), (7, 7, true));
+        let seal = Part::decode("subject", encode_seal(7, ErrorCode::Lost)).expect("a seal");
+        assert_eq!(
+            (seal.offset, seal.end(), seal.seal),
+            (7, 7, Some(ErrorCode::Lost))
+        );
     }
 }

