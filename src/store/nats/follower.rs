@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -44,6 +45,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// alone.
 const MAX_RECENT_PARTS: usize = 256;
 const MAX_RECENT_BYTES: usize = 64 << 10;
+
+/// The time without a part after which the stream is asked for one, in case the consumer is lost. It
+/// doubles each time.
+const FIRST_CHECK: Duration = Duration::from_millis(250);
+const MAX_CHECK: Duration = Duration::from_secs(5);
 
 /// The time after which all parts are forgotten if none has followed.
 const RECENT_TIME: Duration = Duration::from_secs(1);
@@ -115,6 +121,7 @@ impl Followers {
                 is_behind: true,
                 searched: None,
                 last_over: 0,
+                has_missed: false,
             };
             Arc::new(OutputFollower {
                 followers: self.clone(),
@@ -229,6 +236,8 @@ struct FollowTask {
     searched: Option<u64>,
     /// The number of the last call that is over.
     last_over: u32,
+    /// Set if the stream had a part that the consumer has not delivered.
+    has_missed: bool,
 }
 
 impl FollowTask {
@@ -249,42 +258,71 @@ impl FollowTask {
                     RETRY_DELAY
                 }
             };
-            let look_at = Instant::now() + delay;
-            loop {
-                let has_recent = {
-                    let view = self.view.borrow();
-                    view.output
-                        .as_ref()
-                        .is_some_and(|output| !output.recent.is_empty())
-                };
-                select! {
-                    part = parts.next() => match part {
-                        Some(Ok(part)) => {
-                            if !self.accept(&part.subject, &part.payload) {
-                                self.is_behind = true;
-                                break;
-                            }
-                        }
-                        Some(Err(_)) | None => {
-                            parts = self.open().await;
+            if !self.wait(&mut parts, Instant::now() + delay).await {
+                parts = self.open().await;
+                self.has_missed = false;
+                self.is_behind = true;
+            }
+        }
+    }
+
+    /// Receives parts until the job must be looked up, at the latest at `look_at`. Returns `false`
+    /// if the consumer is lost.
+    async fn wait(&mut self, parts: &mut Ordered, look_at: Instant) -> bool {
+        let mut check_delay = FIRST_CHECK;
+        loop {
+            let has_recent = {
+                let view = self.view.borrow();
+                let output = view.output.as_ref();
+                output.is_some_and(|output| !output.recent.is_empty())
+            };
+            select! {
+                part = parts.next() => match part {
+                    Some(Ok(part)) => {
+                        self.has_missed = false;
+                        check_delay = FIRST_CHECK;
+                        if !self.accept(&part.subject, &part.payload) {
                             self.is_behind = true;
-                            break;
+                            return true;
                         }
-                    },
-                    () = self.changes.changed() => break,
-                    () = sleep_until(look_at) => break,
-                    () = sleep(RECENT_TIME), if has_recent => {
-                        self.view.send_if_modified(|view| {
-                            if let Some(output) = &mut view.output {
-                                output.forget_recent();
-                            }
-                            // Nothing that a reader waits for.
-                            false
-                        });
                     }
+                    Some(Err(_)) | None => return false,
+                },
+                () = self.changes.changed() => return true,
+                () = sleep_until(look_at) => return true,
+                () = sleep(check_delay) => {
+                    check_delay = (check_delay * 2).min(MAX_CHECK);
+                    if self.has_next_part().await {
+                        self.is_behind = true;
+                        // The first time, the delivery may be under way.
+                        return !mem::replace(&mut self.has_missed, true);
+                    }
+                }
+                () = sleep(RECENT_TIME), if has_recent => {
+                    self.view.send_if_modified(|view| {
+                        if let Some(output) = &mut view.output {
+                            output.forget_recent();
+                        }
+                        // Nothing that a reader waits for.
+                        false
+                    });
                 }
             }
         }
+    }
+
+    /// Returns `true` if the stream has a part that this process has not received.
+    async fn has_next_part(&self) -> bool {
+        let next = {
+            let view = self.view.borrow();
+            let output = view.output.as_ref();
+            output.map(|output| (output.id, output.count))
+        };
+        let Some((id, count)) = next else {
+            return false;
+        };
+        let part = self.jetstream.part(id, count).await;
+        part.is_ok_and(|part| part.is_some_and(|part| part.seal.is_none()))
     }
 
     /// Creates a consumer of all parts that are stored from now on.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
@@ -25,8 +26,9 @@ use tower_accepted::{
 };
 
 use crate::{
+    server::Servers,
     site::{Deployment, options, or_skip, until},
-    streams::{RESULTS, messages, stream},
+    streams::{BUCKET, QUEUE, RESULTS, messages, stream},
 };
 
 /// The time limit of a step. Only a failure takes that long.
@@ -331,6 +333,53 @@ async fn server_restart_breaks_no_output() {
     assert_eq!(next_bytes(&mut reader, 100).await, output(0, 1, 100..200));
     publish_part(&mut writer, output(0, 1, 200..300)).await;
     assert_eq!(next_bytes(&mut reader, 100).await, output(0, 1, 200..300));
+    respond_whole(&producer, &claim, writer).await;
+    assert_eq!(rest(reader).await, (Vec::new(), false));
+}
+
+#[tokio::test]
+async fn lost_consumer_breaks_no_output() {
+    let nats = or_skip!(Deployment::start(options()));
+    let (producer, other) = (nats.store().await, nats.store().await);
+    let (id, claim) = claim_new(&producer).await;
+    let mut writer = respond(&producer, &claim);
+    publish_part(&mut writer, output(0, 1, 0..10)).await;
+    let mut reader = body(&other, id, 0).await;
+    assert_eq!(next_bytes(&mut reader, 10).await, output(0, 1, 0..10));
+    let results = stream(&nats.servers, RESULTS).await;
+    let consumers: Vec<String> = results.consumer_names().try_collect().await.unwrap();
+    assert_eq!(consumers.len(), 1);
+    results.delete_consumer(&consumers[0]).await.unwrap();
+    for start in [10, 20, 30] {
+        publish_part(&mut writer, output(0, 1, start..start + 10)).await;
+        let piece = next_bytes(&mut reader, 10).await;
+        assert_eq!(piece, output(0, 1, start..start + 10));
+    }
+}
+
+#[tokio::test]
+async fn lost_leader_breaks_no_output() {
+    let options = options().lease(STEP_TIMEOUT);
+    let options = options.ack_timeout(Duration::from_millis(500));
+    let mut nats = or_skip!(Deployment::cluster(options));
+    let (producer, other) = (nats.store().await, nats.store().await);
+    let (id, claim) = claim_new(&producer).await;
+    let mut writer = respond(&producer, &claim);
+    publish_part(&mut writer, output(0, 1, 0..10)).await;
+    let mut reader = body(&other, id, 0).await;
+    assert_eq!(next_bytes(&mut reader, 10).await, output(0, 1, 0..10));
+    nats.servers.whole(&[QUEUE, BUCKET, RESULTS]).await;
+    let results = stream(&nats.servers, RESULTS).await;
+    let cluster = results.get_info().await.unwrap().cluster;
+    let leader = cluster
+        .and_then(|cluster| cluster.leader)
+        .expect("a leader");
+    nats.servers.kill_node(Servers::node(&leader));
+    for start in [10, 20, 30] {
+        publish_part(&mut writer, output(0, 1, start..start + 10)).await;
+        let piece = next_bytes(&mut reader, 10).await;
+        assert_eq!(piece, output(0, 1, start..start + 10));
+    }
     respond_whole(&producer, &claim, writer).await;
     assert_eq!(rest(reader).await, (Vec::new(), false));
 }
