@@ -7,7 +7,7 @@ use crate::JobId;
 
 impl JetStream {
     /// Rewrites the job's key and list entry, whose retention starts at the end, and removes the
-    /// request's body and the outputs of processes that died. A key that the end has freed is removed
+    /// request's body and the outputs of dead processes. A key that the end has freed is removed
     /// instead. Parts of a result that are
     /// old by now are written again, since they must not expire before the job.
     ///

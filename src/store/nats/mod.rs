@@ -30,6 +30,7 @@ mod names;
 mod options;
 mod output;
 mod output_body;
+mod output_view;
 mod part;
 mod parts;
 mod process;

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use super::{
     charged::{charged, reserve_replay},
     error::{NatsError, Source},
-    follower::{OutputEnd, OutputFollower, OutputView},
+    follower::OutputFollower,
     jetstream::JetStream,
     lookup::LocatedJob,
+    output_view::{OutputEnd, OutputView},
     part::OutputId,
     response::StreamedParts,
     retry::Retry,

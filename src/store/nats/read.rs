@@ -9,9 +9,10 @@ use tokio::time::timeout;
 use super::{
     charged::reserve_replay,
     error::NatsError,
-    follower::{OutputEnd, OutputFollower},
+    follower::OutputFollower,
     lookup::LocatedJob,
     output_body::{EndedOutput, OutputReader},
+    output_view::OutputEnd,
     part::{OutputId, OutputStart},
     process::ProcessState,
     response::{ResponseRecord, StreamedParts},
