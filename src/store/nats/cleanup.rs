@@ -6,10 +6,9 @@ use super::{error::NatsError, jetstream::JetStream, part::OutputId, record::JobR
 use crate::JobId;
 
 impl JetStream {
-    /// Rewrites the job's key and list entry, whose retention starts at the end, and removes the
-    /// request's body and the outputs of dead processes. A key that the end has freed is removed
-    /// instead. Parts of a result that are
-    /// old by now are written again, since they must not expire before the job.
+    /// Rewrites the job's key and list entry, whose retention starts at the end. Removes the
+    /// request's body, the outputs of dead processes, and a key that the end has freed. Parts of a
+    /// result that are old by now are written again, since they must not expire before the job.
     ///
     /// Runs before the request leaves the queue, so that a failure is repaired when the queue
     /// delivers the request again. Can be repeated.
