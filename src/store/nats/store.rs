@@ -176,8 +176,8 @@ impl Store for NatsStore {
         ready(Ok(()))
     }
 
-    fn respond(&self, _: &NatsClaim, head: response::Parts, _: Option<u64>) -> NatsWriter {
-        NatsWriter::new(self.budget(), head)
+    fn respond(&self, claim: &NatsClaim, head: response::Parts, length: Option<u64>) -> NatsWriter {
+        NatsWriter::new(&self.process.jetstream, &claim.active, head, length)
     }
 
     fn finish(
