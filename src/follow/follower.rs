@@ -23,7 +23,7 @@ use super::{
     parts::{WholeHead, content_length},
     peeked::{Buffered, ClientResponse},
     poll::{PollError, PollResponse, Poller},
-    resumable::{Part, ResumableBody},
+    resumable::{ReceivedPart, ResumableBody},
     resume::{JobResources, Resumer, run_tag},
     retry_after::retry_after,
     schedule::PollSchedule,
@@ -52,7 +52,7 @@ pub(super) struct Follower<S, B, R: Body> {
 }
 
 /// The response to return, and the URI that it came from.
-struct FoundResponse<R: Body> {
+struct FollowedResponse<R: Body> {
     to: Destination,
     answer: PollResponse<R>,
 }
@@ -144,7 +144,7 @@ where
         }
     }
 
-    async fn run(&mut self) -> Result<FoundResponse<R>, Reason> {
+    async fn run(&mut self) -> Result<FollowedResponse<R>, Reason> {
         let first_pause = self.read_accepted().await;
         let mut pause = first_pause;
         let mut to = Destination::new(Goal::Monitor, self.monitor.target.clone());
@@ -171,7 +171,7 @@ where
             };
             let retry_after = retry_after(&answer.head.headers);
             match answer.outcome {
-                PollOutcome::Result => return Ok(FoundResponse { to, answer }),
+                PollOutcome::Result => return Ok(FollowedResponse { to, answer }),
                 PollOutcome::Pending(style) => {
                     match to.goal {
                         Goal::Monitor => {
@@ -217,7 +217,9 @@ where
                             self.schedule.reset_failures();
                             pause = Duration::ZERO;
                         }
-                        (None, PollOutcome::Succeeded) => return Ok(FoundResponse { to, answer }),
+                        (None, PollOutcome::Succeeded) => {
+                            return Ok(FollowedResponse { to, answer });
+                        }
                         (None, PollOutcome::Canceled) => return Err(Reason::Canceled),
                         (None, _) => return Err(Reason::Failed),
                     }
@@ -429,8 +431,8 @@ where
     }
 
     /// Returns the response to the original request.
-    fn finish(&self, found: FoundResponse<R>) -> ClientResponse<R> {
-        let FoundResponse { to, answer } = found;
+    fn finish(&self, found: FollowedResponse<R>) -> ClientResponse<R> {
+        let FollowedResponse { to, answer } = found;
         let at = to.at;
         let mut response = Response::from_parts(answer.head, answer.body);
         *response.status_mut() = final_status(response.status(), response.headers());
@@ -459,7 +461,7 @@ where
     }
 
     /// Returns the response to the original request, which is still being produced.
-    fn finish_stream(self, found: FoundResponse<R>) -> FollowResponse<R> {
+    fn finish_stream(self, found: FollowedResponse<R>) -> FollowResponse<R> {
         let head = WholeHead::new(&found.answer.head, true);
         let run = run_tag(&found.answer.head.headers);
         let length = content_length(&found.answer.head.headers);
@@ -485,7 +487,7 @@ where
             cancel: self.cancel,
         };
         response.map(|body| {
-            let first = Part { body, length };
+            let first = ReceivedPart { body, length };
             FollowBody::resumable(ResumableBody::new(first, Box::new(resumer)))
         })
     }

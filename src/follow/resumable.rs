@@ -38,7 +38,7 @@ pub(super) struct PartEnd<E> {
 }
 
 /// One part of a response: a body of the client.
-pub(super) struct Part<R: Body> {
+pub(super) struct ReceivedPart<R: Body> {
     pub(super) body: PeekedBody<R>,
     /// The `Content-Length` of the part.
     pub(super) length: Option<u64>,
@@ -46,7 +46,7 @@ pub(super) struct Part<R: Body> {
 
 /// The continuation of a response after the end of a part.
 pub(super) enum Resumed<R: Body> {
-    Part(Part<R>, BoxResume<R>),
+    Part(ReceivedPart<R>, BoxResume<R>),
     Complete,
     Failed(FollowError<R::Error>),
 }
@@ -72,7 +72,7 @@ enum State<R: Body> {
 }
 
 impl<R: Body> ResumableBody<R> {
-    pub(super) fn new(first: Part<R>, resume: BoxResume<R>) -> Self {
+    pub(super) fn new(first: ReceivedPart<R>, resume: BoxResume<R>) -> Self {
         Self {
             received: 0,
             length: first.length,
@@ -161,7 +161,7 @@ impl<R: Body> ResumableBody<R> {
 }
 
 impl<R: Body> State<R> {
-    fn reading(part: Part<R>, resume: BoxResume<R>) -> Self {
+    fn reading(part: ReceivedPart<R>, resume: BoxResume<R>) -> Self {
         Self::Reading {
             body: Box::pin(part.body),
             missing: part.length,

@@ -17,7 +17,7 @@ use super::{
     parts::{WholeHead, content_length},
     peeked::PeekedBody,
     poll::{PollError, PollResponse, Poller},
-    resumable::{Part, PartEnd, Resume, Resumed, Resuming},
+    resumable::{PartEnd, ReceivedPart, Resume, Resumed, Resuming},
     retry_after::retry_after,
     schedule::PollSchedule,
     verdict::{Received, Verdict, compare},
@@ -142,7 +142,7 @@ where
             }
             let reason = match self.find_next(error.is_none()).await {
                 Ok(Next::Part(body, length)) => {
-                    return Resumed::Part(Part { body, length }, self);
+                    return Resumed::Part(ReceivedPart { body, length }, self);
                 }
                 Ok(Next::Complete) => None,
                 Err(Stop::NotAMonitor) => {

@@ -17,7 +17,7 @@ use super::{
     parts::{WholeHead, content_length},
     peeked::ClientResponse,
     poll::Poller,
-    resumable::{Part, ResumableBody},
+    resumable::{ReceivedPart, ResumableBody},
     resume::{JobResources, Resumer},
     schedule::PollSchedule,
     template::RequestTemplate,
@@ -57,7 +57,7 @@ where
     let (Some(monitor), Some(resources)) = (monitor, resources) else {
         return Response::from_parts(head, FollowBody::plain(body));
     };
-    let first = Part {
+    let first = ReceivedPart {
         body,
         length: content_length(&head.headers),
     };

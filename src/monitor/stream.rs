@@ -41,7 +41,7 @@ pub(super) async fn stream<St: Store>(
     let Some(query) = StreamQuery::parse(head.uri.query().unwrap_or_default()) else {
         return Ok(Problem::BadOffset(None).response());
     };
-    let mut output = OutputReader {
+    let mut output = StreamReader {
         registry,
         job,
         deadline: Instant::now() + limit.max(MIN_READ_TIME),
@@ -53,7 +53,7 @@ pub(super) async fn stream<St: Store>(
 }
 
 /// The output of a job, for one request.
-struct OutputReader<'a, St> {
+struct StreamReader<'a, St> {
     registry: &'a Registry<St>,
     job: Box<Snapshot>,
     deadline: Instant,
@@ -67,7 +67,7 @@ struct FoundPart {
 
 type Found<T> = Result<T, Response<ResultBody>>;
 
-impl<St: Store> OutputReader<'_, St> {
+impl<St: Store> StreamReader<'_, St> {
     /// Finds the part of the output that a request asks for, or the response instead of it.
     async fn find(
         &mut self,
@@ -200,7 +200,7 @@ impl<St: Store> OutputReader<'_, St> {
 
 /// Responds with a part of an output, and with what follows.
 fn respond<St>(
-    output: &OutputReader<'_, St>,
+    output: &StreamReader<'_, St>,
     query: &StreamQuery,
     found: FoundPart,
 ) -> Response<ResultBody> {
