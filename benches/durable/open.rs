@@ -27,9 +27,9 @@ pub(crate) fn fill(path: &Path, jobs: u32, expires_in: Duration) {
              expires_at, response_status, content_length)
          SELECT {id}, randomblob(16), {now} - n, 'POST /reports', 0, 'all', 0, 'succeeded', 3, 1,
              0, 1, 0, {now} - n, {now} - n, {now} + {}, 200, 1024 FROM ids;
-         INSERT INTO response (job, head, length, body)
-         SELECT seq, CAST('{{\"status\":200,\"headers\":[]}}' AS BLOB), 1024,
-             randomblob(1024) FROM job
+         INSERT INTO response (job, run, is_complete, head, length, file_start, body)
+         SELECT seq, 1, 1, CAST('{{\"status\":200,\"headers\":[]}}' AS BLOB), 1024,
+             0, randomblob(1024) FROM job
          WHERE true;
          COMMIT;",
         expires_in.as_millis()

@@ -16,6 +16,7 @@ mod opening;
 mod restarting;
 mod sharing;
 mod site;
+mod streaming;
 mod versions;
 
 // It passes a listener to its processes as standard input.

@@ -1,7 +1,7 @@
 //! Large bodies: files beside the database, in a directory for each process.
 //!
-//! A file is written and synced before the transaction that names it. It is never written again
-//! after that, and removed once no row names it.
+//! A file is written and synced before the transaction that names it. Bytes that a row counts never
+//! change: a response that is still produced only appends. A file is removed once no row names it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -262,18 +262,28 @@ impl BodyWriter {
         })
     }
 
-    /// Writes a part and syncs it. After an error, the same part can be written again.
-    pub(super) fn append(&mut self, part: &[u8]) -> io::Result<()> {
+    /// Returns the number of bytes that are on the disk for certain.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Writes a part, given in slices, and syncs it. After an error, the same part can be written
+    /// again.
+    pub(super) fn append(&mut self, part: &[impl AsRef<[u8]>]) -> io::Result<()> {
         if self.is_broken {
             self.write_anew()?;
         }
         self.file.seek(SeekFrom::Start(self.synced))?;
-        self.file.write_all(part)?;
+        let mut written = 0;
+        for slice in part {
+            self.file.write_all(slice.as_ref())?;
+            written += slice.as_ref().len() as u64;
+        }
         if let Err(error) = self.file.sync_data() {
             self.is_broken = true;
             return Err(error);
         }
-        self.synced += part.len() as u64;
+        self.synced += written;
         Ok(())
     }
 
@@ -301,7 +311,7 @@ impl BodyWriter {
 /// Writes a whole body to a new file, and syncs it.
 pub(super) fn write_body(bodies: &Arc<OwnBodies>, body: &[u8]) -> io::Result<Arc<BodyFile>> {
     let mut writer = BodyWriter::create(bodies)?;
-    writer.append(body)?;
+    writer.append(&[body])?;
     Ok(writer.body)
 }
 

@@ -11,11 +11,12 @@ use std::{
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     clock::{Millis, unix_millis},
+    output::Output,
     row::JobRow,
 };
 use crate::{JobId, Progress, Snapshot};
@@ -44,6 +45,8 @@ pub(super) struct CachedJob {
     state: watch::Sender<CachedState>,
     /// Held for a look or an assignment.
     claim: Mutex<Option<HeldClaim>>,
+    /// Notified after each change of the job or its output.
+    pub(super) output_changed: Notify,
     /// Held for a merge or a swap.
     report: Mutex<UnwrittenReport>,
     /// Set by the writer's thread once it is among the ended jobs. Read and written under the map's
@@ -66,6 +69,8 @@ pub(super) enum CachedState {
 struct HeldClaim {
     claim: i64,
     lost: CancellationToken,
+    /// The response of its call, once it was flushed.
+    output: Option<Arc<Output>>,
 }
 
 /// Reports since the last write of a job, merged into one.
@@ -117,6 +122,7 @@ impl Cache {
         let held = HeldClaim {
             claim,
             lost: CancellationToken::new(),
+            output: None,
         };
         let job = {
             let new = || Arc::new(CachedJob::new(row.id));
@@ -152,6 +158,14 @@ impl Cache {
         } else if row.process.is_none() {
             self.leave(&job);
         }
+        job.output_changed.notify_waiters();
+    }
+
+    /// Wakes the readers of a job's output.
+    pub(super) fn announce_output(&self, id: JobId) {
+        if let Some(job) = self.find(id) {
+            job.output_changed.notify_waiters();
+        }
     }
 
     /// Removes a job that is no longer in the file. An unfinished one was canceled first.
@@ -169,6 +183,7 @@ impl Cache {
                 is_open
             });
             job.lose_claim_unless(|_| false);
+            job.output_changed.notify_waiters();
         }
     }
 
@@ -207,6 +222,7 @@ impl CachedJob {
             id,
             state: watch::Sender::new(CachedState::Unread),
             claim: Mutex::new(None),
+            output_changed: Notify::new(),
             report: Mutex::default(),
             is_kept: AtomicBool::new(false),
         }
@@ -296,6 +312,24 @@ impl CachedJob {
     /// Takes the pending report.
     pub(super) fn take_report(&self) -> UnwrittenReport {
         mem::take(&mut *self.report.lock())
+    }
+
+    /// Returns the start of the call, if it was reported and is not written yet.
+    pub(super) fn unwritten_start(&self) -> Option<Millis> {
+        self.report.lock().started
+    }
+
+    /// Lets readers find the output of a claim, until the claim is lost.
+    pub(super) fn set_output(&self, output: &Arc<Output>) {
+        let mut held = self.claim.lock();
+        if let Some(held) = held.as_mut().filter(|held| held.claim == output.claim) {
+            held.output = Some(output.clone());
+        }
+    }
+
+    /// Returns the output of the call that this process runs.
+    pub(super) fn output(&self) -> Option<Arc<Output>> {
+        self.claim.lock().as_ref()?.output.clone()
     }
 
     /// Returns this process's claim.

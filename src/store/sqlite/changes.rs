@@ -34,11 +34,8 @@ pub struct SqliteChanges {
 
 impl SqliteChanges {
     pub(super) fn new(process: &Arc<Process>, id: JobId) -> Self {
-        let (job, changes) = process.shared.cache.follow(id);
         let follower = CacheFollower {
-            process: process.clone(),
-            job,
-            changes: Some(changes),
+            followed: FollowedJob::new(process, id),
             last_revision: 0,
             is_ended: false,
         };
@@ -67,18 +64,46 @@ impl fmt::Debug for SqliteChanges {
     }
 }
 
-struct CacheFollower {
+/// A job that stays in memory while this exists, so that its changes are announced.
+pub(super) struct FollowedJob {
     process: Arc<Process>,
-    job: Arc<CachedJob>,
+    pub(super) job: Arc<CachedJob>,
     /// `None` only while `drop` runs.
     changes: Option<watch::Receiver<CachedState>>,
+}
+
+impl FollowedJob {
+    pub(super) fn new(process: &Arc<Process>, id: JobId) -> Self {
+        let (job, changes) = process.shared.cache.follow(id);
+        Self {
+            process: process.clone(),
+            job,
+            changes: Some(changes),
+        }
+    }
+}
+
+impl Drop for FollowedJob {
+    fn drop(&mut self) {
+        self.changes = None;
+        self.process.shared.cache.leave(&self.job);
+    }
+}
+
+struct CacheFollower {
+    followed: FollowedJob,
     last_revision: u64,
     is_ended: bool,
 }
 
 impl CacheFollower {
     async fn next(&mut self) -> Option<Snapshot> {
-        let changes = self.changes.as_mut()?;
+        let FollowedJob {
+            process,
+            job: followed,
+            changes,
+        } = &mut self.followed;
+        let changes = changes.as_mut()?;
         loop {
             if self.is_ended {
                 return None;
@@ -94,13 +119,12 @@ impl CacheFollower {
                 // The sender lives as long as the job.
                 CachedState::Known(_) => changes.changed().await.ok()?,
                 CachedState::Unread => {
-                    let id = self.job.id;
-                    let reading = self
-                        .process
+                    let id = followed.id;
+                    let reading = process
                         .readers
                         .read(move |connection| look_up(connection, id));
                     match reading.await {
-                        Ok(found) => self.job.load(found.found()),
+                        Ok(found) => followed.load(found.found()),
                         Err(error) => {
                             tracing::warn!(%error, %id, "failed to look up a followed job");
                             sleep(RETRY_DELAY).await;
@@ -109,12 +133,5 @@ impl CacheFollower {
                 }
             }
         }
-    }
-}
-
-impl Drop for CacheFollower {
-    fn drop(&mut self) {
-        self.changes = None;
-        self.process.shared.cache.leave(&self.job);
     }
 }

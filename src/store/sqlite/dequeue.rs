@@ -274,6 +274,8 @@ impl Step<'_> {
             return Ok(None);
         };
         let claim = row.hold_again(self.shared.number);
+        // The output of the call before, whose bytes are others.
+        self.remove_response(row.seq)?;
         self.save(row.clone())?;
         self.hold(row.clone(), claim);
         Ok(Some(ClaimedRequest {

@@ -8,6 +8,8 @@ use super::{
     claim::SqliteClaim,
     clock::{Millis, timestamp},
     error::SqliteError,
+    output::Output,
+    output_file::{self, OutputFile},
     process::Process,
     response::{CompleteBody, CompleteResponse},
     row::JobRow,
@@ -28,6 +30,8 @@ struct CompleteEnd {
     event: Event,
     response: Option<CompleteResponse>,
     key: KeyOutcome,
+    /// The published part of a response that broke off.
+    broken: Option<Arc<Output>>,
     /// The charge of the response.
     _charge: Option<Charge>,
 }
@@ -38,10 +42,12 @@ pub(super) fn finish(
     claim: &SqliteClaim,
     end: End<SqliteWriter>,
 ) -> impl Future<Output = Result<Finished, SqliteError>> + Send + use<> {
-    let (id, claim, may_rerun) = (claim.job.id, claim.claim, claim.may_rerun);
+    let (id, may_rerun, job) = (claim.job.id, claim.may_rerun, claim.job.clone());
+    let claim = claim.claim;
     async move {
         let started_at = end.started.map(timestamp);
         let may_run_again = may_rerun || end.started.is_none();
+        let mut broken = None;
         let (event, response, charge) = match end.outcome {
             Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
                 let what = "the return of a request to the queue";
@@ -50,7 +56,15 @@ pub(super) fn finish(
                 });
                 return handing_back.await;
             }
-            Outcome::NoResponse(code) => (Event::NoResponse(code), None, None),
+            Outcome::NoResponse(code) => {
+                broken = job.output().filter(|output| output.claim == claim);
+                if let Some(output) = &broken {
+                    output.with_file(OutputFile::break_off);
+                    output_file::write(&process, &job, output);
+                    output_file::settled(output).await;
+                }
+                (Event::NoResponse(code), None, None)
+            }
             Outcome::Response(writer) => {
                 let (response, charge) = writer.finish().await?;
                 (Event::Responded(response.status), Some(response), charge)
@@ -64,6 +78,7 @@ pub(super) fn finish(
             event,
             response,
             key: end.key,
+            broken,
             _charge: charge,
         });
         let finishing = process.commit_with_retries("the end of a job", || {
@@ -84,10 +99,19 @@ impl Step<'_> {
             row.start(at);
         }
         row.progress = end.progress.clone();
+        if let Some(output) = &end.broken {
+            self.extend_response(row.seq, row.attempts, output)?;
+        }
         row.response = end.response.as_ref().map(|response| response.shown.clone());
         self.end(&mut row, end.event, end.key)?;
         if let Some(response) = &end.response {
-            self.insert_response(row.seq, response)?;
+            match &response.body {
+                CompleteBody::Row(body) => self.insert_response(&row, response, body)?,
+                CompleteBody::Output(output) => {
+                    self.extend_response(row.seq, row.attempts, output)?;
+                    self.complete_response(row.seq, response)?;
+                }
+            }
         }
         self.save(row)?;
         Ok(Finished::First)
@@ -95,27 +119,21 @@ impl Step<'_> {
 
     fn insert_response(
         &mut self,
-        seq: i64,
+        row: &JobRow,
         response: &CompleteResponse,
+        body: &[u8],
     ) -> Result<(), SqliteError> {
-        let (body, file) = match &response.body {
-            CompleteBody::Row(body) => (Some(&body[..]), None),
-            CompleteBody::File(file) => (None, Some(file)),
-        };
         let mut statement = self.connection.prepare_cached(
-            "INSERT INTO response (job, head, length, body, file) \
-             VALUES (:job, :head, :length, :body, :file)",
+            "INSERT INTO response (job, run, is_complete, head, length, file_start, body) \
+             VALUES (:job, :run, TRUE, :head, :length, 0, :body)",
         )?;
         statement.execute(named_params! {
-            ":job": seq,
+            ":job": row.seq,
+            ":run": row.attempts,
             ":head": response.head,
             ":length": response.length,
             ":body": body,
-            ":file": file.map(|file| &file.name),
         })?;
-        if let Some(file) = file {
-            self.add_file(file, response.length);
-        }
         Ok(())
     }
 

@@ -183,6 +183,7 @@ impl Peers {
 /// Publishes a job as it is in the file, if it is in memory.
 fn refresh(connection: &Connection, shared: &Shared, id: JobId) -> Result<(), SqliteError> {
     if shared.cache.contains(id) {
+        // Announces its output, too.
         match JobRow::load(connection, id)? {
             Some(row) => shared.cache.publish(&row),
             None => shared.cache.remove(id),

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     backlog::Owed,
     error::SqliteError,
+    output::Output,
     readers::Readers,
     shared::Shared,
     step::Step,
@@ -132,6 +133,13 @@ impl Process {
     pub(super) fn owe(&self, owed: Owed) {
         if self.shared.backlog.add(owed) {
             self.send(Message::Owed);
+        }
+    }
+
+    /// Makes what was flushed of a response readable soon.
+    pub(super) fn publish(&self, output: &Arc<Output>) {
+        if self.shared.outputs.add(output) {
+            self.send(Message::Outputs);
         }
     }
 

@@ -1,40 +1,71 @@
-//! Reads the response of a job, once the job has ended.
+//! Reads the response of a job, while it is produced and afterwards.
 
 use std::{
     fs::File,
-    future::poll_fn,
     io::{self, Read, Seek, SeekFrom},
-    pin::pin,
     sync::Arc,
 };
 
 use bytes::Bytes;
-use futures_core::Stream;
 use futures_util::stream;
 use http::HeaderMap;
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::task::spawn_blocking;
 
 use super::{
-    changes::SqliteChanges, clock::unix_now, error::SqliteError, process::Process,
-    response::StoredHead, row::JobRow,
+    bodies::BodyRoot,
+    changes::FollowedJob,
+    clock::{Millis, unix_now},
+    error::SqliteError,
+    process::Process,
+    reader::PartReader,
+    response::decode_head,
 };
 use crate::{
-    JobId,
+    JobId, Snapshot,
     store::{Budget, Charge, Reading, ResultBody, fields_price},
 };
 
 /// The bytes of a file that are read at a time.
 const PART_BYTES: u64 = 256 * 1024;
 
+/// What the file of jobs has of a response.
+enum Found {
+    /// The job is unfinished, and has none yet.
+    Unfinished,
+    Response(Box<ResponseRow>),
+    /// There is no such job, or it has ended without a response.
+    Nothing,
+}
+
 /// A row of the table `response`.
 struct ResponseRow {
     /// The number of the call that wrote it.
     run: u32,
+    state: ResponseState,
     head: Vec<u8>,
+    declared: Option<u64>,
     length: u64,
-    body: Vec<u8>,
-    file: Option<File>,
+    place: BodyPlace,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ResponseState {
+    Unfinished,
+    Complete,
+    /// The job has ended without the rest.
+    Broken,
+}
+
+/// The place of a body, or of its part.
+enum BodyPlace {
+    /// In its row.
+    Row,
+    /// Whole in a file, which is open and at its first byte to read. It can be read even if the
+    /// job is removed meanwhile.
+    File(File),
+    /// In parts, or still written.
+    Parts,
 }
 
 /// A part of a file, which holds its charge for as long as any of it is in use.
@@ -49,100 +80,176 @@ impl AsRef<[u8]> for ChargedPart {
     }
 }
 
-/// Reads the response of a job from byte `from` of its body on. Waits for the job's end.
+/// Reads the response of a job from byte `from` of its body on. Waits until there is one.
 pub(super) async fn read(
     process: &Arc<Process>,
     id: JobId,
     from: u64,
 ) -> Result<Option<Reading>, SqliteError> {
-    let is_unfinished = |job: crate::Snapshot| !job.status.is_ended();
-    if process
-        .shared
-        .cache
-        .get(id, unix_now())
-        .is_none_or(is_unfinished)
-    {
-        // The stream ends with the job.
-        let mut changes = pin!(SqliteChanges::new(process, id));
-        while poll_fn(|cx| changes.as_mut().poll_next(cx)).await.is_some() {}
-    }
-    let Some(found) = find(process, id, from).await? else {
-        return Ok(None);
+    let is_ended = |job: Snapshot| job.status.is_ended();
+    let known = process.shared.cache.get(id, unix_now());
+    let followed = match known.is_some_and(is_ended) {
+        true => None,
+        false => Some(FollowedJob::new(process, id)),
     };
-    let stored: StoredHead = serde_json::from_slice(&found.head)
-        .map_err(SqliteError::unreadable("a response's head"))?;
-    let (response, trailers) = stored
-        .into_head()
-        .map_err(SqliteError::unreadable("a response's head"))?;
-    let budget = &process.budget;
-    let body = match found.file {
-        Some(file) if from < found.length => {
-            read_file(budget.clone(), file, found.length - from, trailers)
+    let row = loop {
+        // Created before the look, so that no notification is lost after it.
+        let changed = followed
+            .as_ref()
+            .map(|followed| followed.job.output_changed.notified());
+        match (find(process, id, from).await?, changed) {
+            (Found::Response(row), _) => break row,
+            (Found::Unfinished, Some(changed)) => changed.await,
+            (Found::Unfinished, None) | (Found::Nothing, _) => return Ok(None),
         }
-        _ => {
-            let charge = reserve(budget, found.body.len(), trailers.as_ref()).await?;
-            ResultBody::new(found.body.into(), trailers).with_charge(charge)
+    };
+    let (run, length) = (row.run, row.length);
+    let (response, trailers) = decode_head(&row.head)?;
+    let left = length.saturating_sub(from);
+    let body = match (row.state, row.place) {
+        (ResponseState::Unfinished, _) => {
+            let reader = PartReader::new(process, (id, run), (from, length), followed);
+            let declared = row.declared;
+            reader.into_body(declared.map(|length| length.saturating_sub(from)))
+        }
+        (ResponseState::Complete, BodyPlace::Row) if left > 0 => {
+            let charge = reserve(&process.budget, left, trailers.as_ref()).await?;
+            let Some(bytes) = read_row(process, (id, run), from.min(length)).await? else {
+                return Ok(None);
+            };
+            ResultBody::new(bytes.into(), trailers).with_charge(charge)
+        }
+        (state, place) => {
+            let body = match place {
+                _ if left == 0 => ResultBody::new(Bytes::new(), trailers),
+                BodyPlace::File(file) => read_file(process.budget.clone(), file, left, trailers),
+                BodyPlace::Row | BodyPlace::Parts => {
+                    // Trailers need a message that is not framed by its length.
+                    let hint = trailers.is_none().then_some(left);
+                    PartReader::new(process, (id, run), (from, length), None).into_body(hint)
+                }
+            };
+            match state {
+                ResponseState::Broken => body.break_off(),
+                _ => body,
+            }
         }
     };
     let response = response.map(|()| body);
-    Ok(Some(Reading::new(found.run, found.length, response)))
+    Ok(Some(Reading::new(run, length, response)))
 }
 
 async fn reserve(
     budget: &Budget,
-    bytes: usize,
+    bytes: u64,
     trailers: Option<&HeaderMap>,
 ) -> Result<Charge, SqliteError> {
-    let bytes = bytes + trailers.map_or(0, fields_price);
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let bytes = bytes.saturating_add(trailers.map_or(0, fields_price));
     let charge = budget.reserve_replay(bytes).await;
     charge.ok_or(SqliteError::NoBudget)
 }
 
-/// Finds the response of a job. A file is open and at its first byte to read: it can be read even
-/// if the job is removed meanwhile.
-async fn find(
-    process: &Arc<Process>,
+/// Finds the response of a job.
+async fn find(process: &Arc<Process>, id: JobId, from: u64) -> Result<Found, SqliteError> {
+    let root = process.shared.bodies.root.clone();
+    let reading = process
+        .readers
+        .read(move |connection| find_response(connection, &root, id, from));
+    reading.await
+}
+
+/// The columns of a response that say where its body is.
+struct ResponseColumns {
+    is_complete: bool,
+    head: Vec<u8>,
+    has_body: bool,
+    file: Option<String>,
+    file_start: u64,
+}
+
+fn find_response(
+    connection: &Connection,
+    root: &BodyRoot,
     id: JobId,
     from: u64,
-) -> Result<Option<ResponseRow>, SqliteError> {
-    let root = process.shared.bodies.root.clone();
-    let reading = process.readers.read(move |connection| {
-        // One snapshot, since a removed row may leave its number to another job.
-        let snapshot = connection.unchecked_transaction()?;
-        let Some(job) = JobRow::load(&snapshot, id)? else {
-            return Ok(None);
-        };
-        if job.expires_at.is_none_or(|at| at <= unix_now()) {
-            return Ok(None);
-        }
-        let mut statement = snapshot.prepare_cached(
-            "SELECT head, length, substr(body, 1 + min(?2, length)), file FROM response \
-             WHERE job = ?1",
-        )?;
-        let from_in_row = i64::try_from(from).unwrap_or(i64::MAX);
-        let found = statement.query_row((job.seq, from_in_row), |row| {
-            let body: Option<Vec<u8>> = row.get(2)?;
-            let file: Option<String> = row.get(3)?;
-            Ok((row.get(0)?, row.get(1)?, body.unwrap_or_default(), file))
+) -> Result<Found, SqliteError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT job.finished_at IS NOT NULL, job.expires_at, response.run, response.is_complete, \
+         response.head, response.declared, response.length, response.body IS NOT NULL, \
+         response.file, response.file_start \
+         FROM job LEFT JOIN response ON response.job = job.seq WHERE job.id = ?1",
+    )?;
+    let mut rows = statement.query([id.to_string()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(Found::Nothing);
+    };
+    let is_ended: bool = row.get(0)?;
+    let expires_at: Option<Millis> = row.get(1)?;
+    if expires_at.is_some_and(|at| at <= unix_now()) {
+        return Ok(Found::Nothing);
+    }
+    let Some(run) = row.get(2)? else {
+        return Ok(if is_ended {
+            Found::Nothing
+        } else {
+            Found::Unfinished
         });
-        let Some((head, length, body, file)) = found.optional()? else {
-            return Ok(None);
-        };
-        let file = file.map(|name| {
-            let path = root.file(&name);
+    };
+    let length = row.get(6)?;
+    let columns = ResponseColumns {
+        is_complete: row.get(3)?,
+        head: row.get(4)?,
+        has_body: row.get(7)?,
+        file: row.get(8)?,
+        file_start: row.get(9)?,
+    };
+    let state = match (columns.is_complete, is_ended) {
+        (true, _) => ResponseState::Complete,
+        (false, true) => ResponseState::Broken,
+        (false, false) => ResponseState::Unfinished,
+    };
+    let place = match &columns.file {
+        _ if columns.has_body => BodyPlace::Row,
+        Some(name) if columns.file_start == 0 && state != ResponseState::Unfinished => {
+            let path = root.file(name);
             let opened = File::open(&path).and_then(|mut file| {
                 file.seek(SeekFrom::Start(from.min(length)))?;
                 Ok(file)
             });
-            opened.map_err(SqliteError::io(path))
-        });
-        Ok(Some(ResponseRow {
-            run: job.attempts,
-            head,
-            length,
-            body,
-            file: file.transpose()?,
-        }))
+            match opened {
+                // The job was removed after this query.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Found::Nothing);
+                }
+                opened => BodyPlace::File(opened.map_err(SqliteError::io(path))?),
+            }
+        }
+        _ => BodyPlace::Parts,
+    };
+    Ok(Found::Response(Box::new(ResponseRow {
+        run,
+        state,
+        head: columns.head,
+        declared: row.get(5)?,
+        length,
+        place,
+    })))
+}
+
+/// Reads a body that is in its row, from byte `from` on. Returns `None` if the job was removed.
+async fn read_row(
+    process: &Arc<Process>,
+    (id, run): (JobId, u32),
+    from: u64,
+) -> Result<Option<Vec<u8>>, SqliteError> {
+    let reading = process.readers.read(move |connection| {
+        let mut statement = connection.prepare_cached(
+            "SELECT substr(response.body, 1 + ?3) FROM job \
+             JOIN response ON response.job = job.seq WHERE job.id = ?1 AND response.run = ?2",
+        )?;
+        let body = statement.query_row((id.to_string(), run, from), |row| row.get(0));
+        Ok(body.optional()?)
     });
     reading.await
 }

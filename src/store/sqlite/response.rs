@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::MaxSizeReached, response::Parts};
 use serde::{Deserialize, Serialize};
 
-use super::bodies::BodyFile;
+use super::{error::SqliteError, output::Output};
 use crate::{ResponseHead, store::StoredFields};
 
 /// The fields of a response, as the table `response` has them.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct StoredHead {
+struct StoredHead {
     status: u16,
     headers: StoredFields,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +32,8 @@ pub(super) struct CompleteResponse {
 #[derive(Debug)]
 pub(super) enum CompleteBody {
     Row(Bytes),
-    File(Arc<BodyFile>),
+    /// Most of it has been written.
+    Output(Arc<Output>),
 }
 
 impl CompleteResponse {
@@ -42,24 +43,42 @@ impl CompleteResponse {
         length: u64,
         body: CompleteBody,
     ) -> Result<Self, serde_json::Error> {
-        let stored = StoredHead {
-            status: head.status.as_u16(),
-            headers: (&head.headers).into(),
-            trailers: trailers.map(StoredFields::from),
-        };
         Ok(Self {
             status: head.status,
             shown: ResponseHead::new(head.status, &head.headers, length),
-            head: serde_json::to_vec(&stored)?,
+            head: encode_head(head, trailers)?,
             length,
             body,
         })
     }
 }
 
+/// Encodes the fields of a response.
+pub(super) fn encode_head(
+    head: &Parts,
+    trailers: Option<&HeaderMap>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&StoredHead {
+        status: head.status.as_u16(),
+        headers: (&head.headers).into(),
+        trailers: trailers.map(StoredFields::from),
+    })
+}
+
+/// Decodes the head of a response, and its trailers.
+pub(super) fn decode_head(
+    encoded: &[u8],
+) -> Result<(Response<()>, Option<HeaderMap>), SqliteError> {
+    let unreadable = "a response's head";
+    let stored: StoredHead =
+        serde_json::from_slice(encoded).map_err(SqliteError::unreadable(unreadable))?;
+    stored
+        .into_head()
+        .map_err(SqliteError::unreadable(unreadable))
+}
+
 impl StoredHead {
-    /// Restores the response's head and its trailers.
-    pub(super) fn into_head(self) -> Result<(Response<()>, Option<HeaderMap>), MaxSizeReached> {
+    fn into_head(self) -> Result<(Response<()>, Option<HeaderMap>), MaxSizeReached> {
         let mut response = Response::new(());
         let status = StatusCode::from_u16(self.status);
         *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

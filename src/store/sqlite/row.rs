@@ -69,6 +69,7 @@ pub(super) struct JobRow {
     pub(super) finished_at: Option<Millis>,
     pub(super) expires_at: Option<Millis>,
     pub(super) error: Option<ErrorCode>,
+    /// The head of the response, or of the part of one that can be read.
     pub(super) response: Option<ResponseHead>,
 }
 
@@ -204,7 +205,10 @@ impl JobRow {
             let response = response.filter(|_| code == ErrorCode::HttpError);
             Failure::new(code, response.map(|response| response.status))
         });
-        snapshot.response = self.response.clone();
+        match self.error {
+            None | Some(ErrorCode::HttpError) => snapshot.response = self.response.clone(),
+            Some(_) => snapshot.partial = self.response.clone(),
+        }
         snapshot
     }
 

@@ -15,6 +15,10 @@ pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Times are in milliseconds since the Unix epoch. `seq` counts jobs as they are
 /// accepted. `rank` is an id as bytes, which orders jobs of one millisecond.
+///
+/// The body of a response is in its row, if it was never flushed and is small. Otherwise its first
+/// bytes are in `part`, and those from `file_start` on in its file. `run` is the attempt that wrote
+/// it, `declared` the length that the service declared, and `length` what a reader may read.
 const VERSION_1: &str = "
 CREATE TABLE process (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -73,12 +77,23 @@ CREATE INDEX request_file ON request (file) WHERE file IS NOT NULL;
 
 CREATE TABLE response (
     job INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    is_complete INTEGER NOT NULL,
     head BLOB NOT NULL,
+    declared INTEGER,
     length INTEGER NOT NULL,
-    body BLOB,
-    file TEXT
+    file TEXT,
+    file_start INTEGER NOT NULL,
+    body BLOB
 ) STRICT;
 CREATE INDEX response_file ON response (file) WHERE file IS NOT NULL;
+
+CREATE TABLE part (
+    job INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (job, start)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE idempotency_key (
     key BLOB PRIMARY KEY,
@@ -121,7 +136,7 @@ CREATE VIEW jobs AS SELECT
     job.message,
     job.attempts,
     job.error,
-    job.response_status AS response,
+    iif(job.error IS NULL OR job.error = 'http_error', job.response_status, NULL) AS response,
     CAST(job.content_type AS TEXT) AS content_type,
     job.content_length AS bytes,
     process.name AS process,

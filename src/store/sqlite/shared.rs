@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{
     backlog::Backlog, bodies::OwnBodies, cache::Cache, open::OpenedFile, options::SqliteOptions,
+    output::OutputQueue,
 };
 
 /// The state that the writer's thread shares with the clones.
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) number: i64,
     pub(super) cache: Cache,
     pub(super) backlog: Backlog,
+    pub(super) outputs: OutputQueue,
     /// Notified if requests wait for a worker.
     pub(super) work_waiting: Notify,
     /// Set by the first worker. It only decides about a log line, so `Relaxed` is enough.
@@ -38,6 +40,7 @@ impl Shared {
             number: file.number,
             cache: Cache::default(),
             backlog: Backlog::default(),
+            outputs: OutputQueue::default(),
             work_waiting: Notify::new(),
             has_worker: AtomicBool::new(false),
         }

@@ -9,6 +9,7 @@ use super::{
     cache::{CachedJob, UnwrittenReport},
     clock::Millis,
     error::SqliteError,
+    output::Output,
     row::JobRow,
     shared::Shared,
 };
@@ -52,6 +53,8 @@ pub(super) struct Effects {
     pub(super) reports: Vec<(Arc<CachedJob>, UnwrittenReport)>,
     /// The dropped claims whose jobs were returned.
     pub(super) returns: Vec<(JobId, i64)>,
+    /// The outputs that were taken from the queue.
+    pub(super) outputs: Vec<Arc<Output>>,
 }
 
 /// A change of a job.
@@ -59,6 +62,12 @@ pub(super) enum Change {
     /// This process holds the job under a claim. Other processes need not know.
     Held(Box<JobRow>, i64),
     Revised(Box<JobRow>),
+    /// The output of run `run` has grown to so many bytes.
+    Extended {
+        output: Arc<Output>,
+        run: u32,
+        length: u64,
+    },
     Removed(JobId),
 }
 
@@ -68,6 +77,7 @@ impl Change {
         match self {
             Self::Held(..) => None,
             Self::Revised(row) => Some(row.id),
+            Self::Extended { output, .. } => Some(output.id),
             Self::Removed(id) => Some(*id),
         }
     }
@@ -125,17 +135,20 @@ impl Step<'_> {
         self.effects.changes.push(Change::Revised(Box::new(row)));
     }
 
-    /// Ends a job. Its request is removed.
+    /// Ends a job. Its request is removed, and the part of a response that broke off is kept.
     pub(super) fn end(
         &mut self,
         row: &mut JobRow,
         event: Event,
         key: KeyOutcome,
     ) -> Result<(), SqliteError> {
+        if let Event::NoResponse(_) = event {
+            row.response = self.partial(row.seq)?;
+        }
         row.end(event, self.now);
         self.totals.unfinished = self.totals.unfinished.saturating_sub(1);
         self.remove_body(
-            "DELETE FROM request WHERE job = ?1 RETURNING file, length",
+            "DELETE FROM request WHERE job = ?1 RETURNING file, length, FALSE",
             row.seq,
         )?;
         match (row.key, key) {
@@ -178,15 +191,26 @@ impl Step<'_> {
 
     /// Removes a job that has ended, with its response.
     pub(super) fn remove(&mut self, seq: i64, id: JobId) -> Result<(), SqliteError> {
-        self.remove_body(
-            "DELETE FROM response WHERE job = ?1 RETURNING file, length",
-            seq,
-        )?;
+        self.remove_response(seq)?;
         let mut statement = self
             .connection
             .prepare_cached("DELETE FROM job WHERE seq = ?1")?;
         statement.execute([seq])?;
         self.effects.changes.push(Change::Removed(id));
+        Ok(())
+    }
+
+    /// Removes the response of a job, or the part of one.
+    pub(super) fn remove_response(&mut self, seq: i64) -> Result<(), SqliteError> {
+        let delete =
+            "DELETE FROM response WHERE job = ?1 RETURNING file, length - file_start, body IS NULL";
+        let may_have_parts = self.remove_body(delete, seq)?;
+        if may_have_parts {
+            let mut statement = self
+                .connection
+                .prepare_cached("DELETE FROM part WHERE job = ?1")?;
+            statement.execute([seq])?;
+        }
         Ok(())
     }
 
@@ -196,14 +220,23 @@ impl Step<'_> {
         self.effects.added_files.push(file.clone());
     }
 
-    fn remove_body(&mut self, delete: &str, seq: i64) -> Result<(), SqliteError> {
+    /// Counts that a row names a file no longer.
+    pub(super) fn remove_file(&mut self, name: String, length: u64) {
+        self.totals.file_bytes = self.totals.file_bytes.saturating_sub(length);
+        self.effects.removed_files.push(name);
+    }
+
+    /// Removes a row, and its file. Returns the third column that `delete` returns, or `false`.
+    fn remove_body(&mut self, delete: &str, seq: i64) -> Result<bool, SqliteError> {
         let mut statement = self.connection.prepare_cached(delete)?;
-        let removed = statement.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)));
-        let removed: Option<(Option<String>, u64)> = removed.optional()?;
-        if let Some((Some(file), length)) = removed {
-            self.totals.file_bytes = self.totals.file_bytes.saturating_sub(length);
-            self.effects.removed_files.push(file);
+        let removed = statement.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        let removed: Option<(Option<String>, u64, bool)> = removed.optional()?;
+        let Some((file, length, flag)) = removed else {
+            return Ok(false);
+        };
+        if let Some(file) = file {
+            self.remove_file(file, length);
         }
-        Ok(())
+        Ok(flag)
     }
 }

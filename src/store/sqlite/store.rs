@@ -230,8 +230,13 @@ impl Store for SqliteStore {
         ready(Ok(()))
     }
 
-    fn respond(&self, _: &SqliteClaim, head: response::Parts, _: Option<u64>) -> SqliteWriter {
-        SqliteWriter::new(&self.process.shared.bodies, self.budget(), head)
+    fn respond(
+        &self,
+        claim: &SqliteClaim,
+        head: response::Parts,
+        length: Option<u64>,
+    ) -> SqliteWriter {
+        SqliteWriter::new(&self.process, claim, head, length)
     }
 
     fn finish(

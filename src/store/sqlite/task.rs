@@ -10,6 +10,8 @@ pub(super) enum Message {
     Task(Box<dyn Task>),
     /// There is work in the [`Backlog`](super::backlog::Backlog).
     Owed,
+    /// Responses were flushed, see [`OutputQueue`](super::output::OutputQueue).
+    Outputs,
 }
 
 /// Work that runs as one step of a transaction, and the reply to whoever waits for it.

@@ -26,6 +26,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// The delay of work in the backlog, during which later reports replace earlier ones.
 const BACKLOG_DELAY: Duration = Duration::from_millis(20);
 
+/// The time between two transactions for outputs alone. Any other transaction takes them along.
+const OUTPUT_INTERVAL: Duration = Duration::from_millis(5);
+
 /// The time before the next look, or before work in the backlog is done again, after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,9 @@ pub(super) struct WriterThread {
 /// Periodic work that shares the transactions of tasks.
 struct Chores {
     backlog_due: Option<Instant>,
+    outputs_due: Option<Instant>,
+    /// The earliest time of the next transaction for outputs alone.
+    outputs_from: Instant,
     /// Set if rows may have expired.
     has_expired: bool,
 }
@@ -77,6 +83,8 @@ impl WriterThread {
             receiver,
             chores: Chores {
                 backlog_due: None,
+                outputs_due: None,
+                outputs_from: now,
                 has_expired: false,
             },
             next_look: now,
@@ -135,6 +143,12 @@ impl WriterThread {
                 let due = &mut self.chores.backlog_due;
                 due.get_or_insert_with(|| Instant::now() + BACKLOG_DELAY);
             }
+            // Another transaction may have taken them along.
+            Message::Outputs if self.shared.outputs.is_empty() => {}
+            Message::Outputs => {
+                let from = self.chores.outputs_from;
+                self.chores.outputs_due.get_or_insert(from);
+            }
         }
     }
 
@@ -144,7 +158,8 @@ impl WriterThread {
         }
         let next = self.next_look.min(self.next_expiry);
         let next = next.min(self.next_measure);
-        self.chores.backlog_due.map_or(next, |due| due.min(next))
+        let due = [self.chores.backlog_due, self.chores.outputs_due];
+        due.into_iter().flatten().fold(next, Instant::min)
     }
 
     /// Looks for expired rows without a transaction, so that an idle process takes no turn.
@@ -168,6 +183,8 @@ impl WriterThread {
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
+            // What was flushed before a job's end belongs to it.
+            chores.write_outputs(step)?;
             for task in &mut tasks {
                 task.run(step)?;
             }
@@ -176,9 +193,12 @@ impl WriterThread {
         let Err(error) = committed else {
             return tasks.into_iter().for_each(|task| task.conclude(Ok(())));
         };
-        self.chores.postpone();
+        self.chores.postpone(!self.shared.outputs.is_empty());
         if tasks.is_empty() {
-            return log_failure("write reports, return jobs or expire jobs", Err(error));
+            return log_failure(
+                "write reports and outputs, return jobs or expire jobs",
+                Err(error),
+            );
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -216,7 +236,17 @@ impl WriterThread {
 impl Chores {
     fn are_due(&self) -> bool {
         let now = Instant::now();
-        self.has_expired || self.backlog_due.is_some_and(|due| now >= due)
+        let due = [self.backlog_due, self.outputs_due];
+        self.has_expired || due.into_iter().flatten().any(|due| now >= due)
+    }
+
+    /// Writes what calls have flushed, whether it is due or not.
+    fn write_outputs(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
+        let is_left = step.write_outputs()?;
+        let now = Instant::now();
+        self.outputs_due = is_left.then_some(now);
+        self.outputs_from = now + OUTPUT_INTERVAL;
+        Ok(())
     }
 
     /// Does work in the backlog and removes what has expired, if that is due.
@@ -234,9 +264,11 @@ impl Chores {
 
     /// Lets some time pass after a failure. Work may have been put back, whether some was due or
     /// not.
-    fn postpone(&mut self) {
+    fn postpone(&mut self, has_outputs: bool) {
         self.has_expired = false;
-        self.backlog_due = Some(Instant::now() + RETRY_DELAY);
+        let later = Instant::now() + RETRY_DELAY;
+        self.backlog_due = Some(later);
+        self.outputs_due = has_outputs.then_some(later);
     }
 }
 

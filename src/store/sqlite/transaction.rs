@@ -183,6 +183,9 @@ impl FileWriter {
         for (id, claim) in effects.returns {
             backlog.add(Owed::Return(id, claim));
         }
+        for output in effects.outputs {
+            self.shared.outputs.add(&output);
+        }
     }
 
     fn publish(&mut self, effects: Effects) {
@@ -194,6 +197,14 @@ impl FileWriter {
             match change {
                 Change::Held(row, claim) => self.shared.cache.hold(&row, claim),
                 Change::Revised(row) => self.shared.cache.publish(&row),
+                Change::Extended {
+                    output,
+                    run,
+                    length,
+                } => {
+                    output.committed(run, length);
+                    self.shared.cache.announce_output(output.id);
+                }
                 Change::Removed(id) => self.shared.cache.remove(id),
             }
         }

@@ -1,75 +1,77 @@
-//! Collects the response of a call until its job ends.
+//! Writes the response of a call.
 
 use std::{
-    fmt,
-    future::Future,
-    mem,
-    pin::Pin,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, response::Parts};
-use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
-    bodies::{BodyWriter, MAX_ROW_BYTES, OwnBodies},
+    bodies::MAX_ROW_BYTES,
+    cache::CachedJob,
+    claim::SqliteClaim,
     error::SqliteError,
-    response::{CompleteBody, CompleteResponse},
+    output::Output,
+    output_file::{self, OutputFile, PART_BYTES},
+    process::Process,
+    response::{CompleteBody, CompleteResponse, encode_head},
 };
-use crate::store::{
-    Budget, Charge, NoRoom, Purpose, ResponseRoom, Writer, compact_fields, fields_price,
-};
-
-/// The bytes of a large body that are written at a time. Twice as many are in memory.
-const PART_BYTES: usize = 512 * 1024;
-
-/// The delay before a part is written again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+use crate::store::{Charge, NoRoom, Purpose, ResponseRoom, Writer, compact_fields, fields_price};
 
 /// Writes the response of a job in the file: [`Store::respond`](crate::store::Store::respond).
 ///
-/// It collects a small response in memory. The body of a large one goes to a file of its own while
-/// it is produced. The end of the job publishes either.
+/// It collects a small response in memory, and the end of the job stores it. A response that is
+/// flushed before is published: its readers get what was committed. The body of a large one goes
+/// to a file of its own while it is produced.
 pub struct SqliteWriter {
-    bodies: Arc<OwnBodies>,
+    process: Arc<Process>,
+    job: Arc<CachedJob>,
+    claim: i64,
     room: ResponseRoom,
-    charge: Option<Charge>,
     head: Parts,
+    declared: Option<u64>,
     trailers: Option<HeaderMap>,
-    /// The bytes of the body that are not in the file.
-    buffer: BytesMut,
     /// The number of bytes of the body so far.
     length: u64,
-    /// The file of a large body.
-    file: Option<FileState>,
+    charged: usize,
+    /// `None` until there was room for anything.
+    charge: Option<Charge>,
+    body: WrittenBody,
 }
 
-enum FileState {
-    Idle(Option<BodyWriter>),
-    /// A part is being written, which the future holds until it is on the disk.
-    Writing(Pin<Box<dyn Future<Output = Option<BodyWriter>> + Send>>),
+enum WrittenBody {
+    /// Nobody else has seen it.
+    Collected(BytesMut),
+    Output {
+        output: Arc<Output>,
+        has_file: bool,
+    },
 }
 
 impl SqliteWriter {
-    pub(super) fn new(bodies: &Arc<OwnBodies>, budget: &Budget, mut head: Parts) -> Self {
+    pub(super) fn new(
+        process: &Arc<Process>,
+        claim: &SqliteClaim,
+        mut head: Parts,
+        declared: Option<u64>,
+    ) -> Self {
         compact_fields(&mut head.headers);
         Self {
-            bodies: bodies.clone(),
-            room: ResponseRoom::new(budget),
-            charge: None,
+            process: process.clone(),
+            job: claim.job.clone(),
+            claim: claim.claim,
+            room: ResponseRoom::new(&process.budget),
             head,
+            declared,
             trailers: None,
-            buffer: BytesMut::new(),
             length: 0,
-            file: None,
+            charged: 0,
+            charge: None,
+            body: WrittenBody::Collected(BytesMut::new()),
         }
-    }
-
-    fn charged(&self) -> usize {
-        self.charge.as_ref().map_or(0, Charge::bytes)
     }
 
     fn poll_reserve(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
@@ -78,32 +80,68 @@ impl SqliteWriter {
         let Some(charge) = ready!(self.room.poll_reserve(bytes, cx, reserve)) else {
             return Poll::Ready(Err(NoRoom::new()));
         };
-        match &mut self.charge {
-            Some(all) => all.merge(charge),
-            none => *none = Some(charge),
+        self.charged += charge.bytes();
+        match (&self.body, &mut self.charge) {
+            (WrittenBody::Output { output, .. }, _) => output.hold(charge),
+            (WrittenBody::Collected(_), Some(all)) => all.merge(charge),
+            (WrittenBody::Collected(_), none) => *none = Some(charge),
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Begins to write the buffer to the file, unless a part is being written.
-    fn write_part(&mut self) {
-        let Some(FileState::Idle(writer)) = &mut self.file else {
-            return;
-        };
-        let (writer, bodies) = (writer.take(), self.bodies.clone());
-        let part = mem::take(&mut self.buffer).freeze();
-        self.file = Some(FileState::Writing(Box::pin(write_part(
-            bodies, writer, part,
-        ))));
+    /// Shares the response with readers and the writer's thread. Returns `None` if there was no
+    /// room for it yet, or if its head cannot be encoded.
+    fn share(&mut self) -> Option<&Arc<Output>> {
+        if let WrittenBody::Collected(collected) = &mut self.body {
+            let head = encode_head(&self.head, None);
+            let head = head.inspect_err(|error| {
+                tracing::warn!(%error, "failed to encode the head of a response");
+            });
+            let head = head.ok()?;
+            let charge = self.charge.take()?;
+            let owner = (self.job.id, self.claim);
+            let output = Arc::new(Output::new(owner, head, self.declared, charge));
+            output.push(mem::take(collected).freeze());
+            self.job.set_output(&output);
+            self.body = WrittenBody::Output {
+                output,
+                has_file: false,
+            };
+        }
+        match &self.body {
+            WrittenBody::Output { output, .. } => Some(output),
+            WrittenBody::Collected(_) => None,
+        }
     }
 
-    /// Completes when no part is being written.
-    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(FileState::Writing(writing)) = &mut self.file {
-            let writer = ready!(writing.as_mut().poll(cx));
-            self.file = Some(FileState::Idle(writer));
+    /// Completes when there is room for more of a large body.
+    fn poll_file_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
+        if !matches!(self.body, WrittenBody::Output { has_file: true, .. }) {
+            let row_bytes = match &self.body {
+                WrittenBody::Output { output, .. } => output.row_bytes(),
+                WrittenBody::Collected(_) => 0,
+            };
+            // All that is in memory at a time, unless a single frame is larger.
+            let window = 2 * PART_BYTES + row_bytes + fields_price(&self.head.headers);
+            let missing = window.saturating_sub(self.charged);
+            if ready!(self.poll_reserve(missing, cx)).is_err() {
+                return Poll::Ready(Err(NoRoom::new()));
+            }
+            let Some(output) = self.share() else {
+                return Poll::Ready(Err(NoRoom::new()));
+            };
+            output.begin_file();
+            if let WrittenBody::Output { has_file, .. } = &mut self.body {
+                *has_file = true;
+            }
         }
-        Poll::Ready(())
+        if let WrittenBody::Output { output, .. } = &self.body
+            && output.poll_room(cx).is_pending()
+        {
+            output_file::write(&self.process, &self.job, output);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Writes what is left, and returns the complete response. The charge is held until its end is
@@ -111,15 +149,21 @@ impl SqliteWriter {
     pub(super) async fn finish(
         mut self,
     ) -> Result<(CompleteResponse, Option<Charge>), SqliteError> {
-        std::future::poll_fn(|cx| self.poll_written(cx)).await;
-        let body = match self.file.take() {
-            Some(FileState::Idle(writer)) => {
-                let rest = mem::take(&mut self.buffer).freeze();
-                let writer = write_part(self.bodies.clone(), writer, rest).await;
-                let writer = writer.ok_or(SqliteError::Closed)?;
-                CompleteBody::File(writer.body.clone())
+        let body = match &mut self.body {
+            WrittenBody::Collected(collected) => CompleteBody::Row(mem::take(collected).freeze()),
+            WrittenBody::Output { output, has_file } => {
+                if *has_file {
+                    output.with_file(OutputFile::write_rest);
+                    output_file::write(&self.process, &self.job, output);
+                    output_file::settled(output).await;
+                    if output.with_file(|file| file.end()) != Some(self.length) {
+                        return Err(SqliteError::Closed);
+                    }
+                } else {
+                    output.flush();
+                }
+                CompleteBody::Output(output.clone())
             }
-            _ => CompleteBody::Row(mem::take(&mut self.buffer).freeze()),
         };
         let trailers = self.trailers.as_ref();
         let response = CompleteResponse::new(&self.head, trailers, self.length, body);
@@ -128,64 +172,21 @@ impl SqliteWriter {
     }
 }
 
-/// Writes a part of a body, and retries until it succeeds. Returns `None` only if the runtime shuts
-/// down.
-async fn write_part(
-    bodies: Arc<OwnBodies>,
-    mut writer: Option<BodyWriter>,
-    part: Bytes,
-) -> Option<BodyWriter> {
-    loop {
-        let (bodies, part) = (bodies.clone(), part.clone());
-        let writing = spawn_blocking(move || {
-            let created = match writer {
-                Some(writer) => Ok(writer),
-                None => BodyWriter::create(&bodies),
-            };
-            match created {
-                Ok(mut writer) => {
-                    let written = writer.append(&part);
-                    (Some(writer), written)
-                }
-                Err(error) => (None, Err(error)),
-            }
-        });
-        let (returned, written) = writing.await.ok()?;
-        match written {
-            Ok(()) => return returned,
-            Err(error) => {
-                tracing::warn!(%error, "failed to write the body of a response, retrying");
-                writer = returned;
-                sleep(RETRY_DELAY).await;
-            }
-        }
-    }
-}
-
 impl Writer for SqliteWriter {
     fn poll_room(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<Result<(), NoRoom>> {
-        if self.file.is_none() {
-            if self.charged() + bytes <= MAX_ROW_BYTES {
-                return self.poll_reserve(bytes, cx);
-            }
-            // All that is in memory at a time, the head included.
-            let window = 2 * PART_BYTES + fields_price(&self.head.headers);
-            let missing = window.saturating_sub(self.charged());
-            if ready!(self.poll_reserve(missing, cx)).is_err() {
-                return Poll::Ready(Err(NoRoom::new()));
-            }
-            self.file = Some(FileState::Idle(None));
+        let has_file = matches!(self.body, WrittenBody::Output { has_file: true, .. });
+        if !has_file && self.charged.saturating_add(bytes) <= MAX_ROW_BYTES {
+            return self.poll_reserve(bytes, cx);
         }
-        if self.buffer.len() >= PART_BYTES {
-            ready!(self.poll_written(cx));
-            self.write_part();
-        }
-        Poll::Ready(Ok(()))
+        self.poll_file_room(cx)
     }
 
     fn push(&mut self, data: Bytes) {
         self.length += data.len() as u64;
-        self.buffer.extend_from_slice(&data);
+        match &mut self.body {
+            WrittenBody::Collected(collected) => collected.extend_from_slice(&data),
+            WrittenBody::Output { output, .. } => output.push(data),
+        }
     }
 
     fn push_trailers(&mut self, mut trailers: HeaderMap) {
@@ -196,8 +197,16 @@ impl Writer for SqliteWriter {
         }
     }
 
-    /// Has no effect: a response becomes readable when its job ends.
-    fn flush(&mut self) {}
+    /// Has the data committed soon. It is readable from then on.
+    fn flush(&mut self) {
+        let Some(output) = self.share().cloned() else {
+            return;
+        };
+        if output.flush() {
+            self.process.publish(&output);
+        }
+        output_file::write(&self.process, &self.job, &output);
+    }
 }
 
 impl fmt::Debug for SqliteWriter {

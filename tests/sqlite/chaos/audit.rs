@@ -34,7 +34,8 @@ pub(super) async fn check(database: &Path, report: &Report) -> String {
     assert_eq!((keyed, keys), (report.keys(), report.keys()));
     assert_eq!(number("SELECT unfinished FROM totals"), 0);
     assert_eq!(number("SELECT keys FROM totals"), keys);
-    let named_bytes = "SELECT coalesce(sum(length), 0) FROM response WHERE file IS NOT NULL";
+    let named_bytes =
+        "SELECT coalesce(sum(length - file_start), 0) FROM response WHERE file IS NOT NULL";
     assert_eq!(number("SELECT file_bytes FROM totals"), number(named_bytes));
     let mut statement = file
         .prepare("SELECT file FROM response WHERE file IS NOT NULL")

@@ -14,7 +14,7 @@ mod journal;
 mod report;
 mod server;
 #[path = "../../suites/chaos.rs"]
-mod shared;
+pub(crate) mod shared;
 mod submission;
 mod system;
 mod task;

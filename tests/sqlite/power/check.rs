@@ -1,6 +1,12 @@
 //! Checks what a power cut has left.
 
-use std::{collections::HashMap, fs, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use http::Method;
 use http_body_util::BodyExt;
@@ -14,7 +20,7 @@ use tower_accepted::{
 };
 
 use super::{
-    history::{HistoricJob, History},
+    history::{HistoricJob, History, response_body},
     workload::{new_key, request_head, wait_for_close},
 };
 
@@ -115,7 +121,7 @@ async fn check_end(store: &SqliteStore, job: &HistoricJob, found: &Snapshot, at:
     let may_be_lost = !job.may_rerun && job.begin.is_some_and(|begin| begin.is_attempted(at));
     let is_lost = matches!(code, Some(ErrorCode::Lost | ErrorCode::Shutdown));
     if is_lost && may_be_lost && !is_end_certain {
-        return Ok(());
+        return check_part(store, job, found, at).await;
     }
     let Some(end) = end else {
         return Err(format!("has not ended, and is {code:?}"));
@@ -126,7 +132,7 @@ async fn check_end(store: &SqliteStore, job: &HistoricJob, found: &Snapshot, at:
     }
     let Some((status, body)) = &end.response else {
         return match code {
-            Some(ErrorCode::Canceled) => Ok(()),
+            Some(ErrorCode::Canceled) => check_part(store, job, found, at).await,
             other => Err(format!("was canceled, and is {other:?}")),
         };
     };
@@ -143,6 +149,32 @@ async fn check_end(store: &SqliteStore, job: &HistoricJob, found: &Snapshot, at:
     let replayed = replayed.map_err(|error| format!("has a broken result: {error}"))?;
     if replayed.to_bytes() != body {
         return Err("has another result".to_owned());
+    }
+    Ok(())
+}
+
+/// Checks the part of an output that was cut: a reader finds at least what one has seen.
+async fn check_part(store: &SqliteStore, job: &HistoricJob, found: &Snapshot, at: usize) -> Check {
+    let seen = job.seen_length(at);
+    let Some(part) = &found.partial else {
+        return match seen {
+            0 => Ok(()),
+            _ => Err(format!("had {seen} bytes of output, and has none")),
+        };
+    };
+    let length = part.content_length;
+    if length < seen {
+        return Err(format!("had {seen} bytes of output, and has {length}"));
+    }
+    let reading = store.read(job.id, 0).await;
+    let reading = reading.map_err(|error| format!("has no readable part: {error}"))?;
+    let mut body = reading.ok_or("has no part")?.response.into_body();
+    let mut read = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        read.extend_from_slice(&frame.into_data().unwrap_or_default());
+    }
+    if read != response_body(job.number, length as usize) {
+        return Err(format!("has another part of {length} bytes"));
     }
     Ok(())
 }
@@ -209,7 +241,7 @@ fn check_tables(root: &Path) -> Check {
         (
             "SELECT file_bytes FROM totals",
             "SELECT coalesce(sum(length), 0) FROM (SELECT length FROM request WHERE file NOT NULL \
-             UNION ALL SELECT length FROM response WHERE file NOT NULL)",
+             UNION ALL SELECT length - file_start FROM response WHERE file NOT NULL)",
         ),
     ] {
         let (total_now, count_now) = (number(total), number(count));
@@ -222,7 +254,13 @@ fn check_tables(root: &Path) -> Check {
     let mut named = connection.prepare(named).map_err(fault)?;
     let named = named.query_map([], |row| row.get(0)).map_err(fault)?;
     let named: Vec<String> = named.collect::<Result<_, _>>().map_err(fault)?;
-    let existing = existing_bodies(&root.join("jobs.db-bodies"));
+    // The store removes files that no row names after it has answered.
+    let patience = Instant::now() + Duration::from_secs(10);
+    let mut existing = existing_bodies(&root.join("jobs.db-bodies"));
+    while named != existing && Instant::now() < patience {
+        thread::yield_now();
+        existing = existing_bodies(&root.join("jobs.db-bodies"));
+    }
     if named != existing {
         return Err(format!("files {named:?} are named, and {existing:?} exist"));
     }

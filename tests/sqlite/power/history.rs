@@ -54,6 +54,16 @@ pub(super) struct HistoricJob {
     pub(super) begin: Option<Step>,
     pub(super) end: Option<HistoricEnd>,
     pub(super) delete: Option<Step>,
+    /// The lengths of its output that a reader has seen, with the position after that.
+    pub(super) seen: Vec<(usize, u64)>,
+}
+
+impl HistoricJob {
+    /// Returns the length of the output that a reader has certainly seen.
+    pub(super) fn seen_length(&self, at: usize) -> u64 {
+        let seen = self.seen.iter().filter(|(seen_at, _)| *seen_at < at);
+        seen.map(|(_, length)| *length).max().unwrap_or(0)
+    }
 }
 
 #[derive(Debug)]
@@ -122,6 +132,7 @@ impl History {
                 begin: None,
                 end: None,
                 delete: None,
+                seen: Vec::new(),
             };
             self.jobs.insert(job, new);
             return;
@@ -149,6 +160,7 @@ impl History {
                 end.step.acknowledged = is_done;
                 end.revision = number(2) as u64;
             }
+            "seen" => known.seen.push((at, number(2) as u64)),
             "deleting" => known.delete = Some(step),
             "deleted" => known.delete.as_mut().unwrap().acknowledged = is_done,
             other => panic!("an unknown mark: {other}"),

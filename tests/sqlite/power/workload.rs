@@ -19,7 +19,7 @@ use tower_accepted::{
     store::{
         Acceptance, End, Fingerprint, Finished, Key, Lookup, NewJob, NewKey, Outcome, Revisions,
         Store, Writer,
-        sqlite::{SqliteClaim, SqliteOptions, SqliteStore},
+        sqlite::{SqliteClaim, SqliteOptions, SqliteStore, SqliteWriter},
     },
 };
 
@@ -42,6 +42,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// A body that is a file, and one that is written to its file in two parts.
 const LARGE_BYTES: usize = 300 * 1024;
 const LARGER_BYTES: usize = 700 * 1024;
+
+/// The parts of an output that is read while it is produced: in rows, and then in a file.
+const PARTS: [usize; 4] = [200, 9_000, 300 * 1024, 50];
 
 /// A body that is a row of many pages, so that a few jobs fill the log.
 const ROW_BYTES: usize = 200 * 1024;
@@ -81,6 +84,11 @@ pub(super) fn request_head(number: usize, method: Method) -> request::Parts {
     let request = Request::builder().method(method);
     let request = request.uri(format!("/reports/{number}")).body(());
     request.expect("a request").into_parts().0
+}
+
+/// Returns the status of a job's response.
+fn status(number: usize) -> u16 {
+    if number.is_multiple_of(5) { 500 } else { 200 }
 }
 
 /// Returns the key of a job's request.
@@ -200,7 +208,52 @@ impl Workload {
         join_all(together.map(|job| self.end(store, job, LARGE_BYTES, "kept"))).await;
         let deleted = waiting.pop().unwrap();
         self.delete(store, deleted).await;
+        waiting.extend(self.produce_many(store).await);
         waiting
+    }
+
+    /// Produces outputs that are read meanwhile. Returns jobs whose outputs go no further.
+    async fn produce_many(&self, store: &SqliteStore) -> Vec<Running> {
+        let mut cut = Vec::new();
+        for index in 0..6 {
+            let job = self.accept(store, 10, Repetition::of(index)).await;
+            if index % 3 == 0 {
+                self.begin(store, &job).await;
+            }
+            let (writer, length) = self.produce(store, &job, &PARTS[..2 + index % 3]).await;
+            match index {
+                0 | 1 => cut.push(job),
+                2 => self.cancel(store, job).await,
+                3 => self.delete(store, job).await,
+                _ => self.finish(store, job, writer, length, "kept").await,
+            }
+        }
+        cut
+    }
+
+    /// Writes the parts of an output, and waits until each can be read. Returns its length.
+    async fn produce(
+        &self,
+        store: &SqliteStore,
+        job: &Running,
+        parts: &[usize],
+    ) -> (SqliteWriter, usize) {
+        let mut writer = self.respond(store, job);
+        let mut body = response_body(job.number, parts.iter().sum());
+        let mut length = 0;
+        for &part in parts {
+            length += part;
+            let part = body.split_to(part);
+            let room = poll_fn(|cx| writer.poll_room(part.len(), cx)).await;
+            room.unwrap();
+            writer.push(part);
+            writer.flush();
+            while store.read(job.id, 0).await.unwrap().unwrap().available < length as u64 {
+                sleep(LOOK_INTERVAL).await;
+            }
+            self.mark(&format!("seen {} {length}", job.number));
+        }
+        (writer, length)
     }
 
     /// Writes more than the log takes before a checkpoint, with jobs that will expire.
@@ -293,10 +346,8 @@ impl Workload {
 
     async fn end(&self, store: &SqliteStore, job: Running, length: usize, fate: &str) {
         let number = job.number;
-        let status = if number.is_multiple_of(5) { 500 } else { 200 };
-        self.mark(&format!("ending {number} {status} {length} {fate}"));
-        let head = Response::builder().status(status).body(()).unwrap();
-        let mut writer = store.respond(&job.claim, head.into_parts().0, None);
+        self.mark_ending(number, length, fate);
+        let mut writer = self.respond(store, &job);
         let mut body = response_body(number, length);
         while !body.is_empty() {
             let part: Bytes = body.split_to(body.len().min(64 * 1024));
@@ -304,6 +355,34 @@ impl Workload {
             room.unwrap();
             writer.push(part);
         }
+        self.store_end(store, job, writer, fate).await;
+    }
+
+    fn respond(&self, store: &SqliteStore, job: &Running) -> SqliteWriter {
+        let head = Response::builder().status(status(job.number)).body(());
+        store.respond(&job.claim, head.unwrap().into_parts().0, None)
+    }
+
+    /// Ends a job whose response has been written.
+    async fn finish(
+        &self,
+        store: &SqliteStore,
+        job: Running,
+        writer: SqliteWriter,
+        length: usize,
+        fate: &str,
+    ) {
+        self.mark_ending(job.number, length, fate);
+        self.store_end(store, job, writer, fate).await;
+    }
+
+    fn mark_ending(&self, number: usize, length: usize, fate: &str) {
+        let status = status(number);
+        self.mark(&format!("ending {number} {status} {length} {fate}"));
+    }
+
+    async fn store_end(&self, store: &SqliteStore, job: Running, writer: SqliteWriter, fate: &str) {
+        let number = job.number;
         let end = End::new(Outcome::Response(writer));
         let Ok(Finished::First) = store.finish(&job.claim, end).await else {
             panic!("job {number} has not ended");
