@@ -103,7 +103,8 @@ impl SqliteOptions {
     }
 
     /// Sets the maximum size of the file, its log and the files of large bodies, in bytes. Free
-    /// pages of the file and bodies that are still being written do not count. Default: no limit.
+    /// pages of the file, and data that no transaction has committed, do not count. Default: no
+    /// limit.
     ///
     /// At the maximum, further requests are answered with 503. Running jobs may exceed it, since
     /// their results are stored.

@@ -58,7 +58,7 @@ struct Committed {
     length: u64,
 }
 
-/// What the memory has for a reader.
+/// The answer of the memory to a reader.
 pub(super) enum Look {
     Data(Bytes),
     /// Nothing until the next change.
@@ -185,7 +185,7 @@ impl Output {
             return Look::Wait;
         }
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        // What was committed was flushed before.
+        // Only flushed data is committed.
         let end = committed.length.min(state.flushed as u64) as usize;
         match state.rows.get(offset..end) {
             Some(rest) if !rest.is_empty() => {
@@ -218,8 +218,8 @@ impl fmt::Debug for Output {
 
 /// The outputs that were flushed and are not committed, the longest waiting first.
 ///
-/// What is flushed while a commit runs is one part of the next one. So a slow disk makes parts
-/// larger, and not more of them wait.
+/// All that a call flushes while a commit runs is one part of the next one. So a slow disk makes
+/// parts larger, and not more of them wait.
 #[derive(Debug, Default)]
 pub(super) struct OutputQueue(
     /// Held for a push, a pop or a look. An output's state is locked inside.
@@ -237,7 +237,7 @@ impl OutputQueue {
         !was_queued
     }
 
-    /// Takes the next output. What is flushed from now on queues it again.
+    /// Takes the next output. The next flush queues it again.
     pub(super) fn take(&self) -> Option<Arc<Output>> {
         let mut queue = self.0.lock();
         let output = queue.pop_front()?;

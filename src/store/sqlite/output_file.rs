@@ -48,16 +48,16 @@ pub(super) struct OutputFile {
     waker: Option<Waker>,
 }
 
-/// What the task writes.
+/// The data that the task writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WriteMode {
     /// Full parts.
     Parts,
-    /// What was flushed, after a while. The next write goes back to full parts.
+    /// Flushed data, after a while. The mode goes back to full parts once it is written.
     Flushed,
-    /// All there is, at once.
+    /// All data, at once.
     Rest,
-    /// All there is, unless a write fails.
+    /// All data, at once and unless a write fails.
     BestEffort,
     /// Nothing.
     GivenUp,
@@ -185,7 +185,7 @@ impl OutputFile {
     }
 }
 
-/// Starts a task that writes what there is to be written, unless one runs.
+/// Starts a task if there is something to write and no task runs.
 pub(super) fn write(process: &Arc<Process>, job: &Arc<CachedJob>, output: &Arc<Output>) {
     let is_urgent = output.with_file(|file| file.has_work() && file.is_urgent());
     if is_urgent == Some(true) {

@@ -29,7 +29,7 @@ use crate::{
 /// The bytes of a file that are read at a time.
 const PART_BYTES: u64 = 256 * 1024;
 
-/// What the file of jobs has of a response.
+/// The answer of the file of jobs about a response.
 enum Found {
     /// The job is unfinished, and has none yet.
     Unfinished,

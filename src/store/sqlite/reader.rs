@@ -40,14 +40,14 @@ pub(super) struct PartReader {
     run: u32,
     /// The offset of the next byte.
     offset: u64,
-    /// The number of bytes that can be read, as far as this knows.
+    /// The number of bytes that could be read at the last look.
     length: u64,
     /// Announces changes of an unfinished job.
     followed: Option<FollowedJob>,
     is_done: bool,
 }
 
-/// What the file of jobs has at an offset.
+/// The answer of the file of jobs to a reader.
 enum FoundPart {
     Data {
         data: Vec<u8>,

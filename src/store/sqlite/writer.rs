@@ -43,7 +43,7 @@ pub struct SqliteWriter {
 }
 
 enum WrittenBody {
-    /// Nobody else has seen it.
+    /// Only this writer has it.
     Collected(BytesMut),
     Output {
         output: Arc<Output>,

@@ -118,7 +118,7 @@ async fn deleted_output_leaves_nothing() {
             }
             let deleted = send(&other, request("DELETE", &location)).await;
             assert_eq!(deleted.status, StatusCode::NO_CONTENT);
-            // What it had is a part of the output, however far it got.
+            // The reader has a part of the output.
             let (read, _) = reader.rest().await;
             assert!(pattern(0, size).starts_with(&read));
             nothing_is_left(&home).await;

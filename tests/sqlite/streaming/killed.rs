@@ -35,7 +35,7 @@ const MAX_LIFE_MS: u64 = 200;
 /// The longest output of a call that completes.
 const MAX_BYTES: usize = 600_000;
 
-/// How far the outputs of all cases came.
+/// The outputs that all clients have read.
 #[derive(Debug, Default)]
 struct Tally {
     wholes: usize,

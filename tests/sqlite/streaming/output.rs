@@ -22,7 +22,7 @@ use crate::{
 /// The time after which a reader that waits for more fails.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The time in which an output that has nothing new stays silent.
+/// The time that [`Streamed::is_silent`] waits for a frame.
 const SILENCE: Duration = Duration::from_millis(100);
 
 type Frames = mpsc::UnboundedReceiver<Result<Frame<Bytes>, Failed>>;
@@ -45,7 +45,7 @@ impl Producer {
         self.0.send(Err(Failed)).expect("the call runs");
     }
 
-    /// Waits until the call is gone.
+    /// Waits until the call ends.
     pub(super) async fn is_canceled(&self) {
         timeout(TIMEOUT, self.0.closed())
             .await

@@ -12,7 +12,7 @@ use crate::{
     support::{get, send},
 };
 
-/// What a client has read when its job has ended.
+/// The output that a client has read when its job has ended.
 #[derive(Debug)]
 pub(super) enum Read {
     Nothing,
@@ -34,8 +34,8 @@ struct Known {
     tag: u64,
 }
 
-/// Reads the output of a job until the job has ended. Disconnects at random, and resumes where it
-/// was. All bytes are those of one run, and those that were read once stay readable.
+/// Reads the output of a job until the job has ended. Disconnects at random, and resumes at the
+/// next byte. All bytes are those of one run, and those that were read once stay readable.
 pub(super) async fn read_in_pieces(site: Outer, location: String, seed: u64) -> Read {
     let mut random = StdRng::seed_from_u64(seed);
     let (mut at, mut known) = (0, None::<Known>);
