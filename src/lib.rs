@@ -92,9 +92,10 @@
 //! | `GET /jobs/{id}` | 200 and the status document, in every state. `Retry-After` while the job is unfinished. A strong `ETag`, so `If-None-Match` can give 304 |
 //! | … with `Prefer: wait=N` | held until the job ends; with `If-None-Match`, until the document changes. At most N s and [`JobsBuilder::max_wait`] |
 //! | … with `Accept: text/event-stream`; `GET /jobs/{id}/events` | Server-Sent Events `status`: the document at once and after each change. The `id` is its revision, so `Last-Event-ID` resumes. The stream ends with the job; then 204 stops an `EventSource` |
-//! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It goes to the result once there is one. A posted form gets a 303 to the page instead of a 202 |
+//! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It shows an output that is text as it grows, and else goes to the result once there is one. A posted form gets a 303 to the page instead of a 202 |
 //! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
 //! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait`. With `Accept: application/http`, the whole response as one message |
+//! | `GET /jobs/{id}/stream` | the inner service's response while it is produced. `?offset=N` and `Last-Event-ID` resume, and `?ids` adds ids to events: see the [guide](guide::streaming). No head yet: held, at most [`JobsBuilder::max_wait`], then 202. After the end, 204 stops an `EventSource` |
 //! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
 //! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown, and its `Idempotency-Key` is free |
 //! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`, each once. Other parameters are ignored |
@@ -202,7 +203,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `server` (default) | the layer, the monitor, and the store in memory |
-//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response. `default-features = false` leaves out the dependencies that only the server needs |
+//! | `follow` | the module `follow`: a client layer that turns a 202 into the final response, and can stream it. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
@@ -222,7 +223,7 @@
 //! # Guides
 //!
 //! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
-//! [how polls are timed](guide::estimates), [memory](guide::memory), and, with their features,
+//! [how clients read a stream](guide::streaming), [how polls are timed](guide::estimates), [memory](guide::memory), and, with their features,
 //! metrics, SQLite and JetStream.
 //!
 //! [RFC 9110 §10.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.2

@@ -24,10 +24,10 @@ pub(crate) const BODY_BYTES: usize = 1_024;
 pub(crate) const IN_FLIGHT: [usize; 3] = [1, 32, 256];
 
 /// The time over which a row is measured.
-pub(crate) const MEASURED: Duration = Duration::from_secs(3);
+const MEASURED: Duration = Duration::from_secs(3);
 
 /// The time before that, which does not count.
-pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// A directory of the build's target directory, which is on a disk.
 pub(crate) struct Scratch {

@@ -16,8 +16,8 @@ use crate::protocol::Prefer;
 /// | `Streamed` | streamed | 202 at once | streamed if its head is there in N s, else 202 | streamed |
 /// | `Never` | inline, however long | the same | the same | the same |
 ///
-/// Under `After`, `Preferred` and `Streamed`, a preference that cannot be honored is ignored: without an
-/// `Idempotency-Key`, a request over a limit runs inline.
+/// Under `After`, `Preferred` and `Streamed`, a preference that cannot be honored is ignored:
+/// without an `Idempotency-Key`, a request over a limit runs inline.
 ///
 /// A client may disconnect while it waits. Under `Always`, `Streamed` or with `respond-async`, the
 /// call then goes on as a job. Otherwise it is dropped.

@@ -7,14 +7,17 @@ use http::{StatusCode, Uri};
 use super::StatusDocument;
 use crate::protocol::BoxError;
 
-/// The error of a [`FollowAccepted`](super::FollowAccepted), whose client has the error type `E`.
+/// The error of a [`FollowAccepted`](super::FollowAccepted) or of a
+/// [`FollowBody`](super::FollowBody), whose client has the error type `E`.
 #[derive(Debug)]
 pub enum FollowError<E> {
-    /// The client failed to send the original request, or was not ready to.
+    /// The client failed to send the original request, was not ready to, or failed to read the body
+    /// of a response.
     ///
     /// Displays like the client's error and has the same source.
     Service(E),
-    /// The server accepted the request, but the layer could not obtain its response.
+    /// The server accepted the request, but the layer could not obtain its response, or only a part
+    /// of it.
     ///
     /// A retry may run the request a second time.
     Stopped(Box<Stopped>),
@@ -52,7 +55,8 @@ pub struct Stopped {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The job failed and has no response. Its [document](Stopped::document) has the cause.
+    /// The job failed and has no response, or only a part of it. Its
+    /// [document](Stopped::document) has the cause, and as `partial` the length of the part.
     Failed,
     /// The job was canceled.
     Canceled,
@@ -66,7 +70,8 @@ pub enum Reason {
     TooManyRedirects(u32),
     /// The job had not ended after this number of polls.
     TooManyPolls(u32),
-    /// The job had not ended, or its response had no head, within this time after the 202.
+    /// The job had not ended, or its response had no head, within this time after the 202. For a
+    /// body: it was not resumed within this time after a break.
     TimedOut(Duration),
     /// Too many consecutive requests got no response. Contains the last error, which is the
     /// client's own or a time-out.
@@ -77,10 +82,21 @@ pub enum Reason {
     UnexpectedStatus(StatusCode),
     /// A status document is larger than this number of bytes.
     DocumentTooLarge(usize),
+    /// The job was run again after a part of its response was handed out, and its new response may
+    /// differ. Only the error of a body that is resumed.
+    Restarted,
+    /// The response broke off, and too many consecutive attempts to resume it got no further byte.
+    /// Contains the last error, which is the client's own or says that the body ended early. Only
+    /// the error of a body that is resumed.
+    BrokenOff(Box<dyn Error + Send + Sync>),
+    /// The response broke off, and what the server has differs from what the client received. A
+    /// layer or proxy in between may have decoded or coded the content. Only the error of a body
+    /// that is resumed.
+    Altered,
 }
 
 impl<E> FollowError<E> {
-    /// Returns the error of an accepted request, or `None` if the original request failed.
+    /// Returns the error of an accepted request, or `None` for an error of the client.
     pub fn stopped(&self) -> Option<&Stopped> {
         match self {
             Self::Service(_) => None,
@@ -185,6 +201,11 @@ impl fmt::Display for Stopped {
             Reason::DocumentTooLarge(limit) => {
                 write!(f, "the job's status document is larger than {limit} bytes")
             }
+            Reason::Restarted => f.write_str("the job was run again, and its response restarted"),
+            Reason::BrokenOff(_) => f.write_str("the response broke off and cannot be resumed"),
+            Reason::Altered => {
+                f.write_str("the response broke off, and its content was altered on the way")
+            }
         }
     }
 }
@@ -192,7 +213,7 @@ impl fmt::Display for Stopped {
 impl Error for Stopped {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.reason {
-            Reason::Unreachable(source) => Some(&**source),
+            Reason::Unreachable(source) | Reason::BrokenOff(source) => Some(&**source),
             _ => None,
         }
     }

@@ -9,16 +9,22 @@ use tower_service::Service;
 
 use super::{
     Followed, NotFollowed, Observer, Reason, StatusDocument, Stopped, Update,
-    body::{Buffered, FollowResponse},
+    body::{FollowBody, FollowResponse},
     cancel::CancelOnDrop,
     deadline::Deadline,
+    destination::{Destination, Goal},
     document::{DocumentState, is_json},
-    interpret::{MonitorStyle, PollOutcome, async_result, reads_prefer},
+    final_status::final_status,
+    interpret::{MonitorStyle, PollOutcome, reads_prefer},
     links::{self, MonitorField, location},
     monitor::MonitorState,
     origin::{OriginPolicy, Target},
     original::OriginalRequest,
+    parts::{WholeHead, content_length},
+    peeked::{Buffered, ClientResponse},
     poll::{PollError, PollResponse, Poller},
+    resumable::{ReceivedPart, ResumableBody},
+    resume::{JobResources, Resumer, run_tag},
     retry_after::retry_after,
     schedule::PollSchedule,
     template::RequestTemplate,
@@ -34,7 +40,7 @@ pub(super) struct Follower<S, B, R: Body> {
     home: Target,
     observer: Option<Observer>,
     /// The 202, until its monitor has proved to be one. Until then the caller may get it back.
-    accepted: Option<FollowResponse<R>>,
+    accepted: Option<ClientResponse<R>>,
     /// The 202's `Location`, unless that is the monitor.
     location: Option<String>,
     monitor: MonitorState,
@@ -45,36 +51,10 @@ pub(super) struct Follower<S, B, R: Body> {
     cancel: CancelOnDrop,
 }
 
-/// The resource that the client requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
-    Monitor,
-    Result,
-}
-
-/// The next request, and the URI that its redirects started from.
-struct Destination {
-    goal: Goal,
-    start: Target,
-    at: Target,
-    redirects: u32,
-}
-
-impl Destination {
-    fn new(goal: Goal, start: Target) -> Self {
-        Self {
-            goal,
-            at: start.clone(),
-            start,
-            redirects: 0,
-        }
-    }
-
-    /// Returns to the URI before any temporary redirects.
-    fn restart(&mut self) {
-        self.at = self.start.clone();
-        self.redirects = 0;
-    }
+/// The response to return, and the URI that it came from.
+struct FollowedResponse<R: Body> {
+    to: Destination,
+    answer: PollResponse<R>,
 }
 
 impl<S, B, R: Body> Follower<S, B, R> {
@@ -82,8 +62,8 @@ impl<S, B, R: Body> Follower<S, B, R> {
     pub(super) fn new(
         original: OriginalRequest,
         service: S,
-        mut accepted: FollowResponse<R>,
-    ) -> Result<Self, Box<FollowResponse<R>>> {
+        mut accepted: ClientResponse<R>,
+    ) -> Result<Self, Box<ClientResponse<R>>> {
         let OriginalRequest { options, request } = original;
         let origins = OriginPolicy::new(request.uri(), &options.origins);
         let home = Target {
@@ -139,19 +119,23 @@ where
     S::Future: Send,
     S::Error: Into<BoxError> + Send,
     B: Default + Send + 'static,
-    R: Body + Send,
+    R: Body + Send + 'static,
+    R::Error: Into<BoxError> + Send,
 {
     /// Polls until there is a response to return.
     pub(super) async fn follow(mut self) -> Result<FollowResponse<R>, Box<Stopped>> {
-        let followed = self.run().await;
+        let found = match self.run().await {
+            Ok(found) if found.to.goal == Goal::Stream => return Ok(self.finish_stream(found)),
+            found => found,
+        };
         self.cancel.disarm();
-        match (followed, self.accepted.take()) {
-            (Ok(response), _) => Ok(response),
+        match (found, self.accepted.take()) {
+            (Ok(found), _) => Ok(self.finish(found).map(FollowBody::plain)),
             (Err(reason), Some(mut accepted)) => {
                 tracing::debug!(?reason, "returning 202: its location is not a monitor");
                 let not_followed = NotFollowed::NotAMonitor(self.monitor.target.uri);
                 accepted.extensions_mut().insert(not_followed);
-                Ok(accepted)
+                Ok(accepted.map(FollowBody::plain))
             }
             (Err(reason), None) => {
                 let stopped = Stopped::new(self.monitor.target.uri, reason, self.document);
@@ -160,9 +144,15 @@ where
         }
     }
 
-    async fn run(&mut self) -> Result<FollowResponse<R>, Reason> {
-        let mut pause = self.read_accepted().await;
+    async fn run(&mut self) -> Result<FollowedResponse<R>, Reason> {
+        let first_pause = self.read_accepted().await;
+        let mut pause = first_pause;
         let mut to = Destination::new(Goal::Monitor, self.monitor.target.clone());
+        if let Some(stream) = self.stream_target() {
+            // The server holds this request, so it needs no pause.
+            pause = Duration::ZERO;
+            to = Destination::new(Goal::Stream, stream);
+        }
         loop {
             self.poller.deadline.limit(sleep(pause)).await?;
             let answer = match self.send(&to).await {
@@ -181,12 +171,16 @@ where
             };
             let retry_after = retry_after(&answer.head.headers);
             match answer.outcome {
-                PollOutcome::Result => return Ok(self.finish(&to.at, answer)),
+                PollOutcome::Result => return Ok(FollowedResponse { to, answer }),
                 PollOutcome::Pending(style) => {
-                    if to.goal == Goal::Monitor {
-                        self.set_style(style);
-                        self.learn(&to.at, &answer)?;
-                        to.start = self.monitor.target.clone();
+                    match to.goal {
+                        Goal::Monitor => {
+                            self.set_style(style);
+                            self.learn(&to.at, &answer)?;
+                            to.start = self.monitor.target.clone();
+                        }
+                        Goal::Stream => self.learn_document(&answer),
+                        Goal::Result => {}
                     }
                     to.restart();
                     self.schedule.reset_failures();
@@ -194,8 +188,12 @@ where
                     if self.polls >= max_polls {
                         return Err(Reason::TooManyPolls(max_polls));
                     }
-                    pause = self.schedule.next_pause(retry_after);
-                    pause = pause.saturating_sub(answer.held);
+                    pause = if to.goal == Goal::Stream {
+                        self.schedule.stream_pause(retry_after, answer.held)
+                    } else {
+                        let pause = self.schedule.next_pause(retry_after);
+                        pause.saturating_sub(answer.held)
+                    };
                 }
                 PollOutcome::Unavailable => {
                     let status = answer.head.status;
@@ -219,10 +217,23 @@ where
                             self.schedule.reset_failures();
                             pause = Duration::ZERO;
                         }
-                        (None, PollOutcome::Succeeded) => return Ok(self.finish(&to.at, answer)),
+                        (None, PollOutcome::Succeeded) => {
+                            return Ok(FollowedResponse { to, answer });
+                        }
                         (None, PollOutcome::Canceled) => return Err(Reason::Canceled),
                         (None, _) => return Err(Reason::Failed),
                     }
+                }
+                // The monitor has no stream, or the job has no output. Its document shows why.
+                PollOutcome::Unreadable | PollOutcome::NotAMonitor if to.goal == Goal::Stream => {
+                    let has_none = answer.outcome == PollOutcome::NotAMonitor;
+                    pause = if has_none {
+                        first_pause
+                    } else {
+                        Duration::ZERO
+                    };
+                    to = Destination::new(Goal::Monitor, self.monitor.target.clone());
+                    self.schedule.reset_failures();
                 }
                 PollOutcome::Unreadable | PollOutcome::NotAMonitor => {
                     return Err(Reason::UnexpectedStatus(answer.head.status));
@@ -269,7 +280,15 @@ where
             Goal::Result => self.poller.fetch_result(&to.at).await,
             Goal::Monitor => {
                 let wait = self.wait();
-                self.poller.poll_monitor(&self.monitor, &to.at, wait).await
+                let monitor = &self.monitor;
+                let entity_tag = monitor.entity_tag.as_ref();
+                self.poller
+                    .poll_monitor(monitor.profile, entity_tag, &to.at, wait)
+                    .await
+            }
+            Goal::Stream => {
+                let wait = self.poller.longest_wait(&self.schedule);
+                self.poller.open_stream(&to.at, None, wait).await
             }
         }
     }
@@ -283,11 +302,14 @@ where
         if !self.monitor.reads_prefer || needs_entity_tag {
             return Duration::ZERO;
         }
-        let wait = self
-            .schedule
-            .max_wait()
-            .min(self.poller.deadline.remaining());
-        Duration::from_secs(wait.as_secs())
+        self.poller.longest_wait(&self.schedule)
+    }
+
+    /// Returns the URI of the job's stream, if responses are streamed and it may have one.
+    fn stream_target(&self) -> Option<Target> {
+        let monitor = self.monitor.link();
+        let monitor = monitor.filter(|_| self.poller.options.is_streaming);
+        JobResources::below(monitor?).map(|resources| resources.stream)
     }
 
     /// Records the style of the monitor. Once the monitor has proved to be one, the 202 is dropped.
@@ -306,8 +328,7 @@ where
         if answer.head.status == StatusCode::NOT_MODIFIED {
             return Ok(());
         }
-        self.notify(answer);
-        self.document.clone_from(&answer.document);
+        self.learn_document(answer);
         let is_observed = self.observer.is_some() && answer.document.is_some();
         let entity_tag = headers.get(header::ETAG).filter(|_| is_observed);
         self.monitor.entity_tag = entity_tag.cloned();
@@ -321,6 +342,12 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Records the document of an unfinished job.
+    fn learn_document(&mut self, answer: &PollResponse<R>) {
+        self.notify(answer);
+        self.document.clone_from(&answer.document);
     }
 
     /// Follows a redirect.
@@ -404,13 +431,11 @@ where
     }
 
     /// Returns the response to the original request.
-    fn finish(&self, at: &Target, answer: PollResponse<R>) -> FollowResponse<R> {
+    fn finish(&self, found: FollowedResponse<R>) -> ClientResponse<R> {
+        let FollowedResponse { to, answer } = found;
+        let at = to.at;
         let mut response = Response::from_parts(answer.head, answer.body);
-        if response.status() == StatusCode::OK
-            && let Some(status) = async_result(response.headers())
-        {
-            *response.status_mut() = status;
-        }
+        *response.status_mut() = final_status(response.status(), response.headers());
         // The caller of a PUT would take it for the tag of its resource.
         let headers = response.headers_mut();
         let etag = headers.get(header::ETAG);
@@ -433,5 +458,37 @@ where
             polls: self.polls,
         });
         response
+    }
+
+    /// Returns the response to the original request, which is still being produced.
+    fn finish_stream(self, found: FollowedResponse<R>) -> FollowResponse<R> {
+        let head = WholeHead::new(&found.answer.head, true);
+        let run = run_tag(&found.answer.head.headers);
+        let length = content_length(&found.answer.head.headers);
+        let resources = self.monitor.link().and_then(JobResources::below);
+        let response = self.finish(found);
+        let Some(resources) = resources else {
+            return response.map(FollowBody::plain);
+        };
+        let resumer = Resumer {
+            resources,
+            head,
+            run,
+            from_monitor: true,
+            monitor: self.monitor.target.uri,
+            schedule: PollSchedule::new(&self.poller.options),
+            poller: self.poller,
+            origins: self.origins,
+            observer: self.observer,
+            document: self.document,
+            polls: self.polls,
+            received: 0,
+            last_end: None,
+            cancel: self.cancel,
+        };
+        response.map(|body| {
+            let first = ReceivedPart { body, length };
+            FollowBody::resumable(ResumableBody::new(first, Box::new(resumer)))
+        })
     }
 }

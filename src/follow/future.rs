@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{
     FollowBody, FollowError, Stopped, body::FollowResponse, follower::Follower,
-    original::OriginalRequest,
+    original::OriginalRequest, peeked::PeekedBody, streamed::resumable,
 };
 use crate::protocol::BoxError;
 
@@ -77,7 +77,7 @@ where
     S::Error: Into<BoxError> + Send,
     B: Default + Send + 'static,
     R: Body + Send + 'static,
-    R::Error: Send,
+    R::Error: Into<BoxError> + Send,
 {
     type Output = Result<Response<FollowBody<R>>, FollowError<S::Error>>;
 
@@ -87,16 +87,16 @@ where
             let follower = match state.as_mut().project() {
                 FollowStateProj::Calling { future, follow_up } => {
                     let response = ready!(future.poll(cx)).map_err(FollowError::Service)?;
-                    let response = response.map(FollowBody::new);
+                    let response = response.map(PeekedBody::new);
                     let Some((original, service)) = follow_up.take() else {
                         panic!("`ResponseFuture` polled after completion");
                     };
                     if !original.is_followed(response.status()) {
-                        return Poll::Ready(Ok(response));
+                        return Poll::Ready(Ok(resumable(original, service, response)));
                     }
                     match Follower::new(original, service, response) {
                         Ok(follower) => follower,
-                        Err(accepted) => return Poll::Ready(Ok(*accepted)),
+                        Err(accepted) => return Poll::Ready(Ok(accepted.map(FollowBody::plain))),
                     }
                 }
                 FollowStateProj::Following(future) => {

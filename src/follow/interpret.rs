@@ -143,12 +143,22 @@ pub(super) fn interpret_result(head: &Parts) -> PollOutcome {
     }
 }
 
-/// Returns the result's status from `AsyncResult`. OData services send it with a 200 (OData 4.01
-/// §8.3.1).
-pub(super) fn async_result(headers: &HeaderMap) -> Option<StatusCode> {
-    let text = headers.get(ASYNC_RESULT)?.to_str().ok()?;
-    let status: StatusCode = text.trim().parse().ok()?;
-    (200..600).contains(&status.as_u16()).then_some(status)
+/// Interprets the response to a request for the output of a job.
+pub(super) fn interpret_stream(head: &Parts) -> PollOutcome {
+    if has_result(&head.headers) {
+        return PollOutcome::Result;
+    }
+    if let Some(redirect) = redirect(head) {
+        return redirect;
+    }
+    match head.status {
+        StatusCode::ACCEPTED => PollOutcome::Pending(MonitorStyle::Document),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            PollOutcome::NotAMonitor
+        }
+        _ if is_unavailable(head) => PollOutcome::Unavailable,
+        _ => PollOutcome::Unreadable,
+    }
 }
 
 /// Returns `true` if a response shows that its server reads `Prefer`.

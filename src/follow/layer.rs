@@ -27,7 +27,8 @@ impl FollowAcceptedLayer {
     /// Sets the time limit from the 202 to the head of the job's response. Default: one hour.
     ///
     /// `None` means no limit. If it passes, the call fails with
-    /// [`TimedOut`](super::Reason::TimedOut).
+    /// [`TimedOut`](super::Reason::TimedOut). With [`streaming`](Self::streaming), it also limits
+    /// the time from a break to the next part of the body.
     pub fn timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.with(|options| options.timeout = timeout)
@@ -55,6 +56,11 @@ impl FollowAcceptedLayer {
     /// A request fails if it has no response in time, or a 429, 502, 503 or 504. The layer retries
     /// it after a pause. With one more failure, the call fails with
     /// [`Unreachable`](super::Reason::Unreachable) or [`Unavailable`](super::Reason::Unavailable).
+    ///
+    /// With [`streaming`](Self::streaming), an attempt to resume a body that gets no further byte
+    /// is a failure too. With one more, the body fails with
+    /// [`BrokenOff`](super::Reason::BrokenOff). A job that is quiet for long, behind a proxy that
+    /// closes quiet connections, needs a higher limit.
     pub fn max_failures(self, failures: u32) -> Self {
         self.with(|options| options.max_failures = failures)
     }
@@ -107,6 +113,15 @@ impl FollowAcceptedLayer {
         self.with(|options| options.location_is_monitor = always)
     }
 
+    /// Sets whether responses are [streamed](super#streaming). Default: `false`.
+    ///
+    /// By default, a job's response is returned when the job has ended. With this setting, it is
+    /// returned as soon as it has a head. Its body follows the job, and goes on at the same byte
+    /// after a break. It also applies to responses that a server streams instead of a 202.
+    pub fn streaming(self, streams: bool) -> Self {
+        self.with(|options| options.is_streaming = streams)
+    }
+
     /// Allows another origin for the monitor, the result and redirects.
     ///
     /// The form is `scheme://host` or `scheme://host:port`. By default, only the original request's
@@ -150,6 +165,9 @@ impl FollowAcceptedLayer {
 
     /// Cancels the job, with `DELETE` at its monitor, if the response future is dropped before the
     /// job has ended. By default, the job continues.
+    ///
+    /// With [`streaming`](Self::streaming), this also applies to a body that is dropped before its
+    /// end, unless the server streamed it instead of a 202.
     ///
     /// The drop does not block. A task on the current runtime sends the request and gives up after
     /// `timeout`. Outside a runtime, the layer sends nothing. It also sends nothing while only

@@ -14,7 +14,10 @@
 //! use http::{Request, Response, StatusCode};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{BoxError, ServiceBuilder, ServiceExt};
-//! use tower_accepted::{AcceptedLayer, RequestBody, follow::FollowAcceptedLayer};
+//! use tower_accepted::{
+//!     AcceptedLayer, RequestBody,
+//!     follow::{FollowAcceptedLayer, FollowError},
+//! };
 //!
 //! // A slow service.
 //! async fn render(
@@ -36,7 +39,8 @@
 //! let request = Request::post("http://example.com/reports").body("all of March".into())?;
 //! let response = client.oneshot(request).await?;
 //! assert_eq!(response.status(), StatusCode::CREATED);
-//! assert_eq!(response.into_body().collect().await?.to_bytes(), "the report");
+//! let body = response.into_body().collect().await.map_err(FollowError::into_boxed)?;
+//! assert_eq!(body.to_bytes(), "the report");
 //! # Ok(())
 //! # }
 //! ```
@@ -125,6 +129,79 @@
 //!
 //! The extension [`Followed`] of a final response has its URI.
 //!
+//! # Streaming
+//!
+//! With [`streaming`](FollowAcceptedLayer::streaming), the caller gets a response while this
+//! crate's server still produces it: the head as soon as there is one, and then each byte. A
+//! connection that breaks is replaced. The body goes on at the first byte that is missing, so the
+//! caller gets each byte once:
+//!
+//! ```
+//! use std::{convert::Infallible, time::Duration};
+//!
+//! use axum::body::Body;
+//! use futures_util::{StreamExt, stream};
+//! use http::{Request, Response};
+//! use http_body_util::BodyExt;
+//! use tokio::time::{Instant, sleep};
+//! use tower::{BoxError, ServiceBuilder, ServiceExt};
+//! use tower_accepted::{
+//!     AcceptedLayer, RequestBody,
+//!     follow::{FollowAcceptedLayer, FollowError},
+//! };
+//!
+//! // A service that writes a line every 20 seconds.
+//! async fn write(_: Request<RequestBody<Body>>) -> Result<Response<Body>, Infallible> {
+//!     let lines = stream::iter(["one\n", "two\n", "three\n"]).then(|line| async move {
+//!         sleep(Duration::from_secs(20)).await;
+//!         Ok::<_, Infallible>(line)
+//!     });
+//!     Ok(Response::new(Body::from_stream(lines)))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let server = ServiceBuilder::new().layer(AcceptedLayer::new()).service_fn(write);
+//!
+//! let layer = FollowAcceptedLayer::new().streaming(true);
+//! let client = ServiceBuilder::new().layer(layer).service(server);
+//! let start = Instant::now();
+//! let request = Request::post("http://example.com/lines").body(Body::empty())?;
+//! let mut body = client.oneshot(request).await?.into_body();
+//! let line = body.frame().await.ok_or("no line")?;
+//! let line = line.map_err(FollowError::into_boxed)?;
+//! assert_eq!(line.into_data().ok(), Some("one\n".into()));
+//! assert!(start.elapsed() < Duration::from_secs(40), "the job still runs");
+//!
+//! let rest = body.collect().await.map_err(FollowError::into_boxed)?;
+//! assert_eq!(rest.to_bytes(), "two\nthree\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - The output is at `{monitor}/stream`, with the monitor of `Link` and `rel="monitor"`. If a 202
+//!   has no such link, or the server has no stream, the layer polls as it does by default.
+//! - A response that a server streams instead of a 202 is resumed in the same way, if it has such a
+//!   link.
+//! - Connections of HTTP/1.0, and proxies to them, cannot show a break. Unless its `Content-Length`
+//!   or trailers prove a body whole, the layer compares its length with the status document.
+//! - After each break the layer asks the document, and then the stream, as it retries
+//!   [polls](#poll-intervals). Each new byte resets the number of failures and the time limit.
+//! - A job that runs again may produce another response. The layer starts anew if the caller has no
+//!   byte and the new head is alike. Otherwise the body fails with [`Reason::Restarted`].
+//! - An [observer](Observer) gets an update for each request before the head, and for each document
+//!   after a break.
+//! - A quiet body has no time limit, since a job may be quiet. A client that has to notice dead
+//!   connections needs its own keep-alive, such as HTTP/2 pings.
+//!
+//! <div class="warning">
+//!
+//! Put a decompression layer around this layer, not inside it: offsets count the bytes that the
+//! server keeps. The layer sends `Accept-Encoding: identity`, so that reqwest does not decode. A
+//! response that the service itself has coded stays coded.
+//!
+//! </div>
+//!
 //! # Poll intervals
 //!
 //! - `Retry-After` sets the pause, in seconds or as a date. It counts on the 202 and on every later
@@ -169,9 +246,9 @@
 //!
 //! | limit | default | error |
 //! |---|---|---|
-//! | [time](FollowAcceptedLayer::timeout) from the 202 to the head of the response | 1 h | [`TimedOut`](Reason::TimedOut) |
+//! | [time](FollowAcceptedLayer::timeout) from the 202 to the head of the response, or from a break to the next part | 1 h | [`TimedOut`](Reason::TimedOut) |
 //! | [polls](FollowAcceptedLayer::max_polls) | 3,600 | [`TooManyPolls`](Reason::TooManyPolls) |
-//! | consecutive [failures](FollowAcceptedLayer::max_failures) | 10 | [`Unreachable`](Reason::Unreachable), [`Unavailable`](Reason::Unavailable) |
+//! | consecutive [failures](FollowAcceptedLayer::max_failures) | 10 | [`Unreachable`](Reason::Unreachable), [`Unavailable`](Reason::Unavailable), [`BrokenOff`](Reason::BrokenOff) |
 //! | [redirects](FollowAcceptedLayer::max_redirects) of one request | 10 | [`TooManyRedirects`](Reason::TooManyRedirects) |
 //! | [time](FollowAcceptedLayer::answer_timeout) for a response, without the requested wait | 30 s | counts as a failure |
 //! | [size](FollowAcceptedLayer::max_document) of a status document | 1 MiB | [`DocumentTooLarge`](Reason::DocumentTooLarge) |
@@ -189,6 +266,10 @@
 //!
 //! The response of a job is never an error, whatever its status.
 //!
+//! A body has the same error type. [`FollowError::Service`] has the error of the client's own body.
+//! [`FollowError::Stopped`] is an error of a body that is [streamed](#streaming), and that the layer
+//! could not complete.
+//!
 //! # Order of layers
 //!
 //! Layers inside this one see every request. A time-out there limits each of them, and a layer that
@@ -196,14 +277,18 @@
 //! [`FollowError::into_boxed`].
 //!
 //! Layers around this one see a single call. A time-out there drops the future. The job then
-//! continues, unless [`cancel_on_drop`](FollowAcceptedLayer::cancel_on_drop) is set.
+//! continues, unless [`cancel_on_drop`](FollowAcceptedLayer::cancel_on_drop) is set. The same holds
+//! for a body that is dropped while its job runs.
 
 mod backoff;
 mod body;
 mod cancel;
 mod deadline;
+mod destination;
 mod document;
 mod error;
+mod exclusive;
+mod final_status;
 mod followed;
 mod follower;
 mod future;
@@ -215,13 +300,19 @@ mod oneshot;
 mod options;
 mod origin;
 mod original;
+mod parts;
+mod peeked;
 mod poll;
 mod reference;
+mod resumable;
+mod resume;
 mod retry_after;
 mod schedule;
 mod service;
+mod streamed;
 mod template;
 mod update;
+mod verdict;
 
 pub use self::{
     body::FollowBody,

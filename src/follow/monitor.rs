@@ -15,8 +15,8 @@ use super::{
 pub(super) struct MonitorState {
     pub(super) target: Target,
     pub(super) profile: MonitorProfile,
-    /// The target of the 202's `Link` with `rel="monitor"`. Only this resource can be deleted if
-    /// `target` is an alias that serves the status alone.
+    /// The target of the 202's `Link` with `rel="monitor"`. Only this resource can be deleted, and
+    /// has a stream, if `target` is an alias that serves the status alone.
     link: Option<Target>,
     /// Set once the server has shown that it reads `Prefer`.
     pub(super) reads_prefer: bool,
@@ -70,6 +70,13 @@ impl MonitorState {
             target,
             entity_tag: None,
         })
+    }
+
+    /// Returns the target of the 202's `Link`, whose job may have a stream below it.
+    ///
+    /// Other conventions have neither, so their monitors get no request for one.
+    pub(super) fn link(&self) -> Option<&Target> {
+        self.link.as_ref()
     }
 
     /// Replaces the monitor's URI. An entity tag of the old URI does not apply to the new one.

@@ -19,6 +19,8 @@ pub(super) struct FollowOptions {
     /// The longest `Prefer: wait` to send. If it is below one second, none is sent.
     pub(super) max_wait: Duration,
     pub(super) location_is_monitor: bool,
+    /// Set if responses are streamed, and resumed after breaks.
+    pub(super) is_streaming: bool,
     pub(super) origins: Vec<Origin>,
     pub(super) shared_headers: Vec<HeaderName>,
     pub(super) observer: Option<Observer>,
@@ -41,6 +43,7 @@ impl Default for FollowOptions {
             },
             max_wait: Duration::from_secs(30),
             location_is_monitor: false,
+            is_streaming: false,
             origins: Vec::new(),
             shared_headers: Vec::new(),
             observer: None,

@@ -48,6 +48,33 @@ pub(super) struct Target {
     pub(super) is_home: bool,
 }
 
+impl Target {
+    /// Returns the resource of this name below this one: `/jobs/1/stream` below `/jobs/1`.
+    ///
+    /// A query stays. Returns `None` if the URI is too long.
+    pub(super) fn below(&self, name: &str) -> Option<Self> {
+        let path = self.uri.path().trim_end_matches('/');
+        let query = self.uri.query().map(|query| format!("?{query}"));
+        self.with_path_and_query(&format!("{path}/{name}{}", query.unwrap_or_default()))
+    }
+
+    /// Adds a parameter to the query. Returns `None` if the URI is too long.
+    pub(super) fn with_parameter(&self, parameter: &str) -> Option<Self> {
+        let separator = if self.uri.query().is_some() { '&' } else { '?' };
+        let target = self.uri.path_and_query().map_or("/", |path| path.as_str());
+        self.with_path_and_query(&format!("{target}{separator}{parameter}"))
+    }
+
+    fn with_path_and_query(&self, path_and_query: &str) -> Option<Self> {
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = Some(path_and_query.parse().ok()?);
+        Some(Self {
+            uri: Uri::from_parts(parts).ok()?,
+            is_home: self.is_home,
+        })
+    }
+}
+
 /// The origins that the follow-up requests of one original request may go to.
 #[derive(Debug)]
 pub(super) struct OriginPolicy {
@@ -102,6 +129,21 @@ mod tests {
             |uri: &&str| Origin::from_uri(&uri.parse().expect("a URI")).expect("an origin");
         let allowed: Vec<_> = allowed.iter().map(origin).collect();
         OriginPolicy::new(&target(home).uri, &allowed)
+    }
+
+    #[test]
+    fn resources_below_a_target_keep_its_query() {
+        for (uri, stream) in [
+            ("/jobs/1", "/jobs/1/stream?offset=7"),
+            ("http://a/jobs/1", "http://a/jobs/1/stream?offset=7"),
+            ("https://a:1/jobs/1/", "https://a:1/jobs/1/stream?offset=7"),
+            ("http://a/job?id=1", "http://a/job/stream?id=1&offset=7"),
+            ("http://a", "http://a/stream?offset=7"),
+        ] {
+            let below = target(uri).below("stream").expect("a URI");
+            let found = below.with_parameter("offset=7").expect("a URI");
+            assert_eq!(found.uri, *stream);
+        }
     }
 
     #[test]

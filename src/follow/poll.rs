@@ -8,14 +8,15 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::{
-    FollowBody, Reason, StatusDocument,
-    body::Buffered,
+    Reason, StatusDocument,
     deadline::Deadline,
-    interpret::{MonitorProfile, PollOutcome, interpret_result},
-    monitor::MonitorState,
+    document::is_json,
+    interpret::{MonitorProfile, PollOutcome, interpret_result, interpret_stream},
     oneshot::oneshot,
     options::FollowOptions,
     origin::Target,
+    peeked::{Buffered, ClientResponse, PeekedBody},
+    schedule::PollSchedule,
     template::RequestTemplate,
 };
 use crate::protocol::{BoxError, PREFER};
@@ -32,7 +33,7 @@ pub(super) struct Poller<S, B> {
 /// The response to one follow-up request.
 pub(super) struct PollResponse<R: Body> {
     pub(super) head: Parts,
-    pub(super) body: FollowBody<R>,
+    pub(super) body: PeekedBody<R>,
     pub(super) document: Option<StatusDocument>,
     pub(super) outcome: PollOutcome,
     /// The time that the server held the response because of `Prefer: wait`.
@@ -77,22 +78,23 @@ where
     /// Polls the monitor at `at`, which is its own URI or the target of a redirect.
     ///
     /// Asks the server to hold the response for `wait`, in whole seconds. Zero means not at all.
+    /// With `entity_tag`, the server holds it only while the document has that tag.
     pub(super) async fn poll_monitor(
         &mut self,
-        monitor: &MonitorState,
+        profile: MonitorProfile,
+        entity_tag: Option<&HeaderValue>,
         at: &Target,
         wait: Duration,
     ) -> Result<PollResponse<R>, PollError> {
         let mut request: Request<B> = self.template.poll(at);
         let mut is_conditional = false;
         if !wait.is_zero() {
-            let headers = request.headers_mut();
-            if let Ok(wait) = HeaderValue::try_from(format!("wait={}", wait.as_secs())) {
-                headers.insert(PREFER, wait);
-            }
+            prefer_wait(&mut request, wait);
             // With a condition, the server responds to the next change. Without one, to the end.
-            if let Some(entity_tag) = &monitor.entity_tag {
-                headers.insert(header::IF_NONE_MATCH, entity_tag.clone());
+            if let Some(entity_tag) = entity_tag {
+                request
+                    .headers_mut()
+                    .insert(header::IF_NONE_MATCH, entity_tag.clone());
                 is_conditional = true;
             }
         }
@@ -103,13 +105,13 @@ where
         } else {
             start.elapsed()
         };
-        let profile = monitor.profile;
         let mut document = None;
         let outcome = if is_conditional && head.status == StatusCode::NOT_MODIFIED {
             PollOutcome::Pending(profile.style)
         } else {
             if profile.may_be_document(&head) {
-                document = self.read_document(profile, &mut body).await?;
+                let is_required = profile.requires_document();
+                document = self.read_document(is_required, &mut body).await?;
             }
             let state = document.as_ref().and_then(StatusDocument::state);
             profile.interpret(&head, state)
@@ -123,39 +125,83 @@ where
         })
     }
 
+    /// Requests the output of a job at `at`, and insists on the run that `run` names.
+    ///
+    /// Asks the server to wait for the head of the response for `wait`, in whole seconds.
+    pub(super) async fn open_stream(
+        &mut self,
+        at: &Target,
+        run: Option<&HeaderValue>,
+        wait: Duration,
+    ) -> Result<PollResponse<R>, PollError> {
+        let mut request: Request<B> = self.template.stream(at);
+        // Without this preference, the server chooses how long it waits.
+        prefer_wait(&mut request, wait);
+        if let Some(run) = run {
+            let headers = request.headers_mut();
+            headers.insert(header::IF_MATCH, run.clone());
+        }
+        let start = Instant::now();
+        let (head, mut body) = self.send(request, wait).await?.into_parts();
+        let held = start.elapsed();
+        let outcome = interpret_stream(&head);
+        let mut document = None;
+        if matches!(outcome, PollOutcome::Pending(_)) && is_json(&head.headers) {
+            document = self.read_document(true, &mut body).await?;
+        }
+        Ok(PollResponse {
+            head,
+            body,
+            document,
+            outcome,
+            held,
+        })
+    }
+
+    /// Returns the longest time to ask a server to hold a response, in whole seconds.
+    pub(super) fn longest_wait(&self, schedule: &PollSchedule) -> Duration {
+        let wait = schedule.max_wait().min(self.deadline.remaining());
+        Duration::from_secs(wait.as_secs())
+    }
+
     /// Sends a request. Fails if no head arrives in time.
     async fn send(
         &mut self,
         request: Request<B>,
         wait: Duration,
-    ) -> Result<Response<FollowBody<R>>, PollError> {
+    ) -> Result<ClientResponse<R>, PollError> {
         let limit = self.options.answer_timeout.saturating_add(wait);
         let response = timeout(limit, oneshot(self.service.clone(), request));
         match self.deadline.limit(response).await? {
-            Ok(Ok(response)) => Ok(response.map(FollowBody::new)),
+            Ok(Ok(response)) => Ok(response.map(PeekedBody::new)),
             Ok(Err(error)) => Err(PollError::Transport(error.into())),
             Err(elapsed) => Err(PollError::Transport(elapsed.into())),
         }
     }
 
-    /// Reads a body that may be a status document.
+    /// Reads a body that may be a status document. If it must be one, a large body is an error.
     async fn read_document(
         &mut self,
-        profile: MonitorProfile,
-        body: &mut FollowBody<R>,
+        is_required: bool,
+        body: &mut PeekedBody<R>,
     ) -> Result<Option<StatusDocument>, PollError> {
         let limit = self.options.max_document_bytes;
         let buffering = timeout(self.options.answer_timeout, body.buffer(limit));
         match self.deadline.limit(buffering).await? {
             Ok(Buffered::Complete(json)) => Ok(StatusDocument::parse(&json)),
-            Ok(Buffered::TooLarge) if profile.requires_document() => {
-                Err(Reason::DocumentTooLarge(limit).into())
-            }
+            Ok(Buffered::TooLarge) if is_required => Err(Reason::DocumentTooLarge(limit).into()),
             Ok(Buffered::TooLarge) => Ok(None),
             Ok(Buffered::Failed) => Err(PollError::Transport(
                 "failed to read the status document".into(),
             )),
             Err(elapsed) => Err(PollError::Transport(elapsed.into())),
         }
+    }
+}
+
+/// Asks a server to hold its response (RFC 7240 §4.3).
+fn prefer_wait<B>(request: &mut Request<B>, wait: Duration) {
+    if let Ok(wait) = HeaderValue::try_from(format!("wait={}", wait.as_secs())) {
+        request.headers_mut().insert(PREFER, wait);
     }
 }

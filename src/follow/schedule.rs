@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::{backoff::Backoff, options::FollowOptions};
 
+/// The time after which a response counts as held.
+const MIN_HELD: Duration = Duration::from_secs(1);
+
 /// The pauses between the polls of one job.
 #[derive(Debug)]
 pub(super) struct PollSchedule {
@@ -44,6 +47,21 @@ impl PollSchedule {
         }
         self.unhinted = self.unhinted.saturating_add(1);
         self.backoff.pause(self.unhinted - 1)
+    }
+
+    /// Returns the pause before the next request for a stream that has no head yet.
+    ///
+    /// `Retry-After` is about the end of the job, and the head comes earlier. So a server that has
+    /// held the last request for a while gets the next one at once.
+    pub(super) fn stream_pause(
+        &mut self,
+        retry_after: Option<Duration>,
+        held: Duration,
+    ) -> Duration {
+        if held >= MIN_HELD {
+            return Duration::ZERO;
+        }
+        self.next_pause(retry_after).saturating_sub(held)
     }
 
     /// Returns the pause after a failure, or `None` after too many consecutive failures.

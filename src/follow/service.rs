@@ -57,7 +57,7 @@ where
     S::Error: Into<BoxError> + Send,
     B: Default + Send + 'static,
     R: Body + Send + 'static,
-    R::Error: Send,
+    R::Error: Into<BoxError> + Send,
 {
     type Response = Response<FollowBody<R>>;
     type Error = FollowError<S::Error>;

@@ -81,6 +81,18 @@ impl RequestTemplate {
         request
     }
 
+    /// Returns a request for the job's output, while it is produced.
+    pub(super) fn stream<B: Default>(&self, target: &Target) -> Request<B> {
+        let mut request = self.fetch(target);
+        // Offsets count the bytes that the server keeps, so nothing on the way may code them. With
+        // this field, clients that decode content by themselves leave it alone.
+        let identity = HeaderValue::from_static("identity");
+        request
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, identity);
+        request
+    }
+
     /// Returns a request that cancels the job.
     pub(super) fn cancel<B: Default>(&self, target: &Target) -> Request<B> {
         self.request(Method::DELETE, target)
@@ -161,6 +173,9 @@ mod tests {
         assert_eq!(poll.extensions().get::<u32>(), Some(&7));
         let fetch: Request<()> = template.fetch(&home);
         assert_eq!(fetch.headers()["accept"], "1");
+        let stream: Request<()> = template.stream(&home);
+        assert_eq!(stream.headers()["accept"], "1");
+        assert_eq!(stream.headers()["accept-encoding"], "identity");
         let cancel: Request<()> = template.cancel(&home);
         assert_eq!(cancel.method(), Method::DELETE);
         assert_eq!(

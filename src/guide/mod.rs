@@ -3,6 +3,7 @@
 //! | question | guide |
 //! |---|---|
 //! | Where does the layer go, in axum and among other layers? | [`mounting`] |
+//! | How do clients read output while it is produced, and resume after a break? | [`streaming`] |
 //! | When should a client poll, and how is that predicted? | [`estimates`] |
 //! | How much memory does a process take, and when does it return it? | [`memory`] |
 #![cfg_attr(
@@ -31,6 +32,9 @@
 
 #[doc = include_str!("mounting.md")]
 pub mod mounting {}
+
+#[doc = include_str!("streaming.md")]
+pub mod streaming {}
 
 #[doc = include_str!("estimate.md")]
 #[doc = include_str!("../../docs/estimate.svg")]

@@ -28,7 +28,7 @@ use crate::{
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
     run::{
-        Call, InnerService, Job, Output, RelayReader, RelayWriter, RequestBody, Run, job_span,
+        Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, job_span,
         relay,
     },
     store::{Acceptance, Lookup, NewJob, ResultBody, Store},
@@ -264,7 +264,7 @@ where
         Backpressure::Off => None,
         Backpressure::Ahead(bytes) => Some(candidate.registry.paces.limit(new.id, bytes)),
     };
-    let run = Run::new(call, new.id, job, Output { relay, pace });
+    let run = Run::new(call, new.id, job, Outlets { relay, pace });
     // Boxed, which keeps the runtime's record of the task small.
     if span.is_disabled() {
         Box::pin(run)

@@ -36,7 +36,7 @@ pub(super) fn submitted<St: Store>(
         registry: registry.clone(),
         id,
         relay,
-        source: Source::Relay,
+        source: SubmittedSource::Relay,
         offset: 0,
         length,
     };
@@ -51,7 +51,7 @@ struct SubmittedBody<St: Store> {
     registry: Arc<Registry<St>>,
     id: JobId,
     relay: RelayReader,
-    source: Source<St::Error>,
+    source: SubmittedSource<St::Error>,
     /// The number of bytes that the client has.
     offset: u64,
     /// The length of the whole body, if it is known.
@@ -59,7 +59,7 @@ struct SubmittedBody<St: Store> {
     pace: Option<Arc<Pace>>,
 }
 
-enum Source<E> {
+enum SubmittedSource<E> {
     Relay,
     Opening(OpenedCopy<E>),
     Copy(ResultBody),
@@ -77,29 +77,29 @@ impl<St: Store> Body for SubmittedBody<St> {
         let this = self.get_mut();
         loop {
             let frame = match &mut this.source {
-                Source::Relay => match ready!(this.relay.poll_next(this.offset, cx)) {
+                SubmittedSource::Relay => match ready!(this.relay.poll_next(this.offset, cx)) {
                     Relayed::Data(data) => Some(Ok(Frame::data(data))),
                     Relayed::Behind => {
-                        this.source = Source::Opening(this.open());
+                        this.source = SubmittedSource::Opening(this.open());
                         continue;
                     }
                     Relayed::End(trailers) => trailers.map(|all| Ok(Frame::trailers(all))),
                     Relayed::Broken => Some(Err("the response broke off".into())),
                 },
-                Source::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                SubmittedSource::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
                     Ok(Some(copy)) => {
-                        this.source = Source::Copy(copy.response.into_body());
+                        this.source = SubmittedSource::Copy(copy.response.into_body());
                         continue;
                     }
                     Ok(None) if this.go_on() => continue,
                     Ok(None) => Some(Err("the job was removed".into())),
                     Err(error) => Some(Err(error.into())),
                 },
-                Source::Copy(copy) => match ready!(Pin::new(copy).poll_frame(cx)) {
+                SubmittedSource::Copy(copy) => match ready!(Pin::new(copy).poll_frame(cx)) {
                     Some(Err(_)) if this.go_on() => continue,
                     frame => frame,
                 },
-                Source::Done => return Poll::Ready(None),
+                SubmittedSource::Done => return Poll::Ready(None),
             };
             match &frame {
                 Some(Ok(frame)) if frame.is_data() => {
@@ -108,14 +108,14 @@ impl<St: Store> Body for SubmittedBody<St> {
                         pace.advance(this.offset);
                     }
                 }
-                _ => this.source = Source::Done,
+                _ => this.source = SubmittedSource::Done,
             }
             return Poll::Ready(frame);
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.source, Source::Done)
+        matches!(self.source, SubmittedSource::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -137,7 +137,7 @@ impl<St: Store> SubmittedBody<St> {
     fn go_on(&mut self) -> bool {
         let goes_on = self.relay.goes_on_at(self.offset);
         if goes_on {
-            self.source = Source::Relay;
+            self.source = SubmittedSource::Relay;
         }
         goes_on
     }

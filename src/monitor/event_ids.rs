@@ -177,10 +177,10 @@ mod tests {
     #[tokio::test]
     async fn events_without_an_id_get_one() {
         let first = "\u{feff}data: one\nid: 2-14\n\n";
-        let rest = "id: 7\ndata: two\n\n: comment\n\ndata: three\r\nid: 2-57\n\r\n";
+        let rest = "id: 7\ndata: two\n\n: comment\n\ndata: three\r\nid: 2-56\n\r\n";
         assert_eq!(identify(0).await, [first, rest].concat());
         assert_eq!(identify(14).await, rest);
-        assert_eq!(&EVENTS.as_bytes()[57..], b"\n");
+        assert_eq!(&EVENTS.as_bytes()[56..], b"\n");
     }
 
     #[tokio::test]

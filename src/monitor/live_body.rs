@@ -25,7 +25,7 @@ const BREAK_DELAY: Duration = Duration::from_millis(100);
 ///
 /// A server drops what it has not sent when a body fails. So the error waits until the server has
 /// dropped all frames.
-struct LiveBody {
+struct BreakableBody {
     body: ResultBody,
     unsent: Arc<UnsentFrames>,
     breaking: Option<Breaking>,
@@ -47,7 +47,7 @@ pub(crate) fn live(body: ResultBody, pace: Option<(u64, Arc<Pace>)>) -> ResultBo
     if body.is_empty() && !body.has_trailers() {
         return body;
     }
-    ResultBody::boxed(LiveBody {
+    ResultBody::boxed(BreakableBody {
         body,
         unsent: Arc::default(),
         breaking: None,
@@ -56,7 +56,7 @@ pub(crate) fn live(body: ResultBody, pace: Option<(u64, Arc<Pace>)>) -> ResultBo
     })
 }
 
-impl Body for LiveBody {
+impl Body for BreakableBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -97,7 +97,7 @@ impl Body for LiveBody {
     }
 }
 
-impl LiveBody {
+impl BreakableBody {
     fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(breaking) = &mut self.breaking else {
             return Poll::Ready(None);

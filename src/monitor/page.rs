@@ -126,6 +126,13 @@ impl<'a> PageView<'a> {
             }
             "elapsed_millis" => self.elapsed.as_millis().to_string().into(),
             "refresh" => self.refresh().into(),
+            "data_output" => if self.has_output() {
+                " data-output"
+            } else {
+                ""
+            }
+            .into(),
+            "output_link" => self.output_link().into(),
             "title" => match percent.filter(|_| !is_ended) {
                 Some(percent) => format!("{percent} % · {}", self.heading()).into(),
                 None => self.heading().into(),
@@ -161,6 +168,29 @@ impl<'a> PageView<'a> {
             "unless_response" => hidden_unless(job.response.is_some()).into(),
             _ => unreachable!("unknown placeholder in the template: {name}"),
         }
+    }
+
+    /// Returns `true` if the job may have output that its result does not show.
+    fn has_output(&self) -> bool {
+        !self.job.status.is_ended() || self.job.partial.is_some()
+    }
+
+    /// Returns the link to the output, for browsers that run no script.
+    ///
+    /// It opens a page of its own, since the next refresh of this one would end the wait for the
+    /// first byte.
+    fn output_link(&self) -> String {
+        if !self.has_output() {
+            return String::new();
+        }
+        let id = self.job.id;
+        let label = if self.job.status.is_ended() {
+            "Open what there is"
+        } else {
+            "Watch the output"
+        };
+        let link = format!(r#"href="{id}/stream" target="_blank" rel="noopener""#);
+        format!("<noscript><a {link}>{label}</a></noscript>")
     }
 
     fn heading(&self) -> &'static str {

@@ -26,7 +26,10 @@ use crate::{
 /// connected to that process may know more of the output than this process does.
 const MAX_LAG: Duration = Duration::from_millis(500);
 
-type Responded<St> = Result<Response<ResultBody>, <St as Store>::Error>;
+/// The time that a store gets to read what it has, even if the client does not want to wait.
+const MIN_READ_TIME: Duration = Duration::from_millis(100);
+
+type StreamResult<St> = Result<Response<ResultBody>, <St as Store>::Error>;
 
 /// Responds to a GET for the output of a job. Waits for its head until `limit` has passed.
 pub(super) async fn stream<St: Store>(
@@ -34,14 +37,14 @@ pub(super) async fn stream<St: Store>(
     job: Box<Snapshot>,
     limit: Duration,
     head: &Parts,
-) -> Responded<St> {
+) -> StreamResult<St> {
     let Some(query) = StreamQuery::parse(head.uri.query().unwrap_or_default()) else {
         return Ok(Problem::BadOffset(None).response());
     };
-    let mut output = Output {
+    let mut output = StreamReader {
         registry,
         job,
-        deadline: Instant::now() + limit,
+        deadline: Instant::now() + limit.max(MIN_READ_TIME),
     };
     match output.find(&query, head).await? {
         Ok(found) => Ok(respond(&output, &query, found)),
@@ -50,7 +53,7 @@ pub(super) async fn stream<St: Store>(
 }
 
 /// The output of a job, for one request.
-struct Output<'a, St> {
+struct StreamReader<'a, St> {
     registry: &'a Registry<St>,
     job: Box<Snapshot>,
     deadline: Instant,
@@ -64,7 +67,7 @@ struct FoundPart {
 
 type Found<T> = Result<T, Response<ResultBody>>;
 
-impl<St: Store> Output<'_, St> {
+impl<St: Store> StreamReader<'_, St> {
     /// Finds the part of the output that a request asks for, or the response instead of it.
     async fn find(
         &mut self,
@@ -197,7 +200,7 @@ impl<St: Store> Output<'_, St> {
 
 /// Responds with a part of an output, and with what follows.
 fn respond<St>(
-    output: &Output<'_, St>,
+    output: &StreamReader<'_, St>,
     query: &StreamQuery,
     found: FoundPart,
 ) -> Response<ResultBody> {

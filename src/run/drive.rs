@@ -25,7 +25,7 @@ use super::{
     inner::InnerService,
     job::Job,
     log::log_error,
-    output::Output,
+    outlets::Outlets,
     payload::drop_payload,
     request_body::RequestBody,
     response::{Collect, CollectResponse},
@@ -66,7 +66,7 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     reported: Option<Pin<Box<ReportedProgress>>>,
     is_start_reported: bool,
     /// Taken when the response arrives.
-    output: Output,
+    outlets: Outlets,
     /// Set if the service has answered that it did not get the request.
     is_unreached: bool,
     /// Dropped last: its permit outlives the call.
@@ -89,8 +89,8 @@ enum RunStage<St: Store> {
     Reporting(BoxFuture<Result<(), St::Error>>),
     /// The store is storing the end.
     Finishing(BoxFuture<Result<Finished, St::Error>>, EndKind),
-    /// The job has ended. Its call may go on for the grace period, or as long as its submitter reads
-    /// the rest of its response.
+    /// The job has ended. Its call may go on for the grace period, or while its submitter reads the
+    /// rest of its response.
     Grace(BoxFuture<()>),
     Done,
 }
@@ -113,7 +113,7 @@ enum RunStep<W> {
 
 impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
     /// Makes a call the call of the job `id`.
-    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>, output: Output) -> Self {
+    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>, outlets: Outlets) -> Self {
         call.accept(id);
         Self {
             is_start_reported: call.started().is_some(),
@@ -123,7 +123,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
             stage: RunStage::Calling,
             stop: None,
             reported: None,
-            output,
+            outlets,
             is_unreached: false,
             job,
         }
@@ -218,7 +218,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             call,
             target,
             response,
-            output,
+            outlets,
             is_unreached,
             job,
             ..
@@ -241,9 +241,9 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         }
                         Ok(response) => {
                             *is_unreached = response.extensions().get::<Unreached>().is_some();
-                            let output = std::mem::take(output);
+                            let outlets = std::mem::take(outlets);
                             let response =
-                                CollectResponse::new(response, job, target.whole(), output);
+                                CollectResponse::new(response, job, target.whole(), outlets);
                             none.insert(Box::pin(response))
                         }
                     }
@@ -404,7 +404,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }
         self.stage = RunStage::Done;
         // A submitter that waits for a response learns that there is none.
-        self.output = Output::default();
+        self.outlets = Outlets::default();
         if self
             .response
             .as_ref()

@@ -5,7 +5,7 @@ mod drive;
 mod inner;
 mod job;
 mod log;
-mod output;
+mod outlets;
 mod payload;
 mod relay;
 mod request_body;
@@ -21,7 +21,7 @@ pub(crate) use self::{
     drive::Run,
     inner::InnerService,
     job::Job,
-    output::Output,
+    outlets::Outlets,
     relay::{RelayReader, RelayWriter, Relayed, relay},
     span::job_span,
 };

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, res
 use http_body::Body;
 use pin_project::pin_project;
 
-use super::{job::Job, log::log_error, output::Output, relay::RelayWriter};
+use super::{job::Job, log::log_error, outlets::Outlets, relay::RelayWriter};
 use crate::{
     config::Settings,
     job::ErrorCode,
@@ -96,14 +96,14 @@ impl<R, W> CollectResponse<R, W> {
         response: Response<R>,
         job: &Job<St>,
         target: Option<&str>,
-        output: Output,
+        outlets: Outlets,
     ) -> Self
     where
         R: Body,
         St: Store<Writer = W>,
     {
         let (mut head, body) = response.into_parts();
-        if let Some(relay) = &output.relay {
+        if let Some(relay) = &outlets.relay {
             relay.begin(head.clone(), body.size_hint());
         }
         let (registry, settings) = (&job.registry, &job.registry.settings);
@@ -137,10 +137,10 @@ impl<R, W> CollectResponse<R, W> {
             max_length: settings.max_result as u64,
             trailer_values: 0,
             is_abandoned: false,
-            relay: output.relay,
+            relay: outlets.relay,
             relayed_trailers: None,
             is_relaying: false,
-            pace: output.pace,
+            pace: outlets.pace,
         }
     }
 }

@@ -245,6 +245,19 @@ async fn axe_finds_no_violation() {
         site.answer(500, "<!doctype html><h1>No");
         browser.shows("h1", "Failed").await;
         check("failed").await;
+        submit(browser, &site).await;
+        let output = site.stream("text/plain");
+        // Long enough to be scrolled, and to lose its beginning.
+        let text = "A line of an output that is long enough to leave its beginning out.\n";
+        output.send(Ok(text.repeat(10_000).into())).unwrap();
+        browser
+            .shows("#left-out", "The beginning is left out. Open all of it")
+            .await;
+        check("with output").await;
+        drop(output);
+        browser.shows("#note", "The output is complete.").await;
+        browser.shows("h1", "Done").await;
+        check("done, with output").await;
     })
     .await;
 }

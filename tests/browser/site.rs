@@ -1,6 +1,7 @@
 //! A site with one slow form, whose handler obeys the test and runs one job at a time.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -16,6 +17,8 @@ use axum::{
     response::{Html, Response},
     routing::{get, post},
 };
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, mpsc},
@@ -24,7 +27,7 @@ use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 use tower_accepted::{JobHandle, Jobs};
 
 pub(crate) struct Site {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     commands: mpsc::UnboundedSender<Command>,
     counts: Arc<Counts>,
 }
@@ -39,6 +42,8 @@ enum Command {
 struct Counts {
     posts: AtomicUsize,
     streams: AtomicUsize,
+    outputs: AtomicUsize,
+    open_outputs: AtomicUsize,
 }
 
 const FORM: &str = "<!doctype html><html lang=en><title>A form</title>\
@@ -89,6 +94,15 @@ impl Site {
         ));
     }
 
+    /// Makes the handler answer with a body that the test sends. Dropping the sender ends the body.
+    pub(crate) fn stream(&self, content_type: &str) -> mpsc::UnboundedSender<io::Result<Bytes>> {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let body = Body::from_stream(stream::poll_fn(move |cx| receiver.poll_recv(cx)));
+        let answer = Response::builder().header("content-type", content_type);
+        self.send(Command::Answer(answer.body(body).expect("an answer")));
+        sender
+    }
+
     fn send(&self, command: Command) {
         assert!(
             self.commands.send(command).is_ok(),
@@ -104,6 +118,16 @@ impl Site {
     /// Returns the number of requests for event streams.
     pub(crate) fn streams(&self) -> usize {
         self.counts.streams.load(Ordering::SeqCst)
+    }
+
+    /// Returns the number of responses that streamed an output.
+    pub(crate) fn outputs(&self) -> usize {
+        self.counts.outputs.load(Ordering::SeqCst)
+    }
+
+    /// Returns the number of those that the browser has not closed.
+    pub(crate) fn open_outputs(&self) -> usize {
+        self.counts.open_outputs.load(Ordering::SeqCst)
     }
 }
 
@@ -128,5 +152,27 @@ async fn count(State(counts): State<Arc<Counts>>, request: Request, next: Next) 
     if request.uri().path().ends_with("/events") {
         counts.streams.fetch_add(1, Ordering::SeqCst);
     }
-    next.run(request).await
+    let is_stream = request.uri().path().ends_with("/stream");
+    let response = next.run(request).await;
+    if !is_stream || !response.headers().contains_key("asyncresult") {
+        return response;
+    }
+    counts.outputs.fetch_add(1, Ordering::SeqCst);
+    counts.open_outputs.fetch_add(1, Ordering::SeqCst);
+    let open = OpenOutput(counts);
+    response.map(|body| {
+        let frames = body.into_data_stream();
+        Body::from_stream(frames.inspect(move |_| {
+            let _ = &open;
+        }))
+    })
+}
+
+/// The body of a response that streams an output.
+struct OpenOutput(Arc<Counts>);
+
+impl Drop for OpenOutput {
+    fn drop(&mut self) {
+        self.0.open_outputs.fetch_sub(1, Ordering::SeqCst);
+    }
 }

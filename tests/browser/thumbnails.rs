@@ -1,40 +1,13 @@
 //! The example `thumbnails`, from the upload to the images.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
 use fantoccini::Locator;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+
+use crate::{
+    driver::{Setup, browse},
+    program::Program,
 };
-
-use crate::driver::{Setup, browse};
-
-/// Starts the example on a free port.
-async fn start() -> (Child, String) {
-    // Cargo builds the examples before it runs all tests, into a folder next to that of the tests.
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    let name = format!("thumbnails{}", std::env::consts::EXE_SUFFIX);
-    let mut example = Command::new(profile.join("examples").join(name))
-        .arg("127.0.0.1:0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the example is built: `cargo build --examples`");
-    let output = example.stdout.take().unwrap();
-    let line = BufReader::new(output).lines().next_line().await.unwrap();
-    let url = line
-        .unwrap()
-        .strip_prefix("Listening on ")
-        .unwrap()
-        .to_owned();
-    (example, url)
-}
 
 /// Writes a JPEG file and returns its path.
 fn photo() -> PathBuf {
@@ -50,9 +23,9 @@ fn photo() -> PathBuf {
 #[tokio::test]
 async fn photos_become_thumbnails() {
     browse(Setup::default(), async |browser| {
-        let (_example, url) = start().await;
+        let server = Program::start("thumbnails", &["127.0.0.1:0"]).await;
         let photo = photo().display().to_string();
-        browser.goto(&url).await;
+        browser.goto(&format!("http://{}/", server.address)).await;
         let files = browser.client.find(Locator::Css("input")).await.unwrap();
         for _ in 0..3 {
             files.send_keys(&photo).await.unwrap();

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
-use tower_accepted::follow::{FollowAcceptedLayer, FollowError, Stopped};
+use tower_accepted::follow::{FollowAcceptedLayer, FollowBody, FollowError, Stopped};
 
 pub(crate) type Body = Full<Bytes>;
 pub(crate) type Content = UnsyncBoxBody<Bytes, Broken>;
@@ -246,7 +246,7 @@ where
 {
     let response = layer.layer(server).oneshot(request).await?;
     let (head, body) = response.into_parts();
-    let body = body.collect().await.map_err(Into::into)?;
+    let body = body.collect().await.map_err(FollowError::into_boxed)?;
     Ok(Answer {
         status: head.status,
         headers: head.headers,
@@ -287,4 +287,22 @@ pub(crate) fn failure(followed: Result<Answer, BoxError>) -> Box<Stopped> {
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// Reads a body up to its end or its error.
+pub(crate) async fn read<R>(mut body: FollowBody<R>) -> (String, Option<FollowError<R::Error>>)
+where
+    R: http_body::Body + Unpin,
+{
+    let mut data = Vec::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => data.extend(frame.into_data().unwrap_or_default()),
+            Err(error) => {
+                assert!(body.frame().await.is_none(), "an error ends the body");
+                return (String::from_utf8(data).expect("text"), Some(error));
+            }
+        }
+    }
+    (String::from_utf8(data).expect("text"), None)
 }

@@ -28,4 +28,5 @@ mod python;
 mod shutdown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod streaming;
 mod tour;

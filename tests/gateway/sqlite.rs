@@ -310,10 +310,10 @@ async fn flags_of_one_store_are_refused_with_the_other() {
     // Neither can be reached, so that a gateway that accepts the flags ends too.
     let (file, nats) = ("missing/jobs.db", "nats://127.0.0.1:1");
     for flags in [
-        &["--store", &file, "--nats", nats][..],
-        &["--store", &file, "--role", "web"],
-        &["--store", &file, "--role", "worker"],
-        &["--store", &file, "--replicas", "3"],
+        &["--store", file, "--nats", nats][..],
+        &["--store", file, "--role", "web"],
+        &["--store", file, "--role", "worker"],
+        &["--store", file, "--replicas", "3"],
         &["--nats", nats, "--max-disk-bytes", "9"],
     ] {
         let (code, text) = run(flags).await;

@@ -21,7 +21,7 @@ use tower_accepted::{
 
 use crate::support::*;
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -37,14 +37,18 @@ const CHILD: &str = "ACCEPTED_MEMORY_SCENARIO";
 ///
 /// `test` is the name of the test that calls this.
 fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {
+    assert_within(&format!("memory::{test}"), MAX_GROWTH_BYTES, scenario);
+}
+
+/// Runs the scenario of the test with this path as [`assert_bounded`] does, with another bound.
+pub(crate) fn assert_within(test: &str, max_growth: usize, scenario: impl Future<Output = ()>) {
     if fs::metadata("/proc/self/status").is_err() {
         eprintln!("skipped: this system does not show the memory of a process");
         return;
     }
     if env::var_os(CHILD).is_none() {
-        let name = format!("memory::{test}");
         let child = Command::new(env::current_exe().unwrap())
-            .args([&name, "--exact", "--nocapture"])
+            .args([test, "--exact", "--nocapture"])
             .env(CHILD, "1")
             .output()
             .unwrap();
@@ -61,11 +65,11 @@ fn assert_bounded(test: &str, scenario: impl Future<Output = ()>) {
     let before = status_bytes("VmRSS");
     runtime.block_on(scenario);
     let growth = status_bytes("VmHWM").saturating_sub(before);
-    assert!(growth <= MAX_GROWTH_BYTES, "{} MiB", growth / MIB);
+    assert!(growth <= max_growth, "{} MiB", growth / MIB);
 }
 
 /// Returns a size of this process.
-fn status_bytes(field: &str) -> usize {
+pub(crate) fn status_bytes(field: &str) -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     let kilobytes = line.split_whitespace().nth(1).unwrap();

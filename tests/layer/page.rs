@@ -3,6 +3,8 @@
 use std::{future::pending, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{Request, Response, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
@@ -186,6 +188,45 @@ async fn page_shows_the_error_and_links_a_response() {
         assert!(text.contains("<h1>Failed</h1>"), "{text}");
         assert!(text.contains(problem) && text.contains(link), "{text}");
         assert!(!text.contains("sesame"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn page_links_output_that_no_result_shows() {
+    let service = AcceptedLayer::new().layer(inner(async |request: Request<_>| {
+        let part = Ok(Bytes::from_static(b"a part"));
+        match request.uri().path() {
+            "/endless" => {
+                let frames = stream::iter([part]).chain(stream::pending());
+                Ok(Response::new(Body::from_stream(frames)))
+            }
+            "/breaks" => {
+                let frames = stream::iter([part, Err(Failed)]);
+                Ok(Response::new(Body::from_stream(frames)))
+            }
+            "/fails" => Err(Failed),
+            _ => ok("the whole"),
+        }
+    }));
+    for (path, label) in [
+        ("/endless", Some("Watch the output")),
+        ("/breaks", Some("Open what there is")),
+        ("/fails", None),
+        ("/succeeds", None),
+    ] {
+        let accepted = send(&service, post(path)).await;
+        sleep(Duration::from_secs(1)).await;
+        let page = send(&service, as_browser(get(accepted.location()))).await;
+        let text = page.text();
+        // The page's script looks for output under the same condition.
+        assert_eq!(text.contains("\" data-output>"), label.is_some(), "{path}");
+        let link = format!(
+            r#"<noscript><a href="{}/stream" target="_blank" rel="noopener">{}</a></noscript>"#,
+            accepted.id(),
+            label.unwrap_or_default(),
+        );
+        assert_eq!(text.contains(&link), label.is_some(), "{path}: {text}");
+        assert_eq!(text.matches("<noscript><a").count(), label.iter().count());
     }
 }
 

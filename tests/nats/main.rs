@@ -28,5 +28,6 @@ mod queue;
 mod records;
 mod rerunning;
 mod retention;
+mod streaming;
 mod suites_run;
 mod working;

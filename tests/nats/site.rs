@@ -118,14 +118,19 @@ impl Deployment {
 
     /// Starts a process behind a [`Wire`] that the test can cut.
     pub(crate) async fn jobs_behind_wire(&self, options: NatsOptions) -> (Wire, Jobs<NatsStore>) {
+        let (wire, store) = self.store_behind_wire(options).await;
+        (wire, registry(self.builder.clone(), store))
+    }
+
+    /// Connects a store behind a [`Wire`].
+    pub(crate) async fn store_behind_wire(&self, options: NatsOptions) -> (Wire, NatsStore) {
         let wire = Wire::start(&self.servers.addresses()).await;
         let client = ConnectOptions::new()
             .reconnect_delay_callback(|_| RECONNECT_DELAY)
             .connect(wire.url())
             .await;
         let store = NatsStore::connect(client.expect("the wire is up"), options).await;
-        let store = store.expect("the store connects");
-        (wire, registry(self.builder.clone(), store))
+        (wire, store.expect("the store connects"))
     }
 
     /// Starts a process that accepts requests and runs none.

@@ -2,15 +2,16 @@
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Method, Request, StatusCode};
 use tokio::time::{sleep, timeout};
-use tower_accepted::store::sqlite::SqliteStore;
+use tower_accepted::store::{Queue, sqlite::SqliteStore};
 
 use crate::{
     site::{
-        Home, counting, end, large, layered, options, quick, registry, until, wait_for_end, waiting,
+        Home, accept, end, hanging, large, layered, options, quick, registry, until, wait_for_end,
+        waiting,
     },
-    support::{Counter, get, post, request, send},
+    support::{Body, Counter, get, post, request, send},
 };
 
 #[tokio::test]
@@ -94,10 +95,12 @@ async fn full_disk_needs_no_restart() {
 #[tokio::test]
 async fn lock_of_another_program_passes() {
     let home = Home::new(options());
-    let calls = Counter::default();
-    let site = home.serve(counting(&calls, "done")).await;
+    let store = home.store().await;
+    let site = layered(&registry(Default::default(), store.clone()), quick());
+    let claim = accept(&store, "PUT").await;
     let stranger = home.sql();
     stranger.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+    drop(claim);
     let sending = tokio::spawn({
         let site = site.clone();
         async move { send(&site, post("/it")).await }
@@ -107,6 +110,49 @@ async fn lock_of_another_program_passes() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     stranger.execute_batch("ROLLBACK").expect("no lock");
     until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
+    // The job of the dropped claim waits for a worker.
+    until(async || !store.next(1).await.expect("tickets").is_empty()).await;
+}
+
+/// Returns a request that may run again, and whose body has a file of its own.
+fn large_put() -> Request<Body> {
+    let mut put = large("/it");
+    *put.method_mut() = Method::PUT;
+    put
+}
+
+#[tokio::test]
+async fn request_that_cannot_be_read_now_waits() {
+    let home = Home::new(options());
+    let site = home.serve(hanging(&Counter::default())).await;
+    let location = send(&site, large_put()).await.location().to_owned();
+    let crashed = home.crash();
+    let body = crashed.texts("SELECT file FROM request").remove(0);
+    let body = crashed.bodies().join(body);
+    let aside = crashed.directory().join("aside");
+    std::fs::rename(&body, &aside).expect("a body");
+    // Reading it fails, and it is not missing.
+    std::fs::create_dir(&body).expect("a directory");
+    let _worker = crashed.work(quick()).await;
+    let site = crashed.serve(quick()).await;
+    let waiting = "SELECT count(*) FROM job WHERE process IS NULL AND not_before > 0";
+    until(async || crashed.number(waiting) == 1).await;
+    std::fs::remove_dir(&body).expect("a directory");
+    std::fs::rename(&aside, &body).expect("a body");
+    assert_eq!(end(&site, &location).await, "succeeded");
+}
+
+#[tokio::test]
+async fn request_without_its_body_is_lost() {
+    let home = Home::new(options());
+    let site = home.serve(hanging(&Counter::default())).await;
+    let location = send(&site, large_put()).await.location().to_owned();
+    let crashed = home.crash();
+    let body = crashed.texts("SELECT file FROM request").remove(0);
+    std::fs::remove_file(crashed.bodies().join(body)).expect("a body");
+    let _worker = crashed.work(quick()).await;
+    let site = crashed.serve(quick()).await;
+    assert_eq!(end(&site, &location).await, "lost");
 }
 
 #[tokio::test]
@@ -117,7 +163,7 @@ async fn clock_may_jump() {
         let site = home.serve(quick()).await;
         let ended = send(&site, post("/ended")).await.location().to_owned();
         wait_for_end(&site, &ended).await;
-        let hanging = home.serve(crate::site::hanging(&Counter::default())).await;
+        let hanging = home.serve(hanging(&Counter::default())).await;
         let waits = send(&hanging, request("PUT", "/waits")).await;
         (ended, waits.location().to_owned())
     };
@@ -175,10 +221,7 @@ async fn space_is_given_back() {
     let home = Home::new(options().retain(Duration::from_millis(300)));
     let site = home
         .serve(crate::site::boxed(|_| async {
-            Ok(http::Response::new(crate::support::Body::from(vec![
-                1;
-                200_000
-            ])))
+            Ok(http::Response::new(Body::from(vec![1; 200_000])))
         }))
         .await;
     let mut locations = Vec::new();

@@ -90,18 +90,20 @@ async fn running_jobs_run_again_or_are_lost() {
 
 #[tokio::test]
 async fn job_that_never_started_runs() {
-    let home = Home::new(options());
+    let home = Home::new(options().attempts(1));
     let site = home.serve(never_ready()).await;
     let small = send(&site, post("/it")).await;
     let big = send(&site, large("/it")).await;
+    let put = send(&site, request("PUT", "/it")).await;
+    let key = send(&site, keyed("once")).await;
     let crashed = home.crash();
     let calls = Counter::default();
     let _worker = crashed.work(counting(&calls, "done")).await;
     let site = crashed.serve(quick()).await;
-    for accepted in [small, big] {
+    for accepted in [small, big, put, key] {
         assert_eq!(end(&site, accepted.location()).await, "succeeded");
     }
-    assert_eq!(calls.count(), 2);
+    assert_eq!(calls.count(), 4);
 }
 
 #[tokio::test]
@@ -112,6 +114,7 @@ async fn request_that_kills_its_process_is_given_up() {
     let location = location.location().to_owned();
     let mut runs = 1;
     loop {
+        until(async || home.texts("SELECT status FROM job") == ["running"]).await;
         // All processes die.
         let crashed = home.crash();
         let calls = Counter::default();

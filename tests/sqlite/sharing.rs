@@ -53,6 +53,18 @@ async fn cancel_of_the_other_process_stops_the_call() {
 }
 
 #[tokio::test]
+async fn job_that_an_observer_cancels_has_its_retention() {
+    let home = Home::new(options().retain(Duration::from_secs(7)));
+    let site = home.serve(hanging(&Counter::default())).await;
+    let id = send(&site, request("PUT", "/it")).await.id();
+    let observer = SqliteStore::open(home.path(), SqliteOptions::new().observer()).await;
+    let observer = registry(Jobs::builder(), observer.expect("the file opens"));
+    observer.cancel(id).await.expect("no error").expect("a job");
+    let kept = "SELECT expires_at - finished_at FROM job";
+    assert_eq!(home.number(kept), 7_000);
+}
+
+#[tokio::test]
 async fn key_is_one_job_in_two_processes() {
     let home = Home::new(options());
     let calls = Counter::default();

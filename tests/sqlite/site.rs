@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -19,13 +20,16 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_accepted::{
-    Idempotency, Jobs, JobsBuilder, Owner, RequestBody,
-    store::sqlite::{SqliteError, SqliteOptions, SqliteStore},
+    Idempotency, JobId, Jobs, JobsBuilder, Owner, RequestBody,
+    store::{
+        Acceptance, NewJob, Store,
+        sqlite::{SqliteClaim, SqliteError, SqliteOptions, SqliteStore},
+    },
 };
 
 use crate::{
     suites::routes::{Inner, Outer},
-    support::{Answer, Body, Counter, Failed, get, ok, post, send, with},
+    support::{Answer, Body, Counter, Failed, get, ok, post, request, send, with},
 };
 
 /// The size of a body that has a file of its own.
@@ -220,6 +224,17 @@ pub(crate) fn waiting(calls: &Counter, go: &Arc<Notify>, name: &'static str) -> 
 /// Returns a service that counts its calls and answers none.
 pub(crate) fn hanging(calls: &Counter) -> Inner {
     waiting(calls, &Arc::default(), "hanging")
+}
+
+/// Accepts a request without a body, past the layer.
+pub(crate) async fn accept(store: &SqliteStore, method: &str) -> SqliteClaim {
+    let (head, ()) = request(method, "/it").map(drop).into_parts();
+    let record = store.record(&head, &Bytes::new(), None);
+    let job = NewJob::new(JobId::random());
+    match store.accept(&job, record).await {
+        Ok(Acceptance::RunHere(claim)) => claim,
+        other => panic!("the job is new: {other:?}"),
+    }
 }
 
 /// Returns a POST request with a body that has a file of its own.

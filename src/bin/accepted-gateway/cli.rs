@@ -484,7 +484,6 @@ impl Cli {
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
-    use crate::command::JobsCommand;
 
     #[test]
     fn large_results_in_files_take_no_more_memory() {
@@ -493,17 +492,5 @@ mod tests {
         let in_memory = parse(&[]).expect("valid").max_bytes();
         let in_files = parse(&["--store", "jobs.db"]).expect("valid").max_bytes();
         assert_eq!((in_memory, in_files), (256 << 30, 256 << 20));
-    }
-
-    #[test]
-    fn id_may_begin_like_a_flag() {
-        for id in ["-hAAAAAAAAAAAAAAAAAAAA", "--AAAAAAAAAAAAAAAAAAAA"] {
-            let show = ["accepted-gateway", "jobs", "show", "--store", "jobs.db", id];
-            let cli = Cli::try_parse_from(show).expect(id);
-            let Some(Command::Jobs(JobsCommand::Show { id: parsed, .. })) = cli.command else {
-                panic!("another command");
-            };
-            assert_eq!(parsed.to_string(), id);
-        }
     }
 }

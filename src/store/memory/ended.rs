@@ -3,6 +3,7 @@
 use std::{
     borrow::Borrow,
     hash::{Hash, Hasher},
+    sync::Arc,
 };
 
 use http::StatusCode;
@@ -12,6 +13,7 @@ use super::{
     body::StoredBody,
     clock::{Clock, StoredMillis},
     creation::{Creation, JobScope, StartDelay, StoredProgress},
+    live::LiveResponse,
     packed::{self, Packed},
 };
 use crate::{
@@ -85,6 +87,19 @@ pub(super) struct StoredResponse {
     pub(super) packed: Packed,
     /// Absent if the body holds it.
     pub(super) charge: Option<Charge>,
+}
+
+impl StoredResponse {
+    /// Stores a response that has ended after readers could get it.
+    pub(super) fn from_live(live: &Arc<LiveResponse>) -> Self {
+        let trailers = live.keep();
+        let body = StoredBody::Live(live.clone());
+        let packed = Packed::new(live.status(), live.headers(), trailers.as_ref(), body);
+        // A small body has been copied, and the live response goes with its last reader.
+        let is_copied = packed.large.is_none();
+        let charge = is_copied.then(|| live.take_charge());
+        Self { packed, charge }
+    }
 }
 
 impl StoredOutcome {

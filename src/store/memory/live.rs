@@ -8,7 +8,6 @@ use http_body::SizeHint;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, futures::OwnedNotified};
 
-use super::{body::StoredBody, ended::StoredResponse, packed::Packed};
 use crate::limit::{Charge, compact, fields_price};
 
 /// The size of the segments that small chunks are collected in, in bytes.
@@ -16,7 +15,7 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// A response that is read while it is written, and for as long as it is kept afterwards.
 ///
-/// All readers share one copy of its body. Their bodies are in [`live_body`](super::live_body).
+/// All readers share one copy of its body. Their bodies are in [`unfinished_body`](super::unfinished_body).
 #[derive(Debug)]
 pub(super) struct LiveResponse {
     status: StatusCode,
@@ -88,8 +87,8 @@ impl LiveResponse {
         }
     }
 
-    /// Returns a response that has ended as an ended job keeps it.
-    pub(super) fn stored(self: &Arc<Self>) -> StoredResponse {
+    /// Marks the bytes of a response that has ended as kept, and returns its trailers.
+    pub(super) fn keep(&self) -> Option<HeaderMap> {
         let (trailers, excess) = {
             let mut state = self.state.lock();
             state.charge.keep();
@@ -102,12 +101,12 @@ impl LiveResponse {
             (state.trailers.clone(), state.charge.split(excess))
         };
         drop(excess);
-        let body = StoredBody::Live(self.clone());
-        let packed = Packed::new(self.status, &self.headers, trailers.as_ref(), body);
-        // A small body has been copied, and this goes with its last reader.
-        let is_copied = packed.large.is_none();
-        let charge = is_copied.then(|| self.state.lock().charge.split(usize::MAX));
-        StoredResponse { packed, charge }
+        trailers
+    }
+
+    /// Takes the charge, for a copy that is kept instead of this.
+    pub(super) fn take_charge(&self) -> Charge {
+        self.state.lock().charge.split(usize::MAX)
     }
 
     /// Returns the bytes of the budget that this holds.

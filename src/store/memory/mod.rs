@@ -11,7 +11,6 @@ mod id_hasher;
 mod keys;
 mod list;
 mod live;
-mod live_body;
 #[cfg(test)]
 mod model;
 mod order;
@@ -23,6 +22,7 @@ mod store;
 mod table;
 mod tombstones;
 mod unfinished;
+mod unfinished_body;
 mod writer;
 
 pub use self::{

@@ -1,15 +1,25 @@
 //! Reads the result of an ended job.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::Response;
+use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    body::StoredBody, ended::EndedJob, live_body::KeptBody, packed, reaper, table::JobTable,
+    body::StoredBody,
+    ended::EndedJob,
+    live::{LivePart, LiveResponse},
+    packed, reaper,
+    table::JobTable,
 };
 use crate::{
     job::JobId,
+    protocol::BoxError,
     store::{Reading, ResultBody},
 };
 
@@ -110,5 +120,47 @@ impl AsRef<[u8]> for LargeBody {
             Some(StoredBody::One(bytes)) => bytes,
             Some(StoredBody::Live(_)) | None => &[],
         }
+    }
+}
+
+/// The body of a result that was written while it was read, for one of its readers.
+struct KeptBody {
+    response: Arc<LiveResponse>,
+    /// Counts the bytes as a replay.
+    _reader: Arc<ReplayReader>,
+    offset: u64,
+    is_ended: bool,
+}
+
+impl Body for KeptBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.is_ended {
+            return Poll::Ready(None);
+        }
+        match self.response.part(self.offset) {
+            LivePart::Data(chunk) => {
+                self.offset += chunk.len() as u64;
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
+            }
+            LivePart::End(trailers) => {
+                self.is_ended = true;
+                Poll::Ready(trailers.map(|all| Ok(Frame::trailers(all))))
+            }
+            // The response of an ended job has ended.
+            LivePart::Broken | LivePart::Wait(_) => {
+                self.is_ended = true;
+                Poll::Ready(Some(Err("the response broke off".into())))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.response.size_hint(self.offset)
     }
 }

@@ -16,11 +16,11 @@ use super::{
     changes::MemoryChanges,
     claim::MemoryClaim,
     ended::StoredOutcome,
-    live_body,
     reader::ReplayReader,
     reaper,
     table::{FoundJob, Inserted, JobTable},
     unfinished::{Ending, Readiness},
+    unfinished_body,
     writer::MemoryWriter,
 };
 use crate::{
@@ -174,7 +174,12 @@ impl Store for MemoryStore {
         while let Some(FoundJob::Unfinished(job)) = &found {
             match job.response() {
                 Readiness::Ready(response) => {
-                    return Ok(Some(live_body::read(&response, &self.table, id, from)));
+                    return Ok(Some(unfinished_body::read(
+                        &response,
+                        &self.table,
+                        id,
+                        from,
+                    )));
                 }
                 Readiness::Wait(change) => change.await,
                 Readiness::Ended => break,

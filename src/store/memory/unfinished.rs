@@ -13,7 +13,7 @@ use tokio::sync::{Notify, futures::OwnedNotified};
 use super::{
     clock::{Clock, at_unix_millis, since_unix_epoch},
     creation::{Creation, JobScope, StartDelay, StoredProgress},
-    ended::{EndedJob, Finish, StoredOutcome},
+    ended::{EndedJob, Finish, StoredOutcome, StoredResponse},
     live::LiveResponse,
 };
 use crate::{
@@ -267,7 +267,7 @@ impl UnfinishedJob {
                 (&mut ending.outcome, &job.live)
             {
                 live.close();
-                *part = Some(live.stored());
+                *part = Some(StoredResponse::from_live(live));
             }
             let finish = Finish {
                 revision: job.revision + 1,

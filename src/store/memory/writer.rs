@@ -94,7 +94,7 @@ impl MemoryWriter {
             }
             WrittenBody::Live(live) => {
                 live.0.complete(trailers);
-                live.0.stored()
+                StoredResponse::from_live(&live.0)
             }
         };
         StoredOutcome::Response(status, response)

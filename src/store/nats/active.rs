@@ -12,11 +12,14 @@ use super::{
     error::NatsError,
     jetstream::JetStream,
     messages,
+    output::{CallOutput, RunningOutput},
+    part::{OutputId, OutputStart},
     record::JobRecord,
     report::PendingReport,
+    response::ResponseRecord,
     retry::Retry,
 };
-use crate::JobId;
+use crate::{JobId, store::BufferedBody};
 
 /// The time limit for retrying the write of an end: longer than a leader election.
 pub(super) const END_PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +38,16 @@ pub(super) struct ActiveClaim {
     write_permit: Semaphore,
     /// Canceled once another process has ended the job or taken it over.
     pub(super) lost: CancellationToken,
+    /// Held for a look or an assignment, never across an await.
+    output: Mutex<ClaimOutput>,
+}
+
+/// The output of a call, once any of it was flushed.
+#[derive(Default)]
+struct ClaimOutput {
+    output: Option<Arc<CallOutput>>,
+    /// `None` before and after the output is published.
+    running: Option<RunningOutput>,
 }
 
 /// The message that keeps the queue from delivering the request to another process.
@@ -96,7 +109,63 @@ impl ActiveClaim {
             }),
             write_permit: Semaphore::new(1),
             lost: CancellationToken::new(),
+            output: Mutex::default(),
         }
+    }
+
+    pub(super) fn output_id(&self) -> OutputId {
+        OutputId {
+            job: self.id,
+            claim: self.claim,
+        }
+    }
+
+    /// Starts to publish the output of the call. Returns `None` if it has had an output before.
+    pub(super) fn publish(
+        &self,
+        jetstream: &Arc<JetStream>,
+        response: ResponseRecord,
+        length: Option<u64>,
+        body: impl FnOnce() -> BufferedBody,
+    ) -> Option<Arc<CallOutput>> {
+        let mut output = self.output.lock();
+        if output.output.is_some() {
+            return None;
+        }
+        let start = OutputStart {
+            run: self.state.lock().record.attempts,
+            length,
+            response,
+        };
+        let (id, lost) = (self.output_id(), self.lost.clone());
+        let running = RunningOutput::start(jetstream.clone(), lost, id, start, body());
+        output.output = Some(running.output.clone());
+        output.running = Some(running);
+        output.output.clone()
+    }
+
+    /// Takes the output, if it is being published.
+    pub(super) fn take_output(&self) -> Option<RunningOutput> {
+        self.output.lock().running.take()
+    }
+
+    /// Returns the number of published parts of the output, and the time since the first one was.
+    pub(super) fn published(&self) -> Option<(u32, Duration)> {
+        self.output.lock().output.as_ref()?.published()
+    }
+
+    /// Removes the output, unless the job has ended with it. The publisher has ended.
+    pub(super) async fn discard_output(
+        &self,
+        jetstream: &JetStream,
+        record: Option<&JobRecord>,
+    ) -> Result<(), NatsError> {
+        let kept = record.and_then(JobRecord::streamed);
+        if kept.is_some_and(|parts| parts.claim == self.claim) {
+            return Ok(());
+        }
+        let count = self.published().map_or(0, |(count, _)| count);
+        jetstream.remove_parts(self.output_id(), count, true).await
     }
 
     /// Extends the ack deadline of the queue's message.

@@ -10,7 +10,8 @@ use super::{
     clock::{as_millis, unix_now},
     error::NatsError,
     jetstream::{JetStream, StoredRecord},
-    record::JobRecord,
+    part::OutputId,
+    record::{ClaimHolder, JobRecord},
 };
 use crate::{ErrorCode, Event};
 
@@ -244,6 +245,10 @@ impl ClaimAttempt<'_> {
                 let is_reached = !self.is_first() || attempts > 0;
                 let status = ErrorCode::Lost.status();
                 record.is_key_released = !is_reached || !record.details.outcomes.keeps(status);
+                if let Some(ClaimHolder { claim, .. }) = record.holder {
+                    let output = OutputId { job: id, claim };
+                    record.partial = self.jetstream.seal(output, ErrorCode::Lost).await?;
+                }
                 record.end(Event::NoResponse(ErrorCode::Lost), retain);
                 let subject = subject(names.end(id));
                 let written = self.put(&subject, &mut record, 0).await?;

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{error::NatsError, jetstream::JetStream, record::JobRecord, response::ResultChunks};
+use super::{
+    error::NatsError,
+    jetstream::JetStream,
+    part::OutputId,
+    record::{ClaimHolder, JobRecord},
+    response::ResultChunks,
+};
 use crate::{
     ErrorCode, Event, JobId,
     store::{Lookup, Revisions},
@@ -46,7 +52,7 @@ async fn end(
     let names = &jetstream.names;
     for _ in 0..MAX_ROUNDS {
         // The record to change, and where to write it.
-        let (mut record, subject, expected) = match jetstream.record(id).await? {
+        let (mut record, subject, expected) = match jetstream.record_with_claims(id).await? {
             Some(found) => match found.record.lookup(id) {
                 Lookup::Found(job) if job.status.is_ended() => {
                     if !forget && revisions.contains(job.revision) {
@@ -72,6 +78,13 @@ async fn end(
             return Ok(None);
         }
         let result = record.response.as_ref().and_then(|stored| stored.chunks);
+        let holder = record.holder;
+        if let Some(ClaimHolder { claim, .. }) = holder {
+            // The call can publish nothing from here on, so the part is what its readers get.
+            let output = OutputId { job: id, claim };
+            record.partial = jetstream.seal(output, ErrorCode::Canceled).await?;
+        }
+        let output = record.streamed();
         record.end(
             Event::NoResponse(ErrorCode::Canceled),
             jetstream.options.retain,
@@ -79,6 +92,7 @@ async fn end(
         if forget {
             record.forgotten = true;
             record.response = None;
+            record.partial = None;
         }
         let patience = jetstream.client_patience();
         let written = jetstream.put_record(&subject, &mut record, b"", expected, None, patience);
@@ -86,7 +100,19 @@ async fn end(
             sleep(RETRY_DELAY).await;
             continue;
         }
-        if let Err(error) = clean_up(jetstream, id, &record, result).await {
+        let cleaned = async {
+            clean_up(jetstream, id, &record, result).await?;
+            match output.filter(|_| forget) {
+                // The seal stays until a running call has noticed it.
+                Some(parts) => {
+                    let claim = parts.claim;
+                    let (output, with_seal) = (OutputId { job: id, claim }, holder.is_none());
+                    jetstream.remove_parts(output, parts.count, with_seal).await
+                }
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = cleaned.await {
             tracing::warn!(%error, %id, "failed to clean up after a canceled job");
         }
         let job = if forget { before } else { record.snapshot(id) };

@@ -10,12 +10,9 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::stream;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
-use super::process::ProcessState;
+use super::{process::ProcessState, subscribers::Subscription};
 use crate::{JobId, Snapshot, store::Lookup};
 
 /// The delay before the next look-up after a failed one.
@@ -37,7 +34,7 @@ pub struct NatsChanges {
 impl NatsChanges {
     pub(super) fn new(process: &Arc<ProcessState>, id: JobId) -> Self {
         let follower = JobFollower {
-            changed: Some(process.subscribers.subscribe(id)),
+            changes: process.subscribers.subscribe(id),
             process: process.clone(),
             id,
             last_revision: 0,
@@ -71,21 +68,19 @@ impl fmt::Debug for NatsChanges {
 struct JobFollower {
     process: Arc<ProcessState>,
     id: JobId,
-    /// `None` only while `drop` runs.
-    changed: Option<watch::Receiver<()>>,
+    changes: Subscription,
     last_revision: u64,
     is_ended: bool,
 }
 
 impl JobFollower {
     async fn next(&mut self) -> Option<Snapshot> {
-        let changed = self.changed.as_mut()?;
         loop {
             if self.is_ended {
                 return None;
             }
             // Before the look-up, so that a change during it causes another one.
-            changed.mark_unchanged();
+            self.changes.mark_unchanged();
             match self.process.jetstream.lookup(self.id).await {
                 Ok(Lookup::Found(snapshot)) if snapshot.revision > self.last_revision => {
                     self.last_revision = snapshot.revision;
@@ -93,7 +88,7 @@ impl JobFollower {
                     return Some(*snapshot);
                 }
                 Ok(Lookup::Found(_)) => {
-                    let _ = timeout(POLL_INTERVAL, changed.changed()).await;
+                    let _ = timeout(POLL_INTERVAL, self.changes.changed()).await;
                 }
                 Ok(Lookup::Gone(_) | Lookup::Unknown) => return None,
                 Err(error) => {
@@ -101,14 +96,6 @@ impl JobFollower {
                     sleep(RETRY_DELAY).await;
                 }
             }
-        }
-    }
-}
-
-impl Drop for JobFollower {
-    fn drop(&mut self) {
-        if let Some(changed) = self.changed.take() {
-            self.process.subscribers.unsubscribe(self.id, changed);
         }
     }
 }

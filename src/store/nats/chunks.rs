@@ -104,17 +104,19 @@ pub(super) async fn remove(
     subject: impl Fn(u32) -> String,
     count: u32,
 ) -> Result<(), NatsError> {
-    let subject = &subject;
-    let removals = (0..count).map(|index| async move {
+    // From the end, so that the chunks that a failure leaves are still the first ones.
+    let removals = (0..count).rev().map(|index| {
         let subject = subject(index);
-        // A replaced leader may keep returning a deleted chunk. Copies left by this loop expire.
-        for _ in 0..MAX_COPIES {
-            match messages::last(stream, &subject).await? {
-                Some(chunk) => messages::delete(stream, chunk.sequence).await?,
-                None => break,
+        async move {
+            // A replaced leader may keep returning a deleted chunk. Copies left here expire.
+            for _ in 0..MAX_COPIES {
+                match messages::last(stream, &subject).await? {
+                    Some(chunk) => messages::delete(stream, chunk.sequence).await?,
+                    None => break,
+                }
             }
+            Ok(())
         }
-        Ok(())
     });
     let removals = stream::iter(removals).buffer_unordered(CONCURRENCY);
     removals.try_collect().await

@@ -75,6 +75,7 @@ impl Drop for NatsClaim {
     fn drop(&mut self) {
         let key = (self.active.id, self.active.claim);
         self.claims.claims.lock().remove(&key);
+        drop(self.active.take_output());
     }
 }
 

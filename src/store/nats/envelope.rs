@@ -5,14 +5,26 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::error::NatsError;
 
-/// The first byte of every message. Messages with any other version are rejected.
+/// The first byte of a message. Messages with an unknown version are rejected.
 const VERSION: u8 = 1;
+
+/// The version of a record whose result is in parts, which earlier versions would misread.
+const STREAMED_VERSION: u8 = 2;
 
 /// The bytes before the head: the version, then the head's length as a big-endian `u32`.
 const PRELUDE_BYTES: usize = 5;
 
 pub(super) fn encode(head: &impl Serialize, body: &[u8]) -> Bytes {
-    let mut bytes = vec![VERSION, 0, 0, 0, 0];
+    encode_as(VERSION, head, body)
+}
+
+/// Encodes a record whose result is in parts.
+pub(super) fn encode_streamed(head: &impl Serialize, body: &[u8]) -> Bytes {
+    encode_as(STREAMED_VERSION, head, body)
+}
+
+fn encode_as(version: u8, head: &impl Serialize, body: &[u8]) -> Bytes {
+    let mut bytes = vec![version, 0, 0, 0, 0];
     serde_json::to_writer(&mut bytes, head).expect("heads have string keys and plain values");
     let length = u32::try_from(bytes.len() - PRELUDE_BYTES).expect("a head is below 4 GiB");
     bytes[1..PRELUDE_BYTES].copy_from_slice(&length.to_be_bytes());
@@ -26,7 +38,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     mut bytes: Bytes,
 ) -> Result<(T, Bytes), NatsError> {
     let unreadable = |why: &'static str| NatsError::unreadable(subject, why);
-    if bytes.first() != Some(&VERSION) {
+    if !matches!(bytes.first(), Some(&(VERSION | STREAMED_VERSION))) {
         return Err(unreadable("unknown version"));
     }
     if bytes.len() < PRELUDE_BYTES {
@@ -59,7 +71,7 @@ mod tests {
 
     #[test]
     fn other_bytes_are_rejected() {
-        for bytes in [&b""[..], b"\x01", b"\x02\0\0\0\x02[]", b"\x01\0\0\0\x09[]"] {
+        for bytes in [&b""[..], b"\x01", b"\x03\0\0\0\x02[]", b"\x01\0\0\0\x09[]"] {
             assert!(decode::<Vec<String>>("subject", Bytes::copy_from_slice(bytes)).is_err());
         }
         let bytes = encode(&Vec::<String>::new(), b"");

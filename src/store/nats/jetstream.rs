@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     barrier::Barrier,
     chunks,
-    envelope::{decode, encode},
+    envelope::decode,
     error::NatsError,
     messages::{self, StoredMessage, WriteError},
     names::ResourceNames,
@@ -129,7 +129,7 @@ impl JetStream {
         patience: Duration,
     ) -> Result<Option<u64>, NatsError> {
         record.nonce = rand::random();
-        let payload = encode(record, body);
+        let payload = record.encode(body);
         let context = &self.context;
         let mut retry = Retry::within(patience);
         let mut had_conflict = false;

@@ -125,6 +125,23 @@ impl ResourceNames {
         format!("{}.result.{id}.{claim:016x}.{index}", self.prefix)
     }
 
+    /// The parts of a job's unfinished response, of any claim.
+    pub(super) fn all_parts(&self, id: JobId) -> String {
+        format!("{}.result.part-{id}.*.*", self.prefix)
+    }
+
+    /// A part of the response of the call under one claim. It is in the stream of results.
+    pub(super) fn part(&self, id: JobId, claim: u64, index: u32) -> String {
+        format!("{}.result.part-{id}.{claim:016x}.{index}", self.prefix)
+    }
+
+    /// Parses the claim and the index that end the subject of a part.
+    pub(super) fn part_position(subject: &str) -> Option<(u64, u32)> {
+        let (rest, index) = subject.rsplit_once('.')?;
+        let (_, claim) = rest.rsplit_once('.')?;
+        Some((u64::from_str_radix(claim, 16).ok()?, index.parse().ok()?))
+    }
+
     /// Parses the job id that ends a subject.
     pub(super) fn job_id(subject: &str) -> Option<JobId> {
         let (_, id) = subject.rsplit_once('.')?;
@@ -141,6 +158,13 @@ fn hex(digest: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn part_has_its_claim_and_index() {
+        let subject = ResourceNames::new("accepted").part(JobId::random(), 0xa7, 12);
+        let position = ResourceNames::part_position(&subject);
+        assert_eq!(position, Some((0xa7, 12)));
+    }
 
     #[test]
     fn subjects_of_an_owner_have_its_digest() {

@@ -1,93 +1,224 @@
-//! Reads the response of a job, once the job has ended.
+//! Reads the response of a job: while its call produces it, or once the job has ended.
 
-use std::{future::poll_fn, pin::pin, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_core::Stream;
+use http::{HeaderMap, Response};
+use tokio::time::timeout;
 
 use super::{
-    changes::NatsChanges,
+    charged::reserve_replay,
     error::NatsError,
+    follower::OutputFollower,
     lookup::LocatedJob,
+    output_body::{EndedOutput, OutputReader},
+    output_view::OutputEnd,
+    part::{OutputId, OutputStart},
     process::ProcessState,
-    response::ResponseRecord,
-    result_body::{ResultReader, reserve_replay},
+    response::{ResponseRecord, StreamedParts},
+    result_body::ResultReader,
 };
 use crate::{
     JobId,
     store::{Reading, ResultBody, compact, fields_price},
 };
 
-/// The response that a job ended with.
+/// The maximum number of rounds if responses are removed while they are opened.
+const MAX_ROUNDS: usize = 8;
+
+/// The time until this process knows why data is missing. Then it counts as lost.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a job has for its readers.
+enum FoundResponse {
+    Live(LiveOutput),
+    Ended(Arc<LocatedJob>),
+    Nothing,
+}
+
+/// An output that a call produces.
+struct LiveOutput {
+    follower: Arc<OutputFollower>,
+    id: OutputId,
+    start: Arc<OutputStart>,
+    /// The number of bytes so far.
+    bytes: u64,
+}
+
+/// The response that a job ended with, or a part of one.
 struct EndedResponse {
     /// The number of the call that wrote it.
     run: u32,
     stored: ResponseRecord,
+    /// Set if it is a part of a response that broke off.
+    is_broken: bool,
     /// The body, if the record holds it.
     inline: Bytes,
 }
 
-/// Reads the response of a job from byte `from` of its body on. Waits for the job's end.
+/// Reads the response of a job from byte `from` of its body on. Waits until there is one.
 pub(super) async fn read(
     process: &Arc<ProcessState>,
     id: JobId,
     from: u64,
 ) -> Result<Option<Reading>, NatsError> {
-    let Some(ended) = wait_for_response(process, id).await? else {
-        return Ok(None);
-    };
-    let EndedResponse {
-        run,
-        stored,
-        inline,
-    } = ended;
-    let (length, chunks) = (stored.body_bytes, stored.chunks);
-    let head = stored.into_head();
-    let subject = || process.jetstream.names.end(id);
-    let (response, trailers) = head.map_err(|error| NatsError::unreadable(&subject(), error))?;
-    let body = match chunks {
-        Some(chunks) if from < length => {
-            let reader = ResultReader::new(process.clone(), id, chunks, length, from);
-            match reader.into_body(trailers).await? {
-                Some(body) => body,
+    let missing = || NatsError::unavailable("the result's body is missing");
+    let mut is_ended = false;
+    for _ in 0..MAX_ROUNDS {
+        match find(process, id).await? {
+            FoundResponse::Nothing => return Ok(None),
+            FoundResponse::Live(live) => {
+                let (follower, output) = (live.follower.clone(), live.id);
+                if let Some(reading) = live.read(process, from).await? {
+                    return Ok(Some(reading));
+                }
+                // The call has been handed back, or has died and runs again.
+                let mut views = follower.view();
+                let changed = views.wait_for(|view| {
+                    let current = view.output.as_ref().map(|output| output.id);
+                    view.end.is_some() || current != Some(output)
+                });
+                let changed = timeout(CHANGE_TIMEOUT, changed).await;
+                changed
+                    .map_err(|_| missing())?
+                    .map_err(NatsError::unavailable)?;
+            }
+            FoundResponse::Ended(job) => {
+                let Some(ended) = EndedResponse::of(&job) else {
+                    return Ok(None);
+                };
+                if let Some(reading) = ended.read(process, id, from).await? {
+                    return Ok(Some(reading));
+                }
                 // Gone with its job, or lost by itself.
-                None if wait_for_response(process, id).await?.is_none() => return Ok(None),
-                None => return Err(NatsError::unavailable("the result's body is missing")),
+                if is_ended {
+                    break;
+                }
+                is_ended = true;
             }
         }
-        // The rest of a body in chunks is empty here.
-        _ => {
-            let start = usize::try_from(from).unwrap_or(usize::MAX);
-            let rest = inline.slice(start.min(inline.len())..);
-            let budget = &process.jetstream.budget;
-            let bytes = rest.len() + trailers.as_ref().map_or(0, fields_price);
-            let charge = reserve_replay(budget, bytes).await?;
-            // The rest may be a small part of the message.
-            ResultBody::new(compact(rest), trailers).with_charge(charge)
-        }
-    };
-    Ok(Some(Reading::new(run, length, response.map(|()| body))))
+    }
+    Err(missing())
 }
 
-/// Waits for the end of a job. Returns `None` if there is no such job, or if it has no response.
-async fn wait_for_response(
-    process: &Arc<ProcessState>,
-    id: JobId,
-) -> Result<Option<EndedResponse>, NatsError> {
+/// Waits until a job has a response, or has ended.
+async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<FoundResponse, NatsError> {
     let jetstream = &process.jetstream;
-    let mut found = jetstream.find_job(id).await?;
-    if found.as_ref().is_some_and(|job| !job.record.is_ended()) {
-        // The stream ends with the job.
-        let mut changes = pin!(NatsChanges::new(process, id));
-        while poll_fn(|cx| changes.as_mut().poll_next(cx)).await.is_some() {}
-        found = jetstream.find_job(id).await?;
+    match jetstream.find_job(id).await? {
+        None => return Ok(FoundResponse::Nothing),
+        Some(job) if job.record.is_ended() => {
+            let is_gone = job.record.forgotten || job.record.is_expired();
+            return Ok(if is_gone {
+                FoundResponse::Nothing
+            } else {
+                FoundResponse::Ended(Arc::new(job))
+            });
+        }
+        Some(_) => {}
     }
-    let found = found.filter(|job| !job.record.forgotten && !job.record.is_expired());
-    Ok(found.and_then(|LocatedJob { record, body }| {
-        Some(EndedResponse {
+    let follower = process
+        .followers
+        .follow(jetstream, &process.subscribers, id);
+    let mut views = follower.view();
+    let view = views
+        .wait_for(|view| view.output.is_some() || view.end.is_some())
+        .await
+        .map_err(NatsError::unavailable)?;
+    Ok(match (&view.end, &view.output) {
+        (Some(OutputEnd::Ended(job)), _) => FoundResponse::Ended(job.clone()),
+        (None, Some(output)) => FoundResponse::Live(LiveOutput {
+            follower: follower.clone(),
+            id: output.id,
+            start: output.start.clone(),
+            bytes: output.bytes,
+        }),
+        _ => FoundResponse::Nothing,
+    })
+}
+
+impl LiveOutput {
+    /// Returns `None` if the output has just been removed.
+    async fn read(self, process: &ProcessState, from: u64) -> Result<Option<Reading>, NatsError> {
+        let Self {
+            follower,
+            id,
+            start,
+            bytes,
+        } = self;
+        let OutputStart {
+            run,
+            length,
+            response,
+        } = OutputStart::clone(&start);
+        let (head, _) = into_head(process, id.job, response)?;
+        let reader = OutputReader::live(&process.jetstream, follower, id, from).await?;
+        Ok(reader.map(|reader| {
+            let body = reader.into_body(length.map(|length| length.saturating_sub(from)));
+            Reading::new(run, bytes, head.map(|()| body))
+        }))
+    }
+}
+
+impl EndedResponse {
+    fn of(job: &LocatedJob) -> Option<Self> {
+        let LocatedJob { record, body } = job;
+        let stored = record.response.as_ref().or(record.partial.as_ref());
+        Some(Self {
             run: record.attempts,
-            stored: record.response?,
-            inline: body,
+            stored: stored?.clone(),
+            is_broken: record.response.is_none(),
+            inline: body.clone(),
         })
-    }))
+    }
+
+    /// Returns `None` if the body is missing.
+    async fn read(
+        self,
+        process: &Arc<ProcessState>,
+        job: JobId,
+        from: u64,
+    ) -> Result<Option<Reading>, NatsError> {
+        let Self {
+            run,
+            stored,
+            is_broken,
+            inline,
+        } = self;
+        let jetstream = &process.jetstream;
+        let (length, chunks, parts) = (stored.body_bytes, stored.chunks, stored.streamed);
+        let (head, trailers) = into_head(process, job, stored)?;
+        let body = if let Some(StreamedParts { claim, count }) = parts {
+            let id = OutputId { job, claim };
+            let end = EndedOutput {
+                count,
+                trailers,
+                is_broken,
+            };
+            let reader = OutputReader::ended(jetstream, id, end, length, from).await?;
+            // A part that broke off may declare more than there is.
+            let left = (!is_broken).then(|| length.saturating_sub(from));
+            reader.map(|reader| reader.into_body(left))
+        } else if let Some(chunks) = chunks.filter(|_| from < length) {
+            let reader = ResultReader::new(process.clone(), job, chunks, length, from);
+            reader.into_body(trailers).await?
+        } else {
+            // The rest of a body in chunks is empty here.
+            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            let rest = inline.slice(start.min(inline.len())..);
+            let bytes = rest.len() + trailers.as_ref().map_or(0, fields_price);
+            let charge = reserve_replay(&jetstream.budget, bytes).await?;
+            // The rest may be a small part of the message.
+            Some(ResultBody::new(compact(rest), trailers).with_charge(charge))
+        };
+        Ok(body.map(|body| Reading::new(run, length, head.map(|()| body))))
+    }
+}
+
+fn into_head(
+    process: &ProcessState,
+    id: JobId,
+    stored: ResponseRecord,
+) -> Result<(Response<()>, Option<HeaderMap>), NatsError> {
+    let head = stored.into_head();
+    head.map_err(|error| NatsError::unreadable(&process.jetstream.names.end(id), error))
 }

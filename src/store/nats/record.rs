@@ -5,13 +5,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
     clock::{as_millis, from_unix_millis, unix_millis, unix_now},
+    envelope::{encode, encode_streamed},
     report::PendingReport,
     request::{JobDetails, QueuedRequest},
-    response::ResponseRecord,
+    response::{ResponseRecord, StreamedParts},
 };
 use crate::{
     ErrorCode, Event, Failure, JobId, Kind, Progress, Snapshot, Status,
@@ -23,6 +25,9 @@ use crate::{
 /// The process that ends a job may not know of a report that is being written. That report's
 /// revision must stay below the end's.
 const END_REVISION_STEP: u64 = 1 << 20;
+
+/// The maximum number of claims whose outputs are removed at the end of a job.
+const MAX_FORMER_CLAIMS: usize = 16;
 
 /// A job as the bucket stores it from its first claim on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,9 +52,15 @@ pub(super) struct JobRecord {
     pub(super) error: Option<ErrorCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) response: Option<ResponseRecord>,
+    /// The part of a response that broke off. Present only after an end without a response.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) partial: Option<ResponseRecord>,
     /// The claim under which the job runs; `None` while it waits, and after its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) holder: Option<ClaimHolder>,
+    /// The claims of processes that died, whose outputs are removed when the job has ended.
+    #[serde(rename = "former", default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) former_claims: Vec<u64>,
     /// The number of claims so far.
     #[serde(default)]
     pub(super) attempts: u32,
@@ -113,7 +124,9 @@ impl JobRecord {
             message: None,
             error: None,
             response: None,
+            partial: None,
             holder: None,
+            former_claims: Vec::new(),
             attempts: 0,
             requeues: 0,
             not_before: None,
@@ -148,6 +161,7 @@ impl JobRecord {
     /// Marks the job as running under a claim of the message at `queue_sequence`.
     pub(super) fn claim(&mut self, claim: u64, queue_sequence: u64) {
         self.revision += 1;
+        self.supersede_holder();
         self.status = Status::Running;
         self.started_at.get_or_insert_with(unix_now);
         self.holder = Some(ClaimHolder {
@@ -163,14 +177,26 @@ impl JobRecord {
     /// Releases the claim of a process that shuts down; the job may run again at once.
     pub(super) fn requeue(&mut self) {
         self.requeues += 1;
+        // The process that shuts down removes its output.
+        self.holder = None;
         self.release(Duration::ZERO);
     }
 
     /// Releases the claim; the job may run again after `delay`.
     pub(super) fn release(&mut self, delay: Duration) {
         self.revision += 1;
-        self.holder = None;
+        self.supersede_holder();
         self.not_before = (!delay.is_zero()).then(|| unix_now().saturating_add(as_millis(delay)));
+    }
+
+    /// Removes a claim whose process has died. It may still end the job, so its output stays.
+    fn supersede_holder(&mut self) {
+        if let Some(holder) = self.holder.take() {
+            self.former_claims.push(holder.claim);
+            // The outputs of older claims expire.
+            let excess = self.former_claims.len().saturating_sub(MAX_FORMER_CLAIMS);
+            self.former_claims.drain(..excess);
+        }
     }
 
     /// Returns the number of processes that died while they ran the job, the current holder
@@ -227,6 +253,23 @@ impl JobRecord {
         self.not_before = None;
         self.details.estimated_finish_at = None;
         self.error = Failure::from_event(event).map(|failure| failure.code);
+    }
+
+    /// Returns the location of a result, or a part of one, that was published while it was
+    /// produced.
+    pub(super) fn streamed(&self) -> Option<StreamedParts> {
+        let kept = self.response.as_ref().or(self.partial.as_ref());
+        kept.and_then(|response| response.streamed)
+    }
+
+    /// Encodes the record and the body of its response.
+    pub(super) fn encode(&self, body: &[u8]) -> Bytes {
+        let response = self.response.as_ref();
+        if response.is_some_and(|response| response.streamed.is_some()) {
+            encode_streamed(self, body)
+        } else {
+            encode(self, body)
+        }
     }
 
     pub(super) fn is_held_by(&self, claim: u64) -> bool {
@@ -292,6 +335,7 @@ impl JobRecord {
             Failure::new(code, response.map(|response| response.status))
         });
         snapshot.response = response;
+        snapshot.partial = self.partial.as_ref().map(ResponseRecord::head);
         snapshot
     }
 }
@@ -330,5 +374,22 @@ mod tests {
         let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(again, text);
         assert!(record.frees_key());
+    }
+
+    #[test]
+    fn streamed_result_has_a_version_of_its_own() {
+        let text = r#"{"nonce":1,"revision":3,"status":"succeeded","created_at":1795000000120,
+            "kind":"","response":{"status":200,"headers":[],"length":70000,
+            "streamed":{"claim":7,"count":2}},"attempts":2}"#;
+        let mut record: JobRecord = serde_json::from_str(text).expect("a record");
+        let again = serde_json::to_value(&record).expect("a record");
+        let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(again, text);
+        assert_eq!(record.encode(b"")[0], 2);
+        // An earlier version ignores the part of a response that broke off.
+        record.partial = record.response.take();
+        assert_eq!(record.encode(b"")[0], 1);
+        let again = serde_json::to_value(&record).expect("a record");
+        assert_eq!(again["partial"], text["response"]);
     }
 }

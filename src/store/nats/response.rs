@@ -24,6 +24,17 @@ pub(super) struct ResponseRecord {
     pub(super) body_bytes: u64,
     #[serde(rename = "parts", default, skip_serializing_if = "Option::is_none")]
     pub(super) chunks: Option<ResultChunks>,
+    /// Present if the body was published while it was produced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) streamed: Option<StreamedParts>,
+}
+
+/// The location of a body that was published in parts of any size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StreamedParts {
+    /// The claim of the call that produced it.
+    pub(super) claim: u64,
+    pub(super) count: u32,
 }
 
 /// The location of a result's chunks.
@@ -40,15 +51,34 @@ pub(super) struct ResultChunks {
 }
 
 impl ResponseRecord {
-    /// Stores everything of a response except the data of its body.
-    pub(super) fn new(head: &Parts, body: &BufferedBody) -> Self {
+    /// Stores the head of a response that has no body yet.
+    pub(super) fn new(head: &Parts) -> Self {
         Self {
             status: head.status.as_u16(),
             headers: (&head.headers).into(),
-            trailers: body.trailers.as_deref().map(StoredFields::from),
-            body_bytes: body.bytes.len() as u64,
+            trailers: None,
+            body_bytes: 0,
             chunks: None,
+            streamed: None,
         }
+    }
+
+    /// Adds everything of a body except its data.
+    pub(super) fn with_body(mut self, body: &BufferedBody) -> Self {
+        self.body_bytes = body.bytes.len() as u64;
+        self.with_trailers(body.trailers.as_deref())
+    }
+
+    pub(super) fn with_trailers(mut self, trailers: Option<&HeaderMap>) -> Self {
+        self.trailers = trailers.map(StoredFields::from);
+        self
+    }
+
+    /// Adds a body of so many bytes that was published in parts.
+    pub(super) fn with_parts(mut self, body_bytes: u64, parts: StreamedParts) -> Self {
+        self.body_bytes = body_bytes;
+        self.streamed = Some(parts);
+        self
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -70,10 +100,15 @@ impl ResponseRecord {
 
     /// Restores the response's head and its trailers.
     pub(super) fn into_head(self) -> Result<(Response<()>, Option<HeaderMap>), MaxSizeReached> {
+        let trailers = self.trailers()?;
         let mut response = Response::new(());
         *response.status_mut() = self.status();
         *response.headers_mut() = self.headers.try_into()?;
-        let trailers = self.trailers.map(HeaderMap::try_from).transpose()?;
         Ok((response, trailers))
+    }
+
+    /// Restores the trailers.
+    pub(super) fn trailers(&self) -> Result<Option<HeaderMap>, MaxSizeReached> {
+        self.trailers.clone().map(HeaderMap::try_from).transpose()
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::response::Parts;
 
 use super::{
     chunks,
@@ -12,22 +11,20 @@ use super::{
     messages::WriteError,
     response::{ResponseRecord, ResultChunks},
 };
-use crate::{JobId, store::BufferedBody};
+use crate::JobId;
 
 impl JetStream {
     /// Prepares a response for the record of the job's end, and writes a large body in chunks.
     ///
-    /// Returns the stored response, and the body that goes into the record.
+    /// Returns the response, and the body that goes into the record.
     pub(super) async fn store_result(
         &self,
         id: JobId,
         claim: u64,
-        head: &Parts,
-        body: &BufferedBody,
+        mut stored: ResponseRecord,
+        body: &Bytes,
         patience: Duration,
     ) -> Result<(ResponseRecord, Bytes), WriteError> {
-        let mut stored = ResponseRecord::new(head, body);
-        let body = &body.bytes;
         if body.len() <= self.max_inline_bytes() {
             return Ok((stored, body.clone()));
         }

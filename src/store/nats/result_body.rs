@@ -7,13 +7,15 @@ use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 
 use super::{
-    chunks::MAX_CHUNK_BYTES, error::NatsError, messages, process::ProcessState,
-    response::ResultChunks, retry::Retry,
+    charged::{charged, reserve_replay},
+    chunks::MAX_CHUNK_BYTES,
+    error::NatsError,
+    messages,
+    process::ProcessState,
+    response::ResultChunks,
+    retry::Retry,
 };
-use crate::{
-    JobId,
-    store::{Budget, Charge, ResultBody},
-};
+use crate::{JobId, store::ResultBody};
 
 /// The time limit for the retries of a chunk after the first: longer than a leader election. The
 /// client has the head by then, so giving up breaks the response.
@@ -28,18 +30,6 @@ pub(super) struct ResultReader {
     length: u64,
     /// The next byte to read.
     offset: u64,
-}
-
-/// The payload of a chunk, which holds its charge for as long as any part of it is in use.
-struct ChargedChunk {
-    payload: Bytes,
-    _charge: Charge,
-}
-
-impl AsRef<[u8]> for ChargedChunk {
-    fn as_ref(&self) -> &[u8] {
-        &self.payload
-    }
 }
 
 impl ResultReader {
@@ -140,17 +130,6 @@ impl ResultReader {
         let found = barrier
             .read(async || messages::last(stream, &subject).await)
             .await?;
-        Ok(found.map(|message| {
-            Bytes::from_owner(ChargedChunk {
-                payload: message.payload,
-                _charge: charge,
-            })
-        }))
+        Ok(found.map(|message| charged(message.payload, charge)))
     }
-}
-
-/// Waits until replays have room for `bytes`, at most for the time that the budget allows.
-pub(super) async fn reserve_replay(budget: &Budget, bytes: usize) -> Result<Charge, NatsError> {
-    let reserved = budget.reserve_replay(bytes).await;
-    reserved.ok_or_else(NatsError::no_budget)
 }

@@ -49,8 +49,8 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// [`Worker`](crate::Worker) runs them. The [guide](crate::guide::nats) states what the store
 /// guarantees, and how to operate it.
 ///
-/// Its memory budget covers request bodies being read, results being collected, and the part of
-/// each result that is being sent. [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets
+/// Its memory budget covers request bodies being read, responses until they are stored, and what is
+/// being sent of each response. [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets
 /// its limit. Default: 256 MiB. Processes may use different values.
 ///
 /// Clones share one connection.
@@ -176,8 +176,8 @@ impl Store for NatsStore {
         ready(Ok(()))
     }
 
-    fn respond(&self, _: &NatsClaim, head: response::Parts, _: Option<u64>) -> NatsWriter {
-        NatsWriter::new(self.budget(), head)
+    fn respond(&self, claim: &NatsClaim, head: response::Parts, length: Option<u64>) -> NatsWriter {
+        NatsWriter::new(&self.process.jetstream, &claim.active, head, length)
     }
 
     fn finish(

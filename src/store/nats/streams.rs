@@ -20,7 +20,7 @@ use super::{
 /// The maximum time that the chunks of a result are kept beyond their job's record.
 ///
 /// The chunks are written before the record of the end is, so they would expire first.
-const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);
+pub(super) const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);
 
 /// Handles to all streams, and to the consumer of the queue.
 #[derive(Debug, Clone)]

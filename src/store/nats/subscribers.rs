@@ -1,5 +1,7 @@
 //! The tasks of this process that wait for a job to change.
 
+use std::sync::Arc;
+
 use dashmap::DashMap;
 use tokio::sync::watch;
 
@@ -13,17 +15,13 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    pub(super) fn subscribe(&self, id: JobId) -> watch::Receiver<()> {
+    pub(super) fn subscribe(self: &Arc<Self>, id: JobId) -> Subscription {
         let sender = self.jobs.entry(id).or_insert_with(|| watch::channel(()).0);
-        sender.subscribe()
-    }
-
-    /// Drops a receiver, and the job's entry with the last one.
-    pub(super) fn unsubscribe(&self, id: JobId, receiver: watch::Receiver<()>) {
-        drop(receiver);
-        // `subscribe` needs the guard that this closure runs under, so no new receiver is missed.
-        self.jobs
-            .remove_if(&id, |_, sender| sender.receiver_count() == 0);
+        Subscription {
+            subscribers: self.clone(),
+            id,
+            changed: Some(sender.subscribe()),
+        }
     }
 
     pub(super) fn notify(&self, id: JobId) {
@@ -39,23 +37,62 @@ impl Subscribers {
     }
 }
 
+/// The notifications of one job, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    subscribers: Arc<Subscribers>,
+    id: JobId,
+    /// `None` only while `drop` runs.
+    changed: Option<watch::Receiver<()>>,
+}
+
+impl Subscription {
+    /// Forgets the notifications so far.
+    pub(super) fn mark_unchanged(&mut self) {
+        if let Some(changed) = &mut self.changed {
+            changed.mark_unchanged();
+        }
+    }
+
+    /// Waits for a notification since [`mark_unchanged`](Self::mark_unchanged).
+    pub(super) async fn changed(&mut self) {
+        if let Some(changed) = &mut self.changed {
+            // The sender is removed after its last receiver.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    /// Drops the receiver, and the job's entry with the last one.
+    fn drop(&mut self) {
+        self.changed = None;
+        // `subscribe` needs the guard that this closure runs under, so no new receiver is missed.
+        self.subscribers
+            .jobs
+            .remove_if(&self.id, |_, sender| sender.receiver_count() == 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
     async fn the_last_receiver_removes_its_entry() {
-        let subscribers = Subscribers::default();
+        let subscribers = Arc::new(Subscribers::default());
         let (id, other) = (JobId::random(), JobId::random());
-        let (mut one, two) = (subscribers.subscribe(id), subscribers.subscribe(id));
+        let (mut one, mut two) = (subscribers.subscribe(id), subscribers.subscribe(id));
         subscribers.notify(other);
-        assert!(!one.has_changed().expect("a sender"));
+        assert!(one.changed().now_or_never().is_none());
         subscribers.notify(id);
-        one.changed().await.expect("a sender");
-        subscribers.unsubscribe(id, one);
+        one.changed().await;
+        drop(one);
         subscribers.notify_all();
-        assert!(two.has_changed().expect("a sender"));
-        subscribers.unsubscribe(id, two);
+        assert!(two.changed().now_or_never().is_some());
+        drop(two);
         assert!(subscribers.jobs.is_empty());
     }
 }

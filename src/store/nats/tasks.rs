@@ -32,6 +32,7 @@ pub(super) async fn start(process: &Arc<ProcessState>) -> Result<JoinSet<()>, Na
     tasks.spawn(extend_ack_deadlines(process.clone()));
     tasks.spawn(write_records(process.clone()));
     tasks.spawn(refresh_queue(process.clone()));
+    tasks.spawn(renew_outputs(process.clone()));
     if process.jetstream.options.max_queued.is_some() {
         tasks.spawn(poll_depth(process.clone(), |process| {
             (&process.queue_depth, &process.jetstream.streams.queue)
@@ -88,6 +89,27 @@ async fn refresh_queue(process: Arc<ProcessState>) {
         sleep(jetstream.refresh_interval()).await;
         if let Err(error) = jetstream.refresh_queue().await {
             tracing::warn!(%error, "failed to refresh the records of queued requests");
+        }
+    }
+}
+
+/// Writes parts of the outputs of running calls again before they expire.
+async fn renew_outputs(process: Arc<ProcessState>) {
+    let jetstream = &process.jetstream;
+    let max_age = jetstream.options.retain / 2;
+    loop {
+        sleep(max_age / 2).await;
+        for active in process.claims.all() {
+            let Some((count, age)) = active.published() else {
+                continue;
+            };
+            if age > max_age
+                && let Err(error) = jetstream
+                    .renew_parts(active.output_id(), count, max_age)
+                    .await
+            {
+                tracing::warn!(%error, id = %active.id, "failed to renew the output of a job");
+            }
         }
     }
 }

@@ -68,11 +68,10 @@ pub(super) async fn accept(
             if step.is_full {
                 return Err(SqliteError::Full);
             }
-            let kept_for = new.key.and_then(|key| key.keep_for);
-            let kept_for = kept_for.unwrap_or_else(|| step.shared.options.key_retention());
-            let mut row = JobRow::new(&new, may_rerun, kept_for);
+            let mut row = JobRow::new(&new, may_rerun, &step.shared.options);
             let claim = row.hold(step.shared.number);
             step.insert(&mut row, new.key.as_ref(), &head, &body, file.as_ref())?;
+            step.hold(row.clone(), claim);
             Ok(AcceptDecision::New(Box::new(row), claim))
         },
         move |decision| match decision {

@@ -36,8 +36,6 @@ pub(super) struct Cache {
     jobs: DashMap<JobId, Arc<CachedJob>>,
     /// Held for one push and one pop.
     ended: Mutex<VecDeque<JobId>>,
-    /// The jobs with a report to be written. Held for a push or a swap.
-    reported: Mutex<Vec<Arc<CachedJob>>>,
 }
 
 /// A job whose current revision is in memory.
@@ -118,12 +116,12 @@ impl Cache {
         self.jobs.iter().map(|job| *job.key()).collect()
     }
 
-    /// Records a claim of this process.
-    pub(super) fn hold(&self, row: &JobRow, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
-        let lost = CancellationToken::new();
+    /// Records a committed claim of this process. Only the writer's thread calls it, in order with
+    /// [`publish`](Self::publish).
+    pub(super) fn hold(&self, row: &JobRow, claim: i64) {
         let held = HeldClaim {
             claim,
-            lost: lost.clone(),
+            lost: CancellationToken::new(),
             output: None,
         };
         let job = {
@@ -134,6 +132,16 @@ impl Cache {
             job.clone()
         };
         job.publish(row.snapshot());
+    }
+
+    /// Returns the job of a claim that was recorded, and the claim's token. The token is cancelled
+    /// if the claim is lost already.
+    pub(super) fn held(&self, id: JobId, claim: i64) -> (Arc<CachedJob>, CancellationToken) {
+        // A job that was deleted meanwhile is not in the map, and need not be.
+        let job = self
+            .find(id)
+            .unwrap_or_else(|| Arc::new(CachedJob::new(id)));
+        let lost = job.lost_token(claim);
         (job, lost)
     }
 
@@ -206,19 +214,6 @@ impl Cache {
     pub(super) fn leave(&self, job: &CachedJob) {
         self.jobs.remove_if(&job.id, |_, job| job.is_unused());
     }
-
-    /// Adds a job whose call has reported. Returns `true` if it is the first since
-    /// [`take_reported`](Self::take_reported).
-    pub(super) fn add_reported(&self, job: Arc<CachedJob>) -> bool {
-        let mut reported = self.reported.lock();
-        reported.push(job);
-        reported.len() == 1
-    }
-
-    /// Takes the jobs with reports.
-    pub(super) fn take_reported(&self) -> Vec<Arc<CachedJob>> {
-        mem::take(&mut *self.reported.lock())
-    }
 }
 
 impl CachedJob {
@@ -270,6 +265,21 @@ impl CachedJob {
         });
     }
 
+    fn lost_token(&self, claim: i64) -> CancellationToken {
+        let held = self.claim.lock();
+        let held = held.as_ref().filter(|held| held.claim == claim);
+        held.map(|held| held.lost.clone()).unwrap_or_else(|| {
+            let lost = CancellationToken::new();
+            lost.cancel();
+            lost
+        })
+    }
+
+    /// Marks this claim as lost.
+    pub(super) fn lose_claim(&self, claim: i64) {
+        self.lose_claim_unless(|held| held != claim);
+    }
+
     fn lose_claim_unless(&self, is_held: impl FnOnce(i64) -> bool) {
         let mut held = self.claim.lock();
         if let Some(claim) = held.take_if(|held| !is_held(held.claim)) {
@@ -291,10 +301,12 @@ impl CachedJob {
         was_empty
     }
 
-    /// Makes a report pending again that could not be written.
-    pub(super) fn put_back(&self, report: UnwrittenReport) {
+    /// Makes a report pending again that could not be written. Returns `true` if there was none.
+    pub(super) fn put_back(&self, report: UnwrittenReport) -> bool {
         let mut pending = self.report.lock();
+        let was_empty = *pending == UnwrittenReport::default();
         *pending = mem::take(&mut *pending).or(report);
+        was_empty
     }
 
     /// Takes the pending report.
@@ -335,13 +347,16 @@ pub(super) fn aged(job: &Snapshot) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Barrier, thread, time::Duration};
+    use std::{sync::Barrier, thread};
 
     use super::*;
-    use crate::{ErrorCode, Event, store::NewJob};
+    use crate::{
+        ErrorCode, Event,
+        store::{NewJob, sqlite::options::SqliteOptions},
+    };
 
     fn new_row() -> JobRow {
-        JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO)
+        JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new())
     }
 
     #[test]
@@ -351,7 +366,7 @@ mod tests {
         let claim = row.hold(1);
         cache.hold(&row, claim);
         let canceled = Event::NoResponse(ErrorCode::Canceled);
-        row.end(canceled, 0, Duration::from_secs(60));
+        row.end(canceled, 0);
         for _ in 0..2 {
             cache.publish(&row);
         }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
+    backlog::Owed,
     cache::{CachedJob, UnwrittenReport},
     clock::{timestamp, unix_millis, unix_now},
     error::SqliteError,
@@ -55,14 +56,14 @@ enum Begin {
 }
 
 impl SqliteClaim {
-    /// Creates the claim of a row that has been committed.
+    /// Creates the claim of a row that has been committed, and published with [`Step::hold`].
     pub(super) fn new(
         process: &Arc<Process>,
         row: &JobRow,
         claim: i64,
         charge: Option<Charge>,
     ) -> Self {
-        let (job, lost) = process.shared.cache.hold(row, claim);
+        let (job, lost) = process.shared.cache.held(row.id, claim);
         Self {
             process: process.clone(),
             job,
@@ -98,13 +99,15 @@ impl SqliteClaim {
     pub(super) fn poll_begin(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut begin = self.begin.lock();
         if let Begin::Due = *begin {
-            let (process, id, claim) = (self.process.clone(), self.job.id, self.claim);
+            let (process, job, claim) = (self.process.clone(), self.job.clone(), self.claim);
             *begin = Begin::Writing(Box::pin(async move {
+                let id = job.id;
                 let begun = process.commit_with_retries("the start of a call", || {
                     move |step: &mut Step<'_>| step.begin(id, claim)
                 });
-                // The job has ended elsewhere, or the store is closed: the claim is lost.
+                // The job has ended elsewhere, or the store is closed.
                 if !matches!(begun.await, Ok(true)) {
+                    job.lose_claim(claim);
                     std::future::pending::<()>().await;
                 }
             }));
@@ -126,8 +129,8 @@ impl SqliteClaim {
             News::Started(at) => pending.started = Some(timestamp(at)),
             News::Progress(progress) => pending.progress = Some(progress),
         }
-        if self.job.report(pending) && self.process.shared.cache.add_reported(self.job.clone()) {
-            self.process.write_reports();
+        if self.job.report(pending) {
+            self.process.owe(Owed::Report(self.job.clone()));
         }
     }
 }
@@ -137,9 +140,7 @@ impl Drop for SqliteClaim {
         if self.job.claim() != Some(self.claim) {
             return;
         }
-        let (id, claim) = (self.job.id, self.claim);
-        self.process
-            .submit_detached(move |step| step.drop_claim(id, claim));
+        self.process.owe(Owed::Return(self.job.id, self.claim));
     }
 }
 
@@ -155,7 +156,8 @@ impl Step<'_> {
         Ok(true)
     }
 
-    fn drop_claim(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
+    /// Returns the job of a dropped claim.
+    pub(super) fn drop_claim(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
         let Some(mut row) = self.load_held(id, claim)? else {
             return Ok(());
         };

@@ -1,6 +1,6 @@
 //! Takes requests that wait for a worker, and turns them into work.
 
-use std::{fmt, fs, sync::Arc, time::Duration};
+use std::{fmt, fs, io, sync::Arc, time::Duration};
 
 use http::{HeaderMap, request::Parts};
 use rusqlite::{Connection, OptionalExtension};
@@ -33,6 +33,9 @@ const BUDGET_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The time that a claim waits for memory.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The delay before a stored request is read again that could not be read.
+const READ_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The longest delay before a request runs again.
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(600);
@@ -164,15 +167,32 @@ pub(super) async fn claim(
             body,
         ))),
         Err(error) => {
-            tracing::error!(%error, %id, "failed to read stored request; ending its job as lost");
             let number = claim.claim;
-            process
-                .commit_with_retries("the end of a job", || {
+            if is_permanent(&error) {
+                tracing::error!(%error, %id, "failed to read stored request, ending its job");
+                let losing = process.commit_with_retries("the end of a job", || {
                     move |step: &mut Step<'_>| step.lose(id, number)
-                })
-                .await?;
+                });
+                losing.await?;
+            } else {
+                tracing::warn!(%error, %id, "failed to read stored request, retrying later");
+                let postponing = process.commit_with_retries("the delay of a job", || {
+                    move |step: &mut Step<'_>| step.postpone(id, number)
+                });
+                postponing.await?;
+            }
             Ok(None)
         }
+    }
+}
+
+/// Returns `true` if a request that could not be read can never be read.
+fn is_permanent(error: &SqliteError) -> bool {
+    match error {
+        SqliteError::Unreadable { .. } => true,
+        SqliteError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        // For example no file descriptor, or a runtime that shuts down.
+        _ => false,
     }
 }
 
@@ -257,6 +277,7 @@ impl Step<'_> {
         // The output of the call before, whose bytes are others.
         self.remove_response(row.seq)?;
         self.save(row.clone())?;
+        self.hold(row.clone(), claim);
         Ok(Some(ClaimedRequest {
             row,
             claim,
@@ -264,6 +285,16 @@ impl Step<'_> {
             body: body.unwrap_or_default(),
             file,
         }))
+    }
+
+    /// Returns a claimed job whose request cannot be read now.
+    fn postpone(&mut self, id: JobId, claim: i64) -> Result<(), SqliteError> {
+        let Some(mut row) = self.load_held(id, claim)? else {
+            return Ok(());
+        };
+        row.release(false);
+        row.not_before = self.now.saturating_add(as_millis(READ_RETRY_DELAY));
+        self.save(row)
     }
 
     /// Ends a claimed job whose request cannot be read.
@@ -289,20 +320,30 @@ mod tests {
         },
     };
 
-    #[test]
-    fn cancel_beside_a_claim_ends_the_claim() {
-        let directory = TempDir::new().expect("a directory");
+    fn new_writer(directory: &TempDir) -> (FileWriter, Arc<Shared>) {
         let options = SqliteOptions::new();
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
         let shared = Arc::new(Shared::new(&file, options));
-        let mut writer = FileWriter::new(file, shared.clone()).expect("totals");
+        let writer = FileWriter::new(file, shared.clone());
+        (writer.expect("totals"), shared)
+    }
+
+    fn insert_waiting(writer: &mut FileWriter) -> JobId {
         let id = JobId::random();
         let inserted = writer.transact(1, |step| {
-            let mut row = JobRow::new(&NewJob::new(id), false, Duration::ZERO);
+            let mut row = JobRow::new(&NewJob::new(id), false, &SqliteOptions::new());
             row.release(false);
             step.insert(&mut row, None, b"", b"", None)
         });
         inserted.expect("a commit");
+        id
+    }
+
+    #[test]
+    fn cancel_beside_a_claim_ends_the_claim() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut writer, shared) = new_writer(&directory);
+        let id = insert_waiting(&mut writer);
         let mut claimed = None;
         let committed = writer.transact(2, |step| {
             claimed = step.claim(id)?;
@@ -310,15 +351,33 @@ mod tests {
         });
         committed.expect("a commit");
         let ClaimedRequest { row, claim, .. } = claimed.expect("a request");
-        let (_, lost) = shared.cache.hold(&row, claim);
-        assert!(!lost.is_cancelled());
-        let begun = writer.transact(1, |step| {
-            assert!(!step.begin(id, claim)?);
-            Ok(())
-        });
-        begun.expect("a commit");
-        assert!(lost.is_cancelled());
+        let (job, lost) = shared.cache.held(row.id, claim);
+        assert!(lost.is_cancelled() && job.claim().is_none());
         let job = shared.cache.get(id, unix_now()).expect("a job in memory");
         assert_eq!(job.status, Status::Canceled);
+    }
+
+    #[test]
+    fn return_beside_a_claim_leaves_the_claim() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut writer, shared) = new_writer(&directory);
+        let id = insert_waiting(&mut writer);
+        let mut first = None;
+        let mut second = None;
+        let committed = writer.transact(1, |step| {
+            first = step.claim(id)?;
+            Ok(())
+        });
+        committed.expect("a commit");
+        let first = first.expect("a request").claim;
+        let committed = writer.transact(2, |step| {
+            step.hand_back(id, first, None)?;
+            second = step.claim(id)?;
+            Ok(())
+        });
+        committed.expect("a commit");
+        let second = second.expect("a request").claim;
+        let is_lost = |claim| shared.cache.held(id, claim).1.is_cancelled();
+        assert!(is_lost(first) && !is_lost(second));
     }
 }

@@ -138,7 +138,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn hand_back(
+    pub(super) fn hand_back(
         &mut self,
         id: JobId,
         claim: i64,

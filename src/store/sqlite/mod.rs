@@ -4,6 +4,7 @@
 //! guarantees.
 
 mod accept;
+mod backlog;
 mod backup;
 mod bodies;
 mod cache;
@@ -30,7 +31,7 @@ mod read;
 mod reader;
 mod readers;
 mod record;
-mod reports;
+mod removed_files;
 mod response;
 mod row;
 mod schema;
@@ -43,6 +44,7 @@ mod thread;
 mod tickets;
 mod transaction;
 mod unwritten;
+mod work_off;
 mod writer;
 
 pub use self::{

@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::Db
 use super::{
     bodies::{BodyRoot, OwnBodies, create_file, sync_parent},
     clock::unix_now,
-    disk::beside,
+    disk::{beside, log_limit},
     error::SqliteError,
     options::SqliteOptions,
     schema::{self, APPLICATION_ID, VERSION, pragma},
@@ -32,9 +32,6 @@ const PAGE_BYTES: u64 = 4096;
 /// The pages in the log after which a commit moves them into the database. More pages mean fewer
 /// pauses, which are longer, and a larger log.
 const CHECKPOINT_PAGES: i64 = 2_000;
-
-/// The size of the log after a peak, in bytes.
-const LOG_LIMIT: i64 = 64 << 20;
 
 /// The size of the smallest database: one page of the smallest size.
 const MIN_DATABASE_BYTES: u64 = 512;
@@ -286,11 +283,8 @@ fn join(
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    // The log must leave room below the maximum, or the file would stay full.
-    let max = options
-        .max_disk_bytes
-        .map_or(i64::MAX, |max| max.min(1 << 62) as i64);
-    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT.min(max / 8))?;
+    let log_limit = log_limit(options.max_disk_bytes);
+    connection.pragma_update(None, "journal_size_limit", log_limit as i64)?;
     connection.pragma_update(None, "cache_size", CACHE_KIB)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(64);

@@ -68,7 +68,8 @@ impl SqliteOptions {
 
     /// Sets how long an ended job is kept. Default: one hour.
     ///
-    /// An expired job is answered with 410 for as long again.
+    /// The options of the process that accepts a job decide, whichever process ends it. An expired
+    /// job is answered with 410 for as long again.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.retain = retain;
         self

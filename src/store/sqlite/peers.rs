@@ -13,12 +13,12 @@ use super::{
     error::SqliteError,
     row::JobRow,
     shared::Shared,
-    step::{Effects, Totals},
+    step::{Change, Effects, Totals},
 };
 use crate::JobId;
 
-/// The age at which entries of the table `change` are removed. A process that was stopped for longer
-/// reloads every job that it has in memory.
+/// The age at which entries of the table `change` are removed. A process that was stopped for
+/// longer reloads every job that it has in memory.
 const CHANGE_RETENTION: Duration = Duration::from_secs(60);
 
 /// The maximum number of entries that one transaction removes.
@@ -41,6 +41,8 @@ struct Peer {
     name: String,
     /// `None` if there is no lock file: the process is dead.
     lock: Option<File>,
+    /// Set once its lock was taken here. Windows refuses a lock to the handle that has it.
+    is_locked: bool,
 }
 
 impl Peers {
@@ -102,9 +104,13 @@ impl Peers {
             .prepare_cached("SELECT number, id FROM change WHERE number >= ?1 ORDER BY number")?;
         let rows = statement.query_map([self.last_change], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let rows: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
-        // The last one that was seen is still there, unless entries were removed since.
-        let first = rows.first().map(|(number, _)| *number);
-        let changed: Vec<JobId> = if self.last_change == 0 || first == Some(self.last_change) {
+        // The last one that was seen is still there, unless entries were removed since. Numbers
+        // begin at 1.
+        let is_complete = match rows.first() {
+            Some((first, _)) => *first <= self.last_change + 1,
+            None => self.last_change == 0,
+        };
+        let changed: Vec<JobId> = if is_complete {
             let new = rows.iter().filter(|(number, _)| *number > self.last_change);
             new.filter_map(|(_, id)| id.parse().ok()).collect()
         } else {
@@ -117,20 +123,29 @@ impl Peers {
         Ok(())
     }
 
-    /// Records the jobs that this process changes, for other processes.
+    /// Records the jobs that this process changes, for other processes. Returns the number of the
+    /// last entry, for [`set_last_change`](Self::set_last_change).
     pub(super) fn record(
         &mut self,
         connection: &Connection,
         effects: &Effects,
-    ) -> Result<(), SqliteError> {
-        if self.peers.is_empty() {
-            return Ok(());
+    ) -> Result<i64, SqliteError> {
+        let mut last_change = self.last_change;
+        if self.peers.is_empty() || effects.changes.is_empty() {
+            return Ok(last_change);
         }
         let mut statement = connection.prepare_cached("INSERT INTO change (id) VALUES (?1)")?;
-        for change in &effects.changes {
-            self.last_change = statement.insert([change.id().to_string()])?;
+        for id in effects.changes.iter().filter_map(Change::shared) {
+            last_change = statement.insert([id.to_string()])?;
         }
-        self.trim(connection)
+        self.trim(connection)?;
+        Ok(last_change)
+    }
+
+    /// Skips the entries of this process, once they are committed. After a rollback, another
+    /// process would use their numbers.
+    pub(super) fn set_last_change(&mut self, number: i64) {
+        self.last_change = number;
     }
 
     /// Removes old entries of the table `change`. The last entry stays: SQLite numbers the next one
@@ -153,9 +168,10 @@ impl Peers {
     }
 
     /// Returns the numbers of those that have died.
-    pub(super) fn dead(&self) -> Vec<i64> {
-        let dead = self.peers.iter().filter(|(_, peer)| peer.is_dead());
-        dead.map(|(&number, _)| number).collect()
+    pub(super) fn dead(&mut self) -> Vec<i64> {
+        let peers = self.peers.iter_mut();
+        let dead = peers.filter_map(|(&number, peer)| peer.is_dead().then_some(number));
+        dead.collect()
     }
 
     /// Removes a process whose jobs were taken over, and returns its name.
@@ -180,17 +196,24 @@ impl Peer {
     fn open(root: &BodyRoot, name: String) -> Result<Self, SqliteError> {
         let path = root.file(&name);
         let lock = root.open_lock(&name).map_err(SqliteError::io(path))?;
-        Ok(Self { name, lock })
+        Ok(Self {
+            name,
+            lock,
+            is_locked: false,
+        })
     }
 
     /// Returns `true` if the process has died: the kernel has released its lock.
-    fn is_dead(&self) -> bool {
-        let Some(lock) = &self.lock else {
+    fn is_dead(&mut self) -> bool {
+        let Some(lock) = self.lock.as_ref().filter(|_| !self.is_locked) else {
             return true;
         };
         match lock.try_lock() {
             // The lock is kept until the jobs are taken over.
-            Ok(()) => true,
+            Ok(()) => {
+                self.is_locked = true;
+                true
+            }
             Err(TryLockError::WouldBlock) => false,
             Err(TryLockError::Error(error)) => {
                 let process = &self.name;

@@ -7,11 +7,12 @@ use std::{
 };
 
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::{sleep, timeout},
 };
 
 use super::{
+    backlog::Owed,
     error::SqliteError,
     output::LiveOutput,
     readers::Readers,
@@ -25,6 +26,10 @@ use crate::store::Budget;
 /// The time that a client waits for a write before it gets 503.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The maximum number of steps of clients that wait for the writer's thread. While another process
+/// is stopped in its turn, requests would otherwise pile up in memory.
+const MAX_CLIENT_STEPS: usize = 16_384;
+
 /// The delay before a failed write is retried. It doubles with each failure.
 const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -37,6 +42,8 @@ pub(super) struct Process {
     pub(super) readers: Readers,
     pub(super) budget: Budget,
     pub(super) tickets: Tickets,
+    /// One for each further step of a client in the queue.
+    client_steps: Arc<Semaphore>,
     sender: mpsc::Sender<Message>,
 }
 
@@ -47,6 +54,7 @@ impl Process {
             shared,
             budget,
             tickets: Tickets::default(),
+            client_steps: Arc::new(Semaphore::new(MAX_CLIENT_STEPS)),
             sender,
         }
     }
@@ -55,6 +63,10 @@ impl Process {
     ///
     /// `then` runs once the step is committed, even if this future is dropped. Its value is then
     /// dropped too. A step that has not begun when this is dropped is left out.
+    ///
+    /// # Errors
+    ///
+    /// Fails at once if too many steps wait.
     pub(super) async fn commit<O, T>(
         &self,
         work: impl FnMut(&mut Step<'_>) -> Result<O, SqliteError> + Send + 'static,
@@ -64,7 +76,13 @@ impl Process {
         O: Send + 'static,
         T: Send + 'static,
     {
-        let committed = self.submit(work, then);
+        let permit = self.client_steps.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| SqliteError::Busy)?;
+        let committed = self.submit(work, move |output| {
+            // Held by the step until it leaves the queue, even if this future is dropped.
+            drop(permit);
+            then(output)
+        });
         let committed = timeout(CLIENT_PATIENCE, committed).await;
         committed.unwrap_or(Err(SqliteError::Busy))
     }
@@ -106,22 +124,16 @@ impl Process {
         T: Send + 'static,
     {
         let (reply, committed) = oneshot::channel();
-        let task = StepTask::new(work, then, Some(reply));
+        let task = StepTask::new(work, then, reply);
         self.send(Message::Task(Box::new(task)));
         committed.await.unwrap_or(Err(SqliteError::Closed))
     }
 
-    /// Commits a step without waiting for its outcome.
-    pub(super) fn submit_detached(
-        &self,
-        work: impl FnMut(&mut Step<'_>) -> Result<(), SqliteError> + Send + 'static,
-    ) {
-        self.send(Message::Task(Box::new(StepTask::new(work, drop, None))));
-    }
-
-    /// Wakes the writer's thread to write reports.
-    pub(super) fn write_reports(&self) {
-        self.send(Message::Reports);
+    /// Leaves work to the writer's thread, which does it even if transactions fail meanwhile.
+    pub(super) fn owe(&self, owed: Owed) {
+        if self.shared.backlog.add(owed) {
+            self.send(Message::Owed);
+        }
     }
 
     /// Makes what was flushed of a response readable soon.
@@ -134,5 +146,39 @@ impl Process {
     fn send(&self, message: Message) {
         // The thread ends only after the last sender, or if it panics. Then replies are dropped.
         let _ = self.sender.send(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store::sqlite::{open::open, options::SqliteOptions};
+
+    #[tokio::test]
+    async fn full_queue_refuses_clients() {
+        let directory = TempDir::new().expect("a directory");
+        let options = SqliteOptions::new();
+        let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
+        let shared = Arc::new(Shared::new(&file, options));
+        let (sender, receiver) = mpsc::channel();
+        let process = Process::new(shared, Budget::new(1 << 20), sender);
+        for _ in 0..MAX_CLIENT_STEPS {
+            // A client that leaves does not take its step out of the queue.
+            let waiting = process.commit(|_| Ok(()), identity).now_or_never();
+            assert!(waiting.is_none());
+        }
+        let refused = process.commit(|_| Ok(()), identity).now_or_never();
+        assert!(matches!(refused, Some(Err(SqliteError::Busy))));
+        // The end of a call always finds room.
+        let mut ending = pin!(process.commit_with_retries("it", || |_: &mut Step<'_>| Ok(())));
+        assert!(ending.as_mut().now_or_never().is_none());
+        assert_eq!(receiver.try_iter().count(), MAX_CLIENT_STEPS + 1);
+        let waiting = process.commit(|_| Ok(()), identity).now_or_never();
+        assert!(waiting.is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! A job's row, and the changes that a job goes through.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params};
 use super::{
     clock::{Millis, as_millis, from_unix_millis, unix_millis},
     error::SqliteError,
+    options::SqliteOptions,
 };
 use crate::{
     ErrorCode, Event, Failure, JobId, Kind, Outcomes, Owner, Progress, ResponseHead, Snapshot,
@@ -22,8 +23,8 @@ macro_rules! select_jobs {
             "SELECT seq, id, created_at, owner, kind, title, callbacks, key, key_kept_for, \
              key_keeps, may_rerun, status, revision, attempts, deaths, has_begun, process, claim, \
              not_before, started_at, fraction, message, estimated_finish_at, finished_at, \
-             expires_at, error, response_status, content_type, content_length, retry_after \
-             FROM job ",
+             expires_at, error, response_status, content_type, content_length, retry_after, \
+             retained_for FROM job ",
             $rest
         )
     };
@@ -44,6 +45,8 @@ pub(super) struct JobRow {
     pub(super) key: Option<Key>,
     /// The time that the key is remembered, from the end of the job.
     pub(super) key_kept_for: Millis,
+    /// The time that the job is kept, from its end. A process that only observes may end it.
+    pub(super) retained_for: Millis,
     pub(super) outcomes: Outcomes,
     pub(super) may_rerun: bool,
     pub(super) status: Status,
@@ -72,7 +75,9 @@ pub(super) struct JobRow {
 
 impl JobRow {
     /// Creates the row of a job that its accepting process runs.
-    pub(super) fn new(new: &NewJob, may_rerun: bool, key_kept_for: Duration) -> Self {
+    pub(super) fn new(new: &NewJob, may_rerun: bool, options: &SqliteOptions) -> Self {
+        let key_kept_for = new.key.and_then(|key| key.keep_for);
+        let key_kept_for = key_kept_for.unwrap_or_else(|| options.key_retention());
         let created_at = unix_millis(new.created_at);
         let started_at = new.started.map(|at| {
             let waited = at.saturating_duration_since(new.created);
@@ -88,6 +93,7 @@ impl JobRow {
             callbacks: new.callbacks.clone(),
             key: new.key.map(|key| key.key),
             key_kept_for: as_millis(key_kept_for),
+            retained_for: as_millis(options.retain),
             outcomes: new.key.map(|key| key.outcomes).unwrap_or_default(),
             may_rerun,
             status: match started_at {
@@ -158,14 +164,14 @@ impl JobRow {
         }
     }
 
-    /// Ends the job. It expires after `retain`.
-    pub(super) fn end(&mut self, event: Event, now: Millis, retain: Duration) {
+    /// Ends the job.
+    pub(super) fn end(&mut self, event: Event, now: Millis) {
         self.revision += 1;
         self.status = self.status.next(event).unwrap_or(self.status);
         // A clock that was set back must not make the end earlier than the start.
         let finished_at = now.max(self.started_at.unwrap_or(0)).max(self.created_at);
         self.finished_at = Some(finished_at);
-        self.expires_at = Some(now.saturating_add(as_millis(retain)));
+        self.expires_at = Some(now.saturating_add(self.retained_for));
         self.process = None;
         self.estimated_finish_at = None;
         self.error = Failure::from_event(event).map(|failure| failure.code);
@@ -266,6 +272,7 @@ impl JobRow {
                 .map(|code| code.parse().map_err(bad("an error code")))
                 .transpose()?,
             response: response.transpose()?,
+            retained_for: row.get(30)?,
         })
     }
 
@@ -275,12 +282,12 @@ impl JobRow {
         let callbacks = callbacks.transpose().map_err(bad("callbacks"))?;
         let mut statement = connection.prepare_cached(
             "INSERT INTO job (id, rank, created_at, owner, kind, title, callbacks, key, \
-             key_kept_for, key_keeps, may_rerun, status, revision, attempts, deaths, \
+             key_kept_for, key_keeps, retained_for, may_rerun, status, revision, attempts, deaths, \
              has_begun, process, claim, not_before, started_at, fraction, message, \
              estimated_finish_at) VALUES (:id, :rank, :created_at, :owner, :kind, :title, \
-             :callbacks, :key, :key_kept_for, :key_keeps, :may_rerun, :status, :revision, \
-             :attempts, :deaths, :has_begun, :process, :claim, :not_before, :started_at, \
-             :fraction, :message, :estimated_finish_at)",
+             :callbacks, :key, :key_kept_for, :key_keeps, :retained_for, :may_rerun, :status, \
+             :revision, :attempts, :deaths, :has_begun, :process, :claim, :not_before, \
+             :started_at, :fraction, :message, :estimated_finish_at)",
         )?;
         self.seq = statement.insert(named_params! {
             ":id": self.id.to_string(),
@@ -296,6 +303,7 @@ impl JobRow {
                 Outcomes::Final => "final",
                 _ => "all",
             },
+            ":retained_for": self.retained_for,
             ":may_rerun": self.may_rerun,
             ":status": self.status.as_str(),
             ":revision": self.revision,

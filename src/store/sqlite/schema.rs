@@ -38,6 +38,7 @@ CREATE TABLE job (
     key BLOB,
     key_kept_for INTEGER NOT NULL,
     key_keeps TEXT NOT NULL,
+    retained_for INTEGER NOT NULL,
     may_rerun INTEGER NOT NULL,
     status TEXT NOT NULL,
     revision INTEGER NOT NULL,

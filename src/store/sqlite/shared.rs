@@ -11,7 +11,8 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    bodies::OwnBodies, cache::Cache, open::OpenedFile, options::SqliteOptions, output::OutputQueue,
+    backlog::Backlog, bodies::OwnBodies, cache::Cache, open::OpenedFile, options::SqliteOptions,
+    output::OutputQueue,
 };
 
 /// The state that the writer's thread shares with the clones.
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     /// The number of this process in the file.
     pub(super) number: i64,
     pub(super) cache: Cache,
+    pub(super) backlog: Backlog,
     pub(super) outputs: OutputQueue,
     /// Notified if requests wait for a worker.
     pub(super) work_waiting: Notify,
@@ -37,6 +39,7 @@ impl Shared {
             bodies: file.bodies.clone(),
             number: file.number,
             cache: Cache::default(),
+            backlog: Backlog::default(),
             outputs: OutputQueue::default(),
             work_waiting: Notify::new(),
             has_worker: AtomicBool::new(false),

@@ -49,14 +49,18 @@ pub(super) struct Effects {
     pub(super) removed_files: Vec<String>,
     /// Set if a request waits for a worker.
     pub(super) has_work: bool,
-    /// The reports that were written.
+    /// The reports that were written. They are put back after a failure, like `returns`.
     pub(super) reports: Vec<(Arc<CachedJob>, UnwrittenReport)>,
+    /// The dropped claims whose jobs were returned.
+    pub(super) returns: Vec<(JobId, i64)>,
     /// The outputs that were taken from the queue.
     pub(super) outputs: Vec<Arc<LiveOutput>>,
 }
 
 /// A change of a job.
 pub(super) enum Change {
+    /// This process holds the job under a claim. Other processes need not know.
+    Held(Box<JobRow>, i64),
     Revised(Box<JobRow>),
     /// The output of run `run` has grown to so many bytes.
     Extended {
@@ -68,11 +72,13 @@ pub(super) enum Change {
 }
 
 impl Change {
-    pub(super) fn id(&self) -> JobId {
+    /// Returns the job, if other processes must learn of the change.
+    pub(super) fn shared(&self) -> Option<JobId> {
         match self {
-            Self::Revised(row) => row.id,
-            Self::Extended { output, .. } => output.id,
-            Self::Removed(id) => *id,
+            Self::Held(..) => None,
+            Self::Revised(row) => Some(row.id),
+            Self::Extended { output, .. } => Some(output.id),
+            Self::Removed(id) => Some(*id),
         }
     }
 }
@@ -105,20 +111,15 @@ impl Step<'_> {
     }
 
     /// Reads the row of a job that a claim holds. Returns `None` if the claim is lost.
-    ///
-    /// The transaction that makes a claim may also end its job, before the claim is in memory. So a
-    /// lost claim publishes the job again.
-    pub(super) fn load_held(
-        &mut self,
-        id: JobId,
-        claim: i64,
-    ) -> Result<Option<JobRow>, SqliteError> {
-        match self.load(id)? {
-            Some(row) if row.is_held_by(claim) => return Ok(Some(row)),
-            Some(row) => self.publish(row),
-            None => self.effects.changes.push(Change::Removed(id)),
-        }
-        Ok(None)
+    pub(super) fn load_held(&self, id: JobId, claim: i64) -> Result<Option<JobRow>, SqliteError> {
+        Ok(self.load(id)?.filter(|row| row.is_held_by(claim)))
+    }
+
+    /// Puts a claim in memory once it is committed, in its place among the changes of the job. A
+    /// later step of the same transaction may already end it.
+    pub(super) fn hold(&mut self, row: JobRow, claim: i64) {
+        let held = Change::Held(Box::new(row), claim);
+        self.effects.changes.push(held);
     }
 
     /// Writes a job's row, and publishes it.
@@ -144,7 +145,7 @@ impl Step<'_> {
         if let Event::NoResponse(_) = event {
             row.response = self.partial(row.seq)?;
         }
-        row.end(event, self.now, self.shared.options.retain);
+        row.end(event, self.now);
         self.totals.unfinished = self.totals.unfinished.saturating_sub(1);
         self.remove_body(
             "DELETE FROM request WHERE job = ?1 RETURNING file, length, FALSE",

@@ -48,7 +48,10 @@ impl Step<'_> {
             row.release(false);
             return self.save(row);
         }
-        row.deaths += 1;
+        // A first call that may run again is reported as started a moment later. So one without a
+        // start has probably not begun. At worst, one death is not counted: a rerun writes its
+        // start before it begins.
+        row.deaths += u32::from(row.started_at.is_some());
         if row.may_rerun && row.deaths < options.attempts {
             row.release(true);
             row.not_before = self.now + as_millis(self.rerun_delay(row.deaths));

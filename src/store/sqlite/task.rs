@@ -8,8 +8,8 @@ use super::{error::SqliteError, step::Step};
 pub(super) enum Message {
     /// A step of a transaction.
     Task(Box<dyn Task>),
-    /// Calls have reported, see [`Cache::take_reported`](super::cache::Cache::take_reported).
-    Reports,
+    /// There is work in the [`Backlog`](super::backlog::Backlog).
+    Owed,
     /// Responses were flushed, see [`OutputQueue`](super::output::OutputQueue).
     Outputs,
 }
@@ -31,15 +31,11 @@ pub(super) struct StepTask<W, O, F, T> {
     work: W,
     output: Option<O>,
     then: F,
-    reply: Option<oneshot::Sender<Result<T, SqliteError>>>,
+    reply: oneshot::Sender<Result<T, SqliteError>>,
 }
 
 impl<W, O, F, T> StepTask<W, O, F, T> {
-    pub(super) fn new(
-        work: W,
-        then: F,
-        reply: Option<oneshot::Sender<Result<T, SqliteError>>>,
-    ) -> Self {
+    pub(super) fn new(work: W, then: F, reply: oneshot::Sender<Result<T, SqliteError>>) -> Self {
         Self {
             work,
             output: None,
@@ -57,7 +53,7 @@ where
     T: Send,
 {
     fn is_wanted(&self) -> bool {
-        self.reply.as_ref().is_none_or(|reply| !reply.is_closed())
+        !self.reply.is_closed()
     }
 
     fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
@@ -71,14 +67,7 @@ where
             (Ok(()), None) => Err(SqliteError::Closed),
             (Err(error), _) => Err(error),
         };
-        match self.reply {
-            // If the receiver is gone, a claim in the outcome is dropped, which hands it back.
-            Some(reply) => drop(reply.send(outcome)),
-            None => {
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "failed to write to the file of jobs");
-                }
-            }
-        }
+        // If the receiver is gone, a claim in the outcome is dropped, which hands it back.
+        drop(self.reply.send(outcome));
     }
 }

@@ -23,13 +23,13 @@ const MAX_STEPS: usize = 256;
 /// The time between two looks at what other processes do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 
-/// The delay of a report, during which later ones replace it.
-const REPORT_DELAY: Duration = Duration::from_millis(20);
+/// The delay of work in the backlog, during which later reports replace earlier ones.
+const BACKLOG_DELAY: Duration = Duration::from_millis(20);
 
 /// The time between two transactions for outputs alone. Any other transaction takes them along.
 const OUTPUT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The time before the next look, or the next write of reports, after a failure.
+/// The time before the next look, or before work in the backlog is done again, after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The time between two looks for expired rows.
@@ -56,7 +56,7 @@ pub(super) struct WriterThread {
 
 /// Periodic work that shares the transactions of tasks.
 struct Chores {
-    reports_due: Option<Instant>,
+    backlog_due: Option<Instant>,
     outputs_due: Option<Instant>,
     /// The earliest time of the next transaction for outputs alone.
     outputs_from: Instant,
@@ -82,7 +82,7 @@ impl WriterThread {
             shared,
             receiver,
             chores: Chores {
-                reports_due: None,
+                backlog_due: None,
                 outputs_due: None,
                 outputs_from: now,
                 has_expired: false,
@@ -115,6 +115,7 @@ impl WriterThread {
             if !tasks.is_empty() || self.chores.are_due() {
                 self.commit(tasks);
             }
+            self.writer.remove_files();
             let now = Instant::now();
             if now >= self.next_look {
                 let looked = self.writer.look();
@@ -138,9 +139,9 @@ impl WriterThread {
         match message {
             Message::Task(task) if task.is_wanted() => tasks.push(task),
             Message::Task(_) => {}
-            Message::Reports => {
-                let due = &mut self.chores.reports_due;
-                due.get_or_insert_with(|| Instant::now() + REPORT_DELAY);
+            Message::Owed => {
+                let due = &mut self.chores.backlog_due;
+                due.get_or_insert_with(|| Instant::now() + BACKLOG_DELAY);
             }
             // Another transaction may have taken them along.
             Message::Outputs if self.shared.outputs.is_empty() => {}
@@ -152,12 +153,12 @@ impl WriterThread {
     }
 
     fn next_wake(&self) -> Instant {
-        if self.chores.has_expired {
+        if self.chores.has_expired || self.writer.has_removed_files() {
             return Instant::now();
         }
         let next = self.next_look.min(self.next_expiry);
         let next = next.min(self.next_measure);
-        let due = [self.chores.reports_due, self.chores.outputs_due];
+        let due = [self.chores.backlog_due, self.chores.outputs_due];
         due.into_iter().flatten().fold(next, Instant::min)
     }
 
@@ -177,8 +178,8 @@ impl WriterThread {
         }
     }
 
-    /// Commits tasks in one transaction. If that fails, each task is retried in its own one, so that
-    /// a failing step does not fail the others.
+    /// Commits tasks in one transaction. If that fails, each task is retried in its own, so that a
+    /// failing step does not fail the others.
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
@@ -194,7 +195,10 @@ impl WriterThread {
         };
         self.chores.postpone(!self.shared.outputs.is_empty());
         if tasks.is_empty() {
-            return log_failure("write reports and outputs, or expire jobs", Err(error));
+            return log_failure(
+                "write reports and outputs, return jobs or expire jobs",
+                Err(error),
+            );
         }
         if matches!(error, SqliteError::Busy) {
             // Another program has the lock. Each further try would wait for it as long again.
@@ -232,7 +236,7 @@ impl WriterThread {
 impl Chores {
     fn are_due(&self) -> bool {
         let now = Instant::now();
-        let due = [self.reports_due, self.outputs_due];
+        let due = [self.backlog_due, self.outputs_due];
         self.has_expired || due.into_iter().flatten().any(|due| now >= due)
     }
 
@@ -245,12 +249,12 @@ impl Chores {
         Ok(())
     }
 
-    /// Writes reports and removes what has expired, if that is due.
+    /// Does work in the backlog and removes what has expired, if that is due.
     fn run(&mut self, step: &mut Step<'_>) -> Result<(), SqliteError> {
         let now = Instant::now();
-        if self.reports_due.is_some_and(|due| now >= due) {
-            let is_left = step.write_reports()?;
-            self.reports_due = is_left.then_some(now);
+        if self.backlog_due.is_some_and(|due| now >= due) {
+            let is_left = step.work_off()?;
+            self.backlog_due = is_left.then_some(now);
         }
         if self.has_expired {
             self.has_expired = step.expire()?;
@@ -258,11 +262,12 @@ impl Chores {
         Ok(())
     }
 
-    /// Lets some time pass after a failure.
+    /// Lets some time pass after a failure. Work may have been put back, whether some was due or
+    /// not.
     fn postpone(&mut self, has_outputs: bool) {
         self.has_expired = false;
         let later = Instant::now() + RETRY_DELAY;
-        self.reports_due = self.reports_due.map(|_| later);
+        self.backlog_due = Some(later);
         self.outputs_due = has_outputs.then_some(later);
     }
 }
@@ -281,7 +286,16 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::sqlite::{open::open, options::SqliteOptions};
+    use crate::{
+        JobId, Progress,
+        store::{
+            NewJob,
+            sqlite::{
+                backlog::Owed, cache::UnwrittenReport, open::open, options::SqliteOptions,
+                row::JobRow,
+            },
+        },
+    };
 
     fn new_thread(directory: &TempDir, options: SqliteOptions) -> WriterThread {
         let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
@@ -291,6 +305,92 @@ mod tests {
         WriterThread::new(file, shared, receiver).expect("a thread")
     }
 
+    /// Inserts a job that this process holds. Returns its claim.
+    fn insert_held(thread: &mut WriterThread) -> (JobRow, i64) {
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
+        let claim = row.hold(thread.shared.number);
+        let inserted = thread.writer.transact(1, |step| {
+            step.insert(&mut row, None, b"", b"", None)?;
+            step.hold(row.clone(), claim);
+            Ok(())
+        });
+        inserted.expect("a commit");
+        (row, claim)
+    }
+
+    fn open_beside(directory: &TempDir) -> Connection {
+        Connection::open(directory.path().join("jobs.db")).expect("the file opens")
+    }
+
+    #[test]
+    fn report_is_written_after_a_failed_transaction() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let (row, claim) = insert_held(&mut thread);
+        let (job, _) = thread.shared.cache.held(row.id, claim);
+        let report = UnwrittenReport {
+            progress: Some(Progress {
+                message: Some("half".into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert!(job.report(report));
+        thread.shared.backlog.add(Owed::Report(job));
+        // Reports are written first, and then a row of the same transaction cannot be removed.
+        let other = open_beside(&directory);
+        other
+            .execute_batch(
+                "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1);
+                 CREATE TRIGGER fail BEFORE DELETE ON tombstone
+                 BEGIN SELECT RAISE(ABORT, 'no'); END;",
+            )
+            .expect("a trigger");
+        for _ in 0..2 {
+            thread.chores.backlog_due = Some(Instant::now());
+            thread.chores.has_expired = true;
+            thread.commit(Vec::new());
+        }
+        assert!(thread.chores.backlog_due.is_some());
+        // It is in the backlog once, however often a transaction fails.
+        let (owed, _) = thread.shared.backlog.take(usize::MAX);
+        let [Owed::Report(job)] = &owed[..] else {
+            panic!("one report: {owed:?}");
+        };
+        thread.shared.backlog.add(Owed::Report(job.clone()));
+        other.execute_batch("DROP TRIGGER fail").expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        let message = "SELECT message FROM job";
+        let message: String = other.query_row(message, [], |row| row.get(0)).expect("it");
+        assert_eq!(message, "half");
+        assert!(!thread.chores.are_due());
+    }
+
+    #[test]
+    fn dropped_claim_returns_its_job_after_a_failure() {
+        let directory = TempDir::new().expect("a directory");
+        let mut thread = new_thread(&directory, SqliteOptions::new());
+        let (row, claim) = insert_held(&mut thread);
+        thread.shared.backlog.add(Owed::Return(row.id, claim));
+        let other = open_beside(&directory);
+        let held = "SELECT count(*) FROM job WHERE process IS NOT NULL";
+        let held = || -> i64 { other.query_row(held, [], |row| row.get(0)).expect("a row") };
+        // The transaction fails after it has returned the job.
+        other
+            .execute_batch(
+                "CREATE TRIGGER fail AFTER UPDATE ON job BEGIN SELECT RAISE(ABORT, 'no'); END",
+            )
+            .expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        assert!(held() == 1 && thread.chores.backlog_due.is_some());
+        other.execute_batch("DROP TRIGGER fail").expect("a trigger");
+        thread.chores.backlog_due = Some(Instant::now());
+        thread.commit(Vec::new());
+        assert_eq!(held(), 0);
+    }
+
     #[test]
     fn only_expired_rows_need_a_transaction() {
         let directory = TempDir::new().expect("a directory");
@@ -298,7 +398,7 @@ mod tests {
         let mut observer = new_thread(&directory, SqliteOptions::new().observer());
         thread.look_for_expired();
         assert!(!thread.chores.are_due());
-        let other = Connection::open(directory.path().join("jobs.db")).expect("the file opens");
+        let other = open_beside(&directory);
         let expired = "INSERT INTO tombstone (id, expires_at) VALUES ('id', 1)";
         other.execute(expired, []).expect("a row");
         // Not due again before the interval is over.

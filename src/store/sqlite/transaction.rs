@@ -1,10 +1,15 @@
 //! Write transactions. Processes take turns.
 
-use std::{fs::File, sync::Arc, time::Instant};
+use std::{
+    fs::File,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
+    backlog::Owed,
     clock::unix_now,
     disk::{Disk, give_back_pages},
     error::SqliteError,
@@ -12,9 +17,13 @@ use super::{
     metrics,
     open::OpenedFile,
     peers::Peers,
+    removed_files::RemovedFiles,
     shared::Shared,
     step::{Change, Effects, Step, Totals},
 };
+
+/// The time that emptying the log waits for the reads that use it.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Writes the file.
 ///
@@ -28,6 +37,13 @@ pub(super) struct FileWriter {
     totals: Totals,
     peers: Peers,
     disk: Disk,
+    removed_files: RemovedFiles,
+}
+
+/// What this process knows of the file once a transaction is committed.
+struct Prepared {
+    totals: Totals,
+    last_change: i64,
 }
 
 impl FileWriter {
@@ -35,7 +51,8 @@ impl FileWriter {
         Ok(Self {
             totals: Totals::load(&file.connection)?,
             peers: Peers::new(&file.connection)?,
-            disk: Disk::new(&file.path),
+            disk: Disk::new(&file.path, shared.options.max_disk_bytes),
+            removed_files: RemovedFiles::default(),
             shared,
             connection: file.connection,
             turn: file.turn,
@@ -67,8 +84,8 @@ impl FileWriter {
         self.execute("BEGIN IMMEDIATE")?;
         let mut effects = Effects::default();
         let prepared = self.prepare_commit(&mut effects, act);
-        let committed = prepared.and_then(|totals| match self.execute("COMMIT") {
-            Ok(()) => Ok(totals),
+        let committed = prepared.and_then(|prepared| match self.execute("COMMIT") {
+            Ok(()) => Ok(prepared),
             Err(error) => {
                 // Unless the disk was full, the outcome of this commit is unknown.
                 if error.sqlite_error_code() != Some(ErrorCode::DiskFull) {
@@ -82,17 +99,13 @@ impl FileWriter {
             }
         });
         match committed {
-            Ok(totals) => self.totals = totals,
+            Ok(prepared) => {
+                self.totals = prepared.totals;
+                self.peers.set_last_change(prepared.last_change);
+            }
             Err(error) => {
                 self.roll_back();
-                let cache = &self.shared.cache;
-                for (job, report) in effects.reports {
-                    job.put_back(report);
-                    cache.add_reported(job);
-                }
-                for output in effects.outputs {
-                    self.shared.outputs.add(&output);
-                }
+                self.put_back(effects);
                 return Err(error);
             }
         }
@@ -109,7 +122,7 @@ impl FileWriter {
         &mut self,
         effects: &mut Effects,
         act: impl FnOnce(&mut Step<'_>) -> Result<(), SqliteError>,
-    ) -> Result<Totals, SqliteError> {
+    ) -> Result<Prepared, SqliteError> {
         self.catch_up()?;
         let mut totals = self.totals;
         let is_full = self.is_full()?;
@@ -127,11 +140,14 @@ impl FileWriter {
         if totals != self.totals {
             totals.save(&self.connection)?;
         }
+        let last_change = self.peers.record(&self.connection, effects)?;
         if !effects.changes.is_empty() {
-            self.peers.record(&self.connection, effects)?;
             give_back_pages(&self.connection)?;
         }
-        Ok(totals)
+        Ok(Prepared {
+            totals,
+            last_change,
+        })
     }
 
     fn is_full(&self) -> Result<bool, SqliteError> {
@@ -155,15 +171,31 @@ impl FileWriter {
         }
     }
 
-    fn publish(&self, effects: Effects) {
+    /// Returns to the backlog what a failed transaction took from it.
+    fn put_back(&self, effects: Effects) {
+        let backlog = &self.shared.backlog;
+        for (job, report) in effects.reports {
+            // If its call has reported again meanwhile, the job is in the backlog.
+            if job.put_back(report) {
+                backlog.add(Owed::Report(job));
+            }
+        }
+        for (id, claim) in effects.returns {
+            backlog.add(Owed::Return(id, claim));
+        }
+        for output in effects.outputs {
+            self.shared.outputs.add(&output);
+        }
+    }
+
+    fn publish(&mut self, effects: Effects) {
         for file in &effects.added_files {
             file.keep();
         }
-        for name in &effects.removed_files {
-            self.shared.bodies.root.remove(name);
-        }
+        self.removed_files.add(effects.removed_files);
         for change in effects.changes {
             match change {
+                Change::Held(row, claim) => self.shared.cache.hold(&row, claim),
                 Change::Revised(row) => self.shared.cache.publish(&row),
                 Change::Extended {
                     output,
@@ -179,6 +211,16 @@ impl FileWriter {
         if effects.has_work {
             self.shared.work_waiting.notify_waiters();
         }
+    }
+
+    /// Returns `true` if [`remove_files`](Self::remove_files) has something to do.
+    pub(super) fn has_removed_files(&self) -> bool {
+        !self.removed_files.is_empty()
+    }
+
+    /// Removes some of the files that no row names any more.
+    pub(super) fn remove_files(&mut self) {
+        self.removed_files.remove_some(&self.shared.bodies.root);
     }
 
     fn catch_up(&mut self) -> Result<(), SqliteError> {
@@ -205,10 +247,18 @@ impl FileWriter {
     }
 
     fn take_over(&mut self, process: i64) -> Result<(), SqliteError> {
+        self.transact_while(|step| step.take_over(process))
+    }
+
+    /// Commits steps until one returns `false`.
+    fn transact_while(
+        &mut self,
+        mut act: impl FnMut(&mut Step<'_>) -> Result<bool, SqliteError>,
+    ) -> Result<(), SqliteError> {
         let mut has_more = true;
         while has_more {
             self.transact(1, |step| {
-                has_more = step.take_over(process)?;
+                has_more = act(step)?;
                 Ok(())
             })?;
         }
@@ -217,7 +267,12 @@ impl FileWriter {
 
     /// Leaves the file: hands back what is left, and removes what other processes need not know.
     pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
+        // A job whose claim was dropped is not one of a process that died.
+        self.transact_while(|step| step.work_off())?;
         self.take_over(self.shared.number)?;
+        while self.has_removed_files() {
+            self.remove_files();
+        }
         let bodies = &self.shared.bodies;
         bodies.root.sweep(&bodies.process, &self.connection)
     }
@@ -258,28 +313,45 @@ impl FileWriter {
         Ok(statement.query_row([], |row| row.get(0))?)
     }
 
-    /// Measures the disk for the metrics.
-    pub(super) fn measure(&self) -> Result<(), SqliteError> {
+    /// Empties a log that has grown too large. Measures the disk for the metrics.
+    pub(super) fn measure(&mut self) -> Result<(), SqliteError> {
+        if self.disk.is_log_too_large() {
+            self.empty_log()?;
+        }
         if metrics::ARE_ENABLED {
             let disk = self.disk.database_bytes(&self.connection)? + self.totals.file_bytes;
             metrics::measured(disk, self.disk.log_bytes(), self.waiting()?);
         }
         Ok(())
     }
+
+    /// Empties the log, in a turn: nothing else writes meanwhile.
+    fn empty_log(&mut self) -> Result<(), SqliteError> {
+        let path = &self.shared.path;
+        self.turn.lock().map_err(SqliteError::io(path))?;
+        let emptied = self.disk.empty_log(&self.connection, LOG_PATIENCE);
+        emptied.and(self.turn.unlock().map_err(SqliteError::io(path)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::fs;
 
     use tempfile::TempDir;
 
     use super::*;
     use crate::{
-        JobId,
+        JobId, Status,
         store::{
-            NewJob,
-            sqlite::{bodies::write_body, open::open, options::SqliteOptions, row::JobRow},
+            NewJob, Revisions,
+            sqlite::{
+                bodies::{BodyFile, write_body},
+                open::open,
+                options::SqliteOptions,
+                readers,
+                row::JobRow,
+            },
         },
     };
 
@@ -290,12 +362,8 @@ mod tests {
         FileWriter::new(file, shared).expect("totals")
     }
 
-    /// The rows of a commit that failed are in the log until another commit overwrites them.
-    #[test]
-    fn doubtful_body_is_kept_until_the_next_write() {
-        let directory = TempDir::new().expect("a directory");
-        let mut writer = new_writer(&directory);
-        // A violation that SQLite finds when it commits.
+    /// Makes SQLite find a violation when it commits what [`violate`] has written.
+    fn allow_violations(writer: &FileWriter) {
         writer
             .connection
             .execute_batch(
@@ -306,26 +374,124 @@ mod tests {
                  );",
             )
             .expect("tables");
+    }
+
+    fn violate(step: &Step<'_>) -> Result<(), SqliteError> {
+        let insert = "INSERT INTO child VALUES (1)";
+        step.connection.execute(insert, [])?;
+        Ok(())
+    }
+
+    /// Inserts a job that the writer's process holds.
+    fn insert_held(writer: &mut FileWriter, body: Option<&Arc<BodyFile>>) -> JobId {
+        let mut row = JobRow::new(&NewJob::new(JobId::random()), true, &SqliteOptions::new());
+        let claim = row.hold(writer.shared.number);
+        let inserted = writer.transact(1, |step| {
+            step.insert(&mut row, None, b"", b"body", body)?;
+            step.hold(row.clone(), claim);
+            Ok(())
+        });
+        inserted.expect("a commit");
+        row.id
+    }
+
+    fn cancel(writer: &mut FileWriter, id: JobId) {
+        let canceled = writer.transact(1, |step| step.cancel(id, &Revisions::Any).map(drop));
+        canceled.expect("a commit");
+    }
+
+    fn status_in_memory(writer: &FileWriter, id: JobId) -> Status {
+        let job = writer.shared.cache.get(id, unix_now());
+        job.expect("a job in memory").status
+    }
+
+    #[test]
+    fn change_of_another_process_is_seen_after_a_rollback() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut one, mut other) = (new_writer(&directory), new_writer(&directory));
+        let [id, revised] = [(); 2].map(|()| insert_held(&mut one, None));
+        other.look().expect("the other process");
+        allow_violations(&one);
+        let failed = one.transact(1, |step| {
+            step.cancel(revised, &Revisions::Any)?;
+            violate(step)
+        });
+        assert!(failed.is_err());
+        // The number of this change is that of the one before, which was rolled back.
+        cancel(&mut other, id);
+        one.look().expect("changes");
+        assert_eq!(status_in_memory(&one, id), Status::Canceled);
+        assert_eq!(status_in_memory(&one, revised), Status::Queued);
+    }
+
+    #[test]
+    fn change_removed_before_the_first_look_is_seen() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut one, mut other) = (new_writer(&directory), new_writer(&directory));
+        let [id, later] = [(); 2].map(|()| insert_held(&mut one, None));
+        other.look().expect("the other process");
+        cancel(&mut other, id);
+        cancel(&mut other, later);
+        let trim = "DELETE FROM change WHERE number = 1";
+        assert_eq!(other.connection.execute(trim, []).expect("a row"), 1);
+        one.look().expect("changes");
+        assert_eq!(status_in_memory(&one, id), Status::Canceled);
+    }
+
+    #[test]
+    fn file_is_removed_outside_of_the_turn() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        let bodies = writer.shared.bodies.clone();
+        let count = || {
+            let left = fs::read_dir(bodies.root.file(&bodies.process)).expect("a directory");
+            left.count() - 1 // the lock
+        };
+        let body = write_body(&bodies, b"body").expect("a body");
+        let id = insert_held(&mut writer, Some(&body));
+        cancel(&mut writer, id);
+        assert_eq!(count(), 1);
+        while writer.has_removed_files() {
+            writer.remove_files();
+        }
+        assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn large_log_is_emptied() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        let reader = readers::open(&writer.shared.path).expect("a reader");
+        let read = "BEGIN; SELECT count(*) FROM job";
+        reader.execute_batch(read).expect("a read");
+        // The read keeps what was written after it in the log.
+        let fill = "CREATE TABLE filler (body);
+            INSERT INTO filler VALUES (zeroblob(65 * 1024 * 1024))";
+        writer.connection.execute_batch(fill).expect("room");
+        reader.execute_batch("COMMIT").expect("a read");
+        assert!(writer.disk.is_log_too_large());
+        writer.measure().expect("a checkpoint");
+        assert_eq!(writer.disk.log_bytes(), 0);
+    }
+
+    /// The rows of a commit that failed are in the log until another commit overwrites them.
+    #[test]
+    fn doubtful_body_is_kept_until_the_next_write() {
+        let directory = TempDir::new().expect("a directory");
+        let mut writer = new_writer(&directory);
+        allow_violations(&writer);
         let shared = writer.shared.clone();
         let body = write_body(&shared.bodies, b"body").expect("a body");
         let path = shared.bodies.root.file(&body.name);
         let failed = writer.transact(1, move |step| {
-            step.connection
-                .execute("INSERT INTO child VALUES (1)", [])?;
             step.add_file(&body, 4);
-            Ok(())
+            violate(step)
         });
         assert!(failed.is_err());
         writer.look().expect("no change");
         writer.transact(1, |_| Ok(())).expect("a commit");
         assert!(fs::exists(&path).expect("a directory"));
-        let written = writer.transact(1, |step| {
-            let mut row = JobRow::new(&NewJob::new(JobId::random()), true, Duration::ZERO);
-            row.insert(step.connection)?;
-            step.publish(row);
-            Ok(())
-        });
-        written.expect("a commit");
+        insert_held(&mut writer, None);
         assert!(!fs::exists(&path).expect("a directory"));
     }
 }

@@ -10,7 +10,7 @@ mod client;
 mod faults;
 mod report;
 #[path = "../../suites/chaos.rs"]
-mod shared;
+pub(crate) mod shared;
 mod system;
 mod task;
 mod worker;

@@ -1,6 +1,12 @@
 //! Checks what a power cut has left.
 
-use std::{collections::HashMap, fs, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use http::Method;
 use http_body_util::BodyExt;
@@ -248,7 +254,13 @@ fn check_tables(root: &Path) -> Check {
     let mut named = connection.prepare(named).map_err(fault)?;
     let named = named.query_map([], |row| row.get(0)).map_err(fault)?;
     let named: Vec<String> = named.collect::<Result<_, _>>().map_err(fault)?;
-    let existing = existing_bodies(&root.join("jobs.db-bodies"));
+    // The store removes files that no row names after it has answered.
+    let patience = Instant::now() + Duration::from_secs(10);
+    let mut existing = existing_bodies(&root.join("jobs.db-bodies"));
+    while named != existing && Instant::now() < patience {
+        thread::yield_now();
+        existing = existing_bodies(&root.join("jobs.db-bodies"));
+    }
     if named != existing {
         return Err(format!("files {named:?} are named, and {existing:?} exist"));
     }

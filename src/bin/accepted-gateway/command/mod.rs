@@ -227,3 +227,23 @@ fn status_parser() -> impl TypedValueParser<Value = Status> {
 async fn observe(file: &Path) -> Result<SqliteStore, BoxError> {
     Ok(SqliteStore::open(file, SqliteOptions::new().observer()).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn id_may_begin_like_a_flag() {
+        for id in ["-hAAAAAAAAAAAAAAAAAAAA", "--AAAAAAAAAAAAAAAAAAAA"] {
+            let show = ["accepted-gateway", "jobs", "show", "--store", "jobs.db", id];
+            let cli = Cli::try_parse_from(show).expect(id);
+            let Some(Command::Jobs(JobsCommand::Show { id: parsed, .. })) = cli.command else {
+                panic!("another command");
+            };
+            assert_eq!(parsed.to_string(), id);
+        }
+    }
+}

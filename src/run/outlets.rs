@@ -5,7 +5,7 @@ use crate::limit::PaceLimit;
 
 /// Where the output of a call goes, besides the store.
 #[derive(Default)]
-pub(crate) struct Output {
+pub(crate) struct Outlets {
     /// To the client that submitted the request, if it waits.
     pub(crate) relay: Option<RelayWriter>,
     /// How far it may be ahead of its readers, if there is a limit.

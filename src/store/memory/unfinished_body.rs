@@ -33,8 +33,8 @@ pub(super) fn read(
     id: JobId,
     from: u64,
 ) -> Reading {
-    let body = LiveBody {
-        source: LiveSource::Live {
+    let body = UnfinishedBody {
+        source: UnfinishedSource::Live {
             response: Arc::downgrade(response),
             change: None,
         },
@@ -52,14 +52,14 @@ pub(super) fn read(
 ///
 /// While its job is unfinished, it keeps nothing of the response. Once the job has ended, it reads
 /// on as any other reader of the result, whose bytes count as a replay.
-struct LiveBody {
-    source: LiveSource,
+struct UnfinishedBody {
+    source: UnfinishedSource,
     table: Arc<JobTable>,
     id: JobId,
     offset: u64,
 }
 
-enum LiveSource {
+enum UnfinishedSource {
     Live {
         response: Weak<LiveResponse>,
         change: Option<Pin<Box<OwnedNotified>>>,
@@ -70,7 +70,7 @@ enum LiveSource {
     Done,
 }
 
-impl Body for LiveBody {
+impl Body for UnfinishedBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -81,7 +81,7 @@ impl Body for LiveBody {
         let this = self.get_mut();
         loop {
             match &mut this.source {
-                LiveSource::Live { response, change } => {
+                UnfinishedSource::Live { response, change } => {
                     if let Some(waiting) = change {
                         ready!(waiting.as_mut().poll(cx));
                         *change = None;
@@ -92,7 +92,7 @@ impl Body for LiveBody {
                         !live.has_ended() || this.table.find_ended(this.id).is_none()
                     });
                     let Some(live) = live else {
-                        this.source = LiveSource::Beginning(this.begin());
+                        this.source = UnfinishedSource::Beginning(this.begin());
                         continue;
                     };
                     match live.part(this.offset) {
@@ -102,88 +102,47 @@ impl Body for LiveBody {
                         }
                         LivePart::Wait(next) => *change = Some(Box::pin(next)),
                         LivePart::End(trailers) => {
-                            this.source = LiveSource::Done;
+                            this.source = UnfinishedSource::Done;
                             return Poll::Ready(trailers.map(|all| Ok(Frame::trailers(all))));
                         }
                         LivePart::Broken => {
-                            this.source = LiveSource::Done;
+                            this.source = UnfinishedSource::Done;
                             return Poll::Ready(Some(Err(BROKEN_OFF.into())));
                         }
                     }
                 }
-                LiveSource::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx)) {
+                UnfinishedSource::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx))
+                {
                     Some(reader) => {
                         let reading = reader.read(this.offset);
-                        this.source = LiveSource::Kept(reading.response.into_body());
+                        this.source = UnfinishedSource::Kept(reading.response.into_body());
                     }
                     None => {
-                        this.source = LiveSource::Done;
+                        this.source = UnfinishedSource::Done;
                         return Poll::Ready(Some(Err("the job was removed".into())));
                     }
                 },
-                LiveSource::Kept(body) => return Pin::new(body).poll_frame(cx),
-                LiveSource::Done => return Poll::Ready(None),
+                UnfinishedSource::Kept(body) => return Pin::new(body).poll_frame(cx),
+                UnfinishedSource::Done => return Poll::Ready(None),
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            LiveSource::Live { response, .. } => match response.upgrade() {
+            UnfinishedSource::Live { response, .. } => match response.upgrade() {
                 Some(live) => live.size_hint(self.offset),
                 None => SizeHint::default(),
             },
-            LiveSource::Kept(body) => body.size_hint(),
-            LiveSource::Beginning(_) | LiveSource::Done => SizeHint::default(),
+            UnfinishedSource::Kept(body) => body.size_hint(),
+            UnfinishedSource::Beginning(_) | UnfinishedSource::Done => SizeHint::default(),
         }
     }
 }
 
-impl LiveBody {
+impl UnfinishedBody {
     fn begin(&self) -> Pin<Box<dyn Future<Output = Option<Arc<ReplayReader>>> + Send>> {
         let (table, id) = (self.table.clone(), self.id);
         Box::pin(async move { ReplayReader::begin(&table, id).await })
-    }
-}
-
-/// The body of a result that was written while it was read, for one of its readers.
-pub(super) struct KeptBody {
-    pub(super) response: Arc<LiveResponse>,
-    /// Counts the bytes as a replay.
-    pub(super) _reader: Arc<ReplayReader>,
-    pub(super) offset: u64,
-    pub(super) is_ended: bool,
-}
-
-impl Body for KeptBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.is_ended {
-            return Poll::Ready(None);
-        }
-        match self.response.part(self.offset) {
-            LivePart::Data(chunk) => {
-                self.offset += chunk.len() as u64;
-                Poll::Ready(Some(Ok(Frame::data(chunk))))
-            }
-            LivePart::End(trailers) => {
-                self.is_ended = true;
-                Poll::Ready(trailers.map(|all| Ok(Frame::trailers(all))))
-            }
-            // The response of an ended job has ended.
-            LivePart::Broken | LivePart::Wait(_) => {
-                self.is_ended = true;
-                Poll::Ready(Some(Err(BROKEN_OFF.into())))
-            }
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.response.size_hint(self.offset)
     }
 }
