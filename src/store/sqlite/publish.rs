@@ -40,7 +40,15 @@ impl Step<'_> {
                 return Ok(false);
             };
             self.effects.outputs.push(output.clone());
-            bytes += self.write_output(&output)?;
+            bytes += match self.write_output(&output) {
+                Err(error @ SqliteError::Unreadable { .. }) => {
+                    // It would fail again, and keep all other work waiting.
+                    tracing::error!(%error, id = %output.id, "failed to publish a response");
+                    output.lose();
+                    0
+                }
+                written => written?,
+            };
             if bytes >= ENOUGH_BYTES {
                 break;
             }
@@ -182,11 +190,13 @@ impl Step<'_> {
         seq: i64,
         response: &CompleteResponse,
     ) -> Result<(), SqliteError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("UPDATE response SET is_complete = TRUE, head = ?2 WHERE job = ?1")?;
-        statement.execute((seq, &response.head))?;
-        Ok(())
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE response SET is_complete = TRUE, head = ?2 WHERE job = ?1 AND length = ?3",
+        )?;
+        match statement.execute((seq, &response.head, response.length))? {
+            1 => Ok(()),
+            _ => Err(SqliteError::unreadable("a response")("its body is cut")),
+        }
     }
 
     /// Returns the head of the part that was published of a response, as the document shows it.
