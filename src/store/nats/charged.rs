@@ -6,12 +6,12 @@ use super::error::NatsError;
 use crate::store::{Budget, Charge};
 
 /// Bytes that hold their charge for as long as any part of them is in use.
-struct ChargedBytes {
+struct ChargedFrame {
     bytes: Bytes,
     _charge: Charge,
 }
 
-impl AsRef<[u8]> for ChargedBytes {
+impl AsRef<[u8]> for ChargedFrame {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -19,7 +19,7 @@ impl AsRef<[u8]> for ChargedBytes {
 
 /// Returns bytes that hold `charge` for as long as any part of them is in use.
 pub(super) fn charged(bytes: Bytes, charge: Charge) -> Bytes {
-    Bytes::from_owner(ChargedBytes {
+    Bytes::from_owner(ChargedFrame {
         bytes,
         _charge: charge,
     })

@@ -48,12 +48,12 @@ pub(super) struct CallOutput {
     pub(super) id: OutputId,
     start: OutputStart,
     /// Held to append or take bytes, never across an await or a wake-up.
-    state: Mutex<OutputState>,
+    state: Mutex<PublishState>,
     /// Notified if the publisher has something to do. It alone waits.
     changed: Notify,
 }
 
-struct OutputState {
+struct PublishState {
     /// Data that is not published yet, without the part that is being published.
     pending: BytesMut,
     /// The length of the part that is being published.
@@ -85,7 +85,7 @@ enum OutputStage {
 }
 
 /// A part that is being published.
-struct NextPart {
+struct PublishedPart {
     index: u32,
     offset: u64,
     data: Bytes,
@@ -100,7 +100,7 @@ struct StoredOutput {
 
 /// What the publisher does next.
 enum PublishStep {
-    Publish(NextPart),
+    Publish(PublishedPart),
     /// Waits for data to publish with the head, for a moment.
     Delay,
     Wait,
@@ -124,7 +124,7 @@ impl CallOutput {
         Self {
             id,
             start,
-            state: Mutex::new(OutputState {
+            state: Mutex::new(PublishState {
                 flushed: body.bytes.len(),
                 pending: BytesMut::from(body.bytes),
                 sending: None,
@@ -266,7 +266,7 @@ impl CallOutput {
             .min(if is_first { first_bytes } else { part_bytes });
         state.flushed -= bytes;
         state.sending = Some(bytes);
-        PublishStep::Publish(NextPart {
+        PublishStep::Publish(PublishedPart {
             index: state.count,
             offset: state.bytes,
             data: state.pending.split_to(bytes).freeze(),
@@ -277,7 +277,7 @@ impl CallOutput {
     async fn publish_part(
         &self,
         jetstream: &JetStream,
-        part: &NextPart,
+        part: &PublishedPart,
     ) -> Result<(), OutputStage> {
         let start = (part.index == 0).then_some(&self.start);
         let payload = encode_part(part.offset, start, &part.data);
@@ -383,7 +383,7 @@ impl CallOutput {
     }
 }
 
-impl OutputState {
+impl PublishState {
     fn unpublished(&self) -> usize {
         self.pending.len() + self.sending.unwrap_or(0)
     }

@@ -30,14 +30,14 @@ const MAX_ROUNDS: usize = 8;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a job has for its readers.
-enum FoundResponse {
-    Live(LiveOutput),
+enum LocatedResponse {
+    Live(FollowableOutput),
     Ended(Arc<LocatedJob>),
     Nothing,
 }
 
 /// An output that a call produces.
-struct LiveOutput {
+struct FollowableOutput {
     follower: Arc<OutputFollower>,
     id: OutputId,
     start: Arc<OutputStart>,
@@ -66,8 +66,8 @@ pub(super) async fn read(
     let mut is_ended = false;
     for _ in 0..MAX_ROUNDS {
         match find(process, id).await? {
-            FoundResponse::Nothing => return Ok(None),
-            FoundResponse::Live(live) => {
+            LocatedResponse::Nothing => return Ok(None),
+            LocatedResponse::Live(live) => {
                 let (follower, output) = (live.follower.clone(), live.id);
                 if let Some(reading) = live.read(process, from).await? {
                     return Ok(Some(reading));
@@ -83,7 +83,7 @@ pub(super) async fn read(
                     .map_err(|_| missing())?
                     .map_err(NatsError::unavailable)?;
             }
-            FoundResponse::Ended(job) => {
+            LocatedResponse::Ended(job) => {
                 let Some(ended) = EndedResponse::of(&job) else {
                     return Ok(None);
                 };
@@ -102,16 +102,16 @@ pub(super) async fn read(
 }
 
 /// Waits until a job has a response, or has ended.
-async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<FoundResponse, NatsError> {
+async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<LocatedResponse, NatsError> {
     let jetstream = &process.jetstream;
     match jetstream.find_job(id).await? {
-        None => return Ok(FoundResponse::Nothing),
+        None => return Ok(LocatedResponse::Nothing),
         Some(job) if job.record.is_ended() => {
             let is_gone = job.record.forgotten || job.record.is_expired();
             return Ok(if is_gone {
-                FoundResponse::Nothing
+                LocatedResponse::Nothing
             } else {
-                FoundResponse::Ended(Arc::new(job))
+                LocatedResponse::Ended(Arc::new(job))
             });
         }
         Some(_) => {}
@@ -125,18 +125,18 @@ async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<FoundResponse, N
         .await
         .map_err(NatsError::unavailable)?;
     Ok(match (&view.end, &view.output) {
-        (Some(OutputEnd::Ended(job)), _) => FoundResponse::Ended(job.clone()),
-        (None, Some(output)) => FoundResponse::Live(LiveOutput {
+        (Some(OutputEnd::Ended(job)), _) => LocatedResponse::Ended(job.clone()),
+        (None, Some(output)) => LocatedResponse::Live(FollowableOutput {
             follower: follower.clone(),
             id: output.id,
             start: output.start.clone(),
             bytes: output.bytes,
         }),
-        _ => FoundResponse::Nothing,
+        _ => LocatedResponse::Nothing,
     })
 }
 
-impl LiveOutput {
+impl FollowableOutput {
     /// Returns `None` if the output has just been removed.
     async fn read(self, process: &ProcessState, from: u64) -> Result<Option<Reading>, NatsError> {
         let Self {
