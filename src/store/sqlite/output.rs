@@ -243,3 +243,61 @@ impl OutputQueue {
         self.0.lock().is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Budget, Purpose};
+
+    fn new_output() -> Arc<LiveOutput> {
+        let charge = Budget::new(1 << 20).reserve(1_000, Purpose::Response);
+        let owner = (JobId::random(), 1);
+        let output = LiveOutput::new(owner, Vec::new(), None, charge.expect("room"));
+        Arc::new(output)
+    }
+
+    #[test]
+    fn readers_get_what_is_committed_of_their_run() {
+        let output = new_output();
+        output.push(Bytes::from_static(b"flushed, "));
+        assert!(output.flush());
+        output.push(Bytes::from_static(b"and not"));
+        assert_eq!(output.publishable(3).0, "shed, ");
+        assert!(matches!(output.look(1, 0), Look::Elsewhere));
+        output.committed(1, 5);
+        assert!(matches!(output.look(1, 2), Look::Data(data) if data == "ush"));
+        assert!(matches!(output.look(1, 5), Look::Wait));
+        assert!(matches!(output.look(2, 0), Look::Elsewhere));
+        // The rest is to be written still.
+        assert!(output.flush());
+        output.committed(1, 16);
+        assert!(!output.flush());
+        output.lose();
+        assert!(matches!(output.look(1, 2), Look::Elsewhere));
+        output.push(Bytes::from_static(b"late"));
+        assert!(!output.flush() && output.publishable(0).0.is_empty());
+    }
+
+    #[test]
+    fn file_begins_where_rows_end() {
+        let output = new_output();
+        output.push(Bytes::from_static(b"rows"));
+        output.flush();
+        output.push(Bytes::from_static(b"file"));
+        output.begin_file();
+        output.push(Bytes::from_static(b", too"));
+        output.flush();
+        assert_eq!(output.publishable(0).0, "rows");
+        assert_eq!(output.row_bytes(), 4);
+        let taken = output.with_file(OutputFile::take_part).flatten();
+        assert_eq!(taken.expect("a part").part.concat(), b"file, too");
+    }
+
+    #[test]
+    fn output_waits_once() {
+        let (queue, output) = (OutputQueue::default(), new_output());
+        assert!(queue.add(&output) && !queue.add(&output));
+        assert!(queue.take().is_some() && queue.is_empty());
+        assert!(queue.add(&output));
+    }
+}

@@ -2,11 +2,14 @@
 
 use std::{
     fs::File,
+    future::poll_fn,
     io::{self, Read, Seek, SeekFrom},
+    pin::pin,
     sync::Arc,
 };
 
 use bytes::Bytes;
+use futures_core::Stream;
 use futures_util::stream;
 use http::HeaderMap;
 use rusqlite::{Connection, OptionalExtension};
@@ -14,7 +17,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     bodies::BodyRoot,
-    changes::FollowedJob,
+    changes::{FollowedJob, SqliteChanges},
     clock::{Millis, unix_now},
     error::SqliteError,
     process::Process,
@@ -97,7 +100,12 @@ pub(super) async fn read(
         match (find(process, id, from).await?, changed) {
             (FoundResponse::Response(row), _) => break row,
             (FoundResponse::Unfinished, Some(changed)) => changed.await,
-            (FoundResponse::Unfinished, None) | (FoundResponse::Nothing, _) => return Ok(None),
+            (FoundResponse::Unfinished | FoundResponse::Nothing, _) => {
+                if followed.is_some() {
+                    see_end(process, id).await;
+                }
+                return Ok(None);
+            }
         }
     };
     let (run, length) = (row.run, row.length);
@@ -134,6 +142,13 @@ pub(super) async fn read(
     };
     let response = response.map(|()| body);
     Ok(Some(Reading::new(run, length, response)))
+}
+
+/// Waits until this process knows that a job has ended or is gone. The file may know of an end in
+/// another process first.
+async fn see_end(process: &Arc<Process>, id: JobId) {
+    let mut changes = pin!(SqliteChanges::new(process, id));
+    while poll_fn(|cx| changes.as_mut().poll_next(cx)).await.is_some() {}
 }
 
 async fn reserve(
