@@ -268,7 +268,7 @@ mod tests {
         assert!(matches!(output.look(1, 2), Look::Data(data) if data == "ush"));
         assert!(matches!(output.look(1, 5), Look::Wait));
         assert!(matches!(output.look(2, 0), Look::Elsewhere));
-        // The rest is to be written still.
+        // The rest must be written too.
         assert!(output.flush());
         output.committed(1, 16);
         assert!(!output.flush());
