@@ -1,6 +1,11 @@
 //! Full disks, locks of other programs, and clocks that jump.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Method, Request, StatusCode};
 use tokio::time::{sleep, timeout};
@@ -11,6 +16,7 @@ use crate::{
         Home, accept, end, hanging, large, layered, options, quick, registry, until, wait_for_end,
         waiting,
     },
+    streaming::output::{open, pattern, produced},
     support::{Body, Counter, get, post, request, send},
 };
 
@@ -50,20 +56,47 @@ async fn file_at_its_limit_accepts_again_after_expiry() {
     until(async || send(&site, post("/it")).await.status == StatusCode::ACCEPTED).await;
 }
 
+/// A disk of a few megabytes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts a disk in a directory. Returns `None` if that is not allowed.
+    fn mount(directory: &Path, size: &str) -> Option<Self> {
+        let disk = directory.join("disk");
+        std::fs::create_dir(&disk).expect("a directory");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(&disk)
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: no small disk can be mounted");
+            return None;
+        }
+        Some(Self(disk))
+    }
+
+    /// Writes a file until the disk is full. Returns its path.
+    fn fill(&self) -> PathBuf {
+        let filler = self.0.join("filler");
+        let filled = std::fs::write(&filler, vec![0; 32 << 20]);
+        assert!(filled.is_err());
+        filler
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 #[tokio::test]
 async fn full_disk_needs_no_restart() {
     let home = Home::new(options());
-    let disk = home.directory().join("disk");
-    std::fs::create_dir(&disk).expect("a directory");
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-        .arg(&disk)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: no small disk can be mounted");
+    let Some(disk) = SmallDisk::mount(home.directory(), "4m") else {
         return;
-    }
-    let store = SqliteStore::open(disk.join("jobs.db"), options()).await;
+    };
+    let store = SqliteStore::open(disk.0.join("jobs.db"), options()).await;
     let jobs = registry(Default::default(), store.expect("the file opens"));
     let (calls, go) = (Counter::default(), Arc::default());
     let site = layered(&jobs, waiting(&calls, &go, "done"));
@@ -72,10 +105,7 @@ async fn full_disk_needs_no_restart() {
         .location()
         .to_owned();
     until(async || calls.count() == 1).await;
-    let filler = disk.join("filler");
-    // Writes until the disk is full.
-    let filled = std::fs::write(&filler, vec![0; 8 << 20]);
-    assert!(filled.is_err());
+    let filler = disk.fill();
     // Requests with a body need room that is not there.
     let mut refused = send(&site, large("/it")).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -89,7 +119,32 @@ async fn full_disk_needs_no_restart() {
     assert_eq!(end(&site, &location).await, "succeeded");
     assert_eq!(send(&site, large("/it")).await.status, StatusCode::ACCEPTED);
     drop((site, jobs));
-    let _ = Command::new("umount").arg("-l").arg(&disk).status();
+}
+
+#[tokio::test]
+async fn full_disk_delays_an_output() {
+    const CHUNK_BYTES: usize = 1_500_000;
+    let home = Home::new(options());
+    let Some(disk) = SmallDisk::mount(home.directory(), "16m") else {
+        return;
+    };
+    let store = SqliteStore::open(disk.0.join("jobs.db"), options()).await;
+    let jobs = registry(Default::default(), store.expect("the file opens"));
+    let (producer, service) = produced();
+    let site = layered(&jobs, service);
+    let location = send(&site, post("/it")).await.location().to_owned();
+    let mut reader = open(&site, &location, "").await;
+    producer.send(pattern(0, CHUNK_BYTES));
+    assert_eq!(reader.next(CHUNK_BYTES).await, pattern(0, CHUNK_BYTES));
+    let filler = disk.fill();
+    producer.send(pattern(CHUNK_BYTES as u64, CHUNK_BYTES));
+    assert!(reader.is_silent().await);
+    std::fs::remove_file(&filler).expect("the filler exists");
+    drop(producer);
+    let rest = reader.rest().await;
+    assert_eq!(rest, (pattern(CHUNK_BYTES as u64, CHUNK_BYTES), false));
+    assert_eq!(end(&site, &location).await, "succeeded");
+    drop((site, jobs));
 }
 
 #[tokio::test]

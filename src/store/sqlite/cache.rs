@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     clock::{Millis, unix_millis},
-    output::LiveOutput,
+    output::FlushedOutput,
     row::JobRow,
 };
 use crate::{JobId, Progress, Snapshot};
@@ -70,7 +70,7 @@ struct HeldClaim {
     claim: i64,
     lost: CancellationToken,
     /// The response of its call, once it was flushed.
-    output: Option<Arc<LiveOutput>>,
+    output: Option<Arc<FlushedOutput>>,
 }
 
 /// Reports since the last write of a job, merged into one.
@@ -320,7 +320,7 @@ impl CachedJob {
     }
 
     /// Lets readers find the output of a claim, until the claim is lost.
-    pub(super) fn set_output(&self, output: &Arc<LiveOutput>) {
+    pub(super) fn set_output(&self, output: &Arc<FlushedOutput>) {
         let mut held = self.claim.lock();
         if let Some(held) = held.as_mut().filter(|held| held.claim == output.claim) {
             held.output = Some(output.clone());
@@ -328,7 +328,7 @@ impl CachedJob {
     }
 
     /// Returns the output of the call that this process runs.
-    pub(super) fn output(&self) -> Option<Arc<LiveOutput>> {
+    pub(super) fn output(&self) -> Option<Arc<FlushedOutput>> {
         self.claim.lock().as_ref()?.output.clone()
     }
 

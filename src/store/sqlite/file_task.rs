@@ -12,7 +12,7 @@ use tokio::{
 use super::{
     bodies::BodyWriter,
     cache::CachedJob,
-    output::LiveOutput,
+    output::FlushedOutput,
     output_file::{NextWrite, OutputFile},
     process::Process,
 };
@@ -21,7 +21,7 @@ use super::{
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Starts a task if there is something to write and no task runs.
-pub(super) fn write(process: &Arc<Process>, job: &Arc<CachedJob>, output: &Arc<LiveOutput>) {
+pub(super) fn write(process: &Arc<Process>, job: &Arc<CachedJob>, output: &Arc<FlushedOutput>) {
     let is_urgent = output.with_file(|file| file.has_work() && file.is_urgent());
     if is_urgent == Some(true) {
         output.hurry.notify_one();
@@ -45,7 +45,7 @@ fn wake(waker: Option<Waker>) {
 }
 
 /// Completes once nothing is being written.
-pub(super) async fn settled(output: &LiveOutput) {
+pub(super) async fn settled(output: &FlushedOutput) {
     loop {
         // Created before the look, so that no notification is lost after it.
         let settled = output.settled.notified();
@@ -60,7 +60,7 @@ pub(super) async fn settled(output: &LiveOutput) {
 struct Running {
     process: Arc<Process>,
     job: Arc<CachedJob>,
-    output: Arc<LiveOutput>,
+    output: Arc<FlushedOutput>,
     /// Set once another task may run.
     is_done: bool,
 }

@@ -9,7 +9,7 @@ use super::{
     clock::{Millis, timestamp},
     error::SqliteError,
     file_task,
-    output::LiveOutput,
+    output::FlushedOutput,
     output_file::OutputFile,
     process::Process,
     response::{CompleteBody, CompleteResponse},
@@ -32,7 +32,7 @@ struct CompleteEnd {
     response: Option<CompleteResponse>,
     key: KeyOutcome,
     /// The published part of a response that broke off.
-    broken: Option<Arc<LiveOutput>>,
+    broken: Option<Arc<FlushedOutput>>,
     /// The charge of the response.
     _charge: Option<Charge>,
 }

@@ -22,7 +22,7 @@ pub(super) const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Its writer appends. The writer's thread commits what was flushed, and readers in this process
 /// copy what was committed. The first bytes go to rows, and are here until the call has ended.
 /// Those of a large body go to a file.
-pub(super) struct LiveOutput {
+pub(super) struct FlushedOutput {
     pub(super) id: JobId,
     pub(super) claim: i64,
     /// The encoded head, without trailers.
@@ -30,14 +30,14 @@ pub(super) struct LiveOutput {
     /// The length of the whole body, if the service declared it.
     pub(super) declared: Option<u64>,
     /// Held to append, to copy a part, or to assign; never across a write, an await or a wake-up.
-    state: Mutex<OutputState>,
+    state: Mutex<FlushedState>,
     /// Notified when nothing is being written to the file any more.
     pub(super) settled: Notify,
     /// Notified when a write to the file must not be delayed.
     pub(super) hurry: Notify,
 }
 
-struct OutputState {
+struct FlushedState {
     /// The bytes that go to rows, and have been flushed up to `flushed`.
     rows: Vec<u8>,
     flushed: usize,
@@ -67,7 +67,7 @@ pub(super) enum Look {
     Elsewhere,
 }
 
-impl LiveOutput {
+impl FlushedOutput {
     pub(super) fn new(
         (id, claim): (JobId, i64),
         head: Vec<u8>,
@@ -79,7 +79,7 @@ impl LiveOutput {
             claim,
             head,
             declared,
-            state: Mutex::new(OutputState {
+            state: Mutex::new(FlushedState {
                 rows: Vec::new(),
                 flushed: 0,
                 file: None,
@@ -202,9 +202,9 @@ impl LiveOutput {
     }
 }
 
-impl fmt::Debug for LiveOutput {
+impl fmt::Debug for FlushedOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveOutput")
+        f.debug_struct("FlushedOutput")
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
@@ -217,12 +217,12 @@ impl fmt::Debug for LiveOutput {
 #[derive(Debug, Default)]
 pub(super) struct OutputQueue(
     /// Held for a push, a pop or a look. An output's state is locked inside.
-    Mutex<VecDeque<Arc<LiveOutput>>>,
+    Mutex<VecDeque<Arc<FlushedOutput>>>,
 );
 
 impl OutputQueue {
     /// Adds an output unless it waits already. Returns `true` if it was added.
-    pub(super) fn add(&self, output: &Arc<LiveOutput>) -> bool {
+    pub(super) fn add(&self, output: &Arc<FlushedOutput>) -> bool {
         let mut queue = self.0.lock();
         let was_queued = std::mem::replace(&mut output.state.lock().is_queued, true);
         if !was_queued {
@@ -232,7 +232,7 @@ impl OutputQueue {
     }
 
     /// Takes the next output. The next flush queues it again.
-    pub(super) fn take(&self) -> Option<Arc<LiveOutput>> {
+    pub(super) fn take(&self) -> Option<Arc<FlushedOutput>> {
         let mut queue = self.0.lock();
         let output = queue.pop_front()?;
         output.state.lock().is_queued = false;
@@ -241,5 +241,63 @@ impl OutputQueue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Budget, Purpose};
+
+    fn new_output() -> Arc<FlushedOutput> {
+        let charge = Budget::new(1 << 20).reserve(1_000, Purpose::Response);
+        let owner = (JobId::random(), 1);
+        let output = FlushedOutput::new(owner, Vec::new(), None, charge.expect("room"));
+        Arc::new(output)
+    }
+
+    #[test]
+    fn readers_get_what_is_committed_of_their_run() {
+        let output = new_output();
+        output.push(Bytes::from_static(b"flushed, "));
+        assert!(output.flush());
+        output.push(Bytes::from_static(b"and not"));
+        assert_eq!(output.publishable(3).0, "shed, ");
+        assert!(matches!(output.look(1, 0), Look::Elsewhere));
+        output.committed(1, 5);
+        assert!(matches!(output.look(1, 2), Look::Data(data) if data == "ush"));
+        assert!(matches!(output.look(1, 5), Look::Wait));
+        assert!(matches!(output.look(2, 0), Look::Elsewhere));
+        // The rest must be written too.
+        assert!(output.flush());
+        output.committed(1, 16);
+        assert!(!output.flush());
+        output.lose();
+        assert!(matches!(output.look(1, 2), Look::Elsewhere));
+        output.push(Bytes::from_static(b"late"));
+        assert!(!output.flush() && output.publishable(0).0.is_empty());
+    }
+
+    #[test]
+    fn file_begins_where_rows_end() {
+        let output = new_output();
+        output.push(Bytes::from_static(b"rows"));
+        output.flush();
+        output.push(Bytes::from_static(b"file"));
+        output.begin_file();
+        output.push(Bytes::from_static(b", too"));
+        output.flush();
+        assert_eq!(output.publishable(0).0, "rows");
+        assert_eq!(output.row_bytes(), 4);
+        let taken = output.with_file(OutputFile::take_part).flatten();
+        assert_eq!(taken.expect("a part").part.concat(), b"file, too");
+    }
+
+    #[test]
+    fn output_waits_once() {
+        let (queue, output) = (OutputQueue::default(), new_output());
+        assert!(queue.add(&output) && !queue.add(&output));
+        assert!(queue.take().is_some() && queue.is_empty());
+        assert!(queue.add(&output));
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     backlog::Owed,
     error::SqliteError,
-    output::LiveOutput,
+    output::FlushedOutput,
     readers::Readers,
     shared::Shared,
     step::Step,
@@ -137,7 +137,7 @@ impl Process {
     }
 
     /// Makes what was flushed of a response readable soon.
-    pub(super) fn publish(&self, output: &Arc<LiveOutput>) {
+    pub(super) fn publish(&self, output: &Arc<FlushedOutput>) {
         if self.shared.outputs.add(output) {
             self.send(Message::Outputs);
         }

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, named_params};
 
 use super::{
     error::SqliteError,
-    output::{LiveOutput, MAX_FRAME_BYTES},
+    output::{FlushedOutput, MAX_FRAME_BYTES},
     response::{CompleteResponse, decode_head},
     step::{Change, Step},
 };
@@ -58,7 +58,7 @@ impl Step<'_> {
 
     /// Writes what was flushed of an output, unless its claim is lost. Returns the number of bytes
     /// that went to rows.
-    fn write_output(&mut self, output: &Arc<LiveOutput>) -> Result<u64, SqliteError> {
+    fn write_output(&mut self, output: &Arc<FlushedOutput>) -> Result<u64, SqliteError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT seq, attempts, started_at IS NOT NULL FROM job \
              WHERE id = ?1 AND claim = ?2 AND process IS NOT NULL",
@@ -82,7 +82,7 @@ impl Step<'_> {
 
     /// Marks a job as running: its call has a response. Otherwise the job might be handed back as
     /// if its call had not begun, and its run would be counted twice.
-    fn start(&mut self, output: &LiveOutput) -> Result<(), SqliteError> {
+    fn start(&mut self, output: &FlushedOutput) -> Result<(), SqliteError> {
         let job = self.shared.cache.find(output.id);
         let reported = job.and_then(|job| job.unwritten_start());
         if let Some(mut row) = self.load(output.id)? {
@@ -99,7 +99,7 @@ impl Step<'_> {
         &mut self,
         seq: i64,
         run: u32,
-        output: &Arc<LiveOutput>,
+        output: &Arc<FlushedOutput>,
     ) -> Result<u64, SqliteError> {
         let found = self.written_part(seq)?;
         let before = match found {
@@ -165,7 +165,7 @@ impl Step<'_> {
         &mut self,
         seq: i64,
         run: u32,
-        output: &LiveOutput,
+        output: &FlushedOutput,
     ) -> Result<WrittenPart, SqliteError> {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO response (job, run, is_complete, head, declared, length, file_start) \

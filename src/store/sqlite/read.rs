@@ -2,11 +2,14 @@
 
 use std::{
     fs::File,
+    future::poll_fn,
     io::{self, Read, Seek, SeekFrom},
+    pin::pin,
     sync::Arc,
 };
 
 use bytes::Bytes;
+use futures_core::Stream;
 use futures_util::stream;
 use http::HeaderMap;
 use rusqlite::{Connection, OptionalExtension};
@@ -14,11 +17,11 @@ use tokio::task::spawn_blocking;
 
 use super::{
     bodies::BodyRoot,
-    changes::FollowedJob,
+    changes::{FollowedJob, SqliteChanges},
     clock::{Millis, unix_now},
     error::SqliteError,
     process::Process,
-    reader::PartReader,
+    reader::{ChargedPart, PartReader},
     response::decode_head,
 };
 use crate::{
@@ -30,7 +33,7 @@ use crate::{
 const PART_BYTES: u64 = 256 * 1024;
 
 /// The answer of the file of jobs about a response.
-enum FoundResponse {
+enum ResponseLookup {
     /// The job is unfinished, and has none yet.
     Unfinished,
     Response(Box<ResponseRow>),
@@ -68,18 +71,6 @@ enum BodyPlace {
     Parts,
 }
 
-/// A part of a file, which holds its charge for as long as any of it is in use.
-struct ChargedPart {
-    bytes: Vec<u8>,
-    _charge: Charge,
-}
-
-impl AsRef<[u8]> for ChargedPart {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// Reads the response of a job from byte `from` of its body on. Waits until there is one.
 pub(super) async fn read(
     process: &Arc<Process>,
@@ -95,9 +86,14 @@ pub(super) async fn read(
             .as_ref()
             .map(|followed| followed.job.output_changed.notified());
         match (find(process, id, from).await?, changed) {
-            (FoundResponse::Response(row), _) => break row,
-            (FoundResponse::Unfinished, Some(changed)) => changed.await,
-            (FoundResponse::Unfinished, None) | (FoundResponse::Nothing, _) => return Ok(None),
+            (ResponseLookup::Response(row), _) => break row,
+            (ResponseLookup::Unfinished, Some(changed)) => changed.await,
+            (ResponseLookup::Unfinished | ResponseLookup::Nothing, _) => {
+                if followed.is_some() {
+                    see_end(process, id).await;
+                }
+                return Ok(None);
+            }
         }
     };
     let (run, length) = (row.run, row.length);
@@ -136,6 +132,13 @@ pub(super) async fn read(
     Ok(Some(Reading::new(run, length, response)))
 }
 
+/// Waits until this process knows that a job has ended or is gone. The file may know of an end in
+/// another process first.
+async fn see_end(process: &Arc<Process>, id: JobId) {
+    let mut changes = pin!(SqliteChanges::new(process, id));
+    while poll_fn(|cx| changes.as_mut().poll_next(cx)).await.is_some() {}
+}
+
 async fn reserve(
     budget: &Budget,
     bytes: u64,
@@ -148,7 +151,7 @@ async fn reserve(
 }
 
 /// Finds the response of a job.
-async fn find(process: &Arc<Process>, id: JobId, from: u64) -> Result<FoundResponse, SqliteError> {
+async fn find(process: &Arc<Process>, id: JobId, from: u64) -> Result<ResponseLookup, SqliteError> {
     let root = process.shared.bodies.root.clone();
     let reading = process
         .readers
@@ -170,7 +173,7 @@ fn find_response(
     root: &BodyRoot,
     id: JobId,
     from: u64,
-) -> Result<FoundResponse, SqliteError> {
+) -> Result<ResponseLookup, SqliteError> {
     let mut statement = connection.prepare_cached(
         "SELECT job.finished_at IS NOT NULL, job.expires_at, response.run, response.is_complete, \
          response.head, response.declared, response.length, response.body IS NOT NULL, \
@@ -179,18 +182,18 @@ fn find_response(
     )?;
     let mut rows = statement.query([id.to_string()])?;
     let Some(row) = rows.next()? else {
-        return Ok(FoundResponse::Nothing);
+        return Ok(ResponseLookup::Nothing);
     };
     let is_ended: bool = row.get(0)?;
     let expires_at: Option<Millis> = row.get(1)?;
     if expires_at.is_some_and(|at| at <= unix_now()) {
-        return Ok(FoundResponse::Nothing);
+        return Ok(ResponseLookup::Nothing);
     }
     let Some(run) = row.get(2)? else {
         return Ok(if is_ended {
-            FoundResponse::Nothing
+            ResponseLookup::Nothing
         } else {
-            FoundResponse::Unfinished
+            ResponseLookup::Unfinished
         });
     };
     let length = row.get(6)?;
@@ -217,14 +220,14 @@ fn find_response(
             match opened {
                 // The job was removed after this query.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(FoundResponse::Nothing);
+                    return Ok(ResponseLookup::Nothing);
                 }
                 opened => BodyPlace::File(opened.map_err(SqliteError::io(path))?),
             }
         }
         _ => BodyPlace::Parts,
     };
-    Ok(FoundResponse::Response(Box::new(ResponseRow {
+    Ok(ResponseLookup::Response(Box::new(ResponseRow {
         run,
         state,
         head: columns.head,
@@ -267,7 +270,7 @@ fn read_file(budget: Budget, file: File, length: u64, trailers: Option<HeaderMap
                 .map_err(|_| SqliteError::Closed)??;
             let part = ChargedPart {
                 bytes: part,
-                _charge: charge,
+                _charge: Some(charge),
             };
             let rest = (file, left - bytes as u64);
             Ok::<_, crate::protocol::BoxError>(Some((Bytes::from_owner(part), rest)))

@@ -48,7 +48,7 @@ pub(super) struct PartReader {
 }
 
 /// The answer of the file of jobs to a reader.
-enum NextPart {
+enum PartLookup {
     Data {
         data: Vec<u8>,
         /// The length of the part that can be read.
@@ -64,13 +64,13 @@ enum NextPart {
     Gone,
 }
 
-/// Bytes that hold their charge.
-struct ChargedBytes {
-    bytes: Vec<u8>,
-    _charge: Option<Charge>,
+/// A part of a body, which holds its charge for as long as any of it is in use.
+pub(super) struct ChargedPart {
+    pub(super) bytes: Vec<u8>,
+    pub(super) _charge: Option<Charge>,
 }
 
-impl AsRef<[u8]> for ChargedBytes {
+impl AsRef<[u8]> for ChargedPart {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -142,12 +142,12 @@ impl PartReader {
             let look = output.map_or(Look::Elsewhere, |output| output.look(self.run, self.offset));
             let found = match look {
                 Look::Data(data) => return Ok(Some(Frame::data(data))),
-                Look::Wait => NextPart::Wait,
+                Look::Wait => PartLookup::Wait,
                 Look::Elsewhere => {
                     let (found, charge) = self.find().await?;
-                    if let NextPart::Data { data, length } = found {
+                    if let PartLookup::Data { data, length } = found {
                         self.length = length;
-                        let data = ChargedBytes {
+                        let data = ChargedPart {
                             bytes: data,
                             _charge: charge,
                         };
@@ -157,11 +157,11 @@ impl PartReader {
                 }
             };
             match (found, changed) {
-                (NextPart::Data { .. }, _) => {}
-                (NextPart::End(trailers), _) => return Ok(trailers.map(Frame::trailers)),
-                (NextPart::Wait, Some(changed)) => changed.await,
-                (NextPart::Broken, _) => return Err("the response broke off".into()),
-                (NextPart::Gone | NextPart::Wait, _) => {
+                (PartLookup::Data { .. }, _) => {}
+                (PartLookup::End(trailers), _) => return Ok(trailers.map(Frame::trailers)),
+                (PartLookup::Wait, Some(changed)) => changed.await,
+                (PartLookup::Broken, _) => return Err("the response broke off".into()),
+                (PartLookup::Gone | PartLookup::Wait, _) => {
                     return Err("the job was removed, or runs again".into());
                 }
             }
@@ -169,7 +169,7 @@ impl PartReader {
     }
 
     /// Reads the next part from the file of jobs.
-    async fn find(&self) -> Result<(NextPart, Option<Charge>), SqliteError> {
+    async fn find(&self) -> Result<(PartLookup, Option<Charge>), SqliteError> {
         let known = self.length.saturating_sub(self.offset);
         let known = usize::try_from(known).unwrap_or(usize::MAX);
         let charge = if known > SMALL_BYTES {
@@ -207,7 +207,7 @@ fn find_part(
     (id, run): (JobId, u32),
     offset: u64,
     max: usize,
-) -> Result<NextPart, SqliteError> {
+) -> Result<PartLookup, SqliteError> {
     // One snapshot, since a removed row may leave its number to another job.
     let snapshot = connection.unchecked_transaction()?;
     let mut statement = snapshot.prepare_cached(
@@ -227,16 +227,16 @@ fn find_part(
         })
     });
     let Some(row) = found.optional()? else {
-        return Ok(NextPart::Gone);
+        return Ok(PartLookup::Gone);
     };
     if row.expires_at.is_some_and(|at| at <= unix_now()) {
-        return Ok(NextPart::Gone);
+        return Ok(PartLookup::Gone);
     }
     let Some(left) = row.length.checked_sub(offset).filter(|&left| left > 0) else {
         return Ok(match (row.is_complete, row.is_ended) {
-            (true, _) => NextPart::End(trailers(&snapshot, row.seq)?),
-            (false, true) => NextPart::Broken,
-            (false, false) => NextPart::Wait,
+            (true, _) => PartLookup::End(trailers(&snapshot, row.seq)?),
+            (false, true) => PartLookup::Broken,
+            (false, false) => PartLookup::Wait,
         });
     };
     let data = match &row.file {
@@ -248,7 +248,7 @@ fn find_part(
             match data {
                 // Removed after this snapshot.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(NextPart::Gone);
+                    return Ok(PartLookup::Gone);
                 }
                 data => data.map_err(SqliteError::io(path))?,
             }
@@ -258,7 +258,7 @@ fn find_part(
     if data.is_empty() {
         return Err(SqliteError::unreadable("a response")("a part is missing"));
     }
-    Ok(NextPart::Data {
+    Ok(PartLookup::Data {
         data,
         length: row.length,
     })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::MaxSizeReached, response::Parts};
 use serde::{Deserialize, Serialize};
 
-use super::{error::SqliteError, output::LiveOutput};
+use super::{error::SqliteError, output::FlushedOutput};
 use crate::{ResponseHead, store::StoredFields};
 
 /// The fields of a response, as the table `response` has them.
@@ -33,7 +33,7 @@ pub(super) struct CompleteResponse {
 pub(super) enum CompleteBody {
     Row(Bytes),
     /// Most of it has been written.
-    Output(Arc<LiveOutput>),
+    Output(Arc<FlushedOutput>),
 }
 
 impl CompleteResponse {

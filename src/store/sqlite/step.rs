@@ -9,7 +9,7 @@ use super::{
     cache::{CachedJob, UnwrittenReport},
     clock::Millis,
     error::SqliteError,
-    output::LiveOutput,
+    output::FlushedOutput,
     row::JobRow,
     shared::Shared,
 };
@@ -54,7 +54,7 @@ pub(super) struct Effects {
     /// The dropped claims whose jobs were returned.
     pub(super) returns: Vec<(JobId, i64)>,
     /// The outputs that were taken from the queue.
-    pub(super) outputs: Vec<Arc<LiveOutput>>,
+    pub(super) outputs: Vec<Arc<FlushedOutput>>,
 }
 
 /// A change of a job.
@@ -64,7 +64,7 @@ pub(super) enum Change {
     Revised(Box<JobRow>),
     /// The output of run `run` has grown to so many bytes.
     Extended {
-        output: Arc<LiveOutput>,
+        output: Arc<FlushedOutput>,
         run: u32,
         length: u64,
     },

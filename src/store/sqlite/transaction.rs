@@ -267,8 +267,8 @@ impl FileWriter {
 
     /// Leaves the file: hands back what is left, and removes what other processes need not know.
     pub(super) fn leave(&mut self) -> Result<(), SqliteError> {
-        // A job whose claim was dropped is not one of a process that died. What its call has
-        // flushed belongs to its end.
+        // A job whose claim was dropped is not one of a process that died. The data that its call
+        // has flushed belongs to its end.
         self.transact_while(|step| Ok(step.write_outputs()? || step.work_off()?))?;
         self.take_over(self.shared.number)?;
         while self.has_removed_files() {

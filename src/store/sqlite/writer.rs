@@ -15,7 +15,7 @@ use super::{
     claim::SqliteClaim,
     error::SqliteError,
     file_task,
-    output::LiveOutput,
+    output::FlushedOutput,
     output_file::{OutputFile, PART_BYTES},
     process::Process,
     response::{CompleteBody, CompleteResponse, encode_head},
@@ -47,7 +47,7 @@ enum WriterBody {
     /// Only this writer has it.
     Collected(BytesMut),
     Output {
-        output: Arc<LiveOutput>,
+        output: Arc<FlushedOutput>,
         has_file: bool,
     },
 }
@@ -92,7 +92,7 @@ impl SqliteWriter {
 
     /// Shares the response with readers and the writer's thread. Returns `None` if there was no
     /// room for it yet, or if its head cannot be encoded.
-    fn share(&mut self) -> Option<&Arc<LiveOutput>> {
+    fn share(&mut self) -> Option<&Arc<FlushedOutput>> {
         if let WriterBody::Collected(collected) = &mut self.body {
             let head = encode_head(&self.head, None);
             let head = head.inspect_err(|error| {
@@ -101,7 +101,7 @@ impl SqliteWriter {
             let head = head.ok()?;
             let charge = self.charge.take()?;
             let owner = (self.job.id, self.claim);
-            let output = Arc::new(LiveOutput::new(owner, head, self.declared, charge));
+            let output = Arc::new(FlushedOutput::new(owner, head, self.declared, charge));
             output.push(mem::take(collected).freeze());
             self.job.set_output(&output);
             self.body = WriterBody::Output {

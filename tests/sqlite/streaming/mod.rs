@@ -9,7 +9,7 @@ mod ending;
 #[cfg(unix)]
 mod killed;
 mod latency;
-mod output;
+pub(crate) mod output;
 #[cfg(unix)]
 mod producer;
 mod reading;

@@ -28,25 +28,25 @@ const SILENCE: Duration = Duration::from_millis(100);
 type Frames = mpsc::UnboundedReceiver<Result<Frame<Bytes>, Failed>>;
 
 /// Produces the output of one job. Dropping it completes the output.
-pub(super) struct Producer(mpsc::UnboundedSender<Result<Frame<Bytes>, Failed>>);
+pub(crate) struct Producer(mpsc::UnboundedSender<Result<Frame<Bytes>, Failed>>);
 
 impl Producer {
-    pub(super) fn send(&self, data: impl Into<Bytes>) {
+    pub(crate) fn send(&self, data: impl Into<Bytes>) {
         let sent = self.0.send(Ok(Frame::data(data.into())));
         sent.expect("the call runs");
     }
 
-    pub(super) fn end_with(self, trailers: HeaderMap) {
+    pub(crate) fn end_with(self, trailers: HeaderMap) {
         let sent = self.0.send(Ok(Frame::trailers(trailers)));
         sent.expect("the call runs");
     }
 
-    pub(super) fn fail(self) {
+    pub(crate) fn fail(self) {
         self.0.send(Err(Failed)).expect("the call runs");
     }
 
     /// Waits until the call ends.
-    pub(super) async fn is_canceled(&self) {
+    pub(crate) async fn is_canceled(&self) {
         timeout(TIMEOUT, self.0.closed())
             .await
             .expect("the call ends");
@@ -54,7 +54,7 @@ impl Producer {
 }
 
 /// Returns a producer, and a service that answers one call with its output.
-pub(super) fn produced() -> (Producer, Inner) {
+pub(crate) fn produced() -> (Producer, Inner) {
     let (sender, frames) = mpsc::unbounded_channel();
     let frames: Arc<Mutex<Option<Frames>>> = Arc::new(Mutex::new(Some(frames)));
     let service = boxed(move |_| {
@@ -72,25 +72,25 @@ pub(super) fn produced() -> (Producer, Inner) {
 }
 
 /// Returns bytes that differ from place to place.
-pub(super) fn pattern(from: u64, length: usize) -> Bytes {
+pub(crate) fn pattern(from: u64, length: usize) -> Bytes {
     let bytes = (from..).take(length);
     bytes.map(|index| (index % 251) as u8).collect()
 }
 
 /// An output that is being read.
-pub(super) struct Streamed {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Streamed {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     body: Body,
 }
 
 /// Begins to read the output of a job.
-pub(super) async fn open(site: &Outer, location: &str, query: &str) -> Streamed {
+pub(crate) async fn open(site: &Outer, location: &str, query: &str) -> Streamed {
     open_as(site, location, query, &[]).await
 }
 
 /// Begins to read the output of a job, with fields in the request.
-pub(super) async fn open_as(
+pub(crate) async fn open_as(
     site: &Outer,
     location: &str,
     query: &str,
@@ -107,13 +107,13 @@ pub(super) async fn open_as(
 }
 
 impl Streamed {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).expect("the field");
         value.to_str().expect("text")
     }
 
     /// Reads the next frame. Returns `Err` if the output broke off.
-    pub(super) async fn frame(&mut self) -> Result<Option<Bytes>, ()> {
+    pub(crate) async fn frame(&mut self) -> Result<Option<Bytes>, ()> {
         let frame = timeout(TIMEOUT, self.body.frame()).await;
         match frame.expect("a frame, or the end") {
             None => Ok(None),
@@ -126,7 +126,7 @@ impl Streamed {
     }
 
     /// Reads at least so many bytes.
-    pub(super) async fn next(&mut self, length: usize) -> Bytes {
+    pub(crate) async fn next(&mut self, length: usize) -> Bytes {
         let mut all = BytesMut::new();
         while all.len() < length {
             let data = self.frame().await.expect("no break");
@@ -136,7 +136,7 @@ impl Streamed {
     }
 
     /// Reads to the end. Returns the data, and whether it broke off.
-    pub(super) async fn rest(mut self) -> (Bytes, bool) {
+    pub(crate) async fn rest(mut self) -> (Bytes, bool) {
         let mut all = BytesMut::new();
         loop {
             match self.frame().await {
@@ -148,19 +148,19 @@ impl Streamed {
     }
 
     /// Reads to the end of the output, and returns its trailers.
-    pub(super) async fn trailers(self) -> Option<HeaderMap> {
+    pub(crate) async fn trailers(self) -> Option<HeaderMap> {
         let body = timeout(TIMEOUT, self.body.collect()).await;
         let body = body.expect("the end").expect("no break");
         body.trailers().cloned()
     }
 
-    pub(super) async fn is_silent(&mut self) -> bool {
+    pub(crate) async fn is_silent(&mut self) -> bool {
         timeout(SILENCE, self.body.frame()).await.is_err()
     }
 }
 
 /// Waits until a reader at this site finds so many bytes.
-pub(super) async fn wait_for_bytes(site: &Outer, location: &str, length: u64) {
+pub(crate) async fn wait_for_bytes(site: &Outer, location: &str, length: u64) {
     until(async || {
         let streamed = open(site, location, &format!("?offset={length}")).await;
         streamed.status == StatusCode::OK

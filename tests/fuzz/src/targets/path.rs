@@ -66,6 +66,7 @@ fn routes(path: &str, settings: &Settings) {
         Resource::Status => format!("{prefix}/{id}/status"),
         Resource::Events => format!("{prefix}/{id}/events"),
         Resource::Result => format!("{prefix}/{id}/result"),
+        Resource::Stream => format!("{prefix}/{id}/stream"),
         Resource::Cancel => format!("{prefix}/{id}/cancel"),
     };
     let plain = id.to_string();
