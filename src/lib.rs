@@ -92,10 +92,10 @@
 //! | `GET /jobs/{id}` | 200 and the status document, in every state. `Retry-After` while the job is unfinished. A strong `ETag`, so `If-None-Match` can give 304 |
 //! | … with `Prefer: wait=N` | held until the job ends; with `If-None-Match`, until the document changes. At most N s and [`JobsBuilder::max_wait`] |
 //! | … with `Accept: text/event-stream`; `GET /jobs/{id}/events` | Server-Sent Events `status`: the document at once and after each change. The `id` is its revision, so `Last-Event-ID` resumes. The stream ends with the job; then 204 stops an `EventSource` |
-//! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It shows an output that is text as it grows, and else goes to the result once there is one. A posted form gets a 303 to the page instead of a 202 |
+//! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It shows text output as it grows. Otherwise it opens the result once there is one. A posted form gets a 303 to the page instead of a 202 |
 //! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
 //! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait`. With `Accept: application/http`, the whole response as one message |
-//! | `GET /jobs/{id}/stream` | the inner service's response while it is produced. `?offset=N` and `Last-Event-ID` resume, and `?ids` adds ids to events: see the [guide](guide::streaming). No head yet: held, at most [`JobsBuilder::max_wait`], then 202. After the end, 204 stops an `EventSource` |
+//! | `GET /jobs/{id}/stream` | the inner service's response while it is produced. `?offset=N` and `Last-Event-ID` resume, and `?ids` adds ids to events: see the [guide](guide::streaming). No head yet: held, at most [`JobsBuilder::max_wait`], then 202. A `Last-Event-ID` after which no event follows gets 204, which stops an `EventSource` |
 //! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
 //! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown, and its `Idempotency-Key` is free |
 //! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`, each once. Other parameters are ignored |

@@ -94,8 +94,8 @@ impl Problem {
                 StatusCode::BAD_REQUEST,
                 "bad-offset",
                 "Invalid offset",
-                "Use whole numbers for offset and run, and an offset within the output. The \
-                 member available is its length so far.",
+                "Use whole numbers for offset and run, and an offset within the output. If the \
+                 offset is beyond it, the member available is its length so far.",
             ),
             Self::CrossSite => (
                 StatusCode::FORBIDDEN,

@@ -19,8 +19,8 @@ use crate::protocol::Prefer;
 /// Under `After`, `Preferred` and `Streamed`, a preference that cannot be honored is ignored:
 /// without an `Idempotency-Key`, a request over a limit runs inline.
 ///
-/// A client may disconnect while it waits. Under `Always`, `Streamed` or with `respond-async`, the
-/// call then goes on as a job. Otherwise it is dropped.
+/// A client may disconnect while it waits. Under `Always` or `Streamed`, with `respond-async`, or
+/// with an `Idempotency-Key` under `After`, the call then goes on as a job. Otherwise it is dropped.
 ///
 /// `CONNECT`, requests with `Upgrade` (except to HTTP/2) and gRPC calls always pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,11 +68,8 @@ impl When {
     pub(crate) fn schedule(self, prefer: &Prefer) -> Schedule {
         match (self, prefer.respond_async, prefer.wait) {
             (Self::Never, _, _) | (Self::Preferred, false, _) => Schedule::PassThrough,
-            (Self::Streamed, respond_async, wait) => match (respond_async, wait) {
-                (true, None) => Schedule::AcceptNow,
-                (true, wait) => Schedule::Streamed(wait),
-                (false, _) => Schedule::Streamed(None),
-            },
+            (Self::Streamed, false, _) => Schedule::Streamed(None),
+            (Self::Streamed, true, Some(wait)) => Schedule::Streamed(Some(wait)),
             (_, _, Some(wait)) => Schedule::InlineWithin(wait),
             (_, true, None) | (Self::Always, false, None) => Schedule::AcceptNow,
             (Self::After(delay), false, None) => Schedule::InlineWithin(delay),

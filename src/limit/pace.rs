@@ -71,7 +71,8 @@ impl Paces {
             pace,
             paces: self.clone(),
             id,
-            max_ahead,
+            // Without a byte ahead, no reader would get the first one.
+            max_ahead: max_ahead.max(1),
             stall: None,
             passed: None,
         }

@@ -22,6 +22,9 @@ use crate::{
 
 type OpenedCopy<E> = Pin<Box<dyn Future<Output = Result<Option<Reading>, E>> + Send>>;
 
+/// The run of a job that has just been accepted.
+const FIRST_RUN: u32 = 1;
+
 /// Returns the response of a call to the client that submitted its request.
 pub(super) fn submitted<St: Store>(
     registry: &Arc<Registry<St>>,
@@ -87,6 +90,10 @@ impl<St: Store> Body for SubmittedBody<St> {
                     Relayed::Broken => Some(Err("the response broke off".into())),
                 },
                 SubmittedSource::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    // Another process may have run the job again meanwhile.
+                    Ok(Some(copy)) if copy.run != FIRST_RUN => {
+                        Some(Err("the output was produced anew".into()))
+                    }
                     Ok(Some(copy)) => {
                         this.source = SubmittedSource::Copy(copy.response.into_body());
                         continue;

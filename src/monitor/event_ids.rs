@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,6 +12,7 @@ use http_body::{Body, Frame};
 use tokio::task::yield_now;
 
 use crate::{
+    limit::Pace,
     protocol::{BoxError, EventScanner},
     store::ResultBody,
 };
@@ -48,15 +50,24 @@ struct IdentifiedEvents {
     run: u32,
     /// The offset of the body's first byte.
     start: u64,
+    /// The offset of the next byte, without added ids, and the pace of the call.
+    pace: Option<(u64, Arc<Pace>)>,
 }
 
-/// Adds ids to the events of a body that begins at byte `start` of the output of `run`.
-pub(super) fn identified(body: ResultBody, run: u32, start: u64) -> ResultBody {
+/// Adds ids to the events of a body that begins at byte `start` of the output of `run`. `pace` is
+/// that of the call that produces the body.
+pub(super) fn identified(
+    body: ResultBody,
+    run: u32,
+    start: u64,
+    pace: Option<Arc<Pace>>,
+) -> ResultBody {
     ResultBody::boxed(IdentifiedEvents {
         body,
         scanner: EventScanner::default(),
         run,
         start,
+        pace: pace.map(|pace| (start, pace)),
     })
 }
 
@@ -94,6 +105,10 @@ impl Body for IdentifiedEvents {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
             let frame = frame?;
+            if let (Some(data), Some((offset, pace))) = (frame.data_ref(), &mut self.pace) {
+                *offset += data.len() as u64;
+                pace.advance(*offset);
+            }
             Ok(frame.map_data(|data| self.identify(&data)))
         }))
     }
@@ -169,7 +184,7 @@ mod tests {
 
     async fn identify(from: usize) -> String {
         let body = ResultBody::from(Bytes::from(&EVENTS[from..]));
-        let body = identified(body, 2, from as u64).collect().await;
+        let body = identified(body, 2, from as u64, None).collect().await;
         let bytes = body.expect("no error").to_bytes();
         String::from_utf8(bytes.into()).expect("a text")
     }

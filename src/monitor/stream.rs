@@ -44,7 +44,7 @@ pub(super) async fn stream<St: Store>(
     let mut output = StreamReader {
         registry,
         job,
-        deadline: Instant::now() + limit.max(MIN_READ_TIME),
+        deadline: Instant::now() + limit,
     };
     match output.find(&query, head).await? {
         Ok(found) => Ok(respond(&output, &query, found)),
@@ -92,6 +92,10 @@ impl<St: Store> StreamReader<'_, St> {
                     return Ok(Err(Problem::OutputRestarted.response()));
                 }
                 Some(added) => added.offset,
+                // An id of the service does not name its run.
+                None if run > 1 && !query.names_run(&head.headers) => {
+                    return Ok(Err(Problem::OutputRestarted.response()));
+                }
                 None => match self.find_event(run, id.as_bytes()).await? {
                     Ok(offset) => offset,
                     Err(response) => return Ok(Err(response)),
@@ -152,7 +156,9 @@ impl<St: Store> StreamReader<'_, St> {
     async fn read(&mut self, from: u64) -> Result<Found<Reading>, St::Error> {
         let (registry, id) = (self.registry, self.job.id);
         if !self.job.status.is_ended() {
-            match timeout_at(self.deadline, registry.store.read(id, from)).await {
+            // A later read of one request gets the time for it, too.
+            let deadline = self.deadline.max(Instant::now() + MIN_READ_TIME);
+            match timeout_at(deadline, registry.store.read(id, from)).await {
                 Ok(reading) => {
                     if let Some(reading) = reading? {
                         return Ok(Ok(reading));
@@ -208,8 +214,9 @@ fn respond<St>(
     let settings = &output.registry.settings;
     let run = reading.run;
     let (mut head, mut body) = reading.response.into_parts();
+    let mut pace = output.registry.paces.get(output.job.id);
     if query.ids && is_event_stream(&head.headers) {
-        body = identified(body, run, from);
+        body = identified(body, run, from, pace.take());
     }
     let status = head.status;
     stream_head::finish(&mut head, settings, output.job.owner.is_some(), from);
@@ -217,7 +224,6 @@ fn respond<St>(
     headers.insert(header::ETAG, stream_head::etag(output.job.id, run));
     let code = HeaderValue::from(status.as_u16());
     headers.insert(ASYNC_RESULT, code);
-    let pace = output.registry.paces.get(output.job.id);
     let body = live_body::live(body, pace.map(|pace| (from, pace)));
     Response::from_parts(head, replay::watched(body, settings.replay_timeout))
 }

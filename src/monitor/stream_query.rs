@@ -44,6 +44,12 @@ impl StreamQuery {
         })
     }
 
+    /// Returns `true` if the client insists on a run.
+    pub(super) fn names_run(&self, request: &HeaderMap) -> bool {
+        let is_listed = matches!(EntityTags::if_match(request), Some(EntityTags::Listed(_)));
+        self.run.is_some() || is_listed
+    }
+
     /// Returns `true` if the client can use the output of `run` from byte `from` on.
     ///
     /// Offsets belong to one run. A client that names none may go on only while there is one.

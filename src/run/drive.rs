@@ -411,7 +411,11 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             .is_some_and(|response| response.is_relaying())
         {
             let registry = job.registry.clone();
-            self.stage = RunStage::Grace(Box::pin(async move { registry.stop.stopped().await }));
+            let limit = registry.settings.job_timeout;
+            let deadline = limit.and_then(|limit| job.limited_from.checked_add(limit));
+            self.stage = RunStage::Grace(Box::pin(async move {
+                registry.stop.watch(deadline).await;
+            }));
         }
         if let Some(code) = kind.interrupted {
             let can_notice = call.cancel();

@@ -15,6 +15,9 @@ use parking_lot::Mutex;
 /// store's copy.
 const MAX_QUEUED_BYTES: usize = 64 * 1024;
 
+/// The bytes that a frame takes besides its data.
+const FRAME_BYTES: usize = 64;
+
 /// Creates a relay: the call's end, and the client's.
 pub(crate) fn relay() -> (RelayWriter, RelayReader) {
     let relay = Arc::new(Mutex::new(RelayState::default()));
@@ -35,7 +38,7 @@ struct RelayState {
     /// The number of bytes before the first frame.
     start: u64,
     trailers: Option<HeaderMap>,
-    copy: Copy,
+    copy: StoredCopy,
     end: Option<RelayEnd>,
     is_client_gone: bool,
     client: Option<Waker>,
@@ -44,12 +47,12 @@ struct RelayState {
 
 /// The store's copy of the output.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum Copy {
+enum StoredCopy {
     /// The store has all that passes through here.
     #[default]
     Whole,
     /// The client is behind. It reads the copy, and nothing passes through here.
-    Read,
+    Reading,
     /// The copy has ended, and the rest only passes through here.
     Ended,
 }
@@ -72,11 +75,13 @@ impl RelayWriter {
     /// Passes on data that the store has a copy of.
     pub(super) fn push(&self, data: &Bytes) {
         self.change(|state| {
-            if state.copy == Copy::Read || state.is_client_gone {
+            if state.copy == StoredCopy::Reading || state.is_client_gone {
                 return;
             }
-            if state.queued_bytes + data.len() > MAX_QUEUED_BYTES {
-                state.copy = Copy::Read;
+            // A frame that comes alone is sent as it is, however large.
+            let is_behind = state.cost() + data.len() > MAX_QUEUED_BYTES;
+            if is_behind && !state.frames.is_empty() {
+                state.copy = StoredCopy::Reading;
                 state.frames.clear();
                 state.queued_bytes = 0;
             } else {
@@ -88,10 +93,10 @@ impl RelayWriter {
     /// Ends the store's copy after `length` bytes. Returns `false` if the client is gone.
     pub(super) fn end_copy(&self, length: u64) -> bool {
         let mut state = self.0.lock();
-        if state.copy == Copy::Read {
+        if state.copy == StoredCopy::Reading {
             state.start = length;
         }
-        state.copy = Copy::Ended;
+        state.copy = StoredCopy::Ended;
         !state.is_client_gone
     }
 
@@ -101,8 +106,18 @@ impl RelayWriter {
         if state.is_client_gone {
             return Poll::Ready(false);
         }
-        if state.queued_bytes < MAX_QUEUED_BYTES {
+        if state.cost() < MAX_QUEUED_BYTES {
             return Poll::Ready(true);
+        }
+        state.call = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Completes when the client is gone.
+    pub(super) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.is_client_gone {
+            return Poll::Ready(());
         }
         state.call = Some(cx.waker().clone());
         Poll::Pending
@@ -187,13 +202,13 @@ impl RelayReader {
     /// Returns `true` if the output goes on here after `offset` bytes of the store's copy.
     pub(crate) fn goes_on_at(&self, offset: u64) -> bool {
         let state = self.0.lock();
-        state.copy == Copy::Ended && state.start == offset
+        state.copy == StoredCopy::Ended && state.start == offset
     }
 
     /// Returns the number of bytes that are left, if the output is complete.
     pub(crate) fn complete_length(&self) -> Option<u64> {
         let state = self.0.lock();
-        let is_whole = state.copy == Copy::Whole && state.trailers.is_none();
+        let is_whole = state.copy == StoredCopy::Whole && state.trailers.is_none();
         (is_whole && state.end == Some(RelayEnd::Complete)).then_some(state.queued_bytes as u64)
     }
 }
@@ -213,13 +228,18 @@ impl Drop for RelayReader {
 }
 
 impl RelayState {
+    /// Returns the bytes that the frames take.
+    fn cost(&self) -> usize {
+        self.queued_bytes + self.frames.len() * FRAME_BYTES
+    }
+
     fn push(&mut self, data: Bytes) {
         self.queued_bytes += data.len();
         self.frames.push_back(data);
     }
 
     fn next(&mut self, offset: u64) -> Option<Relayed> {
-        if self.copy == Copy::Read || self.start > offset {
+        if self.copy == StoredCopy::Reading || self.start > offset {
             return Some(Relayed::Behind);
         }
         if let Some(data) = self.frames.pop_front() {

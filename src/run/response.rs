@@ -259,7 +259,7 @@ where
                 }
                 Some(ResponseFrame::Trailers(trailers)) => {
                     if this.relay.is_some() {
-                        add(this.relayed_trailers, trailers.clone());
+                        merge_trailers(this.relayed_trailers, trailers.clone());
                     }
                     writer.push_trailers(trailers);
                 }
@@ -309,10 +309,10 @@ where
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     *this.trailer_values += trailers.len();
+                    *this.frame = Some(ResponseFrame::Trailers(trailers));
                     if *this.trailer_values > MAX_FIELD_VALUES {
                         return Poll::Ready(Err(ErrorCode::ResultTooLarge));
                     }
-                    *this.frame = Some(ResponseFrame::Trailers(trailers));
                 }
             }
         }
@@ -345,13 +345,19 @@ where
             }
             match std::mem::replace(frame, ResponseFrame::Data(Bytes::new())) {
                 ResponseFrame::Data(data) if !data.is_empty() => relay.push_alone(data),
-                ResponseFrame::Trailers(trailers) => add(this.relayed_trailers, trailers),
+                ResponseFrame::Trailers(trailers) => {
+                    merge_trailers(this.relayed_trailers, trailers)
+                }
                 ResponseFrame::Data(_) | ResponseFrame::Declared { .. } => {}
             }
             *this.frame = None;
         }
         if !has_content(*this.status) {
             relay.complete(None);
+            break;
+        }
+        // A body may be quiet for long.
+        if relay.poll_gone(cx).is_ready() {
             break;
         }
         ready!(allowance.poll_next(&*this.body, cx));
@@ -388,7 +394,7 @@ where
 }
 
 /// Adds trailers to others.
-fn add(all: &mut Option<HeaderMap>, trailers: HeaderMap) {
+fn merge_trailers(all: &mut Option<HeaderMap>, trailers: HeaderMap) {
     match all {
         Some(all) => all.extend(trailers),
         none => *none = Some(trailers),

@@ -53,16 +53,18 @@ const FAULTS: [(&str, &str, &str, &str); 7] = [
     (
         "live_change_created_after_the_lock",
         "live",
-        "None => this\n                    .change\n                    \
-         .set(Some(this.response.changed.clone().notified_owned())),",
-        "None => {\n                    drop(state);\n                    \
-         this.change.set(Some(this.response.changed.clone().notified_owned()));\n                }",
+        "None => LivePart::Wait(self.changed.clone().notified_owned()),",
+        "None => {\n                drop(state);\n                \
+         LivePart::Wait(self.changed.clone().notified_owned())\n            }",
     ),
     (
         "live_end_set_after_the_notification",
         "live",
-        "self.state.lock().end.get_or_insert(LiveEnd::Broken);\n        self.notify();",
-        "self.notify();\n        self.state.lock().end.get_or_insert(LiveEnd::Broken);",
+        "{\n            let mut state = self.state.lock();\n            if state.end.is_none() {\n\
+         \u{20}               state.end(LiveEnd::Complete);\n                state.trailers = trailers;",
+        "self.notify();\n        {\n            let mut state = self.state.lock();\n            \
+         if state.end.is_none() {\n                state.end(LiveEnd::Complete);\n                \
+         state.trailers = trailers;\n                return;",
     ),
 ];
 

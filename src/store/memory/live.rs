@@ -15,7 +15,7 @@ const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// A response that is read while it is written, and for as long as it is kept afterwards.
 ///
-/// All readers share one copy of its body. Their bodies are in [`unfinished_body`](super::unfinished_body).
+/// All readers share one copy of its body.
 #[derive(Debug)]
 pub(super) struct LiveResponse {
     status: StatusCode,

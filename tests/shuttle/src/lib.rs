@@ -13,8 +13,6 @@ pub mod dashmap;
 pub mod job;
 pub mod limit;
 pub mod parking_lot;
-pub mod protocol;
-pub mod store;
 pub mod telemetry;
 pub mod tokio;
 pub mod tokio_util;
