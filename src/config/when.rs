@@ -20,7 +20,8 @@ use crate::protocol::Prefer;
 /// without an `Idempotency-Key`, a request over a limit runs inline.
 ///
 /// A client may disconnect while it waits. Under `Always` or `Streamed`, with `respond-async`, or
-/// with an `Idempotency-Key` under `After`, the call then goes on as a job. Otherwise it is dropped.
+/// with an `Idempotency-Key` under `After`, the call then goes on as a job. Otherwise the call is
+/// dropped.
 ///
 /// `CONNECT`, requests with `Upgrade` (except to HTTP/2) and gRPC calls always pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -274,9 +274,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             return Poll::Ready(ErrorCode::Canceled);
         }
         let stop = self.stop.get_or_insert_with(|| {
-            let limit = registry.settings.job_timeout;
-            // A limit beyond the clock's range is no limit.
-            let deadline = limit.and_then(|limit| job.limited_from.checked_add(limit));
+            let deadline = deadline(job);
             Box::pin(registry.stop.watch(deadline))
         });
         stop.as_mut().poll(cx).map(|reason| match reason {
@@ -411,8 +409,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             .is_some_and(|response| response.is_relaying())
         {
             let registry = job.registry.clone();
-            let limit = registry.settings.job_timeout;
-            let deadline = limit.and_then(|limit| job.limited_from.checked_add(limit));
+            let deadline = deadline(job);
             self.stage = RunStage::Grace(Box::pin(async move {
                 registry.stop.watch(deadline).await;
             }));
@@ -425,6 +422,14 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             }
         }
     }
+}
+
+/// Returns the time at which a call must end, if there is a limit.
+fn deadline<St: Store>(job: &Job<St>) -> Option<Instant> {
+    let registry = &job.registry;
+    let limit = registry.settings.job_timeout;
+    // A limit beyond the clock's range is no limit.
+    limit.and_then(|limit| job.limited_from.checked_add(limit))
 }
 
 fn log_report(reported: Result<(), impl Error + 'static>) {

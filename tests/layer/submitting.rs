@@ -377,6 +377,29 @@ async fn call_beyond_a_limit_ends_with_its_submitter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn quiet_call_beyond_a_limit_ends_with_its_submitter() {
+    for hangs_up in [true, false] {
+        let limit = Duration::from_secs(60);
+        let jobs = Jobs::builder().max_result(10).job_timeout(limit).build();
+        let script = Script::default();
+        let service = jobs.layer().when(When::Streamed).layer(script.service());
+        let producer = script.respond(text());
+        let mut response = open(&service, post("/")).await;
+        producer.send("more than ten bytes");
+        assert_eq!(response.next(19).await, "more than ten bytes");
+        assert_eq!(jobs.unfinished(), 1);
+        if hangs_up {
+            drop(response);
+            sleep(Duration::from_millis(1)).await;
+        } else {
+            sleep(limit).await;
+            assert_eq!(response.rest().await, (Bytes::new(), true));
+        }
+        assert_eq!(jobs.unfinished(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn call_stays_near_its_fastest_reader() {
     let read = Counter::default();
     let jobs = Jobs::new();

@@ -61,7 +61,8 @@ const FAULTS: [(&str, &str, &str, &str); 7] = [
         "live_end_set_after_the_notification",
         "live",
         "{\n            let mut state = self.state.lock();\n            if state.end.is_none() {\n\
-         \u{20}               state.end(LiveEnd::Complete);\n                state.trailers = trailers;",
+         \u{20}               state.end(LiveEnd::Complete);\n                \
+         state.trailers = trailers;",
         "self.notify();\n        {\n            let mut state = self.state.lock();\n            \
          if state.end.is_none() {\n                state.end(LiveEnd::Complete);\n                \
          state.trailers = trailers;\n                return;",
