@@ -264,7 +264,9 @@ where
         Backpressure::Off => None,
         Backpressure::Ahead(bytes) => Some(candidate.registry.paces.limit(new.id, bytes)),
     };
-    let run = Run::new(call, new.id, job, Outlets { relay, pace });
+    let has_outlets = relay.is_some() || pace.is_some();
+    let outlets = has_outlets.then(|| Box::new(Outlets { relay, pace }));
+    let run = Run::new(call, new.id, job, outlets);
     // Boxed, which keeps the runtime's record of the task small.
     if span.is_disabled() {
         Box::pin(run)

@@ -65,8 +65,8 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
     is_start_reported: bool,
-    /// Taken when the response arrives.
-    outlets: Outlets,
+    /// Taken when the response arrives. Boxed, because most calls have none.
+    outlets: Option<Box<Outlets>>,
     /// Set if the service has answered that it did not get the request.
     is_unreached: bool,
     /// Dropped last: its permit outlives the call.
@@ -113,7 +113,12 @@ enum RunStep<W> {
 
 impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
     /// Makes a call the call of the job `id`.
-    pub(crate) fn new(mut call: Call<S, B>, id: JobId, job: Job<St>, outlets: Outlets) -> Self {
+    pub(crate) fn new(
+        mut call: Call<S, B>,
+        id: JobId,
+        job: Job<St>,
+        outlets: Option<Box<Outlets>>,
+    ) -> Self {
         call.accept(id);
         Self {
             is_start_reported: call.started().is_some(),
@@ -241,7 +246,8 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                         }
                         Ok(response) => {
                             *is_unreached = response.extensions().get::<Unreached>().is_some();
-                            let outlets = std::mem::take(outlets);
+                            let outlets =
+                                outlets.take().map(|outlets| *outlets).unwrap_or_default();
                             let response =
                                 CollectResponse::new(response, job, target.whole(), outlets);
                             none.insert(Box::pin(response))
@@ -402,7 +408,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }
         self.stage = RunStage::Done;
         // A submitter that waits for a response learns that there is none.
-        self.outlets = Outlets::default();
+        self.outlets = None;
         if self
             .response
             .as_ref()

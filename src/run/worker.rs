@@ -15,7 +15,7 @@ use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use super::{
-    call::Call, drive::Run, inner::InnerService, job::Job, outlets::Outlets, payload::drop_payload,
+    call::Call, drive::Run, inner::InnerService, job::Job, payload::drop_payload,
     request_body::RequestBody, span::job_span,
 };
 use crate::{
@@ -201,9 +201,7 @@ async fn run_ticket<S, B, St>(
     // A handler may keep the bytes for as long as its call runs.
     let (body, _charge) = RequestBody::buffered(work.body);
     let call = Call::new(service, work.head, body);
-    Run::new(call, work.id, job, Outlets::default())
-        .instrument(span)
-        .await;
+    Run::new(call, work.id, job, None).instrument(span).await;
 }
 
 /// Hands back a request that was claimed after the calls were stopped.

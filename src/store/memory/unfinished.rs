@@ -267,7 +267,8 @@ impl UnfinishedJob {
                 (&mut ending.outcome, &job.live)
             {
                 live.close();
-                *part = Some(StoredResponse::from_live(live));
+                // A head alone has nothing to read.
+                *part = (live.len() > 0).then(|| StoredResponse::from_live(live));
             }
             let finish = Finish {
                 revision: job.revision + 1,
