@@ -55,9 +55,7 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
     /// References in the response may be relative to it.
     target: JobTarget,
-    /// The response, once it has arrived. Boxed, so that a job has no room for it while its call
-    /// runs.
-    response: Option<Pin<Box<dyn Collect<St::Writer> + Send>>>,
+    response: ResponseStage<St::Writer>,
     stage: RunStage<St>,
     /// Watches for the deadline and a shutdown. Created when the call is pending for the first
     /// time.
@@ -65,12 +63,27 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     /// Created for the first report of progress, since most calls report nothing.
     reported: Option<Pin<Box<ReportedProgress>>>,
     is_start_reported: bool,
-    /// Taken when the response arrives. Boxed, because most calls have none.
-    outlets: Option<Box<Outlets>>,
     /// Set if the service has answered that it did not get the request.
     is_unreached: bool,
     /// Dropped last: its permit outlives the call.
     job: Job<St>,
+}
+
+/// The response of a call. Everything is boxed, so that a job has no room for it while its call
+/// runs.
+enum ResponseStage<W> {
+    /// The response has not arrived. Most calls have no outlets.
+    Awaited(Option<Box<Outlets>>),
+    Arrived(Pin<Box<dyn Collect<W> + Send>>),
+}
+
+impl<W> ResponseStage<W> {
+    fn arrived(&self) -> Option<&(dyn Collect<W> + Send)> {
+        match self {
+            Self::Awaited(_) => None,
+            Self::Arrived(response) => Some(&**response),
+        }
+    }
 }
 
 /// The state of a job that has reported progress.
@@ -124,11 +137,10 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
             is_start_reported: call.started().is_some(),
             target: call.target(),
             call,
-            response: None,
+            response: ResponseStage::Awaited(outlets),
             stage: RunStage::Calling,
             stop: None,
             reported: None,
-            outlets,
             is_unreached: false,
             job,
         }
@@ -223,39 +235,39 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             call,
             target,
             response,
-            outlets,
             is_unreached,
             job,
             ..
         } = self;
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            let response = match response {
-                Some(response) => response,
-                none => {
-                    match ready!(call.poll(cx, |cx| job.registry.store.poll_begin(&job.claim, cx)))
-                    {
-                        Err(error) => {
-                            log_error("inner service failed", &*error.into());
-                            return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
-                        }
-                        // A switch of protocols, which cannot be replayed.
-                        Ok(response) if response.status().is_informational() => {
-                            let status = response.status().as_u16();
-                            tracing::error!(status, "inner service sent no final response");
-                            return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
-                        }
-                        Ok(response) => {
-                            *is_unreached = response.extensions().get::<Unreached>().is_some();
-                            let outlets =
-                                outlets.take().map(|outlets| *outlets).unwrap_or_default();
-                            let response =
-                                CollectResponse::new(response, job, target.whole(), outlets);
-                            none.insert(Box::pin(response))
-                        }
+            loop {
+                let outlets = match response {
+                    ResponseStage::Arrived(response) => {
+                        return call.enter(|| response.as_mut().poll(cx));
                     }
+                    ResponseStage::Awaited(outlets) => outlets,
+                };
+                let begin = |cx: &mut Context<'_>| job.registry.store.poll_begin(&job.claim, cx);
+                let arrived = match ready!(call.poll(cx, begin)) {
+                    Ok(arrived) => arrived,
+                    Err(error) => {
+                        log_error("inner service failed", &*error.into());
+                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
+                    }
+                };
+                // A switch of protocols, which cannot be replayed.
+                if arrived.status().is_informational() {
+                    let status = arrived.status().as_u16();
+                    tracing::error!(status, "inner service sent no final response");
+                    return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
                 }
-            };
-            call.enter(|| response.as_mut().poll(cx))
+                *is_unreached = arrived.extensions().get::<Unreached>().is_some();
+                let outlets = outlets
+                    .take()
+                    .map_or_else(Outlets::default, |outlets| *outlets);
+                let collect = CollectResponse::new(arrived, job, target.whole(), outlets);
+                *response = ResponseStage::Arrived(Box::pin(collect));
+            }
         }));
         polled.unwrap_or_else(|panic| {
             tracing::error!(panic = panic_message(&*panic), "inner service panicked");
@@ -321,7 +333,9 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         interrupted: Option<ErrorCode>,
         cx: &mut Context<'_>,
     ) {
-        if let (Outcome::NoResponse(_), Some(response)) = (&outcome, &mut self.response) {
+        if let (Outcome::NoResponse(_), ResponseStage::Arrived(response)) =
+            (&outcome, &mut self.response)
+        {
             // It must not wait for room, or keep others from it, while the end is stored.
             response.as_mut().abandon();
         }
@@ -368,7 +382,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
     }
 
     fn response_status(&self) -> Option<StatusCode> {
-        self.response.as_ref().map(|response| response.status())
+        self.response.arrived().map(|response| response.status())
     }
 
     /// Records the end, and starts the grace period of a call that was interrupted.
@@ -408,12 +422,11 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }
         self.stage = RunStage::Done;
         // A submitter that waits for a response learns that there is none.
-        self.outlets = None;
-        if self
-            .response
-            .as_ref()
-            .is_some_and(|response| response.is_relaying())
-        {
+        if let ResponseStage::Awaited(outlets) = &mut self.response {
+            *outlets = None;
+        }
+        let is_relaying = |response: &(dyn Collect<_> + Send)| response.is_relaying();
+        if self.response.arrived().is_some_and(is_relaying) {
             let registry = job.registry.clone();
             let deadline = deadline(job);
             self.stage = RunStage::Grace(Box::pin(async move {
