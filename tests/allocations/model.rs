@@ -304,8 +304,11 @@ impl Job {
     }
 
     fn ended_price(&self) -> usize {
-        let result = self.result.map_or(0, |length| HEAD_BYTES + length);
+        // A body that breaks here has no data, and its head is the part that is kept.
+        let broken = (self.state == State::Failed("body_error")).then_some(0);
+        let kept = self.result.or(broken);
+        let response = kept.map_or(0, |length| HEAD_BYTES + length);
         let progress = self.percent.map_or(0, |_| PROGRESS_BYTES);
-        ENDED_BYTES + self.scope() + progress + result
+        ENDED_BYTES + self.scope() + progress + response
     }
 }

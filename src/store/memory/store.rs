@@ -37,7 +37,7 @@ use crate::{
 /// Its [budget](Budget) limits the memory of its jobs. A job counts:
 ///
 /// - until it ends: its request, 1,024 bytes, and the progress that it reports;
-/// - once it has ended: 336 bytes, its progress, and its response as it is stored;
+/// - once it has ended: 336 bytes, its progress, and its response, or a part of one, as stored;
 /// - in both cases: 192 bytes and its texts, if it has an owner, an idempotency key, a title or
 ///   callbacks.
 ///

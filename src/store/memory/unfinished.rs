@@ -267,8 +267,7 @@ impl UnfinishedJob {
                 (&mut ending.outcome, &job.live)
             {
                 live.close();
-                // A head alone has nothing to read.
-                *part = (live.len() > 0).then(|| StoredResponse::from_live(live));
+                *part = Some(StoredResponse::from_live(live));
             }
             let finish = Finish {
                 revision: job.revision + 1,
