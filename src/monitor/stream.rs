@@ -80,11 +80,15 @@ impl<St: Store> StreamReader<'_, St> {
             Err(response) => return Ok(Err(response)),
         };
         let run = reading.run;
+        let last_event_id = head.headers.get(LAST_EVENT_ID);
+        let last_event_id = last_event_id.filter(|_| is_event_stream(reading.response.headers()));
+        if last_event_id.is_some() {
+            // It wins over the offset.
+            from = 0;
+        }
         if !query.accepts(run, from, self.job.id, &head.headers) {
             return Ok(Err(Problem::OutputRestarted.response()));
         }
-        let last_event_id = head.headers.get(LAST_EVENT_ID);
-        let last_event_id = last_event_id.filter(|_| is_event_stream(reading.response.headers()));
         if let Some(id) = last_event_id {
             let added = AddedId::parse(id.as_bytes()).filter(|_| query.ids);
             from = match added {
@@ -158,25 +162,20 @@ impl<St: Store> StreamReader<'_, St> {
         if !self.job.status.is_ended() {
             // A later read of one request gets the time for it, too.
             let deadline = self.deadline.max(Instant::now() + MIN_READ_TIME);
-            match timeout_at(deadline, registry.store.read(id, from)).await {
-                Ok(reading) => {
-                    if let Some(reading) = reading? {
-                        return Ok(Ok(reading));
-                    }
-                }
-                Err(_) => {
-                    if let Err(response) = self.look().await? {
-                        return Ok(Err(response));
-                    }
-                    if !self.job.status.is_ended() {
-                        let pending = status::pending(&self.job, Resource::Stream, registry);
-                        return Ok(Err(pending));
-                    }
-                }
+            let read = timeout_at(deadline, registry.store.read(id, from)).await;
+            let has_waited = read.is_err();
+            if let Ok(reading) = read
+                && let Some(reading) = reading?
+            {
+                return Ok(Ok(reading));
             }
-            // It has ended without output, or has just been removed.
+            // It may have ended without output, or have been removed.
             if let Err(response) = self.look().await? {
                 return Ok(Err(response));
+            }
+            if has_waited && !self.job.status.is_ended() {
+                let pending = status::pending(&self.job, Resource::Stream, registry);
+                return Ok(Err(pending));
             }
         }
         if let (None, None, Some(failure)) =
