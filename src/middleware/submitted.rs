@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::{
     job::JobId,
     limit::Pace,
-    protocol::BoxError,
+    protocol::{BoxError, has_content},
     registry::Registry,
     run::{RelayReader, Relayed},
     store::{Reading, ResultBody, Store},
@@ -34,6 +34,11 @@ pub(super) fn submitted<St: Store>(
     hint: &SizeHint,
 ) -> Response<ResultBody> {
     let length = hint.exact().or_else(|| relay.complete_length());
+    if !has_content(head.status) || relay.complete_length() == Some(0) {
+        // Without a hint, as the service's own: axum writes a length from one, which a 204 must not
+        // have.
+        return Response::from_parts(head, ResultBody::default());
+    }
     let body = SubmittedBody {
         pace: registry.paces.get(id),
         registry: registry.clone(),
