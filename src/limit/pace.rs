@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -33,8 +33,10 @@ pub(crate) struct Pace {
 
 #[derive(Debug, Default)]
 struct PaceState {
-    /// The offset of the fastest reader.
+    /// The offset of the fastest reader that makes progress.
     furthest: u64,
+    /// The highest offset that a reader has reached since the call began to wait, or 0.
+    recent: u64,
     call: Option<Waker>,
 }
 
@@ -43,22 +45,13 @@ impl Pace {
     pub(crate) fn advance(&self, offset: u64) {
         let call = {
             let mut state = self.state.lock();
-            if offset <= state.furthest {
-                return;
-            }
-            state.furthest = offset;
+            state.recent = state.recent.max(offset);
+            state.furthest = state.furthest.max(offset);
             state.call.take()
         };
         if let Some(call) = call {
             call.wake();
         }
-    }
-
-    /// Returns the offset of the fastest reader, and wakes the call when it changes.
-    fn furthest(&self, cx: &Context<'_>) -> u64 {
-        let mut state = self.state.lock();
-        state.call = Some(cx.waker().clone());
-        state.furthest
     }
 }
 
@@ -74,7 +67,7 @@ impl Paces {
             // Without a byte ahead, no reader would get the first one.
             max_ahead: max_ahead.max(1),
             stall: None,
-            passed: None,
+            is_free: false,
         }
     }
 
@@ -90,33 +83,40 @@ pub(crate) struct PaceLimit {
     paces: Arc<Paces>,
     id: JobId,
     max_ahead: u64,
-    /// Runs while the call waits, with the offset that it waits at.
-    stall: Option<(u64, Pin<Box<Sleep>>)>,
-    /// The offset at which the readers have stalled. The call waits again once one is beyond it.
-    passed: Option<u64>,
+    /// Runs while the call waits.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Set if all readers have stalled. The call waits again once one of them goes on.
+    is_free: bool,
 }
 
 impl PaceLimit {
     /// Waits until the call may read beyond `offset`.
     pub(crate) fn poll_beyond(&mut self, offset: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let furthest = self.pace.furthest(cx);
-        if offset < furthest.saturating_add(self.max_ahead) || self.passed == Some(furthest) {
-            self.stall = None;
-            return Poll::Ready(());
-        }
-        let stall = match &mut self.stall {
-            Some((at, stall)) if *at == furthest => stall,
-            stall => {
-                let timeout = Box::pin(sleep(STALL_TIMEOUT));
-                &mut stall.insert((furthest, timeout)).1
+        loop {
+            {
+                let mut state = self.pace.state.lock();
+                if self.is_free && state.recent > 0 {
+                    self.is_free = false;
+                    state.furthest = state.recent;
+                }
+                let is_near = offset < state.furthest.saturating_add(self.max_ahead);
+                if self.is_free || is_near {
+                    self.stall = None;
+                    return Poll::Ready(());
+                }
+                if self.stall.is_none() {
+                    state.recent = 0;
+                }
+                state.call = Some(cx.waker().clone());
             }
-        };
-        if stall.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
+            let timeout = || Box::pin(sleep(STALL_TIMEOUT));
+            ready!(self.stall.get_or_insert_with(timeout).as_mut().poll(cx));
+            self.stall = None;
+            let mut state = self.pace.state.lock();
+            // The fastest reader may have left, and a slower one may go on.
+            state.furthest = std::mem::take(&mut state.recent);
+            self.is_free = state.furthest == 0;
         }
-        self.passed = Some(furthest);
-        self.stall = None;
-        Poll::Ready(())
     }
 }
 

@@ -438,6 +438,67 @@ async fn call_stays_near_its_fastest_reader() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reader_that_has_left_does_not_set_the_pace() {
+    let jobs = Jobs::new();
+    let layer = jobs.layer().when(When::Streamed);
+    let layer = layer.backpressure(Backpressure::Ahead(2_000));
+    let read = Counter::default();
+    let service = layer.layer(inner({
+        let read = read.clone();
+        move |_| {
+            let read = read.clone();
+            async move {
+                let frames = futures_util::stream::iter(chunks(100)).map(move |frame| {
+                    read.up();
+                    Ok::<_, Failed>(frame)
+                });
+                Ok(Response::new(Body::from_stream(frames)))
+            }
+        }
+    }));
+    let mut slow = open(&service, post("/")).await;
+    let mut fast = open(&service, get(&format!("{}/stream", monitor(&slow)))).await;
+    let mut got = 0;
+    while got < 30_000 {
+        got += fast.next(1_000).await.len();
+        sleep(Duration::from_millis(1)).await;
+    }
+    let produced = read.count();
+    assert_eq!(produced, got / 1_000 + 2);
+    drop(fast);
+    // The slow reader goes on, so the call keeps waiting for it.
+    for _ in 0..8 {
+        slow.next(1_000).await;
+        sleep(Duration::from_secs(5)).await;
+    }
+    assert_eq!(read.count(), produced);
+    let whole = chunks(100).concat();
+    let (rest, is_broken) = slow.rest().await;
+    assert!(!is_broken && whole.ends_with(&rest));
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_without_content_has_no_length() {
+    for fields in [&[][..], &[KEY]] {
+        let jobs = Jobs::new();
+        let layer = jobs.layer();
+        let layer = match fields {
+            [] => layer.when(When::Streamed),
+            _ => layer.when(When::After(Duration::from_secs(1))),
+        };
+        let service = layer.layer(inner(async |_| {
+            let response = Response::builder().status(204).body(Body::default());
+            Ok(response.unwrap())
+        }));
+        let response = open(&service, with(post("/"), fields)).await;
+        assert_eq!(response.status, StatusCode::NO_CONTENT);
+        let hint = http_body::Body::size_hint(&response.body);
+        assert_eq!(hint.exact(), None);
+        assert_eq!(response.header("content-length"), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn disconnect_before_the_head_drops_no_call() {
     let jobs = Jobs::new();
     let layer = jobs.layer().when(When::Streamed);
