@@ -20,6 +20,8 @@ macro_rules! route_suite {
             panic_error_and_http_error_end_jobs,
             large_bodies_pass_through,
             progress_is_shown,
+            output_is_streamed_to_any_process,
+            submitter_and_joiner_get_the_output_live,
             drained_site_accepts_nothing,
         }
     };

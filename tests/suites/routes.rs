@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::{
-    sync::Notify,
+    sync::{Mutex, Notify, mpsc},
     time::{sleep, timeout},
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
@@ -321,6 +322,95 @@ pub(crate) async fn large_bodies_pass_through(site: impl Site) {
     let result = send(&other, get(&format!("{location}/result"))).await;
     let twice = Bytes::from([&body[..], &body[..]].concat());
     assert!(result.body == twice, "the body has changed");
+}
+
+/// Returns a service whose response has the chunks that a test sends, and the sender.
+fn produced() -> (mpsc::UnboundedSender<&'static str>, Inner) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let receiver = Arc::new(Mutex::new(receiver));
+    let service = boxed(move |_| {
+        let receiver = receiver.clone();
+        async move {
+            let chunks = stream::unfold(receiver, async |receiver| {
+                let chunk = receiver.lock().await.recv().await?;
+                Some((Ok::<_, Failed>(Bytes::from(chunk)), receiver))
+            });
+            Ok(Response::new(Body::from_stream(chunks)))
+        }
+    });
+    (sender, service)
+}
+
+/// Reads so many bytes of a body.
+async fn next(body: &mut Body, length: usize) -> Vec<u8> {
+    let reading = async {
+        let mut read = Vec::new();
+        while read.len() < length {
+            let frame = body.frame().await.expect("more").expect("no error");
+            read.extend_from_slice(&frame.into_data().expect("data"));
+        }
+        read
+    };
+    timeout(TIMEOUT, reading).await.expect("data in time")
+}
+
+pub(crate) async fn output_is_streamed_to_any_process(site: impl Site) {
+    let (chunks, service) = produced();
+    let [one, other] = plain(&site, service).await;
+    let accepted = send(&one, post("/reports")).await;
+    let path = format!("{}/stream", accepted.location());
+    chunks.send("first, ").unwrap();
+    let open = async |service: &Outer, query: &str| {
+        let request = get(&format!("{path}{query}"));
+        let response = timeout(TIMEOUT, service.clone().oneshot(request)).await;
+        let response = response.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["asyncresult"], "200");
+        response.into_body()
+    };
+    let mut bodies = [open(&one, "").await, open(&other, "?offset=2").await];
+    for (body, expected) in bodies.iter_mut().zip(["first, ", "rst, "]) {
+        assert_eq!(next(body, expected.len()).await, expected.as_bytes());
+    }
+    for chunk in ["second, ", "third"] {
+        chunks.send(chunk).unwrap();
+        for body in &mut bodies {
+            assert_eq!(next(body, chunk.len()).await, chunk.as_bytes());
+        }
+    }
+    drop(chunks);
+    for body in bodies {
+        let rest = timeout(TIMEOUT, body.collect()).await.unwrap().unwrap();
+        assert!(rest.to_bytes().is_empty());
+    }
+    ended(&other, accepted.location()).await;
+    let whole = send(&other, get(&path)).await;
+    assert_eq!(whole.body, "first, second, third");
+}
+
+pub(crate) async fn submitter_and_joiner_get_the_output_live(site: impl Site) {
+    let (chunks, service) = produced();
+    let builder = Jobs::builder();
+    let [one, other] = site.serve(builder, When::Streamed, service).await;
+    let keyed = || with(post("/reports"), &[("idempotency-key", "\"k\"")]);
+    chunks.send("first, ").unwrap();
+    let submitted = one.oneshot(keyed()).await.unwrap();
+    let joined = timeout(TIMEOUT, other.oneshot(keyed())).await;
+    let joined = joined.unwrap().unwrap();
+    assert_eq!(joined.headers()["idempotent-replayed"], "true");
+    let mut bodies = [submitted, joined].map(|response| {
+        assert!(response.headers().contains_key("link"));
+        response.into_body()
+    });
+    for body in &mut bodies {
+        assert_eq!(next(body, 7).await, b"first, ");
+    }
+    chunks.send("second").unwrap();
+    drop(chunks);
+    for body in bodies {
+        let rest = timeout(TIMEOUT, body.collect()).await.unwrap().unwrap();
+        assert_eq!(rest.to_bytes(), "second");
+    }
 }
 
 pub(crate) async fn progress_is_shown(site: impl Site) {
