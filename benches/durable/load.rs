@@ -64,7 +64,7 @@ pub(crate) fn jobs<S: Store>(store: S) -> Jobs<S> {
     jobs.max_bytes(8 << 30).store(store).build()
 }
 
-/// How long requests took.
+/// The durations of requests.
 pub(crate) struct Times {
     histogram: Histogram<u64>,
     elapsed: Duration,

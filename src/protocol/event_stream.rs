@@ -35,7 +35,7 @@ struct Line {
     id: Vec<u8>,
 }
 
-/// What is known of an event that has not ended.
+/// The fields so far of an event that has not ended.
 #[derive(Debug, Default)]
 struct PartialEvent {
     has_data: bool,

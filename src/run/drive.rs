@@ -55,7 +55,7 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
     call: Call<S, B>,
     /// References in the response may be relative to it.
     target: JobTarget,
-    response: ResponseStage<St::Writer>,
+    response: CallResponse<St::Writer>,
     stage: RunStage<St>,
     /// Watches for the deadline and a shutdown. Created when the call is pending for the first
     /// time.
@@ -71,13 +71,13 @@ pub(crate) struct Run<S: Service<Request<RequestBody<B>>>, B, St: Store> {
 
 /// The response of a call. Everything is boxed, so that a job has no room for it while its call
 /// runs.
-enum ResponseStage<W> {
+enum CallResponse<W> {
     /// The response has not arrived. Most calls have no outlets.
     Awaited(Option<Box<Outlets>>),
     Arrived(Pin<Box<dyn Collect<W> + Send>>),
 }
 
-impl<W> ResponseStage<W> {
+impl<W> CallResponse<W> {
     fn arrived(&self) -> Option<&(dyn Collect<W> + Send)> {
         match self {
             Self::Awaited(_) => None,
@@ -137,7 +137,7 @@ impl<S: Service<Request<RequestBody<B>>>, B, St: Store> Run<S, B, St> {
             is_start_reported: call.started().is_some(),
             target: call.target(),
             call,
-            response: ResponseStage::Awaited(outlets),
+            response: CallResponse::Awaited(outlets),
             stage: RunStage::Calling,
             stop: None,
             reported: None,
@@ -242,10 +242,10 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         let polled = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 let outlets = match response {
-                    ResponseStage::Arrived(response) => {
+                    CallResponse::Arrived(response) => {
                         return call.enter(|| response.as_mut().poll(cx));
                     }
-                    ResponseStage::Awaited(outlets) => outlets,
+                    CallResponse::Awaited(outlets) => outlets,
                 };
                 let begin = |cx: &mut Context<'_>| job.registry.store.poll_begin(&job.claim, cx);
                 let arrived = match ready!(call.poll(cx, begin)) {
@@ -266,7 +266,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                     .take()
                     .map_or_else(Outlets::default, |outlets| *outlets);
                 let collect = CollectResponse::new(arrived, job, target.whole(), outlets);
-                *response = ResponseStage::Arrived(Box::pin(collect));
+                *response = CallResponse::Arrived(Box::pin(collect));
             }
         }));
         polled.unwrap_or_else(|panic| {
@@ -333,7 +333,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         interrupted: Option<ErrorCode>,
         cx: &mut Context<'_>,
     ) {
-        if let (Outcome::NoResponse(_), ResponseStage::Arrived(response)) =
+        if let (Outcome::NoResponse(_), CallResponse::Arrived(response)) =
             (&outcome, &mut self.response)
         {
             // It must not wait for room, or keep others from it, while the end is stored.
@@ -422,7 +422,7 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         }
         self.stage = RunStage::Done;
         // A submitter that waits for a response learns that there is none.
-        if let ResponseStage::Awaited(outlets) = &mut self.response {
+        if let CallResponse::Awaited(outlets) = &mut self.response {
             *outlets = None;
         }
         let is_relaying = |response: &(dyn Collect<_> + Send)| response.is_relaying();

@@ -1,13 +1,13 @@
-//! Where the output of a call goes, besides the store.
+//! The ways of a call's output besides the store.
 
 use super::relay::RelayWriter;
 use crate::limit::PaceLimit;
 
-/// Where the output of a call goes, besides the store.
+/// The ways of a call's output besides the store.
 #[derive(Default)]
 pub(crate) struct Outlets {
-    /// To the client that submitted the request, if it waits.
+    /// The way to the client that submitted the request, if it waits.
     pub(crate) relay: Option<RelayWriter>,
-    /// How far it may be ahead of its readers, if there is a limit.
+    /// The limit on how far the output may be ahead of its readers, if there is one.
     pub(crate) pace: Option<PaceLimit>,
 }

@@ -67,7 +67,7 @@ enum RelayEnd {
 pub(crate) struct RelayWriter(Arc<Mutex<RelayState>>);
 
 impl RelayWriter {
-    /// Passes on the head, and what is known of the body's length.
+    /// Passes on the head, and the hint of the body's length.
     pub(super) fn begin(&self, head: response::Parts, hint: SizeHint) {
         self.change(|state| state.head = Some(Box::new((head, hint))));
     }
@@ -90,7 +90,7 @@ impl RelayWriter {
         });
     }
 
-    /// Ends the store's copy after `length` bytes. Returns `false` if the client is gone.
+    /// Ends the store's copy after `length` bytes. Returns `false` if the client has disconnected.
     pub(super) fn end_copy(&self, length: u64) -> bool {
         let mut state = self.0.lock();
         if state.copy == StoredCopy::Reading {
@@ -100,7 +100,7 @@ impl RelayWriter {
         !state.is_client_gone
     }
 
-    /// Waits until the client has taken what was passed on. Completes with `false` if it is gone.
+    /// Waits until the client has taken the frames. Completes with `false` if it has disconnected.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<bool> {
         let mut state = self.0.lock();
         if state.is_client_gone {
@@ -113,7 +113,7 @@ impl RelayWriter {
         Poll::Pending
     }
 
-    /// Completes when the client is gone.
+    /// Completes when the client has disconnected.
     pub(super) fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.is_client_gone {
@@ -159,7 +159,7 @@ impl Drop for RelayWriter {
 /// The client's end of a relay.
 pub(crate) struct RelayReader(Arc<Mutex<RelayState>>);
 
-/// What a relay has for its client.
+/// The next piece for the client of a relay.
 pub(crate) enum Relayed {
     Data(Bytes),
     /// The client is behind, and reads the store's copy from here on.

@@ -29,8 +29,8 @@ pub(crate) trait Collect<W> {
     /// Returns the status of the response.
     fn status(&self) -> StatusCode;
 
-    /// Breaks off the response for its readers, who get what has been written. Its body is still
-    /// read, in case it cleans up.
+    /// Breaks off the response. Its readers get the part that was written, then an error. Its body
+    /// is still read, in case it cleans up.
     fn abandon(self: Pin<&mut Self>);
 
     /// Returns `true` if the job ends before the response, whose rest goes to the submitter alone.
@@ -327,7 +327,8 @@ where
     Poll::Ready(Ok(()))
 }
 
-/// Completes when the submitter has the whole response, or is gone. The store keeps no more of it.
+/// Completes when the submitter has the whole response, or has disconnected. The store keeps no
+/// more of it.
 fn poll_relayed<R, W>(this: &mut CollectResponseProj<'_, R, W>, cx: &mut Context<'_>) -> Poll<()>
 where
     R: Body,

@@ -27,6 +27,7 @@ mod listing;
 mod memory;
 mod monitor;
 mod owning;
+mod pacing;
 mod page;
 mod preferring;
 mod producing;

@@ -115,7 +115,7 @@ fn ten_thousand_readers_share_one_copy() {
                     read(body).await;
                 }
             }
-            // What the first half takes by now counts for the second half.
+            // The growth of the first half counts for the second half too.
             let per_reader = (status_bytes("VmHWM") - before) / (READERS / 2);
             assert!(per_reader <= MAX_READER_BYTES, "{per_reader}");
             assert!(budget.used() <= 64 * MIB + 4_096, "{}", budget.used());

@@ -69,8 +69,8 @@ pub(crate) struct StorageFlags {
     /// The gateway creates the file if there is none. Start all gateways of a file with the same
     /// upstream, limits and --trust-forwarded. If one crashes, the others or the next one run the
     /// requests that it accepted. A call that had begun runs again only if its method is
-    /// idempotent or it has an Idempotency-Key; any other job fails as lost. When
-    /// --drain-secs is over, a shutdown hands back every call that has not begun or may run again.
+    /// idempotent or it has an Idempotency-Key; any other job fails as lost. At the end of
+    /// --drain-secs, a shutdown hands back every call that has not begun or may run again.
     ///
     /// Bodies over 256 KiB are files beside it. A large result passes through memory in parts; a
     /// request body does not. Each call may take a second file descriptor for a file, so half as

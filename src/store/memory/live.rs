@@ -46,7 +46,7 @@ enum LiveEnd {
     Broken,
 }
 
-/// What a reader gets at its offset.
+/// The next piece for a reader at its offset.
 pub(super) enum LivePart {
     Data(Bytes),
     /// Nothing until the next change.
@@ -185,7 +185,7 @@ impl LiveResponse {
         &self.headers
     }
 
-    /// Returns what a reader gets at `offset`.
+    /// Returns the next piece for a reader at `offset`.
     pub(super) fn part(&self, offset: u64) -> LivePart {
         let state = self.state.lock();
         if let Some(chunk) = state.chunk(offset) {

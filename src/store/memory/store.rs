@@ -157,7 +157,7 @@ impl Store for MemoryStore {
     ) -> impl StoreFuture<Result<Finished, Infallible>> {
         let outcome = match end.outcome {
             Outcome::Response(writer) => writer.finish(),
-            // What was flushed is with the job.
+            // The job has the part that was flushed.
             Outcome::NoResponse(code) => StoredOutcome::NoResponse(code, None),
         };
         let started = end.started.map(|at| self.table.clock().millis(at));

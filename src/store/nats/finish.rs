@@ -140,7 +140,7 @@ async fn store_response(
     }
 }
 
-/// Stores a body of which nothing is published.
+/// Stores the body of a response without published parts.
 async fn store_body(
     jetstream: &JetStream,
     active: &ActiveClaim,

@@ -40,9 +40,10 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// The maximum time between two look-ups: a lost notification delays the end by this much.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The time without a part after which the stream is asked for one, in case the consumer is lost.
-/// It doubles each time.
+/// The first delay without a part before the follower asks the stream for one, in case the server
+/// has lost its consumer. The delay doubles each time, up to [`MAX_CHECK`].
 const FIRST_CHECK: Duration = Duration::from_millis(250);
+/// The longest such delay.
 const MAX_CHECK: Duration = Duration::from_secs(5);
 
 /// The time after which all parts are forgotten if none has followed.

@@ -98,7 +98,7 @@ struct StoredOutput {
     stage: OutputStage,
 }
 
-/// What the publisher does next.
+/// The next step of the publisher.
 enum PublishStep {
     Publish(PublishedPart),
     /// Waits for data to publish with the head, for a moment.
@@ -107,7 +107,7 @@ enum PublishStep {
     Done,
 }
 
-/// The response of a call that has ended, as far as it is published.
+/// The published part of the response of a call that has ended.
 pub(super) enum PublishedOutput {
     /// Nothing was published.
     Nothing(ResponseRecord, BufferedBody),
@@ -332,8 +332,8 @@ impl CallOutput {
         }
     }
 
-    /// Closes the output of a call without a whole response. Returns `false` if nothing is to be
-    /// published.
+    /// Closes the output of a call without a whole response. Returns `false` if there is
+    /// nothing to publish.
     fn close(&self) -> bool {
         let has_part = {
             let state = &mut *self.state.lock();
@@ -368,7 +368,7 @@ impl CallOutput {
         nothing_published
     }
 
-    /// Returns the response as far as it is published.
+    /// Returns the part of the response that has been published.
     fn stored(&self) -> StoredOutput {
         let state = self.state.lock();
         let parts = StreamedParts {
@@ -396,7 +396,7 @@ pub(super) struct RunningOutput {
 }
 
 impl RunningOutput {
-    /// Starts to publish an output, of which `body` was flushed.
+    /// Starts to publish an output, beginning with the flushed `body`.
     pub(super) fn start(
         jetstream: Arc<JetStream>,
         lost: CancellationToken,

@@ -49,7 +49,7 @@ pub(super) struct OutputReader {
 }
 
 enum OutputSource {
-    /// The call runs, as far as this process knows.
+    /// This process knows of no end of the call.
     Live {
         view: watch::Receiver<OutputView>,
         _follower: Arc<OutputFollower>,
@@ -57,7 +57,7 @@ enum OutputSource {
     Ended(EndedOutput),
 }
 
-/// An output of which nothing more is published.
+/// An output that is complete or has broken off.
 pub(super) struct EndedOutput {
     pub(super) count: u32,
     pub(super) trailers: Option<HeaderMap>,
@@ -65,10 +65,10 @@ pub(super) struct EndedOutput {
     pub(super) is_broken: bool,
 }
 
-/// What a reader does next.
+/// The next step of a reader.
 enum ReadStep {
     Data(u64, Bytes),
-    /// Reads parts from the stream, of which there are this many.
+    /// Reads parts from the stream. It has this many.
     Fetch(u32),
     Wait,
     End(OutputEnd),

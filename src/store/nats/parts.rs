@@ -1,7 +1,7 @@
 //! Writes, finds and removes the parts of a response that is published while it is produced.
 //!
 //! Each part creates the subject of its index, after the one before it was stored. So the parts
-//! that exist are the first ones, and whoever creates the next subject instead seals the output.
+//! that exist are the first ones. A process that creates the next subject instead seals the output.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ const MAX_ROUNDS: usize = 8;
 /// The time until this process knows why data is missing. Then it counts as lost.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a job has for its readers.
+/// The response of a job, as its readers find it.
 enum LocatedResponse {
     Live(FollowableOutput),
     Ended(Arc<LocatedJob>),

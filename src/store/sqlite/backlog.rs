@@ -1,4 +1,4 @@
-//! What calls leave to the writer's thread: their reports, and claims that they dropped.
+//! Work that calls leave to the writer's thread: their reports, and claims that they dropped.
 
 use std::{mem, sync::Arc};
 

@@ -19,10 +19,10 @@ use super::{
 
 /// Copies the file to `target`, and the bodies to the directory beside it.
 ///
-/// The bodies that exist are copied first, then the file as of one moment, then what the copy names
-/// and was not there before: bodies, and the ends of those that have grown. So a body is missing
-/// only if it was removed meanwhile. Then its job, or its output if the job runs again, is removed
-/// from the copy.
+/// It copies the existing bodies first, and then the file as of one moment. Last come bodies that
+/// the copy names and that were not there before, and the ends of those that have grown. So a body
+/// is missing only if it was removed meanwhile. Then its job, or its output if the job runs again,
+/// is removed from the copy.
 pub(super) fn back_up(source: &Path, target: &Path) -> Result<(), SqliteError> {
     let backup = Backup {
         connection: readers::open(source)?,
@@ -167,7 +167,7 @@ fn forget_body(copy: &Connection, file: &str) -> Result<(), SqliteError> {
          UNION SELECT job FROM response WHERE file = ?1";
     let seq: Option<i64> = copy.query_row(job, [file], |row| row.get(0)).optional()?;
     let Some(seq) = seq else {
-        // It is gone for another body.
+        // The loop has removed it for another missing body.
         return Ok(());
     };
     for delete in [

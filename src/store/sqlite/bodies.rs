@@ -206,8 +206,8 @@ impl OwnBodies {
 
     /// Looks for the rows of doubtful files, right after a commit that has written something.
     ///
-    /// What a failed commit has left in the log may come back after a crash, until another commit
-    /// overwrites it.
+    /// A crash may bring back the frames that a failed commit has left in the log, until another
+    /// commit overwrites them.
     pub(super) fn settle_doubts(&self, connection: &Connection) -> Result<(), SqliteError> {
         let doubtful = std::mem::take(&mut *self.doubtful.lock());
         for file in doubtful {

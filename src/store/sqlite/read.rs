@@ -132,7 +132,7 @@ pub(super) async fn read(
     Ok(Some(Reading::new(run, length, response)))
 }
 
-/// Waits until this process knows that a job has ended or is gone. The file may know of an end in
+/// Waits until this process knows that a job has ended or was removed. The file may have an end of
 /// another process first.
 async fn see_end(process: &Arc<Process>, id: JobId) {
     let mut changes = pin!(SqliteChanges::new(process, id));

@@ -14,7 +14,7 @@ pub(super) enum Message {
     Outputs,
 }
 
-/// Work that runs as one step of a transaction, and the reply to whoever waits for it.
+/// Work that runs as one step of a transaction, and the reply to the future that waits for it.
 pub(super) trait Task: Send {
     /// Returns `false` if the future that waited for the outcome has been dropped.
     fn is_wanted(&self) -> bool;
@@ -67,7 +67,7 @@ where
             (Ok(()), None) => Err(SqliteError::Closed),
             (Err(error), _) => Err(error),
         };
-        // If the receiver is gone, a claim in the outcome is dropped, which hands it back.
+        // If the receiver has been dropped, this drops a claim in the outcome, which hands it back.
         drop(self.reply.send(outcome));
     }
 }

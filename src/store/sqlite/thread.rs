@@ -183,7 +183,7 @@ impl WriterThread {
     fn commit(&mut self, mut tasks: Vec<Box<dyn Task>>) {
         let chores = &mut self.chores;
         let committed = self.writer.transact(tasks.len(), |step| {
-            // What was flushed before a job's end belongs to it.
+            // The data that a call flushed before the end of its job belongs to the job.
             chores.write_outputs(step)?;
             for task in &mut tasks {
                 task.run(step)?;

@@ -40,7 +40,7 @@ pub(super) struct FileWriter {
     removed_files: RemovedFiles,
 }
 
-/// What this process knows of the file once a transaction is committed.
+/// The state of this process once a transaction is committed.
 struct Prepared {
     totals: Totals,
     last_change: i64,

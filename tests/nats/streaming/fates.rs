@@ -200,7 +200,7 @@ async fn output_outlasts_its_call_and_expires_with_its_job() {
     let mut writer = respond(&producer, &claim);
     let whole = output(0, 1, 0..1_000);
     publish_part(&mut writer, whole.slice(..500)).await;
-    // What is not written again expires while the call runs.
+    // A message that nobody writes again expires while the call runs.
     let unrenewed = "accepted.result.unrenewed.0.0".to_owned();
     publish(&nats.servers, vec![(unrenewed.clone(), Bytes::new())]).await;
     let results = stream(&nats.servers, RESULTS).await;
