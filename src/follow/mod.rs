@@ -189,16 +189,17 @@
 //!   [polls](#poll-intervals). Each new byte resets the number of failures and the time limit.
 //! - A job that runs again may produce another response. The layer starts anew if the caller has no
 //!   byte and the new head is alike. Otherwise the body fails with [`Reason::Restarted`].
-//! - An [observer](Observer) gets an update for each request before the head, and for each document
-//!   after a break.
+//! - An [observer](Observer) gets an update for each status document, before the head and after a
+//!   break.
 //! - A quiet body has no time limit, since a job may be quiet. A client that has to notice dead
 //!   connections needs its own keep-alive, such as HTTP/2 pings.
 //!
 //! <div class="warning">
 //!
 //! Put a decompression layer around this layer, not inside it: offsets count the bytes that the
-//! server keeps. The layer sends `Accept-Encoding: identity`, so that reqwest does not decode. A
-//! response that the service itself has coded stays coded.
+//! server keeps. Requests for the stream have `Accept-Encoding: identity`, so that reqwest does not
+//! decode them. The original request is sent unchanged: turn off reqwest's decoding if the server
+//! may stream instead of a 202. A response that the service itself has coded stays coded.
 //!
 //! </div>
 //!
