@@ -107,13 +107,14 @@ impl<R, W> CollectResponse<R, W> {
             relay.begin(head.clone(), body.size_hint());
         }
         let (registry, settings) = (&job.registry, &job.registry.settings);
+        let has_body = !job.is_head && has_content(head.status);
         let declared = head
             .headers
             .get(header::CONTENT_LENGTH)
-            .filter(|_| !job.is_head && has_content(head.status))
+            .filter(|_| has_body)
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let length = declared.or_else(|| body.size_hint().exact());
-        let length = length.filter(|_| has_content(head.status) && !job.is_head);
+        let length = length.filter(|_| has_body);
         let room = length.and_then(|length| usize::try_from(length).ok());
         let room = room
             .filter(|&room| room <= settings.max_result)
