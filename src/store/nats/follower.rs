@@ -296,12 +296,8 @@ impl FollowTask {
 
     /// Reads the job. Returns its end, or brings the view up to date.
     async fn look(&mut self) -> Result<Option<OutputEnd>, NatsError> {
-        let job = match self.jetstream.record_with_claims(self.id).await? {
-            Some(found) => found.into(),
-            None => match self.jetstream.find_job(self.id).await? {
-                Some(found) => found,
-                None => return Ok(Some(OutputEnd::Gone)),
-            },
+        let Some(job) = self.jetstream.find_job_with_claims(self.id).await? else {
+            return Ok(Some(OutputEnd::Gone));
         };
         let record = &job.record;
         if record.forgotten || record.is_expired() {
@@ -315,15 +311,14 @@ impl FollowTask {
             let output = view.output.as_ref();
             output.map(|output| (output.id.claim, output.start.run, output.count))
         };
+        self.last_over = self.last_over.max(record.current_run() - 1);
         let Some(holder) = record.holder else {
             // The call was handed back, or its process has died.
-            self.last_over = self.last_over.max(record.attempts);
             if known.is_some_and(|(_, run, _)| run <= record.attempts) {
                 self.view.send_modify(|view| view.output = None);
             }
             return Ok(None);
         };
-        self.last_over = self.last_over.max(record.attempts.saturating_sub(1));
         let id = OutputId {
             job: self.id,
             claim: holder.claim,

@@ -37,6 +37,18 @@ impl JetStream {
         self.job_barrier.read(|| self.job_at_leader(id)).await
     }
 
+    /// Reads a job, brought up to date with later claims. Returns `None` only if the replicas
+    /// confirm it.
+    pub(super) async fn find_job_with_claims(
+        &self,
+        id: JobId,
+    ) -> Result<Option<LocatedJob>, NatsError> {
+        match self.record_with_claims(id).await? {
+            Some(found) => Ok(Some(found.into())),
+            None => self.find_job(id).await,
+        }
+    }
+
     /// Reads a job from the bucket and then from the queue, at the leaders of both streams.
     pub(super) async fn job_at_leader(&self, id: JobId) -> Result<Option<LocatedJob>, NatsError> {
         if let Some(found) = self.record(id).await? {

@@ -104,7 +104,7 @@ pub(super) async fn read(
 /// Waits until a job has a response, or has ended.
 async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<LocatedResponse, NatsError> {
     let jetstream = &process.jetstream;
-    match jetstream.find_job(id).await? {
+    let run = match jetstream.find_job_with_claims(id).await? {
         None => return Ok(LocatedResponse::Nothing),
         Some(job) if job.record.is_ended() => {
             let is_gone = job.record.forgotten || job.record.is_expired();
@@ -114,16 +114,18 @@ async fn find(process: &Arc<ProcessState>, id: JobId) -> Result<LocatedResponse,
                 LocatedResponse::Ended(Arc::new(job))
             });
         }
-        Some(_) => {}
-    }
+        Some(job) => job.record.current_run(),
+    };
     let follower = process
         .followers
         .follow(jetstream, &process.subscribers, id);
     let mut views = follower.view();
-    let view = views
-        .wait_for(|view| view.output.is_some() || view.end.is_some())
-        .await
-        .map_err(NatsError::unavailable)?;
+    // The follower of other readers may not know yet that an earlier call is over.
+    let view = views.wait_for(|view| {
+        let output = view.output.as_ref();
+        view.end.is_some() || output.is_some_and(|output| output.start.run >= run)
+    });
+    let view = view.await.map_err(NatsError::unavailable)?;
     Ok(match (&view.end, &view.output) {
         (Some(OutputEnd::Ended(job)), _) => LocatedResponse::Ended(job.clone()),
         (None, Some(output)) => LocatedResponse::Live(FollowableOutput {

@@ -199,6 +199,11 @@ impl JobRecord {
         }
     }
 
+    /// Returns the number of the call that runs, or comes next.
+    pub(super) fn current_run(&self) -> u32 {
+        self.attempts + u32::from(self.holder.is_none())
+    }
+
     /// Returns the number of processes that died while they ran the job, the current holder
     /// included.
     pub(super) fn deaths(&self) -> u32 {
