@@ -9,7 +9,7 @@ use super::{
     error::ConfigError,
     links::{LinkOrigin, Links, is_plain},
 };
-use crate::job::{IdText, Owner};
+use crate::job::{IdText, Owner, Snapshot, document};
 
 /// The settings of a registry, with their defaults.
 #[derive(Debug, Clone)]
@@ -125,6 +125,11 @@ impl Settings {
     pub(crate) fn write_link(&self, to: &mut Vec<u8>, origin: LinkOrigin<'_>, id: &IdText) {
         self.links.write_prefix(to, &self.monitor_path, origin);
         to.extend_from_slice(id);
+    }
+
+    /// Returns the status document of a job, with links as references from `origin`.
+    pub(crate) fn document(&self, origin: LinkOrigin<'_>, job: &Snapshot) -> Vec<u8> {
+        document(job, |to| self.write_link(to, origin, &job.id.encode()))
     }
 
     /// Writes an absolute path of the service, as a reference from this many levels below the

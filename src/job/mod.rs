@@ -3,6 +3,7 @@
 mod callback;
 mod cursor;
 mod digest;
+mod document;
 mod filter;
 mod forecast;
 mod handle;
@@ -11,6 +12,7 @@ mod key;
 mod owner;
 mod snapshot;
 mod state;
+mod timestamp;
 
 pub use self::{
     callback::CallbackTarget,
@@ -23,4 +25,10 @@ pub use self::{
     snapshot::{Failure, ResponseHead, Snapshot},
     state::{ErrorCode, Event, ParseErrorCodeError, ParseStatusError, Status},
 };
-pub(crate) use self::{handle::CallScope, id::IdText, key::InvalidKey};
+pub(crate) use self::{
+    document::{document, percent},
+    handle::CallScope,
+    id::IdText,
+    key::InvalidKey,
+    timestamp::write as write_timestamp,
+};

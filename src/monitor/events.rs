@@ -15,11 +15,11 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     body::MonitorBody,
-    document::document,
     status::{VARY, empty},
 };
 use crate::{
-    job::Snapshot, protocol::LAST_EVENT_ID, registry::Registry, store::Store, telemetry::GaugeGuard,
+    config::LinkOrigin, job::Snapshot, protocol::LAST_EVENT_ID, registry::Registry, store::Store,
+    telemetry::GaugeGuard,
 };
 
 /// Also keeps compression middleware from holding events back.
@@ -133,7 +133,7 @@ impl<St: Store> Stream for Events<St> {
 /// Returns the event for a job. Its document is one line, since JSON escapes line breaks.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     job.teach(&registry.estimates);
-    let document = document(job, &registry.settings);
+    let document = registry.settings.document(LinkOrigin::Document, job);
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);
     event.extend_from_slice(b"\n\n");

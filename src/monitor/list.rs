@@ -6,10 +6,7 @@ use http::{Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{
-    document::document_from,
-    status::{JSON, NO_STORE},
-};
+use super::status::{JSON, NO_STORE};
 use crate::{
     config::{LinkOrigin, Links, Settings},
     job::{Filter, Owner, Page},
@@ -83,12 +80,7 @@ struct ListDocument {
 impl ListDocument {
     fn new(page: &Page, filter: &Filter, settings: &Settings) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(document_from(
-                LinkOrigin::List,
-                &job.id.encode(),
-                job,
-                settings,
-            ));
+            let json = String::from_utf8(settings.document(LinkOrigin::List, job));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });

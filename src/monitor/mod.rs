@@ -2,7 +2,6 @@
 
 mod accepted;
 mod body;
-mod document;
 mod event_ids;
 mod events;
 mod list;
@@ -20,7 +19,6 @@ mod status;
 mod stream;
 mod stream_head;
 mod stream_query;
-mod timestamp;
 mod wait;
 
 pub(crate) use self::{

@@ -6,13 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Response, header};
 use sha2::{Digest, Sha256};
 
-use super::{
-    document::percent,
-    status::{NO_STORE, VARY},
-    timestamp,
-};
+use super::status::{NO_STORE, VARY};
 use crate::{
-    job::{Snapshot, Status},
+    job::{Snapshot, Status, percent, write_timestamp},
     registry::Registry,
     store::ResultBody,
 };
@@ -121,7 +117,7 @@ impl<'a> PageView<'a> {
             "status" => job.status.as_str().into(),
             "created" => {
                 let mut created = Vec::new();
-                timestamp::write(&mut created, job.created_at);
+                write_timestamp(&mut created, job.created_at);
                 String::from_utf8(created).unwrap_or_default().into()
             }
             "elapsed_millis" => self.elapsed.as_millis().to_string().into(),

@@ -5,7 +5,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::document::document_from;
 use crate::{
     config::{LinkOrigin, Settings},
     job::{IdText, Snapshot},
@@ -24,7 +23,7 @@ pub(super) struct ResponseBuffer {
 impl ResponseBuffer {
     pub(super) fn new(job: &Snapshot, settings: &Settings) -> Self {
         let id = job.id.encode();
-        let text = document_from(LinkOrigin::Document, &id, job, settings);
+        let text = settings.document(LinkOrigin::Document, job);
         Self {
             document_len: text.len(),
             text,

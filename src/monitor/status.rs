@@ -5,13 +5,12 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    document::{document, percent},
     response_buffer::{ResponseBuffer, write_number},
     route::Resource,
 };
 use crate::{
     config::{Dialect, LinkOrigin, Settings},
-    job::{JobId, Snapshot},
+    job::{JobId, Snapshot, percent},
     protocol::matches_if_none_match,
     registry::Registry,
     store::ResultBody,
@@ -50,7 +49,7 @@ pub(super) fn document_response<St>(
     job: &Snapshot,
     registry: &Registry<St>,
 ) -> Response<ResultBody> {
-    let document = document(job, &registry.settings);
+    let document = registry.settings.document(LinkOrigin::Document, job);
     let mut response = Response::new(ResultBody::new(document.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);

@@ -12,6 +12,7 @@ use http::{HeaderMap, request, response};
 
 use super::{
     new_job::NewJob,
+    outbox::SharedOutbox,
     outcome::{Acceptance, End, Finished, Lookup, Report},
     result::{Reading, Writer},
     revisions::Revisions,
@@ -148,6 +149,14 @@ pub trait Store: Clone + Send + Sync + 'static {
         id: JobId,
         from: u64,
     ) -> impl Future<Output = Result<Option<Reading>, Self::Error>> + Send;
+
+    /// Returns the outbox, if the store has one. It is the same each time.
+    ///
+    /// A store with an outbox records the [deliveries](Delivery::of_end) of each end in the step
+    /// that ends the job. Any other store keeps this default, and then no one is notified.
+    fn outbox(&self) -> Option<SharedOutbox<Self::Error>> {
+        None
+    }
 
     /// Completes when the job has been ended by [`cancel`](Self::cancel), [`forget`](Self::forget)
     /// or another process. Wakes the task that polled last.

@@ -7,27 +7,39 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod delivery;
 mod interface;
 mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod new_job;
+mod outbox;
 mod outcome;
 mod queue;
 mod result;
 mod revisions;
+mod room;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod stored;
 
 pub use self::{
+    delivery::{
+        Attempt, AttemptFailure, Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED,
+        ParseDeliveryIdError, Settlement,
+    },
     interface::{Store, StoreFuture},
     memory::{MemoryChanges, MemoryClaim, MemoryStore, MemoryWriter},
     new_job::{NewJob, NewKey, default_key_retention},
+    outbox::{
+        DeliveryCursor, DeliveryFilter, DeliveryPage, DueDeliveries, Outbox, OutboxFuture,
+        OutboxStats, SharedOutbox,
+    },
     outcome::{Acceptance, End, Finished, KeyOutcome, Lookup, News, Outcome, Report},
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},
     revisions::Revisions,
+    room::SendRoom,
     stored::{CarriedExtensions, Rerun, StoredFields, StoredRequest},
 };
 pub use crate::{

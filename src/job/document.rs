@@ -2,38 +2,28 @@
 
 use serde::Serialize;
 
-use super::timestamp;
-use crate::{
-    config::{LinkOrigin, Settings},
-    job::{IdText, ResponseHead, Snapshot},
+use super::{
+    snapshot::{ResponseHead, Snapshot},
+    timestamp,
 };
 
 /// The bytes that hold most documents of ended jobs.
 const DOCUMENT_CAPACITY: usize = 640;
 
-/// Returns the status document of a job.
+/// Returns the status document of a job. `write_link` writes the URI of its monitor.
 ///
-/// It depends only on the job's revision. A member without a value is omitted, not null.
-pub(super) fn document(job: &Snapshot, settings: &Settings) -> Vec<u8> {
-    document_from(LinkOrigin::Document, &job.id.encode(), job, settings)
-}
-
-/// Returns the status document with links relative to `origin`.
+/// It depends only on the job's revision and that link. A member without a value is omitted, not
+/// null.
 ///
 /// Documents take most of a monitor's time. A derived `Serialize` takes twice as long, because it
 /// checks every name and every text for characters to escape.
-pub(super) fn document_from(
-    origin: LinkOrigin<'_>,
-    id: &IdText,
-    job: &Snapshot,
-    settings: &Settings,
-) -> Vec<u8> {
+pub(crate) fn document(job: &Snapshot, write_link: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut json = Vec::with_capacity(DOCUMENT_CAPACITY);
     json.extend_from_slice(b"{\"id\":\"");
-    json.extend_from_slice(id);
+    json.extend_from_slice(&job.id.encode());
     json.extend_from_slice(b"\",\"self\":\"");
     let link_start = json.len();
-    settings.write_link(&mut json, origin, id);
+    write_link(&mut json);
     let link = link_start..json.len();
     json.extend_from_slice(b"\",\"status\":\"");
     json.extend_from_slice(job.status.as_str().as_bytes());
@@ -66,7 +56,7 @@ pub(super) fn document_from(
     }
     if let Some(head) = &job.response {
         json.extend_from_slice(b",\"resourceLocation\":\"");
-        json.extend_from_within(link);
+        json.extend_from_within(link.clone());
         json.extend_from_slice(b"/result\",\"response\":{\"status\":");
         write_response(&mut json, head);
     }
@@ -83,6 +73,11 @@ pub(super) fn document_from(
         json.extend_from_slice(b"\",\"message\":");
         write_value(&mut json, &failure.message());
         json.push(b'}');
+    }
+    if job.callbacks.is_some() {
+        json.extend_from_slice(b",\"callbacks\":\"");
+        json.extend_from_within(link);
+        json.extend_from_slice(b"/callbacks\"");
     }
     json.push(b'}');
     json
@@ -110,7 +105,7 @@ fn write_value(json: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
 }
 
 /// Returns whole percents, rounded down: only complete work is at 100 %.
-pub(super) fn percent(fraction: f64) -> u8 {
+pub(crate) fn percent(fraction: f64) -> u8 {
     // As a binary fraction, 0.29 is slightly smaller. The summand makes it 29 and not 28.
     (fraction * 100.0 + 1e-9).floor().clamp(0.0, 100.0) as u8
 }

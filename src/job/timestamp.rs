@@ -27,7 +27,7 @@ thread_local! {
 ///
 /// Computing a date takes a third of a document's time. Most documents only have seconds that are
 /// in the cache.
-pub(super) fn write(to: &mut Vec<u8>, at: SystemTime) {
+pub(crate) fn write(to: &mut Vec<u8>, at: SystemTime) {
     // No job is older than the Unix epoch.
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let second = since.as_secs();
