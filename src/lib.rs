@@ -266,6 +266,8 @@ mod stop;
 pub mod store;
 #[cfg(feature = "server")]
 mod telemetry;
+#[cfg(feature = "webhook-verify")]
+pub mod webhook;
 
 #[cfg(feature = "server")]
 pub use crate::{
