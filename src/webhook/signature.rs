@@ -36,7 +36,12 @@ mod tests {
             .map(|secret| secret.parse().expect("a secret"))
             .collect();
         let body = br#"{"test": 2432232314}"#;
-        let value = sign(&secrets, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
+        let value = sign(
+            &secrets,
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            body,
+        );
         assert!(value.is_sensitive());
         value.to_str().expect("ASCII").to_owned()
     }

@@ -88,7 +88,11 @@ fn padding_of_a_key_is_optional() {
 
 #[test]
 fn malformed_base64_is_an_error() {
-    for text in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La aSw", "whsk_-_", "whsec_é"] {
+    for text in [
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2La aSw",
+        "whsk_-_",
+        "whsec_é",
+    ] {
         assert_eq!(secret_error(text), ParseKeyError::InvalidBase64, "{text}");
     }
 }
@@ -113,11 +117,11 @@ fn secret_is_neither_debugged_nor_in_an_error() {
         let key = VerifyKey::from(secret.clone());
         let shown = format!("{secret:?} {secret:#?} {key:?}");
         // The public key is the second half of a private one.
-        for at in 0..40 {
-            assert!(!shown.contains(&base64[at..at + 4]), "{shown}");
+        for at in 0..32 {
+            assert!(!shown.contains(&base64[at..at + 8]), "{shown}");
         }
         let cut = format!("{prefix}_{}", &base64[..20]);
         let error = secret_error(&cut);
-        assert!(!format!("{error} {error:?}").contains(&base64[..4]));
+        assert!(!format!("{error} {error:?}").contains(&base64[..8]));
     }
 }

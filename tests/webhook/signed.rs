@@ -82,14 +82,23 @@ fn names_of_types_round_trip() {
     let names = EventType::ALL.map(EventType::as_str);
     assert_eq!(
         names,
-        ["job.started", "job.progress", "job.succeeded", "job.failed", "job.canceled"]
+        [
+            "job.started",
+            "job.progress",
+            "job.succeeded",
+            "job.failed",
+            "job.canceled"
+        ]
     );
     for event in EventType::ALL {
         assert_eq!(event.as_str().parse(), Ok(event));
         assert_eq!(event.to_string(), event.as_str());
         let json = serde_json::to_string(&event).expect("a name");
         assert_eq!(json, format!("\"{event}\""));
-        assert_eq!(serde_json::from_str::<EventType>(&json).expect("a name"), event);
+        assert_eq!(
+            serde_json::from_str::<EventType>(&json).expect("a name"),
+            event
+        );
     }
     for other in ["", "job", "Job.failed", "job.failed "] {
         assert!(other.parse::<EventType>().is_err(), "{other}");

@@ -12,6 +12,11 @@ pub(crate) const ID: &str = "evt_2KWPBgLlAfxdpx2AI54pPJ85f4W";
 
 pub(crate) const BODY: &str = r#"{"type":"job.succeeded","timestamp":"2026-11-23T13:41:31.300Z","data":{"id":"tQ3nC2hDQ0eY6o1bF9qk5A","status":"succeeded"}}"#;
 
+/// Returns the seconds since the Unix epoch, for a verifier that uses the clock.
+pub(crate) fn seconds_now() -> u64 {
+    UNIX_EPOCH.elapsed().expect("after 1970").as_secs()
+}
+
 /// Returns the time that many seconds after the Unix epoch.
 pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)

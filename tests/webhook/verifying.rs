@@ -3,17 +3,14 @@
 use std::{error::Error as _, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::{collection::vec, prelude::*};
 use tower_accepted::webhook::{self, Secret, Verifier, VerifyError, VerifyKey, WebhookEvent};
 
-use crate::support::{BODY, ID, NOW, at, fields, signed};
+use crate::support::{BODY, ID, NOW, at, fields, seconds_now, signed};
 
 const FIELDS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
-fn verify(
-    secret: &Secret,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<WebhookEvent, VerifyError> {
+fn verify(secret: &Secret, headers: &HeaderMap, body: &[u8]) -> Result<WebhookEvent, VerifyError> {
     Verifier::new([secret.clone()]).verify_at(at(NOW), headers, body)
 }
 
@@ -39,7 +36,7 @@ fn either_kind_of_signature_is_accepted() {
 fn simple_function_uses_the_clock() {
     let secret = Secret::generate();
     let keys: [VerifyKey; 1] = [secret.clone().into()];
-    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    let now = seconds_now();
     let headers = signed(&[&secret], now, BODY.as_bytes());
     webhook::verify(&headers, BODY.as_bytes(), &keys).expect("valid");
     let headers = signed(&[&secret], now - 3600, BODY.as_bytes());
@@ -114,7 +111,11 @@ fn other_keys_are_rejected() {
             assert!(is_no_match(&verify(&other, &headers, BODY.as_bytes())));
         }
         let nobody = Verifier::new(Vec::<VerifyKey>::new());
-        assert!(is_no_match(&nobody.verify_at(at(NOW), &headers, BODY.as_bytes())));
+        assert!(is_no_match(&nobody.verify_at(
+            at(NOW),
+            &headers,
+            BODY.as_bytes()
+        )));
     }
 }
 
@@ -177,7 +178,10 @@ fn unknown_and_malformed_signatures_are_skipped() {
         base64,
     ] {
         let only = fields(ID, &NOW.to_string(), noise);
-        assert!(is_no_match(&verify(&secret, &only, BODY.as_bytes())), "{noise}");
+        assert!(
+            is_no_match(&verify(&secret, &only, BODY.as_bytes())),
+            "{noise}"
+        );
         for around in [format!("{noise} {valid}"), format!("{valid} {noise}")] {
             let headers = fields(ID, &NOW.to_string(), &around);
             verify(&secret, &headers, BODY.as_bytes()).expect(noise);
@@ -196,7 +200,10 @@ fn number_of_signatures_is_limited() {
     };
     with("v1,AAAA ", 15).expect("the sixteenth");
     let result = with("v1,AAAA ", 16);
-    assert!(matches!(result, Err(VerifyError::TooManySignatures)), "{result:?}");
+    assert!(
+        matches!(result, Err(VerifyError::TooManySignatures)),
+        "{result:?}"
+    );
     // Those that are skipped cost nothing.
     with("v2,AAAA ", 100).expect("skipped");
 }
@@ -228,7 +235,16 @@ fn invalid_fields_are_named() {
         (
             "webhook-timestamp",
             &[
-                "", "x", "-1", "+1", " 1", "1.0", "0x1", "1e9", "99999999999999999999", "１",
+                "",
+                "x",
+                "-1",
+                "+1",
+                " 1",
+                "1.0",
+                "0x1",
+                "1e9",
+                "99999999999999999999",
+                "１",
             ],
         ),
         ("webhook-signature", &["é"]),
@@ -308,5 +324,20 @@ fn signed_body_must_be_an_event() {
         // An unsigned body is not parsed.
         let result = verify(&Secret::generate(), &headers, body.as_bytes());
         assert!(is_no_match(&result), "{result:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_request_is_accepted_without_a_key(
+        id in "[a-z.]{0,3}",
+        timestamp in prop_oneof!["[0-9+ ]{0,3}", Just(NOW.to_string())],
+        signatures in vec("(v1|v1a|v2|)[,]?[A-Za-z0-9+/= ]{0,90}", 0..4),
+        body: Vec<u8>,
+    ) {
+        let headers = fields(&id, &timestamp, &signatures.join(" "));
+        for secret in both_kinds() {
+            prop_assert!(verify(&secret, &headers, &body).is_err());
+        }
     }
 }
