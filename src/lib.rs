@@ -254,6 +254,8 @@ mod limit;
 mod middleware;
 #[cfg(feature = "server")]
 mod monitor;
+#[cfg(feature = "webhook")]
+mod notify;
 #[cfg(feature = "server")]
 mod problem;
 #[cfg(any(feature = "server", feature = "follow"))]

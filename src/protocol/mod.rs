@@ -6,6 +6,8 @@ mod accept;
 mod authority;
 mod body;
 #[cfg(feature = "server")]
+mod callback;
+#[cfg(feature = "server")]
 mod conditional;
 mod error;
 #[cfg(feature = "server")]
@@ -28,6 +30,8 @@ mod status;
 
 #[cfg(any(feature = "follow", feature = "server"))]
 pub(crate) use self::authority::has_valid_authority;
+#[cfg(feature = "webhook")]
+pub(crate) use self::callback::{CallbackPreference, callback_preference};
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
 #[cfg(feature = "server")]
