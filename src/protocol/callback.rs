@@ -4,38 +4,21 @@ use http::HeaderMap;
 
 use super::{list::split, names::PREFER};
 
-/// The name by which a client prefers a callback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallbackPreference {
-    Callback,
-    /// The name of OData 4.0.
-    OdataCallback,
-}
+/// The names of the preference: OData 4.01's, and that of 4.0.
+const NAMES: [&str; 2] = ["callback", "odata.callback"];
 
-impl CallbackPreference {
-    const ALL: [Self; 2] = [Self::Callback, Self::OdataCallback];
-
-    /// Returns the name, as in `Preference-Applied`.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Callback => "callback",
-            Self::OdataCallback => "odata.callback",
-        }
-    }
-}
-
-/// Returns the first preference for a callback, and its URL.
+/// Returns the name of the first preference for a callback, and its URL.
 ///
 /// Ignores a preference without a URL. It is malformed, so the next one does not count either (RFC
 /// 7240 §2).
-pub(crate) fn callback_preference(headers: &HeaderMap) -> Option<(CallbackPreference, String)> {
+pub(crate) fn callback_preference(headers: &HeaderMap) -> Option<(&'static str, String)> {
     let lines = headers.get_all(PREFER).iter();
     let preferences = lines.flat_map(|line| split(line.as_bytes(), b','));
     let mut named = preferences.filter_map(|preference| {
         let mut parts = split(preference, b';');
         let name = parts.next()?.trim_ascii();
-        let mut known = CallbackPreference::ALL.into_iter();
-        let name = known.find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))?;
+        let mut known = NAMES.into_iter();
+        let name = known.find(|known| name.eq_ignore_ascii_case(known.as_bytes()))?;
         Some((name, parts.find_map(url_parameter)))
     });
     let (name, url) = named.next()?;
@@ -86,8 +69,7 @@ mod tests {
         for line in lines {
             headers.append(PREFER, HeaderValue::from_str(line).expect("a value"));
         }
-        let (name, url) = callback_preference(&headers)?;
-        Some((name.as_str(), url))
+        callback_preference(&headers)
     }
 
     #[test]

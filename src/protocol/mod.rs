@@ -5,7 +5,7 @@ mod accept;
 #[cfg(any(feature = "follow", feature = "server"))]
 mod authority;
 mod body;
-#[cfg(feature = "server")]
+#[cfg(feature = "webhook")]
 mod callback;
 #[cfg(feature = "server")]
 mod conditional;
@@ -31,7 +31,7 @@ mod status;
 #[cfg(any(feature = "follow", feature = "server"))]
 pub(crate) use self::authority::has_valid_authority;
 #[cfg(feature = "webhook")]
-pub(crate) use self::callback::{CallbackPreference, callback_preference};
+pub(crate) use self::callback::callback_preference;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
 #[cfg(feature = "server")]

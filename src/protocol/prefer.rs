@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Response, header};
 
 use super::{
-    callback::CallbackPreference,
     list::split,
     names::{PREFER, PREFERENCE_APPLIED},
 };
@@ -17,8 +16,9 @@ pub(crate) struct Prefer {
     pub(crate) respond_async: bool,
     /// `wait=N` in seconds (RFC 7240 §4.3), limited to the longest wait.
     pub(crate) wait: Option<Duration>,
-    /// Set if the job notifies a receiver that the client has named. The layer sets it.
-    pub(crate) callback: Option<CallbackPreference>,
+    /// The preference for a callback, if the job notifies the receiver that the client has named.
+    /// The layer sets it.
+    pub(crate) callback: Option<&'static str>,
 }
 
 impl Prefer {
@@ -28,7 +28,7 @@ impl Prefer {
         if let Some(callback) = self.callback.filter(|_| is_accepted) {
             let respond_async = self.respond_async.then(|| "respond-async".to_owned());
             let wait = wait.map(|wait| format!("wait={wait}"));
-            let all = [respond_async, wait, Some(callback.as_str().to_owned())];
+            let all = [respond_async, wait, Some(callback.to_owned())];
             let all: Vec<_> = all.into_iter().flatten().collect();
             return HeaderValue::try_from(all.join(", ")).ok();
         }

@@ -12,7 +12,7 @@ use super::{
     target::Target,
     target_url::TargetUrl,
 };
-use crate::protocol::{CallbackPreference, callback_preference};
+use crate::protocol::callback_preference;
 
 /// OpenFaaS's field for the URL of a callback.
 const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
@@ -90,7 +90,7 @@ type TargetsFn = dyn Fn(&Parts) -> Vec<Target> + Send + Sync;
 pub(crate) struct SelectedTargets {
     pub(crate) targets: Vec<Target>,
     /// The preference that was honored, if the response is a 202.
-    pub(crate) applied: Option<CallbackPreference>,
+    pub(crate) applied: Option<&'static str>,
 }
 
 /// The client names a receiver that no rule allows.
