@@ -208,11 +208,12 @@
 //! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
+//! | `webhook` | the module `webhook`: callbacks to clients |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `sqlite`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow`
-//! does not.
+//! `metrics`, `sqlite`, `nats`, `conformance`, `webhook`, `gateway` and `jemalloc` include `server`.
+//! `follow` does not.
 //!
 //! # Versions
 //!
@@ -266,6 +267,12 @@ mod stop;
 pub mod store;
 #[cfg(feature = "server")]
 mod telemetry;
+#[cfg(feature = "webhook")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the layer does not send webhooks yet")
+)]
+pub mod webhook;
 
 #[cfg(feature = "server")]
 pub use crate::{

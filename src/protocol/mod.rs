@@ -22,6 +22,8 @@ mod names;
 #[cfg(feature = "server")]
 mod prefer;
 mod references;
+#[cfg(any(feature = "follow", feature = "webhook"))]
+mod retry_after;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
@@ -30,6 +32,8 @@ mod status;
 pub(crate) use self::authority::has_valid_authority;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
+#[cfg(any(feature = "follow", feature = "webhook"))]
+pub(crate) use self::retry_after::retry_after;
 #[cfg(feature = "server")]
 pub(crate) use self::{
     accept::{Format, prefers_message},

@@ -1,0 +1,3 @@
+//! Tests webhooks through the public API.
+
+mod host_rules;
