@@ -85,7 +85,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
 }
 
 /// Records the number of pending deliveries, and the age of the oldest.
-async fn count<E: Error>(outbox: &SharedOutbox<E>) {
+async fn count<E: Error + Send + Sync + 'static>(outbox: &SharedOutbox<E>) {
     if let (true, Ok(stats)) = (cfg!(feature = "metrics"), outbox.stats().await) {
         let age = stats.oldest.and_then(|oldest| oldest.elapsed().ok());
         telemetry::webhooks_pending(stats.pending, age.unwrap_or_default());

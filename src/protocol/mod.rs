@@ -24,6 +24,8 @@ mod names;
 #[cfg(feature = "server")]
 mod prefer;
 mod references;
+#[cfg(any(feature = "follow", feature = "webhook"))]
+mod retry_after;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
@@ -34,6 +36,8 @@ pub(crate) use self::authority::has_valid_authority;
 pub(crate) use self::callback::callback_preference;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
+#[cfg(any(feature = "follow", feature = "webhook"))]
+pub(crate) use self::retry_after::retry_after;
 #[cfg(feature = "server")]
 pub(crate) use self::{
     accept::{Format, prefers_message},

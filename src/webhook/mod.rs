@@ -65,18 +65,55 @@
 //! To replace a key, let the sender sign with both, then let the receivers trust the new one, and
 //! then remove the old one from the sender and the receivers.
 
+#[cfg(feature = "webhook")]
+mod address;
+#[cfg(feature = "webhook")]
+mod address_policy;
+#[cfg(feature = "webhook")]
+mod client;
+#[cfg(feature = "webhook")]
+mod connection;
+#[cfg(feature = "webhook")]
+mod connector;
 mod event;
 mod event_type;
+#[cfg(feature = "webhook")]
+mod host_rule;
 mod key_text;
 mod names;
 mod public_key;
+#[cfg(feature = "webhook")]
+mod resolver;
 mod scheme;
 mod secret;
 #[cfg(feature = "webhook")]
+mod send_error;
+#[cfg(feature = "webhook")]
 mod signature;
+#[cfg(feature = "webhook")]
+mod target;
+#[cfg(feature = "webhook")]
+mod target_url;
+#[cfg(all(test, feature = "webhook"))]
+mod tests;
+#[cfg(feature = "webhook")]
+mod tls;
 mod verify;
 mod verify_error;
 mod verify_key;
+#[cfg(feature = "webhook")]
+mod webhooks;
+
+#[cfg(feature = "webhook")]
+pub(crate) use self::{
+    client::WebhookClient, send_error::SendFailure, signature::sign, target_url::TargetUrl,
+};
+#[cfg(feature = "webhook")]
+pub use self::{
+    host_rule::{AllowedHosts, HostRule, ParseHostRuleError},
+    target::Target,
+    webhooks::Webhooks,
+};
 
 pub use self::{
     event::WebhookEvent,

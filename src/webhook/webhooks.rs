@@ -6,10 +6,7 @@ use http::{HeaderName, request::Parts};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    client::ClientOptions,
-    host_rule::AllowedHosts,
-    secret::Secret,
-    target::Target,
+    client::ClientOptions, host_rule::AllowedHosts, secret::Secret, target::Target,
     target_url::TargetUrl,
 };
 use crate::protocol::callback_preference;
@@ -233,7 +230,9 @@ impl Webhooks {
                 }
             }
         }
-        if !self.field.is_empty() && let Some(url) = self.named_by_field(head)? {
+        if !self.field.is_empty()
+            && let Some(url) = self.named_by_field(head)?
+        {
             selected.targets.push(Target::new(url));
         }
         if !self.preference.is_empty()
