@@ -1,4 +1,4 @@
-//! Webhooks: signed requests that tell a receiver about its jobs.
+//! Webhooks: signed requests that notify a receiver of its jobs.
 //!
 //! Instead of polling, a client can be notified: the server sends a POST to the client's URL when a
 //! job ends. The format is [Standard Webhooks 1.0](https://www.standardwebhooks.com). This module

@@ -60,7 +60,7 @@ pub(super) enum SecretKey {
 impl Secret {
     /// Generates a shared secret of 32 bytes.
     ///
-    /// Use one secret for each receiver: who knows it can sign too.
+    /// Use one secret for each receiver: a receiver can sign with it too.
     ///
     /// # Panics
     ///
