@@ -53,8 +53,8 @@
 //! - Answer with a 2xx soon, and do the work afterwards. Any other status counts as a failure.
 //! - Deliveries can be repeated and can overtake each other. Handle each
 //!   [`id`](WebhookEvent::id) once.
-//! - Official libraries for other languages verify the shared secret too. Not all of them know
-//!   public keys.
+//! - The official libraries for other languages verify webhooks with a shared secret. They do not
+//!   know public keys yet.
 //!
 //! # Keys
 //!
