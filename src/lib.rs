@@ -213,8 +213,8 @@
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `sqlite`, `nats`, `webhook`, `conformance`, `gateway` and `jemalloc` include `server`.
-//! `follow` and `webhook-verify` do not.
+//! `metrics`, `sqlite`, `nats`, `webhook`, `conformance`, `gateway` and `jemalloc` include
+//! `server`. `follow` and `webhook-verify` do not.
 //!
 //! # Versions
 //!

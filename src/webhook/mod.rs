@@ -1,4 +1,4 @@
-//! Webhooks: signed requests that tell a receiver about its jobs.
+//! Webhooks: signed requests that notify a receiver of its jobs.
 //!
 //! Instead of polling, a client can be notified: the server sends a POST to the client's URL when a
 //! job ends. The format is [Standard Webhooks 1.0](https://www.standardwebhooks.com). This module
@@ -53,8 +53,8 @@
 //! - Answer with a 2xx soon, and do the work afterwards. Any other status counts as a failure.
 //! - Deliveries can be repeated and can overtake each other. Handle each
 //!   [`id`](WebhookEvent::id) once.
-//! - Official libraries for other languages verify the shared secret too. Not all of them know
-//!   public keys.
+//! - The official libraries for other languages verify webhooks with a shared secret. They do not
+//!   know public keys yet.
 //!
 //! # Keys
 //!
