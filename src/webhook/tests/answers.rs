@@ -53,7 +53,8 @@ async fn receiver_gets_the_request_as_it_is() {
         }),
     );
     let body = Bytes::from_static(b"{\"type\":\"job.succeeded\"}");
-    let sent = client.send(&receiver.target(), Method::POST, headers, body.clone());
+    let target = receiver.target();
+    let sent = client.send(&target, Method::POST, headers, body.clone());
     assert!(sent.await.is_err(), "it closes without an answer");
     let (head, content) = received.lock().unwrap().take().expect("a request");
     assert_eq!(content, body);
