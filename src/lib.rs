@@ -212,8 +212,7 @@
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `sqlite`, `nats`, `conformance`, `webhook`, `gateway` and `jemalloc` include `server`.
-//! `follow` does not.
+//! All of them include `server`, except `follow`.
 //!
 //! # Versions
 //!

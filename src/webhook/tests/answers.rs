@@ -1,4 +1,4 @@
-//! What the client sends, and what it reads of an answer.
+//! Tests the request that the client sends, and the parts of an answer that it returns.
 
 use std::{
     sync::{Arc, Mutex},

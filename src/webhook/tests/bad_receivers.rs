@@ -106,9 +106,9 @@ async fn receiver_that_hangs_times_out() {
 #[tokio::test]
 async fn dropped_request_closes_its_connection() {
     let (receiver, arrived, end) = stopping(|stream| async { Ok(stream) }).await;
-    let client = of(&receiver, loopback());
+    let (client, target) = (of(&receiver, loopback()), receiver.target());
     select! {
-        _ = post(&client, &receiver.target()) => panic!("an answer"),
+        _ = post(&client, &target) => panic!("an answer"),
         () = arrived.notified() => {}
     }
     end.await.expect("the client closes the connection");

@@ -1,4 +1,4 @@
-//! What the client takes from the environment, and what it does not.
+//! Tests variables of the environment: proxies, which do not count, and root certificates.
 
 use std::{
     env,
