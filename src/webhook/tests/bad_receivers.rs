@@ -209,6 +209,32 @@ async fn long_body_is_not_read() {
 }
 
 #[tokio::test]
+async fn body_that_goes_on_is_left_after_4_kib() {
+    let written = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&written);
+    let (receiver, arrived, end) = stopping(move |mut stream| {
+        let counter = Arc::clone(&counter);
+        async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+            loop {
+                stream.write_all(&[b'x'; 1024]).await?;
+                stream.flush().await?;
+                counter.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    })
+    .await;
+    let client = of(&receiver, loopback());
+    let answer = post_paused(&client, &receiver.target(), &arrived).await;
+    assert_eq!(answer.expect("an answer").status, 200);
+    end.await.expect("the client closes the connection");
+    // The time-out alone would let the receiver write 15 times.
+    let written = written.load(Ordering::SeqCst);
+    assert!((5..10).contains(&written), "{written}");
+}
+
+#[tokio::test]
 async fn short_body_keeps_its_connection() {
     for (length, is_reused) in [(0, true), (4096, true), (100_000, false)] {
         let receiver = TlsReceiver::answering(move |_, _| {
