@@ -64,6 +64,8 @@ impl TlsReceiver {
         task.spawn(async move {
             let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                // Nagle's algorithm waits for real time, and a paused clock does not.
+                stream.set_nodelay(true).expect("a socket");
                 if let Ok(stream) = acceptor.accept(stream).await {
                     // The client's answer comes later, so a test sees the number.
                     let number = counter.fetch_add(1, Ordering::SeqCst);
