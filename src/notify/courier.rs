@@ -11,7 +11,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::send::{Sender, deliver};
 use crate::{
@@ -36,47 +36,62 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
     sender: Arc<Sender>,
     outbox: SharedOutbox<E>,
     draining: CancellationToken,
+    tasks: TaskTracker,
 ) {
     let mut sending = JoinSet::new();
     let mut count_at = Instant::now();
     loop {
         let is_draining = draining.is_cancelled();
         let (room, free_at) = sender.receivers.room();
-        let takes = !(is_draining && outbox.is_durable()) && !room.is_full();
-        let due = if takes {
-            let taken = outbox.take(room).await;
-            taken.map_err(|error| {
-                let error = &error as &dyn Error;
-                tracing::warn!(error, "failed to take webhooks from the store");
-            })
-        } else {
+        let is_full = room.is_full();
+        let due = if is_full {
+            Ok(DueDeliveries::default().with_waiting(true))
+        } else if is_draining && outbox.is_durable() {
             Ok(DueDeliveries::default())
+        } else {
+            outbox.take(room).await
         };
         let now = Instant::now();
         let mut next = now + MAX_PAUSE;
         match due {
             Ok(due) => {
-                if is_draining && due.deliveries.is_empty() && sending.is_empty() {
+                let is_done = due.deliveries.is_empty() && sending.is_empty();
+                if is_draining && is_done && (outbox.is_durable() || !due.has_waiting) {
                     return;
                 }
                 let in_time = due.next_at.map(|at| now + until(at));
                 next = in_time.map_or(next, |at| at.min(next));
                 for delivery in due.deliveries {
+                    // Counted here, or the next look at the room would find the connection free.
+                    let admission = sender.receivers.begin(delivery.receiver());
                     let (sender, outbox) = (sender.clone(), outbox.clone());
-                    sending.spawn(async move { deliver(&sender, &outbox, delivery).await });
+                    let sent = async move {
+                        deliver(&sender, &outbox, delivery, admission).await;
+                    };
+                    sending.spawn(tasks.track_future(sent));
                 }
             }
-            // What is due in memory can be taken at any time.
-            Err(()) if is_draining && sending.is_empty() => return,
-            Err(()) => next = now + RETRY_DELAY,
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::warn!(error, "failed to take webhooks from the store");
+                // What is due in memory can be taken at any time.
+                if is_draining && sending.is_empty() {
+                    return;
+                }
+                next = now + RETRY_DELAY;
+            }
         }
-        if now >= count_at {
-            count_at = now + COUNT_INTERVAL;
-            count(&outbox).await;
+        if cfg!(feature = "metrics") {
+            if now >= count_at {
+                count_at = now + COUNT_INTERVAL;
+                count(&outbox).await;
+            }
+            next = next.min(count_at);
         }
-        let next = free_at.into_iter().fold(next.min(count_at), Instant::min);
+        let next = free_at.map_or(next, |free_at| free_at.min(next));
         select! {
             () = outbox.added() => {}
+            () = sender.receivers.freed() => {}
             Some(_) = sending.join_next() => while sending.try_join_next().is_some() {},
             () = sleep_until(next) => {}
             () = draining.cancelled(), if !is_draining => {}
@@ -86,7 +101,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
 
 /// Records the number of pending deliveries, and the age of the oldest.
 async fn count<E: Error + Send + Sync + 'static>(outbox: &SharedOutbox<E>) {
-    if let (true, Ok(stats)) = (cfg!(feature = "metrics"), outbox.stats().await) {
+    if let Ok(stats) = outbox.stats().await {
         let age = stats.oldest.and_then(|oldest| oldest.elapsed().ok());
         telemetry::webhooks_pending(stats.pending, age.unwrap_or_default());
     }

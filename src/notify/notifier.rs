@@ -6,14 +6,14 @@ use std::{
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_core::Stream;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
-    task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -32,24 +32,25 @@ use crate::{
 /// A lease outlasts an attempt by this factor, so that a slow process is not sent beside.
 const LEASE_FACTOR: u32 = 4;
 
+/// The time limit for tasks that a drain has ended.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Owns the tasks that send webhooks. They end when it is dropped.
 pub(crate) struct Notifier {
     webhooks: Arc<Webhooks>,
     sender: Arc<Sender>,
-    /// Held to start the courier, or to take its handle.
-    courier: Mutex<CourierTask>,
+    /// The task that sends, until there is a runtime. Held to take it.
+    courier: Mutex<Option<CourierTask>>,
+    /// Canceled when a drain begins.
     draining: CancellationToken,
-    /// Canceled to end the tasks that follow jobs.
+    /// Canceled when the courier has ended.
+    ended: CancellationToken,
+    /// Canceled to end all tasks.
     stopped: CancellationToken,
-    followers: TaskTracker,
+    tasks: TaskTracker,
 }
 
-enum CourierTask {
-    /// There was no runtime yet.
-    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
-    Running(JoinHandle<()>),
-    Ended,
-}
+type CourierTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Notifier {
     /// Creates the tasks, and starts them if there is a runtime.
@@ -75,17 +76,18 @@ impl Notifier {
         let sender = Arc::new(Sender {
             webhooks: webhooks.clone(),
             client,
-            receivers,
+            receivers: Arc::new(receivers),
         });
-        let draining = CancellationToken::new();
-        let task = Box::pin(courier::run(sender.clone(), outbox, draining.clone()));
+        let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let courier = courier::run(sender.clone(), outbox, draining.clone(), tasks.clone());
         let notifier = Self {
             webhooks,
             sender,
-            courier: Mutex::new(CourierTask::Waiting(task)),
+            courier: Mutex::new(Some(Box::pin(courier))),
             draining,
+            ended: CancellationToken::new(),
             stopped: CancellationToken::new(),
-            followers: TaskTracker::new(),
+            tasks,
         };
         notifier.start();
         Ok(notifier)
@@ -103,13 +105,20 @@ impl Notifier {
 
     /// Starts to send, if there is a runtime.
     pub(crate) fn start(&self) {
-        let mut courier = self.courier.lock();
-        if let CourierTask::Waiting(_) = &*courier
-            && let Ok(runtime) = Handle::try_current()
-            && let CourierTask::Waiting(task) = std::mem::replace(&mut *courier, CourierTask::Ended)
-        {
-            *courier = CourierTask::Running(runtime.spawn(task));
-        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let Some(courier) = self.courier.lock().take() else {
+            return;
+        };
+        // Dropped in any case: if the task ends, panics or is dropped with its runtime.
+        let ended = self.ended.clone().drop_guard();
+        let stopped = self.stopped.clone();
+        let run = async move {
+            let _ended = ended;
+            stopped.run_until_cancelled(courier).await;
+        };
+        self.tasks.spawn_on(run, &runtime);
     }
 
     /// Notifies the targets of a job that want it while the job runs. `changes` follows the job.
@@ -119,8 +128,7 @@ impl Notifier {
     {
         self.start();
         let (sender, stopped) = (self.sender.clone(), self.stopped.clone());
-        let followers = self.followers.clone();
-        let tracker = self.followers.clone();
+        let tasks = self.tasks.clone();
         let follow = async move {
             let first = live::next(pin!(changes())).await;
             let Some(targets) = first.and_then(|job| job.callbacks) else {
@@ -129,37 +137,36 @@ impl Notifier {
             for (number, target) in (0..).zip(&*targets).filter(|(_, it)| live::is_live(it)) {
                 let follow = live::follow(sender.clone(), changes(), target.clone(), number);
                 let stopped = stopped.clone();
-                tracker.spawn(async move { stopped.run_until_cancelled(follow).await });
+                tasks.spawn(async move { stopped.run_until_cancelled(follow).await });
             }
         };
         let stopped = self.stopped.clone();
-        followers.spawn(async move { stopped.run_until_cancelled(follow).await });
+        self.tasks
+            .spawn(async move { stopped.run_until_cancelled(follow).await });
     }
 
     /// Waits until what is due has been sent, at most until `deadline`. Nothing is sent afterwards.
     ///
     /// Deliveries that survive the process are left to the next one, but for those that are on
     /// their way.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped, what is due is still sent. It may be called again.
     pub(crate) async fn drain(&self, deadline: Instant) {
         self.start();
         self.draining.cancel();
-        let courier = std::mem::replace(&mut *self.courier.lock(), CourierTask::Ended);
-        if let CourierTask::Running(mut courier) = courier {
-            let ended = timeout_at(deadline, &mut courier).await;
-            if ended.is_err() {
-                tracing::warn!("ended webhooks that were not delivered in time");
-            }
-            courier.abort();
+        if timeout_at(deadline, self.ended.cancelled()).await.is_err() {
+            tracing::warn!("ended webhooks that were not delivered in time");
         }
         self.stopped.cancel();
+        self.tasks.close();
+        let _ = timeout(STOP_TIMEOUT, self.tasks.wait()).await;
     }
 }
 
 impl Drop for Notifier {
     fn drop(&mut self) {
-        if let CourierTask::Running(courier) = &*self.courier.lock() {
-            courier.abort();
-        }
         self.stopped.cancel();
     }
 }

@@ -1,17 +1,21 @@
 //! What this process knows of receivers: their share, their rate, and whether they respond.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::store::SendRoom;
+use crate::store::{ReceiverStanding, SendRoom};
 
 /// The number of failures in a row after which a receiver is suspended.
 const MAX_FAILURES: u32 = 5;
 
 /// The time for which a receiver is suspended. Then one attempt tells whether it responds again.
 const SUSPENSION: Duration = Duration::from_secs(60);
+
+/// The maximum pause of a receiver. Each delivery heeds its own `Retry-After` to the end, but one
+/// URL of a host does not hold up the others for longer.
+const MAX_RECEIVER_PAUSE: Duration = Duration::from_secs(300);
 
 /// The time without a request after which a receiver is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -35,16 +39,20 @@ pub(super) struct ReceiverLimits {
 pub(super) struct Receivers {
     limits: ReceiverLimits,
     /// Held for one operation, never across an await.
-    states: Mutex<HashMap<String, ReceiverState>>,
+    states: Mutex<HashMap<Arc<str>, ReceiverState>>,
+    /// Notified when a connection is free again.
+    freed: Notify,
 }
 
 #[derive(Debug)]
 struct ReceiverState {
     in_flight: usize,
-    /// The failures since the last response.
+    /// The failures since the last response without an error of the server.
     failures: u32,
-    is_proven: bool,
+    standing: ReceiverStanding,
     suspended_until: Option<Instant>,
+    /// Set while an attempt tells whether a suspended receiver responds again.
+    is_on_trial: bool,
     /// The time of its `Retry-After`.
     paused_until: Option<Instant>,
     /// The requests that the rate allows at `counted_at`, at most those of a second.
@@ -54,11 +62,21 @@ struct ReceiverState {
 }
 
 /// Whether a delivery may be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Admission {
-    Send,
-    /// The receiver has failed several times in a row.
-    Suspended,
+    Send(AttemptPermit),
+    /// The receiver has failed several times in a row. It is tried again after this time.
+    Suspended(Duration),
+}
+
+/// A connection to a receiver that is in use until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping a permit ends the attempt"]
+pub(super) struct AttemptPermit {
+    receivers: Arc<Receivers>,
+    receiver: Arc<str>,
+    /// Absent if the attempt is dropped.
+    effect: Option<AttemptEffect>,
 }
 
 /// What an attempt tells of its receiver.
@@ -66,12 +84,12 @@ pub(super) enum Admission {
 pub(super) enum AttemptEffect {
     /// It has responded.
     Responded,
-    /// It asks for a pause.
+    /// It has responded, and asks for a pause.
     Pause(Duration),
-    /// It has not responded, or with an error of the server.
-    Failed,
-    /// Nothing was sent.
-    Nothing,
+    /// It has responded with an error of the server.
+    ServerError,
+    /// It has not responded.
+    NoResponse,
 }
 
 impl Receivers {
@@ -79,91 +97,124 @@ impl Receivers {
         Self {
             limits,
             states: Mutex::default(),
+            freed: Notify::new(),
         }
+    }
+
+    /// Completes when a connection has become free since the last call completed.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Returns the free connections, and the time at which a receiver that has none because of its
     /// rate or a pause has one again.
     pub(super) fn room(&self) -> (SendRoom, Option<Instant>) {
-        let (limits, now) = (self.limits, Instant::now());
-        let mut room = SendRoom::new(limits.connections, limits.each, limits.lease);
-        let mut free_at: Option<Instant> = None;
+        let now = Instant::now();
         let mut states = self.states.lock();
         if states.len() > MANY_RECEIVERS {
-            states.retain(|_, state| state.in_flight > 0 || now - state.used_at < FORGET_AFTER);
+            states.retain(|_, state| !state.can_be_forgotten(now));
         }
+        let mut free_at: Option<Instant> = None;
+        let mut room = self.empty_room();
         for (receiver, state) in &mut *states {
-            state.count(now, limits.rate);
-            let next = state.next_at(now, limits.rate);
+            let next = self.add(&mut room, receiver, state, now);
             free_at = free_at.into_iter().chain(next).min();
-            let allowed = if next.is_some() {
-                0
-            } else {
-                state.allowed as usize
-            };
-            let share = limits.each.min(state.in_flight + allowed);
-            room.receiver(receiver.as_str(), state.in_flight, share, state.is_proven);
         }
         (room, free_at)
     }
 
-    /// Counts an attempt, until [`end`](Self::end) is called.
-    pub(super) fn begin(&self, receiver: &str) -> Admission {
+    /// Begins an attempt for which [`room`](Self::room) had a connection.
+    pub(super) fn begin(self: &Arc<Self>, receiver: &str) -> Admission {
         let now = Instant::now();
         let mut states = self.states.lock();
-        let state = states
-            .entry(receiver.to_owned())
-            .or_insert_with(|| ReceiverState::new(now, self.limits.rate));
-        state.in_flight += 1;
+        let begun = self.state(&mut states, receiver, now).begin(now);
+        match begun {
+            Ok(()) => Admission::Send(self.permit(receiver)),
+            Err(until) => Admission::Suspended(until - now),
+        }
+    }
+
+    /// Begins an attempt if the receiver has room and is not suspended.
+    pub(super) fn try_begin(self: &Arc<Self>, receiver: &str) -> Option<AttemptPermit> {
+        let now = Instant::now();
+        let mut states = self.states.lock();
+        if self.state(&mut states, receiver, now).is_suspended() {
+            return None;
+        }
+        let mut room = self.empty_room();
+        for (other, state) in &mut *states {
+            // Others count only if they hold connections.
+            if state.in_flight > 0 || **other == *receiver {
+                self.add(&mut room, other, state, now);
+            }
+        }
+        let has_room = room.free(receiver) > 0;
+        let is_begun = has_room && self.state(&mut states, receiver, now).begin(now).is_ok();
+        is_begun.then(|| self.permit(receiver))
+    }
+
+    fn permit(self: &Arc<Self>, receiver: &str) -> AttemptPermit {
+        AttemptPermit {
+            receivers: self.clone(),
+            receiver: receiver.into(),
+            effect: None,
+        }
+    }
+
+    fn empty_room(&self) -> SendRoom {
+        SendRoom::new(self.limits.connections, self.limits.each, self.limits.lease)
+    }
+
+    /// Returns the state of a receiver, which is used now.
+    fn state<'a>(
+        &self,
+        states: &'a mut HashMap<Arc<str>, ReceiverState>,
+        receiver: &str,
+        now: Instant,
+    ) -> &'a mut ReceiverState {
+        if !states.contains_key(receiver) {
+            states.insert(receiver.into(), ReceiverState::new(now, self.limits.rate));
+        }
+        let state = states.get_mut(receiver).expect("it was inserted");
         state.used_at = now;
-        state.count(now, self.limits.rate);
-        match state.suspended_until {
-            Some(until) if now < until => Admission::Suspended,
-            suspended => {
-                // One attempt goes on trial, and the others wait for its outcome.
-                state.suspended_until = suspended.map(|_| now + SUSPENSION);
-                state.allowed -= 1.0;
-                Admission::Send
-            }
-        }
+        state
     }
 
-    /// Counts an attempt like [`begin`](Self::begin) if the receiver has room and is not suspended.
-    pub(super) fn try_begin(&self, receiver: &str) -> bool {
-        let (room, _) = self.room();
-        let is_suspended = {
-            let states = self.states.lock();
-            states
-                .get(receiver)
-                .is_some_and(|state| state.suspended_until.is_some())
-        };
-        // Another attempt may begin in between. The limits are exceeded by a few then.
-        room.free(receiver) > 0 && !is_suspended && self.begin(receiver) == Admission::Send
-    }
-
-    /// Ends an attempt.
-    pub(super) fn end(&self, receiver: &str, effect: AttemptEffect) {
-        let now = Instant::now();
-        let mut states = self.states.lock();
-        let Some(state) = states.get_mut(receiver) else {
-            return;
-        };
-        state.in_flight = state.in_flight.saturating_sub(1);
-        match effect {
-            AttemptEffect::Responded => state.responded(),
-            AttemptEffect::Pause(pause) => {
-                state.responded();
-                state.paused_until = Some(now + pause);
-            }
-            AttemptEffect::Failed => {
-                state.failures = state.failures.saturating_add(1);
-                state.is_proven = false;
-                if state.failures >= MAX_FAILURES {
-                    state.suspended_until = Some(now + SUSPENSION);
-                }
-            }
-            AttemptEffect::Nothing => {}
+    /// Adds a receiver to the room. Returns the time at which it has room again if it has none
+    /// because of its rate or a pause.
+    fn add(
+        &self,
+        room: &mut SendRoom,
+        receiver: &Arc<str>,
+        state: &mut ReceiverState,
+        now: Instant,
+    ) -> Option<Instant> {
+        let ReceiverLimits { each, rate, .. } = self.limits;
+        let next = state.next_at(now, rate);
+        let more = next.map_or_else(|| state.max_more(now), |_| 0);
+        let share = each.min(state.in_flight.saturating_add(more));
+        let is_unknown = state.in_flight == 0 && state.standing == ReceiverStanding::Unknown;
+        // A receiver that is not in the room has its whole share.
+        if !is_unknown || share < each {
+            room.receiver(receiver.clone(), state.in_flight, share, state.standing);
         }
+        next
+    }
+}
+
+impl AttemptPermit {
+    /// Ends the attempt.
+    pub(super) fn end(mut self, effect: AttemptEffect) {
+        self.effect = Some(effect);
+    }
+}
+
+impl Drop for AttemptPermit {
+    fn drop(&mut self) {
+        if let Some(state) = self.receivers.states.lock().get_mut(&self.receiver) {
+            state.end(self.effect, Instant::now());
+        }
+        self.receivers.freed.notify_one();
     }
 }
 
@@ -172,8 +223,9 @@ impl ReceiverState {
         Self {
             in_flight: 0,
             failures: 0,
-            is_proven: false,
+            standing: ReceiverStanding::Unknown,
             suspended_until: None,
+            is_on_trial: false,
             paused_until: None,
             allowed: rate.into(),
             counted_at: now,
@@ -181,10 +233,65 @@ impl ReceiverState {
         }
     }
 
+    fn is_suspended(&self) -> bool {
+        self.suspended_until.is_some()
+    }
+
+    /// Counts an attempt. Returns the end of a suspension as an error.
+    fn begin(&mut self, now: Instant) -> Result<(), Instant> {
+        if let Some(until) = self.suspended_until {
+            if now < until {
+                return Err(until);
+            }
+            self.is_on_trial = true;
+        }
+        self.in_flight += 1;
+        self.allowed -= 1.0;
+        Ok(())
+    }
+
+    /// Ends an attempt. Without an effect, it was dropped.
+    fn end(&mut self, effect: Option<AttemptEffect>, now: Instant) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match effect {
+            Some(AttemptEffect::Responded) => self.responded(),
+            Some(AttemptEffect::Pause(pause)) => {
+                self.responded();
+                self.paused_until = Some(now + pause.min(MAX_RECEIVER_PAUSE));
+            }
+            // It gave its connection back in time.
+            Some(AttemptEffect::ServerError) => self.failed(ReceiverStanding::Proven, now),
+            Some(AttemptEffect::NoResponse) => self.failed(ReceiverStanding::Failing, now),
+            None => {}
+        }
+        self.is_on_trial = false;
+    }
+
     fn responded(&mut self) {
         self.failures = 0;
-        self.is_proven = true;
+        self.standing = ReceiverStanding::Proven;
         self.suspended_until = None;
+    }
+
+    fn failed(&mut self, standing: ReceiverStanding, now: Instant) {
+        self.standing = standing;
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= MAX_FAILURES {
+            self.suspended_until = Some(now + SUSPENSION);
+        }
+    }
+
+    /// Returns the number of deliveries that may be taken beyond those in flight.
+    ///
+    /// Those for a suspended receiver are taken and put off. Then one goes on trial, and the others
+    /// wait for its outcome.
+    fn max_more(&self, now: Instant) -> usize {
+        match self.suspended_until {
+            _ if self.is_on_trial => 0,
+            Some(until) if now < until => usize::MAX,
+            Some(_) => 1,
+            None => self.allowed as usize,
+        }
     }
 
     /// Adds the requests that the rate allows since the last count.
@@ -197,10 +304,15 @@ impl ReceiverState {
 
     /// Returns the time of the next request, if none may be sent now.
     fn next_at(&mut self, now: Instant, rate: u32) -> Option<Instant> {
+        self.count(now, rate);
         self.paused_until = self.paused_until.filter(|&until| now < until);
         let missing = (1.0 - self.allowed).max(0.0) / f64::from(rate);
         let by_rate = (missing > 0.0).then(|| now + Duration::from_secs_f64(missing));
         self.paused_until.max(by_rate)
+    }
+
+    fn can_be_forgotten(&self, now: Instant) -> bool {
+        self.in_flight == 0 && now - self.used_at >= FORGET_AFTER
     }
 }
 
@@ -210,90 +322,149 @@ mod tests {
 
     use super::*;
 
-    fn receivers(rate: u32) -> Receivers {
-        Receivers::new(ReceiverLimits {
+    fn receivers(rate: u32) -> Arc<Receivers> {
+        Arc::new(Receivers::new(ReceiverLimits {
             connections: 16,
             each: 4,
             rate,
             lease: Duration::from_secs(60),
-        })
+        }))
     }
 
     fn free(receivers: &Receivers) -> usize {
         receivers.room().0.free("it")
     }
 
+    fn begin(receivers: &Arc<Receivers>) -> AttemptPermit {
+        match receivers.begin("it") {
+            Admission::Send(permit) => permit,
+            Admission::Suspended(_) => panic!("suspended"),
+        }
+    }
+
+    fn suspend(receivers: &Arc<Receivers>) {
+        for _ in 0..MAX_FAILURES {
+            begin(receivers).end(AttemptEffect::NoResponse);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn receiver_has_a_share_of_connections() {
         let receivers = receivers(100);
+        let mut permits = Vec::new();
         for left in [3, 2, 1, 0] {
-            assert_eq!(receivers.begin("it"), Admission::Send);
+            permits.push(begin(&receivers));
             assert_eq!(free(&receivers), left);
         }
+        assert!(receivers.try_begin("it").is_none());
         assert_eq!(receivers.room().0.free("another"), 4);
-        receivers.end("it", AttemptEffect::Responded);
+        permits.pop();
         assert_eq!(free(&receivers), 1);
+        assert!(receivers.try_begin("it").is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn receiver_has_a_rate() {
         let receivers = receivers(2);
         for _ in 0..2 {
-            assert!(receivers.try_begin("it"));
-            receivers.end("it", AttemptEffect::Responded);
+            let permit = receivers.try_begin("it").expect("room");
+            permit.end(AttemptEffect::Responded);
         }
-        assert!(!receivers.try_begin("it"));
+        assert!(receivers.try_begin("it").is_none());
         let (_, free_at) = receivers.room();
         assert_eq!(free_at, Some(Instant::now() + Duration::from_millis(500)));
         advance(Duration::from_millis(500)).await;
-        assert!(receivers.try_begin("it"));
+        assert!(receivers.try_begin("it").is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn receiver_that_fails_is_suspended() {
         let receivers = receivers(100);
-        for _ in 0..MAX_FAILURES {
-            assert_eq!(receivers.begin("it"), Admission::Send);
-            receivers.end("it", AttemptEffect::Failed);
-        }
-        assert_eq!(receivers.begin("it"), Admission::Suspended);
-        receivers.end("it", AttemptEffect::Nothing);
+        suspend(&receivers);
+        assert!(matches!(receivers.begin("it"), Admission::Suspended(SUSPENSION)));
+        assert!(receivers.try_begin("it").is_none());
+        // They are taken, and put off.
+        assert_eq!(free(&receivers), 4);
         advance(SUSPENSION).await;
-        // One on trial.
-        assert_eq!(receivers.begin("it"), Admission::Send);
-        assert_eq!(receivers.begin("it"), Admission::Suspended);
-        receivers.end("it", AttemptEffect::Nothing);
-        receivers.end("it", AttemptEffect::Failed);
-        assert_eq!(receivers.begin("it"), Admission::Suspended);
-        receivers.end("it", AttemptEffect::Nothing);
+        begin(&receivers).end(AttemptEffect::NoResponse);
+        assert!(matches!(receivers.begin("it"), Admission::Suspended(_)));
         advance(SUSPENSION).await;
-        assert_eq!(receivers.begin("it"), Admission::Send);
-        receivers.end("it", AttemptEffect::Responded);
-        assert_eq!(receivers.begin("it"), Admission::Send);
+        begin(&receivers).end(AttemptEffect::Responded);
+        assert_eq!(free(&receivers), 4);
+        assert!(receivers.try_begin("it").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deliveries_wait_for_a_trial() {
+        let receivers = receivers(100);
+        suspend(&receivers);
+        advance(SUSPENSION).await;
+        assert_eq!(free(&receivers), 1);
+        let trial = begin(&receivers);
+        assert_eq!(free(&receivers), 0);
+        // Dropped, which tells nothing: another one goes on trial.
+        drop(trial);
+        assert_eq!(free(&receivers), 1);
+        begin(&receivers).end(AttemptEffect::Responded);
+        assert_eq!(free(&receivers), 4);
     }
 
     #[tokio::test(start_paused = true)]
     async fn receiver_gets_the_pause_it_asks_for() {
         let receivers = receivers(100);
-        receivers.begin("it");
-        receivers.end("it", AttemptEffect::Pause(Duration::from_secs(10)));
-        assert_eq!(free(&receivers), 0);
-        let (_, free_at) = receivers.room();
-        assert_eq!(free_at, Some(Instant::now() + Duration::from_secs(10)));
-        advance(Duration::from_secs(10)).await;
+        for (asked, pause) in [(10, 10), (24 * 3600, MAX_RECEIVER_PAUSE.as_secs())] {
+            let asked = Duration::from_secs(asked);
+            begin(&receivers).end(AttemptEffect::Pause(asked));
+            assert_eq!(free(&receivers), 0);
+            assert!(receivers.try_begin("it").is_none());
+            let (_, free_at) = receivers.room();
+            let pause = Duration::from_secs(pause);
+            assert_eq!(free_at, Some(Instant::now() + pause));
+            advance(pause).await;
+            assert_eq!(free(&receivers), 4);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failing_receivers_leave_room_for_new_ones() {
+        let receivers = receivers(100);
+        let silent: Vec<_> = (0..8).map(|number| format!("silent {number}")).collect();
+        for silent in &silent {
+            let permit = receivers.try_begin(silent).expect("room");
+            permit.end(AttemptEffect::NoResponse);
+        }
+        let permits = silent.iter().filter_map(|silent| receivers.try_begin(silent));
+        let permits: Vec<_> = permits.collect();
+        // A quarter of all connections.
+        assert_eq!(permits.len(), 4);
         assert_eq!(free(&receivers), 4);
+        let unknown: Vec<_> = (0..4).map(|_| begin(&receivers)).collect();
+        assert_eq!(receivers.room().0.free("another"), 0);
+        // An error is a response too, and takes no more than its time.
+        for permit in unknown {
+            permit.end(AttemptEffect::ServerError);
+        }
+        let proven: Vec<_> = (0..4).map(|_| begin(&receivers)).collect();
+        assert_eq!(receivers.room().0.free("another"), 4);
+        drop((permits, proven));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn free_connection_is_announced() {
+        let receivers = receivers(100);
+        drop(begin(&receivers));
+        receivers.freed().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_receivers_are_forgotten() {
         let receivers = receivers(100);
         for number in 0..=MANY_RECEIVERS {
-            let receiver = number.to_string();
-            receivers.begin(&receiver);
-            receivers.end(&receiver, AttemptEffect::Responded);
+            let permit = receivers.try_begin(&number.to_string());
+            permit.expect("room").end(AttemptEffect::Responded);
         }
-        advance(FORGET_AFTER * 2).await;
-        receivers.begin("it");
+        advance(FORGET_AFTER).await;
+        let _used = begin(&receivers);
         let _ = receivers.room();
         assert_eq!(receivers.states.lock().len(), 1);
     }

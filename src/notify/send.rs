@@ -9,9 +9,9 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::receivers::{Admission, AttemptEffect, Receivers};
+use super::receivers::{Admission, AttemptEffect, AttemptPermit, Receivers};
 use crate::{
-    store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox},
+    store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox, shown_url},
     telemetry,
     webhook::{SendFailure, TargetUrl, WebhookClient, Webhooks, sign},
 };
@@ -19,13 +19,17 @@ use crate::{
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// The number of attempts beyond the schedule that a suspension can cost. Otherwise a delivery could
+/// fail for good without a request.
+const MAX_EXTRA_ATTEMPTS: usize = 5;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What is needed to send.
 pub(super) struct Sender {
     pub(super) webhooks: Arc<Webhooks>,
     pub(super) client: WebhookClient,
-    pub(super) receivers: Receivers,
+    pub(super) receivers: Arc<Receivers>,
 }
 
 /// A request to a receiver.
@@ -39,7 +43,7 @@ pub(super) struct Notification<'a> {
 /// The outcome of an attempt.
 struct SendOutcome {
     attempt: Attempt,
-    /// The time of the response's `Retry-After`, if the status heeds it.
+    /// The time of the response's `Retry-After`, if the status heeds it, or that of a suspension.
     retry_after: Option<Duration>,
     /// Set if no further attempt can help.
     is_final: bool,
@@ -50,8 +54,9 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
     sender: &Sender,
     outbox: &SharedOutbox<E>,
     delivery: Delivery,
+    admission: Admission,
 ) {
-    let outcome = sender.attempt(&delivery).await;
+    let outcome = sender.attempt(&delivery, admission).await;
     let settlement = sender.settlement(&delivery, outcome);
     report(&delivery, &settlement);
     if let Err(error) = outbox.settle(&delivery, settlement).await {
@@ -62,33 +67,48 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
 }
 
 impl Sender {
-    async fn attempt(&self, delivery: &Delivery) -> SendOutcome {
-        let receiver = delivery.receiver();
-        if self.receivers.begin(receiver) == Admission::Suspended {
-            self.receivers.end(receiver, AttemptEffect::Nothing);
-            return SendOutcome::failed(AttemptFailure::Suspended);
-        }
+    async fn attempt(&self, delivery: &Delivery, admission: Admission) -> SendOutcome {
+        let permit = match admission {
+            Admission::Send(permit) => permit,
+            Admission::Suspended(left) => return SendOutcome::suspended(left),
+        };
         let notification = Notification {
             id: delivery.id.to_string(),
             url: &delivery.url,
             is_get: delivery.is_get,
             body: delivery.body.clone(),
         };
-        let outcome = self.send(notification).await;
-        self.receivers.end(receiver, outcome.effect());
-        outcome
+        self.send_with(permit, notification).await
     }
 
     /// Sends a notification of a running job, unless its receiver is busy. It is not repeated.
     pub(super) async fn send_once(&self, receiver: &str, notification: Notification<'_>) {
-        if !self.receivers.try_begin(receiver) {
+        let Some(permit) = self.receivers.try_begin(receiver) else {
             return;
+        };
+        let (id, url) = (notification.id.clone(), notification.url);
+        let SendOutcome { attempt, .. } = self.send_with(permit, notification).await;
+        if let Some(failure) = attempt.failure {
+            let failure = failure.as_str();
+            telemetry::webhook_failed(failure);
+            tracing::warn!(
+                id,
+                url = shown_url(url),
+                failure,
+                status = attempt.status,
+                "failed to notify of a running job"
+            );
         }
+    }
+
+    async fn send_with(
+        &self,
+        permit: AttemptPermit,
+        notification: Notification<'_>,
+    ) -> SendOutcome {
         let outcome = self.send(notification).await;
-        self.receivers.end(receiver, outcome.effect());
-        if let Some(failure) = outcome.attempt.failure {
-            telemetry::webhook_failed(failure.as_str());
-        }
+        permit.end(outcome.effect());
+        outcome
     }
 
     async fn send(&self, notification: Notification<'_>) -> SendOutcome {
@@ -143,15 +163,23 @@ impl Sender {
         if attempt.failure.is_none() {
             return Settlement::Delivered(attempt);
         }
-        let delay = self.webhooks.delays.get(delivery.attempts as usize);
-        match delay {
-            Some(&delay) if !is_final => {
+        match self.delay(delivery.attempts as usize, attempt.failure) {
+            Some(delay) if !is_final => {
                 let delay = varied(delay).max(retry_after.unwrap_or_default());
                 let at = attempt.at.checked_add(delay).unwrap_or(attempt.at);
                 Settlement::Retry(attempt, at)
             }
             _ => Settlement::Failed(attempt),
         }
+    }
+
+    /// Returns the delay after an attempt that failed, if another one follows.
+    fn delay(&self, attempts: usize, failure: Option<AttemptFailure>) -> Option<Duration> {
+        let delays = &self.webhooks.delays;
+        let is_extra = failure == Some(AttemptFailure::Suspended)
+            && attempts < delays.len() + MAX_EXTRA_ATTEMPTS;
+        let extra = is_extra.then_some(Duration::ZERO);
+        delays.get(attempts).copied().or(extra)
     }
 }
 
@@ -177,11 +205,20 @@ impl SendOutcome {
         }
     }
 
+    /// The receiver is not tried until the end of its suspension.
+    fn suspended(left: Duration) -> Self {
+        Self {
+            retry_after: Some(left),
+            ..Self::failed(AttemptFailure::Suspended)
+        }
+    }
+
     fn effect(&self) -> AttemptEffect {
         match (self.attempt.status, self.retry_after) {
             (Some(_), Some(pause)) => AttemptEffect::Pause(pause),
             (Some(status), None) if status < 500 => AttemptEffect::Responded,
-            _ => AttemptEffect::Failed,
+            (Some(_), None) => AttemptEffect::ServerError,
+            (None, _) => AttemptEffect::NoResponse,
         }
     }
 }

@@ -42,7 +42,7 @@ pub use self::{
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},
     revisions::Revisions,
-    room::SendRoom,
+    room::{ReceiverStanding, SendRoom},
     stored::{CarriedExtensions, Rerun, StoredFields, StoredRequest},
 };
 pub use crate::{

@@ -72,6 +72,8 @@ pub struct DueDeliveries {
     pub deliveries: Vec<Delivery>,
     /// The time at which the next delivery is due, among those that are not due yet.
     pub next_at: Option<SystemTime>,
+    /// Set if others are due and have no room. A drain of a store in memory waits for them.
+    pub has_waiting: bool,
 }
 
 /// The number of pending deliveries.
@@ -206,6 +208,13 @@ impl DueDeliveries {
         Self {
             deliveries,
             next_at,
+            has_waiting: false,
         }
+    }
+
+    /// Tells whether others are due and have no room.
+    pub fn with_waiting(mut self, has_waiting: bool) -> Self {
+        self.has_waiting = has_waiting;
+        self
     }
 }

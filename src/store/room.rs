@@ -1,27 +1,42 @@
 //! The connections that are free for deliveries.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// The connections that are free for deliveries, as a store leases them.
 ///
-/// Each receiver has a share of its own. Half of all connections are for receivers that took their
-/// last delivery, so that those that do not respond cannot hold all.
+/// Each receiver has a share of its own. Receivers that do not respond cannot hold all connections:
+/// half of them are for [proven](ReceiverStanding::Proven) receivers alone, and a quarter for those
+/// and [unknown](ReceiverStanding::Unknown) ones.
 #[derive(Debug, Clone)]
 pub struct SendRoom {
-    /// The free connections for receivers that took their last delivery.
+    /// The free connections for proven receivers.
     free: usize,
     /// The free connections for all others.
     free_unproven: usize,
+    /// The free connections for failing receivers.
+    free_failing: usize,
     /// The free connections of a receiver that is not in `receivers`.
     each: usize,
-    receivers: HashMap<String, ReceiverRoom>,
+    receivers: HashMap<Arc<str>, ReceiverRoom>,
     lease: Duration,
+}
+
+/// What is known of a receiver, which decides how much of [`SendRoom`] it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiverStanding {
+    /// It responded to its last request.
+    Proven,
+    /// No request to it has ended yet.
+    Unknown,
+    /// It did not respond to its last request.
+    Failing,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct ReceiverRoom {
     free: usize,
-    is_proven: bool,
+    standing: ReceiverStanding,
 }
 
 impl SendRoom {
@@ -30,26 +45,26 @@ impl SendRoom {
         Self {
             free: connections,
             free_unproven: connections.div_ceil(2),
+            free_failing: connections.div_ceil(4),
             each,
             receivers: HashMap::new(),
             lease,
         }
     }
 
-    /// Takes out the connections of a receiver that are in use, and sets its share.
+    /// Takes out the connections of a receiver that are in use, and sets its share and standing.
+    ///
+    /// Any other receiver is unknown, and has its whole share.
     pub fn receiver(
         &mut self,
-        receiver: impl Into<String>,
+        receiver: impl Into<Arc<str>>,
         used: usize,
         share: usize,
-        is_proven: bool,
+        standing: ReceiverStanding,
     ) {
-        self.free = self.free.saturating_sub(used);
-        if !is_proven {
-            self.free_unproven = self.free_unproven.saturating_sub(used);
-        }
+        self.take_out(used, standing);
         let free = share.saturating_sub(used);
-        let room = ReceiverRoom { free, is_proven };
+        let room = ReceiverRoom { free, standing };
         self.receivers.insert(receiver.into(), room);
     }
 
@@ -65,16 +80,15 @@ impl SendRoom {
 
     /// Returns the number of deliveries that can be sent to a receiver.
     pub fn free(&self, receiver: &str) -> usize {
-        let (free, is_proven) = match self.receivers.get(receiver) {
-            Some(room) => (room.free, room.is_proven),
-            None => (self.each, false),
+        let (free, standing) = match self.receivers.get(receiver) {
+            Some(room) => (room.free, room.standing),
+            None => (self.each, ReceiverStanding::Unknown),
         };
-        let all = if is_proven {
-            self.free
-        } else {
-            self.free.min(self.free_unproven)
-        };
-        free.min(all)
+        free.min(match standing {
+            ReceiverStanding::Proven => self.free,
+            ReceiverStanding::Unknown => self.free.min(self.free_unproven),
+            ReceiverStanding::Failing => self.free.min(self.free_unproven).min(self.free_failing),
+        })
     }
 
     /// Takes a connection to a receiver. Returns `false` if none is free.
@@ -84,15 +98,23 @@ impl SendRoom {
         }
         let new = ReceiverRoom {
             free: self.each,
-            is_proven: false,
+            standing: ReceiverStanding::Unknown,
         };
-        let room = self.receivers.entry(receiver.to_owned()).or_insert(new);
+        let room = self.receivers.entry(receiver.into()).or_insert(new);
         room.free -= 1;
-        self.free -= 1;
-        if !room.is_proven {
-            self.free_unproven -= 1;
-        }
+        let standing = room.standing;
+        self.take_out(1, standing);
         true
+    }
+
+    fn take_out(&mut self, used: usize, standing: ReceiverStanding) {
+        self.free = self.free.saturating_sub(used);
+        if standing != ReceiverStanding::Proven {
+            self.free_unproven = self.free_unproven.saturating_sub(used);
+        }
+        if standing == ReceiverStanding::Failing {
+            self.free_failing = self.free_failing.saturating_sub(used);
+        }
     }
 }
 
@@ -103,7 +125,7 @@ mod tests {
     #[test]
     fn unproven_receivers_leave_half_of_the_room() {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
-        room.receiver("proven", 1, 3, true);
+        room.receiver("proven", 1, 3, ReceiverStanding::Proven);
         let silent: Vec<_> = (0..10).map(|number| format!("silent {number}")).collect();
         let taken = silent.iter().filter(|silent| room.take(silent)).count();
         assert_eq!(taken, 4);
@@ -113,10 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn failing_receivers_leave_a_quarter_to_unknown_ones() {
+        let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
+        let failing: Vec<_> = (0..4).map(|number| format!("failing {number}")).collect();
+        for failing in &failing {
+            room.receiver(failing.as_str(), 0, 2, ReceiverStanding::Failing);
+        }
+        let taken = failing.iter().filter(|failing| room.take(failing)).count();
+        assert_eq!(taken, 2);
+        assert!(room.take("unknown") && room.take("unknown") && !room.take("another"));
+    }
+
+    #[test]
     fn receiver_has_its_share() {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
         assert!(room.take("one") && room.take("one") && !room.take("one"));
-        room.receiver("paused", 0, 0, false);
+        room.receiver("paused", 0, 0, ReceiverStanding::Unknown);
         assert!(!room.take("paused"));
         assert_eq!(room.free("another"), 2);
     }

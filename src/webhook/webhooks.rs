@@ -27,6 +27,12 @@ const DELAYS: [Duration; 9] = [
     Duration::from_secs(24 * 3600),
 ];
 
+/// The maximum time limit of an attempt.
+const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The maximum delay between attempts.
+const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Notifies receivers of jobs by signed requests, in the format of [Standard Webhooks].
 ///
 /// The server POSTs an event when a job ends, so that a client need not poll. A store records each
@@ -175,25 +181,26 @@ impl Webhooks {
     }
 
     /// Sets the time limit of one attempt, from the look-up of the name to the end of the response.
-    /// Default: 15 s.
+    /// Default: 15 s, at most ten minutes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.client.timeout = timeout;
+        self.client.timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
     /// Sets the delays between the attempts of a delivery. Default: 5 s, 5 and 30 minutes, 2, 5,
     /// 10, 14, 20 and 24 hours, which is 75 hours in all.
     ///
-    /// Each is varied by up to a tenth. Without delays, there is one attempt.
+    /// Each is at most 30 days, and varied by up to a tenth. Without delays, there is one attempt.
     pub fn retry_delays(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
-        self.delays = delays.into_iter().collect();
+        let delays = delays.into_iter().map(|delay| delay.min(MAX_DELAY));
+        self.delays = delays.collect();
         self
     }
 
     /// Sets the maximum number of concurrent requests. Default: 256.
     ///
-    /// Half of them are for receivers that responded to their last request. So receivers that do
-    /// not respond cannot hold up those that do.
+    /// Half of them are for receivers that responded to their last request. At most a quarter are
+    /// for those that did not. So these cannot hold up the others.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(2);
         self

@@ -12,7 +12,7 @@ use crate::{
     job::{CallbackTarget, ErrorCode, JobId},
     store::{
         Attempt, AttemptFailure, Delivery, DeliveryFilter, DeliveryId, DeliveryState, Finished,
-        NewJob, SendRoom, Settlement, SharedOutbox, Store,
+        NewJob, ReceiverStanding, SendRoom, Settlement, SharedOutbox, Store,
     },
 };
 
@@ -311,7 +311,7 @@ pub(super) async fn full_receiver_holds_up_no_other<S: Store>(store: S) -> Check
     }
     end_for(&store, "https://live.example/hook").await?;
     let mut room = SendRoom::new(64, 16, LONG_LEASE);
-    room.receiver("https://slow.example", 3, 5, false);
+    room.receiver("https://slow.example", 3, 5, ReceiverStanding::Unknown);
     // Two more for the slow one, and one for the other.
     let taking = async {
         let mut all = Vec::new();
