@@ -381,7 +381,10 @@ mod tests {
     async fn receiver_that_fails_is_suspended() {
         let receivers = receivers(100);
         suspend(&receivers);
-        assert!(matches!(receivers.begin("it"), Admission::Suspended(SUSPENSION)));
+        assert!(matches!(
+            receivers.begin("it"),
+            Admission::Suspended(SUSPENSION)
+        ));
         assert!(receivers.try_begin("it").is_none());
         // They are taken, and put off.
         assert_eq!(free(&receivers), 4);
@@ -433,7 +436,9 @@ mod tests {
             let permit = receivers.try_begin(silent).expect("room");
             permit.end(AttemptEffect::NoResponse);
         }
-        let permits = silent.iter().filter_map(|silent| receivers.try_begin(silent));
+        let permits = silent
+            .iter()
+            .filter_map(|silent| receivers.try_begin(silent));
         let permits: Vec<_> = permits.collect();
         // A quarter of all connections.
         assert_eq!(permits.len(), 4);

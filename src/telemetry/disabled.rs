@@ -17,7 +17,6 @@ pub(crate) fn took(_: &str, _: bool, _: Duration, _: Duration) {}
 #[cfg(feature = "webhook")]
 pub(crate) fn webhook_delivered(_: Duration) {}
 
-#[cfg(feature = "webhook")]
 pub(crate) fn webhook_failed(_: &'static str) {}
 
 #[cfg(feature = "webhook")]

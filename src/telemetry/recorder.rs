@@ -22,7 +22,6 @@ const QUEUED: &str = "tower_accepted_queue_seconds";
 const RAN: &str = "tower_accepted_run_seconds";
 #[cfg(feature = "webhook")]
 const WEBHOOKS_DELIVERED: &str = "tower_accepted_webhooks_delivered_total";
-#[cfg(feature = "webhook")]
 const WEBHOOKS_FAILED: &str = "tower_accepted_webhook_failures_total";
 #[cfg(feature = "webhook")]
 const WEBHOOKS_PENDING: &str = "tower_accepted_webhooks_pending";
@@ -156,7 +155,6 @@ pub(crate) fn webhook_delivered(latency: Duration) {
     histogram!(WEBHOOK_LATENCY).record(latency);
 }
 
-#[cfg(feature = "webhook")]
 pub(crate) fn webhook_failed(reason: &'static str) {
     counter!(WEBHOOKS_FAILED, "reason" => reason).increment(1);
 }

@@ -1,10 +1,17 @@
-//! Webhooks: their keys and signatures, against the specification and other libraries.
+//! Webhooks: their keys and signatures, against the specification and other libraries, and their
+//! deliveries from end to end.
 
 #[cfg(feature = "webhook")]
 mod delivering;
 #[cfg(feature = "webhook")]
 mod host_rules;
 mod keys;
+#[cfg(feature = "webhook")]
+mod kit;
+#[cfg(feature = "webhook")]
+#[path = "../layer/support.rs"]
+#[allow(dead_code)]
+mod layered;
 mod libraries;
 mod node;
 mod scripts;

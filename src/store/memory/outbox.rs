@@ -16,13 +16,11 @@ use crate::{
     job::JobId,
     limit::{Budget, Charge},
     store::{
-        Delivery, DeliveryFilter, DeliveryId, DeliveryPage, DueDeliveries, Outbox, OutboxFuture,
-        OutboxStats, SendRoom, Settlement,
+        AttemptFailure, Delivery, DeliveryFilter, DeliveryId, DeliveryPage, DueDeliveries, Outbox,
+        OutboxFuture, OutboxStats, SendRoom, Settlement,
     },
+    telemetry,
 };
-
-/// The bytes of a delivery besides its texts: the delivery, and its entries in indexes.
-const DELIVERY_BYTES: usize = 512;
 
 /// Deliveries take at most this part of the budget.
 const BUDGET_PART: usize = 8;
@@ -47,23 +45,34 @@ impl MemoryOutbox {
         }
     }
 
-    /// Returns the bytes that a delivery takes.
-    pub(super) fn price(delivery: &Delivery) -> usize {
-        DELIVERY_BYTES + delivery.url.len() + delivery.body.len()
-    }
-
-    /// Records a delivery. Without a charge, the budget had no room for it.
-    pub(super) fn add(&self, delivery: Delivery, charge: Option<Charge>) {
+    /// Records a delivery. `reserve` takes bytes of the budget; without room there, the delivery is
+    /// recorded all the same.
+    pub(super) fn add(&self, delivery: Delivery, reserve: impl FnOnce(usize) -> Option<Charge>) {
         let max_bytes = self.budget.limit() / BUDGET_PART;
-        // Dropped after the lock: a release may wake other tasks.
-        let _removed = {
+        let bytes = StoredDelivery::price(&delivery);
+        // Dropped outside of the lock: a release may wake other tasks.
+        let removed = self.state.lock().make_room(bytes, max_bytes);
+        report_dropped(&removed);
+        drop(removed);
+        // Outside of the lock too, since this may evict jobs.
+        let stored = StoredDelivery::new(delivery, reserve(bytes));
+        // Others may have been added since.
+        let removed = {
             let mut state = self.state.lock();
-            let bytes = Self::price(&delivery);
             let removed = state.make_room(bytes, max_bytes);
-            state.insert(StoredDelivery::new(delivery, bytes, charge));
+            state.insert(stored);
             removed
         };
+        report_dropped(&removed);
         self.added.notify_one();
+    }
+}
+
+/// Logs and counts the pending deliveries among those that were removed for room.
+fn report_dropped(removed: &[StoredDelivery]) {
+    for delivery in removed.iter().filter_map(StoredDelivery::pending) {
+        tracing::warn!(id = %delivery.id, "dropped a webhook: too many are pending");
+        telemetry::webhook_failed(AttemptFailure::Dropped.as_str());
     }
 }
 
@@ -90,17 +99,19 @@ impl Outbox for MemoryOutbox {
     ) -> OutboxFuture<'_, (), Infallible> {
         let now = SystemTime::now();
         // Dropped after the lock: a release may wake other tasks.
-        let _removed = {
+        let (_excess, _expired) = {
             let mut state = self.state.lock();
-            state.change(leased.id, |delivery| {
+            let excess = state.change(leased.id, |delivery| {
                 // Another sender may have settled it after this lease had ended.
                 if delivery.due_at().is_some() && delivery.attempts == leased.attempts {
                     delivery.settle(&settlement, now);
                 }
             });
-            state.expire(now)
+            (excess, state.expire(now))
         };
-        self.added.notify_one();
+        if matches!(settlement, Settlement::Retry(..) | Settlement::Release) {
+            self.added.notify_one();
+        }
         Box::pin(ready(Ok(())))
     }
 
@@ -114,9 +125,9 @@ impl Outbox for MemoryOutbox {
 
     fn redeliver(&self, id: DeliveryId) -> OutboxFuture<'_, bool, Infallible> {
         let mut is_repeated = false;
-        self.state.lock().change(id, |delivery| {
-            is_repeated = delivery.repeat(SystemTime::now());
-        });
+        let repeat = |delivery: &mut Delivery| is_repeated = delivery.repeat(SystemTime::now());
+        let excess = self.state.lock().change(id, repeat);
+        debug_assert!(excess.is_none(), "a repeated delivery keeps its body");
         self.added.notify_one();
         Box::pin(ready(Ok(is_repeated)))
     }

@@ -3,6 +3,8 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -17,12 +19,15 @@ use crate::{
     },
 };
 
+/// The bytes of a delivery besides its texts: the delivery, and its entries in indexes.
+const DELIVERY_BYTES: usize = 512;
+
 /// The deliveries in memory, and their indexes.
 #[derive(Default)]
 pub(super) struct OutboxState {
     deliveries: BTreeMap<DeliveryId, StoredDelivery>,
     /// The pending deliveries of each receiver, by the time at which they are due.
-    due: BTreeMap<String, BTreeSet<(SystemTime, DeliveryId)>>,
+    due: BTreeMap<Arc<str>, BTreeSet<(SystemTime, DeliveryId)>>,
     /// The pending deliveries, from the oldest on.
     pending: BTreeSet<DeliveryCursor>,
     /// The settled deliveries, by the time at which they expire.
@@ -36,18 +41,31 @@ pub(super) struct StoredDelivery {
     /// The time at which a pending delivery is due or its lease ends, or at which a settled one
     /// expires.
     at: SystemTime,
-    bytes: usize,
-    _charge: Option<Charge>,
+    /// Absent if the budget had no room.
+    charge: Option<Charge>,
 }
 
 impl StoredDelivery {
-    pub(super) fn new(delivery: Delivery, bytes: usize, charge: Option<Charge>) -> Self {
+    pub(super) fn new(delivery: Delivery, charge: Option<Charge>) -> Self {
         Self {
             at: delivery.created_at,
             delivery,
-            bytes,
-            _charge: charge,
+            charge,
         }
+    }
+
+    /// Returns the delivery if it is pending.
+    pub(super) fn pending(&self) -> Option<&Delivery> {
+        Some(&self.delivery).filter(|delivery| delivery.due_at().is_some())
+    }
+
+    /// Returns the bytes that a delivery takes.
+    pub(super) fn price(delivery: &Delivery) -> usize {
+        DELIVERY_BYTES + delivery.url.len() + delivery.body.len()
+    }
+
+    fn bytes(&self) -> usize {
+        Self::price(&self.delivery)
     }
 }
 
@@ -61,14 +79,14 @@ impl OutboxState {
                     due.insert((at, id));
                 }
                 None => {
-                    self.due.insert(receiver.to_owned(), [(at, id)].into());
+                    self.due.insert(receiver.into(), [(at, id)].into());
                 }
             }
             self.pending.insert(DeliveryCursor::of(&stored.delivery));
         } else {
             self.settled.insert((at, id));
         }
-        self.bytes += stored.bytes;
+        self.bytes += stored.bytes();
         self.deliveries.insert(id, stored);
     }
 
@@ -83,7 +101,7 @@ impl OutboxState {
         }
         self.pending.remove(&DeliveryCursor::of(&stored.delivery));
         self.settled.remove(&(stored.at, id));
-        self.bytes -= stored.bytes;
+        self.bytes -= stored.bytes();
         Some(stored)
     }
 
@@ -96,9 +114,6 @@ impl OutboxState {
             let Some(oldest) = settled.or_else(|| Some(self.pending.first()?.id)) else {
                 break;
             };
-            if settled.is_none() {
-                tracing::warn!(id = %oldest, "dropped a delivery: too many are pending");
-            }
             removed.extend(self.remove(oldest));
         }
         removed
@@ -115,13 +130,21 @@ impl OutboxState {
         expired
     }
 
-    /// Changes a delivery, if there is one.
-    pub(super) fn change(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
-        let Some(mut stored) = self.remove(id) else {
-            return;
-        };
+    /// Changes a delivery, if there is one. Returns the charge of a body that it no longer has.
+    pub(super) fn change(
+        &mut self,
+        id: DeliveryId,
+        change: impl FnOnce(&mut Delivery),
+    ) -> Option<Charge> {
+        let mut stored = self.remove(id)?;
         let before = stored.delivery.state;
         change(&mut stored.delivery);
+        let bytes = stored.bytes();
+        let charge = stored.charge.as_mut();
+        let excess = charge.and_then(|charge| {
+            let excess = charge.bytes().saturating_sub(bytes);
+            (excess > 0).then(|| charge.split(excess))
+        });
         let state = stored.delivery.state;
         if state != before {
             stored.at = match state {
@@ -131,14 +154,16 @@ impl OutboxState {
             };
         }
         self.insert(stored);
+        excess
     }
 
     /// Leases the deliveries that are due at `now` and have room.
     pub(super) fn take(&mut self, mut room: SendRoom, now: SystemTime) -> DueDeliveries {
-        // Receivers in the order of their earliest deliveries.
-        let mut receivers: Vec<(SystemTime, String)> = Vec::new();
+        // Receivers with room, in the order of their earliest deliveries.
+        let mut receivers: Vec<(SystemTime, Arc<str>)> = Vec::new();
         for (receiver, due) in &self.due {
             let first = due.first().filter(|&&(at, _)| at <= now);
+            let first = first.filter(|_| room.free(receiver) > 0);
             receivers.extend(first.map(|&(at, _)| (at, receiver.clone())));
         }
         receivers.sort_unstable();
@@ -155,9 +180,15 @@ impl OutboxState {
                 leased.extend(self.lease(id, now + room.lease()));
             }
         }
-        let next = self.due.values();
-        let next = next.filter_map(|due| due.iter().find(|&&(at, _)| at > now));
-        DueDeliveries::new(leased, next.map(|&(at, _)| at).min())
+        let (mut next_at, mut has_waiting) = (None, false);
+        for due in self.due.values() {
+            has_waiting |= due.first().is_some_and(|&(at, _)| at <= now);
+            // Not a scan: very many may wait for one receiver.
+            let later = due.range((Excluded(last_at(now)), Unbounded)).next();
+            let later = later.map(|&(at, _)| at);
+            next_at = next_at.into_iter().chain(later).min();
+        }
+        DueDeliveries::new(leased, next_at).with_waiting(has_waiting)
     }
 
     fn lease(&mut self, id: DeliveryId, until: SystemTime) -> Option<Delivery> {
@@ -197,6 +228,12 @@ impl OutboxState {
             oldest: self.pending.first().map(|first| first.created_at),
         }
     }
+}
+
+/// Returns the last possible entry at a time.
+fn last_at(at: SystemTime) -> (SystemTime, DeliveryId) {
+    let job = JobId::from_bytes([u8::MAX; 16]);
+    (at, DeliveryId::new(job, u32::MAX))
 }
 
 fn without_body(delivery: &Delivery) -> Delivery {

@@ -338,8 +338,8 @@ impl JobTable {
         }
         let job = job.snapshot(&self.clock, self.clock.now());
         for delivery in Delivery::of_end(&job) {
-            let charge = self.reserve(MemoryOutbox::price(&delivery), Purpose::Response);
-            self.outbox.add(delivery, charge);
+            let reserve = |bytes| self.reserve(bytes, Purpose::Response);
+            self.outbox.add(delivery, reserve);
         }
     }
 
