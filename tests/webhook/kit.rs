@@ -253,16 +253,26 @@ impl Site {
         send(&self.service, request).await
     }
 
+    /// Waits until a job has ended, and returns its document.
+    pub(crate) async fn ended(&self, accepted: &Answer) -> Value {
+        let looking = async {
+            loop {
+                let job = self.send(get(accepted.location())).await.json();
+                if job["finishedAt"].is_string() {
+                    return job;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, looking).await.expect("in time")
+    }
+
     /// Submits a request, which becomes a job.
     pub(crate) async fn submit(&self, path: &str) -> Answer {
         self.submit_with(path, &[]).await
     }
 
-    pub(crate) async fn submit_with(
-        &self,
-        path: &str,
-        fields: &[(&'static str, &str)],
-    ) -> Answer {
+    pub(crate) async fn submit_with(&self, path: &str, fields: &[(&'static str, &str)]) -> Answer {
         let answer = self.send(with(post(path), fields)).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
         answer

@@ -2,7 +2,13 @@
 //! deliveries from end to end.
 
 #[cfg(feature = "webhook")]
+mod callbacks;
+#[cfg(feature = "webhook")]
 mod delivering;
+#[cfg(feature = "webhook")]
+mod draining;
+#[cfg(feature = "webhook")]
+mod failing;
 #[cfg(feature = "webhook")]
 mod host_rules;
 mod keys;
@@ -13,8 +19,16 @@ mod kit;
 #[allow(dead_code)]
 mod layered;
 mod libraries;
+#[cfg(feature = "webhook")]
+mod naming;
 mod node;
+#[cfg(feature = "webhook")]
+mod retrying;
+#[cfg(feature = "webhook")]
+mod running;
 mod scripts;
+#[cfg(feature = "webhook")]
+mod sharing;
 mod signed;
 mod support;
 mod vectors;
