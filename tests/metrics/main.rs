@@ -6,6 +6,13 @@
 #[allow(dead_code)]
 mod support;
 
+#[cfg(feature = "webhook")]
+#[path = "../webhook/kit.rs"]
+#[allow(dead_code)]
+mod kit;
+#[cfg(feature = "webhook")]
+mod webhooks;
+
 use std::{sync::Mutex, time::Duration};
 
 use http::{Response, StatusCode, header};
@@ -16,6 +23,8 @@ use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_accepted::{Idempotency, Jobs};
 
+#[cfg(feature = "webhook")]
+use crate::support as layered;
 use crate::support::*;
 
 /// The metrics recorded on this thread.

@@ -321,6 +321,7 @@ async fn respond(path: &str, gate: &Notify) -> Response<Body> {
     let mut response = Response::new(Body::from("the report"));
     match path {
         "/broken" => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        "/megabyte" => *response.body_mut() = Body::from(vec![b'x'; 1 << 20]),
         "/gated" => gate.notified().await,
         "/never" => pending().await,
         _ => {}

@@ -2,6 +2,8 @@
 //! deliveries from end to end.
 
 #[cfg(feature = "webhook")]
+mod budget;
+#[cfg(feature = "webhook")]
 mod callbacks;
 #[cfg(feature = "webhook")]
 mod delivering;
@@ -19,6 +21,8 @@ mod kit;
 #[allow(dead_code)]
 mod layered;
 mod libraries;
+#[cfg(feature = "webhook")]
+mod logging;
 #[cfg(feature = "webhook")]
 mod naming;
 mod node;
