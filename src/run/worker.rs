@@ -85,6 +85,10 @@ where
     /// process that died: once its lease expires, another worker runs each job that may run again.
     pub async fn run(self) {
         let registry = &self.registry;
+        #[cfg(feature = "webhook")]
+        if let Some(notifier) = &registry.notifier {
+            notifier.start();
+        }
         let slots = Arc::new(Semaphore::new(self.concurrency));
         // Owns the calls: they end with it.
         let mut running = JoinSet::new();

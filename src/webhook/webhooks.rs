@@ -284,3 +284,84 @@ impl fmt::Debug for Webhooks {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Request};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::protocol::PREFER;
+
+    fn webhooks() -> Webhooks {
+        let hosts: AllowedHosts = ["h.example", "*.example.org"]
+            .map(|host| host.parse().expect("a rule"))
+            .into_iter()
+            .collect();
+        Webhooks::new()
+            .prefer_callback(hosts.clone())
+            .callback_field(hosts)
+    }
+
+    fn select(fields: HeaderMap) -> Result<SelectedTargets, ForbiddenCallback> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.headers = fields;
+        webhooks().select(&head, false)
+    }
+
+    #[test]
+    fn selected_url_is_that_which_is_requested() {
+        let mut fields = HeaderMap::new();
+        let url = HeaderValue::from_static(" https:\\\\H.example:443/a/../b#c");
+        fields.insert(X_CALLBACK_URL, url);
+        let preference = HeaderValue::from_static("callback; url=\"https://a.example.org?q\"");
+        fields.insert(PREFER, preference);
+        let selected = select(fields).expect("allowed");
+        let urls: Vec<_> = selected.targets.iter().map(|it| &*it.url).collect();
+        assert_eq!(urls, ["https://h.example/b", "https://a.example.org/?q"]);
+        assert_eq!(selected.applied, Some("callback"));
+    }
+
+    #[test]
+    fn durations_are_limited() {
+        let webhooks = Webhooks::new()
+            .timeout(Duration::MAX)
+            .retry_delays([Duration::MAX, Duration::ZERO]);
+        assert_eq!(webhooks.client.timeout, MAX_TIMEOUT);
+        assert_eq!(webhooks.delays, [MAX_DELAY, Duration::ZERO]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_of_a_field_panics(
+            prefer in vec(vec(any::<u8>(), 0..60), 0..3),
+            url in vec(vec(any::<u8>(), 0..60), 0..3),
+            in_a_preference: bool,
+        ) {
+            let mut fields = HeaderMap::new();
+            for value in prefer {
+                let value = if in_a_preference {
+                    [b"callback; url=\"https://h.example/", &*value, b"\""].concat()
+                } else {
+                    value
+                };
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    fields.append(PREFER, value);
+                }
+            }
+            for value in url {
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    fields.append(X_CALLBACK_URL, value);
+                }
+            }
+            if let Ok(selected) = select(fields) {
+                // It is sent as it is.
+                for target in selected.targets {
+                    let parsed = TargetUrl::parse(&target.url, &webhooks().client.policy);
+                    let parsed = parsed.expect("a URL");
+                    prop_assert_eq!(parsed.uri().to_string(), target.url);
+                }
+            }
+        }
+    }
+}

@@ -25,9 +25,12 @@ async fn webhooks_are_counted_and_timed() {
     let (scrape, _guard) = Scrape::start(&recorder);
     let is_live = Arc::new(AtomicBool::new(false));
     let answers = is_live.clone();
-    let receiver = Receiver::start(move |_| match answers.load(Ordering::SeqCst) {
-        true => StatusCode::OK,
-        false => StatusCode::NOT_FOUND,
+    let receiver = Receiver::start(move |_| {
+        if answers.load(Ordering::SeqCst) {
+            StatusCode::OK
+        } else {
+            StatusCode::NOT_FOUND
+        }
     })
     .await;
     let gone = RawReceiver::hanging().await.url();

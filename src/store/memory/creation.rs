@@ -91,9 +91,12 @@ impl JobScope {
             let callbacks = scope.callbacks.iter().flat_map(|targets| targets.iter());
             let callbacks: usize = callbacks
                 .map(|target| {
-                    target.url.len()
+                    let events = target.events.iter();
+                    let events = events.map(|event| size_of::<String>() + event.len());
+                    size_of::<CallbackTarget>()
+                        + target.url.len()
                         + target.monitor.len()
-                        + target.events.iter().map(String::len).sum::<usize>()
+                        + events.sum::<usize>()
                 })
                 .sum();
             SCOPE_BYTES + title + callbacks
