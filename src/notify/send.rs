@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::receivers::{Admission, AttemptEffect, AttemptPermit, Receivers};
+use super::receivers::{AttemptEffect, AttemptPermit, Receivers, SendAdmission};
 use crate::{
     store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox, shown_url},
     telemetry,
@@ -54,7 +54,7 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
     sender: &Sender,
     outbox: &SharedOutbox<E>,
     delivery: Delivery,
-    admission: Admission,
+    admission: SendAdmission,
 ) {
     let outcome = sender.attempt(&delivery, admission).await;
     let settlement = sender.settlement(&delivery, outcome);
@@ -67,10 +67,10 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
 }
 
 impl Sender {
-    async fn attempt(&self, delivery: &Delivery, admission: Admission) -> SendOutcome {
+    async fn attempt(&self, delivery: &Delivery, admission: SendAdmission) -> SendOutcome {
         let permit = match admission {
-            Admission::Send(permit) => permit,
-            Admission::Suspended(left) => return SendOutcome::suspended(left),
+            SendAdmission::Send(permit) => permit,
+            SendAdmission::Suspended(left) => return SendOutcome::suspended(left),
         };
         let notification = Notification {
             id: delivery.id.to_string(),
