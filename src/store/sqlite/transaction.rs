@@ -211,6 +211,9 @@ impl FileWriter {
         if effects.has_work {
             self.shared.work_waiting.notify_waiters();
         }
+        if effects.has_due_deliveries {
+            self.shared.deliveries_due.notify_one();
+        }
     }
 
     /// Returns `true` if [`remove_files`](Self::remove_files) has something to do.
