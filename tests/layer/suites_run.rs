@@ -73,7 +73,9 @@ async fn store_in_memory_records_deliveries() {
     let retain = Duration::from_secs(120);
     // The times at which deliveries are due are those of the system clock.
     for check in conformance::outbox_checks() {
-        check.run(MemoryStore::new(retain, Budget::new(1 << 26))).await;
+        check
+            .run(MemoryStore::new(retain, Budget::new(1 << 26)))
+            .await;
     }
 }
 
