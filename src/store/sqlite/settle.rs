@@ -53,3 +53,60 @@ impl Step<'_> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        JobId,
+        store::{
+            CallbackTarget, NewJob, Revisions,
+            sqlite::{open::open, options::SqliteOptions, shared::Shared, transaction::FileWriter},
+        },
+    };
+
+    fn new_writer(directory: &TempDir) -> (FileWriter, Arc<Shared>) {
+        let options = SqliteOptions::new();
+        let file = open(&directory.path().join("jobs.db"), &options).expect("the file opens");
+        let shared = Arc::new(Shared::new(&file, options));
+        let writer = FileWriter::new(file, shared.clone());
+        (writer.expect("totals"), shared)
+    }
+
+    /// Inserts a job, and cancels it.
+    fn end(writer: &mut FileWriter, callbacks: Option<Arc<[CallbackTarget]>>) {
+        let mut new = NewJob::new(JobId::random());
+        new.callbacks = callbacks;
+        let ended = writer.transact(1, |step| {
+            let mut row = JobRow::new(&new, false, &SqliteOptions::new());
+            step.insert(&mut row, None, b"", b"", None)?;
+            step.cancel(new.id, &Revisions::Any).map(drop)
+        });
+        ended.expect("a commit");
+    }
+
+    #[test]
+    fn only_deliveries_wake_senders() {
+        let directory = TempDir::new().expect("a directory");
+        let (mut one, one_shared) = new_writer(&directory);
+        let (mut other, other_shared) = new_writer(&directory);
+        let is_woken = |shared: &Shared| shared.deliveries_due.notified().now_or_never().is_some();
+        one.look().expect("the other process");
+        end(&mut one, None);
+        other.look().expect("a change");
+        assert!(!is_woken(&one_shared) && !is_woken(&other_shared));
+        let target = CallbackTarget::new("https://a.example/", ["job.canceled".to_owned()]);
+        end(&mut one, Some([target].into()));
+        assert!(is_woken(&one_shared));
+        other.look().expect("a change");
+        assert!(is_woken(&other_shared));
+        // Once.
+        other.look().expect("no change");
+        assert!(!is_woken(&other_shared));
+    }
+}
