@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, reques
 
 use super::{
     body::MonitorBody,
-    events, list, message, page, precondition, result,
+    callbacks, events, list, message, page, precondition, result,
     route::{Resource, Route},
     status, stream,
     wait::wait,
@@ -73,6 +73,12 @@ async fn respond<St: Store>(
     let (id, resource) = match route {
         Route::Nowhere => return Ok(refuse(Problem::NotFound)),
         Route::List => return respond_list(registry, head).await,
+        Route::CallbacksKey => {
+            return Ok(match head.method {
+                Method::GET | Method::HEAD => callbacks::keys(registry).into(),
+                _ => refuse(Problem::MethodNotAllowed(route.allow())),
+            });
+        }
         Route::Job(id, resource) => (id, resource),
     };
     let found = registry.store.get(id).await?;
@@ -115,6 +121,9 @@ async fn respond<St: Store>(
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
             Ok(response.into())
+        }
+        (Resource::Callbacks, _) if is_read => {
+            Ok(Box::pin(callbacks::callbacks(registry, &job)).await?.into())
         }
         (Resource::Cancel, &Method::POST) if is_forged(head, settings) => {
             Ok(refuse(Problem::CrossSite))

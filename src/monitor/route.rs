@@ -12,6 +12,8 @@ pub(crate) enum Route {
     List,
     /// A job, or a part of it.
     Job(JobId, Resource),
+    /// `/jobs/callbacks-key`: the keys that verify webhooks.
+    CallbacksKey,
     /// A path under the monitor that has no resource.
     Nowhere,
 }
@@ -29,6 +31,8 @@ pub(crate) enum Resource {
     Result,
     /// `/jobs/{id}/stream`: the response of the inner service, while it is produced.
     Stream,
+    /// `/jobs/{id}/callbacks`: the state of notifications.
+    Callbacks,
     /// `/jobs/{id}/cancel`: cancels the job.
     Cancel,
 }
@@ -63,11 +67,13 @@ impl Route {
             .filter(|_| may_end_with_slash(settings))
             .unwrap_or(rest);
         let (id, resource) = match rest.split_once('/') {
+            None if rest == "callbacks-key" => return Self::CallbacksKey,
             None => (rest, Resource::Monitor),
             Some((id, "status")) => (id, Resource::Status),
             Some((id, "events")) => (id, Resource::Events),
             Some((id, "result")) => (id, Resource::Result),
             Some((id, "stream")) => (id, Resource::Stream),
+            Some((id, "callbacks")) => (id, Resource::Callbacks),
             Some((id, "cancel")) => (id, Resource::Cancel),
             Some(_) => return Self::Nowhere,
         };
@@ -110,7 +116,12 @@ impl Resource {
     pub(super) fn depth(self) -> usize {
         match self {
             Self::Monitor => 0,
-            Self::Status | Self::Events | Self::Result | Self::Stream | Self::Cancel => 1,
+            Self::Status
+            | Self::Events
+            | Self::Result
+            | Self::Stream
+            | Self::Callbacks
+            | Self::Cancel => 1,
         }
     }
 }

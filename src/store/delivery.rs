@@ -208,7 +208,7 @@ impl Delivery {
 
     /// Returns the URL without its query.
     pub fn shown_url(&self) -> &str {
-        self.url.split(['?', '#']).next().unwrap_or_default()
+        shown_url(&self.url)
     }
 
     /// Returns the time of the next attempt, if it is pending.
@@ -340,6 +340,11 @@ pub(crate) fn notification(job: &Snapshot, event: &str, at: SystemTime, monitor:
     body.extend_from_slice(&document);
     body.push(b'}');
     body.into()
+}
+
+/// Returns a URL without its query.
+pub(crate) fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Returns the scheme and the authority of a URL.
