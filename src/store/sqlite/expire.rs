@@ -9,8 +9,8 @@ use super::{
 };
 use crate::JobId;
 
-/// The number of jobs, keys, tombstones and settled deliveries that one transaction removes.
-/// It takes the writer's thread a millisecond or two.
+/// The number of jobs, keys, tombstones and deliveries that one transaction removes. It takes the
+/// writer's thread a millisecond or two.
 const BATCH_ROWS: usize = 64;
 
 /// Returns `true` if jobs, keys, tombstones or settled deliveries have expired.
@@ -25,8 +25,8 @@ pub(super) fn has_expired(connection: &Connection) -> Result<bool, SqliteError> 
 }
 
 impl Step<'_> {
-    /// Removes a batch of expired jobs, keys, tombstones and deliveries. Returns `true` if there may
-    /// be more.
+    /// Removes a batch of jobs, keys, tombstones and settled deliveries that have expired. Returns
+    /// `true` if there may be more.
     pub(super) fn expire(&mut self) -> Result<bool, SqliteError> {
         let jobs = self.expire_jobs()?;
         let mut statement = self.connection.prepare_cached(

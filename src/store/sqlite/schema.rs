@@ -145,8 +145,8 @@ FROM job LEFT JOIN process ON process.number = job.process
 ORDER BY job.created_at DESC, job.rank DESC;
 ";
 
-/// `rank` is the id of the job as bytes, which orders deliveries of one millisecond. `due_at` is set
-/// while a delivery is pending, and `expires_at` afterwards.
+/// `rank` is the id of the job as bytes, which orders deliveries of one millisecond. `due_at` is
+/// set while a delivery is pending, and `expires_at` afterwards.
 const VERSION_2: &str = "
 CREATE TABLE delivery (
     seq INTEGER PRIMARY KEY,

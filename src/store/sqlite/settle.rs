@@ -22,7 +22,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Settles a delivery that has been attempted `attempts` times, unless it was settled meanwhile.
+    /// Settles a delivery that was leased after so many attempts, unless it was settled meanwhile.
     pub(super) fn settle(
         &mut self,
         id: DeliveryId,

@@ -31,12 +31,12 @@ pub(crate) fn outbox(store: &SqliteStore) -> SharedOutbox<SqliteError> {
     store.outbox().expect("an outbox")
 }
 
-/// Accepts a request whose end is to be notified to [`URL`].
+/// Accepts a request that notifies [`URL`] of its end.
 pub(crate) async fn accept(store: &SqliteStore, method: &str) -> (JobId, SqliteClaim) {
     accept_for(store, method, URL).await
 }
 
-/// Accepts a request whose end is to be notified to this URL.
+/// Accepts a request that notifies this URL of its end.
 pub(crate) async fn accept_for(
     store: &SqliteStore,
     method: &str,
