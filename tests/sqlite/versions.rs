@@ -23,7 +23,7 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Copies a file to where it is opened.
+/// Copies a file, so that opening it does not change it.
 fn copy_of(name: &str) -> Home {
     let home = Home::new(options());
     fs::copy(fixture(name), home.path()).unwrap();

@@ -1,10 +1,11 @@
 //! Each end of a job records its deliveries, in the same transaction.
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tower_accepted::{
-    JobId, Status,
+    JobId, Snapshot, Status,
     store::{
-        Delivery, DeliveryState, Lookup, News, Queue, Report, Revisions, Store,
+        Delivery, DeliveryState, Lookup, NewJob, News, Queue, Report, Revisions, Store,
         sqlite::{SqliteError, SqliteStore},
     },
 };
@@ -23,7 +24,7 @@ async fn only(store: &SqliteStore, id: JobId) -> Delivery {
     delivery.clone()
 }
 
-async fn found(store: &SqliteStore, id: JobId) -> tower_accepted::Snapshot {
+async fn found(store: &SqliteStore, id: JobId) -> Snapshot {
     match store.get(id).await {
         Ok(Lookup::Found(job)) => *job,
         other => panic!("a job: {other:?}"),
@@ -155,13 +156,8 @@ async fn full_file_takes_the_deliveries_of_ends() {
     let full = home.store().await;
     full.cancel(id, &Revisions::Any).await.unwrap();
     assert_eq!(only(&full, id).await.event, "job.canceled");
-    let refused = full.accept(
-        &tower_accepted::store::NewJob::new(JobId::random()),
-        full.record(
-            &http::Request::new(()).into_parts().0,
-            &Default::default(),
-            None,
-        ),
-    );
+    let head = http::Request::new(()).into_parts().0;
+    let record = full.record(&head, &Bytes::new(), None);
+    let refused = full.accept(&NewJob::new(JobId::random()), record);
     assert!(matches!(refused.await, Err(SqliteError::Full)));
 }

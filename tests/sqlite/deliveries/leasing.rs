@@ -8,7 +8,8 @@ use std::{
 
 use tokio::{join, time::timeout};
 use tower_accepted::store::{
-    Attempt, Delivery, DeliveryState, SendRoom, Settlement, SharedOutbox, sqlite::SqliteError,
+    Attempt, Delivery, DeliveryState, Revisions, SendRoom, Settlement, SharedOutbox, Store,
+    sqlite::SqliteError,
 };
 
 use super::steps::{
@@ -128,9 +129,10 @@ async fn receivers_come_in_the_order_of_their_first() {
     let store = home.store().await;
     for name in ["zoo", "zoo", "ant", "bee"] {
         ended_for(&store, &format!("https://{name}.example/")).await;
-        // Each in a millisecond of its own.
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    // Each in a millisecond of its own.
+    let spread = "UPDATE delivery SET due_at = seq";
+    assert_eq!(home.sql().execute(spread, []).unwrap(), 4);
     let outbox = outbox(&store);
     let room = SendRoom::new(4, 1, LONG_LEASE);
     let taken = outbox.take(room).await.unwrap().deliveries;
@@ -163,9 +165,7 @@ async fn observer_lists_and_repeats_and_takes_nothing() {
     home.options = options().observer();
     let observer = home.store().await;
     let observed = outbox(&observer);
-    tower_accepted::store::Store::cancel(&observer, id, &tower_accepted::store::Revisions::Any)
-        .await
-        .unwrap();
+    observer.cancel(id, &Revisions::Any).await.unwrap();
     assert_eq!(take_all(&observed, LONG_LEASE).await, []);
     let outbox = outbox(&store);
     let delivery = take_one(&outbox, LONG_LEASE).await;
