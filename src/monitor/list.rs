@@ -6,7 +6,10 @@ use http::{Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::status::{JSON, NO_STORE};
+use super::{
+    document::linked_document,
+    status::{JSON, NO_STORE},
+};
 use crate::{
     config::{LinkOrigin, Links, Settings},
     job::{Filter, Owner, Page},
