@@ -193,9 +193,10 @@ impl Webhooks {
     /// Sets the maximum number of concurrent requests. Default: 256.
     ///
     /// Half of them are for receivers that responded to their last request. So receivers that do
-    /// not respond cannot hold up those that do.
+    /// not respond cannot hold up those that do. A quarter as many idle connections are kept.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(2);
+        self.client.max_idle_connections = self.max_connections.div_ceil(4);
         self
     }
 
