@@ -140,8 +140,8 @@ pub(crate) enum JobsCommand {
     },
     /// Send a callback again, at once and with all attempts
     ///
-    /// A gateway with --callback-hosts sends it. It keeps its id, so its receiver can tell if it
-    /// already has it. Fails if the receiver has taken it.
+    /// A gateway with --callback-hosts sends it. It keeps its id, so that its receiver can recognize
+    /// it. Fails if the receiver has taken it.
     #[command(verbatim_doc_comment)]
     Redeliver {
         #[command(flatten)]
