@@ -17,10 +17,10 @@ pub(crate) struct CallbackFlags {
     /// Let clients be notified of a job's end, at URLs of these hosts
     ///
     /// A client names its URL by `Prefer: respond-async, callback; url="…"`, or by X-Callback-Url
-    /// (any other host: 400). It gets a signed POST (Standard Webhooks), which is repeated for three
-    /// days until the answer is a 2xx. A rule is HOST or *.DOMAIN, with :PORT unless it is 443.
-    /// Internal addresses are refused. Callbacks take a quarter of the file descriptors for calls, at
-    /// most 320.
+    /// (any other host: 400). It gets a signed POST (Standard Webhooks), which is repeated for
+    /// three days until the answer is a 2xx. A rule is HOST or *.DOMAIN, with :PORT unless it is
+    /// 443. Internal addresses are refused. Callbacks take a quarter of the file descriptors for
+    /// calls, at most 320.
     #[arg(
         long,
         value_name = "HOST,…",

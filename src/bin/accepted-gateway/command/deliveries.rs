@@ -9,7 +9,7 @@ use tower_accepted::{
 
 use super::{
     document::{millis, seconds},
-    print,
+    print::print,
     text::{absent, printable},
 };
 

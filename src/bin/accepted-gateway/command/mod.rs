@@ -2,12 +2,10 @@
 
 mod deliveries;
 mod document;
+mod print;
 mod text;
 
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{
     Args, Subcommand,
@@ -25,6 +23,7 @@ use tower_accepted::{
 use self::{
     deliveries::{DELIVERIES_HEAD, delivery_row, list_deliveries},
     document::JobDocument,
+    print::print,
     text::{TABLE_HEAD, fields, table_row},
 };
 
@@ -140,8 +139,8 @@ pub(crate) enum JobsCommand {
     },
     /// Send a callback again, at once and with all attempts
     ///
-    /// A gateway with --callback-hosts sends it. It keeps its id, so that its receiver can recognize
-    /// it. Fails if the receiver has taken it.
+    /// A gateway with --callback-hosts sends it. It keeps its id, so that its receiver can
+    /// recognize it. Fails if the receiver has taken it.
     #[command(verbatim_doc_comment)]
     Redeliver {
         #[command(flatten)]
@@ -296,16 +295,6 @@ fn json_line(job: &Snapshot) -> Result<String, BoxError> {
     let mut line = serde_json::to_string(&JobDocument::new(job))?;
     line.push('\n');
     Ok(line)
-}
-
-/// Prints text. Returns `false` if the reader has closed the pipe.
-fn print(text: &str) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 fn status_parser() -> impl TypedValueParser<Value = Status> {
