@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::NamedTempFile;
 use tokio::time::sleep;
 use tower_accepted::webhook::{Secret, VerifyKey, WebhookEvent, verify};
 
@@ -228,7 +228,7 @@ async fn failed_delivery_is_listed_and_sent_again() {
     let (mut upstream, mut receiver) = (Upstream::start().await, Upstream::start().await);
     let secret = Secret::generate();
     let file = secret_file(&[&secret]);
-    let directory = TempDir::new().expect("a directory");
+    let directory = tempfile::tempdir().expect("a directory");
     let store = directory.path().join("jobs.db");
     let store = store.to_str().expect("UTF-8");
     let host = receiver.address.to_string();

@@ -7,7 +7,12 @@ use std::{
 
 use clap::Args;
 use tower::BoxError;
-use tower_accepted::webhook::{AllowedHosts, HostRule, Secret, Webhooks};
+use tower_accepted::{
+    JobsBuilder,
+    webhook::{AllowedHosts, HostRule, Secret, Webhooks},
+};
+
+use crate::descriptors::DescriptorShares;
 
 const CALLBACKS: &str = "Callbacks";
 
@@ -61,35 +66,41 @@ pub(crate) struct CallbackFlags {
 }
 
 impl CallbackFlags {
-    /// Returns `true` if clients may name receivers.
-    pub(crate) fn are_allowed(&self) -> bool {
-        !self.callback_hosts.is_empty()
-    }
-
-    /// Returns the settings of callbacks with at most this number of connections, or `None` if
-    /// clients may not name receivers.
+    /// Adds callbacks to a registry, and their share of the file descriptors, if clients may name
+    /// receivers.
     ///
     /// # Errors
     ///
     /// Returns an error if the secrets cannot be read.
-    pub(crate) fn webhooks(&self, connections: usize) -> Result<Option<Webhooks>, BoxError> {
+    pub(crate) fn add_to(
+        &self,
+        jobs: JobsBuilder,
+        shares: DescriptorShares,
+    ) -> Result<(JobsBuilder, DescriptorShares), BoxError> {
         let Some(file) = &self.callback_secret_file else {
-            return Ok(None);
+            return Ok((jobs, shares));
         };
+        let shares = shares.with_callbacks();
+        let webhooks = self.webhooks(file, shares.callbacks)?;
+        Ok((jobs.webhooks(webhooks), shares))
+    }
+
+    /// Returns the settings of callbacks that take at most this number of file descriptors.
+    fn webhooks(&self, secrets: &Path, descriptors: usize) -> Result<Webhooks, String> {
         let hosts: AllowedHosts = self.callback_hosts.iter().cloned().collect();
         // For each four requests, the client may keep one idle connection.
         let mut webhooks = Webhooks::new()
-            .max_connections(connections * 4 / 5)
+            .max_connections(descriptors * 4 / 5)
             .prefer_callback(hosts.clone())
             .callback_field(hosts)
             .allow_internal(self.callback_internal.iter().cloned().collect());
-        for secret in read_secrets(file)? {
+        for secret in read_secrets(secrets)? {
             webhooks = webhooks.secret(secret);
         }
         if self.callback_insecure {
             webhooks = webhooks.insecure_for_development();
         }
-        Ok(Some(webhooks))
+        Ok(webhooks)
     }
 }
 
@@ -128,9 +139,8 @@ mod tests {
         let flags = ["--callback-hosts", "a.example", "--callback-secret-file"];
         let flags = [&["accepted-gateway"], &flags[..], &[path]].concat();
         let callbacks = Cli::try_parse_from(flags).expect("valid").callbacks;
-        let webhooks = callbacks.webhooks(10);
-        let webhooks = webhooks.map_err(|error| error.to_string().replace(path, "FILE"));
-        webhooks.map(|webhooks| webhooks.expect("callbacks"))
+        let webhooks = callbacks.webhooks(file.path(), 10);
+        webhooks.map_err(|error| error.replace(path, "FILE"))
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Parser;
 use http::{HeaderName, HeaderValue, uri::Authority};
-use tower::BoxError;
 use tower_accepted::{
     AcceptedLayer, Idempotency, Jobs, JobsBuilder, Links, Owner, When, store::Store,
 };
@@ -317,12 +316,8 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Returns the configured builder of the registry, without a store.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the secrets of callbacks cannot be read.
-    pub(crate) fn jobs(&self, shares: DescriptorShares) -> Result<JobsBuilder, BoxError> {
+    /// Returns the configured builder of the registry, without a store and callbacks.
+    pub(crate) fn jobs(&self) -> JobsBuilder {
         let timeout = Some(self.job_timeout_secs).filter(|&seconds| seconds > 0);
         let mut builder = Jobs::builder();
         if let Some(name) = self.owner_header.clone() {
@@ -334,11 +329,7 @@ impl Cli {
         if let Some(cors) = Cors::new(&self.cors_origin) {
             builder = builder.allow_cancel_from(move |origin| cors.allows(origin));
         }
-        #[cfg(feature = "webhook")]
-        if let Some(webhooks) = self.callbacks.webhooks(shares.callbacks)? {
-            builder = builder.webhooks(webhooks);
-        }
-        let builder = builder
+        builder
             .dialect(self.dialect.into())
             .links(match (&self.public_base, self.links) {
                 (Some(base), _) => Links::Base(base.clone()),
@@ -352,8 +343,7 @@ impl Cli {
             .max_result(self.max_result)
             .max_bytes(self.max_bytes())
             .job_timeout(timeout.map(Duration::from_secs))
-            .replay_cookies(self.replay_cookies);
-        Ok(builder)
+            .replay_cookies(self.replay_cookies)
     }
 
     /// Returns the settings of the proxy in front of `upstream`.

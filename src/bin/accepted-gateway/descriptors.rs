@@ -42,7 +42,8 @@ impl DescriptorShares {
         Self {
             calls: self.calls.div_ceil(2),
             connections: self.connections.div_ceil(2),
-            ..self
+            #[cfg(feature = "webhook")]
+            callbacks: self.callbacks,
         }
     }
 

@@ -112,19 +112,19 @@ async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
 
 async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     let signals = Signals::listen()?;
-    let mut shares = DescriptorShares::acquire();
+    let shares = DescriptorShares::acquire();
+    let jobs = cli.jobs();
     #[cfg(feature = "webhook")]
-    if cli.callbacks.are_allowed() {
-        shares = shares.with_callbacks();
-    }
-    let jobs = cli.jobs(shares)?;
+    let (jobs, shares) = cli.callbacks.add_to(jobs, shares)?;
     #[cfg(feature = "nats")]
     if cli.storage.role == Role::Worker {
         return nats::work(&cli, jobs, shares, signals).await;
     }
-    if cli.storage.has_body_files() {
-        shares = shares.with_body_files();
-    }
+    let mut shares = if cli.storage.has_body_files() {
+        shares.with_body_files()
+    } else {
+        shares
+    };
     let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
     // Opened before the first line is printed, which says that the gateway serves.
