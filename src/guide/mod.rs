@@ -16,7 +16,7 @@
 )]
 #![cfg_attr(
     feature = "webhook",
-    doc = "| How are clients notified instead of polling? | [`webhooks`](self::webhooks) |"
+    doc = "| How are clients notified instead of polling? | [`webhooks`] |"
 )]
 #![cfg_attr(
     feature = "nats",
