@@ -33,6 +33,8 @@ const DELAYS: [Duration; 9] = [
 /// delivery in the step that ends the job. It is sent at least once, until the receiver has taken
 /// it or the last attempt has failed.
 ///
+/// The [guide](crate::guide::webhooks) shows what is sent, and how to receive it.
+///
 /// ```
 /// use tower_accepted::{
 ///     Jobs,
