@@ -65,6 +65,7 @@ use crate::{
     calls::LimitCalls,
     cli::Cli,
     descriptors::DescriptorShares,
+    metrics::Metrics,
     output::print,
     proxy::Proxy,
     serve::{Gateway, Shutdown},
@@ -127,6 +128,7 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     };
     let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
+    let metrics = Metrics::serve(&cli).await?;
     // Opened before the first line is printed, which says that the gateway serves.
     #[cfg(feature = "nats")]
     let shared_jobs = match cli.storage.nats {
@@ -153,7 +155,7 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
         "Listening on {address}, in front of http://{upstream}{note}.\n{}\n{tour}",
         cli.summary(),
     ));
-    metrics::serve(&cli).await?;
+    metrics.announce();
     #[cfg(feature = "nats")]
     if let Some(jobs) = shared_jobs {
         return queue::serve(&cli, jobs, shares, upstream, listener, signals).await;

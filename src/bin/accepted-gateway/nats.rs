@@ -15,7 +15,8 @@ use crate::{
     cli::Cli,
     descriptors::DescriptorShares,
     health::HealthCheck,
-    listen, metrics,
+    listen,
+    metrics::Metrics,
     output::print,
     proxy::Proxy,
     serve::{Shutdown, drain},
@@ -31,6 +32,7 @@ pub(crate) async fn work(
 ) -> Result<Shutdown, BoxError> {
     let upstream = cli.upstream.clone();
     let upstream = upstream.ok_or("a worker requires --upstream")?;
+    let metrics = Metrics::serve(cli).await?;
     let jobs = connect(cli, builder).await?;
     let calls = cli.calls(shares);
     let proxy = Proxy::<RequestBody<ClientBody>>::new(cli.proxy(upstream.clone())).service();
@@ -39,7 +41,7 @@ pub(crate) async fn work(
     print(&format!(
         "Running accepted requests against http://{upstream}.\n"
     ));
-    metrics::serve(cli).await?;
+    metrics.announce();
     let draining = CancellationToken::new();
     if let Some(prefix) = &cli.health {
         serve_health(&cli.listen, HealthCheck::new(prefix, draining.clone())).await?;
