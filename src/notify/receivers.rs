@@ -63,7 +63,7 @@ struct ReceiverState {
 
 /// Whether a delivery may be sent.
 #[derive(Debug)]
-pub(super) enum SendAdmission {
+pub(super) enum SendPermission {
     Send(AttemptPermit),
     /// The receiver has failed several times in a row. It is tried again after this time.
     Suspended(Duration),
@@ -124,13 +124,13 @@ impl Receivers {
     }
 
     /// Begins an attempt for which [`room`](Self::room) had a connection.
-    pub(super) fn begin(self: &Arc<Self>, receiver: &str) -> SendAdmission {
+    pub(super) fn begin(self: &Arc<Self>, receiver: &str) -> SendPermission {
         let now = Instant::now();
         let mut states = self.states.lock();
         let begun = self.state(&mut states, receiver, now).begin(now);
         match begun {
-            Ok(()) => SendAdmission::Send(self.permit(receiver)),
-            Err(until) => SendAdmission::Suspended(until - now),
+            Ok(()) => SendPermission::Send(self.permit(receiver)),
+            Err(until) => SendPermission::Suspended(until - now),
         }
     }
 
@@ -337,8 +337,8 @@ mod tests {
 
     fn begin(receivers: &Arc<Receivers>) -> AttemptPermit {
         match receivers.begin("it") {
-            SendAdmission::Send(permit) => permit,
-            SendAdmission::Suspended(_) => panic!("suspended"),
+            SendPermission::Send(permit) => permit,
+            SendPermission::Suspended(_) => panic!("suspended"),
         }
     }
 
@@ -383,14 +383,17 @@ mod tests {
         suspend(&receivers);
         assert!(matches!(
             receivers.begin("it"),
-            SendAdmission::Suspended(SUSPENSION)
+            SendPermission::Suspended(SUSPENSION)
         ));
         assert!(receivers.try_begin("it").is_none());
         // They are taken, and put off.
         assert_eq!(free(&receivers), 4);
         advance(SUSPENSION).await;
         begin(&receivers).end(AttemptEffect::NoResponse);
-        assert!(matches!(receivers.begin("it"), SendAdmission::Suspended(_)));
+        assert!(matches!(
+            receivers.begin("it"),
+            SendPermission::Suspended(_)
+        ));
         advance(SUSPENSION).await;
         begin(&receivers).end(AttemptEffect::Responded);
         assert_eq!(free(&receivers), 4);

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::receivers::{AttemptEffect, AttemptPermit, Receivers, SendAdmission};
+use super::receivers::{AttemptEffect, AttemptPermit, Receivers, SendPermission};
 use crate::{
     store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox, shown_url},
     telemetry,
@@ -54,7 +54,7 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
     sender: &Sender,
     outbox: &SharedOutbox<E>,
     delivery: Delivery,
-    admission: SendAdmission,
+    admission: SendPermission,
 ) {
     let outcome = sender.attempt(&delivery, admission).await;
     let settlement = sender.settlement(&delivery, outcome);
@@ -67,10 +67,10 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
 }
 
 impl Sender {
-    async fn attempt(&self, delivery: &Delivery, admission: SendAdmission) -> SendOutcome {
+    async fn attempt(&self, delivery: &Delivery, admission: SendPermission) -> SendOutcome {
         let permit = match admission {
-            SendAdmission::Send(permit) => permit,
-            SendAdmission::Suspended(left) => return SendOutcome::suspended(left),
+            SendPermission::Send(permit) => permit,
+            SendPermission::Suspended(left) => return SendOutcome::suspended(left),
         };
         let notification = Notification {
             id: delivery.id.to_string(),

@@ -39,6 +39,8 @@ const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// delivery in the step that ends the job. It is sent at least once, until the receiver has taken
 /// it or the last attempt has failed.
 ///
+/// The [guide](crate::guide::webhooks) shows what is sent, and how to receive it.
+///
 /// ```
 /// use tower_accepted::{
 ///     Jobs,
@@ -200,9 +202,11 @@ impl Webhooks {
     /// Sets the maximum number of concurrent requests. Default: 256.
     ///
     /// Half of them are for receivers that responded to their last request. At most a quarter are
-    /// for those that did not. So these cannot hold up the others.
+    /// for those that did not. So these cannot hold up the others. A quarter as many idle connections
+    /// are kept.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(2);
+        self.client.max_idle_connections = self.max_connections.div_ceil(4);
         self
     }
 

@@ -11,6 +11,7 @@ mod delivering;
 mod draining;
 #[cfg(feature = "webhook")]
 mod failing;
+mod guide;
 #[cfg(feature = "webhook")]
 mod host_rules;
 mod keys;
