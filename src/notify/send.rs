@@ -19,8 +19,8 @@ use crate::{
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-/// The number of attempts beyond the schedule that a suspension can cost. Otherwise a delivery could
-/// fail for good without a request.
+/// The number of attempts beyond the schedule that a suspension can cost. Otherwise a delivery
+/// could fail for good without a request.
 const MAX_EXTRA_ATTEMPTS: usize = 5;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -202,8 +202,8 @@ impl Webhooks {
     /// Sets the maximum number of concurrent requests. Default: 256.
     ///
     /// Half of them are for receivers that responded to their last request. At most a quarter are
-    /// for those that did not. So these cannot hold up the others. A quarter as many idle connections
-    /// are kept.
+    /// for those that did not. So these cannot hold up the others. A quarter as many idle
+    /// connections are kept.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(2);
         self.client.max_idle_connections = self.max_connections.div_ceil(4);

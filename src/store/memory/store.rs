@@ -45,8 +45,8 @@ use crate::{
 /// number has a limit of its own.
 ///
 /// A delivery counts 512 bytes, its URL and, until its receiver has taken it, its content.
-/// Deliveries take at most an eighth of the budget. Beyond that, the oldest are dropped: first those
-/// that are settled.
+/// Deliveries take at most an eighth of the budget. Beyond that, the oldest are dropped: first
+/// those that are settled.
 ///
 /// A field counts its name, its value and 112 bytes while it is in a map. To make room, the store
 /// evicts the jobs that ended first. It passes over results that are being read. All jobs are lost
