@@ -67,6 +67,7 @@ fn routes(path: &str, settings: &Settings) {
         Resource::Events => format!("{prefix}/{id}/events"),
         Resource::Result => format!("{prefix}/{id}/result"),
         Resource::Stream => format!("{prefix}/{id}/stream"),
+        Resource::Callbacks => format!("{prefix}/{id}/callbacks"),
         Resource::Cancel => format!("{prefix}/{id}/cancel"),
     };
     let plain = id.to_string();

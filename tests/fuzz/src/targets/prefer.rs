@@ -50,5 +50,7 @@ fn expected<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Prefer {
             let seconds: u128 = digits.parse().unwrap_or(u128::MAX);
             MAX_WAIT.min(Duration::from_secs(seconds.try_into().unwrap_or(u64::MAX)))
         }),
+        // The layer sets it.
+        callback: None,
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, header};
 use httpdate::{fmt_http_date, parse_http_date};
 
 use super::input::line;
-use crate::follow::retry_after::retry_after as parse;
+use crate::protocol::retry_after as parse;
 
 /// The last second that a date in HTTP can name, in seconds since the Unix epoch.
 const LAST_SECOND: u64 = 253_402_300_799;
