@@ -40,7 +40,7 @@ pub use self::{
     result::{NoRoom, Reading, ResultBody, Writer},
     revisions::Revisions,
     room::SendRoom,
-    stored::{CarriedExtensions, Rerun, StoredFields, StoredRequest},
+    stored::{CarriedExtensions, Rerun, StoredDelivery, StoredFields, StoredRequest},
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},

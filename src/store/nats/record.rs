@@ -260,6 +260,13 @@ impl JobRecord {
         self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
+    /// Ends and hides a job whose client was told that it was not accepted. Nobody is notified.
+    pub(super) fn withdraw(&mut self) {
+        self.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
+        self.forgotten = true;
+        self.details.callbacks = None;
+    }
+
     /// Returns the location of a result, or a part of one, that was published while it was
     /// produced.
     pub(super) fn streamed(&self) -> Option<StreamedParts> {

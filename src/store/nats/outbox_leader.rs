@@ -1,0 +1,250 @@
+//! The process that sends deliveries: it holds the lease, and an index of what is pending.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use async_nats::jetstream::consumer::{
+    DeliverPolicy,
+    push::{Ordered, OrderedConfig},
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use tokio::{
+    select,
+    sync::Notify,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    deliveries::decode_delivery,
+    delivery_index::{DeliveryIndex, IndexLease},
+    error::NatsError,
+    jetstream::JetStream,
+    messages,
+};
+use crate::store::{Delivery, DeliveryId, OutboxStats, SendRoom};
+
+/// The delay before a broken consumer of deliveries is restarted.
+const RESTART_DELAY: Duration = Duration::from_millis(500);
+
+/// The interval of removing settled deliveries.
+const REMOVAL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What this process knows of the outbox.
+pub(super) struct OutboxLeader {
+    pub(super) jetstream: Arc<JetStream>,
+    /// A random number of this process.
+    holder: u64,
+    /// Held for a look or a change, never across an await.
+    state: Mutex<LeaderState>,
+    /// Notified if a delivery may be due that was not taken before.
+    pub(super) added: Notify,
+}
+
+#[derive(Default)]
+struct LeaderState {
+    /// The end of the lease. `None` if another process has it.
+    leads_until: Option<Instant>,
+    /// Empty unless this process leads.
+    index: DeliveryIndex,
+}
+
+/// Deliveries that are leased in the index. Dropping it releases those that were not handed out.
+pub(super) struct LeasedBatch<'a> {
+    leader: &'a OutboxLeader,
+    leases: Vec<IndexLease>,
+}
+
+impl OutboxLeader {
+    pub(super) fn new(jetstream: Arc<JetStream>) -> Self {
+        Self {
+            jetstream,
+            holder: rand::random(),
+            state: Mutex::default(),
+            added: Notify::new(),
+        }
+    }
+
+    /// Leases what is due in the index, with the time at which the next delivery is due.
+    pub(super) fn lease(&self, mut room: SendRoom) -> (LeasedBatch<'_>, Option<SystemTime>) {
+        let mut state = self.state.lock();
+        let now = SystemTime::now();
+        let mut batch = LeasedBatch {
+            leader: self,
+            leases: Vec::new(),
+        };
+        if !state.leads() {
+            return (batch, None);
+        }
+        let until = now + room.lease();
+        batch.leases = state.index.lease(&mut room, now, until);
+        let next_at = state.index.next_after(now);
+        (batch, next_at)
+    }
+
+    /// Applies a delivery as it was written at `sequence`.
+    pub(super) fn apply(&self, sequence: u64, delivery: &Delivery) {
+        let mut state = self.state.lock();
+        if state.leads_until.is_some() && state.index.apply(sequence, delivery) {
+            drop(state);
+            self.added.notify_one();
+        }
+    }
+
+    /// Makes a delivery due again to which no attempt was made.
+    pub(super) fn release_unsent(&self, id: DeliveryId) {
+        self.state.lock().index.release_unsent(id);
+        self.added.notify_one();
+    }
+
+    pub(super) fn stats(&self) -> OutboxStats {
+        self.state.lock().index.stats()
+    }
+
+    /// Competes for the lease, and maintains the index while this process has it.
+    pub(super) async fn run(self: Arc<Self>) {
+        loop {
+            self.acquire().await;
+            select! {
+                () = self.keep_lease() => {}
+                () = self.follow() => {}
+                () = self.remove_settled() => {}
+            }
+            *self.state.lock() = LeaderState::default();
+            tracing::warn!("lost the lease of the outbox");
+        }
+    }
+
+    /// Waits until this process has the lease.
+    async fn acquire(&self) {
+        loop {
+            let begun = Instant::now();
+            match self.jetstream.take_outbox_lease(self.holder).await {
+                Ok(true) => {
+                    self.state.lock().leads_until = Some(begun + self.jetstream.outbox_lease());
+                    return;
+                }
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "failed to take the lease of the outbox"),
+            }
+            sleep(self.jetstream.outbox_lease() / 3).await;
+        }
+    }
+
+    /// Renews the lease three times per period, until another process has it.
+    async fn keep_lease(&self) {
+        let lease = self.jetstream.outbox_lease();
+        let mut until = Instant::now() + lease;
+        while Instant::now() < until {
+            sleep(lease / 3).await;
+            let begun = Instant::now();
+            match timeout_at(until, self.jetstream.take_outbox_lease(self.holder)).await {
+                Ok(Ok(true)) => {
+                    until = begun + lease;
+                    self.state.lock().leads_until = Some(until);
+                }
+                // Either another process has it, or the next attempt succeeds.
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "failed to renew the lease of the outbox");
+                }
+            }
+        }
+    }
+
+    /// Applies every write of a delivery to the index, from the first one on.
+    async fn follow(&self) {
+        loop {
+            match self.open().await {
+                Ok(mut changes) => {
+                    while let Some(Ok(change)) = changes.next().await {
+                        let sequence = change.info().map_or(0, |info| info.stream_sequence);
+                        let headers = change.headers.as_ref();
+                        match decode_delivery(&change.subject, headers, Bytes::new()) {
+                            Ok(delivery) => self.apply(sequence, &delivery),
+                            // A process of the version that wrote it looks after it.
+                            Err(error) => tracing::warn!(%error, "skipped a delivery"),
+                        }
+                    }
+                    tracing::warn!("lost the consumer of deliveries");
+                }
+                Err(error) => tracing::warn!(%error, "failed to follow the deliveries"),
+            }
+            sleep(RESTART_DELAY).await;
+        }
+    }
+
+    /// Creates a consumer of the deliveries that the index does not have, without their bodies.
+    async fn open(&self) -> Result<Ordered, NatsError> {
+        let last = self.state.lock().index.last_sequence();
+        let config = OrderedConfig {
+            deliver_subject: self.jetstream.context.client().new_inbox(),
+            filter_subject: self.jetstream.names.all_deliveries(),
+            headers_only: true,
+            // If it is interrupted before the first message, it resumes at the start of the stream.
+            // The index ignores what it knows.
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: last + 1,
+            },
+            ..OrderedConfig::default()
+        };
+        let consumer = self.jetstream.streams.deliveries.create_consumer(config);
+        let consumer = consumer.await.map_err(NatsError::unavailable)?;
+        consumer.messages().await.map_err(NatsError::unavailable)
+    }
+
+    /// Removes deliveries that were settled long ago.
+    async fn remove_settled(&self) {
+        loop {
+            sleep(REMOVAL_INTERVAL).await;
+            let take = || {
+                let now = SystemTime::now();
+                self.state.lock().index.take_expired(now)
+            };
+            while let Some(sequence) = take() {
+                let deliveries = &self.jetstream.streams.deliveries;
+                // If this fails, it expires with the stream's maximum age.
+                if let Err(error) = messages::delete(deliveries, sequence).await {
+                    tracing::warn!(%error, "failed to remove a settled delivery");
+                }
+            }
+        }
+    }
+}
+
+impl LeaderState {
+    fn leads(&self) -> bool {
+        self.leads_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+impl LeasedBatch<'_> {
+    pub(super) fn leases(&self) -> &[IndexLease] {
+        &self.leases
+    }
+
+    /// Removes a delivery from the index, since the stream no longer has it.
+    pub(super) fn forget(&self, lease: IndexLease) {
+        self.leader.state.lock().index.forget(lease);
+    }
+
+    /// Keeps the leases: the deliveries are handed out.
+    pub(super) fn keep(mut self) {
+        self.leases.clear();
+    }
+}
+
+impl Drop for LeasedBatch<'_> {
+    fn drop(&mut self) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let mut state = self.leader.state.lock();
+        for lease in self.leases.drain(..) {
+            state.index.release(lease);
+        }
+    }
+}
