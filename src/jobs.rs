@@ -9,7 +9,9 @@ use crate::{
     monitor::Monitor,
     registry::Registry,
     run::Worker,
-    store::{Lookup, MemoryStore, Queue, Revisions, Store},
+    store::{
+        DeliveryFilter, DeliveryId, DeliveryPage, Lookup, MemoryStore, Queue, Revisions, Store,
+    },
 };
 
 /// The registry of accepted requests.
@@ -121,6 +123,36 @@ impl<St: Store> Jobs<St> {
     pub async fn cancel(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
         let canceled = self.registry.store.cancel(id, &Revisions::Any).await?;
         Ok(canceled.and_then(Lookup::found))
+    }
+
+    /// Lists the notifications of receivers, the newest first, without their contents.
+    ///
+    /// The page is empty if the store has no outbox.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error; the store in memory has none.
+    pub async fn deliveries(&self, filter: &DeliveryFilter) -> Result<DeliveryPage, St::Error> {
+        match self.registry.store.outbox() {
+            Some(outbox) => outbox.list(filter).await,
+            None => Ok(DeliveryPage::default()),
+        }
+    }
+
+    /// Sends a notification again, at once and with all attempts. It keeps its id, so a receiver
+    /// that has it already can tell.
+    ///
+    /// Returns `false` if there is no such delivery, or if its receiver has taken it. Any process
+    /// that sends notifications of this store may send it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error; the store in memory has none.
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<bool, St::Error> {
+        match self.registry.store.outbox() {
+            Some(outbox) => outbox.redeliver(id).await,
+            None => Ok(false),
+        }
     }
 
     /// Lists jobs, the newest first, a page at a time.

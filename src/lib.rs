@@ -207,12 +207,14 @@
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
+//! | `webhook-verify` | the module `webhook`, which verifies signed webhooks in a receiver. `default-features = false` leaves out the dependencies that only the server needs |
+//! | `webhook` | `webhook-verify` and `server`. It does not send webhooks yet |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `sqlite`, `nats`, `conformance`, `gateway` and `jemalloc` include `server`. `follow`
-//! does not.
+//! `metrics`, `sqlite`, `nats`, `webhook`, `conformance`, `gateway` and `jemalloc` include `server`.
+//! `follow` and `webhook-verify` do not.
 //!
 //! # Versions
 //!
@@ -266,6 +268,8 @@ mod stop;
 pub mod store;
 #[cfg(feature = "server")]
 mod telemetry;
+#[cfg(feature = "webhook-verify")]
+pub mod webhook;
 
 #[cfg(feature = "server")]
 pub use crate::{

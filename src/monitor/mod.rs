@@ -2,6 +2,7 @@
 
 mod accepted;
 mod body;
+mod callbacks;
 mod event_ids;
 mod events;
 mod list;

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, reques
 
 use super::{
     body::MonitorBody,
-    events, list, message, page, precondition, result,
+    callbacks, events, list, message, page, precondition, result,
     route::{Resource, Route},
     status, stream,
     wait::wait,
@@ -115,6 +115,9 @@ async fn respond<St: Store>(
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
             Ok(response.into())
+        }
+        (Resource::Callbacks, _) if is_read => {
+            Ok(Box::pin(callbacks::callbacks(registry, &job)).await?.into())
         }
         (Resource::Cancel, &Method::POST) if is_forged(head, settings) => {
             Ok(refuse(Problem::CrossSite))

@@ -29,6 +29,8 @@ pub(crate) enum Resource {
     Result,
     /// `/jobs/{id}/stream`: the response of the inner service, while it is produced.
     Stream,
+    /// `/jobs/{id}/callbacks`: the state of notifications.
+    Callbacks,
     /// `/jobs/{id}/cancel`: cancels the job.
     Cancel,
 }
@@ -68,6 +70,7 @@ impl Route {
             Some((id, "events")) => (id, Resource::Events),
             Some((id, "result")) => (id, Resource::Result),
             Some((id, "stream")) => (id, Resource::Stream),
+            Some((id, "callbacks")) => (id, Resource::Callbacks),
             Some((id, "cancel")) => (id, Resource::Cancel),
             Some(_) => return Self::Nowhere,
         };
@@ -110,7 +113,12 @@ impl Resource {
     pub(super) fn depth(self) -> usize {
         match self {
             Self::Monitor => 0,
-            Self::Status | Self::Events | Self::Result | Self::Stream | Self::Cancel => 1,
+            Self::Status
+            | Self::Events
+            | Self::Result
+            | Self::Stream
+            | Self::Callbacks
+            | Self::Cancel => 1,
         }
     }
 }

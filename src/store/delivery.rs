@@ -208,7 +208,7 @@ impl Delivery {
 
     /// Returns the URL without its query.
     pub fn shown_url(&self) -> &str {
-        self.url.split(['?', '#']).next().unwrap_or_default()
+        shown_url(&self.url)
     }
 
     /// Returns the time of the next attempt, if it is pending.
@@ -342,8 +342,13 @@ pub(crate) fn notification(job: &Snapshot, event: &str, at: SystemTime, monitor:
     body.into()
 }
 
+/// Returns a URL without its query.
+pub(crate) fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
 /// Returns the scheme and the authority of a URL.
-pub(crate) fn receiver(url: &str) -> &str {
+fn receiver(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url[start..].find(['/', '?', '#']);
     &url[..end.map_or(url.len(), |at| start + at)]

@@ -23,6 +23,7 @@ mod room;
 pub mod sqlite;
 mod stored;
 
+pub(crate) use self::delivery::{notification, shown_url};
 pub use self::{
     delivery::{
         Attempt, AttemptFailure, Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED,

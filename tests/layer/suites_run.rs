@@ -65,6 +65,20 @@ async fn store_in_memory_keeps_keys_of_expired_jobs() {
     conformance::run_expiry(async || MemoryStore::new(retain, Budget::new(1 << 26))).await;
 }
 
+#[cfg(feature = "conformance")]
+#[tokio::test]
+async fn store_in_memory_records_deliveries() {
+    use tower_accepted::store::{Budget, conformance};
+
+    let retain = Duration::from_secs(120);
+    // The times at which deliveries are due are those of the system clock.
+    for check in conformance::outbox_checks() {
+        check
+            .run(MemoryStore::new(retain, Budget::new(1 << 26)))
+            .await;
+    }
+}
+
 async fn site() -> Option<InProcess<MemoryStore>> {
     Some(InProcess::new(|builder| builder.build()))
 }

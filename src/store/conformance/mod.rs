@@ -71,6 +71,7 @@ mod in_process;
 mod keys;
 mod lists;
 mod memory;
+mod outbox;
 mod queue;
 mod results;
 mod violation;
@@ -198,6 +199,24 @@ pub fn expiry_checks<S: Store>() -> Vec<Check<S>> {
     Vec::from(list![
         expiry::key_outlives_its_job,
         expiry::key_expires_after_its_time,
+    ])
+}
+
+/// Returns the checks of an [`Outbox`](super::Outbox).
+pub fn outbox_checks<S: Store>() -> Vec<Check<S>> {
+    Vec::from(list![
+        outbox::end_records_its_deliveries,
+        outbox::every_end_records_a_delivery,
+        outbox::second_end_records_no_delivery,
+        outbox::delivery_outlives_its_job,
+        outbox::leased_delivery_is_not_taken,
+        outbox::ended_lease_is_taken_again,
+        outbox::delivered_is_not_taken,
+        outbox::failed_attempt_is_repeated_later,
+        outbox::failed_delivery_can_be_repeated,
+        outbox::full_receiver_holds_up_no_other,
+        outbox::deliveries_are_listed_by_state,
+        outbox::new_delivery_wakes_its_sender,
     ])
 }
 

@@ -91,7 +91,9 @@ impl JobScope {
             let callbacks = scope.callbacks.iter().flat_map(|targets| targets.iter());
             let callbacks: usize = callbacks
                 .map(|target| {
-                    target.url.len() + target.events.iter().map(String::len).sum::<usize>()
+                    target.url.len()
+                        + target.monitor.len()
+                        + target.events.iter().map(String::len).sum::<usize>()
                 })
                 .sum();
             SCOPE_BYTES + title + callbacks

@@ -182,6 +182,10 @@ impl EndedJob {
         self.scope()?.key
     }
 
+    pub(super) fn has_callbacks(&self) -> bool {
+        self.scope().is_some_and(|scope| scope.callbacks.is_some())
+    }
+
     /// Returns when the job expires, in milliseconds since the epoch of the store.
     pub(super) fn expiry(&self, clock: &Clock) -> u64 {
         clock.expiry(self.head().finished.get())

@@ -14,6 +14,8 @@ mod live;
 #[cfg(test)]
 mod model;
 mod order;
+mod outbox;
+mod outbox_state;
 mod packed;
 mod reader;
 mod reading;

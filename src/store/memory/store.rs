@@ -27,8 +27,8 @@ use crate::{
     job::{Filter, JobId, Page},
     limit::{Budget, Charge, Purpose},
     store::{
-        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Revisions, Store,
-        StoreFuture,
+        Acceptance, End, Finished, Lookup, NewJob, Outcome, Reading, Report, Revisions,
+        SharedOutbox, Store, StoreFuture,
     },
 };
 
@@ -43,6 +43,9 @@ use crate::{
 ///
 /// An idempotency key takes about 160 bytes until it expires, in addition to the budget: their
 /// number has a limit of its own.
+///
+/// A delivery counts 512 bytes, its URL and its content, until it has been sent. Deliveries take at
+/// most an eighth of the budget; beyond that, the oldest are dropped.
 ///
 /// A field counts its name, its value and 112 bytes while it is in a map. To make room, the store
 /// evicts the jobs that ended first. It passes over results that are being read. All jobs are lost
@@ -191,6 +194,10 @@ impl Store for MemoryStore {
         drop(found);
         let reader = ReplayReader::begin(&self.table, id).await;
         Ok(reader.map(|reader| reader.read(from)))
+    }
+
+    fn outbox(&self) -> Option<SharedOutbox<Infallible>> {
+        Some(self.table.outbox().clone())
     }
 
     fn poll_canceled(&self, claim: &MemoryClaim, cx: &mut Context<'_>) -> Poll<()> {

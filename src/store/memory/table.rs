@@ -11,6 +11,7 @@ use super::{
     id_hasher::IdHasher,
     keys::{KeyState, KeyTable, KeyedJob},
     order::EndOrder,
+    outbox::MemoryOutbox,
     reading::Readings,
     tombstones::Tombstones,
     unfinished::{Ending, UnfinishedJob},
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     job::{Cursor, JobId, Key, Owner, Snapshot},
     limit::{Budget, Charge, Purpose},
-    store::{KeyOutcome, Lookup, NewJob, NewKey},
+    store::{Delivery, KeyOutcome, Lookup, NewJob, NewKey},
 };
 
 /// The number of shards of ended jobs. A shard moves all its jobs when it grows; with so many, that
@@ -48,6 +49,7 @@ pub(super) struct JobTable {
     order: Mutex<EndOrder>,
     tombstones: Tombstones,
     readings: Readings,
+    outbox: Arc<MemoryOutbox>,
     budget: Budget,
     clock: Clock,
 }
@@ -105,6 +107,7 @@ impl JobTable {
             order: Mutex::default(),
             tombstones: Tombstones::default(),
             readings: Readings::default(),
+            outbox: Arc::new(MemoryOutbox::new(budget.clone())),
             budget,
             clock: Clock::new(retain),
         }
@@ -129,6 +132,11 @@ impl JobTable {
     /// Returns the ended jobs in the order of their ends.
     pub(super) fn order(&self) -> &Mutex<EndOrder> {
         &self.order
+    }
+
+    /// Returns the deliveries.
+    pub(super) fn outbox(&self) -> &Arc<MemoryOutbox> {
+        &self.outbox
     }
 
     /// Returns the results that are being read.
@@ -309,6 +317,7 @@ impl JobTable {
         };
         let id = job.creation.id;
         let ended = job.end(ending, &self.clock, keep)?;
+        self.record_deliveries(&ended);
         self.unfinished.remove(&id);
         self.order.lock().push(id, &self.budget);
         // A repeat that comes before this still joins the job.
@@ -319,6 +328,19 @@ impl JobTable {
         }
         self.budget.announce_room();
         Some(ended)
+    }
+
+    /// Records the deliveries of a job's end.
+    fn record_deliveries(&self, job: &EndedJob) {
+        // Most jobs have no targets, and no snapshot is taken of them.
+        if !job.has_callbacks() {
+            return;
+        }
+        let job = job.snapshot(&self.clock, self.clock.now());
+        for delivery in Delivery::of_end(&job) {
+            let charge = self.reserve(MemoryOutbox::price(&delivery), Purpose::Response);
+            self.outbox.add(delivery, charge);
+        }
     }
 
     /// Returns when an ended job expires.

@@ -10,7 +10,11 @@ use crate::{
 };
 
 /// Entries of `src` that import from few others of the crate.
-const LAYERS: &[(&str, &[&str])] = &[("protocol", &[]), ("follow", &["protocol"])];
+const LAYERS: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("follow", &["protocol"]),
+    ("webhook", &["protocol"]),
+];
 
 /// All that `config` imports of `job`.
 const JOB_NAMES: &[&str] = &["Owner", "Fingerprint", "IdText"];

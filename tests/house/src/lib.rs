@@ -45,7 +45,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "layers",
-        what: "protocol, follow, config: few imports",
+        what: "protocol, follow, webhook, config: few imports",
         check: imports::layers,
     },
     Rule {

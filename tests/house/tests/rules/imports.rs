@@ -217,19 +217,22 @@ fn protocol_imports_nothing_of_the_crate() {
 }
 
 #[test]
-fn follow_imports_protocol_alone() {
-    let found = clean("layer_follow")
-        .append("src/lib.rs", "mod follow;\n")
-        .file(
-            "src/follow/mod.rs",
-            "//! A.\n\nuse crate::{job::Owner, protocol::Accept};\n",
-        )
-        .check("layers");
-    assert!(
-        found.starts_with("src/follow/mod.rs:3: imports `Owner`"),
-        "{found}"
-    );
-    assert_eq!(found.lines().count(), 1, "{found}");
+fn follow_and_webhook_import_protocol_alone() {
+    for layer in ["follow", "webhook"] {
+        let file = format!("src/{layer}/mod.rs");
+        let found = clean(&format!("layer_{layer}"))
+            .append("src/lib.rs", &format!("mod {layer};\n"))
+            .file(
+                &file,
+                "//! A.\n\nuse crate::{job::Owner, protocol::Accept};\n",
+            )
+            .check("layers");
+        assert!(
+            found.starts_with(&format!("{file}:3: imports `Owner`")),
+            "{found}"
+        );
+        assert_eq!(found.lines().count(), 1, "{found}");
+    }
 }
 
 #[test]

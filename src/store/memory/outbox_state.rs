@@ -1,0 +1,207 @@
+//! The deliveries in memory, and their indexes.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    job::JobId,
+    limit::Charge,
+    store::{
+        Delivery, DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryPage, DeliveryState,
+        DueDeliveries, KEEP_DELIVERED, KEEP_FAILED, OutboxStats, SendRoom,
+    },
+};
+
+/// The deliveries in memory, and their indexes.
+#[derive(Default)]
+pub(super) struct OutboxState {
+    deliveries: BTreeMap<DeliveryId, StoredDelivery>,
+    /// The pending deliveries of each receiver, by the time at which they are due.
+    due: BTreeMap<String, BTreeSet<(SystemTime, DeliveryId)>>,
+    /// The pending deliveries, from the oldest on.
+    pending: BTreeSet<DeliveryCursor>,
+    /// The settled deliveries, by the time at which they expire.
+    settled: BTreeSet<(SystemTime, DeliveryId)>,
+    bytes: usize,
+}
+
+/// A delivery in memory.
+pub(super) struct StoredDelivery {
+    delivery: Delivery,
+    /// The time at which a pending delivery is due or its lease ends, or at which a settled one
+    /// expires.
+    at: SystemTime,
+    bytes: usize,
+    _charge: Option<Charge>,
+}
+
+impl StoredDelivery {
+    pub(super) fn new(delivery: Delivery, bytes: usize, charge: Option<Charge>) -> Self {
+        Self {
+            at: delivery.created_at,
+            delivery,
+            bytes,
+            _charge: charge,
+        }
+    }
+}
+
+impl OutboxState {
+    pub(super) fn insert(&mut self, stored: StoredDelivery) {
+        let (id, at) = (stored.delivery.id, stored.at);
+        if stored.delivery.due_at().is_some() {
+            let receiver = stored.delivery.receiver();
+            match self.due.get_mut(receiver) {
+                Some(due) => {
+                    due.insert((at, id));
+                }
+                None => {
+                    self.due.insert(receiver.to_owned(), [(at, id)].into());
+                }
+            }
+            self.pending.insert(DeliveryCursor::of(&stored.delivery));
+        } else {
+            self.settled.insert((at, id));
+        }
+        self.bytes += stored.bytes;
+        self.deliveries.insert(id, stored);
+    }
+
+    fn remove(&mut self, id: DeliveryId) -> Option<StoredDelivery> {
+        let stored = self.deliveries.remove(&id)?;
+        let receiver = stored.delivery.receiver();
+        if let Some(due) = self.due.get_mut(receiver) {
+            due.remove(&(stored.at, id));
+            if due.is_empty() {
+                self.due.remove(receiver);
+            }
+        }
+        self.pending.remove(&DeliveryCursor::of(&stored.delivery));
+        self.settled.remove(&(stored.at, id));
+        self.bytes -= stored.bytes;
+        Some(stored)
+    }
+
+    /// Removes the oldest deliveries until `bytes` more are within `max_bytes`: first those that
+    /// are settled, then the pending ones.
+    pub(super) fn make_room(&mut self, bytes: usize, max_bytes: usize) -> Vec<StoredDelivery> {
+        let mut removed = Vec::new();
+        while self.bytes + bytes > max_bytes {
+            let settled = self.settled.first().map(|&(_, id)| id);
+            let Some(oldest) = settled.or_else(|| Some(self.pending.first()?.id)) else {
+                break;
+            };
+            if settled.is_none() {
+                tracing::warn!(id = %oldest, "dropped a delivery: too many are pending");
+            }
+            removed.extend(self.remove(oldest));
+        }
+        removed
+    }
+
+    /// Removes the settled deliveries that have expired.
+    pub(super) fn expire(&mut self, now: SystemTime) -> Vec<StoredDelivery> {
+        let mut expired = Vec::new();
+        while let Some(&(at, id)) = self.settled.first()
+            && at <= now
+        {
+            expired.extend(self.remove(id));
+        }
+        expired
+    }
+
+    /// Changes a delivery, if there is one.
+    pub(super) fn change(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
+        let Some(mut stored) = self.remove(id) else {
+            return;
+        };
+        let before = stored.delivery.state;
+        change(&mut stored.delivery);
+        let state = stored.delivery.state;
+        if state != before {
+            stored.at = match state {
+                DeliveryState::Pending(at) => at,
+                DeliveryState::Delivered => SystemTime::now() + KEEP_DELIVERED,
+                DeliveryState::Failed => SystemTime::now() + KEEP_FAILED,
+            };
+        }
+        self.insert(stored);
+    }
+
+    /// Leases the deliveries that are due at `now` and have room.
+    pub(super) fn take(&mut self, mut room: SendRoom, now: SystemTime) -> DueDeliveries {
+        // Receivers in the order of their earliest deliveries.
+        let mut receivers: Vec<(SystemTime, String)> = Vec::new();
+        for (receiver, due) in &self.due {
+            let first = due.first().filter(|&&(at, _)| at <= now);
+            receivers.extend(first.map(|&(at, _)| (at, receiver.clone())));
+        }
+        receivers.sort_unstable();
+        let mut leased = Vec::new();
+        for (_, receiver) in receivers {
+            if room.is_full() {
+                break;
+            }
+            let due = self.due.get(&receiver).into_iter().flatten();
+            let due = due.take_while(|&&(at, _)| at <= now);
+            let due: Vec<_> = due.take(room.free(&receiver)).map(|&(_, id)| id).collect();
+            for id in due {
+                room.take(&receiver);
+                leased.extend(self.lease(id, now + room.lease()));
+            }
+        }
+        let next = self.due.values();
+        let next = next.filter_map(|due| due.iter().find(|&&(at, _)| at > now));
+        DueDeliveries::new(leased, next.map(|&(at, _)| at).min())
+    }
+
+    fn lease(&mut self, id: DeliveryId, until: SystemTime) -> Option<Delivery> {
+        let mut stored = self.remove(id)?;
+        let delivery = stored.delivery.clone();
+        stored.at = until;
+        self.insert(stored);
+        Some(delivery)
+    }
+
+    pub(super) fn list(&self, filter: &DeliveryFilter) -> DeliveryPage {
+        let all = self.deliveries.values().map(|stored| &stored.delivery);
+        let mut found: Vec<&Delivery> = all
+            .filter(|delivery| {
+                let is_after = |cursor| DeliveryCursor::of(delivery) < cursor;
+                filter.matches(delivery) && filter.get_cursor().is_none_or(is_after)
+            })
+            .collect();
+        found.sort_unstable_by_key(|delivery| Reverse(DeliveryCursor::of(delivery)));
+        let has_more = found.len() > filter.get_limit();
+        found.truncate(filter.get_limit());
+        let found = found.into_iter().map(without_body).collect();
+        DeliveryPage::new(found, has_more)
+    }
+
+    pub(super) fn of_job(&self, job: JobId) -> Vec<Delivery> {
+        let ids = DeliveryId::new(job, 0)..=DeliveryId::new(job, u32::MAX);
+        let found = self.deliveries.range(ids);
+        found
+            .map(|(_, stored)| without_body(&stored.delivery))
+            .collect()
+    }
+
+    pub(super) fn stats(&self) -> OutboxStats {
+        OutboxStats {
+            pending: self.pending.len() as u64,
+            oldest: self.pending.first().map(|first| first.created_at),
+        }
+    }
+}
+
+fn without_body(delivery: &Delivery) -> Delivery {
+    Delivery {
+        body: Bytes::new(),
+        ..delivery.clone()
+    }
+}
