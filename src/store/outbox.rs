@@ -201,7 +201,8 @@ impl DeliveryCursor {
 }
 
 impl OutboxStats {
-    /// Creates a count of pending deliveries. `oldest` is the time at which the oldest was recorded.
+    /// Creates a count of pending deliveries. `oldest` is the time at which the oldest of them was
+    /// recorded.
     pub fn new(pending: u64, oldest: Option<SystemTime>) -> Self {
         Self { pending, oldest }
     }

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::outbox_state::{OutboxState, StoredDelivery};
+use super::outbox_state::{ChargedDelivery, OutboxState};
 use crate::{
     job::JobId,
     limit::{Budget, Charge},
@@ -60,7 +60,7 @@ impl MemoryOutbox {
             let mut state = self.state.lock();
             let bytes = Self::price(&delivery);
             let removed = state.make_room(bytes, max_bytes);
-            state.insert(StoredDelivery::new(delivery, bytes, charge));
+            state.insert(ChargedDelivery::new(delivery, bytes, charge));
             removed
         };
         self.added.notify_one();

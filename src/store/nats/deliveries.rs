@@ -50,22 +50,24 @@ impl JetStream {
         }
         let deliveries = Delivery::of_end(&record.snapshot(id));
         stream::iter(deliveries)
-            .map(
-                async |delivery| match self.put_delivery(&delivery, 0).await {
-                    Ok(_) | Err(WriteError::Conflict) => Ok(()),
-                    // Another attempt would fail too, and the request must leave the queue before the
-                    // job's record expires.
-                    Err(error @ (WriteError::Full | WriteError::TooLarge)) => {
-                        let error = error.into_error();
-                        tracing::warn!(%error, id = %delivery.id, "dropped a delivery");
-                        Ok(())
-                    }
-                    Err(WriteError::Unknown(error)) => Err(error),
-                },
-            )
+            .map(async |delivery| self.record_delivery(&delivery).await)
             .buffer_unordered(CONCURRENCY)
             .try_collect()
             .await
+    }
+
+    async fn record_delivery(&self, delivery: &Delivery) -> Result<(), NatsError> {
+        match self.put_delivery(delivery, 0).await {
+            Ok(_) | Err(WriteError::Conflict) => Ok(()),
+            // Another attempt would fail too, and the request must leave the queue before the job's
+            // record expires.
+            Err(error @ (WriteError::Full | WriteError::TooLarge)) => {
+                let error = error.into_error();
+                tracing::warn!(%error, id = %delivery.id, "failed to record a delivery");
+                Ok(())
+            }
+            Err(WriteError::Unknown(error)) => Err(error),
+        }
     }
 
     /// Writes a delivery if its last message is at `expected`; 0 stands for no message. Returns its

@@ -7,8 +7,11 @@ use std::{
     time::SystemTime,
 };
 
-use crate::store::{
-    Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED, OutboxStats, SendRoom,
+use crate::{
+    JobId,
+    store::{
+        Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED, OutboxStats, SendRoom,
+    },
 };
 
 /// A position in the order in which deliveries are due.
@@ -124,7 +127,7 @@ impl DeliveryIndex {
     /// Returns the time at which the next delivery is due after `now`.
     pub(super) fn next_after(&self, now: SystemTime) -> Option<SystemTime> {
         // No id is greater, so this skips all deliveries that are due now.
-        let max = DeliveryId::new(crate::JobId::from_bytes([u8::MAX; 16]), u32::MAX);
+        let max = DeliveryId::new(JobId::from_bytes([u8::MAX; 16]), u32::MAX);
         let later = (Bound::Excluded((now, max)), Bound::Unbounded);
         self.by_due.range(later).next().map(|(due_at, _)| *due_at)
     }
@@ -204,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        JobId, Snapshot, Status,
+        Snapshot, Status,
         store::{Attempt, AttemptFailure, CallbackTarget, Settlement},
     };
 

@@ -44,7 +44,7 @@ impl ResourceNames {
         format!("{}_results", self.prefix)
     }
 
-    /// The deliveries of webhooks, and the lease of the process that sends them.
+    /// The deliveries of webhooks.
     pub(super) fn deliveries_stream(&self) -> String {
         format!("{}_deliveries", self.prefix)
     }
@@ -150,11 +150,6 @@ impl ResourceNames {
         Some((u64::from_str_radix(claim, 16).ok()?, index.parse().ok()?))
     }
 
-    /// All subjects of the stream of deliveries.
-    pub(super) fn all_in_deliveries(&self) -> String {
-        format!("{}.delivery.>", self.prefix)
-    }
-
     pub(super) fn all_deliveries(&self) -> String {
         format!("{}.delivery.*.*", self.prefix)
     }
@@ -176,7 +171,7 @@ impl ResourceNames {
 
     /// The lease of the process that sends deliveries.
     pub(super) fn outbox_lease(&self) -> String {
-        format!("{}.delivery.leader", self.prefix)
+        format!("$KV.{}_jobs.outbox", self.prefix)
     }
 
     /// Parses the job id that ends a subject.

@@ -27,7 +27,9 @@ struct OutboxLease {
 impl JetStream {
     /// Returns how long the lease lasts after it was written.
     pub(super) fn outbox_lease(&self) -> Duration {
-        self.options.lease.min(MAX_LEASE)
+        let options = &self.options;
+        // The bucket keeps it for the retention.
+        options.lease.min(options.retain).min(MAX_LEASE)
     }
 
     /// Takes the lease for `holder` if it is free or its own. Returns `false` if another process
@@ -37,7 +39,7 @@ impl JetStream {
     /// renewal of one of them fails. Until then both send, which only repeats deliveries.
     pub(super) async fn take_outbox_lease(&self, holder: u64) -> Result<bool, NatsError> {
         let subject = self.names.outbox_lease();
-        let expected = match messages::last(&self.streams.deliveries, &subject).await? {
+        let expected = match messages::last(&self.streams.jobs, &subject).await? {
             None => 0,
             Some(message) => {
                 let sequence = message.sequence;

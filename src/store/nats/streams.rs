@@ -86,7 +86,7 @@ impl Streams {
         let deliveries = Config {
             max_age: MAX_DELIVERY_AGE,
             max_messages_per_subject: 1,
-            ..config(names.deliveries_stream(), names.all_in_deliveries())
+            ..config(names.deliveries_stream(), names.all_deliveries())
         };
         let queue = open_stream(context, queue).await?;
         Ok(Self {
