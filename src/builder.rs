@@ -1,5 +1,7 @@
 //! The builder of a registry, and the constructors that use it.
 
+#[cfg(feature = "webhook")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, request::Parts};
@@ -12,6 +14,9 @@ use crate::{
     registry::Registry,
     store::{Budget, MemoryStore, Store},
 };
+
+#[cfg(feature = "webhook")]
+use crate::webhook::Webhooks;
 
 /// The default budget of a store in memory, in bytes.
 const DEFAULT_MAX_BYTES: usize = 256 << 20;
@@ -178,7 +183,7 @@ impl JobsBuilder<InMemory> {
         if let Some(keys) = self.store.max_keys {
             store = store.with_max_keys(keys);
         }
-        Ok(Jobs::with_registry(Registry::new(store, self.settings)))
+        Ok(Jobs::with_registry(Registry::new(store, self.settings)?))
     }
 }
 
@@ -203,7 +208,7 @@ impl<St: Store> JobsBuilder<St> {
         Ok(Jobs::with_registry(Registry::new(
             self.store,
             self.settings,
-        )))
+        )?))
     }
 }
 
@@ -354,6 +359,16 @@ impl<S> JobsBuilder<S> {
     /// Use it if results can contain HTML from untrusted clients.
     pub fn sandbox_results(mut self, sandbox: bool) -> Self {
         self.settings.sandbox_results = sandbox;
+        self
+    }
+
+    /// Notifies receivers of jobs by signed requests. Default: no one is notified.
+    ///
+    /// A process with this setting sends what its store records, also for jobs that ended in other
+    /// processes. Building outside of a runtime is possible: sending begins with the first request.
+    #[cfg(feature = "webhook")]
+    pub fn webhooks(mut self, webhooks: Webhooks) -> Self {
+        self.settings.webhooks = Some(Arc::new(webhooks));
         self
     }
 

@@ -208,13 +208,13 @@
 //! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
 //! | `webhook-verify` | the module `webhook`, which verifies signed webhooks in a receiver. `default-features = false` leaves out the dependencies that only the server needs |
-//! | `webhook` | `webhook-verify` and `server`. It does not send webhooks yet |
+//! | `webhook` | webhooks: the server notifies a receiver when a job ends. Includes `webhook-verify` |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
 //!
-//! `metrics`, `sqlite`, `nats`, `webhook`, `conformance`, `gateway` and `jemalloc` include `server`.
-//! `follow` and `webhook-verify` do not.
+//! `metrics`, `sqlite`, `nats`, `webhook`, `conformance`, `gateway` and `jemalloc` include
+//! `server`. `follow` and `webhook-verify` do not.
 //!
 //! # Versions
 //!
@@ -254,6 +254,8 @@ mod limit;
 mod middleware;
 #[cfg(feature = "server")]
 mod monitor;
+#[cfg(feature = "webhook")]
+mod notify;
 #[cfg(feature = "server")]
 mod problem;
 #[cfg(any(feature = "server", feature = "follow"))]

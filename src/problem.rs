@@ -23,6 +23,9 @@ pub(crate) enum Problem {
     MalformedKey,
     /// `key-required`
     KeyRequired,
+    /// `bad-callback`
+    #[cfg(feature = "webhook")]
+    BadCallback,
     /// `bad-query`
     BadQuery,
     /// `bad-offset`, with the number of bytes that are available if the offset is beyond them
@@ -83,6 +86,14 @@ impl Problem {
                 "Idempotency key required",
                 "Send an Idempotency-Key: a new one for each new request, the same one for a \
                  repeat.",
+            ),
+            #[cfg(feature = "webhook")]
+            Self::BadCallback => (
+                StatusCode::BAD_REQUEST,
+                "bad-callback",
+                "Callback not allowed",
+                "Nothing was accepted. Send one X-Callback-Url, with a URL that this service may \
+                 notify, or none.",
             ),
             Self::BadQuery => (
                 StatusCode::BAD_REQUEST,

@@ -2,16 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Settings,
+    config::{ConfigError, Settings},
     estimate::Estimates,
     limit::{Paces, Permits, Purpose},
     stop::StopSignal,
     store::Store,
     telemetry,
 };
+
+#[cfg(feature = "webhook")]
+use crate::notify::Notifier;
 
 /// The time limit for calls that a drain has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -25,12 +29,18 @@ pub(crate) struct Registry<St> {
     pub(crate) settings: Settings,
     pub(crate) stop: StopSignal,
     pub(crate) paces: Arc<Paces>,
+    /// Sends webhooks, if there are any to send.
+    #[cfg(feature = "webhook")]
+    pub(crate) notifier: Option<Notifier>,
     /// Canceled when a drain begins, after the permits are closed.
     draining: CancellationToken,
 }
 
 impl<St: Store> Registry<St> {
-    pub(crate) fn new(store: St, mut settings: Settings) -> Arc<Self> {
+    /// # Errors
+    ///
+    /// Returns an error if webhooks cannot be sent.
+    pub(crate) fn new(store: St, mut settings: Settings) -> Result<Arc<Self>, ConfigError> {
         telemetry::describe();
         let budget = store.budget();
         if let Some(bytes) = settings.max_bytes {
@@ -43,15 +53,25 @@ impl<St: Store> Registry<St> {
         let max_body = budget.share(Purpose::Accepted) / 2;
         lower(&mut settings.max_body, max_body, "max_body");
         lower(&mut settings.max_result, store.max_response(), "max_result");
-        Arc::new(Self {
+        #[cfg(feature = "webhook")]
+        let notifier = match settings.webhooks.take() {
+            Some(webhooks) => {
+                let outbox = store.outbox().ok_or(ConfigError::NoOutbox)?;
+                Some(Notifier::new(webhooks, outbox)?)
+            }
+            None => None,
+        };
+        Ok(Arc::new(Self {
             store,
             permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
             estimates: Estimates::new(settings.poll_cost),
             settings,
             stop: StopSignal::default(),
             paces: Arc::default(),
+            #[cfg(feature = "webhook")]
+            notifier,
             draining: CancellationToken::new(),
-        })
+        }))
     }
 }
 
@@ -83,13 +103,20 @@ impl<St> Registry<St> {
     pub(crate) async fn drain(&self, timeout: Duration) -> usize {
         self.permits.close();
         self.draining.cancel();
-        let emptied = tokio::time::timeout(timeout, self.permits.emptied());
-        if emptied.await.is_ok() {
-            return 0;
+        let deadline = Instant::now() + timeout;
+        let emptied = timeout_at(deadline, self.permits.emptied());
+        let left = if emptied.await.is_ok() {
+            0
+        } else {
+            let left = self.permits.jobs();
+            self.stop.stop();
+            let _ = tokio::time::timeout(STOP_TIMEOUT, self.permits.jobs_ended()).await;
+            left
+        };
+        #[cfg(feature = "webhook")]
+        if let Some(notifier) = &self.notifier {
+            notifier.drain(deadline).await;
         }
-        let left = self.permits.jobs();
-        self.stop.stop();
-        let _ = tokio::time::timeout(STOP_TIMEOUT, self.permits.jobs_ended()).await;
         left
     }
 }
@@ -102,7 +129,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn drain_stops_late_calls_and_waits_for_them() {
         let store = MemoryStore::new(Duration::ZERO, Budget::new(0));
-        let registry = Registry::new(store, Settings::default());
+        let registry = Registry::new(store, Settings::default()).expect("valid settings");
         let permit = registry.permits.acquire(None).expect("free").into_job();
         let call = tokio::spawn({
             let registry = registry.clone();

@@ -13,6 +13,12 @@ pub enum ConfigError {
     /// This base of [`Links::Base`](crate::Links::Base) is not an absolute `http` or `https` URL
     /// that links can begin with.
     LinkBase(String),
+    /// Webhooks have no secret to sign with.
+    NoWebhookSecret,
+    /// The store records no deliveries, so webhooks cannot be sent.
+    NoOutbox,
+    /// No root certificate can be used to verify receivers of webhooks, for this reason.
+    RootCertificate(String),
 }
 
 impl fmt::Display for ConfigError {
@@ -28,6 +34,9 @@ impl fmt::Display for ConfigError {
                 f,
                 "invalid base of links {base:?}: expected http(s)://HOST[:PORT][/PATH]"
             ),
+            Self::NoWebhookSecret => f.write_str("webhooks have no secret"),
+            Self::NoOutbox => f.write_str("the store cannot record webhooks"),
+            Self::RootCertificate(reason) => f.write_str(reason),
         }
     }
 }

@@ -9,7 +9,10 @@ use super::{
     error::ConfigError,
     links::{LinkOrigin, Links, is_plain},
 };
-use crate::job::{IdText, Owner, Snapshot, document};
+use crate::job::{IdText, JobId, Owner, Snapshot, document};
+
+#[cfg(feature = "webhook")]
+use crate::webhook::Webhooks;
 
 /// The settings of a registry, with their defaults.
 #[derive(Debug, Clone)]
@@ -35,6 +38,9 @@ pub(crate) struct Settings {
     pub(crate) max_unfinished_per_owner: Option<usize>,
     pub(crate) links: Links,
     pub(crate) dialect: Dialect,
+    /// Taken when the registry is created.
+    #[cfg(feature = "webhook")]
+    pub(crate) webhooks: Option<Arc<Webhooks>>,
 }
 
 /// Returns the owner of a request.
@@ -95,6 +101,8 @@ impl Default for Settings {
             max_unfinished_per_owner: None,
             links: Links::default(),
             dialect: Dialect::default(),
+            #[cfg(feature = "webhook")]
+            webhooks: None,
         }
     }
 }
@@ -136,6 +144,19 @@ impl Settings {
     /// monitor of a job.
     pub(crate) fn write_path(&self, to: &mut Vec<u8>, depth: usize, path: &[u8]) {
         self.links.write_path(to, &self.monitor_path, depth, path);
+    }
+
+    /// Returns the URI of a job's monitor for a receiver that has sent no request: an absolute path
+    /// if links are relative.
+    pub(crate) fn callback_link(&self, id: JobId) -> String {
+        let links = match &self.links {
+            Links::Relative => &Links::Path,
+            links => links,
+        };
+        let mut link = Vec::new();
+        links.write_prefix(&mut link, &self.monitor_path, LinkOrigin::Document);
+        link.extend_from_slice(&id.encode());
+        String::from_utf8(link).expect("a link has only ASCII characters")
     }
 
     /// Returns the URI of an owner's list.

@@ -25,11 +25,10 @@ use super::{
     poll::{PollError, PollResponse, Poller},
     resumable::{ReceivedPart, ResumableBody},
     resume::{JobResources, Resumer, run_tag},
-    retry_after::retry_after,
     schedule::PollSchedule,
     template::RequestTemplate,
 };
-use crate::protocol::{BoxError, RESULT_ETAG_START, resolve_references};
+use crate::protocol::{BoxError, RESULT_ETAG_START, resolve_references, retry_after};
 
 /// A 202 that is being followed.
 pub(super) struct Follower<S, B, R: Body> {

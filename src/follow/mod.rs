@@ -307,7 +307,6 @@ mod poll;
 mod reference;
 mod resumable;
 mod resume;
-mod retry_after;
 mod schedule;
 mod service;
 mod streamed;

@@ -18,11 +18,10 @@ use super::{
     peeked::PeekedBody,
     poll::{PollError, PollResponse, Poller},
     resumable::{PartEnd, ReceivedPart, Resume, Resumed, Resuming},
-    retry_after::retry_after,
     schedule::PollSchedule,
     verdict::{Received, Verdict, compare},
 };
-use crate::protocol::BoxError;
+use crate::protocol::{BoxError, retry_after};
 
 /// The time that a server has to record the end of a job whose response has ended.
 ///

@@ -16,6 +16,8 @@ use tokio::{
 use tower_service::Service;
 use tracing::Instrument;
 
+#[cfg(feature = "webhook")]
+use super::callbacks::follow;
 use super::{
     candidate::{Candidate, ReadRequest},
     submitted::submitted,
@@ -152,6 +154,8 @@ where
         }
         Stored::Joined(job) => {
             telemetry::joined();
+            // The receivers are those of the first request.
+            candidate.prefer.callback = None;
             (*job, None, None)
         }
         Stored::New(claim) => {
@@ -265,6 +269,8 @@ where
         Backpressure::Ahead(bytes) => Some(candidate.registry.paces.limit(new.id, bytes)),
     };
     let has_outlets = relay.is_some() || pace.is_some();
+    #[cfg(feature = "webhook")]
+    follow(&job.registry, new);
     let outlets = has_outlets.then(|| Box::new(Outlets { relay, pace }));
     let run = Run::new(call, new.id, job, outlets);
     // Boxed, which keeps the runtime's record of the task small.

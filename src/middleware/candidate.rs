@@ -13,7 +13,7 @@ use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
-    job::{JobId, Key, Owner, Snapshot},
+    job::{CallbackTarget, JobId, Key, Owner, Snapshot},
     limit::{BufferedBody, Permit, PermitError, fields_price, request_price},
     monitor,
     protocol::{Format, Prefer},
@@ -37,10 +37,30 @@ pub(super) struct Candidate<St> {
     pub(super) method: Method,
 }
 
-/// The owner and the key of a request; few requests have any.
+/// The parts of a request that few requests have.
 pub(super) struct Scope {
     pub(super) owner: Option<Owner>,
     pub(super) key: Option<Key>,
+    /// The receivers that are notified of the job.
+    pub(super) callbacks: Vec<CallbackTarget>,
+}
+
+impl Scope {
+    /// Returns `None` if there is nothing to keep.
+    pub(super) fn new(
+        owner: Option<Owner>,
+        key: Option<Key>,
+        callbacks: Vec<CallbackTarget>,
+    ) -> Option<Box<Self>> {
+        let has_any = owner.is_some() || key.is_some() || !callbacks.is_empty();
+        has_any.then(|| {
+            Box::new(Self {
+                owner,
+                key,
+                callbacks,
+            })
+        })
+    }
 }
 
 /// A candidate whose body has been read.
@@ -126,8 +146,9 @@ impl<St: Store> Candidate<St> {
         let elapsed = Elapsed::at(now, read.at, started, progress.fraction);
         let total = estimates.expected_total(&kind, elapsed);
         let is_awaited = self.response_limit(read.key.is_some()).is_some();
+        let id = JobId::random();
         Ok(NewJob {
-            id: JobId::random(),
+            id,
             created: read.at,
             created_at,
             started,
@@ -136,13 +157,27 @@ impl<St: Store> Candidate<St> {
             key: read.key.as_deref().copied(),
             kind,
             title: None,
-            callbacks: None,
+            callbacks: self.callbacks(id),
             estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,
             run_here: started.is_some() || is_awaited,
             // A service that has been called has the head.
             request_bytes: read.body_bytes + call.head().map_or(0, request_price),
         })
+    }
+
+    /// Returns the receivers that are notified of the job with this id.
+    fn callbacks(&self, id: JobId) -> Option<Arc<[CallbackTarget]>> {
+        let targets = &self.scope.as_ref()?.callbacks;
+        if targets.is_empty() {
+            return None;
+        }
+        let monitor = self.registry.settings.callback_link(id);
+        let with_link = targets.iter().cloned().map(|mut target| {
+            target.monitor.clone_from(&monitor);
+            target
+        });
+        Some(with_link.collect())
     }
 
     /// Returns the time limit for an inline response, if the call may run inline.

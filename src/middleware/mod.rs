@@ -1,6 +1,7 @@
 //! The tower middleware: [`AcceptedLayer`], its service, and the future and body of its responses.
 
 mod admission;
+mod callbacks;
 mod candidate;
 mod candidate_call;
 mod future;

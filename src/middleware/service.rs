@@ -11,6 +11,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
+    callbacks::named_callbacks,
     candidate::{Candidate, Scope},
     future::ResponseFuture,
     options::LayerOptions,
@@ -151,6 +152,11 @@ where
             }
             Ok(key) => key,
         };
+        let mut prefer = prefer;
+        let callbacks = match named_callbacks(registry, &head, &mut prefer) {
+            Ok(callbacks) => callbacks,
+            Err(problem) => return ResponseFuture::refuse(problem.counted()),
+        };
         let permit = registry.permits.acquire(owner);
         let is_too_large = body.size_hint().lower() > settings.max_body as u64;
         let problem = match &permit {
@@ -176,7 +182,7 @@ where
             must_become_job,
             prefer,
             format: headers.format(&head.headers),
-            scope: (owner.is_some() || key.is_some()).then(|| Box::new(Scope { owner, key })),
+            scope: Scope::new(owner, key, callbacks),
             method: head.method.clone(),
         };
         ResponseFuture::candidate(candidate, inner, head, body)

@@ -8,6 +8,8 @@ use http::{Response, header};
 use serde::Serialize;
 
 use super::status::{JSON, NO_STORE};
+#[cfg(feature = "webhook")]
+use crate::notify::Notifier;
 use crate::{
     job::{CallbackTarget, Snapshot, write_timestamp},
     problem::Problem,
@@ -18,6 +20,11 @@ use crate::{
 #[derive(Serialize)]
 struct CallbacksDocument<'a> {
     callbacks: Vec<TargetDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct KeysDocument {
+    keys: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -63,12 +70,37 @@ pub(super) async fn callbacks<St: Store>(
             })
             .collect(),
     };
-    let json = serde_json::to_vec(&document).expect("texts and numbers");
+    Ok(json_response(&document))
+}
+
+/// Responds with the keys that verify the signatures of private keys.
+pub(super) fn keys<St>(registry: &Registry<St>) -> Response<ResultBody> {
+    let keys = public_keys(registry);
+    if keys.is_empty() {
+        return Problem::NotFound.response();
+    }
+    json_response(&KeysDocument { keys })
+}
+
+#[cfg(feature = "webhook")]
+fn public_keys<St>(registry: &Registry<St>) -> Vec<String> {
+    let keys = registry.notifier.iter().flat_map(Notifier::public_keys);
+    keys.map(|key| key.to_string()).collect()
+}
+
+/// Without the feature `webhook`, nothing is signed.
+#[cfg(not(feature = "webhook"))]
+fn public_keys<St>(_: &Registry<St>) -> Vec<String> {
+    Vec::new()
+}
+
+fn json_response(document: &impl Serialize) -> Response<ResultBody> {
+    let json = serde_json::to_vec(document).expect("texts and numbers");
     let mut response = Response::new(ResultBody::new(json.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
-    Ok(response)
+    response
 }
 
 impl<'a> TargetDocument<'a> {

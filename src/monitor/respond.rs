@@ -73,6 +73,12 @@ async fn respond<St: Store>(
     let (id, resource) = match route {
         Route::Nowhere => return Ok(refuse(Problem::NotFound)),
         Route::List => return respond_list(registry, head).await,
+        Route::CallbacksKey => {
+            return Ok(match head.method {
+                Method::GET | Method::HEAD => callbacks::keys(registry).into(),
+                _ => refuse(Problem::MethodNotAllowed(route.allow())),
+            });
+        }
         Route::Job(id, resource) => (id, resource),
     };
     let found = registry.store.get(id).await?;

@@ -12,6 +12,8 @@ pub(crate) enum Route {
     List,
     /// A job, or a part of it.
     Job(JobId, Resource),
+    /// `/jobs/callbacks-key`: the keys that verify webhooks.
+    CallbacksKey,
     /// A path under the monitor that has no resource.
     Nowhere,
 }
@@ -65,6 +67,7 @@ impl Route {
             .filter(|_| may_end_with_slash(settings))
             .unwrap_or(rest);
         let (id, resource) = match rest.split_once('/') {
+            None if rest == "callbacks-key" => return Self::CallbacksKey,
             None => (rest, Resource::Monitor),
             Some((id, "status")) => (id, Resource::Status),
             Some((id, "events")) => (id, Resource::Events),

@@ -5,6 +5,8 @@ mod accept;
 #[cfg(any(feature = "follow", feature = "server"))]
 mod authority;
 mod body;
+#[cfg(feature = "webhook")]
+mod callback;
 #[cfg(feature = "server")]
 mod conditional;
 mod error;
@@ -22,14 +24,20 @@ mod names;
 #[cfg(feature = "server")]
 mod prefer;
 mod references;
+#[cfg(any(feature = "follow", feature = "webhook"))]
+mod retry_after;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
 
 #[cfg(any(feature = "follow", feature = "server"))]
 pub(crate) use self::authority::has_valid_authority;
+#[cfg(feature = "webhook")]
+pub(crate) use self::callback::callback_preference;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
+#[cfg(any(feature = "follow", feature = "webhook"))]
+pub(crate) use self::retry_after::retry_after;
 #[cfg(feature = "server")]
 pub(crate) use self::{
     accept::{Format, prefers_message},

@@ -16,12 +16,22 @@ pub(crate) struct Prefer {
     pub(crate) respond_async: bool,
     /// `wait=N` in seconds (RFC 7240 §4.3), limited to the longest wait.
     pub(crate) wait: Option<Duration>,
+    /// The preference for a callback, if the job notifies the receiver that the client has named.
+    /// The layer sets it.
+    pub(crate) callback: Option<&'static str>,
 }
 
 impl Prefer {
     /// Returns the value of `Preference-Applied` for a 202 or an inline response.
     pub(crate) fn applied(&self, is_accepted: bool) -> Option<HeaderValue> {
         let wait = self.wait.map(|wait| wait.as_secs());
+        if let Some(callback) = self.callback.filter(|_| is_accepted) {
+            let respond_async = self.respond_async.then(|| "respond-async".to_owned());
+            let wait = wait.map(|wait| format!("wait={wait}"));
+            let all = [respond_async, wait, Some(callback.to_owned())];
+            let all: Vec<_> = all.into_iter().flatten().collect();
+            return HeaderValue::try_from(all.join(", ")).ok();
+        }
         match (self.respond_async && is_accepted, wait) {
             (false, None) => None,
             (true, None) => Some(HeaderValue::from_static("respond-async")),
@@ -136,7 +146,8 @@ mod tests {
                 prefer(&lines),
                 Prefer {
                     respond_async,
-                    wait
+                    wait,
+                    callback: None
                 },
                 "{lines:?}"
             );

@@ -186,6 +186,11 @@ async fn run_ticket<S, B, St>(
     if registry.stop.is_stopped() {
         return hand_back(&registry, &work).instrument(span).await;
     }
+    #[cfg(feature = "webhook")]
+    if let Some(notifier) = &registry.notifier {
+        let (store, id) = (registry.store.clone(), work.id);
+        notifier.follow(move || store.changes(id));
+    }
     let job = Job {
         kind: registry.estimates.kind(work.kind.as_str()),
         registry,

@@ -348,7 +348,7 @@ pub(crate) fn shown_url(url: &str) -> &str {
 }
 
 /// Returns the scheme and the authority of a URL.
-fn receiver(url: &str) -> &str {
+pub(crate) fn receiver(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url[start..].find(['/', '?', '#']);
     &url[..end.map_or(url.len(), |at| start + at)]

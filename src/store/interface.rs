@@ -45,7 +45,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// The revisions of a job, from the current one on. A slow reader skips revisions. The stream
     /// ends with the job.
-    type Changes: Stream<Item = Snapshot> + Send;
+    type Changes: Stream<Item = Snapshot> + Send + 'static;
 
     /// The right to end one job. If the job has not ended, dropping the claim ends it as
     /// [`Shutdown`](crate::ErrorCode::Shutdown), or hands it to another process.

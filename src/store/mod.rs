@@ -23,7 +23,9 @@ mod room;
 pub mod sqlite;
 mod stored;
 
-pub(crate) use self::delivery::{notification, shown_url};
+pub(crate) use self::delivery::shown_url;
+#[cfg(feature = "webhook")]
+pub(crate) use self::delivery::{notification, receiver};
 pub use self::{
     delivery::{
         Attempt, AttemptFailure, Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED,

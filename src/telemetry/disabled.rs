@@ -14,6 +14,15 @@ pub(crate) fn ended(_: &'static str) {}
 
 pub(crate) fn took(_: &str, _: bool, _: Duration, _: Duration) {}
 
+#[cfg(feature = "webhook")]
+pub(crate) fn webhook_delivered(_: Duration) {}
+
+#[cfg(feature = "webhook")]
+pub(crate) fn webhook_failed(_: &'static str) {}
+
+#[cfg(feature = "webhook")]
+pub(crate) fn webhooks_pending(_: u64, _: Duration) {}
+
 pub(crate) fn reserved(_: usize) {}
 
 pub(crate) fn released(_: usize) {}

@@ -20,6 +20,16 @@ const UNFINISHED: &str = "tower_accepted_unfinished";
 const BUDGET: &str = "tower_accepted_budget_bytes";
 const QUEUED: &str = "tower_accepted_queue_seconds";
 const RAN: &str = "tower_accepted_run_seconds";
+#[cfg(feature = "webhook")]
+const WEBHOOKS_DELIVERED: &str = "tower_accepted_webhooks_delivered_total";
+#[cfg(feature = "webhook")]
+const WEBHOOKS_FAILED: &str = "tower_accepted_webhook_failures_total";
+#[cfg(feature = "webhook")]
+const WEBHOOKS_PENDING: &str = "tower_accepted_webhooks_pending";
+#[cfg(feature = "webhook")]
+const WEBHOOKS_OLDEST: &str = "tower_accepted_webhooks_oldest_seconds";
+#[cfg(feature = "webhook")]
+const WEBHOOK_LATENCY: &str = "tower_accepted_webhook_seconds";
 const WAITERS: &str = "tower_accepted_waiters";
 const STREAMS: &str = "tower_accepted_streams";
 
@@ -63,6 +73,33 @@ pub(crate) fn describe() {
         "Requests that wait for a job to change or end."
     );
     describe_gauge!(STREAMS, Unit::Count, "Open streams of events or of output.");
+    #[cfg(feature = "webhook")]
+    describe_webhooks();
+}
+
+#[cfg(feature = "webhook")]
+fn describe_webhooks() {
+    describe_counter!(
+        WEBHOOKS_DELIVERED,
+        Unit::Count,
+        "Webhooks that receivers have taken."
+    );
+    describe_counter!(
+        WEBHOOKS_FAILED,
+        Unit::Count,
+        "Attempts to send a webhook that failed."
+    );
+    describe_gauge!(WEBHOOKS_PENDING, Unit::Count, "Webhooks to be sent.");
+    describe_gauge!(
+        WEBHOOKS_OLDEST,
+        Unit::Seconds,
+        "Age of the oldest webhook to be sent."
+    );
+    describe_histogram!(
+        WEBHOOK_LATENCY,
+        Unit::Seconds,
+        "Time from the end of a job until a receiver has taken its webhook."
+    );
 }
 
 pub(crate) fn accepted() {
@@ -111,6 +148,24 @@ fn add_kind(kind: &str) -> Option<Arc<str>> {
         names.insert(kind.into());
     }
     names.get(kind).cloned()
+}
+
+#[cfg(feature = "webhook")]
+pub(crate) fn webhook_delivered(latency: Duration) {
+    counter!(WEBHOOKS_DELIVERED).increment(1);
+    histogram!(WEBHOOK_LATENCY).record(latency);
+}
+
+#[cfg(feature = "webhook")]
+pub(crate) fn webhook_failed(reason: &'static str) {
+    counter!(WEBHOOKS_FAILED, "reason" => reason).increment(1);
+}
+
+/// Records the number of pending webhooks, and the age of the oldest.
+#[cfg(feature = "webhook")]
+pub(crate) fn webhooks_pending(pending: u64, oldest: Duration) {
+    gauge!(WEBHOOKS_PENDING).set(pending as f64);
+    gauge!(WEBHOOKS_OLDEST).set(oldest.as_secs_f64());
 }
 
 pub(crate) fn reserved(bytes: usize) {

@@ -1,4 +1,4 @@
-//! Webhooks: signed requests that tell a receiver about its jobs.
+//! Webhooks: signed requests that notify a receiver of its jobs.
 //!
 //! Instead of polling, a client can be notified: the server sends a POST to the client's URL when a
 //! job ends. The format is [Standard Webhooks 1.0](https://www.standardwebhooks.com). This module
@@ -53,8 +53,8 @@
 //! - Answer with a 2xx soon, and do the work afterwards. Any other status counts as a failure.
 //! - Deliveries can be repeated and can overtake each other. Handle each
 //!   [`id`](WebhookEvent::id) once.
-//! - Official libraries for other languages verify the shared secret too. Not all of them know
-//!   public keys.
+//! - The official libraries for other languages verify webhooks with a shared secret. They do not
+//!   know public keys yet.
 //!
 //! # Keys
 //!
@@ -65,18 +65,55 @@
 //! To replace a key, let the sender sign with both, then let the receivers trust the new one, and
 //! then remove the old one from the sender and the receivers.
 
+#[cfg(feature = "webhook")]
+mod address;
+#[cfg(feature = "webhook")]
+mod address_policy;
+#[cfg(feature = "webhook")]
+mod client;
+#[cfg(feature = "webhook")]
+mod connection;
+#[cfg(feature = "webhook")]
+mod connector;
 mod event;
 mod event_type;
+#[cfg(feature = "webhook")]
+mod host_rule;
 mod key_text;
 mod names;
 mod public_key;
+#[cfg(feature = "webhook")]
+mod resolver;
 mod scheme;
 mod secret;
 #[cfg(feature = "webhook")]
+mod send_error;
+#[cfg(feature = "webhook")]
 mod signature;
+#[cfg(feature = "webhook")]
+mod target;
+#[cfg(feature = "webhook")]
+mod target_url;
+#[cfg(all(test, feature = "webhook"))]
+mod tests;
+#[cfg(feature = "webhook")]
+mod tls;
 mod verify;
 mod verify_error;
 mod verify_key;
+#[cfg(feature = "webhook")]
+mod webhooks;
+
+#[cfg(feature = "webhook")]
+pub(crate) use self::{
+    client::WebhookClient, send_error::SendFailure, signature::sign, target_url::TargetUrl,
+};
+#[cfg(feature = "webhook")]
+pub use self::{
+    host_rule::{AllowedHosts, HostRule, ParseHostRuleError},
+    target::Target,
+    webhooks::Webhooks,
+};
 
 pub use self::{
     event::WebhookEvent,

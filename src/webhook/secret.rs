@@ -29,8 +29,8 @@ const SEED_BYTES: usize = 32;
 /// | shared | `whsec_` and 24 to 64 bytes in base64 | `v1`: HMAC-SHA256 | the same secret |
 /// | private key | `whsk_` and 32 or 64 bytes in base64 | `v1a`: ed25519 | the [`PublicKey`] |
 ///
-/// A private key of 64 bytes has its public key as its second half. Official libraries verify `v1`,
-/// and some do not know `v1a`. Neither `Debug` nor an error shows a secret.
+/// A private key of 64 bytes has its public key as its second half. The official libraries of
+/// Standard Webhooks verify `v1` alone. Neither `Debug` nor an error shows a secret.
 ///
 /// ```
 /// use tower_accepted::webhook::Secret;
@@ -60,7 +60,7 @@ pub(super) enum SecretKey {
 impl Secret {
     /// Generates a shared secret of 32 bytes.
     ///
-    /// Use one secret for each receiver: who knows it can sign too.
+    /// Use one secret for each receiver: a receiver can sign with it too.
     ///
     /// # Panics
     ///

@@ -52,7 +52,7 @@ const results = JSON.parse(readFileSync(0, "utf8")).map(({ secret, headers, body
 console.log(JSON.stringify(results));
 "#;
 
-/// What the libraries say of a signature that does not match.
+/// The error of the libraries if no signature matches.
 const NO_MATCH: &str = "No matching signature found";
 
 /// A request, and whether it is valid.

@@ -1,5 +1,7 @@
 //! Webhooks: their keys and signatures, against the specification and other libraries.
 
+#[cfg(feature = "webhook")]
+mod host_rules;
 mod keys;
 mod libraries;
 mod node;

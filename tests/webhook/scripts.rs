@@ -15,7 +15,7 @@ pub(crate) fn run(program: &mut Command, input: &Value) -> Option<Value> {
     let mut child = match program.spawn() {
         Ok(child) => child,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            println!("skipped: no interpreter for {program:?} ({error})");
+            println!("skipped: {:?} is not installed", program.get_program());
             return None;
         }
         Err(error) => panic!("{program:?}: {error}"),

@@ -10,7 +10,10 @@ pub(crate) const NOW: u64 = 1_795_000_000;
 
 pub(crate) const ID: &str = "evt_2KWPBgLlAfxdpx2AI54pPJ85f4W";
 
-pub(crate) const BODY: &str = r#"{"type":"job.succeeded","timestamp":"2026-11-23T13:41:31.300Z","data":{"id":"tQ3nC2hDQ0eY6o1bF9qk5A","status":"succeeded"}}"#;
+pub(crate) const BODY: &str = concat!(
+    r#"{"type":"job.succeeded","timestamp":"2026-11-23T13:41:31.300Z","data":{"#,
+    r#""id":"tQ3nC2hDQ0eY6o1bF9qk5A","status":"succeeded"}}"#,
+);
 
 /// Returns the seconds since the Unix epoch, for a verifier that uses the clock.
 pub(crate) fn seconds_now() -> u64 {

@@ -12,7 +12,7 @@ struct Vector {
     signature: &'static str,
 }
 
-/// Of the official libraries' tests. The specification does not tell the secret of its example.
+/// Of the official libraries' tests. The specification leaves out the secret of its example.
 const V1: [Vector; 2] = [
     Vector {
         secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",

@@ -1,4 +1,4 @@
-//! What a receiver accepts and rejects.
+//! The requests that a receiver accepts and rejects.
 
 use std::{error::Error as _, time::Duration};
 

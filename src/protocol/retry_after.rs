@@ -8,7 +8,7 @@ use httpdate::parse_http_date;
 /// Returns the delay in `Retry-After`, which is a number of seconds or a date (RFC 9110 §10.2.3).
 ///
 /// A date is compared with the response's `Date`, or with the local clock if it has none.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // Only overflow fails here.

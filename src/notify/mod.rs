@@ -1,0 +1,9 @@
+//! Sends the deliveries of a store's outbox, and the events of running jobs.
+
+mod courier;
+mod live;
+mod notifier;
+mod receivers;
+mod send;
+
+pub(crate) use self::{live::is_live, notifier::Notifier};
