@@ -23,6 +23,8 @@ pub(super) struct DeliveryIndex {
     pending: HashMap<DeliveryId, PendingDelivery>,
     by_due: BTreeSet<DueKey>,
     by_receiver: HashMap<Arc<str>, BTreeSet<DueKey>>,
+    /// The times at which the pending deliveries were recorded.
+    by_age: BTreeSet<(SystemTime, DeliveryId)>,
     /// Settled deliveries, by the time of their removal, with their sequences.
     settled: BTreeSet<(SystemTime, u64)>,
     /// The sequence of the newest message that was applied.
@@ -167,8 +169,8 @@ impl DeliveryIndex {
     }
 
     pub(super) fn stats(&self) -> OutboxStats {
-        let created = self.pending.values().map(|pending| pending.created_at);
-        OutboxStats::new(self.pending.len() as u64, created.min())
+        let oldest = self.by_age.first().map(|(created_at, _)| *created_at);
+        OutboxStats::new(self.pending.len() as u64, oldest)
     }
 
     fn postpone(&mut self, id: DeliveryId, due_at: SystemTime) -> Option<IndexLease> {
@@ -182,6 +184,7 @@ impl DeliveryIndex {
     fn insert(&mut self, id: DeliveryId, pending: PendingDelivery) {
         let key = (pending.due_at, id);
         self.by_due.insert(key);
+        self.by_age.insert((pending.created_at, id));
         let of_receiver = self.by_receiver.entry(pending.receiver.clone());
         of_receiver.or_default().insert(key);
         self.pending.insert(id, pending);
@@ -191,6 +194,7 @@ impl DeliveryIndex {
         let pending = self.pending.remove(&id)?;
         let key = (pending.due_at, id);
         self.by_due.remove(&key);
+        self.by_age.remove(&(pending.created_at, id));
         if let Some(due) = self.by_receiver.get_mut(&pending.receiver) {
             due.remove(&key);
             if due.is_empty() {
@@ -301,7 +305,7 @@ mod tests {
         assert!(!index.apply(3, &taken) && !index.apply(4, &given_up));
         assert_eq!(index.stats(), OutboxStats::default());
         assert_eq!(index.last_sequence(), 4);
-        assert!(index.by_due.is_empty() && index.by_receiver.is_empty());
+        assert!(index.by_due.is_empty() && index.by_receiver.is_empty() && index.by_age.is_empty());
         assert_eq!(index.take_expired(now + KEEP_DELIVERED - SECOND), None);
         assert_eq!(index.take_expired(now + KEEP_DELIVERED), Some(3));
         assert_eq!(index.take_expired(now + KEEP_FAILED - SECOND), None);

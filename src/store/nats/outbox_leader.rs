@@ -5,9 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_nats::jetstream::consumer::{
-    DeliverPolicy,
-    push::{Ordered, OrderedConfig},
+use async_nats::jetstream::{
+    Message,
+    consumer::{
+        DeliverPolicy,
+        push::{Ordered, OrderedConfig},
+    },
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -24,6 +27,7 @@ use super::{
     error::NatsError,
     jetstream::JetStream,
     messages,
+    scan::scan,
 };
 use crate::store::{Delivery, DeliveryId, OutboxStats, SendRoom};
 
@@ -155,25 +159,56 @@ impl OutboxLeader {
         }
     }
 
-    /// Applies every write of a delivery to the index, from the first one on.
+    /// Builds the index, and then applies each write of a delivery.
     async fn follow(&self) {
+        while let Err(error) = self.read_all().await {
+            tracing::warn!(%error, "failed to read the deliveries");
+            sleep(RESTART_DELAY).await;
+        }
         loop {
             match self.open().await {
                 Ok(mut changes) => {
                     while let Some(Ok(change)) = changes.next().await {
-                        let sequence = change.info().map_or(0, |info| info.stream_sequence);
-                        let headers = change.headers.as_ref();
-                        match decode_delivery(&change.subject, headers, Bytes::new()) {
-                            Ok(delivery) => self.apply(sequence, &delivery),
-                            // A process of the version that wrote it looks after it.
-                            Err(error) => tracing::warn!(%error, "skipped a delivery"),
-                        }
+                        self.apply_message(&change);
                     }
                     tracing::warn!("lost the consumer of deliveries");
                 }
                 Err(error) => tracing::warn!(%error, "failed to follow the deliveries"),
             }
             sleep(RESTART_DELAY).await;
+        }
+    }
+
+    /// Applies all deliveries of the stream.
+    ///
+    /// It asks for some at a time. The server would send all of them at once to a consumer that
+    /// follows, and the answer that renews the lease would come too late.
+    async fn read_all(&self) -> Result<(), NatsError> {
+        let jetstream = &self.jetstream;
+        let (stream, subjects) = (
+            &jetstream.streams.deliveries,
+            jetstream.names.all_deliveries(),
+        );
+        scan(stream, subjects, true, |message| {
+            Ok(self.apply_message(message))
+        })
+        .await
+    }
+
+    /// Applies a message without its body. Returns the delivery's id, unless it is unreadable.
+    fn apply_message(&self, message: &Message) -> Option<DeliveryId> {
+        let sequence = message.info().map_or(0, |info| info.stream_sequence);
+        let headers = message.headers.as_ref();
+        match decode_delivery(&message.subject, headers, Bytes::new()) {
+            Ok(delivery) => {
+                self.apply(sequence, &delivery);
+                Some(delivery.id)
+            }
+            Err(error) => {
+                // A process of the version that wrote it looks after it.
+                tracing::warn!(%error, "skipped a delivery");
+                None
+            }
         }
     }
 
@@ -184,10 +219,10 @@ impl OutboxLeader {
             deliver_subject: self.jetstream.context.client().new_inbox(),
             filter_subject: self.jetstream.names.all_deliveries(),
             headers_only: true,
-            // If it is interrupted before the first message, it resumes at the start of the stream.
-            // The index ignores what it knows.
+            // Start at the last message instead of after it: an ordered consumer that has received
+            // a message resumes there after an interruption. The index ignores what it knows.
             deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: last + 1,
+                start_sequence: last.max(1),
             },
             ..OrderedConfig::default()
         };
