@@ -14,8 +14,8 @@ use tower_accepted::{
     JobId,
     store::{
         Acceptance, Attempt, AttemptFailure, CallbackTarget, Delivery, DeliveryFilter, DeliveryId,
-        DeliveryState, End, Finished, NewJob, Outcome, Queue, SendRoom, Settlement, SharedOutbox,
-        Store, Work, Writer,
+        DeliveryState, End, Finished, NewJob, Outcome, Queue, Revisions, SendRoom, Settlement,
+        SharedOutbox, Store, Work, Writer,
         nats::{NatsClaim, NatsError, NatsStore},
     },
 };
@@ -304,6 +304,18 @@ async fn repeated_request_records_no_delivery_anew() {
     for id in ids(id) {
         assert_eq!(state_of(&outbox, id).await, (DeliveryState::Delivered, 1));
     }
+}
+
+#[tokio::test]
+async fn forgotten_job_notifies_nobody_again() {
+    let nats = or_skip!(Deployment::start(options()));
+    let store = nats.store().await;
+    let [id, _] = end_one(&store).await;
+    // As a day after the receivers have taken them.
+    let deliveries = stream(&nats.servers, DELIVERIES).await;
+    deliveries.purge().await.unwrap();
+    store.forget(id.job(), &Revisions::Any).await.unwrap();
+    assert_eq!(outbox(&store).of_job(id.job()).await.unwrap(), []);
 }
 
 #[tokio::test]
