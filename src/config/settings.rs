@@ -9,7 +9,7 @@ use super::{
     error::ConfigError,
     links::{LinkOrigin, Links, is_plain},
 };
-use crate::job::{IdText, JobId, Owner, Snapshot, document};
+use crate::job::{IdText, Owner};
 
 #[cfg(feature = "webhook")]
 use crate::webhook::Webhooks;
@@ -135,11 +135,6 @@ impl Settings {
         to.extend_from_slice(id);
     }
 
-    /// Returns the status document of a job, with links as references from `origin`.
-    pub(crate) fn document(&self, origin: LinkOrigin<'_>, job: &Snapshot) -> Vec<u8> {
-        document(job, |to| self.write_link(to, origin, &job.id.encode()))
-    }
-
     /// Writes an absolute path of the service, as a reference from this many levels below the
     /// monitor of a job.
     pub(crate) fn write_path(&self, to: &mut Vec<u8>, depth: usize, path: &[u8]) {
@@ -148,14 +143,14 @@ impl Settings {
 
     /// Returns the URI of a job's monitor for a receiver that has sent no request: an absolute path
     /// if links are relative.
-    pub(crate) fn callback_link(&self, id: JobId) -> String {
+    pub(crate) fn callback_link(&self, id: &IdText) -> String {
         let links = match &self.links {
             Links::Relative => &Links::Path,
             links => links,
         };
         let mut link = Vec::new();
         links.write_prefix(&mut link, &self.monitor_path, LinkOrigin::Document);
-        link.extend_from_slice(&id.encode());
+        link.extend_from_slice(id);
         String::from_utf8(link).expect("a link has only ASCII characters")
     }
 

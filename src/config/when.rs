@@ -88,6 +88,7 @@ mod tests {
         let prefer = |respond_async, wait| Prefer {
             respond_async,
             wait,
+            callback: None,
         };
         let columns = [
             prefer(false, None),

@@ -6,7 +6,7 @@ use http::Request;
 use tokio::{runtime::Handle, time::timeout};
 use tower_service::Service;
 
-use super::{oneshot::oneshot, origin::Target, template::RequestTemplate};
+use super::{oneshot::oneshot, origin::FollowTarget, template::RequestTemplate};
 use crate::protocol::BoxError;
 
 /// Cancels a job when it is dropped while armed.
@@ -21,7 +21,7 @@ impl CancelOnDrop {
         &mut self,
         service: &S,
         template: &RequestTemplate,
-        target: &Target,
+        target: &FollowTarget,
         limit: Duration,
     ) where
         S: Service<Request<B>> + Clone + Send + 'static,

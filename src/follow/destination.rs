@@ -1,6 +1,6 @@
 //! The next request on the way from a 202 to its response.
 
-use super::origin::Target;
+use super::origin::FollowTarget;
 
 /// The resource that the client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,13 +14,13 @@ pub(super) enum Goal {
 /// The next request, and the URI that its redirects started from.
 pub(super) struct Destination {
     pub(super) goal: Goal,
-    pub(super) start: Target,
-    pub(super) at: Target,
+    pub(super) start: FollowTarget,
+    pub(super) at: FollowTarget,
     pub(super) redirects: u32,
 }
 
 impl Destination {
-    pub(super) fn new(goal: Goal, start: Target) -> Self {
+    pub(super) fn new(goal: Goal, start: FollowTarget) -> Self {
         Self {
             goal,
             at: start.clone(),

@@ -18,7 +18,7 @@ use super::{
     interpret::{MonitorStyle, PollOutcome, reads_prefer},
     links::{self, MonitorField, location},
     monitor::MonitorState,
-    origin::{OriginPolicy, Target},
+    origin::{FollowTarget, OriginPolicy},
     original::OriginalRequest,
     parts::{WholeHead, content_length},
     peeked::{Buffered, ClientResponse},
@@ -36,7 +36,7 @@ pub(super) struct Follower<S, B, R: Body> {
     origins: OriginPolicy,
     method: Method,
     /// The URI of the original request.
-    home: Target,
+    home: FollowTarget,
     observer: Option<Observer>,
     /// The 202, until its monitor has proved to be one. Until then the caller may get it back.
     accepted: Option<ClientResponse<R>>,
@@ -65,7 +65,7 @@ impl<S, B, R: Body> Follower<S, B, R> {
     ) -> Result<Self, Box<ClientResponse<R>>> {
         let OriginalRequest { options, request } = original;
         let origins = OriginPolicy::new(request.uri(), &options.origins);
-        let home = Target {
+        let home = FollowTarget {
             uri: request.uri().clone(),
             is_home: true,
         };
@@ -305,7 +305,7 @@ where
     }
 
     /// Returns the URI of the job's stream, if responses are streamed and it may have one.
-    fn stream_target(&self) -> Option<Target> {
+    fn stream_target(&self) -> Option<FollowTarget> {
         let monitor = self.monitor.link();
         let monitor = monitor.filter(|_| self.poller.options.is_streaming);
         JobResources::below(monitor?).map(|resources| resources.stream)
@@ -321,7 +321,7 @@ where
     }
 
     /// Records what the monitor of an unfinished job has returned.
-    fn learn(&mut self, at: &Target, answer: &PollResponse<R>) -> Result<(), Reason> {
+    fn learn(&mut self, at: &FollowTarget, answer: &PollResponse<R>) -> Result<(), Reason> {
         let headers = &answer.head.headers;
         self.monitor.reads_prefer |= reads_prefer(headers);
         if answer.head.status == StatusCode::NOT_MODIFIED {
@@ -387,7 +387,7 @@ where
         }
     }
 
-    fn move_monitor(&mut self, target: Target) {
+    fn move_monitor(&mut self, target: FollowTarget) {
         self.monitor.move_to(target);
         self.cancel.disarm();
         if self.monitor.profile.is_trusted() {
@@ -411,7 +411,7 @@ where
     ///
     /// If the document names none, this applies the rules of Azure's clients. After PUT the result
     /// is the original resource. After DELETE there is none. Otherwise it is the 202's `Location`.
-    fn result_target(&self, at: &Target) -> Result<Option<Target>, Reason> {
+    fn result_target(&self, at: &FollowTarget) -> Result<Option<FollowTarget>, Reason> {
         let document = self.document.as_ref();
         if let Some(reference) = document.and_then(StatusDocument::resource_location) {
             return self.origins.resolve(at, reference).map(Some);

@@ -7,17 +7,17 @@ use super::{
     followed::NotFollowed,
     interpret::{MonitorProfile, MonitorStyle, reads_prefer},
     links::{self, MonitorField},
-    origin::{OriginPolicy, Target},
+    origin::{FollowTarget, OriginPolicy},
 };
 
 /// The status monitor of one job.
 #[derive(Debug)]
 pub(super) struct MonitorState {
-    pub(super) target: Target,
+    pub(super) target: FollowTarget,
     pub(super) profile: MonitorProfile,
     /// The target of the 202's `Link` with `rel="monitor"`. Only this resource can be deleted, and
     /// has a stream, if `target` is an alias that serves the status alone.
-    link: Option<Target>,
+    link: Option<FollowTarget>,
     /// Set once the server has shown that it reads `Prefer`.
     pub(super) reads_prefer: bool,
     /// The entity tag of the last document. The server can then hold a poll until it differs.
@@ -30,7 +30,7 @@ impl MonitorState {
         accepted: &HeaderMap,
         original: &Request<()>,
         origins: &OriginPolicy,
-        home: &Target,
+        home: &FollowTarget,
         location_is_monitor: bool,
     ) -> Result<Self, NotFollowed> {
         let mut refused = None;
@@ -75,18 +75,18 @@ impl MonitorState {
     /// Returns the target of the 202's `Link`, whose job may have a stream below it.
     ///
     /// Other conventions have neither, so their monitors get no request for one.
-    pub(super) fn link(&self) -> Option<&Target> {
+    pub(super) fn link(&self) -> Option<&FollowTarget> {
         self.link.as_ref()
     }
 
     /// Replaces the monitor's URI. An entity tag of the old URI does not apply to the new one.
-    pub(super) fn move_to(&mut self, target: Target) {
+    pub(super) fn move_to(&mut self, target: FollowTarget) {
         self.target = target;
         self.entity_tag = None;
     }
 
     /// Returns the resource whose deletion cancels the job.
-    pub(super) fn cancel_target(&self) -> &Target {
+    pub(super) fn cancel_target(&self) -> &FollowTarget {
         self.link.as_ref().unwrap_or(&self.target)
     }
 }

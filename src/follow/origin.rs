@@ -41,14 +41,14 @@ impl Origin {
 
 /// The URI of a follow-up request.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct FollowTarget {
     pub(super) uri: Uri,
     /// Permits sending the original request's headers. It is set if the URI is on the original
     /// origin and no response from another origin has named it.
     pub(super) is_home: bool,
 }
 
-impl Target {
+impl FollowTarget {
     /// Returns the resource of this name below this one: `/jobs/1/stream` below `/jobs/1`.
     ///
     /// A query stays. Returns `None` if the URI is too long.
@@ -97,7 +97,11 @@ impl OriginPolicy {
     ///
     /// Returns [`Reason::InvalidUri`] if it is not a URI of HTTP. Returns [`Reason::OtherOrigin`]
     /// if its origin is not allowed or if it leads from `https` to `http`.
-    pub(super) fn resolve(&self, from: &Target, reference: &str) -> Result<Target, Reason> {
+    pub(super) fn resolve(
+        &self,
+        from: &FollowTarget,
+        reference: &str,
+    ) -> Result<FollowTarget, Reason> {
         let uri = resolve(&from.uri, reference).ok_or(Reason::InvalidUri)?;
         let origin = Origin::from_uri(&uri);
         let is_home = origin == self.home;
@@ -111,7 +115,7 @@ impl OriginPolicy {
             return Err(Reason::OtherOrigin(uri));
         }
         let is_home = is_home && from.is_home;
-        Ok(Target { uri, is_home })
+        Ok(FollowTarget { uri, is_home })
     }
 }
 
@@ -119,9 +123,9 @@ impl OriginPolicy {
 mod tests {
     use super::*;
 
-    fn target(uri: &str) -> Target {
+    fn target(uri: &str) -> FollowTarget {
         let uri = uri.parse().expect("a URI");
-        Target { uri, is_home: true }
+        FollowTarget { uri, is_home: true }
     }
 
     fn policy(home: &str, allowed: &[&str]) -> OriginPolicy {

@@ -14,7 +14,7 @@ use super::{
     interpret::{MonitorProfile, PollOutcome, interpret_result, interpret_stream},
     oneshot::oneshot,
     options::FollowOptions,
-    origin::Target,
+    origin::FollowTarget,
     peeked::{Buffered, ClientResponse, PeekedBody},
     schedule::PollSchedule,
     template::RequestTemplate,
@@ -62,7 +62,10 @@ where
     R: Body + Send,
 {
     /// Requests the result of an ended job.
-    pub(super) async fn fetch_result(&mut self, at: &Target) -> Result<PollResponse<R>, PollError> {
+    pub(super) async fn fetch_result(
+        &mut self,
+        at: &FollowTarget,
+    ) -> Result<PollResponse<R>, PollError> {
         let request = self.template.fetch(at);
         let response = self.send(request, Duration::ZERO).await?;
         let (head, body) = response.into_parts();
@@ -83,7 +86,7 @@ where
         &mut self,
         profile: MonitorProfile,
         entity_tag: Option<&HeaderValue>,
-        at: &Target,
+        at: &FollowTarget,
         wait: Duration,
     ) -> Result<PollResponse<R>, PollError> {
         let mut request: Request<B> = self.template.poll(at);
@@ -130,7 +133,7 @@ where
     /// Asks the server to wait for the head of the response for `wait`, in whole seconds.
     pub(super) async fn open_stream(
         &mut self,
-        at: &Target,
+        at: &FollowTarget,
         run: Option<&HeaderValue>,
         wait: Duration,
     ) -> Result<PollResponse<R>, PollError> {

@@ -13,7 +13,7 @@ use super::{
     deadline::Deadline,
     interpret::{MonitorProfile, MonitorStyle, PollOutcome},
     links::{MonitorField, location},
-    origin::{OriginPolicy, Target},
+    origin::{FollowTarget, OriginPolicy},
     parts::{WholeHead, content_length},
     peeked::PeekedBody,
     poll::{PollError, PollResponse, Poller},
@@ -60,13 +60,13 @@ pub(super) struct Resumer<S, B> {
 /// The resources of a job that resuming needs.
 #[derive(Debug, Clone)]
 pub(super) struct JobResources {
-    pub(super) stream: Target,
-    status: Target,
+    pub(super) stream: FollowTarget,
+    status: FollowTarget,
 }
 
 impl JobResources {
     /// Returns `None` if a URI is too long.
-    pub(super) fn below(monitor: &Target) -> Option<Self> {
+    pub(super) fn below(monitor: &FollowTarget) -> Option<Self> {
         Some(Self {
             stream: monitor.below("stream")?,
             status: monitor.below("status")?,

@@ -12,7 +12,7 @@ use super::{
     cancel::CancelOnDrop,
     deadline::Deadline,
     links::linked,
-    origin::{OriginPolicy, Target},
+    origin::{FollowTarget, OriginPolicy},
     original::OriginalRequest,
     parts::{WholeHead, content_length},
     peeked::ClientResponse,
@@ -47,7 +47,7 @@ where
     let (head, body) = response.into_parts();
     let OriginalRequest { options, request } = original;
     let origins = OriginPolicy::new(request.uri(), &options.origins);
-    let home = Target {
+    let home = FollowTarget {
         uri: request.uri().clone(),
         is_home: true,
     };

@@ -2,7 +2,7 @@
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
-use super::origin::Target;
+use super::origin::FollowTarget;
 use crate::protocol::{IDEMPOTENCY_KEY, PREFER, strip_hop_by_hop};
 
 /// The fields that apply to the original request alone, besides `Content-*` and `If-*`.
@@ -64,14 +64,14 @@ impl RequestTemplate {
     }
 
     /// Returns a request for the job's status.
-    pub(super) fn poll<B: Default>(&self, target: &Target) -> Request<B> {
+    pub(super) fn poll<B: Default>(&self, target: &FollowTarget) -> Request<B> {
         let mut request = self.request(Method::GET, target);
         request.headers_mut().insert(header::ACCEPT, ACCEPT_MONITOR);
         request
     }
 
     /// Returns a request for the job's result.
-    pub(super) fn fetch<B: Default>(&self, target: &Target) -> Request<B> {
+    pub(super) fn fetch<B: Default>(&self, target: &FollowTarget) -> Request<B> {
         let mut request = self.request(Method::GET, target);
         if target.is_home || self.shared.contains(&header::ACCEPT) {
             for accept in &self.accept {
@@ -82,7 +82,7 @@ impl RequestTemplate {
     }
 
     /// Returns a request for the job's output, while it is produced.
-    pub(super) fn stream<B: Default>(&self, target: &Target) -> Request<B> {
+    pub(super) fn stream<B: Default>(&self, target: &FollowTarget) -> Request<B> {
         let mut request = self.fetch(target);
         // Offsets count the bytes that the server keeps, so nothing on the way may code them. With
         // this field, clients that decode content by themselves leave it alone.
@@ -94,11 +94,11 @@ impl RequestTemplate {
     }
 
     /// Returns a request that cancels the job.
-    pub(super) fn cancel<B: Default>(&self, target: &Target) -> Request<B> {
+    pub(super) fn cancel<B: Default>(&self, target: &FollowTarget) -> Request<B> {
         self.request(Method::DELETE, target)
     }
 
-    fn request<B: Default>(&self, method: Method, target: &Target) -> Request<B> {
+    fn request<B: Default>(&self, method: Method, target: &FollowTarget) -> Request<B> {
         let mut request = Request::new(B::default());
         *request.method_mut() = method;
         *request.uri_mut() = target.uri.clone();
@@ -155,9 +155,9 @@ mod tests {
         request.body(()).expect("a request")
     }
 
-    fn target(uri: &'static str, is_home: bool) -> Target {
+    fn target(uri: &'static str, is_home: bool) -> FollowTarget {
         let uri = http::Uri::from_static(uri);
-        Target { uri, is_home }
+        FollowTarget { uri, is_home }
     }
 
     #[test]

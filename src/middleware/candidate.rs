@@ -172,7 +172,7 @@ impl<St: Store> Candidate<St> {
         if targets.is_empty() {
             return None;
         }
-        let monitor = self.registry.settings.callback_link(id);
+        let monitor = self.registry.settings.callback_link(&id.encode());
         let with_link = targets.iter().cloned().map(|mut target| {
             target.monitor.clone_from(&monitor);
             target

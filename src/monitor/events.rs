@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     body::MonitorBody,
+    document::linked_document,
     status::{VARY, empty},
 };
 use crate::{
@@ -133,7 +134,7 @@ impl<St: Store> Stream for Events<St> {
 /// Returns the event for a job. Its document is one line, since JSON escapes line breaks.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     job.teach(&registry.estimates);
-    let document = registry.settings.document(LinkOrigin::Document, job);
+    let document = linked_document(LinkOrigin::Document, job, &registry.settings);
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);
     event.extend_from_slice(b"\n\n");

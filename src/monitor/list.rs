@@ -6,7 +6,10 @@ use http::{Response, header, request::Parts};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::status::{JSON, NO_STORE};
+use super::{
+    document::linked_document,
+    status::{JSON, NO_STORE},
+};
 use crate::{
     config::{LinkOrigin, Links, Settings},
     job::{Filter, Owner, Page},
@@ -80,7 +83,7 @@ struct ListDocument {
 impl ListDocument {
     fn new(page: &Page, filter: &Filter, settings: &Settings) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(settings.document(LinkOrigin::List, job));
+            let json = String::from_utf8(linked_document(LinkOrigin::List, job, settings));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });

@@ -3,6 +3,7 @@
 mod accepted;
 mod body;
 mod callbacks;
+mod document;
 mod event_ids;
 mod events;
 mod list;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::document::linked_document;
 use crate::{
     config::{LinkOrigin, Settings},
     job::{IdText, Snapshot},
@@ -23,7 +24,7 @@ pub(super) struct ResponseBuffer {
 impl ResponseBuffer {
     pub(super) fn new(job: &Snapshot, settings: &Settings) -> Self {
         let id = job.id.encode();
-        let text = settings.document(LinkOrigin::Document, job);
+        let text = linked_document(LinkOrigin::Document, job, settings);
         Self {
             document_len: text.len(),
             text,

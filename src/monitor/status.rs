@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::{
+    document::linked_document,
     response_buffer::{ResponseBuffer, write_number},
     route::Resource,
 };
@@ -49,7 +50,7 @@ pub(super) fn document_response<St>(
     job: &Snapshot,
     registry: &Registry<St>,
 ) -> Response<ResultBody> {
-    let document = registry.settings.document(LinkOrigin::Document, job);
+    let document = linked_document(LinkOrigin::Document, job, &registry.settings);
     let mut response = Response::new(ResultBody::new(document.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);

@@ -55,7 +55,7 @@ struct ReceiverState {
 
 /// Whether a delivery may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum SendPermission {
     Send,
     /// The receiver has failed several times in a row.
     Suspended,
@@ -108,7 +108,7 @@ impl Receivers {
     }
 
     /// Counts an attempt, until [`end`](Self::end) is called.
-    pub(super) fn begin(&self, receiver: &str) -> Admission {
+    pub(super) fn begin(&self, receiver: &str) -> SendPermission {
         let now = Instant::now();
         let mut states = self.states.lock();
         let state = states
@@ -118,12 +118,12 @@ impl Receivers {
         state.used_at = now;
         state.count(now, self.limits.rate);
         match state.suspended_until {
-            Some(until) if now < until => Admission::Suspended,
+            Some(until) if now < until => SendPermission::Suspended,
             suspended => {
                 // One attempt goes on trial, and the others wait for its outcome.
                 state.suspended_until = suspended.map(|_| now + SUSPENSION);
                 state.allowed -= 1.0;
-                Admission::Send
+                SendPermission::Send
             }
         }
     }
@@ -138,7 +138,7 @@ impl Receivers {
                 .is_some_and(|state| state.suspended_until.is_some())
         };
         // Another attempt may begin in between. The limits are exceeded by a few then.
-        room.free(receiver) > 0 && !is_suspended && self.begin(receiver) == Admission::Send
+        room.free(receiver) > 0 && !is_suspended && self.begin(receiver) == SendPermission::Send
     }
 
     /// Ends an attempt.
@@ -227,7 +227,7 @@ mod tests {
     async fn receiver_has_a_share_of_connections() {
         let receivers = receivers(100);
         for left in [3, 2, 1, 0] {
-            assert_eq!(receivers.begin("it"), Admission::Send);
+            assert_eq!(receivers.begin("it"), SendPermission::Send);
             assert_eq!(free(&receivers), left);
         }
         assert_eq!(receivers.room().0.free("another"), 4);
@@ -253,23 +253,23 @@ mod tests {
     async fn receiver_that_fails_is_suspended() {
         let receivers = receivers(100);
         for _ in 0..MAX_FAILURES {
-            assert_eq!(receivers.begin("it"), Admission::Send);
+            assert_eq!(receivers.begin("it"), SendPermission::Send);
             receivers.end("it", AttemptEffect::Failed);
         }
-        assert_eq!(receivers.begin("it"), Admission::Suspended);
+        assert_eq!(receivers.begin("it"), SendPermission::Suspended);
         receivers.end("it", AttemptEffect::Nothing);
         advance(SUSPENSION).await;
         // One on trial.
-        assert_eq!(receivers.begin("it"), Admission::Send);
-        assert_eq!(receivers.begin("it"), Admission::Suspended);
+        assert_eq!(receivers.begin("it"), SendPermission::Send);
+        assert_eq!(receivers.begin("it"), SendPermission::Suspended);
         receivers.end("it", AttemptEffect::Nothing);
         receivers.end("it", AttemptEffect::Failed);
-        assert_eq!(receivers.begin("it"), Admission::Suspended);
+        assert_eq!(receivers.begin("it"), SendPermission::Suspended);
         receivers.end("it", AttemptEffect::Nothing);
         advance(SUSPENSION).await;
-        assert_eq!(receivers.begin("it"), Admission::Send);
+        assert_eq!(receivers.begin("it"), SendPermission::Send);
         receivers.end("it", AttemptEffect::Responded);
-        assert_eq!(receivers.begin("it"), Admission::Send);
+        assert_eq!(receivers.begin("it"), SendPermission::Send);
     }
 
     #[tokio::test(start_paused = true)]

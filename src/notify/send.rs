@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-use super::receivers::{Admission, AttemptEffect, Receivers};
+use super::receivers::{AttemptEffect, Receivers, SendPermission};
 use crate::{
     store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox},
     telemetry,
@@ -64,7 +64,7 @@ pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
 impl Sender {
     async fn attempt(&self, delivery: &Delivery) -> SendOutcome {
         let receiver = delivery.receiver();
-        if self.receivers.begin(receiver) == Admission::Suspended {
+        if self.receivers.begin(receiver) == SendPermission::Suspended {
             self.receivers.end(receiver, AttemptEffect::Nothing);
             return SendOutcome::failed(AttemptFailure::Suspended);
         }

@@ -152,7 +152,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Returns the outbox, if the store has one. It is the same each time.
     ///
-    /// A store with an outbox records the [deliveries](Delivery::of_end) of each end in the step
+    /// A store with an outbox records the [deliveries](super::Delivery::of_end) of each end in the step
     /// that ends the job. Any other store keeps this default, and then no one is notified.
     fn outbox(&self) -> Option<SharedOutbox<Self::Error>> {
         None

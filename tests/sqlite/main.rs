@@ -9,6 +9,7 @@ mod support;
 #[path = "../suites/mod.rs"]
 mod suites;
 
+mod deliveries;
 mod failing;
 mod large;
 mod looking_inside;

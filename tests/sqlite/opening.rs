@@ -158,7 +158,7 @@ async fn file_of_a_newer_version_is_refused() {
                 error,
                 SqliteError::NewerSchema {
                     found: 99,
-                    supported: 1,
+                    supported: 2,
                     ..
                 }
             ),

@@ -37,6 +37,11 @@ async fn store_in_sqlite_keeps_keys_of_expired_jobs() {
     run(conformance::expiry_checks(), options).await;
 }
 
+#[tokio::test]
+async fn store_in_sqlite_records_deliveries() {
+    run(conformance::outbox_checks(), options()).await;
+}
+
 async fn run(checks: Vec<conformance::Check<SqliteStore>>, options: SqliteOptions) {
     let options = &options;
     let checks = checks.into_iter().map(|check| async move {

@@ -1,6 +1,8 @@
 //! Webhooks: their keys and signatures, against the specification and other libraries.
 
 #[cfg(feature = "webhook")]
+mod delivering;
+#[cfg(feature = "webhook")]
 mod host_rules;
 mod keys;
 mod libraries;

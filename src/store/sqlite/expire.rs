@@ -9,22 +9,24 @@ use super::{
 };
 use crate::JobId;
 
-/// The number of jobs, keys and tombstones that one transaction removes. It takes the writer's
-/// thread a millisecond or two.
+/// The number of jobs, keys, tombstones and deliveries that one transaction removes. It takes the
+/// writer's thread a millisecond or two.
 const BATCH_ROWS: usize = 64;
 
-/// Returns `true` if jobs, keys or tombstones have expired.
+/// Returns `true` if jobs, keys, tombstones or settled deliveries have expired.
 pub(super) fn has_expired(connection: &Connection) -> Result<bool, SqliteError> {
     let mut statement = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM job WHERE expires_at <= ?1) \
          OR EXISTS (SELECT 1 FROM idempotency_key WHERE expires_at <= ?1) \
-         OR EXISTS (SELECT 1 FROM tombstone WHERE expires_at <= ?1)",
+         OR EXISTS (SELECT 1 FROM tombstone WHERE expires_at <= ?1) \
+         OR EXISTS (SELECT 1 FROM delivery WHERE expires_at <= ?1)",
     )?;
     Ok(statement.query_row([unix_now()], |row| row.get(0))?)
 }
 
 impl Step<'_> {
-    /// Removes a batch of expired jobs, keys and tombstones. Returns `true` if there may be more.
+    /// Removes a batch of jobs, keys, tombstones and settled deliveries that have expired. Returns
+    /// `true` if there may be more.
     pub(super) fn expire(&mut self) -> Result<bool, SqliteError> {
         let jobs = self.expire_jobs()?;
         let mut statement = self.connection.prepare_cached(
@@ -38,7 +40,12 @@ impl Step<'_> {
              (SELECT id FROM tombstone WHERE expires_at <= ?1 LIMIT ?2)",
         )?;
         let tombstones = statement.execute((self.now, BATCH_ROWS))?;
-        Ok(jobs.max(keys).max(tombstones) == BATCH_ROWS)
+        let mut statement = self.connection.prepare_cached(
+            "DELETE FROM delivery WHERE seq IN \
+             (SELECT seq FROM delivery WHERE expires_at <= ?1 LIMIT ?2)",
+        )?;
+        let deliveries = statement.execute((self.now, BATCH_ROWS))?;
+        Ok(jobs.max(keys).max(tombstones).max(deliveries) == BATCH_ROWS)
     }
 
     fn expire_jobs(&mut self) -> Result<usize, SqliteError> {

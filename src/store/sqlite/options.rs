@@ -107,7 +107,7 @@ impl SqliteOptions {
     /// limit.
     ///
     /// At the maximum, further requests are answered with 503. Running jobs may exceed it, since
-    /// their results are stored.
+    /// their results and deliveries are stored.
     pub fn max_disk_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.max_disk_bytes = bytes.into();
         self
@@ -183,7 +183,7 @@ impl SqliteOptions {
     /// Opens the file to look at its jobs, to cancel them, or to back it up. Default: off.
     ///
     /// The file must exist. This process then neither takes over the jobs of dead processes nor
-    /// removes expired ones. Those that serve the file do.
+    /// removes expired ones, and leases no deliveries. Those that serve the file do.
     pub fn observer(mut self) -> Self {
         self.is_observer = true;
         self

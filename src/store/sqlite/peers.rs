@@ -21,6 +21,10 @@ use crate::JobId;
 /// longer reloads every job that it has in memory.
 const CHANGE_RETENTION: Duration = Duration::from_secs(60);
 
+/// The entry of the table `change` that stands for deliveries that have become due. No job has this
+/// id.
+const DUE_DELIVERIES: &str = "deliveries";
+
 /// The maximum number of entries that one transaction removes.
 const TRIM_ROWS: usize = 512;
 
@@ -110,33 +114,42 @@ impl Peers {
             Some((first, _)) => *first <= self.last_change + 1,
             None => self.last_change == 0,
         };
+        let new = rows.iter().filter(|(number, _)| *number > self.last_change);
+        let new = new.map(|(_, id)| id);
+        let has_due_deliveries = !is_complete || new.clone().any(|id| id == DUE_DELIVERIES);
         let changed: Vec<JobId> = if is_complete {
-            let new = rows.iter().filter(|(number, _)| *number > self.last_change);
-            new.filter_map(|(_, id)| id.parse().ok()).collect()
+            new.filter_map(|id| id.parse().ok()).collect()
         } else {
             shared.cache.ids()
         };
         for id in changed {
             refresh(connection, shared, id)?;
         }
+        if has_due_deliveries {
+            shared.deliveries_due.notify_one();
+        }
         self.last_change = rows.last().map_or(self.last_change, |(number, _)| *number);
         Ok(())
     }
 
-    /// Records the jobs that this process changes, for other processes. Returns the number of the
-    /// last entry, for [`set_last_change`](Self::set_last_change).
+    /// Records for other processes which jobs this one changes, and whether deliveries have become
+    /// due. Returns the number of the last entry, for [`set_last_change`](Self::set_last_change).
     pub(super) fn record(
         &mut self,
         connection: &Connection,
         effects: &Effects,
     ) -> Result<i64, SqliteError> {
         let mut last_change = self.last_change;
-        if self.peers.is_empty() || effects.changes.is_empty() {
+        let is_empty = effects.changes.is_empty() && !effects.has_due_deliveries;
+        if self.peers.is_empty() || is_empty {
             return Ok(last_change);
         }
         let mut statement = connection.prepare_cached("INSERT INTO change (id) VALUES (?1)")?;
         for id in effects.changes.iter().filter_map(Change::shared) {
             last_change = statement.insert([id.to_string()])?;
+        }
+        if effects.has_due_deliveries {
+            last_change = statement.insert([DUE_DELIVERIES])?;
         }
         self.trim(connection)?;
         Ok(last_change)

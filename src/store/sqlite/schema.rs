@@ -8,7 +8,7 @@ use super::error::SqliteError;
 pub(super) const APPLICATION_ID: i64 = 0x7432_3032;
 
 /// The steps from an empty file to the newest version. A released step never changes.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// The newest version: `PRAGMA user_version`.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -143,6 +143,52 @@ CREATE VIEW jobs AS SELECT
     lower(hex(job.owner)) AS owner
 FROM job LEFT JOIN process ON process.number = job.process
 ORDER BY job.created_at DESC, job.rank DESC;
+";
+
+/// `rank` is the id of the job as bytes, which orders deliveries of one millisecond. `due_at` is
+/// set while a delivery is pending, and `expires_at` afterwards.
+const VERSION_2: &str = "
+CREATE TABLE delivery (
+    seq INTEGER PRIMARY KEY,
+    job TEXT NOT NULL,
+    target INTEGER NOT NULL,
+    rank BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    owner BLOB,
+    event TEXT NOT NULL,
+    url TEXT NOT NULL,
+    receiver TEXT NOT NULL,
+    is_get INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    due_at INTEGER,
+    attempts INTEGER NOT NULL,
+    last_at INTEGER,
+    last_status INTEGER,
+    last_failure TEXT,
+    expires_at INTEGER,
+    body BLOB NOT NULL,
+    UNIQUE (job, target)
+) STRICT;
+CREATE INDEX delivery_by_creation ON delivery (created_at, rank, target);
+CREATE INDEX delivery_pending ON delivery (receiver, due_at, created_at)
+    WHERE due_at IS NOT NULL;
+CREATE INDEX delivery_expiring ON delivery (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE VIEW deliveries AS SELECT
+    job || '_' || target AS id,
+    state,
+    event,
+    substr(url, 1, min(instr(url || '?', '?'), instr(url || '#', '#')) - 1) AS url,
+    datetime(created_at / 1000.0, 'unixepoch', 'subsec') AS created,
+    datetime(due_at / 1000.0, 'unixepoch', 'subsec') AS due,
+    attempts,
+    datetime(last_at / 1000.0, 'unixepoch', 'subsec') AS last,
+    last_status AS response,
+    last_failure AS failure,
+    datetime(expires_at / 1000.0, 'unixepoch', 'subsec') AS expires,
+    lower(hex(owner)) AS owner
+FROM delivery
+ORDER BY created_at DESC, rank DESC, target DESC;
 ";
 
 /// Returns a number that a pragma reads.

@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) outputs: OutputQueue,
     /// Notified if requests wait for a worker.
     pub(super) work_waiting: Notify,
+    /// Notified if deliveries have become due. It keeps one notification, for the next look.
+    pub(super) deliveries_due: Notify,
     /// Set by the first worker. It only decides about a log line, so `Relaxed` is enough.
     has_worker: AtomicBool,
 }
@@ -42,6 +44,7 @@ impl Shared {
             backlog: Backlog::default(),
             outputs: OutputQueue::default(),
             work_waiting: Notify::new(),
+            deliveries_due: Notify::new(),
             has_worker: AtomicBool::new(false),
         }
     }

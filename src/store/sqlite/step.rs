@@ -49,6 +49,8 @@ pub(super) struct Effects {
     pub(super) removed_files: Vec<String>,
     /// Set if a request waits for a worker.
     pub(super) has_work: bool,
+    /// Set if deliveries have become due.
+    pub(super) has_due_deliveries: bool,
     /// The reports that were written. They are put back after a failure, like `returns`.
     pub(super) reports: Vec<(Arc<CachedJob>, UnwrittenReport)>,
     /// The dropped claims whose jobs were returned.
@@ -135,7 +137,8 @@ impl Step<'_> {
         self.effects.changes.push(Change::Revised(Box::new(row)));
     }
 
-    /// Ends a job. Its request is removed, and the part of a response that broke off is kept.
+    /// Ends a job, and records its deliveries. Its request is removed, and the part of a response
+    /// that broke off is kept.
     pub(super) fn end(
         &mut self,
         row: &mut JobRow,
@@ -147,6 +150,7 @@ impl Step<'_> {
         }
         row.end(event, self.now);
         self.totals.unfinished = self.totals.unfinished.saturating_sub(1);
+        self.record_deliveries(row)?;
         self.remove_body(
             "DELETE FROM request WHERE job = ?1 RETURNING file, length, FALSE",
             row.seq,

@@ -30,6 +30,7 @@ use super::{
     lookup::{self, look_up},
     open,
     options::SqliteOptions,
+    outbox::SqliteOutbox,
     process::Process,
     read,
     record::SqliteRecord,
@@ -41,7 +42,7 @@ use crate::{
     Filter, JobId, Page,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, NewJob, Purpose, Queue, Reading, Report,
-        Revisions, Store, StoreFuture, Work,
+        Revisions, SharedOutbox, Store, StoreFuture, Work,
     },
 };
 
@@ -58,8 +59,8 @@ const DEFAULT_BUDGET: usize = 256 << 20;
 /// that is being sent. [`JobsBuilder::max_bytes`](crate::JobsBuilder::max_bytes) sets its limit.
 /// Default: 256 MiB.
 ///
-/// Clones share their connections. The file is closed when the last clone and the last claim are
-/// dropped.
+/// Clones share their connections. The file is closed when the last clone, the last claim and the
+/// last handle of the outbox are dropped.
 #[derive(Clone)]
 pub struct SqliteStore {
     process: Arc<Process>,
@@ -250,6 +251,10 @@ impl Store for SqliteStore {
 
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, SqliteError> {
         read::read(&self.process, id, from).await
+    }
+
+    fn outbox(&self) -> Option<SharedOutbox<SqliteError>> {
+        Some(Arc::new(SqliteOutbox::new(self.process.clone())))
     }
 
     fn poll_canceled(&self, claim: &SqliteClaim, cx: &mut Context<'_>) -> Poll<()> {

@@ -211,6 +211,9 @@ impl FileWriter {
         if effects.has_work {
             self.shared.work_waiting.notify_waiters();
         }
+        if effects.has_due_deliveries {
+            self.shared.deliveries_due.notify_one();
+        }
     }
 
     /// Returns `true` if [`remove_files`](Self::remove_files) has something to do.
@@ -237,17 +240,13 @@ impl FileWriter {
             return Ok(());
         }
         for process in self.peers.dead() {
-            self.take_over(process)?;
+            self.transact_while(|step| step.take_over(process))?;
             if let Some(name) = self.peers.remove(process) {
                 tracing::info!(process = name, "took over the jobs of a process that died");
                 self.shared.bodies.root.sweep(&name, &self.connection)?;
             }
         }
         Ok(())
-    }
-
-    fn take_over(&mut self, process: i64) -> Result<(), SqliteError> {
-        self.transact_while(|step| step.take_over(process))
     }
 
     /// Commits steps until one returns `false`.
@@ -270,7 +269,8 @@ impl FileWriter {
         // A job whose claim was dropped is not one of a process that died. The data that its call
         // has flushed belongs to its end.
         self.transact_while(|step| Ok(step.write_outputs()? || step.work_off()?))?;
-        self.take_over(self.shared.number)?;
+        let number = self.shared.number;
+        self.transact_while(|step| step.take_over(number))?;
         while self.has_removed_files() {
             self.remove_files();
         }

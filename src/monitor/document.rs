@@ -1,0 +1,15 @@
+//! The status document with the links of the monitor.
+
+use crate::{
+    config::{LinkOrigin, Settings},
+    job::{Snapshot, document},
+};
+
+/// Returns the status document of a job, with links as references from `origin`.
+pub(super) fn linked_document(
+    origin: LinkOrigin<'_>,
+    job: &Snapshot,
+    settings: &Settings,
+) -> Vec<u8> {
+    document(job, |to| settings.write_link(to, origin, &job.id.encode()))
+}
