@@ -18,7 +18,7 @@ use crate::{
 
 /// The header with a delivery, except for its id and its body. The body is the payload.
 ///
-/// So whoever needs no bodies receives only headers.
+/// A reader that needs no bodies receives only headers.
 const DELIVERY_HEADER: &str = "Tower-Accepted-Delivery";
 
 /// The start of the header. Deliveries with an unknown version are left alone.

@@ -1,4 +1,4 @@
-//! The pending deliveries in the order in which they are due, without their bodies.
+//! The pending deliveries in the order of their due times, without their bodies.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// A position in the order in which deliveries are due.
+/// A position in the order of due times.
 type DueKey = (SystemTime, DeliveryId);
 
 /// The pending deliveries of a stream, and the time at which settled ones are removed.
@@ -143,7 +143,7 @@ impl DeliveryIndex {
         }
     }
 
-    /// Ends the lease of a delivery to which no attempt was made.
+    /// Ends the lease of a delivery, since no attempt was made.
     pub(super) fn release_unsent(&mut self, id: DeliveryId) {
         if let Some(pending) = self.pending.get(&id) {
             let sequence = pending.sequence;

@@ -159,7 +159,7 @@ impl NatsOutbox {
             } else {
                 newest.remove(&cursor);
             }
-            // One more tells whether others follow.
+            // One more shows that others follow.
             if newest.len() > limit.saturating_add(1) {
                 newest.pop_first();
             }

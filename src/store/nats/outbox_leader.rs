@@ -34,16 +34,21 @@ use crate::store::{Delivery, DeliveryId, OutboxStats, SendRoom};
 /// The delay before a broken consumer of deliveries is restarted.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 
+/// The minimum time after which a process that takes no deliveries gives up the lease.
+const MIN_IDLE: Duration = Duration::from_secs(30);
+
 /// The interval of removing settled deliveries.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What this process knows of the outbox.
+/// The lease of this process, and the index while it has the lease.
 pub(super) struct OutboxLeader {
     pub(super) jetstream: Arc<JetStream>,
     /// A random number of this process.
     holder: u64,
     /// Held for a look or a change, never across an await.
     state: Mutex<LeaderState>,
+    /// Notified if deliveries are taken after a pause.
+    wanted: Notify,
     /// Notified if a delivery may be due that was not taken before.
     pub(super) added: Notify,
 }
@@ -52,6 +57,8 @@ pub(super) struct OutboxLeader {
 struct LeaderState {
     /// The end of the lease. `None` if another process has it.
     leads_until: Option<Instant>,
+    /// The time until which this process keeps the lease if it takes no deliveries.
+    wanted_until: Option<Instant>,
     /// Empty unless this process leads.
     index: DeliveryIndex,
 }
@@ -68,6 +75,7 @@ impl OutboxLeader {
             jetstream,
             holder: rand::random(),
             state: Mutex::default(),
+            wanted: Notify::new(),
             added: Notify::new(),
         }
     }
@@ -80,6 +88,11 @@ impl OutboxLeader {
             leader: self,
             leases: Vec::new(),
         };
+        if !state.is_wanted() {
+            self.wanted.notify_one();
+        }
+        // Until its leases end, this process may be busy with what it has taken before.
+        state.wanted_until = Some(Instant::now() + MIN_IDLE.max(room.lease()));
         if !state.leads() {
             return (batch, None);
         }
@@ -98,7 +111,7 @@ impl OutboxLeader {
         }
     }
 
-    /// Makes a delivery due again to which no attempt was made.
+    /// Makes a delivery due again, since no attempt was made.
     pub(super) fn release_unsent(&self, id: DeliveryId) {
         self.state.lock().index.release_unsent(id);
         self.added.notify_one();
@@ -108,7 +121,8 @@ impl OutboxLeader {
         self.state.lock().index.stats()
     }
 
-    /// Competes for the lease, and maintains the index while this process has it.
+    /// Competes for the lease while deliveries are taken. Maintains the index while this process has
+    /// the lease.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             self.acquire().await;
@@ -117,46 +131,60 @@ impl OutboxLeader {
                 () = self.follow() => {}
                 () = self.remove_settled() => {}
             }
-            *self.state.lock() = LeaderState::default();
-            tracing::warn!("lost the lease of the outbox");
+            let mut state = self.state.lock();
+            state.leads_until = None;
+            state.index = DeliveryIndex::default();
         }
     }
 
     /// Waits until this process has the lease.
     async fn acquire(&self) {
+        let lease = self.jetstream.outbox_lease();
         loop {
+            while !self.state.lock().is_wanted() {
+                self.wanted.notified().await;
+            }
             let begun = Instant::now();
-            match self.jetstream.take_outbox_lease(self.holder).await {
+            match self.jetstream.take_outbox_lease(self.holder, lease).await {
                 Ok(true) => {
-                    self.state.lock().leads_until = Some(begun + self.jetstream.outbox_lease());
+                    self.state.lock().leads_until = Some(begun + lease);
                     return;
                 }
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%error, "failed to take the lease of the outbox"),
             }
-            sleep(self.jetstream.outbox_lease() / 3).await;
+            sleep(lease / 3).await;
         }
     }
 
-    /// Renews the lease three times per period, until another process has it.
+    /// Renews the lease three times per period, until another process has it or this one takes no
+    /// deliveries.
     async fn keep_lease(&self) {
         let lease = self.jetstream.outbox_lease();
         let mut until = Instant::now() + lease;
         while Instant::now() < until {
             sleep(lease / 3).await;
+            let lasting = if self.state.lock().is_wanted() {
+                lease
+            } else {
+                Duration::ZERO
+            };
             let begun = Instant::now();
-            match timeout_at(until, self.jetstream.take_outbox_lease(self.holder)).await {
+            let renewed = self.jetstream.take_outbox_lease(self.holder, lasting);
+            match timeout_at(until, renewed).await {
+                Ok(Ok(true)) if lasting.is_zero() => return,
                 Ok(Ok(true)) => {
                     until = begun + lease;
                     self.state.lock().leads_until = Some(until);
                 }
-                // Either another process has it, or the next attempt succeeds.
-                Ok(Ok(false)) | Err(_) => {}
+                Ok(Ok(false)) => break,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "failed to renew the lease of the outbox");
                 }
+                Err(_) => {}
             }
         }
+        tracing::warn!("lost the lease of the outbox");
     }
 
     /// Builds the index, and then applies each write of a delivery.
@@ -251,6 +279,12 @@ impl OutboxLeader {
 }
 
 impl LeaderState {
+    /// Returns `true` if deliveries were taken lately.
+    fn is_wanted(&self) -> bool {
+        self.wanted_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
     fn leads(&self) -> bool {
         self.leads_until.is_some_and(|until| Instant::now() < until)
     }

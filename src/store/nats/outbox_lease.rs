@@ -15,7 +15,10 @@ use super::{
 /// The maximum time after which another process takes over.
 const MAX_LEASE: Duration = Duration::from_secs(5);
 
-/// The lease as the stream has it.
+/// The maximum number of rounds if other processes write the lease at the same time.
+const MAX_ROUNDS: usize = 2;
+
+/// The lease as the bucket has it.
 #[derive(Debug, Serialize, Deserialize)]
 struct OutboxLease {
     /// A random number of the process.
@@ -32,32 +35,36 @@ impl JetStream {
         options.lease.min(options.retain).min(MAX_LEASE)
     }
 
-    /// Takes the lease for `holder` if it is free or its own. Returns `false` if another process
-    /// has it.
+    /// Takes or renews the lease for `holder`, so that it lasts for this time. Zero ends it. Returns
+    /// `false` if another process has it.
     ///
     /// In a cluster, two processes may both succeed, see [`put_record`](Self::put_record). The next
     /// renewal of one of them fails. Until then both send, which only repeats deliveries.
-    pub(super) async fn take_outbox_lease(&self, holder: u64) -> Result<bool, NatsError> {
+    pub(super) async fn take_outbox_lease(
+        &self,
+        holder: u64,
+        lasting: Duration,
+    ) -> Result<bool, NatsError> {
         let subject = self.names.outbox_lease();
-        let expected = match messages::last(&self.streams.jobs, &subject).await? {
-            None => 0,
-            Some(message) => {
-                let sequence = message.sequence;
+        for _ in 0..MAX_ROUNDS {
+            let found = messages::last(&self.streams.jobs, &subject).await?;
+            let sequence = found.as_ref().map_or(0, |message| message.sequence);
+            if let Some(message) = found {
                 let (lease, _) = decode::<OutboxLease>(&subject, message.payload)?;
                 if lease.holder != holder && lease.until > unix_now() {
                     return Ok(false);
                 }
-                sequence
             }
-        };
-        let until = unix_now().saturating_add(as_millis(self.outbox_lease()));
-        let payload = encode(&OutboxLease { holder, until }, b"");
-        match self.publish(&subject, Some(expected), &payload).await {
-            Ok(_) => Ok(true),
-            // Another process was faster, or this write is there and its acknowledgement was lost:
-            // the next attempt finds out.
-            Err(WriteError::Conflict) => Ok(false),
-            Err(error) => Err(error.into_error()),
+            let until = unix_now().saturating_add(as_millis(lasting));
+            let payload = encode(&OutboxLease { holder, until }, b"");
+            match self.publish(&subject, Some(sequence), &payload).await {
+                Ok(_) => return Ok(true),
+                // Another process was faster, or the write is there and its acknowledgement was
+                // lost.
+                Err(WriteError::Conflict) => {}
+                Err(error) => return Err(error.into_error()),
+            }
         }
+        Ok(false)
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 /// The number of processes that die at a time.
 const CONCURRENT_CASES: usize = 12;
 
-/// How a job ends, in the process that dies.
+/// The end of a job in the process that dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
     /// A worker's call ends.

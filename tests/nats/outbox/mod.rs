@@ -211,6 +211,27 @@ async fn cut_off_process_takes_nothing_after_its_lease() {
 }
 
 #[tokio::test]
+#[ignore = "waits for 30 s"]
+async fn process_that_takes_nothing_gives_up_its_lease() {
+    let nats = or_skip!(Deployment::start(options()));
+    let (idle, other) = (nats.store().await, nats.store().await);
+    let ids = end_one(&other).await;
+    let (drained, sender) = (outbox(&idle), outbox(&other));
+    let second = Duration::from_secs(1);
+    let take_one = async |outbox: &NatsOutbox| {
+        let due = outbox.take(SendRoom::new(1, 1, second)).await.unwrap();
+        !due.deliveries.is_empty()
+    };
+    until(async || take_one(&drained).await).await;
+    until(async || take_one(&sender).await).await;
+    assert!(!take_one(&drained).await);
+    // It competes again once it takes deliveries.
+    drop((other, sender));
+    until(async || take_one(&drained).await).await;
+    assert_eq!(drained.of_job(ids[0].job()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn settlement_after_another_has_no_effect() {
     let nats = or_skip!(Deployment::start(options()));
     let (wire, slow) = nats.store_behind_wire(options()).await;
