@@ -245,7 +245,7 @@ async fn settlement_after_another_has_no_effect() {
         let (slow, delivery) = (slow.clone(), taken[0].clone());
         async move { slow.settle(&delivery, refused()).await }
     });
-    wire.held().await;
+    wire.holds("\"subject\":\"accepted.delivery.").await;
     other.settle(&taken[0], delivered()).await.unwrap();
     wire.release();
     settling.await.unwrap().unwrap();
