@@ -117,8 +117,14 @@ impl OutboxLeader {
         self.added.notify_one();
     }
 
+    /// Counts the pending deliveries. Returns zeros if another process has the lease.
     pub(super) fn stats(&self) -> OutboxStats {
-        self.state.lock().index.stats()
+        let state = self.state.lock();
+        if state.leads() {
+            state.index.stats()
+        } else {
+            OutboxStats::default()
+        }
     }
 
     /// Competes for the lease while deliveries are taken. Maintains the index while this process has
