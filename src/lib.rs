@@ -75,6 +75,8 @@
 //!   413, or passes through if it need not become a job. [`JobsBuilder`] has the limits and
 //!   defaults. Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never
 //!   evicted.
+//! - **Clients can be notified.** With the feature `webhook`, the step that ends a job records a
+//!   signed webhook for each of its receivers. It is sent until the receiver has taken it.
 //! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
 //!   [owner](JobsBuilder::owner), a client gets 404.
 //!
@@ -96,6 +98,8 @@
 //! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
 //! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait`. With `Accept: application/http`, the whole response as one message |
 //! | `GET /jobs/{id}/stream` | the inner service's response while it is produced. `?offset=N` and `Last-Event-ID` resume, and `?ids` adds ids to events: see the [guide](guide::streaming). No head yet: held, at most [`JobsBuilder::max_wait`], then 202. A `Last-Event-ID` after which no event follows gets 204, which stops an `EventSource` |
+//! | `GET /jobs/{id}/callbacks` | the receivers of the job's webhooks, and the state of each delivery. 404 if there is no receiver |
+//! | `GET /jobs/callbacks-key` | the public keys that verify webhooks. 404 if there is none |
 //! | `POST /jobs/{id}/cancel` | 200 and the document. An ended job does not change |
 //! | `DELETE /jobs/{id}` | 204. An unfinished job is canceled. The job is then unknown, and its `Idempotency-Key` is free |
 //! | `GET /jobs` | the owner's jobs, newest first, if jobs have owners: `?status=`, `?limit=`, `?cursor=`, each once. Other parameters are ignored |
@@ -127,6 +131,7 @@
 //! - `response` has a `retryAfter` if the response has a `Retry-After`. Its value is the field's.
 //! - `error` is present if the job failed or was canceled. It has a `code` ([`ErrorCode`]) and a
 //!   `message`.
+//! - `callbacks` is present if the job notifies receivers. It is a link to their deliveries.
 //! - An absent value is left out, not `null`.
 //!
 //! [`Dialect`] serves other conventions: OData, FHIR, browsers, `curl -L`. [`Links`] sets how
@@ -207,8 +212,8 @@
 //! | `metrics` | metrics of requests and jobs, through the [`metrics`](https://docs.rs/metrics) facade |
 //! | `sqlite` | the module `store::sqlite`: a store in one SQLite file. Needs a C compiler |
 //! | `nats` | the module `store::nats`: a store in NATS JetStream, with workers in any number of processes |
-//! | `webhook-verify` | the module `webhook`, which verifies signed webhooks in a receiver. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `webhook` | webhooks: the server notifies a receiver when a job ends. Includes `webhook-verify` |
+//! | `webhook-verify` | the module `webhook`, which verifies signed webhooks in a receiver. `default-features = false` leaves out the dependencies that only the server needs |
 //! | `conformance` | the module `store::conformance`: test suites for authors of stores |
 //! | `gateway` | the program `accepted-gateway`, which puts 202 in front of any HTTP server. Implies `metrics` |
 //! | `jemalloc` | an allocator for the gateway that returns memory after a peak. Implies `gateway` |
@@ -225,8 +230,8 @@
 //! # Guides
 //!
 //! The module [`guide`] has longer texts: [where the layer goes](guide::mounting),
-//! [how clients read a stream](guide::streaming), [how polls are timed](guide::estimates), [memory](guide::memory), and, with their features,
-//! metrics, SQLite and JetStream.
+//! [how clients read a stream](guide::streaming), [how polls are timed](guide::estimates),
+//! [memory](guide::memory), and, with their features, metrics, SQLite, webhooks and JetStream.
 //!
 //! [RFC 9110 §10.2.2]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.2
 //! [RFC 9110 §7.6.1]: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1

@@ -15,6 +15,10 @@
     doc = "| What does the store in a SQLite file guarantee? | [`sqlite`](self::sqlite) |"
 )]
 #![cfg_attr(
+    feature = "webhook",
+    doc = "| How are clients notified instead of polling? | [`webhooks`] |"
+)]
+#![cfg_attr(
     feature = "nats",
     doc = "| What does the store in NATS JetStream guarantee? | [`nats`](self::nats) |"
 )]
@@ -28,7 +32,7 @@
 )]
 //!
 //! Some guides need a feature: `metrics` for the guide to metrics, `sqlite` for the one to SQLite,
-//! `nats` for those to JetStream.
+//! `webhook` for the one to webhooks, `nats` for those to JetStream.
 
 #[doc = include_str!("mounting.md")]
 pub mod mounting {}
@@ -50,6 +54,10 @@ pub mod metrics {}
 #[cfg(feature = "sqlite")]
 #[doc = include_str!("sqlite.md")]
 pub mod sqlite {}
+
+#[cfg(feature = "webhook")]
+#[doc = include_str!("webhooks.md")]
+pub mod webhooks {}
 
 #[cfg(feature = "nats")]
 #[doc = include_str!("nats.md")]

@@ -44,7 +44,7 @@ impl<R: Resolver> CheckedConnector<R> {
             let mut connector = HttpConnector::new_with_resolver(resolver);
             connector.enforce_http(false);
             connector.set_nodelay(true);
-            // The addresses of a host share it, so that one that never answers leaves time for others.
+            // The addresses of a host share it, so one that never answers leaves time for others.
             connector.set_connect_timeout(Some(timeout));
             connector
         };

@@ -63,20 +63,6 @@ impl SendError {
     }
 }
 
-impl SendFailure {
-    /// Returns the kind as a value of a metric's label.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::ForbiddenAddress => "forbidden_address",
-            Self::Dns => "dns",
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::TimedOut => "timeout",
-            Self::Protocol => "protocol",
-        }
-    }
-}
-
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = &self.host;

@@ -5,10 +5,7 @@ use std::{error, fmt};
 use http::Uri;
 use url::{Host, Url};
 
-use super::{
-    address_policy::AddressPolicy,
-    host_rule::{AllowedHosts, default_port},
-};
+use super::{address_policy::AddressPolicy, host_rule::AllowedHosts};
 use crate::protocol::has_valid_authority;
 
 /// The maximum length of a URL, before and after parsing.
@@ -20,7 +17,6 @@ const MAX_URL_BYTES: usize = 2048;
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct TargetUrl {
     uri: Uri,
-    receiver: Box<str>,
 }
 
 impl TargetUrl {
@@ -53,25 +49,18 @@ impl TargetUrl {
         let is_same = has_valid_authority(&uri)
             && uri.host() == url.host_str()
             && uri.port_u16() == url.port();
-        let port = uri.port_u16().or(default_port(&uri));
-        let (true, Some(host), Some(port)) = (is_same, uri.host(), port) else {
+        if !is_same || uri.host().is_none() {
             return Err(UrlError::Malformed);
-        };
+        }
         if policy.forbids_literal(&uri) {
             return Err(UrlError::ForbiddenAddress);
         }
-        let receiver = format!("{}://{host}:{port}", url.scheme()).into();
-        Ok(Self { uri, receiver })
+        Ok(Self { uri })
     }
 
     /// Returns the URI that the client requests.
     pub(crate) fn uri(&self) -> &Uri {
         &self.uri
-    }
-
-    /// Returns `scheme://host:port`, always with a port: the key of limits for each receiver.
-    pub(crate) fn receiver(&self) -> &str {
-        &self.receiver
     }
 }
 
@@ -147,42 +136,36 @@ mod tests {
     }
 
     #[test]
-    fn url_has_a_uri_a_receiver_and_a_safe_text() {
-        for (text, uri, receiver, safe) in [
+    fn url_has_a_uri_and_a_safe_text() {
+        for (text, uri, safe) in [
             (
                 "https://Hooks.Example.com/a/b?token=s#f",
                 "https://hooks.example.com/a/b?token=s",
-                "https://hooks.example.com:443",
                 "https://hooks.example.com/a/b",
             ),
             (
                 "https://h.example:8443",
                 "https://h.example:8443/",
-                "https://h.example:8443",
                 "https://h.example:8443/",
             ),
             (
                 " https:\\\\h.example:443\\a\n",
                 "https://h.example/a",
-                "https://h.example:443",
                 "https://h.example/a",
             ),
             (
                 "https://bücher.example/ä",
                 "https://xn--bcher-kva.example/%C3%A4",
-                "https://xn--bcher-kva.example:443",
                 "https://xn--bcher-kva.example/%C3%A4",
             ),
             (
                 "https://[2606:4700:0::1111]:444/",
                 "https://[2606:4700::1111]:444/",
-                "https://[2606:4700::1111]:444",
                 "https://[2606:4700::1111]:444/",
             ),
         ] {
             let target = parse(text).expect(text);
             assert_eq!(target.uri(), uri);
-            assert_eq!(target.receiver(), receiver);
             assert_eq!(target.to_string(), safe);
             assert_eq!(format!("{target:?}"), format!("TargetUrl({safe:?})"));
         }

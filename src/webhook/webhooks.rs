@@ -33,6 +33,8 @@ const DELAYS: [Duration; 9] = [
 /// delivery in the step that ends the job. It is sent at least once, until the receiver has taken
 /// it or the last attempt has failed.
 ///
+/// The [guide](crate::guide::webhooks) shows what is sent, and how to receive it.
+///
 /// ```
 /// use tower_accepted::{
 ///     Jobs,
@@ -193,9 +195,10 @@ impl Webhooks {
     /// Sets the maximum number of concurrent requests. Default: 256.
     ///
     /// Half of them are for receivers that responded to their last request. So receivers that do
-    /// not respond cannot hold up those that do.
+    /// not respond cannot hold up those that do. A quarter as many idle connections are kept.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(2);
+        self.client.max_idle_connections = self.max_connections.div_ceil(4);
         self
     }
 

@@ -12,6 +12,8 @@ mod program;
 mod axum_router;
 mod custom_store;
 mod hyper_bare;
+#[cfg(feature = "webhook")]
+mod notify;
 mod proxy;
 #[cfg(feature = "sqlite")]
 mod restart;

@@ -8,6 +8,8 @@ mod program;
 mod servers;
 mod upstream;
 
+#[cfg(feature = "webhook")]
+mod callbacks;
 mod cors;
 mod descriptors;
 mod flags;

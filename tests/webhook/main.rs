@@ -2,6 +2,7 @@
 
 #[cfg(feature = "webhook")]
 mod delivering;
+mod guide;
 #[cfg(feature = "webhook")]
 mod host_rules;
 mod keys;

@@ -10,6 +10,10 @@ const MAX_DESCRIPTORS: u64 = 1 << 20;
 /// The most descriptors in reserve: for files, listeners, name look-ups, metrics and stores.
 const MAX_RESERVE: usize = 64;
 
+/// The most descriptors for callbacks: 256 requests, and 64 idle connections.
+#[cfg(feature = "webhook")]
+const MAX_CALLBACKS: usize = 320;
+
 /// The shares of one process's file descriptors.
 ///
 /// A connection of a client takes up to two: its own, and that of a call which never becomes a job,
@@ -22,6 +26,9 @@ pub(crate) struct DescriptorShares {
     pub(crate) calls: usize,
     /// The number of connections that clients may have.
     pub(crate) connections: usize,
+    /// The number of connections to the receivers of callbacks.
+    #[cfg(feature = "webhook")]
+    pub(crate) callbacks: usize,
 }
 
 impl DescriptorShares {
@@ -35,6 +42,20 @@ impl DescriptorShares {
         Self {
             calls: self.calls.div_ceil(2),
             connections: self.connections.div_ceil(2),
+            #[cfg(feature = "webhook")]
+            callbacks: self.callbacks,
+        }
+    }
+
+    /// Returns the shares if a quarter of the descriptors for calls is for callbacks instead, up to
+    /// a maximum.
+    #[cfg(feature = "webhook")]
+    pub(crate) fn with_callbacks(self) -> Self {
+        let callbacks = MAX_CALLBACKS.min(self.calls / 4);
+        Self {
+            calls: self.calls - callbacks,
+            callbacks,
+            ..self
         }
     }
 
@@ -52,6 +73,8 @@ impl DescriptorShares {
         Self {
             calls: usable / 2,
             connections: usable / 4,
+            #[cfg(feature = "webhook")]
+            callbacks: 0,
         }
     }
 }
@@ -91,11 +114,24 @@ mod tests {
     #[test]
     fn shares_and_reserve_fit_in_the_limit() {
         for descriptors in [64, 256, 1024, 1 << 20] {
-            let DescriptorShares { calls, connections } = DescriptorShares::of(descriptors);
+            let shares = DescriptorShares::of(descriptors);
+            let (calls, connections) = (shares.calls, shares.connections);
             let reserve = descriptors - calls - 2 * connections;
             assert!(calls >= 16 && connections >= 8, "{descriptors}");
             assert!((16..=66).contains(&reserve), "{descriptors}");
         }
         assert_eq!(DescriptorShares::of(0), DescriptorShares::of(64));
+    }
+
+    #[cfg(feature = "webhook")]
+    #[test]
+    fn callbacks_take_a_part_of_the_calls() {
+        for (descriptors, callbacks) in [(64, 6), (1024, 120), (1 << 20, 320)] {
+            let before = DescriptorShares::of(descriptors);
+            let after = before.with_callbacks();
+            assert_eq!(after.callbacks, callbacks);
+            assert_eq!(after.calls + after.callbacks, before.calls);
+            assert_eq!(after.connections, before.connections);
+        }
     }
 }

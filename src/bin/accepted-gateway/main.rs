@@ -11,6 +11,8 @@
 //! ```
 
 mod body;
+#[cfg(feature = "webhook")]
+mod callbacks;
 mod calls;
 mod choices;
 mod cli;
@@ -32,6 +34,7 @@ mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
 mod normalize;
+mod notes;
 mod output;
 mod parse;
 mod peer;
@@ -62,6 +65,7 @@ use crate::{
     calls::LimitCalls,
     cli::Cli,
     descriptors::DescriptorShares,
+    metrics::Metrics,
     output::print,
     proxy::Proxy,
     serve::{Gateway, Shutdown},
@@ -109,25 +113,31 @@ async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
 
 async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     let signals = Signals::listen()?;
-    let mut shares = DescriptorShares::acquire();
+    let shares = DescriptorShares::acquire();
+    let jobs = cli.jobs();
+    #[cfg(feature = "webhook")]
+    let (jobs, shares) = cli.callbacks.add_to(jobs, shares)?;
     #[cfg(feature = "nats")]
     if cli.storage.role == Role::Worker {
-        return nats::work(&cli, shares, signals).await;
+        return nats::work(&cli, jobs, shares, signals).await;
     }
-    if cli.storage.has_body_files() {
-        shares = shares.with_body_files();
-    }
+    let mut shares = if cli.storage.has_body_files() {
+        shares.with_body_files()
+    } else {
+        shares
+    };
     let listener = listen::bind(&cli.listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
+    let metrics = Metrics::serve(&cli).await?;
     // Opened before the first line is printed, which says that the gateway serves.
     #[cfg(feature = "nats")]
     let shared_jobs = match cli.storage.nats {
-        Some(_) => Some(nats::connect(&cli).await?),
+        Some(_) => Some(nats::connect(&cli, jobs.clone()).await?),
         None => None,
     };
     #[cfg(feature = "sqlite")]
     let stored_jobs = match cli.storage.file() {
-        Some(file) => Some(sqlite::open(&cli, file).await?),
+        Some(file) => Some(sqlite::open(&cli, jobs.clone(), file).await?),
         None => None,
     };
     let (upstream, note, tour) = match &cli.upstream {
@@ -145,7 +155,7 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
         "Listening on {address}, in front of http://{upstream}{note}.\n{}\n{tour}",
         cli.summary(),
     ));
-    metrics::serve(&cli).await?;
+    metrics.announce();
     #[cfg(feature = "nats")]
     if let Some(jobs) = shared_jobs {
         return queue::serve(&cli, jobs, shares, upstream, listener, signals).await;
@@ -157,7 +167,7 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
     let proxy = Proxy::new(cli.proxy(upstream.clone())).service();
     let proxy = LimitCalls::new(proxy, cli.calls(shares));
     let direct = Proxy::new(cli.proxy(upstream)).service();
-    let jobs = cli.jobs().retain(cli.retain()).try_build()?;
+    let jobs = jobs.retain(cli.retain()).try_build()?;
     let layer = cli.layer(&jobs);
     Gateway::new(jobs, layer, proxy, direct, cli.gateway(shares))
         .serve(listener, signals, cli.drain())

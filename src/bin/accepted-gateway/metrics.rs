@@ -18,13 +18,25 @@ const BUCKETS_SECONDS: [f64; 10] = [0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0,
 /// The interval at which the recorder drains its histograms. Without it they grow between scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Serves metrics in the background if the flag is set.
-pub(crate) async fn serve(cli: &Cli) -> Result<(), BoxError> {
-    if let Some(address) = &cli.metrics {
-        let address = start(address).await?;
-        print(&format!("Metrics at http://{address}/metrics.\n"));
+/// The address at which metrics are served, if the flag is set.
+#[must_use = "the address is to be printed"]
+pub(crate) struct Metrics(Option<SocketAddr>);
+
+impl Metrics {
+    /// Serves metrics in the background. Called before there is a registry, which describes them.
+    pub(crate) async fn serve(cli: &Cli) -> Result<Self, BoxError> {
+        Ok(Self(match &cli.metrics {
+            Some(address) => Some(start(address).await?),
+            None => None,
+        }))
     }
-    Ok(())
+
+    /// Prints the address.
+    pub(crate) fn announce(self) {
+        if let Some(address) = self.0 {
+            print(&format!("Metrics at http://{address}/metrics.\n"));
+        }
+    }
 }
 
 /// Installs the recorder and serves it at `/metrics` until the process ends.

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
-use tower_accepted::{Jobs, RequestBody, store::nats::NatsStore};
+use tower_accepted::{Jobs, JobsBuilder, RequestBody, store::nats::NatsStore};
 
 use crate::{
     body::ClientBody,
@@ -15,7 +15,8 @@ use crate::{
     cli::Cli,
     descriptors::DescriptorShares,
     health::HealthCheck,
-    listen, metrics,
+    listen,
+    metrics::Metrics,
     output::print,
     proxy::Proxy,
     serve::{Shutdown, drain},
@@ -25,12 +26,14 @@ use crate::{
 /// Runs requests that other gateways accepted, until a signal comes and the drain ends.
 pub(crate) async fn work(
     cli: &Cli,
+    builder: JobsBuilder,
     shares: DescriptorShares,
     mut signals: Signals,
 ) -> Result<Shutdown, BoxError> {
     let upstream = cli.upstream.clone();
     let upstream = upstream.ok_or("a worker requires --upstream")?;
-    let jobs = connect(cli).await?;
+    let metrics = Metrics::serve(cli).await?;
+    let jobs = connect(cli, builder).await?;
     let calls = cli.calls(shares);
     let proxy = Proxy::<RequestBody<ClientBody>>::new(cli.proxy(upstream.clone())).service();
     let worker = jobs.worker(LimitCalls::new(proxy, calls));
@@ -38,7 +41,7 @@ pub(crate) async fn work(
     print(&format!(
         "Running accepted requests against http://{upstream}.\n"
     ));
-    metrics::serve(cli).await?;
+    metrics.announce();
     let draining = CancellationToken::new();
     if let Some(prefix) = &cli.health {
         serve_health(&cli.listen, HealthCheck::new(prefix, draining.clone())).await?;
@@ -66,7 +69,7 @@ async fn serve_health(address: &str, health: HealthCheck) -> Result<(), BoxError
 }
 
 /// Connects to the servers, and creates the registry.
-pub(crate) async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
+pub(crate) async fn connect(cli: &Cli, builder: JobsBuilder) -> Result<Jobs<NatsStore>, BoxError> {
     let url = cli.storage.nats.as_deref().unwrap_or_default();
     let servers: Vec<&str> = url.split(',').collect();
     let client = ConnectOptions::new()
@@ -75,7 +78,7 @@ pub(crate) async fn connect(cli: &Cli) -> Result<Jobs<NatsStore>, BoxError> {
         .await
         .map_err(|error| format!("failed to connect to {}: {error}", without_users(url)))?;
     let store = NatsStore::connect(client, cli.storage.nats_options(cli.retain())).await?;
-    Ok(cli.jobs().store(store).try_build()?)
+    Ok(builder.store(store).try_build()?)
 }
 
 /// Removes the users and passwords of URLs, which do not belong in a log.

@@ -3,13 +3,17 @@
 use std::path::Path;
 
 use tower::BoxError;
-use tower_accepted::{Jobs, store::sqlite::SqliteStore};
+use tower_accepted::{Jobs, JobsBuilder, store::sqlite::SqliteStore};
 
 use crate::cli::Cli;
 
 /// Opens the file to serve its jobs. Creates it if there is none.
-pub(crate) async fn open(cli: &Cli, file: &Path) -> Result<Jobs<SqliteStore>, BoxError> {
+pub(crate) async fn open(
+    cli: &Cli,
+    builder: JobsBuilder,
+    file: &Path,
+) -> Result<Jobs<SqliteStore>, BoxError> {
     let options = cli.storage.sqlite_options(cli.retain());
     let store = SqliteStore::open(file, options).await?;
-    Ok(cli.jobs().store(store).try_build()?)
+    Ok(builder.store(store).try_build()?)
 }

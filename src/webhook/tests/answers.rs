@@ -1,4 +1,4 @@
-//! What the client sends, and what it reads of an answer.
+//! Tests the request that the client sends, and the parts of an answer that it returns.
 
 use std::{
     sync::{Arc, Mutex},
@@ -53,7 +53,8 @@ async fn receiver_gets_the_request_as_it_is() {
         }),
     );
     let body = Bytes::from_static(b"{\"type\":\"job.succeeded\"}");
-    let sent = client.send(&receiver.target(), Method::POST, headers, body.clone());
+    let target = receiver.target();
+    let sent = client.send(&target, Method::POST, headers, body.clone());
     assert!(sent.await.is_err(), "it closes without an answer");
     let (head, content) = received.lock().unwrap().take().expect("a request");
     assert_eq!(content, body);

@@ -2,11 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{
-    receiver::TlsReceiver,
-    support::{client_of, loopback, post},
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    join,
+    net::TcpListener,
+    time::timeout,
 };
-use crate::webhook::client::ClientOptions;
+
+use super::{
+    receiver::{NAME, TlsReceiver, acceptor, parameters, read_request},
+    support::{PATIENCE, client, client_of, internal, loopback, post},
+};
+use crate::webhook::{client::ClientOptions, target_url::TargetUrl};
 
 /// Connections that served a request of each host, as (connection, host).
 type Served = Arc<Mutex<Vec<(usize, String)>>>;
@@ -65,4 +72,33 @@ async fn connection_beyond_the_limit_is_not_kept() {
         post(&client, &receiver.target()).await.expect("an answer");
         assert_eq!(receiver.connections(), requests);
     }
+}
+
+/// A request that gets another's connection leaves its own handshake to the background.
+#[tokio::test]
+async fn handshake_in_the_background_times_out() {
+    let (acceptor, certificate) = acceptor(parameters(&[NAME]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let policy = internal(&[format!("{NAME}:{port}")]);
+    let target = TargetUrl::parse(&format!("https://{NAME}:{port}/"), &policy).expect("a URL");
+    let client = client(policy, Some(&certificate), loopback());
+    let served = async {
+        let (first, _) = listener.accept().await.expect("a connection");
+        let (second, _) = listener.accept().await.expect("a connection");
+        let mut first = acceptor.accept(first).await.expect("a handshake");
+        for _ in 0..2 {
+            let request = read_request(&mut first).await.expect("a connection");
+            assert!(request.is_some());
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            first.write_all(answer).await.expect("a connection");
+            first.flush().await.expect("a connection");
+        }
+        second
+    };
+    let (one, other, mut hanging) = join!(post(&client, &target), post(&client, &target), served);
+    assert!(one.is_ok() && other.is_ok());
+    tokio::time::pause();
+    let end = timeout(PATIENCE, hanging.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "the client closes the connection");
 }

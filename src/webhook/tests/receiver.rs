@@ -55,17 +55,7 @@ impl TlsReceiver {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        let key = KeyPair::generate().expect("a key");
-        let certificate = parameters.self_signed(&key).expect("a certificate");
-        let certificate = certificate.der().clone();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)
-            .expect("a configuration");
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (acceptor, certificate) = acceptor(parameters);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -74,6 +64,8 @@ impl TlsReceiver {
         task.spawn(async move {
             let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                // Nagle's algorithm waits for real time, and a paused clock does not.
+                stream.set_nodelay(true).expect("a socket");
                 if let Ok(stream) = acceptor.accept(stream).await {
                     // The client's answer comes later, so a test sees the number.
                     let number = counter.fetch_add(1, Ordering::SeqCst);
@@ -128,6 +120,21 @@ impl TlsReceiver {
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+}
+
+/// Accepts TLS with a new certificate of these parameters.
+pub(super) fn acceptor(parameters: CertificateParams) -> (TlsAcceptor, CertificateDer<'static>) {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = parameters.self_signed(&key).expect("a certificate");
+    let certificate = certificate.der().clone();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .expect("a configuration");
+    (TlsAcceptor::from(Arc::new(config)), certificate)
 }
 
 /// Parameters of a certificate for these names.

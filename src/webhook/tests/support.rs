@@ -56,7 +56,7 @@ pub(super) fn names(
     })
 }
 
-/// A name server for which all names are this machine's.
+/// A name server that answers each name with this machine's address.
 pub(super) fn loopback() -> impl Resolver {
     names(|_| vec![IpAddr::from([127, 0, 0, 1])])
 }

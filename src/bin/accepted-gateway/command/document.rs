@@ -103,7 +103,7 @@ pub(super) fn percent(fraction: f64) -> u8 {
 }
 
 /// Returns a time as in RFC 3339, in UTC and to the millisecond.
-fn millis(at: SystemTime) -> String {
+pub(super) fn millis(at: SystemTime) -> String {
     format!("{:.3}", timestamp(at))
 }
 

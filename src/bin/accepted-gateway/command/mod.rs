@@ -1,12 +1,11 @@
 //! The commands on the file of a gateway's jobs, which may be in use.
 
+mod deliveries;
 mod document;
+mod print;
 mod text;
 
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{
     Args, Subcommand,
@@ -15,11 +14,16 @@ use clap::{
 use tower::BoxError;
 use tower_accepted::{
     Filter, JobId, Jobs, Snapshot, Status,
-    store::sqlite::{SqliteOptions, SqliteStore},
+    store::{
+        DeliveryFilter, DeliveryId, Store,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
 };
 
 use self::{
+    deliveries::{DELIVERIES_HEAD, delivery_row, list_deliveries},
     document::JobDocument,
+    print::print,
     text::{TABLE_HEAD, fields, table_row},
 };
 
@@ -35,6 +39,9 @@ const STATUSES: [Status; 5] = [
 /// The error of a command for a job that the file does not have.
 const UNKNOWN_JOB: &str = "no such job, or it has expired";
 
+/// The error of a redelivery that is not possible.
+const NOT_REPEATABLE: &str = "no such delivery, or its receiver has taken it";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Copy a file of jobs, while gateways use it
@@ -49,7 +56,7 @@ pub(crate) enum Command {
         /// The path of the copy; the file must not exist
         target: PathBuf,
     },
-    /// List, show and cancel the jobs of a file, while gateways use it
+    /// List, show and cancel the jobs of a file, and repeat callbacks, while gateways use it
     #[command(subcommand)]
     Jobs(JobsCommand),
 }
@@ -102,6 +109,47 @@ pub(crate) enum JobsCommand {
         #[arg(allow_hyphen_values = true)]
         id: JobId,
     },
+    /// List deliveries of callbacks, the newest first
+    ///
+    /// One that was delivered is listed for a day, and one that has failed for seven days.
+    Deliveries {
+        #[command(flatten)]
+        file: FileFlag,
+
+        /// List only deliveries that have failed for good
+        #[arg(long)]
+        failed: bool,
+
+        /// List only deliveries that are still to be sent
+        #[arg(long, conflicts_with = "failed")]
+        pending: bool,
+
+        /// The maximum number of deliveries to list
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = 100,
+            value_parser = crate::parse::positive
+        )]
+        limit: usize,
+
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a callback again, at once and with all attempts
+    ///
+    /// A gateway with --callback-hosts sends it. It keeps its id, so that its receiver can
+    /// recognize it. Fails if the receiver has taken it.
+    #[command(verbatim_doc_comment)]
+    Redeliver {
+        #[command(flatten)]
+        file: FileFlag,
+
+        /// The delivery's id, as in the list
+        #[arg(allow_hyphen_values = true)]
+        id: DeliveryId,
+    },
 }
 
 /// The file that a command works on.
@@ -147,17 +195,35 @@ impl JobsCommand {
                 }
                 list(&file.jobs().await?, filter, limit, json).await
             }
-            Self::Show { file, json, id } => {
-                let job = file.jobs().await?.get(id).await?.ok_or(UNKNOWN_JOB)?;
-                print(&if json { json_line(&job)? } else { fields(&job) })?;
-                Ok(())
-            }
+            Self::Show { file, json, id } => show(&file, id, json).await,
             Self::Cancel { file, id } => {
                 let job = file.jobs().await?.cancel(id).await?.ok_or(UNKNOWN_JOB)?;
                 if job.status != Status::Canceled {
                     return Err(format!("the job has already ended: {}", job.status).into());
                 }
                 print(&format!("Canceled {id}.\n"))?;
+                Ok(())
+            }
+            Self::Deliveries {
+                file,
+                failed,
+                pending,
+                limit,
+                json,
+            } => {
+                let mut filter = DeliveryFilter::new();
+                if failed {
+                    filter = filter.failed();
+                } else if pending {
+                    filter = filter.pending();
+                }
+                list_deliveries(&file.jobs().await?, filter, limit, json).await
+            }
+            Self::Redeliver { file, id } => {
+                if !file.jobs().await?.redeliver(id).await? {
+                    return Err(NOT_REPEATABLE.into());
+                }
+                print(&format!("{id} is due.\n"))?;
                 Ok(())
             }
         }
@@ -169,6 +235,29 @@ impl FileFlag {
         let store = observe(&self.store).await?;
         Ok(Jobs::builder().store(store).try_build()?)
     }
+}
+
+/// Prints a job, and in text also its deliveries.
+async fn show(file: &FileFlag, id: JobId, json: bool) -> Result<(), BoxError> {
+    let store = observe(&file.store).await?;
+    let outbox = store.outbox();
+    let jobs = Jobs::builder().store(store).try_build()?;
+    let job = jobs.get(id).await?.ok_or(UNKNOWN_JOB)?;
+    if json {
+        print(&json_line(&job)?)?;
+        return Ok(());
+    }
+    let mut text = fields(&job);
+    let deliveries = match outbox {
+        Some(outbox) => outbox.of_job(id).await?,
+        None => Vec::new(),
+    };
+    if !deliveries.is_empty() {
+        text = text + "\n" + DELIVERIES_HEAD;
+        text.extend(deliveries.iter().map(delivery_row));
+    }
+    print(&text)?;
+    Ok(())
 }
 
 /// Prints jobs page by page: there may be millions.
@@ -206,16 +295,6 @@ fn json_line(job: &Snapshot) -> Result<String, BoxError> {
     let mut line = serde_json::to_string(&JobDocument::new(job))?;
     line.push('\n');
     Ok(line)
-}
-
-/// Prints text. Returns `false` if the reader has closed the pipe.
-fn print(text: &str) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 fn status_parser() -> impl TypedValueParser<Value = Status> {

@@ -87,11 +87,11 @@ fn request(job: &Snapshot) -> String {
     kind.map_or_else(absent, |kind| printable(kind.as_str()))
 }
 
-fn absent() -> String {
+pub(super) fn absent() -> String {
     "-".to_owned()
 }
 
 /// Replaces the characters that control a terminal: clients and services send these texts.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{FFFD}")
 }
