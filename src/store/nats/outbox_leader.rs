@@ -127,8 +127,7 @@ impl OutboxLeader {
         }
     }
 
-    /// Competes for the lease while deliveries are taken. Maintains the index while this process has
-    /// the lease.
+    /// Competes for the lease while deliveries are taken. Maintains the index during the lease.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             self.acquire().await;

@@ -35,8 +35,9 @@ impl JetStream {
         options.lease.min(options.retain).min(MAX_LEASE)
     }
 
-    /// Takes or renews the lease for `holder`, so that it lasts for this time. Zero ends it. Returns
-    /// `false` if another process has it.
+    /// Takes or renews the lease for `holder`, so that it lasts for this time. Zero ends it.
+    ///
+    /// Returns `false` if another process has it.
     ///
     /// In a cluster, two processes may both succeed, see [`put_record`](Self::put_record). The next
     /// renewal of one of them fails. Until then both send, which only repeats deliveries.
