@@ -235,6 +235,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "server")]
+mod awaited;
+#[cfg(feature = "server")]
 mod builder;
 #[cfg(feature = "server")]
 mod config;

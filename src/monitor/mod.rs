@@ -25,7 +25,7 @@ mod wait;
 
 pub(crate) use self::{
     accepted::{accepted, link, see_page},
-    live_body::live,
+    live_body::{ResultRead, live},
     respond::{Answer, answer},
     result::{joined_response, watched},
     route::Route,

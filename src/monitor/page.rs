@@ -37,7 +37,7 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 /// Returns the current page of `job`, with its `ETag`.
 pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
-    let retry_after = job.retry_after(&registry.estimates);
+    let retry_after = registry.retry_after(job).unwrap_or_default();
     let html = PageView::new(job, elapsed, retry_after).html();
     let mut response = Response::new(ResultBody::new(html.into(), None));
     let headers = response.headers_mut();

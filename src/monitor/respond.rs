@@ -51,6 +51,7 @@ pub(crate) fn answer<St: Store>(registry: &Arc<Registry<St>>, route: Route, head
             log_store_error(&error);
             Problem::StoreUnavailable.response().into()
         });
+        registry.hasten(&mut reply.response);
         let is_head = head.method == Method::HEAD;
         if !reply.has_length {
             add_length(&mut reply.response, is_head);
@@ -132,7 +133,10 @@ async fn respond<St: Store>(
         (Resource::Monitor, &Method::DELETE) => {
             let revisions = precondition::revisions(&head.headers);
             Ok(match registry.store.forget(job.id, &revisions).await? {
-                Some(_) => status::deleted(id, settings).into(),
+                Some(_) => {
+                    registry.awaited.taken(id);
+                    status::deleted(id, settings).into()
+                }
                 None => refuse(Problem::PreconditionFailed),
             })
         }
@@ -191,6 +195,9 @@ async fn respond_read<St: Store>(
     let mut response = match view {
         View::Result(at) if job.status.is_ended() => {
             let mut result = Box::pin(result::result(registry, &job, at, head)).await?;
+            if head.method == Method::GET {
+                result::record_read(registry, job.id, &result);
+            }
             let vary = message::vary(registry.settings.dialect);
             result.headers_mut().append(header::VARY, vary);
             result

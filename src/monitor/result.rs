@@ -9,9 +9,14 @@ use http::{
 };
 use tokio::time::timeout;
 
-use super::{live_body, message, precondition, replay, route::Resource};
+use super::{
+    live_body::{self, ResultRead},
+    message, precondition, replay,
+    route::Resource,
+};
 use crate::{
     config::Settings,
+    estimate::RETRY_AFTER_WHEN_FULL,
     job::{JobId, Snapshot},
     problem::{Problem, no_result},
     protocol::{
@@ -98,6 +103,20 @@ pub(super) async fn result<St: Store>(
     Ok(watched(response, settings))
 }
 
+/// Records that a client was sent the result of an ended job, or must ask for it again.
+pub(super) fn record_read<St>(registry: &Registry<St>, id: JobId, response: &Response<ResultBody>) {
+    let is_stored = response.headers().contains_key(ASYNC_RESULT);
+    match response.status() {
+        StatusCode::SERVICE_UNAVAILABLE if !is_stored => {
+            registry.awaited.told_end(id, RETRY_AFTER_WHEN_FULL);
+        }
+        StatusCode::PARTIAL_CONTENT
+        | StatusCode::PRECONDITION_FAILED
+        | StatusCode::RANGE_NOT_SATISFIABLE => registry.awaited.told_end(id, 0),
+        _ => registry.awaited.taken(id),
+    }
+}
+
 /// Returns the response that a job ended with, or the problem that replaces it.
 async fn stored_response<St: Store>(
     registry: &Registry<St>,
@@ -106,6 +125,7 @@ async fn stored_response<St: Store>(
     let response = read(registry, job, 0).await?;
     Ok(match response {
         StoredRead::Response(mut response, _) => {
+            registry.awaited.taken(job.id);
             let (settings, is_owned) = (&registry.settings, job.owner.is_some());
             make_shareable(response.headers_mut(), settings, is_owned);
             watched(response, settings)
@@ -134,7 +154,8 @@ pub(crate) async fn joined_response<St: Store>(
             response.headers_mut().remove(RESULT_TARGET);
             make_shareable(response.headers_mut(), settings, is_owned);
             let pace = registry.paces.get(id).map(|pace| (0, pace));
-            let response = response.map(|body| live_body::live(body, pace));
+            let read = ResultRead::new(registry, id);
+            let response = response.map(|body| live_body::live(body, pace, read));
             return Ok(watched(response, settings));
         }
     }

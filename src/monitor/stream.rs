@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     event_ids::{AddedId, find_event, has_event, identified},
-    live_body, replay,
+    live_body::{self, ResultRead},
+    replay,
     result::{self, Read},
     route::Resource,
     status,
@@ -223,6 +224,7 @@ fn respond<St>(
     headers.insert(header::ETAG, stream_head::etag(output.job.id, run));
     let code = HeaderValue::from(status.as_u16());
     headers.insert(ASYNC_RESULT, code);
-    let body = live_body::live(body, pace.map(|pace| (from, pace)));
+    let read = ResultRead::new(output.registry, output.job.id);
+    let body = live_body::live(body, pace.map(|pace| (from, pace)), read);
     Response::from_parts(head, replay::watched(body, settings.replay_timeout))
 }

@@ -21,6 +21,7 @@ mod expiring;
 mod handle;
 mod idempotency;
 mod keeping_keys;
+mod last_results;
 mod limits;
 mod linking;
 mod listing;
