@@ -1,7 +1,7 @@
-//! The results that clients will come back for.
+//! The results that clients still have to fetch.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -16,27 +16,28 @@ use tokio::{
 
 use crate::job::JobId;
 
-/// The time after which a client that was told to come back counts as gone.
+/// The time from a scheduled poll until its client counts as gone.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The minimum time between two looks at which clients have gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The maximum number of results that are counted one by one. Any further result is only timed.
-const MAX_RESULTS: usize = 1 << 16;
+/// The maximum number of results that are counted one by one, which takes about 300 KiB. Any
+/// further result is only timed.
+const MAX_RESULTS: usize = 7 << 10;
 
 /// The time between two purges of results whose clients have gone, in milliseconds.
 const PURGE_INTERVAL_MILLIS: u64 = 1000;
 
-/// The results that clients will come back for, so that a drain can wait for these clients.
+/// The results that clients still have to fetch, so that a drain can wait for these clients.
 ///
-/// A result is awaited from the end of its job until it is read or deleted, or until the client
-/// that was told the latest time has not come. Which client asks for which job is not recorded, so
-/// that time is the latest that any client was told before the end.
+/// A drain awaits a result from the end of its job until a client reads or deletes it. It gives up
+/// a second after the latest scheduled poll. That is the latest time that any `Retry-After` has
+/// named before the end, since nothing records which client polls which job.
 pub(crate) struct AwaitedResults {
     /// The time that all others are counted from.
     start: Instant,
-    /// The latest time at which any client was told to come back, in milliseconds from `start`.
+    /// The latest scheduled poll, in milliseconds from `start`.
     ///
     /// `Relaxed`, since it only grows and guards no other data. A response that is written while
     /// its job ends may be missed. Its client then has the grace period.
@@ -52,7 +53,8 @@ pub(crate) struct AwaitedResults {
 /// The results of ended jobs, with the times at which their clients count as gone.
 #[derive(Debug)]
 struct EndedResults {
-    until: HashMap<JobId, u64>,
+    /// A tree, which gives memory back after a peak.
+    until: BTreeMap<JobId, u64>,
     /// The latest of these times for results beyond [`MAX_RESULTS`].
     uncounted_until: u64,
     /// The time at which the results of clients that have gone are dropped next.
@@ -65,7 +67,7 @@ impl AwaitedResults {
             start: Instant::now(),
             latest: AtomicU64::new(0),
             ended: Mutex::new(EndedResults {
-                until: HashMap::new(),
+                until: BTreeMap::new(),
                 uncounted_until: 0,
                 next_purge: 0,
             }),
@@ -74,8 +76,8 @@ impl AwaitedResults {
         }
     }
 
-    /// Records that a client was told to come back in `seconds`, for a job that has not ended.
-    pub(crate) fn told(&self, seconds: u64) {
+    /// Records that a client has got this `Retry-After` for an unfinished job.
+    pub(crate) fn schedule_poll(&self, seconds: u64) {
         if self.is_enabled {
             let at = self.after(Duration::from_secs(seconds));
             self.latest.fetch_max(at, Ordering::Relaxed);
@@ -85,14 +87,14 @@ impl AwaitedResults {
     /// Records that a job ends. Called before the store ends it, so that no client can read the
     /// result earlier.
     ///
-    /// Clients that are connected learn of the end now, and then ask for the result.
+    /// Connected clients learn of the end now, and then fetch the result.
     pub(crate) fn ending(&self, id: JobId) {
         if !self.is_enabled {
             return;
         }
         let now = self.after(Duration::ZERO);
-        let told = self.latest.load(Ordering::Relaxed).max(now);
-        let until = told.saturating_add(millis(GRACE));
+        let latest = self.latest.load(Ordering::Relaxed).max(now);
+        let until = latest.saturating_add(millis(GRACE));
         let mut ended = self.ended.lock();
         if now >= ended.next_purge {
             ended.until.retain(|_, until| *until > now);
@@ -105,8 +107,8 @@ impl AwaitedResults {
         }
     }
 
-    /// Records that a client was told to ask for the result of an ended job in `seconds`.
-    pub(crate) fn told_end(&self, id: JobId, seconds: u64) {
+    /// Records that a client is expected to fetch the result of an ended job in `seconds`.
+    pub(crate) fn schedule_fetch(&self, id: JobId, seconds: u64) {
         if !self.is_enabled {
             return;
         }
@@ -132,7 +134,7 @@ impl AwaitedResults {
 
     /// Waits until no client is expected to come back for the result of a job that has ended.
     pub(crate) async fn settled(&self) {
-        // Enabled before the results are looked at: the last read is either seen or wakes this.
+        // Enabled before the results are checked: the last read is either seen or wakes this.
         let emptied = self.emptied.notified();
         tokio::pin!(emptied);
         loop {
@@ -199,13 +201,13 @@ mod tests {
         took.as_secs_f64()
     }
 
-    fn awaiting(told: u64) -> (AwaitedResults, [JobId; 2]) {
+    fn awaiting(seconds: u64) -> (AwaitedResults, [JobId; 2]) {
         let (awaited, ids) = (
             AwaitedResults::new(true),
             [JobId::random(), JobId::random()],
         );
-        awaited.told(told);
-        awaited.told(1);
+        awaited.schedule_poll(seconds);
+        awaited.schedule_poll(1);
         ids.iter().for_each(|id| awaited.ending(*id));
         (awaited, ids)
     }
@@ -224,7 +226,7 @@ mod tests {
         let (awaited, [first, _]) = awaiting(60);
         let settled = seconds_until_settled(&awaited, |awaited| awaited.taken(first));
         assert_eq!(settled.await.round(), 61.0);
-        // Without a client that was told to come back, those that are connected have a second.
+        // Without a scheduled poll, connected clients have a second.
         let (awaited, _) = awaiting(0);
         assert!(seconds_until_settled(&awaited, |_| {}).await < 3.0);
     }
@@ -233,7 +235,7 @@ mod tests {
     async fn client_that_is_shown_the_end_gets_time_to_fetch_it() {
         let (awaited, [first, _]) = awaiting(9);
         sleep(Duration::from_millis(9_500)).await;
-        awaited.told_end(first, 5);
+        awaited.schedule_fetch(first, 5);
         let settled = seconds_until_settled(&awaited, |_| {});
         assert_eq!(settled.await.round(), 6.0);
     }

@@ -104,17 +104,17 @@ impl<St> Registry<St> {
         self.draining.cancelled().await;
     }
 
-    /// Returns the `Retry-After` for a client that is shown this job, in whole seconds, or `None` if
-    /// the job has ended. A drain waits for the client to come back.
+    /// Returns the `Retry-After` of a response that shows this job, in whole seconds, or `None` if
+    /// the job has ended. A drain waits for the client's next request.
     pub(crate) fn retry_after(&self, job: &Snapshot) -> Option<u64> {
         if !job.status.is_ended() {
             let seconds = self.limit_retry_after(job.retry_after(&self.estimates));
-            self.awaited.told(seconds);
+            self.awaited.schedule_poll(seconds);
             return Some(seconds);
         }
         if job.response.is_some() {
             // The client asks for the result next.
-            self.awaited.told_end(job.id, 0);
+            self.awaited.schedule_fetch(job.id, 0);
         } else {
             self.awaited.taken(job.id);
         }
@@ -162,7 +162,7 @@ impl<St> Registry<St> {
         if let Some(notifier) = &self.notifier {
             notifier.drain(deadline).await;
         }
-        // The last to wait for: a webhook may have told its receiver to fetch a result.
+        // Awaited last: a webhook makes its receiver fetch a result.
         let _ = timeout_at(deadline, self.awaited.settled()).await;
         left
     }

@@ -25,6 +25,7 @@ mod wait;
 
 pub(crate) use self::{
     accepted::{accepted, link, see_page},
+    document::linked_document,
     live_body::{ResultRead, live},
     respond::{Answer, answer},
     result::{joined_response, watched},

@@ -11,7 +11,9 @@ use tokio::time::timeout;
 
 use super::{
     live_body::{self, ResultRead},
-    message, precondition, replay,
+    message,
+    page::no_response_page,
+    precondition, replay,
     route::Resource,
 };
 use crate::{
@@ -29,11 +31,13 @@ use crate::{
 /// The minimum pause between two looks at whether a read waits for room.
 const MIN_ROOM_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Responds to a GET for the result of an ended job, which is served `at` a resource.
+/// Responds to a GET for the result of an ended job, which is served `at` a resource. If `is_page`
+/// is set, the client prefers a page to a problem.
 pub(super) async fn result<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
     at: Resource,
+    is_page: bool,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
     let (settings, is_owned) = (&registry.settings, job.owner.is_some());
@@ -46,6 +50,10 @@ pub(super) async fn result<St: Store>(
         StoredRead::Response(response, target) => (response, target),
         StoredRead::Busy => return Ok(Problem::Busy.response()),
         StoredRead::Missing => {
+            if let Some(failure) = job.error.filter(|_| is_page && job.response.is_none()) {
+                let status = failure.code.status();
+                return Ok(no_response_page(job, status, at, registry));
+            }
             let problem = no_response(job);
             let is_wrapped = message::is_wanted(head, settings.dialect, problem.headers());
             return Ok(match problem.body().len() {
@@ -108,11 +116,11 @@ pub(super) fn record_read<St>(registry: &Registry<St>, id: JobId, response: &Res
     let is_stored = response.headers().contains_key(ASYNC_RESULT);
     match response.status() {
         StatusCode::SERVICE_UNAVAILABLE if !is_stored => {
-            registry.awaited.told_end(id, RETRY_AFTER_WHEN_FULL);
+            registry.awaited.schedule_fetch(id, RETRY_AFTER_WHEN_FULL);
         }
         StatusCode::PARTIAL_CONTENT
         | StatusCode::PRECONDITION_FAILED
-        | StatusCode::RANGE_NOT_SATISFIABLE => registry.awaited.told_end(id, 0),
+        | StatusCode::RANGE_NOT_SATISFIABLE => registry.awaited.schedule_fetch(id, 0),
         _ => registry.awaited.taken(id),
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{
     event_ids::{AddedId, find_event, has_event, identified},
     live_body::{self, ResultRead},
+    page::no_response_page,
     replay,
     result::{self, Read},
     route::Resource,
@@ -32,11 +33,13 @@ const MIN_READ_TIME: Duration = Duration::from_millis(100);
 
 type StreamResult<St> = Result<Response<ResultBody>, <St as Store>::Error>;
 
-/// Responds to a GET for the output of a job. Waits for its head until `limit` has passed.
+/// Responds to a GET for the output of a job. Waits for its head until `limit` has passed. If
+/// `is_page` is set, the client prefers a page to a problem.
 pub(super) async fn stream<St: Store>(
     registry: &Registry<St>,
     job: Box<Snapshot>,
     limit: Duration,
+    is_page: bool,
     head: &Parts,
 ) -> StreamResult<St> {
     let Some(query) = StreamQuery::parse(head.uri.query().unwrap_or_default()) else {
@@ -45,6 +48,7 @@ pub(super) async fn stream<St: Store>(
     let mut output = StreamReader {
         registry,
         job,
+        is_page,
         deadline: Instant::now() + limit,
     };
     match output.find(&query, head).await? {
@@ -57,6 +61,8 @@ pub(super) async fn stream<St: Store>(
 struct StreamReader<'a, St> {
     registry: &'a Registry<St>,
     job: Box<Snapshot>,
+    /// Set if the client prefers a page to a problem.
+    is_page: bool,
     deadline: Instant,
 }
 
@@ -182,7 +188,12 @@ impl<St: Store> StreamReader<'_, St> {
         if let (None, None, Some(failure)) =
             (&self.job.response, &self.job.partial, &self.job.error)
         {
-            return Ok(Err(no_result(failure)));
+            let status = failure.code.status();
+            return Ok(Err(if self.is_page {
+                no_response_page(&self.job, status, Resource::Stream, registry)
+            } else {
+                no_result(failure)
+            }));
         }
         Ok(match result::read_ended(registry, id, from).await? {
             Read::Reading(reading) => Ok(reading),

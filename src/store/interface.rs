@@ -69,8 +69,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Returns `true` if results outlive this process, so that another one can serve them.
     ///
-    /// Default: `false`. A [drain](crate::Jobs::drain) then waits for the clients that will come
-    /// back for results.
+    /// Default: `false`. A [drain](crate::Jobs::drain) then waits until clients have fetched their
+    /// results.
     fn is_durable(&self) -> bool {
         false
     }

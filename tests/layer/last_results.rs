@@ -5,15 +5,16 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use tokio::{
-    task::JoinHandle,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
-use tower::{Layer, util::BoxCloneService};
+use tower::{Layer, util::BoxCloneSyncService};
 use tower_accepted::{JobHandle, Jobs, ResponseBody, When, store::Store};
 
 use crate::{slow_store::SlowStore, support::*};
 
-type TestService = BoxCloneService<Request<Body>, Response<ResponseBody<Body>>, Failed>;
+type TestService = BoxCloneSyncService<Request<Body>, Response<ResponseBody<Body>>, Failed>;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -33,7 +34,7 @@ async fn predictable<St: Store>(jobs: &Jobs<St>) -> TestService {
         ended(&service, &accepted).await;
         send(&service, request("DELETE", accepted.location())).await;
     }
-    BoxCloneService::new(service)
+    BoxCloneSyncService::new(service)
 }
 
 /// Starts a drain. The task returns the seconds that it takes.
@@ -52,37 +53,38 @@ fn retry_after(answer: &Answer) -> u64 {
 }
 
 /// Comes back when `Retry-After` says, and returns the text of the result. Panics if the server has
-/// been closed by then.
-async fn obey(service: TestService, accepted: Answer, server: JoinHandle<f64>) -> String {
+/// closed its port by then.
+async fn obey(service: TestService, accepted: Answer, is_closed: watch::Receiver<bool>) -> String {
     let mut answer = accepted.clone();
-    while let Some(seconds) = answer.header("retry-after") {
-        sleep(Duration::from_secs(seconds.parse().expect("seconds"))).await;
-        assert!(!server.is_finished(), "the port is closed");
+    while answer.header("retry-after").is_some() {
+        sleep(Duration::from_secs(retry_after(&answer))).await;
+        assert!(!*is_closed.borrow(), "the port is closed");
         answer = send(&service, get(accepted.location())).await;
     }
     // A client needs some time for each request.
     sleep(Duration::from_millis(200)).await;
-    assert!(!server.is_finished(), "the port is closed");
+    assert!(!*is_closed.borrow(), "the port is closed");
     result(&service, &accepted).await.text().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
 async fn clients_that_obey_get_all_results() {
-    // The drain begins before the first job has started, while jobs run, or after they have ended.
+    // The drain begins before the jobs have started, while they run, or after they have ended.
     for drained_after in [0, 10, JOB_SECS - 1, JOB_SECS, JOB_SECS + 1] {
         let jobs = Jobs::new();
         let service = predictable(&jobs).await;
-        let accepted = [
-            send(&service, post("/")).await,
-            send(&service, post("/")).await,
-        ];
+        let (close, is_closed) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for age in 0..3 {
+            let accepted = send(&service, post("/")).await;
+            clients.spawn(obey(service.clone(), accepted, is_closed.clone()));
+            sleep(Duration::from_secs(age)).await;
+        }
         sleep(Duration::from_secs(drained_after)).await;
-        let clients = accepted.map(|accepted| {
-            let (service, drain) = (service.clone(), drain(&jobs));
-            obey(service, accepted, drain)
-        });
-        for text in join_all(clients).await {
-            assert_eq!(text, "done", "{drained_after}");
+        assert_eq!(jobs.drain(LIMIT).await, 0);
+        close.send(true).unwrap();
+        while let Some(text) = clients.join_next().await {
+            assert_eq!(text.unwrap(), "done", "{drained_after}");
         }
     }
 }
@@ -210,7 +212,7 @@ async fn part_of_a_result_is_not_the_whole() {
     let jobs = Jobs::new();
     let service = predictable(&jobs).await;
     let accepted = send(&service, post("/")).await;
-    sleep(Duration::from_secs(JOB_SECS)).await;
+    sleep(Duration::from_millis(JOB_SECS * 1_000 + 100)).await;
     let path = format!("{}/result", accepted.location());
     let part = with(get(&path), &[("range", "bytes=0-1")]);
     assert_eq!(

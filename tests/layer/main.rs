@@ -20,6 +20,7 @@ mod exchanges;
 mod expiring;
 mod handle;
 mod idempotency;
+mod in_process;
 mod keeping_keys;
 mod last_results;
 mod limits;
