@@ -228,9 +228,34 @@ impl<S> JobsBuilder<S> {
     ///
     /// A request over the limit gets 503, or passes through if it need not become a job. Under
     /// [`When::After`](crate::When::After) and [`When::Preferred`](crate::When::Preferred), it need
-    /// not unless it has an idempotency key.
+    /// not unless it has an idempotency key. [`shed_when_full`](Self::shed_when_full) refuses it
+    /// too.
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished = jobs;
+        self
+    }
+
+    /// Sets whether a request over [`max_unfinished`](Self::max_unfinished) is refused even if it
+    /// need not become a job. Default: `false`, so that it passes through.
+    ///
+    /// Under [`When::After`](crate::When::After), each request counts until it has been answered.
+    /// So with this setting, the limit bounds how many calls run at a time, inline or as jobs. The
+    /// refusal is a 503 with `Retry-After`. Over
+    /// [`max_unfinished_per_owner`](Self::max_unfinished_per_owner), it is a 429.
+    ///
+    /// Requests that pass through anyway are neither counted nor refused: those under
+    /// [`When::Never`](crate::When::Never), and those without `respond-async` under
+    /// [`When::Preferred`](crate::When::Preferred). During a drain, requests pass through as
+    /// without this setting.
+    ///
+    /// ```
+    /// use tower_accepted::Jobs;
+    ///
+    /// let jobs = Jobs::builder().max_unfinished(200).shed_when_full(true).build();
+    /// # let _ = jobs;
+    /// ```
+    pub fn shed_when_full(mut self, shed: bool) -> Self {
+        self.settings.sheds_when_full = shed;
         self
     }
 

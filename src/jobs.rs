@@ -2,15 +2,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::Response;
+
 use crate::{
-    config::When,
+    config::{LinkOrigin, When},
     job::{Filter, JobId, Page, Snapshot},
     middleware::AcceptedLayer,
-    monitor::Monitor,
+    monitor::{Monitor, linked_document},
+    protocol::RESULT_TARGET,
     registry::Registry,
     run::Worker,
     store::{
-        DeliveryFilter, DeliveryId, DeliveryPage, Lookup, MemoryStore, Queue, Revisions, Store,
+        DeliveryFilter, DeliveryId, DeliveryPage, Lookup, MemoryStore, Queue, ResultBody,
+        Revisions, Store,
     },
 };
 
@@ -60,9 +64,19 @@ impl<St> Jobs<St> {
     /// Returns the number of jobs that it ended. It does not count requests that were still being
     /// read or answered inline, which the server must end.
     ///
-    /// The monitor still answers during and after a drain, so keep the server running until this
-    /// returns. It returns once the last job has ended. Keep the server running for some seconds
-    /// more if clients must be able to fetch the last results from memory.
+    /// The monitor still answers during a drain, so keep the server running until this returns.
+    /// During a drain, no `Retry-After` is over 1 s. After the last end, the drain waits until
+    /// clients have fetched their results. For each job, it waits until one of these:
+    ///
+    /// - A client has read the result, or has seen that there is none.
+    /// - A client has deleted the job.
+    /// - A second has passed since the latest time that any `Retry-After` before the end named. A
+    ///   client that has seen the end has a second for its next request.
+    /// - `timeout` is over.
+    ///
+    /// So clients that obey `Retry-After` get their results. The drain does not wait for canceled
+    /// jobs. It waits for no client if the store is [durable](crate::store::Store::is_durable),
+    /// since the next process serves the results.
     ///
     /// The registry accepts nothing from the first poll on, and cannot be reopened.
     ///
@@ -123,6 +137,98 @@ impl<St: Store> Jobs<St> {
     pub async fn cancel(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
         let canceled = self.registry.store.cancel(id, &Revisions::Any).await?;
         Ok(canceled.and_then(Lookup::found))
+    }
+
+    /// Forgets a job: it is unknown from then on. An unfinished job is canceled first. Returns the
+    /// job as it was, or `None` if there is no such job.
+    ///
+    /// Its result is freed, and its idempotency key may be used for another request.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error; the store in memory has none.
+    pub async fn forget(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
+        let forgotten = self.registry.store.forget(id, &Revisions::Any).await?;
+        self.registry.awaited.taken(id);
+        Ok(forgotten.and_then(Lookup::found))
+    }
+
+    /// Returns the response of the inner service. Returns `None` if there is no such job, it has
+    /// not ended, or it has ended without a response.
+    ///
+    /// It has the service's own status and fields, without the changes that the monitor makes for
+    /// other clients: see [how a result differs](crate#how-a-result-differs).
+    ///
+    /// The body holds room in [`max_bytes`](crate::JobsBuilder::max_bytes) while it is read, and
+    /// this waits until there is room. A [drain](Self::drain) does not count it as read by a client.
+    ///
+    /// # Errors
+    ///
+    /// Returns the store's error; the store in memory has none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use http_body_util::BodyExt;
+    /// use tower_accepted::{JobId, Jobs};
+    ///
+    /// /// Returns the report that a job has made.
+    /// async fn report(jobs: &Jobs, id: JobId) -> Option<Vec<u8>> {
+    ///     let response = jobs.result(id).await.ok()??;
+    ///     let body = response.into_body().collect().await.ok()?;
+    ///     Some(body.to_bytes().into())
+    /// }
+    /// # let _ = report;
+    /// ```
+    pub async fn result(&self, id: JobId) -> Result<Option<Response<ResultBody>>, St::Error> {
+        let job = self.registry.store.get(id).await?.found();
+        if job.is_none_or(|job| job.response.is_none()) {
+            return Ok(None);
+        }
+        let reading = self.registry.store.read(id, 0).await?;
+        Ok(reading.map(|reading| {
+            let mut response = reading.response;
+            response.headers_mut().remove(RESULT_TARGET);
+            response
+        }))
+    }
+
+    /// Follows a job: yields it as it is now, and after each change. A slow reader skips changes.
+    /// The stream ends with the job, and is empty if there is no such job.
+    ///
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use tower_accepted::{JobId, Jobs, Status};
+    ///
+    /// /// Waits until a job has ended.
+    /// async fn end(jobs: &Jobs, id: JobId) -> Option<Status> {
+    ///     let last = jobs.changes(id).fold(None, async |_, job| Some(job));
+    ///     last.await.map(|job| job.status)
+    /// }
+    /// # let _ = end;
+    /// ```
+    pub fn changes(&self, id: JobId) -> St::Changes {
+        self.registry.store.changes(id)
+    }
+
+    /// Returns the status document of a job: the JSON that the monitor serves, with links as
+    /// [`JobsBuilder::links`](crate::JobsBuilder::links) says.
+    ///
+    /// A snapshot also implements [`serde::Serialize`], with the same members except for the links.
+    ///
+    /// ```
+    /// use tower_accepted::{JobId, Jobs};
+    ///
+    /// async fn status(jobs: &Jobs, id: JobId) -> Option<String> {
+    ///     let job = jobs.get(id).await.ok()??;
+    ///     Some(jobs.document(&job))
+    /// }
+    /// # let _ = status;
+    /// ```
+    pub fn document(&self, job: &Snapshot) -> String {
+        let settings = &self.registry.settings;
+        let json = linked_document(LinkOrigin::Document, job, settings);
+        String::from_utf8(json).expect("JSON is UTF-8")
     }
 
     /// Lists the notifications of receivers, the newest first, without their contents.

@@ -72,9 +72,9 @@
 //! - **A repeated `Idempotency-Key` joins the first job**, running or ended. The inner service is
 //!   called once. The key outlives the result: a repeat then gets 410. See [`Idempotency`].
 //! - **Limits come before the 202.** A request over a limit on jobs, bytes or body size gets 503 or
-//!   413, or passes through if it need not become a job. [`JobsBuilder`] has the limits and
-//!   defaults. Memory is freed by evicting ended jobs, oldest first. Unfinished jobs are never
-//!   evicted.
+//!   413, or passes through if it need not become a job. [`JobsBuilder::shed_when_full`] refuses
+//!   it at the limit on jobs. [`JobsBuilder`] has the limits and defaults. Memory is freed by
+//!   evicting ended jobs, oldest first. Unfinished jobs are never evicted.
 //! - **Clients can be notified.** With the feature `webhook`, the step that ends a job records a
 //!   signed webhook for each of its receivers. It is sent until the receiver has taken it.
 //! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
@@ -96,7 +96,7 @@
 //! | … with `Accept: text/event-stream`; `GET /jobs/{id}/events` | Server-Sent Events `status`: the document at once and after each change. The `id` is its revision, so `Last-Event-ID` resumes. The stream ends with the job; then 204 stops an `EventSource` |
 //! | … if `Accept` prefers HTML to JSON, as browsers do | a page with the state, the progress and a cancel button. It shows text output as it grows. Otherwise it opens the result once there is one. A posted form gets a 303 to the page instead of a 202 |
 //! | `GET /jobs/{id}/status` | the document, in every [`Dialect`] |
-//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait`. With `Accept: application/http`, the whole response as one message |
+//! | `GET /jobs/{id}/result` | the inner service's response, with `AsyncResult: <its status>`. Unfinished: 202 and the document. Ended without a response: a problem, or in a browser the page, with the same status (500; timeout 504, canceled 409, lost 502). Supports conditional requests, ranges and `Prefer: wait`. With `Accept: application/http`, the whole response as one message |
 //! | `GET /jobs/{id}/stream` | the inner service's response while it is produced. `?offset=N` and `Last-Event-ID` resume, and `?ids` adds ids to events: see the [guide](guide::streaming). No head yet: held, at most [`JobsBuilder::max_wait`], then 202. A `Last-Event-ID` after which no event follows gets 204, which stops an `EventSource` |
 //! | `GET /jobs/{id}/callbacks` | the receivers of the job's webhooks, and the state of each delivery. 404 if there is no receiver |
 //! | `GET /jobs/callbacks-key` | the public keys that verify webhooks. 404 if there is none |
@@ -172,15 +172,17 @@
 //! }
 //! ```
 //!
+//! An application can do in process what the monitor does over HTTP: [`Jobs::get`],
+//! [`Jobs::changes`], [`Jobs::result`], [`Jobs::cancel`], [`Jobs::forget`] and [`Jobs::document`].
+//!
 //! Each job has a [`tracing`] span named `job`, with its id, method and end. Events that the inner
 //! service logs are inside that span.
 //!
 //! # Shutting down
 //!
-//! [`Jobs::drain`] stops accepting requests and waits for jobs to end. Call it before the server
-//! stops, so that clients can read the monitor meanwhile. It returns once the last job has ended:
-//! sleep after it if clients must be able to fetch the last results from memory. In axum, that is
-//! inside the signal for a graceful shutdown:
+//! [`Jobs::drain`] stops accepting requests, and waits for jobs to end and for clients to fetch
+//! their results. Call it before the server stops, so that clients can read the monitor meanwhile.
+//! In axum, that is inside the signal for a graceful shutdown:
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -240,6 +242,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "server")]
+mod awaited;
+#[cfg(feature = "server")]
 mod builder;
 #[cfg(feature = "server")]
 mod config;
@@ -281,7 +285,10 @@ pub mod webhook;
 #[cfg(feature = "server")]
 pub use crate::{
     builder::{DefaultStore, InMemory, JobsBuilder},
-    config::{Backpressure, ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When},
+    config::{
+        AnyMethod, Backpressure, ConfigError, Dialect, Idempotency, Links, Outcomes, Policy, When,
+        WhenFn,
+    },
     estimate::Kind,
     job::{
         Cursor, ErrorCode, Event, Failure, Filter, JobHandle, JobId, Owner, Page, ParseCursorError,

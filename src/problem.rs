@@ -9,6 +9,9 @@ use crate::{
     estimate::RETRY_AFTER_WHEN_FULL, job::Failure, limit::PermitError, store::ResultBody, telemetry,
 };
 
+/// The `Retry-After` during a drain, in seconds: the next process may answer already.
+const RETRY_AFTER_IN_DRAIN: u64 = 1;
+
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -232,12 +235,11 @@ impl Problem {
                 let allow = HeaderValue::from_static(allow);
                 response.headers_mut().insert(header::ALLOW, allow);
             }
-            Self::OwnerFull
-            | Self::Full
-            | Self::Busy
-            | Self::Draining
-            | Self::StoreUnavailable
-            | Self::KeyInUse => {
+            Self::Draining => {
+                let seconds = RETRY_AFTER_IN_DRAIN.into();
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
+            Self::OwnerFull | Self::Full | Self::Busy | Self::StoreUnavailable | Self::KeyInUse => {
                 let seconds = RETRY_AFTER_WHEN_FULL.into();
                 response.headers_mut().insert(header::RETRY_AFTER, seconds);
             }

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::{Response, header};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    awaited::AwaitedResults,
     config::{ConfigError, Settings},
     estimate::Estimates,
+    job::Snapshot,
     limit::{Paces, Permits, Purpose},
     stop::StopSignal,
     store::Store,
@@ -20,6 +23,9 @@ use crate::notify::Notifier;
 /// The time limit for calls that a drain has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The maximum `Retry-After` during a drain, in seconds.
+const MAX_RETRY_AFTER_IN_DRAIN: u64 = 1;
+
 /// The state that all handles of one registry share: store, limits, estimates and settings.
 #[derive(Debug)]
 pub(crate) struct Registry<St> {
@@ -29,6 +35,7 @@ pub(crate) struct Registry<St> {
     pub(crate) settings: Settings,
     pub(crate) stop: StopSignal,
     pub(crate) paces: Arc<Paces>,
+    pub(crate) awaited: Arc<AwaitedResults>,
     /// Sends webhooks, if there are any to send.
     #[cfg(feature = "webhook")]
     pub(crate) notifier: Option<Notifier>,
@@ -61,6 +68,7 @@ impl<St: Store> Registry<St> {
             }
             None => None,
         };
+        let awaited = AwaitedResults::new(!store.is_durable());
         Ok(Arc::new(Self {
             store,
             permits: Permits::new(settings.max_unfinished, settings.max_unfinished_per_owner),
@@ -68,6 +76,7 @@ impl<St: Store> Registry<St> {
             settings,
             stop: StopSignal::default(),
             paces: Arc::default(),
+            awaited: Arc::new(awaited),
             #[cfg(feature = "webhook")]
             notifier,
             draining: CancellationToken::new(),
@@ -95,8 +104,44 @@ impl<St> Registry<St> {
         self.draining.cancelled().await;
     }
 
-    /// Closes the permits and waits until all are released. After `timeout` it stops the calls of
-    /// jobs. Returns the number of jobs that were unfinished then.
+    /// Returns the `Retry-After` of a response that shows this job, in whole seconds, or `None` if
+    /// the job has ended. A drain waits for the client's next request.
+    pub(crate) fn retry_after(&self, job: &Snapshot) -> Option<u64> {
+        if !job.status.is_ended() {
+            let seconds = self.limit_retry_after(job.retry_after(&self.estimates));
+            self.awaited.schedule_poll(seconds);
+            return Some(seconds);
+        }
+        if job.response.is_some() {
+            // The client asks for the result next.
+            self.awaited.schedule_fetch(job.id, 0);
+        } else {
+            self.awaited.taken(job.id);
+        }
+        None
+    }
+
+    /// Limits a `Retry-After`, in seconds, if a drain has begun: clients have to come back soon.
+    fn limit_retry_after(&self, seconds: u64) -> u64 {
+        if self.permits.is_closed() {
+            seconds.min(MAX_RETRY_AFTER_IN_DRAIN)
+        } else {
+            seconds
+        }
+    }
+
+    /// Limits the `Retry-After` of the layer's own answer, if a drain has begun.
+    pub(crate) fn hasten<B>(&self, answer: &mut Response<B>) {
+        if self.permits.is_closed()
+            && let Some(retry_after) = answer.headers_mut().get_mut(header::RETRY_AFTER)
+        {
+            *retry_after = MAX_RETRY_AFTER_IN_DRAIN.into();
+        }
+    }
+
+    /// Closes the permits and waits until all are released, and until clients have the results that
+    /// they will come back for. After `timeout` it stops the calls of jobs. Returns the number of
+    /// jobs that were unfinished then.
     ///
     /// It waits briefly for stopped calls. It waits no longer for requests that are being read or
     /// answered inline. The server must end these.
@@ -117,6 +162,8 @@ impl<St> Registry<St> {
         if let Some(notifier) = &self.notifier {
             notifier.drain(deadline).await;
         }
+        // Awaited last: a webhook makes its receiver fetch a result.
+        let _ = timeout_at(deadline, self.awaited.settled()).await;
         left
     }
 }

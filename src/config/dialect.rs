@@ -17,8 +17,8 @@
 /// Below, each variant shows a job from its 202 to its result. The exchanges are those that the
 /// tests assert.
 ///
-/// The layer's [`Policy`](crate::Policy) may choose other requests: a closure decides about every
-/// method.
+/// [`AcceptedLayer::any_method`](crate::AcceptedLayer::any_method) and a
+/// [`Policy`](crate::Policy) may choose other requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Dialect {

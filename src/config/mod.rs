@@ -11,8 +11,14 @@ mod settings;
 mod when;
 
 pub use self::{
-    backpressure::Backpressure, dialect::Dialect, error::ConfigError, idempotency::Idempotency,
-    links::Links, outcomes::Outcomes, policy::Policy, when::When,
+    backpressure::Backpressure,
+    dialect::Dialect,
+    error::ConfigError,
+    idempotency::Idempotency,
+    links::Links,
+    outcomes::Outcomes,
+    policy::{AnyMethod, Policy, WhenFn},
+    when::When,
 };
 pub(crate) use self::{
     links::LinkOrigin,

@@ -1,24 +1,40 @@
 //! Chooses when each request is answered with 202.
 
+use std::fmt;
+
 use http::{Method, request::Parts};
 
 use super::{dialect::Dialect, when::When};
 
 /// Chooses a [`When`] for each request.
 ///
-/// A [`When`] is a policy for the unsafe methods: `GET`, `HEAD`, `OPTIONS` and `TRACE` (RFC 9110
-/// §9.2.1) pass through. A closure over the request's head decides about every method:
+/// Most applications need no type of their own: [`AcceptedLayer::when`] applies one [`When`] to all
+/// requests, and [`AcceptedLayer::when_fn`] a closure. A policy is a type that decides about every
+/// method, unless [`is_for_safe_methods`](Self::is_for_safe_methods) says otherwise:
 ///
 /// ```
-/// use http::request::Parts;
-/// use tower_accepted::{AcceptedLayer, When};
+/// use http::{Method, request::Parts};
+/// use tower_accepted::{AcceptedLayer, Policy, When};
 ///
-/// let layer = AcceptedLayer::new().when(|head: &Parts| match head.uri.path() {
-///     "/reports" => When::Always,
-///     _ => When::Never,
-/// });
+/// #[derive(Clone)]
+/// struct SlowPaths(Vec<String>);
+///
+/// impl Policy for SlowPaths {
+///     fn when(&self, head: &Parts) -> When {
+///         let is_slow = self.0.iter().any(|path| path == head.uri.path());
+///         match head.method {
+///             Method::GET | Method::POST if is_slow => When::Always,
+///             _ => When::Never,
+///         }
+///     }
+/// }
+///
+/// let layer = AcceptedLayer::new().policy(SlowPaths(vec!["/reports".to_owned()]));
 /// # let _ = layer;
 /// ```
+///
+/// [`AcceptedLayer::when`]: crate::AcceptedLayer::when
+/// [`AcceptedLayer::when_fn`]: crate::AcceptedLayer::when_fn
 pub trait Policy {
     /// Chooses when this request is answered with 202.
     fn when(&self, head: &Parts) -> When;
@@ -42,9 +58,47 @@ impl Policy for When {
     }
 }
 
-impl<F: Fn(&Parts) -> When> Policy for F {
+/// The policy of [`AcceptedLayer::when_fn`](crate::AcceptedLayer::when_fn): a closure that leaves
+/// safe methods alone.
+#[derive(Clone, Copy)]
+pub struct WhenFn<F>(F);
+
+impl<F> WhenFn<F> {
+    pub(crate) fn new(when: F) -> Self {
+        Self(when)
+    }
+}
+
+impl<F: Fn(&Parts) -> When> Policy for WhenFn<F> {
     fn when(&self, head: &Parts) -> When {
-        self(head)
+        self.0(head)
+    }
+
+    fn is_for_safe_methods(&self) -> bool {
+        false
+    }
+}
+
+impl<F> fmt::Debug for WhenFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WhenFn")
+    }
+}
+
+/// The policy of [`AcceptedLayer::any_method`](crate::AcceptedLayer::any_method): another policy,
+/// applied to safe methods too.
+#[derive(Debug, Clone, Copy)]
+pub struct AnyMethod<P>(P);
+
+impl<P> AnyMethod<P> {
+    pub(crate) fn new(policy: P) -> Self {
+        Self(policy)
+    }
+}
+
+impl<P: Policy> Policy for AnyMethod<P> {
+    fn when(&self, head: &Parts) -> When {
+        self.0.when(head)
     }
 }
 

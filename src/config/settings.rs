@@ -19,6 +19,8 @@ use crate::webhook::Webhooks;
 pub(crate) struct Settings {
     pub(crate) monitor_path: String,
     pub(crate) max_unfinished: usize,
+    /// Set if a request over a limit on jobs is refused even if it need not become a job.
+    pub(crate) sheds_when_full: bool,
     /// The limit of the store's budget; `None` leaves it as the store has it.
     pub(crate) max_bytes: Option<usize>,
     pub(crate) max_body: usize,
@@ -84,6 +86,7 @@ impl Default for Settings {
         Self {
             monitor_path: "/jobs".to_owned(),
             max_unfinished: 10_000,
+            sheds_when_full: false,
             max_bytes: None,
             max_body: 2 << 20,
             body_timeout: Duration::from_secs(30),

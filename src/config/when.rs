@@ -6,7 +6,8 @@ use crate::protocol::Prefer;
 
 /// Decides which requests become jobs, and when.
 ///
-/// The client's preferences (RFC 7240) are honored:
+/// The method and the client's preferences (RFC 7240) count. For `POST`, `PUT`, `PATCH`, `DELETE`
+/// and any other unsafe method:
 ///
 /// | | no `Prefer` | `respond-async` | `respond-async, wait=N` | `wait=N` |
 /// |---|---|---|---|---|
@@ -16,14 +17,30 @@ use crate::protocol::Prefer;
 /// | `Streamed` | streamed | 202 at once | streamed if its head is there in N s, else 202 | streamed |
 /// | `Never` | inline, however long | the same | the same | the same |
 ///
+/// For `GET`, `HEAD`, `OPTIONS` and `TRACE`, which are safe (RFC 9110 §9.2.1):
+///
+/// | | by default | `GET` with `respond-async`, under [`Pending202`] | after [`any_method`] |
+/// |---|---|---|---|
+/// | `Always` | passes through | 202 at once | as above |
+/// | `After(d)` | passes through, however long | 202 at once | as above |
+/// | `Preferred` | passes through, whatever it prefers | 202 at once | as above |
+/// | `Streamed` | passes through: streamed, but not as a job, so it cannot be resumed | 202 at once, not streamed | as above |
+/// | `Never` | passes through | passes through | passes through |
+///
+/// In the third column, `respond-async, wait=N` is answered inline if it is done in N s.
+///
 /// Under `After`, `Preferred` and `Streamed`, a preference that cannot be honored is ignored:
-/// without an `Idempotency-Key`, a request over a limit runs inline.
+/// without an `Idempotency-Key`, a request over a limit runs inline. See
+/// [`shed_when_full`](crate::JobsBuilder::shed_when_full) to refuse it instead.
 ///
 /// A client may disconnect while it waits. Under `Always` or `Streamed`, with `respond-async`, or
 /// with an `Idempotency-Key` under `After`, the call then goes on as a job. Otherwise the call is
 /// dropped.
 ///
 /// `CONNECT`, requests with `Upgrade` (except to HTTP/2) and gRPC calls always pass through.
+///
+/// [`Pending202`]: crate::Dialect::Pending202
+/// [`any_method`]: crate::AcceptedLayer::any_method
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum When {

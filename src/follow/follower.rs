@@ -2,58 +2,56 @@
 
 use std::{marker::PhantomData, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 use super::{
-    Followed, NotFollowed, Observer, Reason, StatusDocument, Stopped, Update,
+    NotFollowed, Observer, Reason, StatusDocument, Stopped, Update,
     body::{FollowBody, FollowResponse},
     cancel::CancelOnDrop,
     deadline::Deadline,
     destination::{Destination, Goal},
     document::{DocumentState, is_json},
-    final_status::final_status,
+    events::{Watched, watch},
     interpret::{MonitorStyle, PollOutcome, reads_prefer},
     links::{self, MonitorField, location},
     monitor::MonitorState,
     origin::{FollowTarget, OriginPolicy},
     original::OriginalRequest,
-    parts::{WholeHead, content_length},
     peeked::{Buffered, ClientResponse},
     poll::{PollError, PollResponse, Poller},
-    resumable::{ReceivedPart, ResumableBody},
-    resume::{JobResources, Resumer, run_tag},
+    resume::JobResources,
     schedule::PollSchedule,
     template::RequestTemplate,
 };
-use crate::protocol::{BoxError, RESULT_ETAG_START, resolve_references, retry_after};
+use crate::protocol::{BoxError, retry_after};
 
 /// A 202 that is being followed.
 pub(super) struct Follower<S, B, R: Body> {
-    poller: Poller<S, B>,
-    origins: OriginPolicy,
+    pub(super) poller: Poller<S, B>,
+    pub(super) origins: OriginPolicy,
     method: Method,
     /// The URI of the original request.
-    home: FollowTarget,
-    observer: Option<Observer>,
+    pub(super) home: FollowTarget,
+    pub(super) observer: Option<Observer>,
     /// The 202, until its monitor has proved to be one. Until then the caller may get it back.
     accepted: Option<ClientResponse<R>>,
     /// The 202's `Location`, unless that is the monitor.
     location: Option<String>,
-    monitor: MonitorState,
+    pub(super) monitor: MonitorState,
     /// The last status document.
-    document: Option<StatusDocument>,
-    polls: u32,
+    pub(super) document: Option<StatusDocument>,
+    pub(super) polls: u32,
     schedule: PollSchedule,
-    cancel: CancelOnDrop,
+    pub(super) cancel: CancelOnDrop,
 }
 
 /// The response to return, and the URI that it came from.
-struct FollowedResponse<R: Body> {
-    to: Destination,
-    answer: PollResponse<R>,
+pub(super) struct FollowedResponse<R: Body> {
+    pub(super) to: Destination,
+    pub(super) answer: PollResponse<R>,
 }
 
 impl<S, B, R: Body> Follower<S, B, R> {
@@ -151,6 +149,8 @@ where
             // The server holds this request, so it needs no pause.
             pause = Duration::ZERO;
             to = Destination::new(Goal::Stream, stream);
+        } else if self.observer.is_some() {
+            pause = self.watch_events(first_pause).await?;
         }
         loop {
             self.poller.deadline.limit(sleep(pause)).await?;
@@ -268,6 +268,33 @@ where
         }
         self.set_style(MonitorStyle::Unknown);
         self.schedule.next_pause(hint)
+    }
+
+    /// Notifies the observer of each event of the job, if its monitor sends events. Returns the
+    /// pause before the first poll: `pause` from now on, or none once an event shows the end.
+    async fn watch_events(&mut self, pause: Duration) -> Result<Duration, Reason> {
+        let start = Instant::now();
+        let Some(at) = self.monitor.link().cloned() else {
+            return Ok(pause);
+        };
+        self.polls = self.polls.saturating_add(1);
+        let (uri, polls) = (&self.monitor.target.uri, self.polls);
+        let (observer, document) = (&self.observer, &mut self.document);
+        let on_document = |changed: StatusDocument| {
+            if document.as_ref() != Some(&changed) {
+                let headers = HeaderMap::new();
+                let update = Update::new(uri.clone(), polls, &headers, Some(changed.clone()));
+                observer.iter().for_each(|it| it.notify(update.clone()));
+                *document = Some(changed);
+            }
+        };
+        Ok(match watch(&mut self.poller, &at, on_document).await? {
+            Watched::Ended => Duration::ZERO,
+            Watched::Refused(retry_after) => {
+                let retry_after = retry_after.unwrap_or_default();
+                pause.saturating_sub(start.elapsed()).max(retry_after)
+            }
+        })
     }
 
     /// Sends the next request.
@@ -427,67 +454,5 @@ where
             (&Method::DELETE, _) | (_, None) => Ok(None),
             (_, Some(location)) => self.origins.resolve(&self.home, location).map(Some),
         }
-    }
-
-    /// Returns the response to the original request.
-    fn finish(&self, found: FollowedResponse<R>) -> ClientResponse<R> {
-        let FollowedResponse { to, answer } = found;
-        let at = to.at;
-        let mut response = Response::from_parts(answer.head, answer.body);
-        *response.status_mut() = final_status(response.status(), response.headers());
-        // The caller of a PUT would take it for the tag of its resource.
-        let headers = response.headers_mut();
-        let etag = headers.get(header::ETAG);
-        if etag.is_some_and(|etag| etag.as_bytes().starts_with(RESULT_ETAG_START.as_bytes())) {
-            headers.remove(header::ETAG);
-        }
-        // The caller knows the URI of its request only.
-        let (home, other) = (&self.home.uri, &at.uri);
-        let is_same_origin =
-            home.scheme() == other.scheme() && home.authority() == other.authority();
-        if is_same_origin && home != other {
-            let target = other.path_and_query().map_or("/", |target| target.as_str());
-            resolve_references(response.headers_mut(), target, |to, path| {
-                to.extend_from_slice(path);
-            });
-        }
-        response.extensions_mut().insert(Followed {
-            uri: at.uri.clone(),
-            monitor: self.monitor.target.uri.clone(),
-            polls: self.polls,
-        });
-        response
-    }
-
-    /// Returns the response to the original request, which is still being produced.
-    fn finish_stream(self, found: FollowedResponse<R>) -> FollowResponse<R> {
-        let head = WholeHead::new(&found.answer.head, true);
-        let run = run_tag(&found.answer.head.headers);
-        let length = content_length(&found.answer.head.headers);
-        let resources = self.monitor.link().and_then(JobResources::below);
-        let response = self.finish(found);
-        let Some(resources) = resources else {
-            return response.map(FollowBody::plain);
-        };
-        let resumer = Resumer {
-            resources,
-            head,
-            run,
-            from_monitor: true,
-            monitor: self.monitor.target.uri,
-            schedule: PollSchedule::new(&self.poller.options),
-            poller: self.poller,
-            origins: self.origins,
-            observer: self.observer,
-            document: self.document,
-            polls: self.polls,
-            received: 0,
-            last_end: None,
-            cancel: self.cancel,
-        };
-        response.map(|body| {
-            let first = ReceivedPart { body, length };
-            FollowBody::resumable(ResumableBody::new(first, Box::new(resumer)))
-        })
     }
 }

@@ -192,8 +192,9 @@ fn is_unavailable(head: &Parts) -> bool {
     match head.status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => true,
         // For a job that ended without a response, a monitor returns these with a problem document
-        // and no `Retry-After`. Any other 502 or 504 comes from a gateway.
-        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+        // and no `Retry-After`. Any other 502 or 504 comes from a gateway, and a 408 from a layer
+        // that limits the time of a request.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
             head.headers.contains_key(header::RETRY_AFTER)
                 || !media_type(&head.headers)
                     .is_some_and(|media_type| media_type.eq_ignore_ascii_case(PROBLEM_JSON))
@@ -406,6 +407,9 @@ mod tests {
             (OperationLocation, Document, 429, none, None, Unavailable),
             (Location, Pending202, 503, none, None, Unavailable),
             (Location, Pending202, 504, none, None, Unavailable),
+            (Location, Pending202, 408, none, None, Unavailable),
+            (Location, Pending202, 408, PROBLEM, None, Result),
+            (OperationLocation, Document, 408, none, None, Unavailable),
             (Location, Pending202, 504, PROBLEM, None, Result),
             (OperationLocation, Document, 404, none, None, Unreadable),
             (OperationLocation, Unknown, 500, none, None, Unreadable),
@@ -456,6 +460,8 @@ mod tests {
             (202, &[], PollOutcome::Pending(MonitorStyle::Unknown)),
             (503, PROBLEM, PollOutcome::Unavailable),
             (429, &[], PollOutcome::Unavailable),
+            (408, &[], PollOutcome::Unavailable),
+            (408, RESULT, PollOutcome::Result),
             (502, &[], PollOutcome::Unavailable),
             (303, LOCATION, PollOutcome::ResultElsewhere),
             (

@@ -53,8 +53,8 @@ impl FollowAcceptedLayer {
 
     /// Sets the maximum number of consecutive failed requests. Default: 10.
     ///
-    /// A request fails if it has no response in time, or a 429, 502, 503 or 504. The layer retries
-    /// it after a pause. With one more failure, the call fails with
+    /// A request fails if it has no response in time, or a 408, 429, 502, 503 or 504. The layer
+    /// retries it after a pause. With one more failure, the call fails with
     /// [`Unreachable`](super::Reason::Unreachable) or [`Unavailable`](super::Reason::Unavailable).
     ///
     /// With [`streaming`](Self::streaming), an attempt to resume a body that gets no further byte
@@ -155,7 +155,8 @@ impl FollowAcceptedLayer {
         self.with(|options| options.shared_headers.push(name))
     }
 
-    /// Sets a function that receives the status of each job after each poll. Default: none.
+    /// Sets a function that receives the status of each job after each poll or event. Default:
+    /// none.
     ///
     /// See [`Observer`], which can also be set for a single request.
     pub fn on_update(self, observer: impl Fn(Update) + Send + Sync + 'static) -> Self {

@@ -212,8 +212,12 @@
 //!   [hold its response](FollowAcceptedLayer::wait) until the job ends. If an [observer](Observer)
 //!   is set and documents have entity tags, the server holds it until the document changes. The
 //!   next pause is shorter by the time that the server held the response.
-//! - If a poll fails, times out, or is answered with 429, 502, 503 or 504, the layer retries it
-//!   after a pause. It never sends the original request again.
+//! - If an [observer](Observer) is set and the 202 has a `Link` with `rel="monitor"`, the layer
+//!   first asks for events (`Accept: text/event-stream`). The observer then gets each change at
+//!   once, over one connection. The layer polls if the answer is no event stream, or if the stream
+//!   breaks or is silent for 40 s.
+//! - If a poll fails, times out, or is answered with 408, 429, 502, 503 or 504, the layer retries
+//!   it after a pause, and asks for half the wait. It never sends the original request again.
 //! - Time is tokio's, so tests can pause it.
 //!
 //! # Allowed origins
@@ -288,8 +292,10 @@ mod deadline;
 mod destination;
 mod document;
 mod error;
+mod events;
 mod exclusive;
 mod final_status;
+mod finish;
 mod followed;
 mod follower;
 mod future;

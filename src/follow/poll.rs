@@ -161,6 +161,15 @@ where
         })
     }
 
+    /// Requests the events of the job whose monitor is `at`.
+    pub(super) async fn open_events(
+        &mut self,
+        at: &FollowTarget,
+    ) -> Result<ClientResponse<R>, PollError> {
+        let request = self.template.events(at);
+        self.send(request, Duration::ZERO).await
+    }
+
     /// Returns the longest time to ask a server to hold a response, in whole seconds.
     pub(super) fn longest_wait(&self, schedule: &PollSchedule) -> Duration {
         let wait = schedule.max_wait().min(self.deadline.remaining());

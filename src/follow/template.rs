@@ -70,6 +70,19 @@ impl RequestTemplate {
         request
     }
 
+    /// Returns a request for the job's status as events.
+    pub(super) fn events<B: Default>(&self, target: &FollowTarget) -> Request<B> {
+        let mut request = self.request(Method::GET, target);
+        let events = HeaderValue::from_static("text/event-stream");
+        request.headers_mut().insert(header::ACCEPT, events);
+        // A coder on the way could hold events back.
+        let identity = HeaderValue::from_static("identity");
+        request
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, identity);
+        request
+    }
+
     /// Returns a request for the job's result.
     pub(super) fn fetch<B: Default>(&self, target: &FollowTarget) -> Request<B> {
         let mut request = self.request(Method::GET, target);

@@ -9,13 +9,13 @@ use super::StatusDocument;
 /// The progress of a job in FHIR's asynchronous pattern.
 const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
 
-/// The status of a job after one poll.
+/// The status of a job after one poll or event.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Update {
     /// The URI of the job's monitor.
     pub monitor: Uri,
-    /// The number of polls so far. It is 0 for the status in the 202 itself.
+    /// The number of polls so far, one for all events. It is 0 for the status in the 202 itself.
     pub polls: u32,
     /// The progress from 0 to 100, if the server reports it.
     pub percent: Option<f64>,
@@ -69,7 +69,7 @@ fn parse_x_progress(text: &str) -> (Option<f64>, Option<String>) {
     )
 }
 
-/// A callback that receives the status of a job after each poll.
+/// A callback that receives the status of a job after each poll or event.
 ///
 /// [`on_update`](super::FollowAcceptedLayer::on_update) sets one for all jobs. An observer in the
 /// extensions of a request replaces it for that request.

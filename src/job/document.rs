@@ -1,6 +1,7 @@
 //! Writes the status document: a job as JSON.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::Error as _};
+use serde_json::{Map, Value};
 
 use super::{
     snapshot::{ResponseHead, Snapshot},
@@ -9,6 +10,9 @@ use super::{
 
 /// The bytes that hold most documents of ended jobs.
 const DOCUMENT_CAPACITY: usize = 640;
+
+/// The members of the document that are links.
+const LINKS: [&str; 3] = ["self", "resourceLocation", "callbacks"];
 
 /// Returns the status document of a job. `write_link` writes the URI of its monitor.
 ///
@@ -81,6 +85,19 @@ pub(crate) fn document(job: &Snapshot, write_link: impl FnOnce(&mut Vec<u8>)) ->
     }
     json.push(b'}');
     json
+}
+
+/// Writes the members of the status document that are no links. [`Jobs::document`] has the links.
+///
+/// [`Jobs::document`]: crate::Jobs::document
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = document(self, |_| {});
+        let mut members: Map<String, Value> =
+            serde_json::from_slice(&json).map_err(S::Error::custom)?;
+        members.retain(|name, _| !LINKS.contains(&name.as_str()));
+        members.serialize(serializer)
+    }
 }
 
 fn write_response(json: &mut Vec<u8>, head: &ResponseHead) {

@@ -26,7 +26,7 @@ use crate::{
     config::Backpressure,
     job::{JobId, Snapshot},
     limit::{Permit, PermitError},
-    monitor,
+    monitor::{self, ResultRead},
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
     run::{
@@ -150,7 +150,9 @@ where
     let limit = candidate.response_limit(new.key.is_some());
     let (job, running, relayed) = match stored {
         Stored::Joined(job) if candidate.options.idempotency.strict && !job.status.is_ended() => {
-            return Admission::Accepted(Problem::KeyInUse.counted().response());
+            let mut in_use = Problem::KeyInUse.counted().response();
+            candidate.registry.hasten(&mut in_use);
+            return Admission::Accepted(in_use);
         }
         Stored::Joined(job) => {
             telemetry::joined();
@@ -234,7 +236,9 @@ fn stored<St: Store>(
             Problem::StoreUnavailable
         }
     };
-    Err(problem.counted().response())
+    let mut refusal = problem.counted().response();
+    candidate.registry.hasten(&mut refusal);
+    Err(refusal)
 }
 
 /// Turns a call into a job that runs here. Returns its future, which the caller spawns.
@@ -298,7 +302,8 @@ async fn submitted_or_accepted<St: Store>(
     match head {
         Ok(Some((head, hint))) => {
             let response = submitted(registry, job.id, relayed, head, &hint);
-            let response = response.map(|body| monitor::live(body, None));
+            let read = ResultRead::new(registry, job.id);
+            let response = response.map(|body| monitor::live(body, None, read));
             let mut response = monitor::watched(response, &registry.settings);
             candidate.mark_submitted(path, job.id, &mut response);
             response

@@ -8,7 +8,7 @@ use tower_layer::Layer;
 
 use super::{options::LayerOptions, service::Accepted};
 use crate::{
-    config::{Backpressure, Idempotency, Policy, When},
+    config::{AnyMethod, Backpressure, Idempotency, Policy, When, WhenFn},
     registry::Registry,
     store::MemoryStore,
 };
@@ -33,9 +33,71 @@ impl<St> AcceptedLayer<When, St> {
 }
 
 impl<P, St> AcceptedLayer<P, St> {
-    /// Chooses which requests become jobs: a [`When`], or a closure over the request's head.
-    /// Default: [`When::Always`].
-    pub fn when<Q: Policy>(self, policy: Q) -> AcceptedLayer<Q, St> {
+    /// Sets when requests are answered with 202. Default: [`When::Always`].
+    ///
+    /// `GET`, `HEAD`, `OPTIONS` and `TRACE` pass through, unless [`any_method`](Self::any_method)
+    /// follows. The table of [`When`] has the details.
+    pub fn when(self, when: When) -> AcceptedLayer<When, St> {
+        self.policy(when)
+    }
+
+    /// Chooses for each request when it is answered with 202, by a closure over its head.
+    ///
+    /// `GET`, `HEAD`, `OPTIONS` and `TRACE` pass through, unless [`any_method`](Self::any_method)
+    /// follows.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use tower_accepted::{Jobs, When};
+    ///
+    /// let layer = Jobs::new().layer().when_fn(|head| match head.uri.path() {
+    ///     "/reports" => When::Always,
+    ///     "/chat" => When::Streamed,
+    ///     _ => When::After(Duration::from_millis(300)),
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn when_fn<F>(self, when: F) -> AcceptedLayer<WhenFn<F>, St>
+    where
+        F: Fn(&Parts) -> When,
+    {
+        self.policy(WhenFn::new(when))
+    }
+
+    /// Applies the choice of [`when`](Self::when) or [`when_fn`](Self::when_fn) to safe methods
+    /// too: `GET`, `HEAD`, `OPTIONS` and `TRACE` (RFC 9110 §9.2.1).
+    ///
+    /// `OPTIONS` includes the preflights of CORS, and a `GET` may come from a cache or a crawler.
+    /// So name the requests that may become jobs:
+    ///
+    /// ```
+    /// use http::Method;
+    /// use tower_accepted::{Jobs, When};
+    ///
+    /// let layer = Jobs::new().layer();
+    /// let layer = layer.when_fn(|head| match (&head.method, head.uri.path()) {
+    ///     (&Method::GET, "/slow-query") => When::Always,
+    ///     (method, _) if method.is_safe() => When::Never,
+    ///     _ => When::Always,
+    /// });
+    /// let layer = layer.any_method();
+    /// # let _ = layer;
+    /// ```
+    pub fn any_method(self) -> AcceptedLayer<AnyMethod<P>, St>
+    where
+        P: Policy,
+    {
+        AcceptedLayer {
+            registry: self.registry,
+            policy: AnyMethod::new(self.policy),
+            options: self.options,
+        }
+    }
+
+    /// Sets a [`Policy`] of the application's own, which decides about every method unless it says
+    /// otherwise.
+    pub fn policy<Q: Policy>(self, policy: Q) -> AcceptedLayer<Q, St> {
         AcceptedLayer {
             registry: self.registry,
             policy,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{Policy, Schedule, When, choose, passes_through},
     job::{InvalidKey, Key},
+    limit::PermitError,
     monitor::{self, Route},
     problem::Problem,
     protocol::{BoxError, Prefer, RequestHeaders},
@@ -159,7 +160,11 @@ where
         };
         let permit = registry.permits.acquire(owner);
         let is_too_large = body.size_hint().lower() > settings.max_body as u64;
+        let is_shed = settings.sheds_when_full
+            && key.is_none()
+            && matches!(permit, Err(PermitError::Full | PermitError::OwnerFull));
         let problem = match &permit {
+            Err(error) if is_shed => Some(Problem::from(*error)),
             _ if is_too_large => Some(Problem::BodyTooLarge),
             // A request with a key may still join an existing job.
             Err(error) if key.is_none() => Some(Problem::from(*error)),
@@ -170,7 +175,7 @@ where
         // job.
         let must_become_job = when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
-            Some(problem) if must_become_job => return ResponseFuture::refuse(problem),
+            Some(problem) if must_become_job || is_shed => return ResponseFuture::refuse(problem),
             Some(_) => return pass_through(inner, head, body).with_prefer(no_preference),
             None => {}
         }

@@ -43,7 +43,7 @@ pub(crate) fn accepted<St>(
     let settings = &registry.settings;
     let mut buffer = ResponseBuffer::new(job, settings);
     // A job that was joined may have ended.
-    let retry_after = (!job.status.is_ended()).then(|| job.retry_after(&registry.estimates));
+    let retry_after = registry.retry_after(job);
     let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
     let (id, mut monitor) = (buffer.id, 0..0);
     let link = buffer.add(|text| {

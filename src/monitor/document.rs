@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Returns the status document of a job, with links as references from `origin`.
-pub(super) fn linked_document(
+pub(crate) fn linked_document(
     origin: LinkOrigin<'_>,
     job: &Snapshot,
     settings: &Settings,

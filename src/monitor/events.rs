@@ -134,6 +134,9 @@ impl<St: Store> Stream for Events<St> {
 /// Returns the event for a job. Its document is one line, since JSON escapes line breaks.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     job.teach(&registry.estimates);
+    if job.status.is_ended() {
+        registry.retry_after(job);
+    }
     let document = linked_document(LinkOrigin::Document, job, &registry.settings);
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);

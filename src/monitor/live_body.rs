@@ -13,7 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::{limit::Pace, protocol::BoxError, store::ResultBody, telemetry::GaugeGuard};
+use crate::{
+    awaited::AwaitedResults, job::JobId, limit::Pace, protocol::BoxError, registry::Registry,
+    store::ResultBody, telemetry::GaugeGuard,
+};
 
 /// The maximum time that an error waits until the server has sent the data before it.
 const MAX_BREAK_DELAY: Duration = Duration::from_secs(60);
@@ -31,6 +34,8 @@ struct BreakableBody {
     breaking: Option<Breaking>,
     /// The offset of the next byte, and the pace of the call that produces it.
     pace: Option<(u64, Arc<Pace>)>,
+    read: ResultRead,
+    has_failed: bool,
     _gauge: GaugeGuard,
 }
 
@@ -41,10 +46,34 @@ struct Breaking {
     has_unsent: bool,
 }
 
+/// Records that a client has read the result of a job to its end.
+pub(crate) struct ResultRead {
+    awaited: Arc<AwaitedResults>,
+    id: JobId,
+}
+
+impl ResultRead {
+    pub(crate) fn new<St>(registry: &Registry<St>, id: JobId) -> Self {
+        Self {
+            awaited: registry.awaited.clone(),
+            id,
+        }
+    }
+
+    fn record(&self) {
+        self.awaited.taken(self.id);
+    }
+}
+
 /// Delays the error of a body, and counts the body as a stream. `pace` is that of the call that
-/// produces the body, with the offset of its first byte.
-pub(crate) fn live(body: ResultBody, pace: Option<(u64, Arc<Pace>)>) -> ResultBody {
+/// produces the body, with the offset of its first byte. The end of the body is recorded as `read`.
+pub(crate) fn live(
+    body: ResultBody,
+    pace: Option<(u64, Arc<Pace>)>,
+    read: ResultRead,
+) -> ResultBody {
     if body.is_empty() && !body.has_trailers() {
+        read.record();
         return body;
     }
     ResultBody::boxed(BreakableBody {
@@ -52,6 +81,8 @@ pub(crate) fn live(body: ResultBody, pace: Option<(u64, Arc<Pace>)>) -> ResultBo
         unsent: Arc::default(),
         breaking: None,
         pace,
+        read,
+        has_failed: false,
         _gauge: GaugeGuard::stream(),
     })
 }
@@ -69,6 +100,7 @@ impl Body for BreakableBody {
             let frame = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
+                    this.has_failed = true;
                     this.breaking = Some(Breaking {
                         error,
                         delay: Box::pin(sleep(MAX_BREAK_DELAY)),
@@ -76,7 +108,10 @@ impl Body for BreakableBody {
                     });
                     return this.poll_break(cx);
                 }
-                None => return Poll::Ready(None),
+                None => {
+                    this.read.record();
+                    return Poll::Ready(None);
+                }
             };
             if let (Some(data), Some((offset, pace))) = (frame.data_ref(), &mut this.pace) {
                 *offset += data.len() as u64;
@@ -94,6 +129,15 @@ impl Body for BreakableBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for BreakableBody {
+    fn drop(&mut self) {
+        // A server need not poll a body whose end it knows.
+        if !self.has_failed && self.is_end_stream() {
+            self.read.record();
+        }
     }
 }
 

@@ -25,7 +25,8 @@ mod wait;
 
 pub(crate) use self::{
     accepted::{accepted, link, see_page},
-    live_body::live,
+    document::linked_document,
+    live_body::{ResultRead, live},
     respond::{Answer, answer},
     result::{joined_response, watched},
     route::Route,

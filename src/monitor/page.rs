@@ -3,10 +3,13 @@
 use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderName, HeaderValue, Response, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-use super::status::{NO_STORE, VARY};
+use super::{
+    route::Resource,
+    status::{NO_STORE, VARY},
+};
 use crate::{
     job::{Snapshot, Status, percent, write_timestamp},
     registry::Registry,
@@ -34,11 +37,30 @@ static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     HeaderValue::try_from(policy).expect("a policy of ASCII")
 });
 
-/// Returns the current page of `job`, with its `ETag`.
-pub(super) fn page<St>(job: &Snapshot, registry: &Registry<St>) -> Response<ResultBody> {
+/// Returns the page of a job that ended without a response, for a request for its result or
+/// output. It has the status that other clients get with a problem.
+pub(super) fn no_response_page<St>(
+    job: &Snapshot,
+    status: StatusCode,
+    at: Resource,
+    registry: &Registry<St>,
+) -> Response<ResultBody> {
+    let mut response = page(job, at, registry);
+    *response.status_mut() = status;
+    // It is that of the page at the monitor.
+    response.headers_mut().remove(header::ETAG);
+    response
+}
+
+/// Returns the current page of `job`, with its `ETag`, as it is served `at` a resource.
+pub(super) fn page<St>(
+    job: &Snapshot,
+    at: Resource,
+    registry: &Registry<St>,
+) -> Response<ResultBody> {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
-    let retry_after = job.retry_after(&registry.estimates);
-    let html = PageView::new(job, elapsed, retry_after).html();
+    let retry_after = registry.retry_after(job).unwrap_or_default();
+    let html = PageView::new(job, at, elapsed, retry_after).html();
     let mut response = Response::new(ResultBody::new(html.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
@@ -75,6 +97,8 @@ fn elapsed(job: &Snapshot) -> Duration {
 /// The values of the template's placeholders.
 struct PageView<'a> {
     job: &'a Snapshot,
+    /// The reference to the monitor of the job.
+    link: String,
     elapsed: Duration,
     /// The estimated time left, unless it has passed.
     left: Option<Duration>,
@@ -83,11 +107,12 @@ struct PageView<'a> {
 }
 
 impl<'a> PageView<'a> {
-    fn new(job: &'a Snapshot, elapsed: Duration, retry_after: u64) -> Self {
+    fn new(job: &'a Snapshot, at: Resource, elapsed: Duration, retry_after: u64) -> Self {
         let now = job.created_at + elapsed;
         let finish = job.estimated_finish_at;
         Self {
             job,
+            link: format!("{}{}", "../".repeat(at.depth()), job.id),
             elapsed,
             left: finish.and_then(|finish| finish.duration_since(now).ok()),
             retry_after,
@@ -113,7 +138,7 @@ impl<'a> PageView<'a> {
         let percent = job.progress.fraction.map(percent);
         let hidden_unless = |is_shown| if is_shown { "" } else { " hidden" };
         match name {
-            "id" => job.id.to_string().into(),
+            "link" => self.link.as_str().into(),
             "status" => job.status.as_str().into(),
             "created" => {
                 let mut created = Vec::new();
@@ -179,13 +204,13 @@ impl<'a> PageView<'a> {
         if !self.has_output() {
             return String::new();
         }
-        let id = self.job.id;
+        let link = &self.link;
         let label = if self.job.status.is_ended() {
             "Open what there is"
         } else {
             "Watch the output"
         };
-        let link = format!(r#"href="{id}/stream" target="_blank" rel="noopener""#);
+        let link = format!(r#"href="{link}/stream" target="_blank" rel="noopener""#);
         format!("<noscript><a {link}>{label}</a></noscript>")
     }
 
@@ -210,8 +235,8 @@ impl<'a> PageView<'a> {
                 format!(r#"<noscript><meta http-equiv="refresh" content="{seconds}"></noscript>"#)
             }
             Status::Succeeded => {
-                let id = self.job.id;
-                format!(r#"<meta http-equiv="refresh" content="0; url={id}/result">"#)
+                let link = &self.link;
+                format!(r#"<meta http-equiv="refresh" content="0; url={link}/result">"#)
             }
             Status::Failed | Status::Canceled => String::new(),
         }

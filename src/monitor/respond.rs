@@ -51,6 +51,7 @@ pub(crate) fn answer<St: Store>(registry: &Arc<Registry<St>>, route: Route, head
             log_store_error(&error);
             Problem::StoreUnavailable.response().into()
         });
+        registry.hasten(&mut reply.response);
         let is_head = head.method == Method::HEAD;
         if !reply.has_length {
             add_length(&mut reply.response, is_head);
@@ -111,12 +112,14 @@ async fn respond<St: Store>(
         (Resource::Monitor | Resource::Status | Resource::Result, _) if is_read => {
             let prefer = headers.prefer(&head.headers, settings.max_wait);
             let view = View::new(resource, is_page, settings);
-            respond_read(registry, job, view, prefer, headers.is_conditional, head).await
+            let is_conditional = headers.is_conditional;
+            respond_read(registry, job, view, format, prefer, is_conditional, head).await
         }
         (Resource::Stream, _) if is_read => {
             let prefer = headers.prefer(&head.headers, settings.max_wait);
             let limit = prefer.wait.unwrap_or(settings.max_wait);
-            let mut response = Box::pin(stream::stream(registry, job, limit, head)).await?;
+            let stream = stream::stream(registry, job, limit, is_page, head);
+            let mut response = Box::pin(stream).await?;
             if let Some(applied) = prefer.applied(false) {
                 response.headers_mut().insert(PREFERENCE_APPLIED, applied);
             }
@@ -132,7 +135,10 @@ async fn respond<St: Store>(
         (Resource::Monitor, &Method::DELETE) => {
             let revisions = precondition::revisions(&head.headers);
             Ok(match registry.store.forget(job.id, &revisions).await? {
-                Some(_) => status::deleted(id, settings).into(),
+                Some(_) => {
+                    registry.awaited.taken(id);
+                    status::deleted(id, settings).into()
+                }
                 None => refuse(Problem::PreconditionFailed),
             })
         }
@@ -174,6 +180,7 @@ async fn respond_read<St: Store>(
     registry: &Registry<St>,
     mut job: Box<Snapshot>,
     view: View,
+    format: Format,
     prefer: Prefer,
     is_conditional: bool,
     head: &Parts,
@@ -190,12 +197,16 @@ async fn respond_read<St: Store>(
     }
     let mut response = match view {
         View::Result(at) if job.status.is_ended() => {
-            let mut result = Box::pin(result::result(registry, &job, at, head)).await?;
+            let is_page = format == Format::Page;
+            let mut result = Box::pin(result::result(registry, &job, at, is_page, head)).await?;
+            if head.method == Method::GET {
+                result::record_read(registry, job.id, &result);
+            }
             let vary = message::vary(registry.settings.dialect);
             result.headers_mut().append(header::VARY, vary);
             result
         }
-        View::Page => page::page(&job, registry),
+        View::Page => page::page(&job, Resource::Monitor, registry),
         View::Document => status::tagged(&job, registry),
         View::RedirectToResult(_) if job.status.is_ended() => status::see_result(&job, registry),
         View::RedirectToResult(at) | View::Result(at) => status::pending(&job, at, registry),

@@ -9,9 +9,16 @@ use http::{
 };
 use tokio::time::timeout;
 
-use super::{live_body, message, precondition, replay, route::Resource};
+use super::{
+    live_body::{self, ResultRead},
+    message,
+    page::no_response_page,
+    precondition, replay,
+    route::Resource,
+};
 use crate::{
     config::Settings,
+    estimate::RETRY_AFTER_WHEN_FULL,
     job::{JobId, Snapshot},
     problem::{Problem, no_result},
     protocol::{
@@ -24,11 +31,13 @@ use crate::{
 /// The minimum pause between two looks at whether a read waits for room.
 const MIN_ROOM_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Responds to a GET for the result of an ended job, which is served `at` a resource.
+/// Responds to a GET for the result of an ended job, which is served `at` a resource. If `is_page`
+/// is set, the client prefers a page to a problem.
 pub(super) async fn result<St: Store>(
     registry: &Registry<St>,
     job: &Snapshot,
     at: Resource,
+    is_page: bool,
     head: &Parts,
 ) -> Result<Response<ResultBody>, St::Error> {
     let (settings, is_owned) = (&registry.settings, job.owner.is_some());
@@ -41,6 +50,10 @@ pub(super) async fn result<St: Store>(
         StoredRead::Response(response, target) => (response, target),
         StoredRead::Busy => return Ok(Problem::Busy.response()),
         StoredRead::Missing => {
+            if let Some(failure) = job.error.filter(|_| is_page && job.response.is_none()) {
+                let status = failure.code.status();
+                return Ok(no_response_page(job, status, at, registry));
+            }
             let problem = no_response(job);
             let is_wrapped = message::is_wanted(head, settings.dialect, problem.headers());
             return Ok(match problem.body().len() {
@@ -98,6 +111,20 @@ pub(super) async fn result<St: Store>(
     Ok(watched(response, settings))
 }
 
+/// Records that a client was sent the result of an ended job, or must ask for it again.
+pub(super) fn record_read<St>(registry: &Registry<St>, id: JobId, response: &Response<ResultBody>) {
+    let is_stored = response.headers().contains_key(ASYNC_RESULT);
+    match response.status() {
+        StatusCode::SERVICE_UNAVAILABLE if !is_stored => {
+            registry.awaited.schedule_fetch(id, RETRY_AFTER_WHEN_FULL);
+        }
+        StatusCode::PARTIAL_CONTENT
+        | StatusCode::PRECONDITION_FAILED
+        | StatusCode::RANGE_NOT_SATISFIABLE => registry.awaited.schedule_fetch(id, 0),
+        _ => registry.awaited.taken(id),
+    }
+}
+
 /// Returns the response that a job ended with, or the problem that replaces it.
 async fn stored_response<St: Store>(
     registry: &Registry<St>,
@@ -106,6 +133,7 @@ async fn stored_response<St: Store>(
     let response = read(registry, job, 0).await?;
     Ok(match response {
         StoredRead::Response(mut response, _) => {
+            registry.awaited.taken(job.id);
             let (settings, is_owned) = (&registry.settings, job.owner.is_some());
             make_shareable(response.headers_mut(), settings, is_owned);
             watched(response, settings)
@@ -134,7 +162,8 @@ pub(crate) async fn joined_response<St: Store>(
             response.headers_mut().remove(RESULT_TARGET);
             make_shareable(response.headers_mut(), settings, is_owned);
             let pace = registry.paces.get(id).map(|pace| (0, pace));
-            let response = response.map(|body| live_body::live(body, pace));
+            let read = ResultRead::new(registry, id);
+            let response = response.map(|body| live_body::live(body, pace, read));
             return Ok(watched(response, settings));
         }
     }

@@ -7,7 +7,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     event_ids::{AddedId, find_event, has_event, identified},
-    live_body, replay,
+    live_body::{self, ResultRead},
+    page::no_response_page,
+    replay,
     result::{self, Read},
     route::Resource,
     status,
@@ -31,11 +33,13 @@ const MIN_READ_TIME: Duration = Duration::from_millis(100);
 
 type StreamResult<St> = Result<Response<ResultBody>, <St as Store>::Error>;
 
-/// Responds to a GET for the output of a job. Waits for its head until `limit` has passed.
+/// Responds to a GET for the output of a job. Waits for its head until `limit` has passed. If
+/// `is_page` is set, the client prefers a page to a problem.
 pub(super) async fn stream<St: Store>(
     registry: &Registry<St>,
     job: Box<Snapshot>,
     limit: Duration,
+    is_page: bool,
     head: &Parts,
 ) -> StreamResult<St> {
     let Some(query) = StreamQuery::parse(head.uri.query().unwrap_or_default()) else {
@@ -44,6 +48,7 @@ pub(super) async fn stream<St: Store>(
     let mut output = StreamReader {
         registry,
         job,
+        is_page,
         deadline: Instant::now() + limit,
     };
     match output.find(&query, head).await? {
@@ -56,6 +61,8 @@ pub(super) async fn stream<St: Store>(
 struct StreamReader<'a, St> {
     registry: &'a Registry<St>,
     job: Box<Snapshot>,
+    /// Set if the client prefers a page to a problem.
+    is_page: bool,
     deadline: Instant,
 }
 
@@ -181,7 +188,12 @@ impl<St: Store> StreamReader<'_, St> {
         if let (None, None, Some(failure)) =
             (&self.job.response, &self.job.partial, &self.job.error)
         {
-            return Ok(Err(no_result(failure)));
+            let status = failure.code.status();
+            return Ok(Err(if self.is_page {
+                no_response_page(&self.job, status, Resource::Stream, registry)
+            } else {
+                no_result(failure)
+            }));
         }
         Ok(match result::read_ended(registry, id, from).await? {
             Read::Reading(reading) => Ok(reading),
@@ -223,6 +235,7 @@ fn respond<St>(
     headers.insert(header::ETAG, stream_head::etag(output.job.id, run));
     let code = HeaderValue::from(status.as_u16());
     headers.insert(ASYNC_RESULT, code);
-    let body = live_body::live(body, pace.map(|pace| (from, pace)));
+    let read = ResultRead::new(output.registry, output.job.id);
+    let body = live_body::live(body, pace.map(|pace| (from, pace)), read);
     Response::from_parts(head, replay::watched(body, settings.replay_timeout))
 }

@@ -10,7 +10,7 @@ mod callback;
 #[cfg(feature = "server")]
 mod conditional;
 mod error;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "follow", feature = "server"))]
 mod event_stream;
 #[cfg(feature = "server")]
 mod headers;
@@ -34,6 +34,8 @@ mod status;
 pub(crate) use self::authority::has_valid_authority;
 #[cfg(feature = "webhook")]
 pub(crate) use self::callback::callback_preference;
+#[cfg(any(feature = "follow", feature = "server"))]
+pub(crate) use self::event_stream::EventScanner;
 #[cfg(feature = "follow")]
 pub(crate) use self::list::split;
 #[cfg(any(feature = "follow", feature = "webhook"))]
@@ -42,7 +44,6 @@ pub(crate) use self::retry_after::retry_after;
 pub(crate) use self::{
     accept::{Format, prefers_message},
     conditional::{EntityTags, Selection, Validators, matches_if_none_match},
-    event_stream::EventScanner,
     headers::RequestHeaders,
     json::{is_json, sort_members},
     multipart::Multipart,

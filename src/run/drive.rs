@@ -350,6 +350,12 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             interrupted,
         };
         Span::current().record("end", display(end_name(kind.error)));
+        // Nobody waits for a job that a client or the application has canceled.
+        if kind.error != Some(ErrorCode::Canceled)
+            && let Some(id) = self.call.id()
+        {
+            self.job.registry.awaited.ending(id);
+        }
         let end = End {
             started: self.call.started(),
             progress: self.call.progress(),

@@ -67,6 +67,14 @@ pub trait Store: Clone + Send + Sync + 'static {
         self.budget().limit() / 5
     }
 
+    /// Returns `true` if results outlive this process, so that another one can serve them.
+    ///
+    /// Default: `false`. A [drain](crate::Jobs::drain) then waits until clients have fetched their
+    /// results.
+    fn is_durable(&self) -> bool {
+        false
+    }
+
     /// Takes bytes from the budget. Resolves to `None` if there is no room for them.
     ///
     /// A store may evict ended jobs to make room, or wait for room.

@@ -11,6 +11,7 @@ mod command;
 mod connections;
 mod default_dialect;
 mod dialects;
+mod event_updates;
 mod failures;
 mod fhir;
 mod odata;

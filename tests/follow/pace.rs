@@ -145,6 +145,30 @@ async fn wait_shrinks_until_a_gateway_permits_it() {
         .expect("a response");
 }
 
+/// A layer such as tower-http's answers 408 if a request takes too long.
+#[tokio::test(start_paused = true)]
+async fn wait_shrinks_until_a_time_out_layer_permits_it() {
+    let monitors: [fn() -> Reply; 2] = [
+        accepted,
+        // Without a document, a 408 could be a result.
+        || reply(202).with("content-location", "/jobs/1"),
+    ];
+    for accepted in monitors {
+        let (server, log) =
+            serve(
+                move |seen| match (seen.method.as_str(), seen.header("prefer")) {
+                    ("POST", _) => accepted().with("vary", "Prefer"),
+                    (_, Some("wait=30" | "wait=15")) => reply(408).after(seconds(10)),
+                    (_, Some("wait=7")) => succeeded().after(seconds(7)),
+                    (_, prefer) => panic!("{prefer:?}"),
+                },
+            );
+        let answer = post(server).await.expect("a response");
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(log.all().len(), 4);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn wait_extends_the_answer_timeout() {
     let (server, log) = script([

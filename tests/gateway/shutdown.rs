@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::{io::AsyncWriteExt, spawn, time::timeout};
 
 use crate::{
-    client::{get, open, post, read_until},
+    client::{ended, get, open, post, read_until, result},
     program::Program,
     upstream::Upstream,
 };
@@ -46,6 +46,22 @@ async fn sigterm_waits_for_jobs_and_serves_their_monitor() {
 
     received.ok("report").await;
     gateway.logged("all jobs ended").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_waits_for_clients_that_come_back() {
+    let mut upstream = Upstream::start().await;
+    let mut gateway = Program::gateway(upstream.address, &["--always"]).await;
+    let job = post(gateway.address, "/reports", "").await.job();
+    let received = upstream.next().await;
+    gateway.signal("TERM").await;
+    gateway.logged("shutting down").await;
+    let told = get(gateway.address, &job).await;
+    assert_eq!(told.header("retry-after"), Some("1"));
+    received.ok("report").await;
+    ended(gateway.address, &job).await;
+    assert_eq!(result(gateway.address, &job).await.body, "report");
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 

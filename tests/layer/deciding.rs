@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Response, StatusCode, request::Parts};
+use http::{Method, Response, StatusCode, request::Parts};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, Service};
-use tower_accepted::{AcceptedLayer, Filter, JobHandle, Jobs, Status, When, store::Store};
+use tower_accepted::{AcceptedLayer, Filter, JobHandle, Jobs, Policy, Status, When, store::Store};
 
 use crate::{slow_store::SlowStore, support::*};
 
@@ -74,36 +74,107 @@ async fn wait_of_a_client_is_limited() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn safe_methods_become_jobs_only_by_a_closure() {
-    let service = AcceptedLayer::new().layer(inner(async |_| ok("inline")));
-    for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
-        let answer = send(&service, request(method, "/")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{method}");
+async fn safe_methods_pass_through_by_default() {
+    let slow = inner(async |_| {
+        sleep(DELAY * 2).await;
+        ok("inline")
+    });
+    for when in [
+        When::Always,
+        When::After(DELAY),
+        When::Preferred,
+        When::Streamed,
+        When::Never,
+    ] {
+        let jobs = Jobs::new();
+        let same = jobs.layer().when(when).layer(slow.clone());
+        let by_closure = jobs.layer().when_fn(move |_| when).layer(slow.clone());
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            let prefers = || with(request(method, "/"), &[("prefer", "respond-async")]);
+            for answer in [
+                send(&same, request(method, "/")).await,
+                send(&same, prefers()).await,
+                send(&by_closure, prefers()).await,
+            ] {
+                assert_eq!(answer.status, StatusCode::OK, "{when:?}, {method}");
+                assert_eq!(answer.header("link"), None, "{when:?}, {method}");
+            }
+        }
+        assert!(format!("{jobs:?}").contains("jobs: 0"), "{jobs:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_method_includes_the_safe_ones() {
+    let jobs = Jobs::new();
+    let slow = inner(async |_| {
+        sleep(DELAY * 2).await;
+        ok("inline")
+    });
+    for (when, status, is_job) in [
+        (When::Always, 202, true),
+        (When::After(DELAY), 202, true),
+        (When::Preferred, 200, false),
+        (When::Streamed, 200, true),
+        (When::Never, 200, false),
+    ] {
+        let same = jobs.layer().when(when).any_method().layer(slow.clone());
+        let by_closure = jobs.layer().when_fn(move |_| when).any_method();
+        let by_closure = by_closure.layer(slow.clone());
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "POST"] {
+            for answer in [
+                send(&same, request(method, "/")).await,
+                send(&by_closure, request(method, "/")).await,
+            ] {
+                assert_eq!(answer.status, status, "{when:?}, {method}");
+                let has_monitor = answer.header("link").is_some();
+                assert_eq!(has_monitor, is_job, "{when:?}, {method}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsafe_methods_become_jobs() {
+    let service = AcceptedLayer::new().layer(inner(async |_| ok("inline")));
     for method in ["POST", "PUT", "PATCH", "DELETE", "PURGE"] {
         let answer = send(&service, request(method, "/")).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{method}");
     }
-    let by_path = |head: &Parts| match head.uri.path() {
+    let layer = AcceptedLayer::new().when_fn(|head| match head.uri.path() {
         "/slow" => When::Always,
         _ => When::Never,
-    };
-    let service = AcceptedLayer::new()
-        .when(by_path)
-        .layer(inner(async |_| ok("inline")));
-    assert_eq!(
-        send(&service, get("/slow")).await.status,
-        StatusCode::ACCEPTED
-    );
-    assert_eq!(send(&service, post("/fast")).await.status, StatusCode::OK);
+    });
+    let service = layer.layer(inner(async |_| ok("inline")));
+    assert_eq!(send(&service, post("/slow")).await.status, 202);
+    assert_eq!(send(&service, post("/fast")).await.status, 200);
+}
+
+/// Makes each `GET` a job.
+#[derive(Clone)]
+struct Gets;
+
+impl Policy for Gets {
+    fn when(&self, head: &Parts) -> When {
+        match head.method {
+            Method::GET => When::Always,
+            _ => When::Never,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_decides_about_every_method() {
+    let service = AcceptedLayer::new().policy(Gets);
+    let service = service.layer(inner(async |_| ok("inline")));
+    assert_eq!(send(&service, get("/")).await.status, 202);
+    assert_eq!(send(&service, post("/")).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn bidirectional_request_is_never_a_job() {
-    let always = |_: &Parts| When::Always;
-    let service = AcceptedLayer::new()
-        .when(always)
-        .layer(inner(async |_| ok("")));
+    let service = AcceptedLayer::new().any_method();
+    let service = service.layer(inner(async |_| ok("")));
     let mut upgrade = get("/socket");
     upgrade
         .headers_mut()

@@ -133,6 +133,15 @@ async fn get_becomes_a_job_only_with_pending_202() {
         let service = jobs.layer().layer(export());
         assert_eq!(send(&service, prefers_async()).await.status, status);
         assert_eq!(send(&service, get("/")).await.status, 200, "no Prefer");
+        for when in [
+            When::After(Duration::from_secs(1)),
+            When::Preferred,
+            When::Streamed,
+        ] {
+            let service = jobs.layer().when_fn(move |_| when).layer(export());
+            let answer = send(&service, prefers_async()).await;
+            assert_eq!(answer.status, status, "{when:?}");
+        }
         let never = jobs.layer().when(When::Never).layer(export());
         assert_eq!(send(&never, prefers_async()).await.status, 200);
     }

@@ -364,3 +364,67 @@ async fn unready_service_does_not_delay_the_202() {
     let accepted = timeout(Duration::from_secs(1), send(&service, post("/"))).await;
     assert_eq!(accepted.unwrap().json()["status"], "queued");
 }
+
+#[tokio::test(start_paused = true)]
+async fn shedding_refuses_what_would_run_inline() {
+    let full = || Jobs::builder().max_unfinished(1);
+    let owned = || {
+        let owned = Jobs::builder().owner(|_| Some(Owner::new("me")));
+        owned.max_unfinished_per_owner(1)
+    };
+    let prefers = || with(post("/"), &[("prefer", "respond-async")]);
+    for (jobs, status) in [(full(), 503), (owned(), 429)] {
+        for sheds in [false, true] {
+            let jobs = jobs.clone().shed_when_full(sheds).build();
+            let expected = if sheds { status } else { 200 };
+            let slow = inner(async |_| {
+                sleep(Duration::from_secs(5)).await;
+                ok("inline")
+            });
+            // A call that is answered inline takes the only place.
+            let after = jobs.layer().when(When::After(Duration::from_secs(10)));
+            let after = after.layer(slow.clone());
+            let preferred = jobs.layer().when(When::Preferred).layer(slow.clone());
+            let streamed = jobs.layer().when(When::Streamed).layer(slow.clone());
+            let first = tokio::spawn({
+                let after = after.clone();
+                async move { send(&after, post("/")).await }
+            });
+            sleep(Duration::from_secs(1)).await;
+            let (one, two, three) = tokio::join!(
+                send(&after, post("/")),
+                send(&preferred, prefers()),
+                send(&streamed, post("/")),
+            );
+            for answer in [one, two, three] {
+                assert_eq!(answer.status, expected, "{sheds}");
+                assert_eq!(answer.header("retry-after").is_some(), sheds);
+            }
+            assert_eq!(first.await.unwrap().text(), "inline");
+            // A request that is never a job is not counted.
+            let never = jobs.layer().when(When::Never).layer(slow.clone());
+            let (first, never, not_preferred) = tokio::join!(
+                send(&after, post("/")),
+                send(&never, prefers()),
+                send(&preferred, post("/")),
+            );
+            for answer in [first, never, not_preferred] {
+                assert_eq!(answer.status, StatusCode::OK, "{sheds}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_body_is_shed_too() {
+    let jobs = Jobs::builder().max_unfinished(0).max_body(10);
+    let jobs = jobs.shed_when_full(true).build();
+    let after = When::After(Duration::from_secs(1));
+    let service = jobs.layer().when(after).layer(inner(async |_| ok("")));
+    let large = post("/").map(|_| Body::from(vec![0; 11]));
+    let refused = send(&service, large).await;
+    let kind = refused.json()["type"].clone();
+    assert!(kind.as_str().unwrap().ends_with(":full"), "{kind}");
+    jobs.drain(Duration::ZERO).await;
+    assert_eq!(send(&service, post("/")).await.status, StatusCode::OK);
+}

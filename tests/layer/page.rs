@@ -288,3 +288,68 @@ async fn page_and_document_have_different_etags() {
     assert_eq!(again(page).await.status, StatusCode::NOT_MODIFIED);
     assert_eq!(again(document).await.status, StatusCode::OK);
 }
+
+#[tokio::test(start_paused = true)]
+async fn browser_gets_the_page_for_a_result_that_is_none() {
+    for dialect in [Dialect::Default, Dialect::Pending202, Dialect::SeeOther] {
+        let jobs = Jobs::builder().dialect(dialect).build();
+        let service = jobs.layer().layer(inner(async |request| {
+            sleep(Duration::from_secs(5)).await;
+            match request.uri().path() {
+                "/fails" => Err(Failed),
+                _ => ok(""),
+            }
+        }));
+        let canceled = send(&service, post("/")).await;
+        let failed = send(&service, post("/fails")).await;
+        jobs.cancel(canceled.id()).await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+        for (accepted, status, heading) in [(canceled, 409, "Canceled"), (failed, 500, "Failed")] {
+            let id = accepted.id();
+            for resource in ["result", "stream"] {
+                let path = format!("{}/{resource}", accepted.location());
+                let page = send(&service, as_browser(get(&path))).await;
+                assert_eq!(page.status, status, "{path}");
+                let html = Some("text/html; charset=utf-8");
+                assert_eq!(page.header("content-type"), html);
+                assert_eq!(page.header("cache-control"), Some("no-store"));
+                assert_eq!(page.header("etag"), None);
+                let vary: Vec<_> = page.headers.get_all("vary").iter().collect();
+                assert!(
+                    vary.iter()
+                        .any(|vary| vary.to_str().unwrap().contains("accept"))
+                );
+                let text = page.text();
+                assert!(text.contains(&format!("<h1>{heading}</h1>")), "{text}");
+                // Its links begin at this resource.
+                assert!(
+                    text.contains(&format!("href=\"../{id}/result\" hidden")),
+                    "{text}"
+                );
+                assert!(!text.contains(&format!("\"{id}/")), "{text}");
+                // Other clients get the problem.
+                let problem = send(&service, get(&path)).await;
+                assert_eq!(problem.status, status, "{path}");
+                let json = Some("application/problem+json");
+                assert_eq!(problem.header("content-type"), json);
+            }
+            let monitor = send(&service, as_browser(get(accepted.location()))).await;
+            assert_eq!(monitor.status, StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn error_of_the_service_is_its_own_page() {
+    let service = AcceptedLayer::new().layer(inner(async |_| {
+        let mut response = Response::new(Body::from("the service's own page"));
+        *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+        Ok(response)
+    }));
+    let accepted = send(&service, post("/")).await;
+    assert_eq!(ended(&service, &accepted).await["status"], "failed");
+    let path = format!("{}/result", accepted.location());
+    let result = send(&service, as_browser(get(&path))).await;
+    assert_eq!(result.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(result.text(), "the service's own page");
+}

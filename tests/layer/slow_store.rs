@@ -40,6 +40,8 @@ pub(crate) struct SlowStore {
     reserve_time: Duration,
     /// Set if the store accepts no job.
     is_down: bool,
+    /// Set if the store says that it outlives its process.
+    is_durable: bool,
 }
 
 /// The error of a store that is down.
@@ -70,6 +72,15 @@ impl SlowStore {
             inner: MemoryStore::new(Duration::from_secs(120), budget),
             reserve_time: time,
             is_down: false,
+            is_durable: false,
+        }
+    }
+
+    /// Creates a store that says that it outlives its process.
+    pub(crate) fn durable() -> Self {
+        Self {
+            is_durable: true,
+            ..Self::new()
         }
     }
 
@@ -100,6 +111,10 @@ impl Store for SlowStore {
 
     fn budget(&self) -> &Budget {
         self.inner.budget()
+    }
+
+    fn is_durable(&self) -> bool {
+        self.is_durable
     }
 
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {

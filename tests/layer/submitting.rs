@@ -4,7 +4,7 @@ use std::{future::pending, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, Method, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{Layer, Service};
@@ -203,10 +203,11 @@ async fn request_that_cannot_be_a_job_passes_through() {
 async fn safe_method_is_streamed_if_a_closure_says_so() {
     let script = Script::default();
     let jobs = Jobs::new();
-    let layer = jobs.layer().when(|head: &Parts| match head.method {
+    let layer = jobs.layer().when_fn(|head| match head.method {
         Method::GET => When::Streamed,
         _ => When::Never,
     });
+    let layer = layer.any_method();
     let service = layer.layer(script.service());
     drop(script.respond(text()));
     let response = open(&service, get("/export")).await;

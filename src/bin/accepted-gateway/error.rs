@@ -85,7 +85,7 @@ impl GatewayError {
             }
             Self::ShuttingDown => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::AmbiguousOwner
             | Self::UpstreamUnreachable

@@ -110,6 +110,10 @@ impl Store for NatsStore {
         &self.process.jetstream.budget
     }
 
+    fn is_durable(&self) -> bool {
+        true
+    }
+
     fn reserve(&self, bytes: usize, purpose: Purpose) -> impl StoreFuture<Option<Charge>> {
         ready(self.budget().reserve(bytes, purpose))
     }

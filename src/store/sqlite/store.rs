@@ -167,6 +167,10 @@ impl Store for SqliteStore {
         &self.process.budget
     }
 
+    fn is_durable(&self) -> bool {
+        true
+    }
+
     /// No limit: a large response is in memory in parts only.
     fn max_response(&self) -> usize {
         usize::MAX
