@@ -227,7 +227,7 @@ fn render_pages(
             return None;
         }
         thread::sleep(page_time);
-        csv += &format!("{page},{}\n", page * page);
+        csv += &format!("{page},{}\n", u64::from(page).pow(2));
         on_page(page);
     }
     Some(csv)
