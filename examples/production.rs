@@ -220,6 +220,7 @@ fn render_pages(
     stop: &CancellationToken,
     on_page: impl Fn(u32),
 ) -> Option<String> {
+    info!("rendering {pages} pages");
     let mut csv = String::from("page,figure\n");
     for page in 1..=pages {
         if stop.is_cancelled() {
