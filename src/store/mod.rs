@@ -43,7 +43,7 @@ pub use self::{
     result::{NoRoom, Reading, ResultBody, Writer},
     revisions::Revisions,
     room::{ReceiverStanding, SendRoom},
-    stored::{CarriedExtensions, Rerun, StoredFields, StoredRequest},
+    stored::{CarriedExtensions, Rerun, StoredDelivery, StoredFields, StoredRequest},
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},

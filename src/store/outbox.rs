@@ -202,6 +202,14 @@ impl DeliveryCursor {
     }
 }
 
+impl OutboxStats {
+    /// Creates a count of pending deliveries. `oldest` is the time at which the oldest of them was
+    /// recorded.
+    pub fn new(pending: u64, oldest: Option<SystemTime>) -> Self {
+        Self { pending, oldest }
+    }
+}
+
 impl DueDeliveries {
     /// Creates a result without deliveries.
     pub fn new(deliveries: Vec<Delivery>, next_at: Option<SystemTime>) -> Self {

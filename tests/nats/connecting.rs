@@ -9,7 +9,7 @@ use tower_accepted::store::nats::{NatsError, NatsOptions, NatsStore, Storage};
 
 use crate::{
     site::{Deployment, counting, options, or_skip, until, work},
-    streams::{BUCKET, QUEUE, REQUESTS, RESULTS},
+    streams::{BUCKET, DELIVERIES, QUEUE, REQUESTS, RESULTS},
     support::{Counter, get, post, send},
 };
 
@@ -74,7 +74,7 @@ async fn processes_create_the_streams_of_a_new_cluster() {
     let too_many = NatsStore::connect(nats.servers.client().await, too_many);
     let (too_many, ()) = tokio::join!(too_many, connect_at_once(&nats, 6));
     let jetstream = jetstream::new(nats.servers.client().await);
-    for name in [QUEUE, BUCKET, REQUESTS, RESULTS] {
+    for name in [QUEUE, BUCKET, REQUESTS, RESULTS, DELIVERIES] {
         let stream = jetstream.get_stream(name).await.unwrap();
         assert_eq!(stream.cached_info().config.num_replicas, 3, "{name}");
     }

@@ -24,6 +24,7 @@ mod claims;
 mod connecting;
 mod estimating;
 mod keys;
+mod outbox;
 mod queue;
 mod records;
 mod rerunning;

@@ -100,7 +100,8 @@ impl Deployment {
         self.store_with(self.options.clone()).await
     }
 
-    async fn store_with(&self, options: NatsOptions) -> NatsStore {
+    /// Connects a store that has other options.
+    pub(crate) async fn store_with(&self, options: NatsOptions) -> NatsStore {
         let client = self.servers.client().await;
         let store = NatsStore::connect(client, options).await;
         store.expect("the store connects")

@@ -22,6 +22,7 @@ pub(crate) const BUCKET: &str = "KV_accepted_jobs";
 pub(crate) const KEYS: &str = "KV_accepted_keys";
 pub(crate) const REQUESTS: &str = "accepted_requests";
 pub(crate) const RESULTS: &str = "accepted_results";
+pub(crate) const DELIVERIES: &str = "accepted_deliveries";
 pub(crate) const CONSUMER: &str = "accepted_workers";
 
 /// A subject in the bucket that no process renews.

@@ -35,6 +35,14 @@ async fn store_in_jetstream_keeps_its_promises() {
 }
 
 #[tokio::test]
+async fn outbox_in_jetstream_keeps_its_promises() {
+    if Deployment::start(options()).await.is_none() {
+        return;
+    }
+    run(conformance::outbox_checks(), options()).await;
+}
+
+#[tokio::test]
 async fn store_in_jetstream_keeps_keys_of_expired_jobs() {
     if Deployment::start(options()).await.is_none() {
         return;

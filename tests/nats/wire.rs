@@ -22,6 +22,8 @@ pub(crate) struct Wire {
 struct WireState {
     is_cut: watch::Sender<bool>,
     is_held: watch::Sender<bool>,
+    /// The last answers that were read, or all that are held.
+    answers: watch::Sender<Vec<u8>>,
     /// The text that a client sends before its answers are held.
     hold_at: Mutex<Option<String>>,
 }
@@ -33,6 +35,7 @@ impl Wire {
         let state = Arc::new(WireState {
             is_cut: watch::channel(false).0,
             is_held: watch::channel(false).0,
+            answers: watch::channel(Vec::new()).0,
             hold_at: Mutex::default(),
         });
         let mut connections = JoinSet::new();
@@ -65,6 +68,14 @@ impl Wire {
         is_held.expect("the wire is up");
     }
 
+    /// Waits until an answer with this text is held.
+    pub(crate) async fn holds(&self, text: &str) {
+        self.held().await;
+        let mut answers = self.state.answers.subscribe();
+        let held = answers.wait_for(|answers| has(answers, text));
+        held.await.expect("the wire is up");
+    }
+
     /// Sends the held answers, and all later ones.
     pub(crate) fn release(&self) {
         self.state.is_held.send_replace(false);
@@ -75,14 +86,20 @@ impl WireState {
     /// Checks what a client has sent for the text to hold at.
     fn inspect(&self, sent: &[u8]) {
         let mut hold_at = self.hold_at.lock();
-        let is_sent = |text: &mut String| {
-            let text = text.as_bytes();
-            sent.windows(text.len()).any(|window| window == text)
-        };
-        if hold_at.take_if(is_sent).is_some() {
+        if hold_at.take_if(|text| has(sent, text)).is_some() {
             self.is_held.send_replace(true);
         }
     }
+}
+
+async fn is_free(held: &mut watch::Receiver<bool>) {
+    let is_free = held.wait_for(|held| !*held).await;
+    is_free.expect("the wire is up");
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    let text = text.as_bytes();
+    bytes.windows(text.len()).any(|window| window == text)
 }
 
 async fn accept(listener: TcpListener, servers: Vec<SocketAddr>, state: Arc<WireState>) {
@@ -144,12 +161,22 @@ async fn copy_answers(
     state: &WireState,
 ) {
     let mut held = state.is_held.subscribe();
-    let mut bytes = vec![0; 64 << 10];
-    while let Ok(read @ 1..) = from.read(&mut bytes).await {
-        let is_free = held.wait_for(|held| !*held).await;
-        is_free.expect("the wire is up");
-        if to.write_all(&bytes[..read]).await.is_err() {
-            return;
+    let mut answers = Vec::new();
+    loop {
+        select! {
+            biased;
+            () = is_free(&mut held), if !answers.is_empty() => {
+                if to.write_all(&answers).await.is_err() {
+                    return;
+                }
+                answers.clear();
+            }
+            read = from.read_buf(&mut answers) => match read {
+                Ok(1..) => {
+                    state.answers.send_replace(answers.clone());
+                }
+                _ => return,
+            }
         }
     }
 }

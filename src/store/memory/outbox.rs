@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::outbox_state::{OutboxState, StoredDelivery};
+use super::outbox_state::{ChargedDelivery, OutboxState};
 use crate::{
     job::JobId,
     limit::{Budget, Charge},
@@ -49,13 +49,13 @@ impl MemoryOutbox {
     /// recorded all the same.
     pub(super) fn add(&self, delivery: Delivery, reserve: impl FnOnce(usize) -> Option<Charge>) {
         let max_bytes = self.budget.limit() / BUDGET_PART;
-        let bytes = StoredDelivery::price(&delivery);
+        let bytes = ChargedDelivery::price(&delivery);
         // Dropped outside of the lock: a release may wake other tasks.
         let removed = self.state.lock().make_room(bytes, max_bytes);
         report_dropped(&removed);
         drop(removed);
         // Outside of the lock too, since this may evict jobs.
-        let stored = StoredDelivery::new(delivery, reserve(bytes));
+        let stored = ChargedDelivery::new(delivery, reserve(bytes));
         // Others may have been added since.
         let removed = {
             let mut state = self.state.lock();
@@ -69,8 +69,8 @@ impl MemoryOutbox {
 }
 
 /// Logs and counts the pending deliveries among those that were removed for room.
-fn report_dropped(removed: &[StoredDelivery]) {
-    for delivery in removed.iter().filter_map(StoredDelivery::pending) {
+fn report_dropped(removed: &[ChargedDelivery]) {
+    for delivery in removed.iter().filter_map(ChargedDelivery::pending) {
         tracing::warn!(id = %delivery.id, "dropped a webhook: too many are pending");
         telemetry::webhook_failed(AttemptFailure::Dropped.as_str());
     }

@@ -25,7 +25,7 @@ const DELIVERY_BYTES: usize = 512;
 /// The deliveries in memory, and their indexes.
 #[derive(Default)]
 pub(super) struct OutboxState {
-    deliveries: BTreeMap<DeliveryId, StoredDelivery>,
+    deliveries: BTreeMap<DeliveryId, ChargedDelivery>,
     /// The pending deliveries of each receiver, by the time at which they are due.
     due: BTreeMap<Arc<str>, BTreeSet<(SystemTime, DeliveryId)>>,
     /// The pending deliveries, from the oldest on.
@@ -36,7 +36,7 @@ pub(super) struct OutboxState {
 }
 
 /// A delivery in memory.
-pub(super) struct StoredDelivery {
+pub(super) struct ChargedDelivery {
     delivery: Delivery,
     /// The time at which a pending delivery is due or its lease ends, or at which a settled one
     /// expires.
@@ -45,7 +45,7 @@ pub(super) struct StoredDelivery {
     charge: Option<Charge>,
 }
 
-impl StoredDelivery {
+impl ChargedDelivery {
     pub(super) fn new(delivery: Delivery, charge: Option<Charge>) -> Self {
         Self {
             at: delivery.created_at,
@@ -70,7 +70,7 @@ impl StoredDelivery {
 }
 
 impl OutboxState {
-    pub(super) fn insert(&mut self, stored: StoredDelivery) {
+    pub(super) fn insert(&mut self, stored: ChargedDelivery) {
         let (id, at) = (stored.delivery.id, stored.at);
         if stored.delivery.due_at().is_some() {
             let receiver = stored.delivery.receiver();
@@ -90,7 +90,7 @@ impl OutboxState {
         self.deliveries.insert(id, stored);
     }
 
-    fn remove(&mut self, id: DeliveryId) -> Option<StoredDelivery> {
+    fn remove(&mut self, id: DeliveryId) -> Option<ChargedDelivery> {
         let stored = self.deliveries.remove(&id)?;
         let receiver = stored.delivery.receiver();
         if let Some(due) = self.due.get_mut(receiver) {
@@ -107,7 +107,7 @@ impl OutboxState {
 
     /// Removes the oldest deliveries until `bytes` more are within `max_bytes`: first those that
     /// are settled, then the pending ones.
-    pub(super) fn make_room(&mut self, bytes: usize, max_bytes: usize) -> Vec<StoredDelivery> {
+    pub(super) fn make_room(&mut self, bytes: usize, max_bytes: usize) -> Vec<ChargedDelivery> {
         let mut removed = Vec::new();
         while self.bytes + bytes > max_bytes {
             let settled = self.settled.first().map(|&(_, id)| id);
@@ -120,7 +120,7 @@ impl OutboxState {
     }
 
     /// Removes the settled deliveries that have expired.
-    pub(super) fn expire(&mut self, now: SystemTime) -> Vec<StoredDelivery> {
+    pub(super) fn expire(&mut self, now: SystemTime) -> Vec<ChargedDelivery> {
         let mut expired = Vec::new();
         while let Some(&(at, id)) = self.settled.first()
             && at <= now

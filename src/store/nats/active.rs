@@ -29,7 +29,7 @@ pub(super) struct ActiveClaim {
     pub(super) id: JobId,
     /// Identifies this claim among all claims of the job.
     pub(super) claim: u64,
-    pub(super) delivery: Delivery,
+    pub(super) hold: QueueHold,
     pub(super) may_rerun: bool,
     /// Held for a copy or an assignment, never across an await.
     pub(super) state: Mutex<ClaimState>,
@@ -51,7 +51,7 @@ struct ClaimOutput {
 }
 
 /// The message that keeps the queue from delivering the request to another process.
-pub(super) enum Delivery {
+pub(super) enum QueueHold {
     /// The queue delivered the request; its ack deadline is the lease.
     Acker(Arc<Acker>),
     /// This process accepted the request and runs it. The request is in the queue at this sequence;
@@ -88,7 +88,7 @@ impl ActiveClaim {
     pub(super) fn new(
         id: JobId,
         claim: u64,
-        delivery: Delivery,
+        hold: QueueHold,
         may_rerun: bool,
         record: JobRecord,
         sequence: u64,
@@ -97,7 +97,7 @@ impl ActiveClaim {
         Self {
             id,
             claim,
-            delivery,
+            hold,
             may_rerun,
             state: Mutex::new(ClaimState {
                 record,
@@ -170,7 +170,7 @@ impl ActiveClaim {
 
     /// Extends the ack deadline of the queue's message.
     pub(super) async fn extend_ack_deadline(&self) {
-        if let Delivery::Acker(acker) = &self.delivery
+        if let QueueHold::Acker(acker) = &self.hold
             && let Err(error) = acker.ack_with(AckKind::Progress).await
         {
             tracing::warn!(%error, id = %self.id, "failed to renew the lease of a job");
@@ -185,7 +185,7 @@ impl ActiveClaim {
         !state.report.is_empty()
             || state.is_behind()
             || age > jetstream.refresh_interval()
-            || (matches!(self.delivery, Delivery::Sequence(_)) && age > jetstream.options.lease / 4)
+            || (matches!(self.hold, QueueHold::Sequence(_)) && age > jetstream.options.lease / 4)
     }
 
     /// Writes pending reports, and renews a lease that is kept in the record.
@@ -198,7 +198,7 @@ impl ActiveClaim {
         let lease = as_millis(jetstream.options.lease);
         let written = self.update_record(jetstream, Duration::ZERO, |record| {
             record.apply(&report);
-            if let (Delivery::Sequence(_), Some(holder)) = (&self.delivery, &mut record.holder) {
+            if let (QueueHold::Sequence(_), Some(holder)) = (&self.hold, &mut record.holder) {
                 holder.lease_until = Some(unix_now().saturating_add(lease));
             }
         });
@@ -342,9 +342,9 @@ impl ActiveClaim {
 
     /// Removes the request from the queue.
     pub(super) async fn acknowledge(&self, jetstream: &JetStream) -> Result<(), NatsError> {
-        match &self.delivery {
-            Delivery::Acker(acker) => acker.ack().await.map_err(NatsError::unavailable),
-            Delivery::Sequence(sequence) => {
+        match &self.hold {
+            QueueHold::Acker(acker) => acker.ack().await.map_err(NatsError::unavailable),
+            QueueHold::Sequence(sequence) => {
                 messages::delete(&jetstream.streams.queue, *sequence).await
             }
         }

@@ -85,6 +85,9 @@ async fn end(
             record.partial = jetstream.seal(output, ErrorCode::Canceled).await?;
         }
         let output = record.streamed();
+        if record.is_ended() {
+            settle_deliveries(jetstream, id, &mut record).await?;
+        }
         record.end(
             Event::NoResponse(ErrorCode::Canceled),
             jetstream.options.retain,
@@ -119,6 +122,21 @@ async fn end(
         return Ok(Some(Lookup::Found(Box::new(job))));
     }
     Err(NatsError::unavailable("the job keeps changing"))
+}
+
+/// Records the deliveries of an ended job before it is forgotten, if its process may have died
+/// before it did. No later step records them: those of the forgotten record would be different.
+async fn settle_deliveries(
+    jetstream: &JetStream,
+    id: JobId,
+    record: &mut JobRecord,
+) -> Result<(), NatsError> {
+    // The process that ends a job removes its request after it has recorded the deliveries.
+    if record.details.callbacks.is_some() && jetstream.queue_entry(id).await?.is_some() {
+        jetstream.record_deliveries(id, record).await?;
+    }
+    record.details.callbacks = None;
+    Ok(())
 }
 
 /// Removes the request from the queue, and the result of a deleted job.

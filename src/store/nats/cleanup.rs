@@ -6,13 +6,15 @@ use super::{error::NatsError, jetstream::JetStream, part::OutputId, record::JobR
 use crate::JobId;
 
 impl JetStream {
-    /// Rewrites the job's key and list entry, whose retention starts at the end. Removes the
-    /// request's body, the outputs of dead processes, and a key that the end has freed. Parts of a
-    /// result that are old by now are written again, since they must not expire before the job.
+    /// Records the deliveries of the end. Rewrites the job's key and list entry, whose retention
+    /// starts at the end. Removes the request's body, the outputs of dead processes, and a key that
+    /// the end has freed. Parts of a result that are old by now are written again, since they must
+    /// not expire before the job.
     ///
     /// Runs before the request leaves the queue, so that a failure is repaired when the queue
     /// delivers the request again. Can be repeated.
     pub(super) async fn clean_up(&self, id: JobId, record: &JobRecord) -> Result<(), NatsError> {
+        self.record_deliveries(id, record).await?;
         if record.frees_key() {
             self.remove_key(id, &record.details).await?;
         }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    active::{ActiveClaim, Delivery},
+    active::{ActiveClaim, QueueHold},
     attempt::{ClaimAttempt, ClaimDecision},
     chunks,
     claim::NatsClaim,
@@ -183,10 +183,10 @@ pub(super) async fn claim(
         charge = reserve();
     }
     // Register the claim before it is visible to others, so that the watch misses no write.
-    let delivery = Delivery::Acker(acker.clone());
+    let hold = QueueHold::Acker(acker.clone());
     let (claim, record) = (rand::random(), queued.clone());
     let now = Instant::now();
-    let active = ActiveClaim::new(id, claim, delivery, request.may_rerun, record, 0, now);
+    let active = ActiveClaim::new(id, claim, hold, request.may_rerun, record, 0, now);
     let claim = NatsClaim::new(&process.claims, active);
     let attempt = ClaimAttempt {
         jetstream,

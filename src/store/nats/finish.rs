@@ -4,7 +4,7 @@ use async_nats::jetstream::AckKind;
 use bytes::Bytes;
 
 use super::{
-    active::{ActiveClaim, Delivery, END_PATIENCE},
+    active::{ActiveClaim, END_PATIENCE, QueueHold},
     chunks,
     clock::system_time,
     error::NatsError,
@@ -218,7 +218,7 @@ async fn requeue(jetstream: &JetStream, active: &ActiveClaim) -> Result<Finished
             tracing::warn!(%error, id = %active.id, "failed to remove output of a requeued job");
         }
     }
-    if let Delivery::Acker(acker) = &active.delivery {
+    if let QueueHold::Acker(acker) = &active.hold {
         // If another process considered this one dead and has claimed the request, a negative
         // acknowledgement would requeue that process's delivery. A process that claims it only now
         // is safe: it has just written its claim, so it counts as alive.

@@ -44,6 +44,8 @@ pub(super) struct JetStream {
     pub(super) request_barrier: Barrier,
     /// Covers the chunks of result bodies.
     pub(super) result_barrier: Barrier,
+    /// Covers the deliveries.
+    pub(super) delivery_barrier: Barrier,
 }
 
 /// A record as read from the bucket.
@@ -70,6 +72,7 @@ impl JetStream {
             job_barrier: barrier(&[&streams.queue, &streams.jobs]),
             request_barrier: barrier(&[&streams.requests]),
             result_barrier: barrier(&[&streams.results]),
+            delivery_barrier: barrier(&[&streams.deliveries]),
             streams,
             names,
             context,
@@ -131,11 +134,19 @@ impl JetStream {
         record.nonce = rand::random();
         let payload = record.encode(body);
         let context = &self.context;
+        let headers = claim.map(messages::claim_header);
+        let headers = headers.as_ref();
         let mut retry = Retry::within(patience);
         let mut had_conflict = false;
         loop {
-            let written =
-                messages::publish(context, subject, Some(expected), claim, &payload, patience);
+            let written = messages::publish(
+                context,
+                subject,
+                Some(expected),
+                headers,
+                &payload,
+                patience,
+            );
             match written.await {
                 Ok(sequence) => return Ok(Some(sequence)),
                 Err(WriteError::Conflict) => had_conflict = true,

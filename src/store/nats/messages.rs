@@ -62,13 +62,21 @@ pub(super) struct StoredMessage {
     pub(super) sequence: u64,
     /// The time of the write at the leader, in milliseconds since the Unix epoch.
     pub(super) written_at: u64,
+    pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
+}
+
+/// Returns the header of a record that is written under this claim.
+pub(super) fn claim_header(claim: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CLAIM_HEADER, format!("{claim:016x}"));
+    headers
 }
 
 /// Publishes a message and waits until the stream has stored it. Returns its sequence.
 ///
 /// With `expected`, the write succeeds only if the subject's last message has that sequence; 0
-/// means that there is none. `claim` goes into [`CLAIM_HEADER`].
+/// means that there is none.
 ///
 /// A write without an answer is repeated until `patience` has passed, so the stream may store it
 /// twice. That is harmless with `expected`, and in streams that keep one message per subject.
@@ -76,14 +84,14 @@ pub(super) async fn publish(
     context: &Context,
     subject: &str,
     expected: Option<u64>,
-    claim: Option<u64>,
+    headers: Option<&HeaderMap>,
     payload: &Bytes,
     patience: Duration,
 ) -> Result<u64, WriteError> {
     let mut retry = Retry::within(patience);
     let mut may_be_stored = false;
     loop {
-        let error = match publish_once(context, subject, expected, claim, payload).await {
+        let error = match publish_once(context, subject, expected, headers, payload).await {
             Err(WriteError::Unknown(error)) => error,
             // An earlier attempt may have taken the last free slot.
             Err(WriteError::Full) if may_be_stored => WriteError::Full.into_error(),
@@ -99,14 +107,12 @@ async fn publish_once(
     context: &Context,
     subject: &str,
     expected: Option<u64>,
-    claim: Option<u64>,
+    headers: Option<&HeaderMap>,
     payload: &Bytes,
 ) -> Result<u64, WriteError> {
     let mut message = PublishMessage::build().payload(payload.clone());
-    if let Some(claim) = claim {
-        let mut headers = HeaderMap::new();
-        headers.insert(CLAIM_HEADER, format!("{claim:016x}"));
-        message = message.headers(headers);
+    if let Some(headers) = headers {
+        message = message.headers(headers.clone());
     }
     if let Some(expected) = expected {
         message = message.expected_last_subject_sequence(expected);
@@ -146,6 +152,7 @@ pub(super) async fn last(
             subject: message.subject.into_string(),
             sequence: message.sequence,
             written_at: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
+            headers: message.headers,
             payload: message.payload,
         })),
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::{JobId, Owner, store::Key};
+use crate::{
+    JobId, Owner,
+    store::{DeliveryId, Key},
+};
 
 /// Builds the names of all streams and subjects from the prefix of the options.
 #[derive(Debug, Clone)]
@@ -39,6 +42,11 @@ impl ResourceNames {
     /// Chunks of large result bodies.
     pub(super) fn results_stream(&self) -> String {
         format!("{}_results", self.prefix)
+    }
+
+    /// The deliveries of webhooks.
+    pub(super) fn deliveries_stream(&self) -> String {
+        format!("{}_deliveries", self.prefix)
     }
 
     /// The consumer of the queue that all workers share.
@@ -142,6 +150,30 @@ impl ResourceNames {
         Some((u64::from_str_radix(claim, 16).ok()?, index.parse().ok()?))
     }
 
+    pub(super) fn all_deliveries(&self) -> String {
+        format!("{}.delivery.*.*", self.prefix)
+    }
+
+    pub(super) fn deliveries_of(&self, job: JobId) -> String {
+        format!("{}.delivery.{job}.*", self.prefix)
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> String {
+        format!("{}.delivery.{}.{}", self.prefix, id.job(), id.target())
+    }
+
+    /// Parses the id that ends the subject of a delivery.
+    pub(super) fn delivery_id(subject: &str) -> Option<DeliveryId> {
+        let (rest, target) = subject.rsplit_once('.')?;
+        let job = Self::job_id(rest)?;
+        Some(DeliveryId::new(job, target.parse().ok()?))
+    }
+
+    /// The lease of the process that sends deliveries.
+    pub(super) fn outbox_lease(&self) -> String {
+        format!("$KV.{}_jobs.outbox", self.prefix)
+    }
+
     /// Parses the job id that ends a subject.
     pub(super) fn job_id(subject: &str) -> Option<JobId> {
         let (_, id) = subject.rsplit_once('.')?;
@@ -164,6 +196,14 @@ mod tests {
         let subject = ResourceNames::new("accepted").part(JobId::random(), 0xa7, 12);
         let position = ResourceNames::part_position(&subject);
         assert_eq!(position, Some((0xa7, 12)));
+    }
+
+    #[test]
+    fn subject_of_a_delivery_has_its_id() {
+        let names = ResourceNames::new("accepted");
+        let id = DeliveryId::new(JobId::random(), 12);
+        assert_eq!(ResourceNames::delivery_id(&names.delivery(id)), Some(id));
+        assert_eq!(ResourceNames::delivery_id(&names.outbox_lease()), None);
     }
 
     #[test]

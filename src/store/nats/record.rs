@@ -260,6 +260,13 @@ impl JobRecord {
         self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
+    /// Ends and hides a job whose client was told that it was not accepted. Nobody is notified.
+    pub(super) fn withdraw(&mut self) {
+        self.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
+        self.forgotten = true;
+        self.details.callbacks = None;
+    }
+
     /// Returns the location of a result, or a part of one, that was published while it was
     /// produced.
     pub(super) fn streamed(&self) -> Option<StreamedParts> {
@@ -348,6 +355,7 @@ impl JobRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Delivery;
 
     #[test]
     fn records_of_version_0_1_can_be_read() {
@@ -379,6 +387,21 @@ mod tests {
         let text: serde_json::Value = serde_json::from_str(text).expect("JSON");
         assert_eq!(again, text);
         assert!(record.frees_key());
+    }
+
+    #[test]
+    fn withdrawn_job_notifies_nobody() {
+        let text = r#"{"nonce":1,"revision":1,"status":"queued","created_at":1795000000120,
+            "kind":"","callbacks":[{"url":"https://example.com/","events":["job.canceled"]}]}"#;
+        let mut record: JobRecord = serde_json::from_str(text).expect("a record");
+        let id = JobId::random();
+        let deliveries = |record: &JobRecord| Delivery::of_end(&record.snapshot(id)).len();
+        let mut canceled = record.clone();
+        canceled.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
+        assert_eq!(deliveries(&canceled), 1);
+        record.withdraw();
+        assert_eq!(deliveries(&record), 0);
+        assert!(record.is_ended() && record.forgotten);
     }
 
     #[test]

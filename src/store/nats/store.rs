@@ -24,6 +24,7 @@ use super::{
     jetstream::JetStream,
     list,
     options::NatsOptions,
+    outbox::NatsOutbox,
     process::ProcessState,
     read,
     report::PendingReport,
@@ -36,7 +37,7 @@ use crate::{
     Filter, JobId, Page,
     store::{
         Acceptance, Budget, Charge, End, Finished, Lookup, NewJob, News, Purpose, Queue, Reading,
-        Report, Revisions, Store, StoreFuture, Work,
+        Report, Revisions, SharedOutbox, Store, StoreFuture, Work,
     },
 };
 
@@ -57,6 +58,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct NatsStore {
     process: Arc<ProcessState>,
+    outbox: Arc<NatsOutbox>,
     /// Stops the background tasks when the last clone is dropped.
     _tasks: Arc<JoinSet<()>>,
 }
@@ -90,6 +92,7 @@ impl NatsStore {
         let process = Arc::new(ProcessState::new(jetstream));
         let tasks = tasks::start(&process).await?;
         Ok(Self {
+            outbox: Arc::new(NatsOutbox::new(process.jetstream.clone())),
             process,
             _tasks: Arc::new(tasks),
         })
@@ -191,6 +194,10 @@ impl Store for NatsStore {
 
     async fn read(&self, id: JobId, from: u64) -> Result<Option<Reading>, NatsError> {
         read::read(&self.process, id, from).await
+    }
+
+    fn outbox(&self) -> Option<SharedOutbox<NatsError>> {
+        Some(self.outbox.clone())
     }
 
     fn poll_canceled(&self, claim: &NatsClaim, cx: &mut Context<'_>) -> Poll<()> {

@@ -22,6 +22,12 @@ use super::{
 /// The chunks are written before the record of the end is, so they would expire first.
 pub(super) const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);
 
+/// The maximum time that a delivery is kept after its last write.
+///
+/// It exceeds each delay between two attempts, and
+/// [`KEEP_FAILED`](crate::store::KEEP_FAILED).
+const MAX_DELIVERY_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+
 /// Handles to all streams, and to the consumer of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
@@ -30,6 +36,7 @@ pub(super) struct Streams {
     pub(super) keys: Stream<()>,
     pub(super) requests: Stream<()>,
     pub(super) results: Stream<()>,
+    pub(super) deliveries: Stream<()>,
     pub(super) workers: Consumer<pull::Config>,
 }
 
@@ -76,6 +83,11 @@ impl Streams {
             max_age: options.retain + options.retain.min(MAX_RESULT_SLACK),
             ..config(names.results_stream(), names.all_result_chunks())
         };
+        let deliveries = Config {
+            max_age: MAX_DELIVERY_AGE,
+            max_messages_per_subject: 1,
+            ..config(names.deliveries_stream(), names.all_deliveries())
+        };
         let queue = open_stream(context, queue).await?;
         Ok(Self {
             workers: open_consumer(&queue, names, options).await?,
@@ -84,6 +96,7 @@ impl Streams {
             keys: open_stream(context, keys).await?,
             requests: open_stream(context, requests).await?,
             results: open_stream(context, results).await?,
+            deliveries: open_stream(context, deliveries).await?,
         })
     }
 }

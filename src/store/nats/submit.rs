@@ -1,12 +1,12 @@
 //! Accepts a request: writes its body, its record and its message in the queue.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    active::{ActiveClaim, Delivery},
+    active::{ActiveClaim, QueueHold},
     chunks,
     claim::NatsClaim,
     clock::{as_millis, unix_now},
@@ -20,7 +20,7 @@ use super::{
     request::{NatsRecord, QueuedRequest},
 };
 use crate::{
-    ErrorCode, Event, JobId,
+    JobId,
     store::{Acceptance, NewJob, Purpose},
 };
 
@@ -217,8 +217,7 @@ async fn submit_running(
         }
         Err(error) => {
             // Hide the record. If this fails it expires; no client knows its id.
-            record.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
-            record.forgotten = true;
+            record.withdraw();
             let end = jetstream.names.end(new.id);
             let ended = jetstream.put_record(&end, &mut record, b"", 0, None, patience);
             return ended.await.map_err(WriteError::Unknown).and(Err(error));
@@ -228,16 +227,8 @@ async fn submit_running(
         tracing::warn!(%error, id = %new.id, "failed to add a job to its owner's list");
     }
     let may_rerun = queued.may_rerun(&jetstream.options);
-    let delivery = Delivery::Sequence(queue_sequence);
-    let active = ActiveClaim::new(
-        new.id,
-        claim,
-        delivery,
-        may_rerun,
-        record,
-        run_sequence,
-        begun,
-    );
+    let hold = QueueHold::Sequence(queue_sequence);
+    let active = ActiveClaim::new(new.id, claim, hold, may_rerun, record, run_sequence, begun);
     Ok(Acceptance::RunHere(NatsClaim::new(&process.claims, active)))
 }
 
@@ -251,8 +242,7 @@ async fn withdraw(
     error: NatsError,
 ) -> Result<Acceptance<NatsClaim>, NatsError> {
     let mut record = JobRecord::queued(queued);
-    record.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
-    record.forgotten = true;
+    record.withdraw();
     // Creates the subject that a worker's claim would create.
     let run = jetstream.names.run(id);
     let patience = jetstream.client_patience();
