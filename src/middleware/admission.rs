@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, request::Parts};
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout},
@@ -30,8 +30,7 @@ use crate::{
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
     run::{
-        Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, job_span,
-        relay,
+        Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, relay,
     },
     store::{Acceptance, Lookup, NewJob, ResultBody, Store},
     telemetry,
@@ -79,18 +78,20 @@ where
             return Admission::Refused(Problem::from(error).counted().response(), call);
         }
     };
-    let ReadRequest { record, path, .. } = read;
+    let ReadRequest {
+        record, path, head, ..
+    } = read;
     let mut accepting = candidate.registry.store.accept(&new, record);
     // Polled in place: a store in memory needs no box.
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return conclude(candidate, path, &new, accepted, call, now);
+        return conclude(candidate, path, head, &new, accepted, call, now);
     }
     Admission::Pending(Box::pin(async move {
         // If this is dropped, the call is dropped before the candidate's permit.
         let candidate = candidate;
         let call = call;
         let accepted = accepting.await;
-        conclude(candidate, path, &new, accepted, call, Instant::now())
+        conclude(candidate, path, head, &new, accepted, call, Instant::now())
     }))
 }
 
@@ -124,7 +125,7 @@ where
     B: 'static,
 {
     if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(async { drop(pending.await) });
+        runtime.spawn(async { drop(pending.await) }.in_current_span());
     }
 }
 
@@ -132,6 +133,7 @@ where
 fn conclude<S, B, St>(
     mut candidate: Candidate<St>,
     path: Option<Box<str>>,
+    head: Option<Box<Parts>>,
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
     mut call: Call<S, B>,
@@ -169,7 +171,7 @@ where
                 // From now on the claim holds the charge of the request.
                 call.hold(None);
                 call.unshare_body();
-                start(&mut candidate, call, new, claim, writer)
+                start(&mut candidate, call, head, new, claim, writer)
             });
             (new.snapshot_at(now), running, relayed)
         }
@@ -209,11 +211,11 @@ fn stored<St: Store>(
 ) -> Result<Stored<St::Claim>, Response<ResultBody>> {
     let problem = match accepted {
         Ok(Acceptance::RunHere(claim)) => {
-            telemetry::accepted();
+            log_accepted(new);
             return Ok(Stored::New(Some(claim)));
         }
         Ok(Acceptance::Queued) => {
-            telemetry::accepted();
+            log_accepted(new);
             return Ok(Stored::New(None));
         }
         Ok(Acceptance::Joined(job)) => return Ok(Stored::Joined(job)),
@@ -237,10 +239,17 @@ fn stored<St: Store>(
     Err(problem.counted().response())
 }
 
+/// Logs and counts a request that has become a job, in the span of the request.
+fn log_accepted(new: &NewJob) {
+    tracing::info!(id = %new.id, "request accepted");
+    telemetry::accepted();
+}
+
 /// Turns a call into a job that runs here. Returns its future, which the caller spawns.
 fn start<S, B, St>(
     candidate: &mut Candidate<St>,
     call: Call<S, B>,
+    head: Option<Box<Parts>>,
     new: &NewJob,
     claim: St::Claim,
     relay: Option<RelayWriter>,
@@ -250,7 +259,10 @@ where
     B: Send + 'static,
     St: Store,
 {
-    let span = job_span(new.id, &candidate.method);
+    let (method, kind) = (&candidate.method, new.kind.as_str());
+    // A call that has started has the head.
+    let head = call.head().or(head.as_deref());
+    let span = candidate.options.spans.make(head, new.id, method, kind);
     let permit = std::mem::replace(&mut candidate.permit, Err(PermitError::Full));
     let job = Job {
         registry: candidate.registry.clone(),

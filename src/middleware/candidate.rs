@@ -13,7 +13,7 @@ use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
-    job::{CallbackTarget, JobId, Key, Owner, Snapshot},
+    job::{CallbackTarget, JobId, Key, Owner, Snapshot, title},
     limit::{BufferedBody, Permit, PermitError, fields_price, request_price},
     monitor,
     protocol::{Format, Prefer},
@@ -71,6 +71,10 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) record: St::Record,
     /// The path, if links depend on it.
     pub(super) path: Option<Box<str>>,
+    /// The head, if the job's span needs it and the call may start before.
+    pub(super) head: Option<Box<Parts>>,
+    /// The title, if the layer gives one.
+    title: Option<Arc<str>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
     /// The key, with the fingerprint of the request. Boxed, because few requests have one.
@@ -98,11 +102,16 @@ impl<St: Store> Candidate<St> {
         let body_bytes = body.bytes.len() + body.trailers.as_deref().map_or(0, fields_price);
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
+        let name = options.title.as_ref().and_then(|title| title(head));
+        let starts_first = self.inline_limit().is_some() && key.is_none();
+        let needs_head = starts_first && options.spans.needs_head();
         let is_relative = registry.settings.links == Links::Relative;
         ReadRequest {
             at: Instant::now(),
             record,
             path: is_relative.then(|| head.uri.path().into()),
+            head: needs_head.then(|| Box::new(head.clone())),
+            title: name.and_then(|name| title(&name)),
             kind,
             key,
             body_bytes,
@@ -137,7 +146,8 @@ impl<St: Store> Candidate<St> {
         let shown = SystemTime::now();
         let age = now.saturating_duration_since(read.at);
         let created_at = shown.checked_sub(age).unwrap_or(shown);
-        let (started, progress) = (call.started(), call.progress());
+        let (started, mut progress) = (call.started(), call.progress());
+        let title = progress.title.take().or_else(|| read.title.clone());
         let estimates = &self.registry.estimates;
         let kind = match &read.kind {
             Some(kind) => kind.clone(),
@@ -156,7 +166,7 @@ impl<St: Store> Candidate<St> {
             owner: self.scope.as_ref().and_then(|scope| scope.owner),
             key: read.key.as_deref().copied(),
             kind,
-            title: None,
+            title,
             callbacks: self.callbacks(id),
             estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,
