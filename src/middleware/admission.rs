@@ -29,9 +29,7 @@ use crate::{
     monitor,
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
-    run::{
-        Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, relay,
-    },
+    run::{Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, relay},
     store::{Acceptance, Lookup, NewJob, ResultBody, Store},
     telemetry,
 };
