@@ -98,9 +98,11 @@ pub(super) async fn report_replaces_the_title<S: Store>(store: S) -> CheckResult
 
     let title = "Jahresabschluß 2026";
     let report = |title: Option<&str>, fraction| {
-        let mut progress = Progress::default();
-        progress.title = title.map(Into::into);
-        progress.fraction = Some(fraction);
+        let progress = Progress {
+            title: title.map(Into::into),
+            fraction: Some(fraction),
+            ..Progress::default()
+        };
         store.report(&claim, Report::new(News::Progress(progress)))
     };
     within("a report", report(Some(title), 0.25)).await??;
