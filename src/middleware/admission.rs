@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response};
 use tokio::{
     runtime::Handle,
     time::{Instant, timeout},
@@ -19,7 +19,7 @@ use tracing::Instrument;
 #[cfg(feature = "webhook")]
 use super::callbacks::follow;
 use super::{
-    candidate::{Candidate, ReadRequest},
+    candidate::{Candidate, ReadRequest, RequestNotes},
     submitted::submitted,
 };
 use crate::{
@@ -76,20 +76,18 @@ where
             return Admission::Refused(Problem::from(error).counted().response(), call);
         }
     };
-    let ReadRequest {
-        record, path, head, ..
-    } = read;
+    let ReadRequest { record, notes, .. } = read;
     let mut accepting = candidate.registry.store.accept(&new, record);
     // Polled in place: a store in memory needs no box.
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return conclude(candidate, path, head, &new, accepted, call, now);
+        return conclude(candidate, notes, &new, accepted, call, now);
     }
     Admission::Pending(Box::pin(async move {
         // If this is dropped, the call is dropped before the candidate's permit.
         let candidate = candidate;
         let call = call;
         let accepted = accepting.await;
-        conclude(candidate, path, head, &new, accepted, call, Instant::now())
+        conclude(candidate, notes, &new, accepted, call, Instant::now())
     }))
 }
 
@@ -130,8 +128,7 @@ where
 /// Answers a request that the store has decided about, and starts its call if it runs here.
 fn conclude<S, B, St>(
     mut candidate: Candidate<St>,
-    path: Option<Box<str>>,
-    head: Option<Box<Parts>>,
+    notes: Option<Box<RequestNotes>>,
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
     mut call: Call<S, B>,
@@ -169,13 +166,14 @@ where
                 // From now on the claim holds the charge of the request.
                 call.hold(None);
                 call.unshare_body();
-                start(&mut candidate, call, head, new, claim, writer)
+                start(&mut candidate, call, notes.as_deref(), new, claim, writer)
             });
             (new.snapshot_at(now), running, relayed)
         }
     };
     // A job that runs here has the permit by now; any other needs none.
     candidate.permit = Err(PermitError::Full);
+    let path = notes.and_then(|notes| notes.path);
     let Some(limit) = limit else {
         if let Some(running) = running {
             tokio::spawn(running);
@@ -247,7 +245,7 @@ fn log_accepted(new: &NewJob) {
 fn start<S, B, St>(
     candidate: &mut Candidate<St>,
     call: Call<S, B>,
-    head: Option<Box<Parts>>,
+    notes: Option<&RequestNotes>,
     new: &NewJob,
     claim: St::Claim,
     relay: Option<RelayWriter>,
@@ -259,7 +257,8 @@ where
 {
     let (method, kind) = (&candidate.method, new.kind.as_str());
     // A call that has started has the head.
-    let head = call.head().or(head.as_deref());
+    let head = call.head();
+    let head = head.or_else(|| notes.and_then(|notes| notes.head.as_ref()));
     let span = candidate.options.spans.make(head, new.id, method, kind);
     let permit = std::mem::replace(&mut candidate.permit, Err(PermitError::Full));
     let job = Job {

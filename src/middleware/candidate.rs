@@ -69,18 +69,42 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) at: Instant,
     /// The request, as the store keeps it.
     pub(super) record: St::Record,
-    /// The path, if links depend on it.
-    pub(super) path: Option<Box<str>>,
-    /// The head, if the job's span needs it and the call may start before.
-    pub(super) head: Option<Box<Parts>>,
-    /// The title, if the layer gives one.
-    title: Option<Arc<str>>,
+    /// Boxed, because few layers need any of it.
+    pub(super) notes: Option<Box<RequestNotes>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
     /// The key, with the fingerprint of the request. Boxed, because few requests have one.
     key: Option<Box<NewKey>>,
     /// The price of the body and its trailers.
     body_bytes: usize,
+}
+
+/// The parts of a request that a layer may need after its call has started.
+pub(super) struct RequestNotes {
+    /// The path, if links depend on it.
+    pub(super) path: Option<Box<str>>,
+    /// The head, if the job's span needs it.
+    pub(super) head: Option<Parts>,
+    /// The title, if the layer gives one.
+    title: Option<Arc<str>>,
+}
+
+impl RequestNotes {
+    /// Returns `None` if the layer needs nothing.
+    fn new<St>(candidate: &Candidate<St>, head: &Parts) -> Option<Box<Self>> {
+        let (settings, options) = (&candidate.registry.settings, &candidate.options);
+        let is_relative = settings.links == Links::Relative;
+        let needs_head = options.spans.needs_head();
+        if !is_relative && !needs_head && options.title.is_none() {
+            return None;
+        }
+        let name = options.title.as_ref().and_then(|title| title(head));
+        Some(Box::new(Self {
+            path: is_relative.then(|| head.uri.path().into()),
+            head: needs_head.then(|| head.clone()),
+            title: name.and_then(|name| title(&name)),
+        }))
+    }
 }
 
 impl<St: Store> Candidate<St> {
@@ -102,16 +126,10 @@ impl<St: Store> Candidate<St> {
         let body_bytes = body.bytes.len() + body.trailers.as_deref().map_or(0, fields_price);
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
-        let name = options.title.as_ref().and_then(|title| title(head));
-        let starts_first = self.inline_limit().is_some() && key.is_none();
-        let needs_head = starts_first && options.spans.needs_head();
-        let is_relative = registry.settings.links == Links::Relative;
         ReadRequest {
             at: Instant::now(),
             record,
-            path: is_relative.then(|| head.uri.path().into()),
-            head: needs_head.then(|| Box::new(head.clone())),
-            title: name.and_then(|name| title(&name)),
+            notes: RequestNotes::new(self, head),
             kind,
             key,
             body_bytes,
@@ -147,7 +165,8 @@ impl<St: Store> Candidate<St> {
         let age = now.saturating_duration_since(read.at);
         let created_at = shown.checked_sub(age).unwrap_or(shown);
         let (started, mut progress) = (call.started(), call.progress());
-        let title = progress.title.take().or_else(|| read.title.clone());
+        let given = read.notes.as_ref().and_then(|notes| notes.title.clone());
+        let title = progress.title.take().or(given);
         let estimates = &self.registry.estimates;
         let kind = match &read.kind {
             Some(kind) => kind.clone(),

@@ -71,7 +71,7 @@ pub(super) struct Ending {
     /// Its part of a response is added when the ending is applied.
     outcome: StoredOutcome,
     started: Option<u64>,
-    progress: Option<Progress>,
+    progress: Option<StoredProgress>,
     pub(super) key: KeyOutcome,
     /// The revisions at which the job may end so.
     revisions: Revisions,
@@ -88,7 +88,7 @@ impl Ending {
         Self {
             outcome,
             started,
-            progress: Some(progress),
+            progress: Some(stored(progress)),
             key,
             revisions: Revisions::Any,
         }
@@ -202,12 +202,11 @@ impl UnfinishedJob {
                         }
                     }
                     News::Progress(progress) => {
-                        let progress = with_title(progress, &mut job.progress);
                         if let (Some(more), Some(charge)) = (more.take(), &mut job.charge) {
                             job.progress_bytes += u16::try_from(missing).unwrap_or(0);
                             charge.merge(more);
                         }
-                        job.progress = stored(progress);
+                        job.progress = with_title(stored(progress), &mut job.progress);
                     }
                 }
                 job.watchers.clone()
@@ -280,7 +279,7 @@ impl UnfinishedJob {
                     .or(job.started),
                 finished: clock.now(),
                 progress: match ending.progress {
-                    Some(progress) => stored(with_title(progress, &mut job.progress)),
+                    Some(progress) => with_title(progress, &mut job.progress),
                     None => std::mem::take(&mut job.progress),
                 },
                 outcome: ending.outcome,
@@ -437,11 +436,14 @@ fn stored_time(at: SystemTime) -> Option<NonZeroU64> {
 }
 
 /// Adds the title that was reported before, unless there is a new one.
-fn with_title(mut progress: Progress, before: &mut StoredProgress) -> Progress {
-    if progress.title.is_none() {
-        progress.title = before.as_mut().and_then(|before| before.title.take());
+fn with_title(progress: StoredProgress, before: &mut StoredProgress) -> StoredProgress {
+    let title = before.as_mut().and_then(|before| before.title.take());
+    if title.is_none() {
+        return progress;
     }
-    progress
+    let mut progress = progress.unwrap_or_default();
+    progress.title = progress.title.or(title);
+    Some(progress)
 }
 
 fn stored(progress: Progress) -> StoredProgress {
