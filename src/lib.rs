@@ -157,8 +157,8 @@
 //!
 //! # In the inner service
 //!
-//! The inner service need not change. To report progress, or to stop when nobody needs its work any
-//! more, it asks for its [`JobHandle`]. Without the layer, the handle does nothing:
+//! The inner service need not change. To report progress, or to stop when its work is no longer
+//! needed, it asks for its [`JobHandle`]. Without the layer, the handle does nothing:
 //!
 //! ```
 //! use tower_accepted::JobHandle;
@@ -172,8 +172,9 @@
 //! }
 //! ```
 //!
-//! - [`JobHandle::canceled`] and [`JobHandle::token`] tell when the work is no longer needed: the
-//!   job is canceled or has ended, or the client has disconnected before there was a job.
+//! - [`JobHandle::canceled`] completes when the work is no longer needed: the job is canceled or has
+//!   ended, or the client has disconnected before there was a job. [`JobHandle::token`] is the same
+//!   as a token.
 //! - [`JobHandle::accepted`] completes with the job's id once the request has become a job.
 //! - [`JobHandle::scope`] keeps the handle current in a spawned task.
 //!

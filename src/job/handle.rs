@@ -1,4 +1,4 @@
-//! Reports progress from the inner service, and tells it when its work is no longer needed.
+//! Reports progress from the inner service, and notifies it when its work is no longer needed.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use super::{id::JobId, progress::Progress, title::title};
 /// The maximum length of a message. A longer one is cut between characters.
 const MAX_MESSAGE_BYTES: usize = 512;
 
-/// Reports progress from the inner service, and tells it when its work is no longer needed.
+/// Reports progress from the inner service, and notifies it when its work is no longer needed.
 ///
 /// Call [`JobHandle::current`] in the inner service's `call`, in its future or in its response
 /// body, then move the handle to wherever the work runs. Clones are cheap, and any thread can use
@@ -135,8 +135,8 @@ impl JobHandle {
         });
     }
 
-    /// Sets the title of the job, which tells people what the job is. Longer texts are cut to 200
-    /// characters, and an empty one is ignored.
+    /// Sets the title of the job, for people. Longer texts are cut to 200 characters, and an empty
+    /// one is ignored. Control characters become spaces.
     ///
     /// It replaces a title of [`AcceptedLayer::title`](crate::AcceptedLayer::title). The text is
     /// visible to every client that can see the job: in the status document, in lists and on the
@@ -215,8 +215,8 @@ impl JobHandle {
     ///     let stop = JobHandle::current().token();
     ///     query(stop).await.unwrap_or("stopped")
     /// }
-    /// # let report = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(report());
-    /// # assert_eq!(report, "rows");
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # assert_eq!(runtime.block_on(report()), "rows");
     /// ```
     pub fn token(&self) -> CancellationToken {
         self.state.reported.lock().has_token = true;
@@ -244,7 +244,7 @@ impl JobHandle {
         let _ = self.state.accepted.set(id);
     }
 
-    /// Tells that the work is no longer needed. Returns `true` if the inner service can notice.
+    /// Notifies the other shares that the work is no longer needed. Returns `true` if the inner service can notice.
     pub(super) fn cancel(&self) -> bool {
         self.state.canceled.cancel();
         // Nothing counts the clones of a token.

@@ -10,7 +10,7 @@ use std::{
 use super::{handle::JobHandle, id::JobId, progress::Progress};
 
 thread_local! {
-    /// What this thread polls at the moment.
+    /// The call or future that this thread polls at the moment.
     static CURRENT: Cell<Option<CurrentScope>> = const { Cell::new(None) };
 }
 
@@ -84,7 +84,7 @@ impl JobHandle {
     }
 }
 
-/// The layer's share of a [`JobHandle`]. Dropping it tells the others that the call is over.
+/// The layer's share of a [`JobHandle`]. Dropping it notifies the others that the call is over.
 pub(crate) struct HandleGuard(JobHandle);
 
 impl Drop for HandleGuard {

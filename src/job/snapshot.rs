@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub id: JobId,
     /// The principal that the job belongs to, if there is one.
     pub owner: Option<Owner>,
-    /// The title, which tells people what the job is.
+    /// The title, for people.
     pub title: Option<Arc<str>>,
     /// The addresses that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,

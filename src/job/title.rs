@@ -1,4 +1,4 @@
-//! The title of a job, which tells people what the job is.
+//! The title of a job, for people.
 
 use std::sync::Arc;
 

@@ -98,15 +98,14 @@ impl<P, St> AcceptedLayer<P, St> {
         self
     }
 
-    /// Gives jobs a title, which tells people what a job is. Default, and if the closure returns
-    /// `None`: jobs have no title.
+    /// Gives jobs titles, for people. Default, and if the closure returns `None`: a job has no title.
     ///
     /// The title is in the status document, in lists and on the page. A title that is longer than
     /// 200 characters is cut. The call can replace it: see
     /// [`JobHandle::title`](crate::JobHandle::title).
     ///
-    /// The closure is called for each request that may become a job. The layer escapes the text,
-    /// but everyone who can see the job can read it.
+    /// The closure is called for each request that may become a job. The layer escapes the text. It
+    /// is visible to every client that can see the job.
     ///
     /// ```
     /// use tower_accepted::Jobs;

@@ -36,7 +36,7 @@ pub struct NewJob {
     pub key: Option<NewKey>,
     /// The kind of the request.
     pub kind: Kind,
-    /// The title, which tells people what the job is.
+    /// The title, for people.
     pub title: Option<Arc<str>>,
     /// The addresses that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,

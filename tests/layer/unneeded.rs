@@ -1,4 +1,4 @@
-//! Tells the inner service when its work is no longer needed, and which job it has become.
+//! Notifies the inner service when its work is no longer needed, and of its job.
 
 use std::{
     future::pending,
