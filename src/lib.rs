@@ -172,9 +172,9 @@
 //! }
 //! ```
 //!
-//! - [`JobHandle::canceled`] completes when the work is no longer needed: the job is canceled or has
-//!   ended, or the client has disconnected before there was a job. [`JobHandle::token`] is the same
-//!   as a token.
+//! - [`JobHandle::canceled`] completes when the work is no longer needed: the job is canceled or
+//!   has ended, or the client has disconnected before there was a job. [`JobHandle::token`] is the
+//!   same as a token.
 //! - [`JobHandle::accepted`] completes with the job's id once the request has become a job.
 //! - [`JobHandle::scope`] keeps the handle current in a spawned task.
 //!

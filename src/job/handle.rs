@@ -244,7 +244,8 @@ impl JobHandle {
         let _ = self.state.accepted.set(id);
     }
 
-    /// Notifies the other shares that the work is no longer needed. Returns `true` if the inner service can notice.
+    /// Notifies the other shares that the work is no longer needed. Returns `true` if the inner
+    /// service can notice.
     pub(super) fn cancel(&self) -> bool {
         self.state.canceled.cancel();
         // Nothing counts the clones of a token.

@@ -98,7 +98,8 @@ impl<P, St> AcceptedLayer<P, St> {
         self
     }
 
-    /// Gives jobs titles, for people. Default, and if the closure returns `None`: a job has no title.
+    /// Gives jobs titles, for people. Default, and if the closure returns `None`: a job has no
+    /// title.
     ///
     /// The title is in the status document, in lists and on the page. A title that is longer than
     /// 200 characters is cut. The call can replace it: see
