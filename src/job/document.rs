@@ -50,6 +50,10 @@ pub(crate) fn document(job: &Snapshot, write_link: impl FnOnce(&mut Vec<u8>)) ->
         timestamp::write(&mut json, at);
     }
     json.push(b'"');
+    if let Some(title) = &job.title {
+        json.extend_from_slice(b",\"title\":");
+        write_value(&mut json, &**title);
+    }
     if let Some(fraction) = job.progress.fraction {
         json.extend_from_slice(b",\"percentComplete\":");
         write_value(&mut json, &percent(fraction));

@@ -30,11 +30,13 @@ use super::{
     request_body::RequestBody,
     response::{Collect, CollectResponse},
     target::JobTarget,
+    timeout::is_timeout,
     unreached::Unreached,
 };
 use crate::{
     estimate::{Elapsed, MidpointSample, Sample},
     job::{ErrorCode, JobId, Progress},
+    protocol::BoxError,
     registry::Registry,
     stop::{StopReason, StopWatch},
     store::{End, Finished, KeyOutcome, News, Outcome, Report, Store},
@@ -251,8 +253,14 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                 let arrived = match ready!(call.poll(cx, begin)) {
                     Ok(arrived) => arrived,
                     Err(error) => {
-                        log_error("inner service failed", &*error.into());
-                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
+                        let error: BoxError = error.into();
+                        log_error("inner service failed", &*error);
+                        let code = if is_timeout(&*error) {
+                            ErrorCode::Timeout
+                        } else {
+                            ErrorCode::InnerError
+                        };
+                        return Poll::Ready(Outcome::NoResponse(code));
                     }
                 };
                 // A switch of protocols, which cannot be replayed.
@@ -356,9 +364,14 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         {
             self.job.registry.awaited.ending(id);
         }
+        let mut progress = self.call.progress();
+        if kind.error.is_none() && progress.fraction.is_some() {
+            // Whatever was reported last, the work is done.
+            progress.fraction = Some(1.0);
+        }
         let end = End {
             started: self.call.started(),
-            progress: self.call.progress(),
+            progress,
             key: self.key_outcome(&outcome),
             outcome,
         };
