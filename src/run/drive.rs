@@ -1,7 +1,6 @@
 //! Drives a call to exactly one end of its job.
 
 use std::{
-    any::Any,
     error::Error,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,7 +25,7 @@ use super::{
     job::Job,
     log::log_error,
     outlets::Outlets,
-    payload::drop_payload,
+    payload::{drop_payload, panic_message},
     request_body::RequestBody,
     response::{Collect, CollectResponse},
     target::JobTarget,
@@ -493,12 +492,4 @@ fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + 
 /// Returns the name of an end for logs and metrics.
 fn end_name(error: Option<ErrorCode>) -> &'static str {
     error.map_or("succeeded", |code| code.as_str())
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("not a string")
 }
