@@ -102,7 +102,7 @@ pub(crate) fn document(
 /// [`Jobs::document`]: crate::Jobs::document
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json = document(self, |_| {});
+        let json = document(self, &self.id.encode(), |_| {});
         let mut members: Map<String, Value> =
             serde_json::from_slice(&json).map_err(S::Error::custom)?;
         members.retain(|name, _| !LINKS.contains(&name.as_str()));
