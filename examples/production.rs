@@ -36,12 +36,7 @@ use axum::{
 };
 use clap::Parser;
 use serde::Deserialize;
-use tokio::{
-    net::TcpListener,
-    select,
-    task::spawn_blocking,
-    time::sleep,
-};
+use tokio::{net::TcpListener, select, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_accepted::{Idempotency, JobHandle, Jobs, Owner, When};

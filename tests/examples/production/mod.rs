@@ -140,7 +140,8 @@ async fn payment_needs_a_key_and_charges_once() {
     assert_eq!(receipt.body, "receipt 1: alice paid 5\n");
     let repeated = alice.pay("order-7").await;
     assert_eq!(repeated.header("idempotent-replayed"), Some("true"));
-    assert_eq!(repeated.body, receipt.body);
+    assert_eq!(repeated.job(), job);
+    assert_eq!(alice.result(&job).await.body, receipt.body);
     // Each user has keys of their own.
     let job = bob.pay("order-7").await.job();
     assert_eq!(bob.result(&job).await.body, "receipt 2: bob paid 5\n");
@@ -214,7 +215,10 @@ async fn decompressed(answer: Answer) -> Bytes {
         async { Ok::<_, Infallible>(response) }
     };
     let service = DecompressionLayer::new().layer(service_fn(response));
-    let response = service.oneshot(Request::default()).await.expect("a response");
+    let response = service
+        .oneshot(Request::default())
+        .await
+        .expect("a response");
     let body = response.into_body().collect().await.expect("gzip");
     body.to_bytes()
 }
@@ -261,12 +265,13 @@ async fn cancel_stops_the_blocking_work() {
 
 #[tokio::test]
 async fn client_that_leaves_stops_the_blocking_work() {
-    let mut server = start(&[]).await;
+    let mut server = start(&["--timeout-secs", "60"]).await;
     let request = b"POST /reports HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer alice-token\r\n\
-        Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 12\r\n\r\npages=100000";
+        Prefer: wait=30\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+        Content-Length: 12\r\n\r\npages=100000";
     let client = open(server.address, request).await;
     server.logged("rendering").await;
-    // Usually before the 300 ms after which the request becomes a job.
+    // The request would become a job when the client has waited for 30 s.
     drop(client);
     server.logged("stopped before page").await;
     let alice = UserClient::new(&server, "alice");

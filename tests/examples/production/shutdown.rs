@@ -114,7 +114,10 @@ async fn shutdown_loses_no_result() {
     let tallies = stream::iter(0..shutdowns).map(shut_down);
     let tallies: Vec<Tally> = tallies.buffer_unordered(CONCURRENCY).collect().await;
     let sum = |count: fn(&Tally) -> usize| tallies.iter().map(count).sum::<usize>();
-    let (before, after) = (sum(|tally| tally.before_signal), sum(|tally| tally.after_signal));
+    let (before, after) = (
+        sum(|tally| tally.before_signal),
+        sum(|tally| tally.after_signal),
+    );
     println!("{before} results before a signal, {after} after it");
     assert_eq!(sum(|tally| tally.lost), 0, "{tallies:?}");
     assert_eq!(before + after, tallies.len() * JOBS);
