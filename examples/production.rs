@@ -55,7 +55,7 @@ const APP_ORIGIN: &str = "https://app.example";
 /// The users and their tokens. In production this is a table of hashes, or the check of a JWT.
 const TOKENS: [(&str, &str); 2] = [("alice-token", "alice"), ("bob-token", "bob")];
 
-/// The time after a signal in which jobs can end and clients can fetch results.
+/// The time that jobs and the clients of their results have after a signal.
 ///
 /// Whatever stops the process must wait longer before it kills it: for this time and the timeout of
 /// requests. For Kubernetes that is `terminationGracePeriodSeconds`, 30 by default.
@@ -202,7 +202,7 @@ async fn render_report(
     });
     match rendering.await {
         Ok(Some(csv)) => Ok(([(header::CONTENT_TYPE, "text/csv")], csv)),
-        // Nobody reads this.
+        // No client reads this.
         Ok(None) => Err(StatusCode::SERVICE_UNAVAILABLE),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
