@@ -21,9 +21,14 @@ use crate::{
 /// A job's body has been read to its end, so the client may disconnect. The body of a request that
 /// passes through is the client's own stream.
 ///
-/// A layer or service that takes only one type of body does not compile inside this layer: axum's
-/// `middleware::from_fn` in the same `ServiceBuilder`, for example. The error is *the trait bound …
-/// is not satisfied*, and names `Service<Request<RequestBody<…>>>`. Convert the body between them:
+/// A layer or service that takes only one type of body does not compile inside this layer. For
+/// axum's `middleware::from_fn` in the same `ServiceBuilder`, the compiler says:
+///
+/// ```text
+/// the trait `Service<axum::http::Request<RequestBody<Body>>>` is not implemented for `FromFn<…>`
+/// ```
+///
+/// Convert the body between them:
 ///
 /// ```
 /// use axum::{Router, extract::Request, middleware::{Next, from_fn}, response::Response};
@@ -43,8 +48,9 @@ use crate::{
 /// );
 /// ```
 ///
-/// A function on bare hyper takes `Request<RequestBody<Incoming>>` instead of `Request<Incoming>`.
-/// The [guide](crate::guide::mounting#layers-and-services-with-a-body-type-of-their-own) has both.
+/// A function on bare hyper gets *type mismatch in function arguments*. It must take
+/// `Request<RequestBody<Incoming>>` instead of `Request<Incoming>`. The
+/// [guide](crate::guide::mounting#layers-and-services-with-a-body-type-of-their-own) has both.
 #[pin_project]
 pub struct RequestBody<B> {
     /// The part that has been read.
