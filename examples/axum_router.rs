@@ -7,11 +7,12 @@
 //! The default address is 127.0.0.1:3000; port 0 picks a free port. The example prints commands to
 //! try. On Ctrl-C and SIGTERM it waits for its jobs.
 
-use std::{env, io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, env, io, net::SocketAddr, time::Duration};
 
 use axum::{
     Form, Router,
-    http::{StatusCode, header},
+    extract::FromRequestParts,
+    http::{StatusCode, header, request::Parts},
     response::IntoResponse,
     routing::{get, post},
 };
@@ -95,10 +96,22 @@ struct Order {
     pages: u32,
 }
 
+/// Extracts the [`JobHandle`] of a request. Nothing is kept in the request's extensions: axum runs
+/// extractors inside the call, so they find its handle.
+struct Job(JobHandle);
+
+impl<S: Sync> FromRequestParts<S> for Job {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(JobHandle::current()))
+    }
+}
+
 /// Renders one page each second. It also works without the layer. The [`JobHandle`] is optional: it
-/// reports progress and lets the handler stop early.
-async fn render_report(Form(order): Form<Order>) -> impl IntoResponse {
-    let job = JobHandle::current();
+/// gives the job a title, reports progress and lets the handler stop early.
+async fn render_report(Job(job): Job, Form(order): Form<Order>) -> impl IntoResponse {
+    job.title(format!("Report of {} pages", order.pages));
     let mut report = String::from("page,figure\n");
     for page in 1..=order.pages {
         job.message(format!("page {page} of {}", order.pages));

@@ -274,7 +274,7 @@ impl<St: Store> Jobs<St> {
     /// ```
     pub fn document(&self, job: &Snapshot) -> String {
         let settings = &self.registry.settings;
-        let json = linked_document(LinkOrigin::Document, job, settings);
+        let json = linked_document(LinkOrigin::Document, &job.id.encode(), job, settings);
         String::from_utf8(json).expect("JSON is UTF-8")
     }
 

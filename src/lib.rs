@@ -120,6 +120,7 @@
 //!   "startedAt": "2026-11-23T13:40:01.121Z",
 //!   "finishedAt": "2026-11-23T13:41:31.300Z",
 //!   "expiresAt": "2026-11-23T14:41:31.300Z",
+//!   "title": "Annual report 2026",
 //!   "percentComplete": 100,
 //!   "message": "page 10 of 10",
 //!   "resourceLocation": "/jobs/tQ3nC2hDQ0eY6o1bF9qk5A/result",
@@ -128,6 +129,9 @@
 //! ```
 //!
 //! - `status` is `queued`, `running`, `succeeded`, `failed` or `canceled`.
+//! - `title` is present if [`AcceptedLayer::title`] or [`JobHandle::title`] has set one.
+//! - `percentComplete` and `message` are what the call has reported. A job that has reported a
+//!   fraction is at 100 once it has succeeded.
 //! - `estimatedFinishAt` may be present while the job is unfinished.
 //! - `response` has a `retryAfter` if the response has a `Retry-After`. Its value is the field's.
 //! - `error` is present if the job failed or was canceled. It has a `code` ([`ErrorCode`]) and a
@@ -159,25 +163,36 @@
 //!
 //! # In the inner service
 //!
-//! The inner service need not change. To report progress, or to stop when its job is canceled, it
-//! asks for its [`JobHandle`]. Without the layer, the handle does nothing:
+//! The inner service need not change. To report progress, or to stop when its work is no longer
+//! needed, it asks for its [`JobHandle`]. Without the layer, the handle does nothing:
 //!
 //! ```
 //! use tower_accepted::JobHandle;
 //!
 //! async fn render_report() -> &'static str {
 //!     let job = JobHandle::current();
+//!     job.title("Annual report 2026");
 //!     job.progress(0.4);
 //!     job.message("page 4 of 10");
 //!     "the report"
 //! }
 //! ```
 //!
+//! - [`JobHandle::canceled`] completes when the work is no longer needed: the job is canceled or
+//!   has ended, or the client has disconnected before there was a job. [`JobHandle::token`] is the
+//!   same as a token.
+//! - [`JobHandle::accepted`] completes with the job's id once the request has become a job.
+//! - [`JobHandle::scope`] keeps the handle current in a spawned task.
+//!
+//! An error of tower's or tokio's timeouts ends the job as [`ErrorCode::Timeout`]; any other error
+//! of the inner service, as [`ErrorCode::InnerError`].
+//!
 //! An application can do in process what the monitor does over HTTP: [`Jobs::get`],
 //! [`Jobs::changes`], [`Jobs::result`], [`Jobs::cancel`], [`Jobs::forget`] and [`Jobs::document`].
 //!
-//! Each job has a [`tracing`] span named `job`, with its id, method and end. Events that the inner
-//! service logs are inside that span.
+//! Each job has a [`tracing`] span named `job`, with its id, method, kind and end. Events that the
+//! inner service logs are inside that span. [`AcceptedLayer::make_span`] replaces it. In the span
+//! of the request, one event at level info has the id of the job that the request has become.
 //!
 //! # Shutting down
 //!

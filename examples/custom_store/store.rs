@@ -110,7 +110,7 @@ impl Shared {
             snapshot.start(started_at);
         }
         if let Some(progress) = end.progress {
-            snapshot.progress = progress;
+            snapshot.set_progress(progress);
         }
         let (event, head) = match &end.outcome {
             Ok(result) => {

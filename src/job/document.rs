@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::{Map, Value};
 
 use super::{
+    id::IdText,
     snapshot::{ResponseHead, Snapshot},
     timestamp,
 };
@@ -21,10 +22,15 @@ const LINKS: [&str; 3] = ["self", "resourceLocation", "callbacks"];
 ///
 /// Documents take most of a monitor's time. A derived `Serialize` takes twice as long, because it
 /// checks every name and every text for characters to escape.
-pub(crate) fn document(job: &Snapshot, write_link: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+#[inline]
+pub(crate) fn document(
+    job: &Snapshot,
+    id: &IdText,
+    write_link: impl FnOnce(&mut Vec<u8>),
+) -> Vec<u8> {
     let mut json = Vec::with_capacity(DOCUMENT_CAPACITY);
     json.extend_from_slice(b"{\"id\":\"");
-    json.extend_from_slice(&job.id.encode());
+    json.extend_from_slice(id);
     json.extend_from_slice(b"\",\"self\":\"");
     let link_start = json.len();
     write_link(&mut json);
@@ -50,6 +56,10 @@ pub(crate) fn document(job: &Snapshot, write_link: impl FnOnce(&mut Vec<u8>)) ->
         timestamp::write(&mut json, at);
     }
     json.push(b'"');
+    if let Some(title) = &job.title {
+        json.extend_from_slice(b",\"title\":");
+        write_value(&mut json, &**title);
+    }
     if let Some(fraction) = job.progress.fraction {
         json.extend_from_slice(b",\"percentComplete\":");
         write_value(&mut json, &percent(fraction));
@@ -92,7 +102,7 @@ pub(crate) fn document(job: &Snapshot, write_link: impl FnOnce(&mut Vec<u8>)) ->
 /// [`Jobs::document`]: crate::Jobs::document
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json = document(self, |_| {});
+        let json = document(self, &self.id.encode(), |_| {});
         let mut members: Map<String, Value> =
             serde_json::from_slice(&json).map_err(S::Error::custom)?;
         members.retain(|name, _| !LINKS.contains(&name.as_str()));

@@ -1,26 +1,21 @@
-//! Reports progress from the inner service, and notifies it when its job is canceled.
+//! Reports progress from the inner service, and notifies it when its work is no longer needed.
 
 use std::{
-    cell::Cell,
     fmt,
     sync::Arc,
     task::{Context, Waker},
 };
 
 use parking_lot::Mutex;
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
-use super::JobId;
+use super::{id::JobId, progress::Progress, title::title};
 
 /// The maximum length of a message. A longer one is cut between characters.
 const MAX_MESSAGE_BYTES: usize = 512;
 
-thread_local! {
-    /// The call that this thread polls at the moment.
-    static CURRENT: Cell<Option<CallScope>> = const { Cell::new(None) };
-}
-
-/// Reports progress from the inner service, and notifies it when its job is canceled.
+/// Reports progress from the inner service, and notifies it when its work is no longer needed.
 ///
 /// Call [`JobHandle::current`] in the inner service's `call`, in its future or in its response
 /// body, then move the handle to wherever the work runs. Clones are cheap, and any thread can use
@@ -31,6 +26,7 @@ thread_local! {
 ///
 /// async fn render() -> String {
 ///     let job = JobHandle::current();
+///     job.title("Annual report");
 ///     let pages = tokio::task::spawn_blocking(move || {
 ///         for page in 1..=10 {
 ///             if job.is_canceled() {
@@ -52,34 +48,70 @@ pub struct JobHandle {
 }
 
 impl JobHandle {
-    /// Returns the handle of the call that this thread polls.
-    ///
-    /// Outside of a call, this returns a handle without a job. Its methods work but have no effect,
-    /// so a handler runs unchanged without the layer. Another task, as with `tokio::spawn` or
-    /// `tower::buffer`, is outside of the call: move the handle into it.
-    pub fn current() -> Self {
-        // The cell lends no reference: the scope is taken out and put back.
-        CURRENT.with(|current| match current.take() {
-            Some(mut scope) => {
-                let handle = scope.handle();
-                current.set(Some(scope));
-                handle
-            }
-            None => CallScope::default().handle(),
-        })
+    /// Creates the handle of a call, which may have become a job already.
+    pub(super) fn of_call(id: Option<JobId>) -> Self {
+        Self::new(id.map(Some))
     }
 
-    /// Returns the job's id, or `None` if the request is not accepted yet.
+    /// Creates a handle without a call.
+    pub(super) fn without_call() -> Self {
+        Self::new(Some(None))
+    }
+
+    fn new(accepted: Option<Option<JobId>>) -> Self {
+        let state = HandleState {
+            reported: Mutex::default(),
+            accepted: SetOnce::new_with(accepted),
+            canceled: CancellationToken::new(),
+        };
+        Self {
+            state: Arc::new(state),
+        }
+    }
+
+    /// Returns the job's id, or `None` if the request is not a job, or not yet.
     ///
     /// With [`When::After`](crate::When::After), a call becomes a job after the delay.
     pub fn id(&self) -> Option<JobId> {
-        self.state.reported.lock().id
+        self.state.accepted.get().copied().flatten()
+    }
+
+    /// Completes with the job's id once the request has become a job, or with `None` if it does not
+    /// become one.
+    ///
+    /// With [`When::After`](crate::When::After), a call becomes a job after the delay. The result is
+    /// `None` if the call is answered inline, or if its client disconnects before. Outside of a
+    /// call, it is `None` at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_accepted::JobHandle;
+    ///
+    /// async fn render() -> &'static str {
+    ///     let job = JobHandle::current();
+    ///     tokio::spawn(async move {
+    ///         if let Some(id) = job.accepted().await {
+    ///             println!("the report takes a while: it is job {id}");
+    ///         }
+    ///     });
+    ///     "the report"
+    /// }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(render());
+    /// ```
+    pub async fn accepted(&self) -> Option<JobId> {
+        *self.state.accepted.wait().await
     }
 
     /// Reports the fraction of the work that is done, from 0 to 1.
     ///
     /// Values outside this range are clamped, and NaN is ignored. Frequent calls are cheap: clients
     /// receive the latest report at most every 50 ms, and always the last one before the job ends.
+    /// If a job succeeds that has reported a fraction, the layer sets it to 1.
     pub fn progress(&self, fraction: f64) {
         if !fraction.is_nan() {
             let fraction = fraction.clamp(0.0, 1.0);
@@ -103,23 +135,92 @@ impl JobHandle {
         });
     }
 
-    /// Completes when the job is canceled, deleted or timed out.
+    /// Sets the title of the job, for people. Longer texts are cut to 200 characters, and an empty
+    /// one is ignored. Control characters become spaces.
     ///
-    /// The call then has a grace period to clean up, after which it is dropped. A drain that ends
-    /// drops the call without a grace period.
+    /// It replaces a title of [`AcceptedLayer::title`](crate::AcceptedLayer::title). The text is
+    /// visible to every client that can see the job: in the status document, in lists and on the
+    /// page.
+    ///
+    /// ```
+    /// use tower_accepted::JobHandle;
+    ///
+    /// async fn render(year: u16) -> &'static str {
+    ///     JobHandle::current().title(format!("Annual report {year}"));
+    ///     "the report"
+    /// }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(render(2026));
+    /// ```
+    pub fn title(&self, text: impl AsRef<str>) {
+        if let Some(title) = title(text.as_ref()) {
+            self.report(|reported| reported.title = Some(title));
+        }
+    }
+
+    /// Completes when the work is no longer needed:
+    ///
+    /// - The job is canceled, deleted or timed out, or its process shuts down.
+    /// - The client has disconnected before the request became a job.
+    /// - The job has ended, or the response of a call that is answered inline has been sent.
+    ///
+    /// So a task that waits for this always ends. Outside of a call, this never completes.
+    ///
+    /// A call that is canceled, deleted or timed out has a grace period to clean up, after which it
+    /// is dropped. A drain that ends drops the call without a grace period.
     ///
     /// # Cancel safety
     ///
     /// This method is cancel safe.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_accepted::JobHandle;
+    ///
+    /// async fn render() -> &'static str {
+    ///     let job = JobHandle::current();
+    ///     tokio::select! {
+    ///         () = job.canceled() => "nobody reads this",
+    ///         report = async { "the report" } => report,
+    ///     }
+    /// }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(render());
+    /// ```
     pub async fn canceled(&self) {
         self.state.canceled.cancelled().await;
     }
 
-    /// Returns `true` if the job is canceled, deleted or timed out.
+    /// Returns `true` if the work is no longer needed, as [`canceled`](Self::canceled) defines it.
     ///
     /// Blocking code can check this between two steps.
     pub fn is_canceled(&self) -> bool {
         self.state.canceled.is_cancelled()
+    }
+
+    /// Returns a token that is canceled when the work is no longer needed, as
+    /// [`canceled`](Self::canceled) defines it.
+    ///
+    /// It is for code that takes tokens of `tokio-util`. Canceling the token does not cancel the
+    /// job.
+    ///
+    /// ```
+    /// use tokio_util::sync::CancellationToken;
+    /// use tower_accepted::JobHandle;
+    ///
+    /// async fn query(stop: CancellationToken) -> Option<&'static str> {
+    ///     stop.run_until_cancelled(async { "rows" }).await
+    /// }
+    ///
+    /// async fn report() -> &'static str {
+    ///     let stop = JobHandle::current().token();
+    ///     query(stop).await.unwrap_or("stopped")
+    /// }
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # assert_eq!(runtime.block_on(report()), "rows");
+    /// ```
+    pub fn token(&self) -> CancellationToken {
+        self.state.reported.lock().has_token = true;
+        self.state.canceled.child_token()
     }
 
     fn report(&self, change: impl FnOnce(&mut ReportedState)) {
@@ -135,6 +236,40 @@ impl JobHandle {
             waker.wake();
         }
     }
+
+    /// Decides which job the call has become: `None` if it does not become one. The first decision
+    /// holds.
+    pub(super) fn decide(&self, id: Option<JobId>) {
+        // An error means that it is decided.
+        let _ = self.state.accepted.set(id);
+    }
+
+    /// Notifies the other shares that the work is no longer needed. Returns `true` if the inner
+    /// service can notice.
+    pub(super) fn cancel(&self) -> bool {
+        self.state.canceled.cancel();
+        // Nothing counts the clones of a token.
+        Arc::strong_count(&self.state) > 1 || self.state.reported.lock().has_token
+    }
+
+    /// Returns the progress if it has changed since the last call. Otherwise, the next report wakes
+    /// `cx`.
+    pub(super) fn take_change(&self, cx: &Context<'_>) -> Option<Progress> {
+        let mut reported = self.state.reported.lock();
+        if std::mem::take(&mut reported.is_changed) {
+            return Some(reported.progress());
+        }
+        match &mut reported.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        None
+    }
+
+    /// Returns the last progress that was reported.
+    pub(super) fn last_progress(&self) -> Progress {
+        self.state.reported.lock().progress()
+    }
 }
 
 impl fmt::Debug for JobHandle {
@@ -149,11 +284,13 @@ impl fmt::Debug for JobHandle {
 struct HandleState {
     /// Locked for a few assignments or one copy of a message, never across a wake or an await.
     reported: Mutex<ReportedState>,
+    /// The job that the call has become, once that is decided.
+    accepted: SetOnce<Option<JobId>>,
     canceled: CancellationToken,
 }
 
+#[derive(Default)]
 struct ReportedState {
-    id: Option<JobId>,
     fraction: Option<f64>,
     /// Each report overwrites this buffer. A shared copy is made only when the message is read,
     /// which is less often than it is reported.
@@ -161,7 +298,10 @@ struct ReportedState {
     is_message_new: bool,
     /// The message that was last read.
     shared_message: Option<Arc<str>>,
+    title: Option<Arc<str>>,
     is_changed: bool,
+    /// Set once the inner service has a token.
+    has_token: bool,
     waker: Option<Waker>,
 }
 
@@ -173,118 +313,8 @@ impl ReportedState {
         Progress {
             fraction: self.fraction,
             message: self.shared_message.clone(),
+            title: self.title.clone(),
         }
-    }
-}
-
-/// The last progress that the inner service reported.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// The fraction of the work that is done, from 0 to 1.
-    pub fraction: Option<f64>,
-    /// The current step.
-    pub message: Option<Arc<str>>,
-}
-
-/// The layer's side of a [`JobHandle`].
-///
-/// It makes the handle current while the call is polled. The handle is created by the first call of
-/// [`JobHandle::current`], so a service that never calls it pays nothing.
-#[derive(Default)]
-pub(crate) struct CallScope {
-    handle: Option<JobHandle>,
-    id: Option<JobId>,
-}
-
-impl CallScope {
-    /// Runs `poll` while this call's handle is current.
-    pub(crate) fn enter<R>(&mut self, poll: impl FnOnce() -> R) -> R {
-        /// Restores both scopes, even if `poll` panics.
-        struct Restore<'a> {
-            ours: &'a mut CallScope,
-            outer: Option<CallScope>,
-        }
-        impl Drop for Restore<'_> {
-            fn drop(&mut self) {
-                if let Some(ours) = CURRENT.with(|current| current.replace(self.outer.take())) {
-                    *self.ours = ours;
-                }
-            }
-        }
-        let outer = CURRENT.with(|current| current.replace(Some(std::mem::take(self))));
-        let _restore = Restore { ours: self, outer };
-        poll()
-    }
-
-    /// Sets the id of the job that the call has become.
-    pub(crate) fn accept(&mut self, id: JobId) {
-        self.id = Some(id);
-        if let Some(handle) = &self.handle {
-            handle.state.reported.lock().id = Some(id);
-        }
-    }
-
-    /// Returns the job's id, if the call has become one.
-    pub(crate) fn id(&self) -> Option<JobId> {
-        self.id
-    }
-
-    /// Returns `true` if the call has become a job.
-    pub(crate) fn is_job(&self) -> bool {
-        self.id.is_some()
-    }
-
-    /// Notifies the inner service that its job is canceled. Returns `true` if it holds a handle.
-    pub(crate) fn cancel(&self) -> bool {
-        self.handle.as_ref().is_some_and(|handle| {
-            handle.state.canceled.cancel();
-            Arc::strong_count(&handle.state) > 1
-        })
-    }
-
-    /// Returns the progress if it has changed since the last call. Otherwise, the next report wakes
-    /// `cx`.
-    pub(crate) fn take_change(&mut self, cx: &Context<'_>) -> Option<Progress> {
-        let mut reported = self.handle.as_ref()?.state.reported.lock();
-        if std::mem::take(&mut reported.is_changed) {
-            return Some(reported.progress());
-        }
-        match &mut reported.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        None
-    }
-
-    /// Returns the last progress that was reported.
-    pub(crate) fn progress(&self) -> Progress {
-        self.handle
-            .as_ref()
-            .map(|handle| handle.state.reported.lock().progress())
-            .unwrap_or_default()
-    }
-
-    fn handle(&mut self) -> JobHandle {
-        self.handle
-            .get_or_insert_with(|| {
-                let reported = Mutex::new(ReportedState {
-                    id: self.id,
-                    fraction: None,
-                    message: String::new(),
-                    is_message_new: false,
-                    shared_message: None,
-                    is_changed: false,
-                    waker: None,
-                });
-                JobHandle {
-                    state: Arc::new(HandleState {
-                        reported,
-                        canceled: CancellationToken::new(),
-                    }),
-                }
-            })
-            .clone()
     }
 }
 
@@ -293,59 +323,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handle_without_a_job_has_no_effect() {
-        let handle = JobHandle::current();
-        handle.progress(0.5);
-        handle.message("on its own");
-        assert_eq!(handle.id(), None);
-        assert!(!handle.is_canceled());
-    }
-
-    #[test]
-    fn nested_calls_have_handles_of_their_own() {
-        let (mut outer, mut inner) = (CallScope::default(), CallScope::default());
-        outer.enter(|| {
-            JobHandle::current().progress(0.25);
-            inner.enter(|| JobHandle::current().progress(0.75));
-            JobHandle::current().message("outside");
-        });
-        assert_eq!(outer.progress().fraction, Some(0.25));
-        assert_eq!(outer.progress().message.as_deref(), Some("outside"));
-        assert_eq!(inner.progress().fraction, Some(0.75));
-    }
-
-    #[test]
-    fn panic_resets_the_current_call() {
-        let mut scope = CallScope::default();
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            scope.enter(|| {
-                JobHandle::current().progress(0.5);
-                panic!("in the call");
-            });
-        }));
-        assert!(panicked.is_err());
-        assert_eq!(scope.progress().fraction, Some(0.5));
-        assert!(CURRENT.with(Cell::take).is_none());
-    }
-
-    #[test]
     fn fraction_is_clamped_and_nan_is_ignored() {
-        let mut scope = CallScope::default();
-        let handle = scope.handle();
+        let handle = JobHandle::of_call(None);
         for (given, kept) in [(1.5, 1.0), (f64::NAN, 1.0), (-1.0, 0.0)] {
             handle.progress(given);
-            assert_eq!(scope.progress().fraction, Some(kept));
+            assert_eq!(handle.last_progress().fraction, Some(kept));
         }
     }
 
     #[test]
     fn long_message_is_cut_between_characters() {
-        let mut scope = CallScope::default();
-        scope.handle().message("é".repeat(400) + "x");
-        let message = scope.progress().message.expect("a message");
+        let handle = JobHandle::of_call(None);
+        handle.message("é".repeat(400) + "x");
+        let message = handle.last_progress().message.expect("a message");
         assert_eq!(message.len(), MAX_MESSAGE_BYTES);
-        scope.handle().message("x".to_owned() + &"é".repeat(400));
-        let message = scope.progress().message.expect("a message");
+        handle.message("x".to_owned() + &"é".repeat(400));
+        let message = handle.last_progress().message.expect("a message");
         assert_eq!(message.len(), MAX_MESSAGE_BYTES - 1);
+    }
+
+    #[test]
+    fn empty_title_leaves_the_title() {
+        let handle = JobHandle::of_call(None);
+        handle.title("a report");
+        handle.title("");
+        let title = handle.last_progress().title;
+        assert_eq!(title.as_deref(), Some("a report"));
     }
 }

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
     callback::CallbackTarget,
-    handle::Progress,
     id::JobId,
     owner::Owner,
+    progress::Progress,
     state::{ErrorCode, Event, Status},
 };
 use crate::estimate::Kind;
@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub id: JobId,
     /// The principal that the job belongs to, if there is one.
     pub owner: Option<Owner>,
-    /// A title for people.
+    /// The title, for people.
     pub title: Option<Arc<str>>,
     /// The addresses that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,
@@ -55,7 +55,7 @@ pub struct Snapshot {
     pub kind: Option<Kind>,
     /// The expected end of an unfinished job.
     pub estimated_finish_at: Option<SystemTime>,
-    /// The last progress that the inner service reported.
+    /// The last progress that the inner service reported, without a title.
     pub progress: Progress,
     /// The head of the response, if the job ended with one.
     pub response: Option<ResponseHead>,
@@ -117,9 +117,19 @@ impl Snapshot {
             return false;
         }
         self.revision += 1;
-        self.progress = progress;
+        self.set_progress(progress);
         self.estimated_finish_at = estimated_finish_at;
         true
+    }
+
+    /// Replaces the progress. A title in it replaces the job's, and moves there.
+    ///
+    /// The revision stays. A store calls this for the last progress of a job that ends.
+    pub fn set_progress(&mut self, mut progress: Progress) {
+        if let Some(title) = progress.title.take() {
+            self.title = Some(title);
+        }
+        self.progress = progress;
     }
 
     /// Ends the job, at a new revision. Returns `false`, and changes nothing, if it has ended.
@@ -235,5 +245,21 @@ mod tests {
         assert!(!job.end(Event::NoResponse(ErrorCode::Panic), None, now, now));
         assert!(!job.update(Progress::default(), None));
         assert_eq!(job.revision, 3);
+    }
+
+    #[test]
+    fn progress_without_a_title_keeps_the_title() {
+        let mut job = Snapshot::new(JobId::random(), SystemTime::now());
+        job.title = Some("a report".into());
+        job.update(Progress::default(), None);
+        assert_eq!(job.title.as_deref(), Some("a report"));
+        let title = Some("another".into());
+        let progress = Progress {
+            title,
+            ..Progress::default()
+        };
+        job.update(progress, None);
+        assert_eq!(job.title.as_deref(), Some("another"));
+        assert_eq!(job.progress, Progress::default());
     }
 }

@@ -132,7 +132,8 @@ pub enum ErrorCode {
     HttpError,
     /// `panic`: the inner service panicked in its call, its future or its response body.
     Panic,
-    /// `timeout`: the job exceeded the registry's time limit.
+    /// `timeout`: the job exceeded the registry's time limit. Also an error of tower's or tokio's
+    /// timeouts, or one with such a source, from the inner service.
     Timeout,
     /// `inner_error`: the inner service returned an error, which is logged and never sent to the
     /// client. Also a response of 101 (Switching Protocols), which a job cannot keep.

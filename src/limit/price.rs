@@ -13,6 +13,9 @@ const REQUEST_BYTES: usize = 256;
 /// The bytes of a reported progress besides its message.
 const PROGRESS_BYTES: usize = 96;
 
+/// The bytes of a reported title besides its text.
+const TITLE_BYTES: usize = 32;
+
 /// The copies of a message: one in the job's handle, which grows in powers of two, and one in the
 /// store.
 const MESSAGE_COPIES: usize = 3;
@@ -37,5 +40,9 @@ pub fn progress_price(progress: &Progress) -> usize {
         return 0;
     }
     let message = progress.message.as_ref();
-    PROGRESS_BYTES + MESSAGE_COPIES * message.map_or(0, |message| message.len())
+    let message = message.map_or(0, |message| message.len());
+    // The store and the job's handle share a title.
+    let title = progress.title.as_ref();
+    let title = title.map_or(0, |title| TITLE_BYTES + title.len());
+    PROGRESS_BYTES + MESSAGE_COPIES * message + title
 }

@@ -19,7 +19,7 @@ use tracing::Instrument;
 #[cfg(feature = "webhook")]
 use super::callbacks::follow;
 use super::{
-    candidate::{Candidate, ReadRequest},
+    candidate::{Candidate, ReadRequest, RequestNotes},
     submitted::submitted,
 };
 use crate::{
@@ -29,10 +29,7 @@ use crate::{
     monitor::{self, ResultRead},
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
-    run::{
-        Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, job_span,
-        relay,
-    },
+    run::{Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, relay},
     store::{Acceptance, Lookup, NewJob, ResultBody, Store},
     telemetry,
 };
@@ -79,18 +76,18 @@ where
             return Admission::Refused(Problem::from(error).counted().response(), call);
         }
     };
-    let ReadRequest { record, path, .. } = read;
+    let ReadRequest { record, notes, .. } = read;
     let mut accepting = candidate.registry.store.accept(&new, record);
     // Polled in place: a store in memory needs no box.
     if let Poll::Ready(accepted) = Pin::new(&mut accepting).poll(cx) {
-        return conclude(candidate, path, &new, accepted, call, now);
+        return conclude(candidate, notes, &new, accepted, call, now);
     }
     Admission::Pending(Box::pin(async move {
         // If this is dropped, the call is dropped before the candidate's permit.
         let candidate = candidate;
         let call = call;
         let accepted = accepting.await;
-        conclude(candidate, path, &new, accepted, call, Instant::now())
+        conclude(candidate, notes, &new, accepted, call, Instant::now())
     }))
 }
 
@@ -124,14 +121,14 @@ where
     B: 'static,
 {
     if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(async { drop(pending.await) });
+        runtime.spawn(async { drop(pending.await) }.in_current_span());
     }
 }
 
 /// Answers a request that the store has decided about, and starts its call if it runs here.
 fn conclude<S, B, St>(
     mut candidate: Candidate<St>,
-    path: Option<Box<str>>,
+    notes: Option<Box<RequestNotes>>,
     new: &NewJob,
     accepted: Result<Acceptance<St::Claim>, St::Error>,
     mut call: Call<S, B>,
@@ -171,13 +168,14 @@ where
                 // From now on the claim holds the charge of the request.
                 call.hold(None);
                 call.unshare_body();
-                start(&mut candidate, call, new, claim, writer)
+                start(&mut candidate, call, notes.as_deref(), new, claim, writer)
             });
             (new.snapshot_at(now), running, relayed)
         }
     };
     // A job that runs here has the permit by now; any other needs none.
     candidate.permit = Err(PermitError::Full);
+    let path = notes.and_then(|notes| notes.path);
     let Some(limit) = limit else {
         if let Some(running) = running {
             tokio::spawn(running);
@@ -211,11 +209,11 @@ fn stored<St: Store>(
 ) -> Result<Stored<St::Claim>, Response<ResultBody>> {
     let problem = match accepted {
         Ok(Acceptance::RunHere(claim)) => {
-            telemetry::accepted();
+            log_accepted(new);
             return Ok(Stored::New(Some(claim)));
         }
         Ok(Acceptance::Queued) => {
-            telemetry::accepted();
+            log_accepted(new);
             return Ok(Stored::New(None));
         }
         Ok(Acceptance::Joined(job)) => return Ok(Stored::Joined(job)),
@@ -241,10 +239,17 @@ fn stored<St: Store>(
     Err(refusal)
 }
 
+/// Logs and counts a request that has become a job, in the span of the request.
+fn log_accepted(new: &NewJob) {
+    tracing::info!(id = %new.id, "request accepted");
+    telemetry::accepted();
+}
+
 /// Turns a call into a job that runs here. Returns its future, which the caller spawns.
 fn start<S, B, St>(
     candidate: &mut Candidate<St>,
     call: Call<S, B>,
+    notes: Option<&RequestNotes>,
     new: &NewJob,
     claim: St::Claim,
     relay: Option<RelayWriter>,
@@ -254,7 +259,11 @@ where
     B: Send + 'static,
     St: Store,
 {
-    let span = job_span(new.id, &candidate.method);
+    let (method, kind) = (&candidate.method, new.kind.as_str());
+    // A call that has started has the head.
+    let head = call.head();
+    let head = head.or_else(|| notes.and_then(|notes| notes.head.as_ref()));
+    let span = candidate.options.spans.make(head, new.id, method, kind);
     let permit = std::mem::replace(&mut candidate.permit, Err(PermitError::Full));
     let job = Job {
         registry: candidate.registry.clone(),

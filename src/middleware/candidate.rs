@@ -13,7 +13,7 @@ use super::options::LayerOptions;
 use crate::{
     config::{Links, Schedule},
     estimate::{Elapsed, Kind},
-    job::{CallbackTarget, JobId, Key, Owner, Snapshot},
+    job::{CallbackTarget, JobId, Key, Owner, Snapshot, title},
     limit::{BufferedBody, Permit, PermitError, fields_price, request_price},
     monitor,
     protocol::{Format, Prefer},
@@ -69,14 +69,42 @@ pub(super) struct ReadRequest<St: Store> {
     pub(super) at: Instant,
     /// The request, as the store keeps it.
     pub(super) record: St::Record,
-    /// The path, if links depend on it.
-    pub(super) path: Option<Box<str>>,
+    /// Boxed, because few layers need any of it.
+    pub(super) notes: Option<Box<RequestNotes>>,
     /// The kind, if the layer names it.
     kind: Option<Kind>,
     /// The key, with the fingerprint of the request. Boxed, because few requests have one.
     key: Option<Box<NewKey>>,
     /// The price of the body and its trailers.
     body_bytes: usize,
+}
+
+/// The parts of a request that a layer may need after its call has started.
+pub(super) struct RequestNotes {
+    /// The path, if links depend on it.
+    pub(super) path: Option<Box<str>>,
+    /// The head, if the job's span needs it.
+    pub(super) head: Option<Parts>,
+    /// The title, if the layer gives one.
+    title: Option<Arc<str>>,
+}
+
+impl RequestNotes {
+    /// Returns `None` if the layer needs nothing.
+    fn new<St>(candidate: &Candidate<St>, head: &Parts) -> Option<Box<Self>> {
+        let (settings, options) = (&candidate.registry.settings, &candidate.options);
+        let is_relative = settings.links == Links::Relative;
+        let needs_head = options.spans.needs_head();
+        if !is_relative && !needs_head && options.title.is_none() {
+            return None;
+        }
+        let name = options.title.as_ref().and_then(|title| title(head));
+        Some(Box::new(Self {
+            path: is_relative.then(|| head.uri.path().into()),
+            head: needs_head.then(|| head.clone()),
+            title: name.and_then(|name| title(&name)),
+        }))
+    }
 }
 
 impl<St: Store> Candidate<St> {
@@ -98,11 +126,10 @@ impl<St: Store> Candidate<St> {
         let body_bytes = body.bytes.len() + body.trailers.as_deref().map_or(0, fields_price);
         let kind = options.kind.as_ref().and_then(|kind| kind(head));
         let kind = kind.map(|kind| registry.estimates.kind(&kind));
-        let is_relative = registry.settings.links == Links::Relative;
         ReadRequest {
             at: Instant::now(),
             record,
-            path: is_relative.then(|| head.uri.path().into()),
+            notes: RequestNotes::new(self, head),
             kind,
             key,
             body_bytes,
@@ -137,7 +164,9 @@ impl<St: Store> Candidate<St> {
         let shown = SystemTime::now();
         let age = now.saturating_duration_since(read.at);
         let created_at = shown.checked_sub(age).unwrap_or(shown);
-        let (started, progress) = (call.started(), call.progress());
+        let (started, mut progress) = (call.started(), call.progress());
+        let given = read.notes.as_ref().and_then(|notes| notes.title.clone());
+        let title = progress.title.take().or(given);
         let estimates = &self.registry.estimates;
         let kind = match &read.kind {
             Some(kind) => kind.clone(),
@@ -156,7 +185,7 @@ impl<St: Store> Candidate<St> {
             owner: self.scope.as_ref().and_then(|scope| scope.owner),
             key: read.key.as_deref().copied(),
             kind,
-            title: None,
+            title,
             callbacks: self.callbacks(id),
             estimated_finish: total.and_then(|total| created_at.checked_add(total)),
             join_only,

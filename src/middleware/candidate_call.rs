@@ -18,6 +18,7 @@ use super::{
     read_body::{ReadBody, ReadError},
 };
 use crate::{
+    job::HandleGuard,
     problem::Problem,
     run::{Call, InnerService, RequestBody},
     store::Store,
@@ -79,6 +80,11 @@ where
 
     pub(super) fn into_parts(self) -> (Candidate<St>, Call<S, B>) {
         (self.candidate, self.call)
+    }
+
+    /// Takes the guard of a call that is answered inline.
+    pub(super) fn answer_inline(&mut self) -> Option<HandleGuard> {
+        self.call.answer_inline()
     }
 
     /// Takes the request if its call runs and may become a job.

@@ -22,6 +22,7 @@ use super::{
     response_body::ResponseBody,
 };
 use crate::{
+    job::HandleGuard,
     monitor::{Answer, MonitorBody},
     problem::Problem,
     protocol::Prefer,
@@ -194,11 +195,14 @@ where
             let decision = match this.state.as_mut().project() {
                 ResponseStateProj::PassThrough(call) => {
                     let response = ready!(call.poll(cx));
-                    return Poll::Ready(response.map(|response| inline(response, *this.prefer)));
+                    let response = response.map(|response| inline(response, *this.prefer, None));
+                    return Poll::Ready(response);
                 }
                 ResponseStateProj::Inline(call) => {
                     let response = ready!(call.poll(cx, |_| Poll::Ready(())));
-                    return Poll::Ready(response.map(|response| inline(response, *this.prefer)));
+                    let guard = call.answer_inline();
+                    let response = response.map(|response| inline(response, *this.prefer, guard));
+                    return Poll::Ready(response);
                 }
                 ResponseStateProj::Monitor(answer) => {
                     let response = ready!(Pin::new(answer).poll(cx));
@@ -217,8 +221,10 @@ where
                 // These two arms need nothing of the candidate, which is dropped in place.
                 ResponseStateProj::Candidate(call) => match ready!(call.poll(cx)) {
                     Decision::Respond(response) => {
+                        let guard = call.answer_inline();
                         this.state.set(ResponseState::Done);
-                        let response = response.map(|response| inline(response, *this.prefer));
+                        let response =
+                            response.map(|response| inline(response, *this.prefer, guard));
                         return Poll::Ready(response);
                     }
                     Decision::Refuse(problem) => {
@@ -296,11 +302,15 @@ where
 
 /// Returns the inner service's response, marked with the preferences that can change it.
 #[inline(always)]
-fn inline<R>(mut response: Response<R>, prefer: Option<Prefer>) -> Response<ResponseBody<R>> {
+fn inline<R>(
+    mut response: Response<R>,
+    prefer: Option<Prefer>,
+    guard: Option<HandleGuard>,
+) -> Response<ResponseBody<R>> {
     if let Some(prefer) = prefer {
         prefer.mark_inline(&mut response);
     }
-    response.map(ResponseBody::inner)
+    response.map(|body| ResponseBody::inner(body, guard))
 }
 
 /// Completes with a response of the layer.

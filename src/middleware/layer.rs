@@ -5,11 +5,14 @@ use std::{borrow::Cow, sync::Arc};
 use bytes::Bytes;
 use http::{Response, request::Parts};
 use tower_layer::Layer;
+use tracing::Span;
 
 use super::{options::LayerOptions, service::Accepted};
 use crate::{
     config::{AnyMethod, Backpressure, Idempotency, Policy, When, WhenFn},
+    job::JobId,
     registry::Registry,
+    run::JobSpans,
     store::MemoryStore,
 };
 
@@ -194,6 +197,65 @@ impl<P, St> AcceptedLayer<P, St> {
         F: for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync + 'static,
     {
         Arc::make_mut(&mut self.options).kind = Some(Arc::new(kind));
+        self
+    }
+
+    /// Gives jobs titles, for people. Default, and if the closure returns `None`: a job has no
+    /// title.
+    ///
+    /// The title is in the status document, in lists and on the page. A title that is longer than
+    /// 200 characters is cut. The call can replace it: see
+    /// [`JobHandle::title`](crate::JobHandle::title).
+    ///
+    /// The closure is called for each request that may become a job. The layer escapes the text. It
+    /// is visible to every client that can see the job.
+    ///
+    /// ```
+    /// use tower_accepted::Jobs;
+    ///
+    /// let layer = Jobs::new().layer().title(|head| {
+    ///     let year: u16 = head.uri.path().strip_prefix("/reports/")?.parse().ok()?;
+    ///     Some(format!("Annual report {year}").into())
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn title<F>(mut self, title: F) -> Self
+    where
+        F: for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync + 'static,
+    {
+        Arc::make_mut(&mut self.options).title = Some(Arc::new(title));
+        self
+    }
+
+    /// Makes the span of a job, from the head of its request, its id and the name of its
+    /// [`Kind`](crate::Kind). The job's call is inside this span.
+    ///
+    /// Default: a span `job` at level info, with the fields `id`, `method`, `kind` and `end`. It
+    /// has no parent, since it outlives the request, and follows from the request's span. At the
+    /// end of the job, the layer records `end`: `succeeded`, or an
+    /// [`ErrorCode`](crate::ErrorCode).
+    ///
+    /// The request's span is the current one while the closure is called, so a span without
+    /// `parent: None` becomes its child. A request that runs inline first is copied without its
+    /// body for the closure.
+    ///
+    /// A [`Worker`](crate::Worker) has a [closure of its own](crate::Worker::make_span).
+    ///
+    /// ```
+    /// use tower_accepted::Jobs;
+    /// use tracing::{field::Empty, info_span};
+    ///
+    /// let layer = Jobs::new().layer().make_span(|head, id, kind| {
+    ///     let tenant = head.headers.get("x-tenant").and_then(|tenant| tenant.to_str().ok());
+    ///     info_span!(parent: None, "report", %id, kind, tenant, end = Empty)
+    /// });
+    /// # let _ = layer;
+    /// ```
+    pub fn make_span<F>(mut self, make_span: F) -> Self
+    where
+        F: Fn(&Parts, JobId, &str) -> Span + Send + Sync + 'static,
+    {
+        Arc::make_mut(&mut self.options).spans = JobSpans::new(make_span);
         self
     }
 }

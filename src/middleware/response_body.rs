@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 
 use crate::{
+    job::HandleGuard,
     monitor::MonitorBody,
     protocol::{BoxError, poll_bytes},
 };
@@ -24,15 +25,16 @@ pub struct ResponseBody<B> {
 
 #[pin_project(project = ResponseBodyKindProj)]
 enum ResponseBodyKind<B> {
-    Inner(#[pin] B),
+    /// The service's body. The work of the call ends with it.
+    Inner(#[pin] B, Option<HandleGuard>),
     Layer(MonitorBody),
 }
 
 impl<B> ResponseBody<B> {
     #[inline(always)]
-    pub(super) fn inner(body: B) -> Self {
+    pub(super) fn inner(body: B, guard: Option<HandleGuard>) -> Self {
         Self {
-            kind: ResponseBodyKind::Inner(body),
+            kind: ResponseBodyKind::Inner(body, guard),
         }
     }
 
@@ -63,21 +65,21 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
-            ResponseBodyKindProj::Inner(body) => poll_bytes(body, cx).map_err(Into::into),
+            ResponseBodyKindProj::Inner(body, _) => poll_bytes(body, cx).map_err(Into::into),
             ResponseBodyKindProj::Layer(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            ResponseBodyKind::Inner(body) => body.is_end_stream(),
+            ResponseBodyKind::Inner(body, _) => body.is_end_stream(),
             ResponseBodyKind::Layer(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            ResponseBodyKind::Inner(body) => body.size_hint(),
+            ResponseBodyKind::Inner(body, _) => body.size_hint(),
             ResponseBodyKind::Layer(body) => body.size_hint(),
         }
     }
@@ -86,7 +88,7 @@ where
 impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            ResponseBodyKind::Inner(_) => f.write_str("ResponseBody::Inner"),
+            ResponseBodyKind::Inner(..) => f.write_str("ResponseBody::Inner"),
             ResponseBodyKind::Layer(body) => f.debug_tuple("ResponseBody").field(body).finish(),
         }
     }

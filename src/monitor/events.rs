@@ -137,7 +137,12 @@ fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     if job.status.is_ended() {
         registry.retry_after(job);
     }
-    let document = linked_document(LinkOrigin::Document, job, &registry.settings);
+    let document = linked_document(
+        LinkOrigin::Document,
+        &job.id.encode(),
+        job,
+        &registry.settings,
+    );
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);
     event.extend_from_slice(b"\n\n");

@@ -154,10 +154,20 @@ impl<'a> PageView<'a> {
             }
             .into(),
             "output_link" => self.output_link().into(),
-            "title" => match percent.filter(|_| !is_ended) {
-                Some(percent) => format!("{percent} % · {}", self.heading()).into(),
-                None => self.heading().into(),
-            },
+            "title" => {
+                let percent = percent.filter(|_| !is_ended);
+                let percent = percent.map(|percent| format!("{percent} % · "));
+                let name = job.title.as_deref();
+                let name = name.map(|name| format!(" · {}", escape(name)));
+                format!(
+                    "{}{}{}",
+                    percent.unwrap_or_default(),
+                    self.heading(),
+                    name.unwrap_or_default()
+                )
+                .into()
+            }
+            "name" => escape(job.title.as_deref().unwrap_or_default()).into(),
             "heading" => self.heading().into(),
             "percent" => match percent.filter(|_| !is_ended) {
                 Some(percent) => format!("{percent} %").into(),

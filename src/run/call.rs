@@ -17,7 +17,7 @@ use super::{
     unshare::unshare_head,
 };
 use crate::{
-    job::{CallScope, JobId, Progress},
+    job::{CallScope, HandleGuard, JobId, Progress},
     limit::Charge,
 };
 
@@ -172,8 +172,14 @@ impl<S: Service<Request<RequestBody<B>>>, B> Call<S, B> {
         self.scope.accept(id);
     }
 
-    /// Notifies the call that its response is no longer wanted. Returns `true` if the call has
-    /// asked for its handle, so that it can notice.
+    /// Takes the guard of the call's handle, which the body of the inline response must hold.
+    /// Returns `None` if the call has not asked for its handle.
+    pub(crate) fn answer_inline(&mut self) -> Option<HandleGuard> {
+        self.scope.answer_inline()
+    }
+
+    /// Notifies the call that its response is no longer wanted. Returns `true` if the call holds
+    /// its handle or a token, so that it can notice.
     pub(crate) fn cancel(&self) -> bool {
         self.scope.cancel()
     }

@@ -1,7 +1,6 @@
 //! Drives a call to exactly one end of its job.
 
 use std::{
-    any::Any,
     error::Error,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,15 +25,17 @@ use super::{
     job::Job,
     log::log_error,
     outlets::Outlets,
-    payload::drop_payload,
+    payload::{drop_payload, panic_message},
     request_body::RequestBody,
     response::{Collect, CollectResponse},
     target::JobTarget,
+    timeout::is_timeout,
     unreached::Unreached,
 };
 use crate::{
     estimate::{Elapsed, MidpointSample, Sample},
     job::{ErrorCode, JobId, Progress},
+    protocol::BoxError,
     registry::Registry,
     stop::{StopReason, StopWatch},
     store::{End, Finished, KeyOutcome, News, Outcome, Report, Store},
@@ -251,8 +252,14 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
                 let arrived = match ready!(call.poll(cx, begin)) {
                     Ok(arrived) => arrived,
                     Err(error) => {
-                        log_error("inner service failed", &*error.into());
-                        return Poll::Ready(Outcome::NoResponse(ErrorCode::InnerError));
+                        let error: BoxError = error.into();
+                        log_error("inner service failed", &*error);
+                        let code = if is_timeout(&*error) {
+                            ErrorCode::Timeout
+                        } else {
+                            ErrorCode::InnerError
+                        };
+                        return Poll::Ready(Outcome::NoResponse(code));
                     }
                 };
                 // A switch of protocols, which cannot be replayed.
@@ -356,9 +363,14 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
         {
             self.job.registry.awaited.ending(id);
         }
+        let mut progress = self.call.progress();
+        if kind.error.is_none() && progress.fraction.is_some() {
+            // Whatever was reported last, the work is done.
+            progress.fraction = Some(1.0);
+        }
         let end = End {
             started: self.call.started(),
-            progress: self.call.progress(),
+            progress,
             key: self.key_outcome(&outcome),
             outcome,
         };
@@ -480,12 +492,4 @@ fn grace<St: Store>(registry: &Arc<Registry<St>>) -> impl Future<Output = ()> + 
 /// Returns the name of an end for logs and metrics.
 fn end_name(error: Option<ErrorCode>) -> &'static str {
     error.map_or("succeeded", |code| code.as_str())
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("not a string")
 }

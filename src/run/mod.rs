@@ -12,6 +12,7 @@ mod request_body;
 mod response;
 mod span;
 mod target;
+mod timeout;
 mod unreached;
 mod unshare;
 mod worker;
@@ -23,6 +24,6 @@ pub(crate) use self::{
     job::Job,
     outlets::Outlets,
     relay::{RelayReader, RelayWriter, Relayed, relay},
-    span::job_span,
+    span::JobSpans,
 };
 pub use self::{request_body::RequestBody, unreached::Unreached, worker::Worker};

@@ -13,3 +13,12 @@ pub(super) fn drop_payload(payload: Box<dyn Any + Send>) {
         mem::forget(second);
     }
 }
+
+/// Returns the message of a panic, if it is a text.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("not a string")
+}

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body;
 use tokio::{
     select,
@@ -16,10 +16,10 @@ use tracing::{Instrument, Span};
 
 use super::{
     call::Call, drive::Run, inner::InnerService, job::Job, payload::drop_payload,
-    request_body::RequestBody, span::job_span,
+    request_body::RequestBody, span::JobSpans,
 };
 use crate::{
-    job::ErrorCode,
+    job::{ErrorCode, JobId},
     limit::JobPermit,
     protocol::BoxError,
     registry::Registry,
@@ -47,6 +47,7 @@ pub struct Worker<S, B, St> {
     registry: Arc<Registry<St>>,
     service: S,
     concurrency: usize,
+    spans: JobSpans,
     body: PhantomData<fn(B)>,
 }
 
@@ -56,6 +57,7 @@ impl<S, B, St> Worker<S, B, St> {
             registry,
             service,
             concurrency: DEFAULT_CONCURRENCY,
+            spans: JobSpans::default(),
             body: PhantomData,
         }
     }
@@ -63,6 +65,17 @@ impl<S, B, St> Worker<S, B, St> {
     /// Sets the maximum number of requests that run at a time, at least 1. Default: 64.
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.concurrency = requests.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// Makes the spans of the jobs that this worker runs, as
+    /// [`AcceptedLayer::make_span`](crate::AcceptedLayer::make_span) does for jobs that start in
+    /// the process that accepts them.
+    pub fn make_span<F>(mut self, make_span: F) -> Self
+    where
+        F: Fn(&Parts, JobId, &str) -> Span + Send + Sync + 'static,
+    {
+        self.spans = JobSpans::new(make_span);
         self
     }
 }
@@ -107,8 +120,9 @@ where
                     break;
                 };
                 let (registry, service) = (registry.clone(), self.service.clone());
+                let spans = self.spans.clone();
                 running.spawn(async move {
-                    run_ticket(registry, service, ticket, permit.into_job()).await;
+                    run_ticket(registry, service, &spans, ticket, permit.into_job()).await;
                     drop(slot);
                 });
             }
@@ -159,6 +173,7 @@ async fn next_tickets<St: Queue>(
 async fn run_ticket<S, B, St>(
     registry: Arc<Registry<St>>,
     service: S,
+    spans: &JobSpans,
     ticket: St::Ticket,
     permit: JobPermit,
 ) where
@@ -186,7 +201,8 @@ async fn run_ticket<S, B, St>(
             return;
         }
     };
-    let span = job_span(work.id, &work.head.method);
+    let (head, kind) = (&work.head, work.kind.as_str());
+    let span = spans.make(Some(head), work.id, &head.method, kind);
     if registry.stop.is_stopped() {
         return hand_back(&registry, &work).instrument(span).await;
     }
@@ -234,6 +250,7 @@ impl<S, B, St> fmt::Debug for Worker<S, B, St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker")
             .field("concurrency", &self.concurrency)
+            .field("spans", &self.spans)
             .finish_non_exhaustive()
     }
 }

@@ -36,7 +36,7 @@ pub struct NewJob {
     pub key: Option<NewKey>,
     /// The kind of the request.
     pub kind: Kind,
-    /// A title for people.
+    /// The title, for people.
     pub title: Option<Arc<str>>,
     /// The addresses that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,
@@ -123,7 +123,7 @@ impl NewJob {
             job.start(self.created_at + started.saturating_duration_since(self.created));
         }
         job.revision = 1;
-        job.progress = self.progress.clone();
+        job.set_progress(self.progress.clone());
         job.estimated_finish_at = self.estimated_finish;
         job
     }

@@ -63,6 +63,30 @@ async fn page_leads_from_the_form_to_the_result() {
 }
 
 #[tokio::test]
+async fn title_changes_on_the_open_page() {
+    let site = Site::start().await;
+    browse(Setup::default(), async |browser| {
+        submit(browser, &site).await;
+        browser.script("window.mark = 'the same page'").await;
+        site.title("<b>2026</b>");
+        browser.shows("#name", "<b>2026</b>").await;
+        let title = async || browser.client.title().await.unwrap();
+        assert_eq!(title().await, "In progress · <b>2026</b>");
+        site.report(0.7, "page 7 of 10");
+        browser.shows("#message", "page 7 of 10").await;
+        assert_eq!(title().await, "70 % · In progress · <b>2026</b>");
+        assert_eq!(browser.script("return window.mark").await, "the same page");
+        // The server writes the same.
+        browser.client.refresh().await.unwrap();
+        browser.shows("#name", "<b>2026</b>").await;
+        assert_eq!(title().await, "70 % · In progress · <b>2026</b>");
+        site.answer(200, RESULT);
+        browser.is_at("/result").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn page_works_without_scripts() {
     let site = Site::start().await;
     let no_script = Setup { no_script: true };

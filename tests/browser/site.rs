@@ -35,6 +35,7 @@ pub(crate) struct Site {
 /// A command to the slow handler.
 enum Command {
     Report(f64, String),
+    Title(String),
     Answer(Response),
 }
 
@@ -82,6 +83,11 @@ impl Site {
     /// Makes the handler report progress.
     pub(crate) fn report(&self, progress: f64, message: &str) {
         self.send(Command::Report(progress, message.to_owned()));
+    }
+
+    /// Makes the handler set the title of its job.
+    pub(crate) fn title(&self, title: &str) {
+        self.send(Command::Title(title.to_owned()));
     }
 
     /// Makes the handler answer.
@@ -140,6 +146,7 @@ async fn work(State(receiver): State<Arc<Mutex<mpsc::UnboundedReceiver<Command>>
                 job.progress(progress);
                 job.message(message);
             }
+            Command::Title(title) => job.title(title),
             Command::Answer(response) => return response,
         }
     }

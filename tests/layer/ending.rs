@@ -1,6 +1,6 @@
 //! Ends jobs in each possible way.
 
-use std::{future::pending, panic::panic_any, time::Duration};
+use std::{error::Error, fmt, future::pending, panic::panic_any, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::Value;
 use tokio::time::sleep;
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_accepted::{Jobs, RequestBody};
 
 use crate::support::*;
@@ -356,4 +356,39 @@ async fn call_is_dropped_when_its_response_is_ready() {
     let accepted = send(&service, post("/")).await;
     ended(&service, &accepted).await;
     assert_eq!(dropped.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_layer_inside_ends_the_job_as_timeout() {
+    let jobs = Jobs::new();
+    let service = ServiceBuilder::new()
+        .layer(jobs.layer())
+        .map_err(|error: BoxError| -> BoxError { Box::new(Wrapped(error)) })
+        .timeout(Duration::from_secs(1))
+        .service(inner(async |_| {
+            pending::<()>().await;
+            ok("")
+        }));
+    let accepted = send(&service, post("/")).await;
+    let document = ended(&service, &accepted).await;
+    assert_eq!(document["status"], "failed");
+    assert_eq!(document["error"]["code"], "timeout");
+    let result = result(&service, &accepted).await;
+    assert_eq!(result.status, StatusCode::GATEWAY_TIMEOUT);
+}
+
+/// An error with a source.
+#[derive(Debug)]
+struct Wrapped(BoxError);
+
+impl fmt::Display for Wrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the report failed")
+    }
+}
+
+impl Error for Wrapped {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
 }

@@ -40,6 +40,8 @@ mod streaming;
 mod streaming_model;
 mod submitting;
 mod suites_run;
+mod titling;
 mod tracing;
+mod unneeded;
 mod validating;
 mod waiting;

@@ -9,8 +9,8 @@ use std::{
 use http::Response;
 use tokio::time::sleep;
 use tower::Layer;
-use tower_accepted::AcceptedLayer;
-use tracing::Instrument;
+use tower_accepted::{AcceptedLayer, When};
+use tracing::{Instrument, field::Empty, info_span};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::support::*;
@@ -126,4 +126,54 @@ async fn request_and_result_are_not_logged() {
         log.contains("end=succeeded") && !log.contains("secret"),
         "{log}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn accepted_request_is_logged_once_in_its_span() {
+    let (log, _guard) = Log::collect().await;
+    for when in [When::Always, When::After(Duration::from_secs(1))] {
+        let service = AcceptedLayer::new().when(when).layer(inner(async |_| {
+            sleep(Duration::from_secs(2)).await;
+            ok("")
+        }));
+        let accepted = send(&service, post("/reports")).instrument(info_span!("request"));
+        let accepted = accepted.await;
+        ended(&service, &accepted).await;
+        let log = log.text();
+        let id = format!("request accepted id={}", accepted.id());
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&id)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(lines[0].contains(" INFO request: "), "{}", lines[0]);
+        let job = format!(
+            "job{{id={} method=POST kind=\"POST /reports\"",
+            accepted.id()
+        );
+        assert!(log.contains(&job), "{log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn layer_makes_the_span_that_it_is_given() {
+    let (log, _guard) = Log::collect().await;
+    for when in [When::Always, When::After(Duration::from_secs(1))] {
+        let layer = AcceptedLayer::new().when(when).make_span(|head, id, kind| {
+            let tenant = head.headers["x-tenant"].to_str().unwrap();
+            info_span!(parent: None, "report", %id, kind, tenant, end = Empty)
+        });
+        let service = layer.layer(inner(async |_| {
+            sleep(Duration::from_secs(2)).await;
+            tracing::info!("half done");
+            ok("")
+        }));
+        let request = with(post("/reports"), &[("x-tenant", "acme")]);
+        let accepted = send(&service, request).await;
+        ended(&service, &accepted).await;
+        let log = log.text();
+        let id = accepted.id();
+        let span = format!("report{{id={id} kind=\"POST /reports\" tenant=\"acme\"");
+        let inside = log.lines().filter(|line| line.contains(&span));
+        let inside: String = inside.collect();
+        assert!(inside.contains("half done"), "{log}");
+        assert!(inside.contains("end=succeeded"), "{log}");
+    }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tower_accepted::RequestBody;
+use tokio::sync::mpsc;
+use tower::Layer;
+use tower_accepted::{JobHandle, RequestBody};
+use tracing::Span;
 
 use crate::{
     site::{Deployment, layered, options, or_skip, outcome, wait_for_end, work},
@@ -53,6 +56,42 @@ async fn request_runs_elsewhere_and_is_answered_anywhere() {
         assert_eq!(result.header("x-answered"), Some("there"));
         assert_eq!(result.text(), "POST /reports?kind=long yes b\"the body\"");
     }
+    worker.drain(Duration::from_secs(5)).await;
+    working.await.unwrap();
+}
+
+#[tokio::test]
+async fn worker_makes_spans_and_changes_titles() {
+    let nats = or_skip!(Deployment::start(options()));
+    let [web, worker] = [nats.jobs().await, nats.jobs().await];
+    let never =
+        inner(async |_| -> Result<Response<Body>, Failed> { panic!("this process runs no job") });
+    let layer = web.layer().title(|_| Some("a report".into()));
+    let web = layer.layer(never);
+    let accepted = send(&web, post("/reports")).await;
+    assert_eq!(accepted.json()["title"], "a report");
+
+    let service = inner(async |_| {
+        JobHandle::current().title("the report of 2026");
+        ok("")
+    });
+    let (sender, mut made) = mpsc::unbounded_channel();
+    let running = worker
+        .worker::<_, Body>(service)
+        .make_span(move |head, id, kind| {
+            let made = (head.uri.to_string(), id, kind.to_owned());
+            sender.send(made).unwrap();
+            Span::none()
+        });
+    let working = tokio::spawn(running.run());
+    let end = wait_for_end(&web, accepted.location()).await.json();
+    assert_eq!(outcome(&end), "succeeded", "{end:?}");
+    assert_eq!(end["title"], "the report of 2026");
+    let made = made.recv().await.unwrap();
+    assert_eq!(
+        made,
+        ("/reports".into(), accepted.id(), "POST /reports".into())
+    );
     worker.drain(Duration::from_secs(5)).await;
     working.await.unwrap();
 }

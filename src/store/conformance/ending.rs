@@ -61,7 +61,7 @@ pub(super) async fn end_has_what_the_call_reported<S: Store>(store: S) -> CheckR
     job.owner = Some(Owner::new("me"));
     job.title = Some("a report".into());
     job.callbacks = Some([CallbackTarget::new("https://example.com/hook", [])].into());
-    let (owner, title, callbacks) = (job.owner, job.title.clone(), job.callbacks.clone());
+    let (owner, callbacks) = (job.owner, job.callbacks.clone());
     let started = job.created;
     let claim = claim(&store, job).await?;
     // A call that ends at once reports nothing before.
@@ -70,6 +70,8 @@ pub(super) async fn end_has_what_the_call_reported<S: Store>(store: S) -> CheckR
     end.progress.fraction = Some(0.75);
     end.progress.message = Some("page 3 of 4".into());
     let progress = end.progress.clone();
+    end.progress.title = Some("the report of 2026".into());
+    let title = end.progress.title.clone();
     let finished = finish(&store, &claim, end).await?;
     ensure_eq("the first end", finished, Finished::First)?;
 

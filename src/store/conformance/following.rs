@@ -10,12 +10,12 @@ use futures_core::Stream;
 use tokio::time::Instant;
 
 use super::{
-    fixtures::{claim_new, finish_with, found},
+    fixtures::{claim, claim_new, finish_with, found},
     violation::{CheckResult, Violation, ensure, ensure_eq, ensure_same_millisecond, within},
 };
 use crate::{
     job::{JobId, Progress, Snapshot, Status},
-    store::{News, Report, Store},
+    store::{NewJob, News, Report, Store},
 };
 
 async fn next(
@@ -76,6 +76,7 @@ pub(super) async fn follower_sees_reports<S: Store>(store: S) -> CheckResult {
     let progress = Progress {
         fraction: Some(0.25),
         message: Some("a quarter, dépêché".into()),
+        ..Progress::default()
     };
     let mut report = Report::new(News::Progress(progress.clone()));
     let estimate = SystemTime::now() + Duration::from_secs(40);
@@ -84,6 +85,40 @@ pub(super) async fn follower_sees_reports<S: Store>(store: S) -> CheckResult {
     let is_reported = |job: &Snapshot| job.progress == progress;
     let job = next_where(&mut changes, "the reported progress", is_reported).await?;
     ensure_same_millisecond("estimated_finish_at", job.estimated_finish_at, estimate)
+}
+
+pub(super) async fn report_replaces_the_title<S: Store>(store: S) -> CheckResult {
+    let mut job = NewJob::new(JobId::random());
+    job.title = Some("a report".into());
+    let id = job.id;
+    let claim = claim(&store, job).await?;
+    let mut changes = pin!(store.changes(id));
+    let is_first = |job: &Snapshot| job.title.as_deref() == Some("a report");
+    let first = next_where(&mut changes, "the first title", is_first).await?;
+
+    let title = "Jahresabschluß 2026";
+    let report = |title: Option<&str>, fraction| {
+        let progress = Progress {
+            title: title.map(Into::into),
+            fraction: Some(fraction),
+            ..Progress::default()
+        };
+        store.report(&claim, Report::new(News::Progress(progress)))
+    };
+    within("a report", report(Some(title), 0.25)).await??;
+    let is_titled = |job: &Snapshot| job.title.as_deref() == Some(title);
+    let titled = next_where(&mut changes, "the new title", is_titled).await?;
+    ensure(titled.revision > first.revision, "a higher revision")?;
+    ensure_eq("progress.title", titled.progress.title, None)?;
+
+    // Neither a report without a title removes it, nor the end.
+    within("a report", report(None, 0.5)).await??;
+    let is_later = |job: &Snapshot| job.progress.fraction == Some(0.5);
+    let later = next_where(&mut changes, "the later report", is_later).await?;
+    ensure_eq("title", later.title.as_deref(), Some(title))?;
+    finish_with(&store, &claim, "done").await?;
+    let ended = found(&store, id).await?;
+    ensure_eq("title after the end", ended.title.as_deref(), Some(title))
 }
 
 pub(super) async fn ended_job_has_one_last_revision<S: Store>(store: S) -> CheckResult {
@@ -107,7 +142,7 @@ pub(super) async fn late_report_changes_nothing<S: Store>(store: S) -> CheckResu
     let before = found(&store, id).await?;
     let progress = Progress {
         fraction: Some(0.5),
-        message: None,
+        ..Progress::default()
     };
     for news in [News::Progress(progress), News::Started(Instant::now())] {
         within("a report", store.report(&claim, Report::new(news))).await??;

@@ -236,6 +236,7 @@ fn common_checks<S: Store>() -> Vec<Check<S>> {
         ending::one_of_two_conditional_cancels_wins,
         following::follower_sees_the_job_to_its_end,
         following::follower_sees_reports,
+        following::report_replaces_the_title,
         following::ended_job_has_one_last_revision,
         following::late_report_changes_nothing,
         keys::repeated_key_joins_the_job,

@@ -187,6 +187,7 @@ impl UnfinishedJob {
             && more.is_none()
         {
             progress.message = None;
+            progress.title = None;
         }
         // `more` is dropped after the guard, because that may wake a response.
         let watchers = match &mut *self.phase.lock() {
@@ -205,7 +206,7 @@ impl UnfinishedJob {
                             job.progress_bytes += u16::try_from(missing).unwrap_or(0);
                             charge.merge(more);
                         }
-                        job.progress = stored(progress);
+                        job.progress = with_title(stored(progress), &mut job.progress);
                     }
                 }
                 job.watchers.clone()
@@ -277,9 +278,10 @@ impl UnfinishedJob {
                     .map(|at| self.creation.start_delay(at))
                     .or(job.started),
                 finished: clock.now(),
-                progress: ending
-                    .progress
-                    .unwrap_or_else(|| std::mem::take(&mut job.progress)),
+                progress: match ending.progress {
+                    Some(progress) => with_title(progress, &mut job.progress),
+                    None => std::mem::take(&mut job.progress),
+                },
                 outcome: ending.outcome,
                 charge,
             };
@@ -378,7 +380,9 @@ impl UnfinishedJob {
         snapshot.started_at = job.started.map(|delay| self.creation.started_at(delay));
         snapshot.kind = Some(job.kind.clone());
         snapshot.estimated_finish_at = job.estimated_finish.map(|at| at_unix_millis(at.get()));
-        snapshot.progress = job.progress.as_deref().cloned().unwrap_or_default();
+        if let Some(progress) = job.progress.as_deref() {
+            snapshot.set_progress(progress.clone());
+        }
         Some(snapshot)
     }
 }
@@ -421,7 +425,7 @@ fn scope(new: &NewJob) -> Option<Box<JobScope>> {
     })
 }
 
-/// Returns the price of progress. A message has at most 512 bytes.
+/// Returns the price of progress. A message has at most 512 bytes, and a title 200 characters.
 fn stored_price(progress: &Progress) -> u16 {
     u16::try_from(progress_price(progress)).unwrap_or(u16::MAX)
 }
@@ -429,6 +433,17 @@ fn stored_price(progress: &Progress) -> u16 {
 /// Returns a time as it is stored. The Unix epoch itself is not stored.
 fn stored_time(at: SystemTime) -> Option<NonZeroU64> {
     NonZeroU64::new(since_unix_epoch(at))
+}
+
+/// Adds the title that was reported before, unless there is a new one.
+fn with_title(progress: StoredProgress, before: &mut StoredProgress) -> StoredProgress {
+    let title = before.as_mut().and_then(|before| before.title.take());
+    if title.is_none() {
+        return progress;
+    }
+    let mut progress = progress.unwrap_or_default();
+    progress.title = progress.title.or(title);
+    Some(progress)
 }
 
 fn stored(progress: Progress) -> StoredProgress {

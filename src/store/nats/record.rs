@@ -245,6 +245,9 @@ impl JobRecord {
         self.revision += 1;
         self.fraction = progress.fraction;
         self.message = progress.message.as_deref().map(str::to_owned);
+        if let Some(title) = &progress.title {
+            self.details.title = Some((**title).to_owned());
+        }
     }
 
     /// Ends the job. It expires after `retain`.

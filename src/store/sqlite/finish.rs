@@ -99,7 +99,7 @@ impl Step<'_> {
         if let Some(at) = end.started_at {
             row.start(at);
         }
-        row.progress = end.progress.clone();
+        row.set_progress(end.progress.clone());
         if let Some(output) = &end.broken {
             self.extend_response(row.seq, row.attempts, output)?;
         }

@@ -164,6 +164,14 @@ impl JobRow {
         }
     }
 
+    /// Replaces the progress. A title in it replaces the job's.
+    pub(super) fn set_progress(&mut self, mut progress: Progress) {
+        if let Some(title) = progress.title.take() {
+            self.title = Some(title);
+        }
+        self.progress = progress;
+    }
+
     /// Ends the job.
     pub(super) fn end(&mut self, event: Event, now: Millis) {
         self.revision += 1;
@@ -264,6 +272,7 @@ impl JobRow {
             progress: Progress {
                 fraction: row.get(20)?,
                 message: maybe_text(21)?.map(Arc::from),
+                ..Progress::default()
             },
             estimated_finish_at: row.get(22)?,
             finished_at: row.get(23)?,
@@ -325,8 +334,8 @@ impl JobRow {
     pub(super) fn save_report(&self, connection: &Connection) -> Result<(), SqliteError> {
         let mut statement = connection.prepare_cached(
             "UPDATE job SET status = :status, revision = :revision, has_begun = :has_begun, \
-             started_at = :started_at, fraction = :fraction, message = :message, \
-             estimated_finish_at = :estimated_finish_at WHERE seq = :seq",
+             started_at = :started_at, title = :title, fraction = :fraction, \
+             message = :message, estimated_finish_at = :estimated_finish_at WHERE seq = :seq",
         )?;
         statement.execute(named_params! {
             ":seq": self.seq,
@@ -334,6 +343,7 @@ impl JobRow {
             ":revision": self.revision,
             ":has_begun": self.has_begun,
             ":started_at": self.started_at,
+            ":title": self.title,
             ":fraction": self.progress.fraction,
             ":message": self.progress.message,
             ":estimated_finish_at": self.estimated_finish_at,
@@ -348,8 +358,8 @@ impl JobRow {
         let mut statement = connection.prepare_cached(
             "UPDATE job SET status = :status, revision = :revision, attempts = :attempts, \
              deaths = :deaths, has_begun = :has_begun, process = :process, claim = :claim, \
-             not_before = :not_before, started_at = :started_at, fraction = :fraction, \
-             message = :message, estimated_finish_at = :estimated_finish_at, \
+             not_before = :not_before, started_at = :started_at, title = :title, \
+             fraction = :fraction, message = :message, estimated_finish_at = :estimated_finish_at, \
              finished_at = :finished_at, expires_at = :expires_at, error = :error, \
              response_status = :response_status, content_type = :content_type, \
              content_length = :content_length, retry_after = :retry_after WHERE seq = :seq",
@@ -365,6 +375,7 @@ impl JobRow {
             ":claim": self.claim,
             ":not_before": self.not_before,
             ":started_at": self.started_at,
+            ":title": self.title,
             ":fraction": self.progress.fraction,
             ":message": self.progress.message,
             ":estimated_finish_at": self.estimated_finish_at,

@@ -4,6 +4,7 @@ use super::{
     backlog::Owed,
     cache::{CachedJob, UnwrittenReport},
     error::SqliteError,
+    row::JobRow,
     step::Step,
 };
 use crate::JobId;
@@ -45,18 +46,21 @@ impl Step<'_> {
         let Some(mut row) = self.load_held(job.id, claim)? else {
             return Ok(());
         };
-        let before = (row.revision, row.progress.clone(), row.estimated_finish_at);
+        let shown = |row: &JobRow| {
+            let (title, progress) = (row.title.clone(), row.progress.clone());
+            (row.revision, title, progress, row.estimated_finish_at)
+        };
+        let before = shown(&row);
         if let Some(at) = report.started {
             row.start(at);
         }
         if let Some(progress) = report.progress {
-            row.progress = progress;
+            row.set_progress(progress);
         }
         if report.estimated_finish.is_some() {
             row.estimated_finish_at = report.estimated_finish;
         }
-        let after = (row.revision, row.progress.clone(), row.estimated_finish_at);
-        if before != after {
+        if before != shown(&row) {
             row.revision = before.0 + 1;
             row.save_report(self.connection)?;
             self.publish(row);

@@ -22,6 +22,8 @@ pub(super) struct JobDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     percent_complete: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
@@ -65,6 +67,7 @@ impl<'a> JobDocument<'a> {
             estimated_finish_at: job.estimated_finish_at.map(millis),
             finished_at: job.finished_at.map(millis),
             expires_at: job.expires_at.map(millis),
+            title: job.title.as_deref(),
             percent_complete: job.progress.fraction.map(percent),
             message: job.progress.message.as_deref(),
             response: job.response.as_ref().map(ResponseDocument::new),

@@ -46,6 +46,7 @@ pub(super) fn fields(job: &Snapshot) -> String {
         ("id", Some(job.id.to_string())),
         ("status", Some(job.status.to_string())),
         ("request", Some(request(job))),
+        ("title", job.title.as_deref().map(printable)),
         ("created", Some(seconds(job.created_at))),
         ("started", job.started_at.map(seconds)),
         ("expected end", job.estimated_finish_at.map(seconds)),
