@@ -1,8 +1,8 @@
 //! The processor time of the layer, compared with a bare service and with a handwritten handler.
 //!
 //! `cargo bench --bench overhead` takes about three minutes and prints the table in
-//! `benches/README.md`. `cargo bench --bench overhead -- accept` prints only the rows whose name
-//! matches `accept`, a regular expression.
+//! `benches/README.md`. `cargo bench --bench overhead -- accept` measures and prints only the rows
+//! whose name matches `accept`, a regular expression.
 
 mod comparison;
 mod handwritten;
@@ -49,51 +49,59 @@ fn compare_with_bare_service(comparison: &mut Comparison) {
     );
 }
 
-/// Each row grows its subjects itself, so that rows that a filter leaves out cost nothing.
 fn compare_with_handwritten(comparison: &mut Comparison) {
     const HANDWRITTEN: &str = "handwritten";
     let mut by_hand = Subject::new(handwritten::Jobs::default().router());
     let mut layered = Subject::new(registry().layer().layer(application()));
     for residents in [1_000, 100_000, 1_000_000] {
+        comparison.runtime().block_on(async {
+            by_hand.grow_to(residents).await;
+            layered.grow_to(residents).await;
+        });
         comparison.row(
             &format!("accept/{residents}"),
-            async |calls| layered.with(residents).await.accept(calls).await,
+            async |calls| layered.accept(calls).await,
             HANDWRITTEN,
-            async |calls| by_hand.with(residents).await.accept(calls).await,
+            async |calls| by_hand.accept(calls).await,
         );
         comparison.row(
             &format!("accept to end/{residents}"),
-            async |calls| layered.with(residents).await.accept_to_end(calls).await,
+            async |calls| layered.accept_to_end(calls).await,
             HANDWRITTEN,
-            async |calls| by_hand.with(residents).await.accept_to_end(calls).await,
+            async |calls| by_hand.accept_to_end(calls).await,
         );
         comparison.row(
             &format!("status/{residents}"),
-            async |calls| layered.with(residents).await.status(calls).await,
+            async |calls| layered.status(calls).await,
             HANDWRITTEN,
-            async |calls| by_hand.with(residents).await.status(calls).await,
+            async |calls| by_hand.status(calls).await,
         );
     }
 
     let mut routed = Subject::new(application().layer(registry().layer()));
     let mut unrouted = Subject::new(registry().layer().layer(service_fn(without_router)));
     let mut by_hand = Subject::new(handwritten::Jobs::default().router());
+    comparison.runtime().block_on(async {
+        routed.grow_to(1_000).await;
+        unrouted.grow_to(1_000).await;
+        by_hand.grow_to(1_000).await;
+    });
     comparison.row(
         "accept, by `Router::layer`/1000",
-        async |calls| routed.with(1_000).await.accept(calls).await,
+        async |calls| routed.accept(calls).await,
         HANDWRITTEN,
-        async |calls| by_hand.with(1_000).await.accept(calls).await,
+        async |calls| by_hand.accept(calls).await,
     );
     comparison.row(
         "status, by `Router::layer`/1000",
-        async |calls| routed.with(1_000).await.status(calls).await,
+        async |calls| routed.status(calls).await,
         HANDWRITTEN,
-        async |calls| by_hand.with(1_000).await.status(calls).await,
+        async |calls| by_hand.status(calls).await,
     );
     comparison.row(
         "accept to end, no router inside/1000",
-        async |calls| unrouted.with(1_000).await.accept_to_end(calls).await,
+        async |calls| unrouted.accept_to_end(calls).await,
         HANDWRITTEN,
-        async |calls| by_hand.with(1_000).await.accept_to_end(calls).await,
+        async |calls| by_hand.accept_to_end(calls).await,
     );
 }

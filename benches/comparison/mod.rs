@@ -45,6 +45,11 @@ impl Comparison {
         }
     }
 
+    /// Returns the runtime of both sides, for their set-up.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// Compares two sides. Each takes a number of calls to make and returns how long they took.
     pub(crate) fn row(
         &mut self,

@@ -201,12 +201,6 @@ where
         }
     }
 
-    /// Returns this subject with at least this many ended jobs.
-    pub(crate) async fn with(&mut self, residents: usize) -> &mut Self {
-        self.grow_to(residents).await;
-        self
-    }
-
     /// Deletes the jobs that were just accepted, so that the number of residents stays.
     async fn delete(&mut self, accepted: &str) {
         if let Some(last) = accepted.lines().last() {
