@@ -186,9 +186,15 @@ impl FromRef<Receiver> for Verifier {
 
 /// Answers soon, and leaves the work to another task.
 async fn receive(State(receiver): State<Receiver>, Verified(event): Verified) -> StatusCode {
-    // A delivery can be repeated. Its id stays the same.
-    if receiver.seen.lock().insert(event.id.clone()) && receiver.events.send(event).is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE;
+    // A delivery can be sent twice. Its id stays the same.
+    let mut seen = receiver.seen.lock();
+    if !seen.contains(&event.id) {
+        let id = event.id.clone();
+        if receiver.events.send(event).is_err() {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        // Remember the id only once the event is recorded.
+        seen.insert(id);
     }
     StatusCode::NO_CONTENT
 }

@@ -22,8 +22,9 @@ use crate::{
 /// The time before the outbox is asked again after it has failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The maximum time between two looks at the outbox.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The maximum time between two looks at the outbox. A store gives up what it holds for a process
+/// that has not looked for half a minute.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
 
 /// The time between two counts of what is pending, for metrics.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
@@ -63,10 +64,10 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
                 next = in_time.map_or(next, |at| at.min(next));
                 for delivery in due.deliveries {
                     // Counted here, or the next look at the room would find the connection free.
-                    let admission = sender.receivers.begin(delivery.receiver());
+                    let permission = sender.receivers.begin(delivery.receiver());
                     let (sender, outbox) = (sender.clone(), outbox.clone());
                     let sent = async move {
-                        deliver(&sender, &outbox, delivery, admission).await;
+                        deliver(&sender, &outbox, delivery, permission).await;
                     };
                     sending.spawn(tasks.track_future(sent));
                 }
@@ -74,7 +75,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
             Err(error) => {
                 let error = &error as &dyn Error;
                 tracing::warn!(error, "failed to take webhooks from the store");
-                // What is due in memory can be taken at any time.
+                // Only a durable outbox fails, and it keeps its deliveries.
                 if is_draining && sending.is_empty() {
                     return;
                 }

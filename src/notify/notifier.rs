@@ -29,8 +29,11 @@ use crate::{
     webhook::{PublicKey, WebhookClient, Webhooks},
 };
 
-/// A lease outlasts an attempt by this factor, so that a slow process is not sent beside.
+/// A lease lasts this many time limits, so that no other process sends beside a slow one.
 const LEASE_FACTOR: u32 = 4;
+
+/// The minimum duration of a lease. It covers the settlement too, which waits for the store.
+const MIN_LEASE: Duration = Duration::from_secs(60);
 
 /// The time limit for tasks that a drain has ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,7 +74,7 @@ impl Notifier {
             connections: webhooks.max_connections,
             each: webhooks.max_per_receiver,
             rate: webhooks.max_rate,
-            lease: webhooks.client.timeout * LEASE_FACTOR,
+            lease: (webhooks.client.timeout * LEASE_FACTOR).max(MIN_LEASE),
         });
         let sender = Arc::new(Sender {
             webhooks: webhooks.clone(),
@@ -147,8 +150,7 @@ impl Notifier {
 
     /// Waits until what is due has been sent, at most until `deadline`. Nothing is sent afterwards.
     ///
-    /// Deliveries that survive the process are left to the next one, but for those that are on
-    /// their way.
+    /// Durable deliveries stay for the next process, except those in flight.
     ///
     /// # Cancel safety
     ///
@@ -157,7 +159,7 @@ impl Notifier {
         self.start();
         self.draining.cancel();
         if timeout_at(deadline, self.ended.cancelled()).await.is_err() {
-            tracing::warn!("ended webhooks that were not delivered in time");
+            tracing::warn!("stopped sending webhooks: the drain timed out");
         }
         self.stopped.cancel();
         self.tasks.close();

@@ -23,7 +23,6 @@ mod room;
 pub mod sqlite;
 mod stored;
 
-pub(crate) use self::delivery::shown_url;
 #[cfg(feature = "webhook")]
 pub(crate) use self::delivery::{notification, receiver};
 pub use self::{

@@ -21,13 +21,14 @@ pub struct SendRoom {
     lease: Duration,
 }
 
-/// What is known of a receiver, which decides how much of [`SendRoom`] it may take.
+/// How a receiver handled its last request. It decides how much of [`SendRoom`] the receiver may
+/// take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiverStanding {
-    /// It responded to its last request.
+    /// It responded to its last request soon.
     Proven,
-    /// No request to it has ended yet.
+    /// No request to it has ended yet, or the last one took long.
     Unknown,
     /// It did not respond to its last request.
     Failing,

@@ -65,6 +65,9 @@ pub(super) fn default_port(uri: &Uri) -> Option<u16> {
 impl FromStr for HostRule {
     type Err = ParseHostRuleError;
 
+    /// # Errors
+    ///
+    /// Fails for any text that the table above does not have.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).ok_or_else(|| ParseHostRuleError(text.to_owned()))
     }
@@ -106,7 +109,7 @@ impl fmt::Display for HostRule {
     }
 }
 
-/// A text is not a [`HostRule`].
+/// The error of parsing a [`HostRule`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseHostRuleError(String);
 

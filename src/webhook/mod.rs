@@ -106,7 +106,11 @@ mod webhooks;
 
 #[cfg(feature = "webhook")]
 pub(crate) use self::{
-    client::WebhookClient, send_error::SendFailure, signature::sign, target_url::TargetUrl,
+    client::WebhookClient,
+    names::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP},
+    send_error::SendFailure,
+    signature::sign,
+    target_url::TargetUrl,
 };
 #[cfg(feature = "webhook")]
 pub use self::{

@@ -19,7 +19,7 @@ const DEFAULT_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The maximum number of signatures that are tried. Each one costs a pass over the body.
 const MAX_SIGNATURES: usize = 16;
 
-/// Verifies that a request is a webhook by the owner of one of the keys, and returns its event.
+/// Checks that the holder of one of the keys has signed a request, and returns its event.
 ///
 /// `body` must be the body as it was received, byte for byte. The clocks may differ by 5 minutes;
 /// [`Verifier`] has an option for that.
@@ -51,7 +51,7 @@ pub fn verify(
 /// # drop(verifier);
 /// ```
 #[derive(Debug, Clone)]
-#[must_use]
+#[must_use = "a verifier does nothing until it verifies a request"]
 pub struct Verifier {
     keys: Vec<VerifyKey>,
     tolerance: Duration,
@@ -69,7 +69,8 @@ impl Verifier {
     /// Sets how far the timestamp may be from the receiver's time, into the past and the future.
     ///
     /// Default: 5 minutes. A fraction of a second is ignored. Within this time, an attacker can
-    /// repeat a webhook as it was sent. Remember its [id](WebhookEvent::id) for longer.
+    /// repeat a webhook as it was sent. Remember its [id](WebhookEvent::id) for two weeks, since the
+    /// server can send an event again.
     pub fn tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self

@@ -16,8 +16,8 @@ use crate::{
     job::JobId,
     limit::{Budget, Charge},
     store::{
-        AttemptFailure, Delivery, DeliveryFilter, DeliveryId, DeliveryPage, DueDeliveries, Outbox,
-        OutboxFuture, OutboxStats, SendRoom, Settlement,
+        Delivery, DeliveryFilter, DeliveryId, DeliveryPage, DueDeliveries, Outbox, OutboxFuture,
+        OutboxStats, SendRoom, Settlement,
     },
     telemetry,
 };
@@ -72,7 +72,7 @@ impl MemoryOutbox {
 fn report_dropped(removed: &[ChargedDelivery]) {
     for delivery in removed.iter().filter_map(ChargedDelivery::pending) {
         tracing::warn!(id = %delivery.id, "dropped a webhook: too many are pending");
-        telemetry::webhook_failed(AttemptFailure::Dropped.as_str());
+        telemetry::webhook_failed("dropped");
     }
 }
 

@@ -204,7 +204,7 @@ impl OutboxState {
         let mut found: Vec<&Delivery> = all
             .filter(|delivery| {
                 let is_after = |cursor| DeliveryCursor::of(delivery) < cursor;
-                filter.matches(delivery) && filter.get_cursor().is_none_or(is_after)
+                filter.matches(delivery) && filter.get_after().is_none_or(is_after)
             })
             .collect();
         found.sort_unstable_by_key(|delivery| Reverse(DeliveryCursor::of(delivery)));

@@ -137,7 +137,7 @@ impl NatsOutbox {
     /// Reads the whole stream without bodies, and keeps what fits into the page.
     async fn list(&self, filter: &DeliveryFilter) -> Result<DeliveryPage, NatsError> {
         let jetstream = self.jetstream();
-        let (limit, before) = (filter.get_limit(), filter.get_cursor());
+        let (limit, before) = (filter.get_limit(), filter.get_after());
         let mut newest = BTreeMap::new();
         let (stream, subjects) = (
             &jetstream.streams.deliveries,
