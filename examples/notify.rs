@@ -31,7 +31,7 @@ use tower::BoxError;
 use tower_accepted::{
     JobHandle, Jobs, When,
     store::DeliveryFilter,
-    webhook::{AllowedHosts, Secret, Verifier, WebhookEvent, Webhooks},
+    webhook::{Secret, Verifier, WebhookEvent, Webhooks},
 };
 
 #[tokio::main]
@@ -45,10 +45,9 @@ async fn main() -> Result<(), BoxError> {
     let server = listener.local_addr()?;
 
     // A client may name this receiver and no other.
-    let hosts = AllowedHosts::from_iter([receiver.to_string().parse()?]);
     let webhooks = Webhooks::new()
         .secret(secret)
-        .prefer_callback(hosts)
+        .prefer_callback([receiver.to_string().parse()?])
         .insecure_for_development(); // plain HTTP, on this machine
     let jobs = Jobs::builder().webhooks(webhooks).try_build()?;
     let app = Router::new()

@@ -9,7 +9,7 @@ use std::{
 use tokio::{
     select,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,17 +26,21 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// that has not looked for half a minute.
 const MAX_PAUSE: Duration = Duration::from_secs(20);
 
+/// The time limit for releasing the deliveries that were cut off.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The time between two counts of what is pending, for metrics.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Sends what is due until a drain has begun and nothing is left to send.
 ///
-/// A drain sends what is due in an outbox that does not survive the process. Dropping the future
-/// drops the requests that are on their way; their leases end.
+/// A drain sends what is due in an outbox that does not survive the process. When `stopped` is
+/// canceled, requests in flight are dropped and their deliveries are released.
 pub(super) async fn run<E: Error + Send + Sync + 'static>(
     sender: Arc<Sender>,
     outbox: SharedOutbox<E>,
     draining: CancellationToken,
+    stopped: CancellationToken,
     tasks: TaskTracker,
 ) {
     let mut sending = JoinSet::new();
@@ -50,7 +54,8 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         } else if is_draining && outbox.is_durable() {
             Ok(DueDeliveries::default())
         } else {
-            outbox.take(room).await
+            let taken = stopped.run_until_cancelled(outbox.take(room)).await;
+            taken.unwrap_or_else(|| Ok(DueDeliveries::default()))
         };
         let now = Instant::now();
         let mut next = now + MAX_PAUSE;
@@ -66,8 +71,9 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
                     // Counted here, or the next look at the room would find the connection free.
                     let permission = sender.receivers.begin(delivery.receiver());
                     let (sender, outbox) = (sender.clone(), outbox.clone());
+                    let stopped = stopped.clone();
                     let sent = async move {
-                        deliver(&sender, &outbox, delivery, permission).await;
+                        deliver(&sender, &outbox, delivery, permission, &stopped).await;
                     };
                     sending.spawn(tasks.track_future(sent));
                 }
@@ -85,7 +91,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         if cfg!(feature = "metrics") {
             if now >= count_at {
                 count_at = now + COUNT_INTERVAL;
-                count(&outbox).await;
+                stopped.run_until_cancelled(count(&outbox)).await;
             }
             next = next.min(count_at);
         }
@@ -96,8 +102,12 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
             Some(_) = sending.join_next() => while sending.try_join_next().is_some() {},
             () = sleep_until(next) => {}
             () = draining.cancelled(), if !is_draining => {}
+            () = stopped.cancelled() => break,
         }
     }
+    let released = async { while sending.join_next().await.is_some() {} };
+    // What takes longer is dropped, and its lease ends.
+    let _ = timeout(RELEASE_TIMEOUT, released).await;
 }
 
 /// Records the number of pending deliveries, and the age of the oldest.

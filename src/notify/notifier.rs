@@ -26,7 +26,7 @@ use crate::{
     config::ConfigError,
     job::Snapshot,
     store::SharedOutbox,
-    webhook::{PublicKey, WebhookClient, Webhooks},
+    webhook::{PublicKey, RootCertificateError, WebhookClient, Webhooks},
 };
 
 /// A lease lasts this many time limits, so that no other process sends beside a slow one.
@@ -69,7 +69,12 @@ impl Notifier {
             return Err(ConfigError::NoWebhookSecret);
         }
         let client = WebhookClient::new(&webhooks.client);
-        let client = client.map_err(|error| ConfigError::RootCertificate(error.to_string()))?;
+        let client = client.map_err(|error| match error {
+            RootCertificateError::Missing => ConfigError::NoRootCertificate,
+            RootCertificateError::Invalid(error) => {
+                ConfigError::InvalidRootCertificate(error.to_string())
+            }
+        })?;
         let receivers = Receivers::new(ReceiverLimits {
             connections: webhooks.max_connections,
             each: webhooks.max_per_receiver,
@@ -82,14 +87,21 @@ impl Notifier {
             receivers: Arc::new(receivers),
         });
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let courier = courier::run(sender.clone(), outbox, draining.clone(), tasks.clone());
+        let stopped = CancellationToken::new();
+        let courier = courier::run(
+            sender.clone(),
+            outbox,
+            draining.clone(),
+            stopped.clone(),
+            tasks.clone(),
+        );
         let notifier = Self {
             webhooks,
             sender,
             courier: Mutex::new(Some(Box::pin(courier))),
             draining,
             ended: CancellationToken::new(),
-            stopped: CancellationToken::new(),
+            stopped,
             tasks,
         };
         notifier.start();
@@ -116,10 +128,9 @@ impl Notifier {
         };
         // Dropped in any case: if the task ends, panics or is dropped with its runtime.
         let ended = self.ended.clone().drop_guard();
-        let stopped = self.stopped.clone();
         let run = async move {
             let _ended = ended;
-            stopped.run_until_cancelled(courier).await;
+            courier.await;
         };
         self.tasks.spawn_on(run, &runtime);
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::store::{ReceiverStanding, SendRoom};
+use crate::store::{ReceiverRoom, ReceiverStanding, SendRoom};
 
 /// The number of failures in a row after which a receiver is suspended.
 const MAX_FAILURES: u32 = 5;
@@ -23,8 +23,8 @@ const MAX_PROVEN_DURATION: Duration = Duration::from_secs(2);
 /// The time without a request after which a receiver is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// The number of receivers from which on idle ones are forgotten.
-const MANY_RECEIVERS: usize = 1_000;
+/// The number of receivers beyond which idle ones are forgotten.
+const MAX_IDLE_RECEIVERS: usize = 1_000;
 
 /// The limits of each receiver, and of all together.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +115,7 @@ impl Receivers {
     pub(super) fn room(&self) -> (SendRoom, Option<Instant>) {
         let now = Instant::now();
         let mut states = self.states.lock();
-        if states.len() > MANY_RECEIVERS {
+        if states.len() > MAX_IDLE_RECEIVERS {
             states.retain(|_, state| !state.can_be_forgotten(now));
         }
         let mut free_at: Option<Instant> = None;
@@ -200,7 +200,13 @@ impl Receivers {
         let is_unknown = state.in_flight == 0 && state.standing == ReceiverStanding::Unknown;
         // A receiver that is not in the room has its whole share.
         if !is_unknown || share < each {
-            room.receiver(receiver.clone(), state.in_flight, share, state.standing);
+            let (used, standing) = (state.in_flight, state.standing);
+            let known = ReceiverRoom {
+                used,
+                share,
+                standing,
+            };
+            room.set_receiver(receiver.clone(), known);
         }
         next
     }
@@ -501,7 +507,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn idle_receivers_are_forgotten() {
         let receivers = receivers(100);
-        for number in 0..=MANY_RECEIVERS {
+        for number in 0..=MAX_IDLE_RECEIVERS {
             let permit = receivers.try_begin(&number.to_string());
             permit.expect("room").end(AttemptEffect::Responded);
         }

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio_util::sync::CancellationToken;
 
 use super::receivers::{AttemptEffect, AttemptPermit, Receivers, SendPermission};
 use crate::{
@@ -50,15 +51,19 @@ struct SendOutcome {
     is_final: bool,
 }
 
-/// Sends a delivery that was leased, and settles it.
+/// Sends a delivery that was leased, and settles it. Releases it if it is stopped.
 pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
     sender: &Sender,
     outbox: &SharedOutbox<E>,
     delivery: Delivery,
     permission: SendPermission,
+    stopped: &CancellationToken,
 ) {
-    let outcome = sender.attempt(&delivery, permission).await;
-    let settlement = sender.settlement(&delivery, outcome);
+    let attempt = sender.attempt(&delivery, permission);
+    let settlement = match stopped.run_until_cancelled(attempt).await {
+        Some(outcome) => sender.settlement(&delivery, outcome),
+        None => Settlement::Release,
+    };
     match outbox.settle(&delivery, settlement.clone()).await {
         Ok(()) => report(&delivery, &settlement),
         Err(error) => {

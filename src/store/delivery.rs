@@ -12,11 +12,11 @@ use crate::job::{JobId, Owner, Snapshot, Status, document, shown_url, write_time
 
 /// The time that a store keeps a delivery after its receiver has acknowledged it, without its
 /// body.
-pub const KEEP_DELIVERED: Duration = Duration::from_secs(24 * 3600);
+pub const DELIVERED_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// The time that a store keeps a delivery that has failed for good. Until then it can be sent
 /// again.
-pub const KEEP_FAILED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const FAILED_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The id of a delivery: that of its job, and the number of the target among the job's.
 ///
@@ -116,7 +116,7 @@ pub enum Settlement {
     Failed(Attempt),
     /// The attempt failed. The next one is due at this time.
     Retry(Attempt, SystemTime),
-    /// No attempt was made. It is due at once.
+    /// No attempt was completed. It is due at once.
     Release,
 }
 
@@ -221,7 +221,7 @@ impl Delivery {
     }
 
     /// Changes the delivery as its settlement says. The store then keeps it for
-    /// [`KEEP_DELIVERED`] or [`KEEP_FAILED`], unless it is pending.
+    /// [`DELIVERED_RETENTION`] or [`FAILED_RETENTION`], unless it is pending.
     pub fn settle(&mut self, settlement: &Settlement, now: SystemTime) {
         let attempt = match settlement {
             Settlement::Delivered(attempt) => {
@@ -248,7 +248,7 @@ impl Delivery {
 
     /// Makes a delivery due at once, as if it had never been attempted. Returns `false` if it has
     /// been delivered, since its content is gone.
-    pub fn repeat(&mut self, now: SystemTime) -> bool {
+    pub fn redeliver(&mut self, now: SystemTime) -> bool {
         if self.state == DeliveryState::Delivered {
             return false;
         }

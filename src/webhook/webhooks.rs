@@ -6,7 +6,10 @@ use http::{HeaderName, request::Parts};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    client::ClientOptions, host_rule::AllowedHosts, secret::Secret, target::Target,
+    client::ClientOptions,
+    host_rule::{AllowedHosts, HostRule},
+    secret::Secret,
+    target::Target,
     target_url::TargetUrl,
 };
 use crate::protocol::callback_preference;
@@ -67,7 +70,7 @@ const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
 ///
 /// - [`targets`](Self::targets): the application, for each request.
 /// - [`prefer_callback`](Self::prefer_callback): the client, by the preference `callback`.
-/// - [`callback_field`](Self::callback_field): the client, by the field `X-Callback-Url`.
+/// - [`x_callback_url`](Self::x_callback_url): the client, by the field `X-Callback-Url`.
 ///
 /// A client can only name hosts that a rule allows. Otherwise any client could make the server send
 /// requests to any host.
@@ -75,7 +78,7 @@ const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// # Addresses
 ///
 /// The server sends nothing to loopback, private, link-local and other special addresses, whatever
-/// name or spelling leads there, unless [`allow_internal`](Self::allow_internal) names the host. It
+/// name or spelling leads there, unless [`allow_internal_hosts`](Self::allow_internal_hosts) names the host. It
 /// checks the address that it connects to. It uses no proxy and follows no redirect.
 ///
 /// [Standard Webhooks]: https://www.standardwebhooks.com
@@ -153,27 +156,35 @@ impl Webhooks {
     }
 
     /// Lets clients name a receiver by `Prefer: respond-async, callback; url="…"` (OData 4.01
-    /// §8.2.8.2), on these hosts.
+    /// §8.2.8.2), on these hosts. A further call replaces them.
+    ///
+    /// ```
+    /// use tower_accepted::webhook::Webhooks;
+    ///
+    /// let webhooks = Webhooks::new().prefer_callback(["*.customers.example".parse()?]);
+    /// # drop(webhooks);
+    /// # Ok::<(), tower_accepted::webhook::ParseHostRuleError>(())
+    /// ```
     ///
     /// `Preference-Applied` of the 202 confirms it. Any other host is ignored, as an unknown
     /// preference is. With [`Dialect::Pending202`](crate::Dialect::Pending202) the receiver gets a
     /// GET without content and signature, as OData has it, otherwise a signed POST.
-    pub fn prefer_callback(mut self, hosts: AllowedHosts) -> Self {
-        self.preference = hosts;
+    pub fn prefer_callback(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
+        self.preference = hosts.into_iter().collect();
         self
     }
 
     /// Lets clients name a receiver by the field `X-Callback-Url`, on these hosts. Any other URL
     /// gets 400.
-    pub fn callback_field(mut self, hosts: AllowedHosts) -> Self {
-        self.field = hosts;
+    pub fn x_callback_url(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
+        self.field = hosts.into_iter().collect();
         self
     }
 
     /// Allows receivers on these hosts to have internal addresses, such as those of a private
     /// network. They still need `https`.
-    pub fn allow_internal(mut self, hosts: AllowedHosts) -> Self {
-        self.client.policy.internal = hosts;
+    pub fn allow_internal_hosts(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
+        self.client.policy.internal = hosts.into_iter().collect();
         self
     }
 
@@ -289,7 +300,7 @@ impl Webhooks {
     /// Returns a URL as it is requested, if a rule allows it.
     fn allowed(&self, url: &str, hosts: &AllowedHosts) -> Option<String> {
         let url = TargetUrl::parse(url, &self.client.policy).ok()?;
-        hosts.matches(&url).then(|| url.uri().to_string())
+        hosts.allow(url.uri()).then(|| url.uri().to_string())
     }
 }
 
@@ -298,7 +309,7 @@ impl fmt::Debug for Webhooks {
         f.debug_struct("Webhooks")
             .field("secrets", &self.secrets)
             .field("prefer_callback", &self.preference)
-            .field("callback_field", &self.field)
+            .field("x_callback_url", &self.field)
             .field("retry_delays", &self.delays)
             .finish_non_exhaustive()
     }
@@ -313,13 +324,11 @@ mod tests {
     use crate::protocol::PREFER;
 
     fn webhooks() -> Webhooks {
-        let hosts: AllowedHosts = ["h.example", "*.example.org"]
-            .map(|host| host.parse().expect("a rule"))
-            .into_iter()
-            .collect();
+        let hosts: [HostRule; 2] =
+            ["h.example", "*.example.org"].map(|host| host.parse().expect("a rule"));
         Webhooks::new()
             .prefer_callback(hosts.clone())
-            .callback_field(hosts)
+            .x_callback_url(hosts)
     }
 
     fn select(fields: HeaderMap) -> Result<SelectedTargets, ForbiddenCallback> {

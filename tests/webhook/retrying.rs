@@ -97,7 +97,7 @@ async fn retry_after_is_heeded() {
 }
 
 #[tokio::test]
-async fn redirects_are_failures_that_nobody_follows() {
+async fn redirect_is_a_failure() {
     let mut other = Receiver::taking().await;
     let location = other.url.clone();
     let mut receiver = Receiver::start(move |number| {

@@ -97,7 +97,7 @@ impl NatsOutbox {
         };
         let mut current = found.delivery;
         if (current.state, current.attempts) != (delivery.state, delivery.attempts) {
-            // It was settled or repeated since it was taken.
+            // It was settled or redelivered since it was taken.
             return Ok(());
         }
         current.settle(&settlement, SystemTime::now());
@@ -121,7 +121,7 @@ impl NatsOutbox {
                 return Ok(false);
             };
             let mut delivery = found.delivery;
-            if !delivery.repeat(SystemTime::now()) {
+            if !delivery.redeliver(SystemTime::now()) {
                 return Ok(false);
             }
             let written = self.jetstream().put_delivery(&delivery, found.sequence);
