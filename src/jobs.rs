@@ -60,15 +60,20 @@ impl<St> Jobs<St> {
     /// Returns the number of jobs that it ended. It does not count requests that were still being
     /// read or answered inline, which the server must end.
     ///
+    /// With webhooks, it then sends the deliveries that are due in memory, within the same timeout,
+    /// or within a second if jobs have used it up. A durable store keeps them: only requests in
+    /// flight are awaited. Nothing is sent afterwards.
+    ///
     /// The monitor still answers during and after a drain, so keep the server running until this
-    /// returns. It returns once the last job has ended. Keep the server running for some seconds
+    /// returns. It returns once the last job has ended, and webhooks have been sent. Keep the server running for some seconds
     /// more if clients must be able to fetch the last results from memory.
     ///
     /// The registry accepts nothing from the first poll on, and cannot be reopened.
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped, no job is ended and the registry stays closed. It may be called again.
+    /// If this is dropped, no job is ended, due webhooks are still sent, and the registry stays
+    /// closed. It may be called again.
     pub async fn drain(&self, timeout: Duration) -> usize {
         self.registry.drain(timeout).await
     }
@@ -125,7 +130,7 @@ impl<St: Store> Jobs<St> {
         Ok(canceled.and_then(Lookup::found))
     }
 
-    /// Lists the notifications of receivers, the newest first, without their contents.
+    /// Lists deliveries, newest first, without their bodies.
     ///
     /// The page is empty if the store has no outbox.
     ///
@@ -139,11 +144,11 @@ impl<St: Store> Jobs<St> {
         }
     }
 
-    /// Sends a notification again, at once and with all attempts. It keeps its id, so a receiver
-    /// that has it already can tell.
+    /// Makes a failed or pending delivery due at once, with all its attempts. It keeps its id, so a
+    /// receiver can recognize it.
     ///
-    /// Returns `false` if there is no such delivery, or if its receiver has taken it. Any process
-    /// that sends notifications of this store may send it.
+    /// Returns `false` if there is no such delivery, or if its receiver has acknowledged it. Any
+    /// process that sends webhooks of this store may send it.
     ///
     /// # Errors
     ///

@@ -17,24 +17,36 @@ pub struct SendRoom {
     free_failing: usize,
     /// The free connections of a receiver that is not in `receivers`.
     each: usize,
-    receivers: HashMap<Arc<str>, ReceiverRoom>,
+    receivers: HashMap<Arc<str>, FreeRoom>,
     lease: Duration,
 }
 
-/// What is known of a receiver, which decides how much of [`SendRoom`] it may take.
+/// How a receiver handled its last request. It decides how much of [`SendRoom`] the receiver may
+/// take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiverStanding {
-    /// It responded to its last request.
+    /// It responded to its last request soon.
     Proven,
-    /// No request to it has ended yet.
+    /// No request to it has ended yet, or the last one took long.
     Unknown,
     /// It did not respond to its last request.
     Failing,
 }
 
+/// The connections of one receiver, for [`SendRoom::set_receiver`].
 #[derive(Debug, Clone, Copy)]
-struct ReceiverRoom {
+pub struct ReceiverRoom {
+    /// The connections that are in use.
+    pub used: usize,
+    /// The maximum number of connections, including those in use.
+    pub share: usize,
+    /// How the receiver handled its last request.
+    pub standing: ReceiverStanding,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FreeRoom {
     free: usize,
     standing: ReceiverStanding,
 }
@@ -52,19 +64,19 @@ impl SendRoom {
         }
     }
 
-    /// Takes out the connections of a receiver that are in use, and sets its share and standing.
+    /// Subtracts a receiver's connections in use, and sets its share and standing. Call it once for
+    /// each receiver.
     ///
     /// Any other receiver is unknown, and has its whole share.
-    pub fn receiver(
-        &mut self,
-        receiver: impl Into<Arc<str>>,
-        used: usize,
-        share: usize,
-        standing: ReceiverStanding,
-    ) {
+    pub fn set_receiver(&mut self, receiver: impl Into<Arc<str>>, room: ReceiverRoom) {
+        let ReceiverRoom {
+            used,
+            share,
+            standing,
+        } = room;
         self.take_out(used, standing);
         let free = share.saturating_sub(used);
-        let room = ReceiverRoom { free, standing };
+        let room = FreeRoom { free, standing };
         self.receivers.insert(receiver.into(), room);
     }
 
@@ -96,7 +108,7 @@ impl SendRoom {
         if self.free(receiver) == 0 {
             return false;
         }
-        let new = ReceiverRoom {
+        let new = FreeRoom {
             free: self.each,
             standing: ReceiverStanding::Unknown,
         };
@@ -122,10 +134,18 @@ impl SendRoom {
 mod tests {
     use super::*;
 
+    fn known(used: usize, share: usize, standing: ReceiverStanding) -> ReceiverRoom {
+        ReceiverRoom {
+            used,
+            share,
+            standing,
+        }
+    }
+
     #[test]
     fn unproven_receivers_leave_half_of_the_room() {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
-        room.receiver("proven", 1, 3, ReceiverStanding::Proven);
+        room.set_receiver("proven", known(1, 3, ReceiverStanding::Proven));
         let silent: Vec<_> = (0..10).map(|number| format!("silent {number}")).collect();
         let taken = silent.iter().filter(|silent| room.take(silent)).count();
         assert_eq!(taken, 4);
@@ -139,7 +159,7 @@ mod tests {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
         let failing: Vec<_> = (0..4).map(|number| format!("failing {number}")).collect();
         for failing in &failing {
-            room.receiver(failing.as_str(), 0, 2, ReceiverStanding::Failing);
+            room.set_receiver(failing.as_str(), known(0, 2, ReceiverStanding::Failing));
         }
         let taken = failing.iter().filter(|failing| room.take(failing)).count();
         assert_eq!(taken, 2);
@@ -150,7 +170,7 @@ mod tests {
     fn receiver_has_its_share() {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
         assert!(room.take("one") && room.take("one") && !room.take("one"));
-        room.receiver("paused", 0, 0, ReceiverStanding::Unknown);
+        room.set_receiver("paused", known(0, 0, ReceiverStanding::Unknown));
         assert!(!room.take("paused"));
         assert_eq!(room.free("another"), 2);
     }

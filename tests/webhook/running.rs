@@ -87,7 +87,7 @@ async fn next(receiver: &mut Receiver, secret: &Secret) -> (String, Option<u8>) 
 }
 
 #[tokio::test]
-async fn running_job_tells_its_newest_progress() {
+async fn running_job_sends_its_newest_progress() {
     let mut receiver = Receiver::taking().await;
     let secret = Secret::generate();
     let job = Reported::submit(jobs(&secret, &receiver.url, LONG)).await;

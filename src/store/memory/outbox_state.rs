@@ -14,8 +14,8 @@ use crate::{
     job::JobId,
     limit::Charge,
     store::{
-        Delivery, DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryPage, DeliveryState,
-        DueDeliveries, KEEP_DELIVERED, KEEP_FAILED, OutboxStats, SendRoom,
+        DELIVERED_RETENTION, Delivery, DeliveryCursor, DeliveryFilter, DeliveryId, DeliveryPage,
+        DeliveryState, DueDeliveries, FAILED_RETENTION, OutboxStats, SendRoom,
     },
 };
 
@@ -149,8 +149,8 @@ impl OutboxState {
         if state != before {
             stored.at = match state {
                 DeliveryState::Pending(at) => at,
-                DeliveryState::Delivered => SystemTime::now() + KEEP_DELIVERED,
-                DeliveryState::Failed => SystemTime::now() + KEEP_FAILED,
+                DeliveryState::Delivered => SystemTime::now() + DELIVERED_RETENTION,
+                DeliveryState::Failed => SystemTime::now() + FAILED_RETENTION,
             };
         }
         self.insert(stored);
@@ -204,7 +204,7 @@ impl OutboxState {
         let mut found: Vec<&Delivery> = all
             .filter(|delivery| {
                 let is_after = |cursor| DeliveryCursor::of(delivery) < cursor;
-                filter.matches(delivery) && filter.get_cursor().is_none_or(is_after)
+                filter.matches(delivery) && filter.get_after().is_none_or(is_after)
             })
             .collect();
         found.sort_unstable_by_key(|delivery| Reverse(DeliveryCursor::of(delivery)));
