@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     select,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -92,10 +92,13 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         select! {
             () = outbox.added() => {}
             () = sender.receivers.freed() => {}
-            Some(_) = sending.join_next() => while sending.try_join_next().is_some() {},
+            Some(_) = sending.join_next() => {}
             () = sleep_until(next) => {}
             () = draining.cancelled(), if !is_draining => {}
         }
+        // Attempts that end together are then looked at together.
+        yield_now().await;
+        while sending.try_join_next().is_some() {}
     }
 }
 

@@ -24,8 +24,6 @@ pub mod sqlite;
 mod stored;
 
 pub(crate) use self::delivery::shown_url;
-#[cfg(feature = "webhook")]
-pub(crate) use self::delivery::{notification, receiver};
 pub use self::{
     delivery::{
         Attempt, AttemptFailure, Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED,
@@ -44,6 +42,11 @@ pub use self::{
     revisions::Revisions,
     room::{ReceiverStanding, SendRoom},
     stored::{CarriedExtensions, Rerun, StoredDelivery, StoredFields, StoredRequest},
+};
+#[cfg(feature = "webhook")]
+pub(crate) use self::{
+    delivery::{notification, receiver},
+    room::{KnownReceivers, ReceiverRoom},
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},
