@@ -31,7 +31,7 @@ use tower::BoxError;
 use tower_accepted::{
     JobHandle, Jobs, When,
     store::DeliveryFilter,
-    webhook::{AllowedHosts, Secret, Verifier, WebhookEvent, Webhooks},
+    webhook::{Secret, Verifier, WebhookEvent, Webhooks},
 };
 
 #[tokio::main]
@@ -45,10 +45,9 @@ async fn main() -> Result<(), BoxError> {
     let server = listener.local_addr()?;
 
     // A client may name this receiver and no other.
-    let hosts = AllowedHosts::from_iter([receiver.to_string().parse()?]);
     let webhooks = Webhooks::new()
         .secret(secret)
-        .prefer_callback(hosts)
+        .prefer_callback([receiver.to_string().parse()?])
         .insecure_for_development(); // plain HTTP, on this machine
     let jobs = Jobs::builder().webhooks(webhooks).try_build()?;
     let app = Router::new()
@@ -186,9 +185,15 @@ impl FromRef<Receiver> for Verifier {
 
 /// Answers soon, and leaves the work to another task.
 async fn receive(State(receiver): State<Receiver>, Verified(event): Verified) -> StatusCode {
-    // A delivery can be repeated. Its id stays the same.
-    if receiver.seen.lock().insert(event.id.clone()) && receiver.events.send(event).is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE;
+    // A delivery can be sent twice. Its id stays the same.
+    let mut seen = receiver.seen.lock();
+    if !seen.contains(&event.id) {
+        let id = event.id.clone();
+        if receiver.events.send(event).is_err() {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        // Remember the id only once the event is recorded.
+        seen.insert(id);
     }
     StatusCode::NO_CONTENT
 }

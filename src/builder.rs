@@ -131,7 +131,8 @@ impl JobsBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error if the path of the monitor or the base of links is invalid.
+    /// Returns an error if the path of the monitor or the base of links is invalid. With webhooks,
+    /// also if there is no secret, if the store has no outbox, or if no root certificate can be used.
     ///
     /// ```
     /// use tower_accepted::{ConfigError, Jobs};
@@ -182,7 +183,8 @@ impl JobsBuilder<InMemory> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the path of the monitor or the base of links is invalid.
+    /// Returns an error if the path of the monitor or the base of links is invalid. With webhooks,
+    /// also if there is no secret, if the store has no outbox, or if no root certificate can be used.
     pub fn try_build(self) -> Result<Jobs, ConfigError> {
         self.settings.check()?;
         let budget = Budget::new(DEFAULT_MAX_BYTES);
@@ -209,7 +211,8 @@ impl<St: Store> JobsBuilder<St> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the path of the monitor or the base of links is invalid.
+    /// Returns an error if the path of the monitor or the base of links is invalid. With webhooks,
+    /// also if there is no secret, if the store has no outbox, or if no root certificate can be used.
     pub fn try_build(self) -> Result<Jobs<St>, ConfigError> {
         self.settings.check()?;
         Ok(Jobs::with_registry(Registry::new(
@@ -394,10 +397,12 @@ impl<S> JobsBuilder<S> {
         self
     }
 
-    /// Notifies receivers of jobs by signed requests. Default: no one is notified.
+    /// Notifies receivers of jobs by signed requests, and loads the system's root certificates when
+    /// built. Default: no receiver is notified.
     ///
     /// A process with this setting sends what its store records, also for jobs that ended in other
-    /// processes. Building outside of a runtime is possible: sending begins with the first request.
+    /// processes. If it is built outside of a runtime, sending begins with the first request, or
+    /// when a [`Worker`](crate::Worker) runs.
     #[cfg(feature = "webhook")]
     pub fn webhooks(mut self, webhooks: Webhooks) -> Self {
         self.settings.webhooks = Some(Arc::new(webhooks));

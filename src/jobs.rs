@@ -64,6 +64,10 @@ impl<St> Jobs<St> {
     /// Returns the number of jobs that it ended. It does not count requests that were still being
     /// read or answered inline, which the server must end.
     ///
+    /// With webhooks, it then sends the deliveries that are due in memory, within the same timeout,
+    /// or within a second if jobs have used it up. A durable store keeps them: only requests in
+    /// flight are awaited. Nothing is sent afterwards.
+    ///
     /// The monitor still answers during a drain, so keep the server running until this returns.
     /// During a drain, no `Retry-After` is over 1 s. After the last end, the drain waits until
     /// clients have fetched their results. For each job, it waits until one of these:
@@ -82,7 +86,8 @@ impl<St> Jobs<St> {
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped, no job is ended and the registry stays closed. It may be called again.
+    /// If this is dropped, no job is ended, due webhooks are still sent, and the registry stays
+    /// closed. It may be called again.
     ///
     /// # Example
     ///
@@ -278,7 +283,7 @@ impl<St: Store> Jobs<St> {
         String::from_utf8(json).expect("JSON is UTF-8")
     }
 
-    /// Lists the notifications of receivers, the newest first, without their contents.
+    /// Lists deliveries, newest first, without their bodies.
     ///
     /// The page is empty if the store has no outbox.
     ///
@@ -292,11 +297,11 @@ impl<St: Store> Jobs<St> {
         }
     }
 
-    /// Sends a notification again, at once and with all attempts. It keeps its id, so a receiver
-    /// that has it already can tell.
+    /// Makes a failed or pending delivery due at once, with all its attempts. It keeps its id, so a
+    /// receiver can recognize it.
     ///
-    /// Returns `false` if there is no such delivery, or if its receiver has taken it. Any process
-    /// that sends notifications of this store may send it.
+    /// Returns `false` if there is no such delivery, or if its receiver has acknowledged it. Any
+    /// process that sends webhooks of this store may send it.
     ///
     /// # Errors
     ///

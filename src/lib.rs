@@ -75,8 +75,9 @@
 //!   413, or passes through if it need not become a job. [`JobsBuilder::shed_when_full`] refuses
 //!   it at the limit on jobs. [`JobsBuilder`] has the limits and defaults. Memory is freed by
 //!   evicting ended jobs, oldest first. Unfinished jobs are never evicted.
-//! - **Clients can be notified.** With the feature `webhook`, the step that ends a job records a
-//!   signed webhook for each of its receivers. It is sent until the receiver has taken it.
+//! - **Clients can be notified.** With the feature `webhook`, the end of a job is recorded with a
+//!   signed webhook for each of its receivers. It is retried for three days, until the receiver
+//!   acknowledges it with a 2xx.
 //! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
 //!   [owner](JobsBuilder::owner), a client gets 404. Without owners, every client that knows the
 //!   address of a job can read its result, and cancel it.

@@ -26,6 +26,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum `Retry-After` during a drain, in seconds.
 const MAX_RETRY_AFTER_IN_DRAIN: u64 = 1;
 
+/// The time limit of a drain whose own limit is too large for the clock: 30 years.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// The state that all handles of one registry share: store, limits, estimates and settings.
 #[derive(Debug)]
 pub(crate) struct Registry<St> {
@@ -148,7 +151,8 @@ impl<St> Registry<St> {
     pub(crate) async fn drain(&self, timeout: Duration) -> usize {
         self.permits.close();
         self.draining.cancel();
-        let deadline = Instant::now() + timeout;
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + FAR_FUTURE);
         let emptied = timeout_at(deadline, self.permits.emptied());
         let left = if emptied.await.is_ok() {
             0
@@ -160,6 +164,8 @@ impl<St> Registry<St> {
         };
         #[cfg(feature = "webhook")]
         if let Some(notifier) = &self.notifier {
+            // A job that was just stopped has deliveries too.
+            let deadline = deadline.max(Instant::now() + STOP_TIMEOUT);
             notifier.drain(deadline).await;
         }
         // Awaited last: a webhook makes its receiver fetch a result.
@@ -172,6 +178,13 @@ impl<St> Registry<St> {
 mod tests {
     use super::*;
     use crate::store::{Budget, MemoryStore};
+
+    #[tokio::test]
+    async fn drain_takes_any_timeout() {
+        let store = MemoryStore::new(Duration::ZERO, Budget::new(0));
+        let registry = Registry::new(store, Settings::default()).expect("valid settings");
+        assert_eq!(registry.drain(Duration::MAX).await, 0);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn drain_stops_late_calls_and_waits_for_them() {

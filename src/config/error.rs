@@ -17,8 +17,12 @@ pub enum ConfigError {
     NoWebhookSecret,
     /// The store records no deliveries, so webhooks cannot be sent.
     NoOutbox,
-    /// No root certificate can be used to verify receivers of webhooks, for this reason.
-    RootCertificate(String),
+    /// The system has no root certificates to verify receivers of webhooks, and the application has
+    /// added none.
+    NoRootCertificate,
+    /// A [root certificate](crate::webhook::Webhooks::root_certificate) for webhooks is invalid, for
+    /// this reason.
+    InvalidRootCertificate(String),
 }
 
 impl fmt::Display for ConfigError {
@@ -36,7 +40,12 @@ impl fmt::Display for ConfigError {
             ),
             Self::NoWebhookSecret => f.write_str("webhooks have no secret"),
             Self::NoOutbox => f.write_str("the store cannot record webhooks"),
-            Self::RootCertificate(reason) => f.write_str(reason),
+            Self::NoRootCertificate => {
+                f.write_str("the system has no root certificates for webhooks")
+            }
+            Self::InvalidRootCertificate(reason) => {
+                write!(f, "invalid root certificate for webhooks: {reason}")
+            }
         }
     }
 }

@@ -1,17 +1,19 @@
-//! The addresses that are notified of a job.
+//! The receivers that are notified of a job.
 
-/// An address that is notified when a job changes, recorded with the job when it is accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+use std::fmt;
+
+/// A receiver of a job's webhooks, recorded when the job is accepted.
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct CallbackTarget {
-    /// The URL that notifications are sent to.
+    /// The URL that webhooks are sent to. Its query may be a secret, so `Debug` leaves it out.
     pub url: String,
     /// The names of the events that it is notified of, such as `job.succeeded`.
     pub events: Vec<String>,
-    /// The address of the job's monitor, as notifications name it.
+    /// The URL or path of the job's monitor, as webhooks name it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub monitor: String,
-    /// Set if the address is notified by a GET without content, instead of a signed POST.
+    /// `true` if the receiver gets a GET without content instead of a signed POST.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_get: bool,
 }
@@ -30,5 +32,34 @@ impl CallbackTarget {
     /// Returns `true` if the target is notified of the event.
     pub(crate) fn wants(&self, event: &str) -> bool {
         self.events.iter().any(|wanted| wanted == event)
+    }
+}
+
+impl fmt::Debug for CallbackTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallbackTarget")
+            .field("url", &shown_url(&self.url))
+            .field("events", &self.events)
+            .field("monitor", &self.monitor)
+            .field("is_get", &self.is_get)
+            .finish()
+    }
+}
+
+/// Returns a URL without its query.
+pub(crate) fn shown_url(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_of_a_target_is_not_debugged() {
+        let target = CallbackTarget::new("https://a.example/b?token", []);
+        let text = format!("{target:?}");
+        assert!(text.contains("https://a.example/b\""), "{text}");
+        assert!(!text.contains("token"), "{text}");
     }
 }

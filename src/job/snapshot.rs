@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub owner: Option<Owner>,
     /// The title, for people.
     pub title: Option<Arc<str>>,
-    /// The addresses that are notified of the job.
+    /// The receivers that are notified of the job.
     pub callbacks: Option<Arc<[CallbackTarget]>>,
     /// The number of the job's change, from 1. Two snapshots of one revision are equal, except for
     /// their age.

@@ -11,10 +11,10 @@ use super::status::{JSON, NO_STORE};
 #[cfg(feature = "webhook")]
 use crate::notify::Notifier;
 use crate::{
-    job::{CallbackTarget, Snapshot, write_timestamp},
+    job::{CallbackTarget, Snapshot, shown_url, write_timestamp},
     problem::Problem,
     registry::Registry,
-    store::{Delivery, ResultBody, Store, shown_url},
+    store::{Delivery, ResultBody, Store},
 };
 
 #[derive(Serialize)]

@@ -8,8 +8,8 @@ use std::{
 
 use tokio::{
     select,
-    task::JoinSet,
-    time::{Instant, sleep_until},
+    task::{JoinSet, yield_now},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,20 +22,25 @@ use crate::{
 /// The time before the outbox is asked again after it has failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The maximum time between two looks at the outbox.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The maximum time between two looks at the outbox. A store gives up what it holds for a process
+/// that has not looked for half a minute.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
+
+/// The time limit for releasing the deliveries that were cut off.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The time between two counts of what is pending, for metrics.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Sends what is due until a drain has begun and nothing is left to send.
 ///
-/// A drain sends what is due in an outbox that does not survive the process. Dropping the future
-/// drops the requests that are on their way; their leases end.
+/// A drain sends what is due in an outbox that does not survive the process. When `stopped` is
+/// canceled, requests in flight are dropped and their deliveries are released.
 pub(super) async fn run<E: Error + Send + Sync + 'static>(
     sender: Arc<Sender>,
     outbox: SharedOutbox<E>,
     draining: CancellationToken,
+    stopped: CancellationToken,
     tasks: TaskTracker,
 ) {
     let mut sending = JoinSet::new();
@@ -49,7 +54,8 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         } else if is_draining && outbox.is_durable() {
             Ok(DueDeliveries::default())
         } else {
-            outbox.take(room).await
+            let taken = stopped.run_until_cancelled(outbox.take(room)).await;
+            taken.unwrap_or_else(|| Ok(DueDeliveries::default()))
         };
         let now = Instant::now();
         let mut next = now + MAX_PAUSE;
@@ -63,10 +69,11 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
                 next = in_time.map_or(next, |at| at.min(next));
                 for delivery in due.deliveries {
                     // Counted here, or the next look at the room would find the connection free.
-                    let admission = sender.receivers.begin(delivery.receiver());
+                    let permission = sender.receivers.begin(delivery.receiver());
                     let (sender, outbox) = (sender.clone(), outbox.clone());
+                    let stopped = stopped.clone();
                     let sent = async move {
-                        deliver(&sender, &outbox, delivery, admission).await;
+                        deliver(&sender, &outbox, delivery, permission, &stopped).await;
                     };
                     sending.spawn(tasks.track_future(sent));
                 }
@@ -74,7 +81,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
             Err(error) => {
                 let error = &error as &dyn Error;
                 tracing::warn!(error, "failed to take webhooks from the store");
-                // What is due in memory can be taken at any time.
+                // Only a durable outbox fails, and it keeps its deliveries.
                 if is_draining && sending.is_empty() {
                     return;
                 }
@@ -84,7 +91,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         if cfg!(feature = "metrics") {
             if now >= count_at {
                 count_at = now + COUNT_INTERVAL;
-                count(&outbox).await;
+                stopped.run_until_cancelled(count(&outbox)).await;
             }
             next = next.min(count_at);
         }
@@ -92,11 +99,18 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         select! {
             () = outbox.added() => {}
             () = sender.receivers.freed() => {}
-            Some(_) = sending.join_next() => while sending.try_join_next().is_some() {},
+            Some(_) = sending.join_next() => {}
             () = sleep_until(next) => {}
             () = draining.cancelled(), if !is_draining => {}
+            () = stopped.cancelled() => break,
         }
+        // Attempts that end together are then looked at together.
+        yield_now().await;
+        while sending.try_join_next().is_some() {}
     }
+    let released = async { while sending.join_next().await.is_some() {} };
+    // What takes longer is dropped, and its lease ends.
+    let _ = timeout(RELEASE_TIMEOUT, released).await;
 }
 
 /// Records the number of pending deliveries, and the age of the oldest.

@@ -1,23 +1,27 @@
 //! Notifies receivers while a job runs.
 
 use std::{
-    future::poll_fn,
+    future::{poll_fn, ready},
     pin::{Pin, pin},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures_core::Stream;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    select,
+    time::{Instant, sleep_until},
+};
 
 use super::send::{Notification, Sender};
 use crate::{
     job::{CallbackTarget, Snapshot, Status},
-    store::{DeliveryId, notification, receiver},
+    store::{DeliveryId, notification},
+    webhook::EventType,
 };
 
-const STARTED: &str = "job.started";
-const PROGRESS: &str = "job.progress";
+const STARTED: &str = EventType::JobStarted.as_str();
+const PROGRESS: &str = EventType::JobProgress.as_str();
 
 /// The minimum time between two notifications of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,7 +33,8 @@ pub(crate) fn is_live(target: &CallbackTarget) -> bool {
 
 /// Notifies the target with this number of the job's start and progress, until the job has ended.
 ///
-/// A notification is sent once at most, and the newest progress replaces any before it.
+/// A notification is sent once at most, and the newest progress replaces any before it. While the
+/// receiver is busy, the newest one waits.
 pub(super) async fn follow(
     sender: Arc<Sender>,
     changes: impl Stream<Item = Snapshot>,
@@ -38,20 +43,31 @@ pub(super) async fn follow(
 ) {
     let mut changes = pin!(changes);
     let mut is_started = false;
-    let mut told = Default::default();
-    while let Some(job) = next(changes.as_mut()).await {
+    let mut last_progress = Default::default();
+    // A job whose state may still have to be sent.
+    let mut waiting: Option<Snapshot> = None;
+    loop {
+        let job = match waiting.take() {
+            None => next(changes.as_mut()).await,
+            Some(job) => select! {
+                biased;
+                newer = next(changes.as_mut()) => newer,
+                () = ready(()) => Some(job),
+            },
+        };
+        let Some(job) = job else {
+            return;
+        };
         if job.status != Status::Running {
             continue;
         }
         let event = if !is_started && target.wants(STARTED) {
             STARTED
-        } else if target.wants(PROGRESS) && job.progress != told {
+        } else if target.wants(PROGRESS) && job.progress != last_progress {
             PROGRESS
         } else {
-            is_started = true;
             continue;
         };
-        is_started = true;
         let began = Instant::now();
         let id = DeliveryId::new(job.id, number);
         let body = notification(&job, event, SystemTime::now(), &target.monitor);
@@ -61,11 +77,16 @@ pub(super) async fn follow(
             is_get: target.is_get,
             body,
         };
-        sender.send_once(receiver(&target.url), notification).await;
-        if event == PROGRESS {
-            told = job.progress;
+        let is_sent = sender.send_once(notification).await;
+        if event == STARTED {
+            is_started |= is_sent;
+        } else if is_sent {
+            last_progress = job.progress.clone();
+        }
+        if event == PROGRESS || !is_sent {
             sleep_until(began + PROGRESS_INTERVAL).await;
         }
+        waiting = Some(job);
     }
 }
 

@@ -26,11 +26,14 @@ use crate::{
     config::ConfigError,
     job::Snapshot,
     store::SharedOutbox,
-    webhook::{PublicKey, WebhookClient, Webhooks},
+    webhook::{PublicKey, RootCertificateError, WebhookClient, Webhooks},
 };
 
-/// A lease outlasts an attempt by this factor, so that a slow process is not sent beside.
+/// A lease lasts this many time limits, so that no other process sends beside a slow one.
 const LEASE_FACTOR: u32 = 4;
+
+/// The minimum duration of a lease. It covers the settlement too, which waits for the store.
+const MIN_LEASE: Duration = Duration::from_secs(60);
 
 /// The time limit for tasks that a drain has ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,12 +69,17 @@ impl Notifier {
             return Err(ConfigError::NoWebhookSecret);
         }
         let client = WebhookClient::new(&webhooks.client);
-        let client = client.map_err(|error| ConfigError::RootCertificate(error.to_string()))?;
+        let client = client.map_err(|error| match error {
+            RootCertificateError::Missing => ConfigError::NoRootCertificate,
+            RootCertificateError::Invalid(error) => {
+                ConfigError::InvalidRootCertificate(error.to_string())
+            }
+        })?;
         let receivers = Receivers::new(ReceiverLimits {
             connections: webhooks.max_connections,
             each: webhooks.max_per_receiver,
             rate: webhooks.max_rate,
-            lease: webhooks.client.timeout * LEASE_FACTOR,
+            lease: (webhooks.client.timeout * LEASE_FACTOR).max(MIN_LEASE),
         });
         let sender = Arc::new(Sender {
             webhooks: webhooks.clone(),
@@ -79,14 +87,21 @@ impl Notifier {
             receivers: Arc::new(receivers),
         });
         let (draining, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let courier = courier::run(sender.clone(), outbox, draining.clone(), tasks.clone());
+        let stopped = CancellationToken::new();
+        let courier = courier::run(
+            sender.clone(),
+            outbox,
+            draining.clone(),
+            stopped.clone(),
+            tasks.clone(),
+        );
         let notifier = Self {
             webhooks,
             sender,
             courier: Mutex::new(Some(Box::pin(courier))),
             draining,
             ended: CancellationToken::new(),
-            stopped: CancellationToken::new(),
+            stopped,
             tasks,
         };
         notifier.start();
@@ -113,10 +128,9 @@ impl Notifier {
         };
         // Dropped in any case: if the task ends, panics or is dropped with its runtime.
         let ended = self.ended.clone().drop_guard();
-        let stopped = self.stopped.clone();
         let run = async move {
             let _ended = ended;
-            stopped.run_until_cancelled(courier).await;
+            courier.await;
         };
         self.tasks.spawn_on(run, &runtime);
     }
@@ -147,8 +161,7 @@ impl Notifier {
 
     /// Waits until what is due has been sent, at most until `deadline`. Nothing is sent afterwards.
     ///
-    /// Deliveries that survive the process are left to the next one, but for those that are on
-    /// their way.
+    /// Durable deliveries stay for the next process, except those in flight.
     ///
     /// # Cancel safety
     ///
@@ -157,7 +170,7 @@ impl Notifier {
         self.start();
         self.draining.cancel();
         if timeout_at(deadline, self.ended.cancelled()).await.is_err() {
-            tracing::warn!("ended webhooks that were not delivered in time");
+            tracing::warn!("stopped sending webhooks: the drain timed out");
         }
         self.stopped.cancel();
         self.tasks.close();

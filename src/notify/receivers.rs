@@ -1,11 +1,11 @@
-//! What this process knows of receivers: their share, their rate, and whether they respond.
+//! The state of each receiver in this process: its share, its rate, and whether it responds.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::store::{ReceiverStanding, SendRoom};
+use crate::store::{FreeRoom, KnownReceivers, ReceiverStanding, SendRoom};
 
 /// The number of failures in a row after which a receiver is suspended.
 const MAX_FAILURES: u32 = 5;
@@ -17,11 +17,14 @@ const SUSPENSION: Duration = Duration::from_secs(60);
 /// URL of a host does not hold up the others for longer.
 const MAX_RECEIVER_PAUSE: Duration = Duration::from_secs(300);
 
+/// The maximum duration of an attempt after which a receiver counts as proven.
+const MAX_PROVEN_DURATION: Duration = Duration::from_secs(2);
+
 /// The time without a request after which a receiver is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// The number of receivers from which on idle ones are forgotten.
-const MANY_RECEIVERS: usize = 1_000;
+/// The number of receivers beyond which idle ones are forgotten.
+const MAX_IDLE_RECEIVERS: usize = 1_000;
 
 /// The limits of each receiver, and of all together.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +37,7 @@ pub(super) struct ReceiverLimits {
     pub(super) lease: Duration,
 }
 
-/// What this process knows of receivers.
+/// The state of each receiver in this process.
 #[derive(Debug)]
 pub(super) struct Receivers {
     limits: ReceiverLimits,
@@ -75,11 +78,12 @@ pub(super) enum SendPermission {
 pub(super) struct AttemptPermit {
     receivers: Arc<Receivers>,
     receiver: Arc<str>,
+    began_at: Instant,
     /// Absent if the attempt is dropped.
     effect: Option<AttemptEffect>,
 }
 
-/// What an attempt tells of its receiver.
+/// The effect of an attempt on its receiver's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AttemptEffect {
     /// It has responded.
@@ -108,19 +112,22 @@ impl Receivers {
 
     /// Returns the free connections, and the time at which a receiver that has none because of its
     /// rate or a pause has one again.
-    pub(super) fn room(&self) -> (SendRoom, Option<Instant>) {
+    ///
+    /// A store asks for few receivers. So the room of each is computed when it does.
+    pub(super) fn room(self: &Arc<Self>) -> (SendRoom, Option<Instant>) {
         let now = Instant::now();
         let mut states = self.states.lock();
-        if states.len() > MANY_RECEIVERS {
+        if states.len() > MAX_IDLE_RECEIVERS {
             states.retain(|_, state| !state.can_be_forgotten(now));
         }
         let mut free_at: Option<Instant> = None;
         let mut room = self.empty_room();
-        for (receiver, state) in &mut *states {
-            let next = self.add(&mut room, receiver, state, now);
+        for state in states.values_mut() {
+            room.take_out(state.in_flight, state.standing);
+            let next = state.next_at(now, self.limits.rate);
             free_at = free_at.into_iter().chain(next).min();
         }
-        (room, free_at)
+        (room.with_others(self.clone()), free_at)
     }
 
     /// Begins an attempt for which [`room`](Self::room) had a connection.
@@ -134,22 +141,20 @@ impl Receivers {
         }
     }
 
-    /// Begins an attempt if the receiver has room and is not suspended.
+    /// Begins an attempt if the receiver has room and is not suspended. After a suspension, one
+    /// attempt goes on trial.
     pub(super) fn try_begin(self: &Arc<Self>, receiver: &str) -> Option<AttemptPermit> {
         let now = Instant::now();
         let mut states = self.states.lock();
-        if self.state(&mut states, receiver, now).is_suspended() {
-            return None;
-        }
+        self.state(&mut states, receiver, now);
         let mut room = self.empty_room();
-        for (other, state) in &mut *states {
-            // Others count only if they hold connections.
-            if state.in_flight > 0 || **other == *receiver {
-                self.add(&mut room, other, state, now);
-            }
+        for state in states.values() {
+            room.take_out(state.in_flight, state.standing);
         }
-        let has_room = room.free(receiver) > 0;
-        let is_begun = has_room && self.state(&mut states, receiver, now).begin(now).is_ok();
+        let state = self.state(&mut states, receiver, now);
+        let own = self.room_of_state(state, now);
+        let has_room = own.free.min(room.free_for(own.standing)) > 0;
+        let is_begun = has_room && state.begin(now).is_ok();
         is_begun.then(|| self.permit(receiver))
     }
 
@@ -157,6 +162,7 @@ impl Receivers {
         AttemptPermit {
             receivers: self.clone(),
             receiver: receiver.into(),
+            began_at: Instant::now(),
             effect: None,
         }
     }
@@ -180,25 +186,26 @@ impl Receivers {
         state
     }
 
-    /// Adds a receiver to the room. Returns the time at which it has room again if it has none
-    /// because of its rate or a pause.
-    fn add(
-        &self,
-        room: &mut SendRoom,
-        receiver: &Arc<str>,
-        state: &mut ReceiverState,
-        now: Instant,
-    ) -> Option<Instant> {
+    fn room_of_state(&self, state: &mut ReceiverState, now: Instant) -> FreeRoom {
         let ReceiverLimits { each, rate, .. } = self.limits;
-        let next = state.next_at(now, rate);
-        let more = next.map_or_else(|| state.max_more(now), |_| 0);
-        let share = each.min(state.in_flight.saturating_add(more));
-        let is_unknown = state.in_flight == 0 && state.standing == ReceiverStanding::Unknown;
-        // A receiver that is not in the room has its whole share.
-        if !is_unknown || share < each {
-            room.receiver(receiver.clone(), state.in_flight, share, state.standing);
+        let more = if state.next_at(now, rate).is_some() {
+            0
+        } else {
+            state.max_more(now)
+        };
+        FreeRoom {
+            free: each.saturating_sub(state.in_flight).min(more),
+            standing: state.standing,
         }
-        next
+    }
+}
+
+impl KnownReceivers for Receivers {
+    fn room_of(&self, receiver: &str) -> Option<FreeRoom> {
+        let now = Instant::now();
+        let mut states = self.states.lock();
+        let state = states.get_mut(receiver)?;
+        Some(self.room_of_state(state, now))
     }
 }
 
@@ -212,7 +219,8 @@ impl AttemptPermit {
 impl Drop for AttemptPermit {
     fn drop(&mut self) {
         if let Some(state) = self.receivers.states.lock().get_mut(&self.receiver) {
-            state.end(self.effect, Instant::now());
+            let now = Instant::now();
+            state.end(self.effect, now - self.began_at, now);
         }
         self.receivers.freed.notify_one();
     }
@@ -233,10 +241,6 @@ impl ReceiverState {
         }
     }
 
-    fn is_suspended(&self) -> bool {
-        self.suspended_until.is_some()
-    }
-
     /// Counts an attempt. Returns the end of a suspension as an error.
     fn begin(&mut self, now: Instant) -> Result<(), Instant> {
         if let Some(until) = self.suspended_until {
@@ -251,25 +255,30 @@ impl ReceiverState {
     }
 
     /// Ends an attempt. Without an effect, it was dropped.
-    fn end(&mut self, effect: Option<AttemptEffect>, now: Instant) {
+    fn end(&mut self, effect: Option<AttemptEffect>, duration: Duration, now: Instant) {
+        // A receiver that holds its connections for long must leave room for others.
+        let standing = if duration <= MAX_PROVEN_DURATION {
+            ReceiverStanding::Proven
+        } else {
+            ReceiverStanding::Unknown
+        };
         self.in_flight = self.in_flight.saturating_sub(1);
         match effect {
-            Some(AttemptEffect::Responded) => self.responded(),
+            Some(AttemptEffect::Responded) => self.responded(standing),
             Some(AttemptEffect::Pause(pause)) => {
-                self.responded();
+                self.responded(standing);
                 self.paused_until = Some(now + pause.min(MAX_RECEIVER_PAUSE));
             }
-            // It gave its connection back in time.
-            Some(AttemptEffect::ServerError) => self.failed(ReceiverStanding::Proven, now),
+            Some(AttemptEffect::ServerError) => self.failed(standing, now),
             Some(AttemptEffect::NoResponse) => self.failed(ReceiverStanding::Failing, now),
             None => {}
         }
         self.is_on_trial = false;
     }
 
-    fn responded(&mut self) {
+    fn responded(&mut self, standing: ReceiverStanding) {
         self.failures = 0;
-        self.standing = ReceiverStanding::Proven;
+        self.standing = standing;
         self.suspended_until = None;
     }
 
@@ -331,7 +340,7 @@ mod tests {
         }))
     }
 
-    fn free(receivers: &Receivers) -> usize {
+    fn free(receivers: &Arc<Receivers>) -> usize {
         receivers.room().0.free("it")
     }
 
@@ -401,6 +410,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn live_event_goes_on_trial() {
+        let receivers = receivers(100);
+        suspend(&receivers);
+        assert!(receivers.try_begin("it").is_none());
+        advance(SUSPENSION).await;
+        let trial = receivers.try_begin("it").expect("the suspension is over");
+        assert!(receivers.try_begin("it").is_none());
+        trial.end(AttemptEffect::Responded);
+        assert!(receivers.try_begin("it").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_receivers_leave_half_of_the_room() {
+        let receivers = receivers(100);
+        let slow: Vec<_> = (0..4).map(|number| format!("slow {number}")).collect();
+        for slow in &slow {
+            let permit = receivers.try_begin(slow).expect("room");
+            advance(MAX_PROVEN_DURATION + Duration::from_secs(1)).await;
+            permit.end(AttemptEffect::Responded);
+        }
+        begin(&receivers).end(AttemptEffect::Responded);
+        let all = slow.iter().flat_map(|slow| [slow; 4]);
+        let permits: Vec<_> = all.filter_map(|slow| receivers.try_begin(slow)).collect();
+        assert_eq!(permits.len(), 8);
+        assert_eq!(free(&receivers), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn deliveries_wait_for_a_trial() {
         let receivers = receivers(100);
         suspend(&receivers);
@@ -467,7 +504,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn idle_receivers_are_forgotten() {
         let receivers = receivers(100);
-        for number in 0..=MANY_RECEIVERS {
+        for number in 0..=MAX_IDLE_RECEIVERS {
             let permit = receivers.try_begin(&number.to_string());
             permit.expect("room").end(AttemptEffect::Responded);
         }

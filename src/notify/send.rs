@@ -7,25 +7,27 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio_util::sync::CancellationToken;
 
 use super::receivers::{AttemptEffect, AttemptPermit, Receivers, SendPermission};
 use crate::{
-    store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox, shown_url},
+    job::shown_url,
+    store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox, receiver},
     telemetry,
-    webhook::{SendFailure, TargetUrl, WebhookClient, Webhooks, sign},
+    webhook::{
+        SendFailure, TargetUrl, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, WebhookClient,
+        Webhooks, sign,
+    },
 };
 
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 /// The number of attempts beyond the schedule that a suspension can cost. Otherwise a delivery
 /// could fail for good without a request.
 const MAX_EXTRA_ATTEMPTS: usize = 5;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// What is needed to send.
+/// Signs and sends webhooks.
 pub(super) struct Sender {
     pub(super) webhooks: Arc<Webhooks>,
     pub(super) client: WebhookClient,
@@ -49,26 +51,32 @@ struct SendOutcome {
     is_final: bool,
 }
 
-/// Sends a delivery that was leased, and settles it.
+/// Sends a delivery that was leased, and settles it. Releases it if it is stopped.
 pub(super) async fn deliver<E: Error + Send + Sync + 'static>(
     sender: &Sender,
     outbox: &SharedOutbox<E>,
     delivery: Delivery,
-    admission: SendPermission,
+    permission: SendPermission,
+    stopped: &CancellationToken,
 ) {
-    let outcome = sender.attempt(&delivery, admission).await;
-    let settlement = sender.settlement(&delivery, outcome);
-    report(&delivery, &settlement);
-    if let Err(error) = outbox.settle(&delivery, settlement).await {
-        let error = &error as &dyn Error;
-        // The lease ends, and the delivery is sent again.
-        tracing::warn!(error, id = %delivery.id, "failed to settle a webhook");
+    let attempt = sender.attempt(&delivery, permission);
+    let settlement = match stopped.run_until_cancelled(attempt).await {
+        Some(outcome) => sender.settlement(&delivery, outcome),
+        None => Settlement::Release,
+    };
+    match outbox.settle(&delivery, settlement.clone()).await {
+        Ok(()) => report(&delivery, &settlement),
+        Err(error) => {
+            let error = &error as &dyn Error;
+            // The lease ends, and the delivery is sent again.
+            tracing::warn!(error, id = %delivery.id, "failed to settle a webhook");
+        }
     }
 }
 
 impl Sender {
-    async fn attempt(&self, delivery: &Delivery, admission: SendPermission) -> SendOutcome {
-        let permit = match admission {
+    async fn attempt(&self, delivery: &Delivery, permission: SendPermission) -> SendOutcome {
+        let permit = match permission {
             SendPermission::Send(permit) => permit,
             SendPermission::Suspended(left) => return SendOutcome::suspended(left),
         };
@@ -81,10 +89,11 @@ impl Sender {
         self.send_with(permit, notification).await
     }
 
-    /// Sends a notification of a running job, unless its receiver is busy. It is not repeated.
-    pub(super) async fn send_once(&self, receiver: &str, notification: Notification<'_>) {
-        let Some(permit) = self.receivers.try_begin(receiver) else {
-            return;
+    /// Sends a notification of a running job, without retries. Returns `false` if the receiver is
+    /// busy, so that nothing was sent.
+    pub(super) async fn send_once(&self, notification: Notification<'_>) -> bool {
+        let Some(permit) = self.receivers.try_begin(receiver(notification.url)) else {
+            return false;
         };
         let (id, url) = (notification.id.clone(), notification.url);
         let SendOutcome { attempt, .. } = self.send_with(permit, notification).await;
@@ -99,6 +108,7 @@ impl Sender {
                 "failed to notify of a running job"
             );
         }
+        true
     }
 
     async fn send_with(
@@ -165,7 +175,8 @@ impl Sender {
         }
         match self.delay(delivery.attempts as usize, attempt.failure) {
             Some(delay) if !is_final => {
-                let delay = varied(delay).max(retry_after.unwrap_or_default());
+                let asked = retry_after.unwrap_or_default();
+                let delay = varied(delay).max(asked.mul_f64(rand::random_range(1.0..=1.1)));
                 let at = attempt.at.checked_add(delay).unwrap_or(attempt.at);
                 Settlement::Retry(attempt, at)
             }

@@ -1,4 +1,4 @@
-//! Deliveries: one notification of one receiver, with its state.
+//! Deliveries: one webhook for one receiver, with its state.
 
 use std::{
     fmt,
@@ -8,14 +8,15 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::job::{JobId, Owner, Snapshot, Status, document, write_timestamp};
+use crate::job::{JobId, Owner, Snapshot, Status, document, shown_url, write_timestamp};
 
-/// The time that a store keeps a delivery after its receiver has taken it, without its body.
-pub const KEEP_DELIVERED: Duration = Duration::from_secs(24 * 3600);
+/// The time that a store keeps a delivery after its receiver has acknowledged it, without its
+/// body.
+pub const DELIVERED_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// The time that a store keeps a delivery that has failed for good. Until then it can be sent
 /// again.
-pub const KEEP_FAILED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const FAILED_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The id of a delivery: that of its job, and the number of the target among the job's.
 ///
@@ -27,12 +28,11 @@ pub struct DeliveryId {
     target: u32,
 }
 
-/// A text that is no id of a delivery.
+/// The error of parsing a [`DeliveryId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ParseDeliveryIdError;
+pub struct ParseDeliveryIdError(());
 
-/// One notification of one receiver.
+/// One webhook for one receiver.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Delivery {
@@ -42,9 +42,9 @@ pub struct Delivery {
     pub owner: Option<Owner>,
     /// The name of the event, such as `job.succeeded`.
     pub event: String,
-    /// The URL that the notification is sent to. Its query may be a secret.
+    /// The URL that the webhook is sent to. Its query may be a secret.
     pub url: String,
-    /// Set if the address is notified by a GET without content, instead of a signed POST.
+    /// `true` if the receiver gets a GET without content instead of a signed POST.
     pub is_get: bool,
     /// The content: the same for each attempt. Empty for a GET, and once it is delivered.
     pub body: Bytes,
@@ -52,7 +52,7 @@ pub struct Delivery {
     pub created_at: SystemTime,
     /// The state.
     pub state: DeliveryState,
-    /// The number of attempts so far. Zero again once the application repeats the delivery.
+    /// The number of attempts so far. Zero again once the application redelivers it.
     pub attempts: u32,
     /// The last attempt.
     pub last: Option<Attempt>,
@@ -62,10 +62,10 @@ pub struct Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeliveryState {
-    /// It is attempted at this time, or soon after. While a process sends it, the time is that at
-    /// which another one may.
+    /// The delivery is due at this time. While it is leased, a store may show the end of the lease
+    /// instead.
     Pending(SystemTime),
-    /// The receiver has taken it.
+    /// The receiver has acknowledged it.
     Delivered,
     /// No further attempt is made.
     Failed,
@@ -79,7 +79,7 @@ pub struct Attempt {
     pub at: SystemTime,
     /// The status of the receiver's response, if it has sent one.
     pub status: Option<u16>,
-    /// Why the attempt failed. `None` if the receiver has taken the delivery.
+    /// Why the attempt failed. `None` if the receiver has acknowledged the delivery.
     pub failure: Option<AttemptFailure>,
 }
 
@@ -104,21 +104,19 @@ pub enum AttemptFailure {
     Status,
     /// The receiver has failed several times in a row, so no connection was tried.
     Suspended,
-    /// The delivery was dropped, because too many waited.
-    Dropped,
 }
 
-/// The result of leasing a [`Delivery`].
+/// How a lease of a [`Delivery`] ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settlement {
-    /// The receiver has taken it.
+    /// The receiver has acknowledged it.
     Delivered(Attempt),
     /// The attempt failed, and no further one is made.
     Failed(Attempt),
     /// The attempt failed. The next one is due at this time.
     Retry(Attempt, SystemTime),
-    /// No attempt was made. It is due at once.
+    /// No attempt was completed. It is due at once.
     Release,
 }
 
@@ -148,16 +146,19 @@ impl fmt::Display for DeliveryId {
 impl FromStr for DeliveryId {
     type Err = ParseDeliveryIdError;
 
+    /// # Errors
+    ///
+    /// Fails for any text that `Display` does not write.
     fn from_str(text: &str) -> Result<Self, ParseDeliveryIdError> {
         // An id of a job may have underscores too.
-        let (job, target) = text.rsplit_once('_').ok_or(ParseDeliveryIdError)?;
-        let job = job.parse().map_err(|_| ParseDeliveryIdError)?;
-        let number = target.parse().map_err(|_| ParseDeliveryIdError)?;
+        let (job, target) = text.rsplit_once('_').ok_or(ParseDeliveryIdError(()))?;
+        let job = job.parse().map_err(|_| ParseDeliveryIdError(()))?;
+        let number = target.parse().map_err(|_| ParseDeliveryIdError(()))?;
         let id = Self::new(job, number);
         // The number has one spelling.
         (id.to_string() == text)
             .then_some(id)
-            .ok_or(ParseDeliveryIdError)
+            .ok_or(ParseDeliveryIdError(()))
     }
 }
 
@@ -220,7 +221,7 @@ impl Delivery {
     }
 
     /// Changes the delivery as its settlement says. The store then keeps it for
-    /// [`KEEP_DELIVERED`] or [`KEEP_FAILED`], unless it is pending.
+    /// [`DELIVERED_RETENTION`] or [`FAILED_RETENTION`], unless it is pending.
     pub fn settle(&mut self, settlement: &Settlement, now: SystemTime) {
         let attempt = match settlement {
             Settlement::Delivered(attempt) => {
@@ -247,7 +248,7 @@ impl Delivery {
 
     /// Makes a delivery due at once, as if it had never been attempted. Returns `false` if it has
     /// been delivered, since its content is gone.
-    pub fn repeat(&mut self, now: SystemTime) -> bool {
+    pub fn redeliver(&mut self, now: SystemTime) -> bool {
         if self.state == DeliveryState::Delivered {
             return false;
         }
@@ -313,7 +314,6 @@ impl AttemptFailure {
             Self::Broken => "broken",
             Self::Status => "status",
             Self::Suspended => "suspended",
-            Self::Dropped => "dropped",
         }
     }
 }
@@ -342,11 +342,6 @@ pub(crate) fn notification(job: &Snapshot, event: &str, at: SystemTime, monitor:
     body.extend_from_slice(&document);
     body.push(b'}');
     body.into()
-}
-
-/// Returns a URL without its query.
-pub(crate) fn shown_url(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 /// Returns the scheme and the authority of a URL.

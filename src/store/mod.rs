@@ -23,13 +23,10 @@ mod room;
 pub mod sqlite;
 mod stored;
 
-pub(crate) use self::delivery::shown_url;
-#[cfg(feature = "webhook")]
-pub(crate) use self::delivery::{notification, receiver};
 pub use self::{
     delivery::{
-        Attempt, AttemptFailure, Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED,
-        ParseDeliveryIdError, Settlement,
+        Attempt, AttemptFailure, DELIVERED_RETENTION, Delivery, DeliveryId, DeliveryState,
+        FAILED_RETENTION, ParseDeliveryIdError, Settlement,
     },
     interface::{Store, StoreFuture},
     memory::{MemoryChanges, MemoryClaim, MemoryStore, MemoryWriter},
@@ -42,8 +39,13 @@ pub use self::{
     queue::{Queue, Work},
     result::{NoRoom, Reading, ResultBody, Writer},
     revisions::Revisions,
-    room::{ReceiverStanding, SendRoom},
+    room::{ReceiverRoom, ReceiverStanding, SendRoom},
     stored::{CarriedExtensions, Rerun, StoredDelivery, StoredFields, StoredRequest},
+};
+#[cfg(feature = "webhook")]
+pub(crate) use self::{
+    delivery::{notification, receiver},
+    room::{FreeRoom, KnownReceivers},
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},

@@ -11,6 +11,9 @@ use crate::job::JobId;
 /// The default of [`DeliveryFilter::limit`].
 const DEFAULT_LIMIT: usize = 100;
 
+/// The maximum of [`DeliveryFilter::limit`].
+const MAX_LIMIT: usize = 1_000;
+
 /// A future of an [`Outbox`].
 pub type OutboxFuture<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
@@ -19,8 +22,8 @@ pub type SharedOutbox<E> = Arc<dyn Outbox<Error = E>>;
 
 /// Keeps deliveries until they have been sent, in the order in which they are due.
 ///
-/// The store records the [deliveries](Delivery::of_end) of a job in the step that ends it: by its
-/// call, by [`cancel`](super::Store::cancel) or [`forget`](super::Store::forget), or with a lost
+/// The store records the [deliveries](Delivery::of_end) of each end of a job, as
+/// [`Store::outbox`](super::Store::outbox) describes: by its call, by [`cancel`](super::Store::cancel) or [`forget`](super::Store::forget), or with a lost
 /// claim. A pending delivery outlives its job.
 ///
 /// Delivery is at least once. [`take`](Self::take) leases a delivery for
@@ -39,11 +42,12 @@ pub trait Outbox: fmt::Debug + Send + Sync + 'static {
     /// A receiver without room holds up no other.
     fn take(&self, room: SendRoom) -> OutboxFuture<'_, DueDeliveries, Self::Error>;
 
-    /// Completes when deliveries may have become due that no [`take`](Self::take) has named: new
-    /// ones, and those that were repeated. A notification between two calls is not lost.
+    /// Completes when deliveries may have become due that no [`take`](Self::take) has returned: new
+    /// ones, and those that were redelivered. A notification between two calls is not lost.
     fn added(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Settles a delivery that was leased. Has no effect if another process has settled it.
+    /// Settles a delivery that was leased. Has no effect if another process has settled it. Compare
+    /// `attempts` to detect that.
     fn settle(
         &self,
         delivery: &Delivery,
@@ -66,6 +70,7 @@ pub trait Outbox: fmt::Debug + Send + Sync + 'static {
 
 /// Deliveries that a process has leased.
 #[derive(Debug, Clone, Default)]
+#[must_use = "the deliveries are leased"]
 #[non_exhaustive]
 pub struct DueDeliveries {
     /// The leased deliveries, with their bodies. Their state is as before the lease.
@@ -86,8 +91,9 @@ pub struct OutboxStats {
     pub oldest: Option<SystemTime>,
 }
 
-/// Selects deliveries. It has all of them by default.
+/// Selects deliveries to list. Default: all.
 #[derive(Debug, Clone)]
+#[must_use = "a filter does nothing until it is given to `Jobs::deliveries`"]
 pub struct DeliveryFilter {
     state: Option<&'static str>,
     limit: usize,
@@ -141,15 +147,15 @@ impl DeliveryFilter {
         self
     }
 
-    /// Selects deliveries that receivers have taken.
+    /// Selects deliveries that receivers have acknowledged.
     pub fn delivered(mut self) -> Self {
         self.state = Some(DeliveryState::Delivered.as_str());
         self
     }
 
-    /// Sets the maximum number of deliveries. Default: 100.
+    /// Sets the maximum number of deliveries, from 1 to 1,000. Default: 100.
     pub fn limit(mut self, deliveries: usize) -> Self {
-        self.limit = deliveries;
+        self.limit = deliveries.clamp(1, MAX_LIMIT);
         self
     }
 
@@ -170,7 +176,7 @@ impl DeliveryFilter {
     }
 
     /// Returns the position that the page continues from.
-    pub fn get_cursor(&self) -> Option<DeliveryCursor> {
+    pub fn get_after(&self) -> Option<DeliveryCursor> {
         self.before
     }
 
@@ -211,7 +217,8 @@ impl OutboxStats {
 }
 
 impl DueDeliveries {
-    /// Creates a result without deliveries.
+    /// Creates a result of [`Outbox::take`]. `next_at` is the time at which the next delivery is
+    /// due.
     pub fn new(deliveries: Vec<Delivery>, next_at: Option<SystemTime>) -> Self {
         Self {
             deliveries,
@@ -220,7 +227,7 @@ impl DueDeliveries {
         }
     }
 
-    /// Tells whether others are due and have no room.
+    /// Sets whether other deliveries are due but have no room. Default: `false`.
     pub fn with_waiting(mut self, has_waiting: bool) -> Self {
         self.has_waiting = has_waiting;
         self

@@ -1,6 +1,6 @@
 //! The connections that are free for deliveries.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 /// The connections that are free for deliveries, as a store leases them.
 ///
@@ -17,26 +17,49 @@ pub struct SendRoom {
     free_failing: usize,
     /// The free connections of a receiver that is not in `receivers`.
     each: usize,
-    receivers: HashMap<Arc<str>, ReceiverRoom>,
+    /// The receivers that were set, or of which a connection was taken.
+    receivers: HashMap<Arc<str>, FreeRoom>,
+    /// Knows the others. Of very many, a store asks for few.
+    others: Option<Arc<dyn KnownReceivers>>,
     lease: Duration,
 }
 
-/// What is known of a receiver, which decides how much of [`SendRoom`] it may take.
+/// Knows receivers beside those that were set in a [`SendRoom`].
+pub(crate) trait KnownReceivers: fmt::Debug + Send + Sync {
+    /// Returns the room of a receiver if it differs from that of an unknown one.
+    fn room_of(&self, receiver: &str) -> Option<FreeRoom>;
+}
+
+/// How a receiver handled its last request. It decides how much of [`SendRoom`] the receiver may
+/// take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiverStanding {
-    /// It responded to its last request.
+    /// It responded to its last request soon.
     Proven,
-    /// No request to it has ended yet.
+    /// No request to it has ended yet, or the last one took long.
     Unknown,
     /// It did not respond to its last request.
     Failing,
 }
 
+/// The connections of one receiver, for [`SendRoom::set_receiver`].
 #[derive(Debug, Clone, Copy)]
-struct ReceiverRoom {
-    free: usize,
-    standing: ReceiverStanding,
+pub struct ReceiverRoom {
+    /// The connections that are in use.
+    pub used: usize,
+    /// The maximum number of connections, including those in use.
+    pub share: usize,
+    /// How the receiver handled its last request.
+    pub standing: ReceiverStanding,
+}
+
+/// The room of one receiver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FreeRoom {
+    /// The free connections of its share.
+    pub(crate) free: usize,
+    pub(crate) standing: ReceiverStanding,
 }
 
 impl SendRoom {
@@ -48,23 +71,32 @@ impl SendRoom {
             free_failing: connections.div_ceil(4),
             each,
             receivers: HashMap::new(),
+            others: None,
             lease,
         }
     }
 
-    /// Takes out the connections of a receiver that are in use, and sets its share and standing.
+    /// Asks `others` about each receiver that is not set. Their connections are taken out with
+    /// [`take_out`](Self::take_out).
+    #[cfg(feature = "webhook")]
+    pub(crate) fn with_others(mut self, others: Arc<dyn KnownReceivers>) -> Self {
+        self.others = Some(others);
+        self
+    }
+
+    /// Subtracts a receiver's connections in use, and sets its share and standing. Call it once for
+    /// each receiver.
     ///
     /// Any other receiver is unknown, and has its whole share.
-    pub fn receiver(
-        &mut self,
-        receiver: impl Into<Arc<str>>,
-        used: usize,
-        share: usize,
-        standing: ReceiverStanding,
-    ) {
+    pub fn set_receiver(&mut self, receiver: impl Into<Arc<str>>, room: ReceiverRoom) {
+        let ReceiverRoom {
+            used,
+            share,
+            standing,
+        } = room;
         self.take_out(used, standing);
         let free = share.saturating_sub(used);
-        let room = ReceiverRoom { free, standing };
+        let room = FreeRoom { free, standing };
         self.receivers.insert(receiver.into(), room);
     }
 
@@ -80,34 +112,47 @@ impl SendRoom {
 
     /// Returns the number of deliveries that can be sent to a receiver.
     pub fn free(&self, receiver: &str) -> usize {
-        let (free, standing) = match self.receivers.get(receiver) {
-            Some(room) => (room.free, room.standing),
-            None => (self.each, ReceiverStanding::Unknown),
-        };
-        free.min(match standing {
+        let room = self.room_of(receiver);
+        room.free.min(self.free_for(room.standing))
+    }
+
+    /// Returns the number of free connections for all receivers of this standing.
+    pub(crate) fn free_for(&self, standing: ReceiverStanding) -> usize {
+        match standing {
             ReceiverStanding::Proven => self.free,
             ReceiverStanding::Unknown => self.free.min(self.free_unproven),
             ReceiverStanding::Failing => self.free.min(self.free_unproven).min(self.free_failing),
+        }
+    }
+
+    fn room_of(&self, receiver: &str) -> FreeRoom {
+        let added = self.receivers.get(receiver).copied();
+        let known = || self.others.as_ref()?.room_of(receiver);
+        added.or_else(known).unwrap_or(FreeRoom {
+            free: self.each,
+            standing: ReceiverStanding::Unknown,
         })
     }
 
     /// Takes a connection to a receiver. Returns `false` if none is free.
     pub fn take(&mut self, receiver: &str) -> bool {
-        if self.free(receiver) == 0 {
+        let mut room = self.room_of(receiver);
+        if room.free.min(self.free_for(room.standing)) == 0 {
             return false;
         }
-        let new = ReceiverRoom {
-            free: self.each,
-            standing: ReceiverStanding::Unknown,
-        };
-        let room = self.receivers.entry(receiver.into()).or_insert(new);
         room.free -= 1;
-        let standing = room.standing;
-        self.take_out(1, standing);
+        self.take_out(1, room.standing);
+        match self.receivers.get_mut(receiver) {
+            Some(added) => *added = room,
+            None => {
+                self.receivers.insert(receiver.into(), room);
+            }
+        }
         true
     }
 
-    fn take_out(&mut self, used: usize, standing: ReceiverStanding) {
+    /// Takes out connections that are in use.
+    pub(crate) fn take_out(&mut self, used: usize, standing: ReceiverStanding) {
         self.free = self.free.saturating_sub(used);
         if standing != ReceiverStanding::Proven {
             self.free_unproven = self.free_unproven.saturating_sub(used);
@@ -122,10 +167,18 @@ impl SendRoom {
 mod tests {
     use super::*;
 
+    fn known(used: usize, share: usize, standing: ReceiverStanding) -> ReceiverRoom {
+        ReceiverRoom {
+            used,
+            share,
+            standing,
+        }
+    }
+
     #[test]
     fn unproven_receivers_leave_half_of_the_room() {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
-        room.receiver("proven", 1, 3, ReceiverStanding::Proven);
+        room.set_receiver("proven", known(1, 3, ReceiverStanding::Proven));
         let silent: Vec<_> = (0..10).map(|number| format!("silent {number}")).collect();
         let taken = silent.iter().filter(|silent| room.take(silent)).count();
         assert_eq!(taken, 4);
@@ -139,7 +192,7 @@ mod tests {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
         let failing: Vec<_> = (0..4).map(|number| format!("failing {number}")).collect();
         for failing in &failing {
-            room.receiver(failing.as_str(), 0, 2, ReceiverStanding::Failing);
+            room.set_receiver(failing.as_str(), known(0, 2, ReceiverStanding::Failing));
         }
         let taken = failing.iter().filter(|failing| room.take(failing)).count();
         assert_eq!(taken, 2);
@@ -150,7 +203,7 @@ mod tests {
     fn receiver_has_its_share() {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
         assert!(room.take("one") && room.take("one") && !room.take("one"));
-        room.receiver("paused", 0, 0, ReceiverStanding::Unknown);
+        room.set_receiver("paused", known(0, 0, ReceiverStanding::Unknown));
         assert!(!room.take("paused"));
         assert_eq!(room.free("another"), 2);
     }

@@ -26,9 +26,9 @@ const WEBHOOKS_FAILED: &str = "tower_accepted_webhook_failures_total";
 #[cfg(feature = "webhook")]
 const WEBHOOKS_PENDING: &str = "tower_accepted_webhooks_pending";
 #[cfg(feature = "webhook")]
-const WEBHOOKS_OLDEST: &str = "tower_accepted_webhooks_oldest_seconds";
+const WEBHOOKS_OLDEST: &str = "tower_accepted_webhooks_oldest_pending_seconds";
 #[cfg(feature = "webhook")]
-const WEBHOOK_LATENCY: &str = "tower_accepted_webhook_seconds";
+const WEBHOOK_LATENCY: &str = "tower_accepted_webhook_delivery_seconds";
 const WAITERS: &str = "tower_accepted_waiters";
 const STREAMS: &str = "tower_accepted_streams";
 
@@ -81,7 +81,7 @@ fn describe_webhooks() {
     describe_counter!(
         WEBHOOKS_DELIVERED,
         Unit::Count,
-        "Webhooks that receivers have taken."
+        "Webhooks that receivers have acknowledged."
     );
     describe_counter!(
         WEBHOOKS_FAILED,
@@ -97,7 +97,7 @@ fn describe_webhooks() {
     describe_histogram!(
         WEBHOOK_LATENCY,
         Unit::Seconds,
-        "Time from the end of a job until a receiver has taken its webhook."
+        "Time from the end of a job until a receiver has acknowledged its webhook."
     );
 }
 

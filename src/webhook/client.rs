@@ -99,7 +99,7 @@ impl<R: Resolver> WebhookClient<R> {
     ) -> Result<Self, RootCertificateError> {
         let connector = WebhookConnector::new(
             options.policy.clone(),
-            client_config(&options.root_certificates)?,
+            client_config(&options.root_certificates, options.policy.is_insecure)?,
             options.max_idle_connections,
             options.timeout,
             resolver,

@@ -33,7 +33,7 @@ impl EventType {
     ];
 
     /// Returns the name, such as `job.succeeded`.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::JobStarted => "job.started",
             Self::JobProgress => "job.progress",

@@ -65,6 +65,9 @@ pub(super) fn default_port(uri: &Uri) -> Option<u16> {
 impl FromStr for HostRule {
     type Err = ParseHostRuleError;
 
+    /// # Errors
+    ///
+    /// Fails for any text that the table above does not have.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).ok_or_else(|| ParseHostRuleError(text.to_owned()))
     }
@@ -106,7 +109,7 @@ impl fmt::Display for HostRule {
     }
 }
 
-/// A text is not a [`HostRule`].
+/// The error of parsing a [`HostRule`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseHostRuleError(String);
 
@@ -123,33 +126,14 @@ impl fmt::Display for ParseHostRuleError {
 impl error::Error for ParseHostRuleError {}
 
 /// The hosts that webhooks may go to: those that at least one rule allows.
-///
-/// Without a rule, it allows no host.
-///
-/// ```
-/// use tower_accepted::webhook::{AllowedHosts, HostRule};
-///
-/// let hosts = ["hooks.example.com", "*.example.org"]
-///     .into_iter()
-///     .map(str::parse)
-///     .collect::<Result<AllowedHosts, _>>()?;
-/// # Ok::<(), tower_accepted::webhook::ParseHostRuleError>(())
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AllowedHosts {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AllowedHosts {
     rules: Vec<HostRule>,
 }
 
 impl AllowedHosts {
-    /// Allows no host.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
-    }
-
     /// Returns `true` if no rule allows a host.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
@@ -163,11 +147,5 @@ impl FromIterator<HostRule> for AllowedHosts {
     fn from_iter<I: IntoIterator<Item = HostRule>>(rules: I) -> Self {
         let rules = rules.into_iter().collect();
         Self { rules }
-    }
-}
-
-impl Extend<HostRule> for AllowedHosts {
-    fn extend<I: IntoIterator<Item = HostRule>>(&mut self, rules: I) {
-        self.rules.extend(rules);
     }
 }

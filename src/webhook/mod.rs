@@ -2,7 +2,7 @@
 //!
 //! Instead of polling, a client can be notified: the server sends a POST to the client's URL when a
 //! job ends. The format is [Standard Webhooks 1.0](https://www.standardwebhooks.com). This module
-//! has the [keys](Secret) of both sides, and [`verify`] for the receiver.
+//! has the [keys](Secret) of both sides, and [`Verifier`] for the receiver.
 //!
 //! It requires the feature `webhook-verify`, which needs neither the server nor an HTTP client.
 //!
@@ -11,10 +11,10 @@
 //! ```
 //! use axum::body::Bytes;
 //! use http::{HeaderMap, StatusCode};
-//! use tower_accepted::webhook::{self, EventType, VerifyKey};
+//! use tower_accepted::webhook::{EventType, Verifier, VerifyKey};
 //!
-//! async fn receive(keys: &[VerifyKey], headers: HeaderMap, body: Bytes) -> StatusCode {
-//!     let event = match webhook::verify(&headers, &body, keys) {
+//! async fn receive(verifier: &Verifier, headers: HeaderMap, body: Bytes) -> StatusCode {
+//!     let event = match verifier.verify(&headers, &body) {
 //!         Ok(event) => event,
 //!         Err(error) => {
 //!             eprintln!("rejected a webhook: {error}");
@@ -33,9 +33,10 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // The shared secret, or the public key (`whpk_…`) of the sender.
-//! let keys: [VerifyKey; 1] = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?];
+//! let key: VerifyKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
+//! let verifier = Verifier::new([key]);
 //! # // What the sender does.
-//! # let secret: webhook::Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
+//! # let secret: tower_accepted::webhook::Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
 //! # let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
 //! # let body = r#"{"type":"job.succeeded","timestamp":"2026-11-23T13:41:31.300Z","data":{}}"#;
 //! # let mut headers = HeaderMap::new();
@@ -43,15 +44,15 @@
 //! # headers.insert("webhook-timestamp", now.into());
 //! # headers.insert("webhook-signature", secret.sign("evt_1", now, body.as_bytes()).parse()?);
 //! # let body = Bytes::from(body);
-//! # assert_eq!(receive(&keys, headers.clone(), "{}".into()).await, StatusCode::BAD_REQUEST);
-//! # assert_eq!(receive(&keys, headers, body).await, StatusCode::NO_CONTENT);
+//! # assert_eq!(receive(&verifier, headers.clone(), "{}".into()).await, StatusCode::BAD_REQUEST);
+//! # assert_eq!(receive(&verifier, headers, body).await, StatusCode::NO_CONTENT);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! - Read the body as bytes. A body that was parsed and written again has another signature.
 //! - Answer with a 2xx soon, and do the work afterwards. Any other status counts as a failure.
-//! - Deliveries can be repeated and can overtake each other. Handle each
+//! - Deliveries can come twice and can overtake each other. Handle each
 //!   [`id`](WebhookEvent::id) once.
 //! - The official libraries for other languages verify webhooks with a shared secret. They do not
 //!   know public keys yet.
@@ -64,6 +65,11 @@
 //!
 //! To replace a key, let the sender sign with both, then let the receivers trust the new one, and
 //! then remove the old one from the sender and the receivers.
+#![cfg_attr(
+    feature = "webhook",
+    doc = "\n# In a server\n\n[`Webhooks`] sets what is sent, and to whom. See the \
+           [guide](crate::guide::webhooks)."
+)]
 
 #[cfg(feature = "webhook")]
 mod address;
@@ -107,11 +113,16 @@ mod webhooks;
 
 #[cfg(feature = "webhook")]
 pub(crate) use self::{
-    client::WebhookClient, send_error::SendFailure, signature::sign, target_url::TargetUrl,
+    client::WebhookClient,
+    names::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP},
+    send_error::SendFailure,
+    signature::sign,
+    target_url::TargetUrl,
+    tls::RootCertificateError,
 };
 #[cfg(feature = "webhook")]
 pub use self::{
-    host_rule::{AllowedHosts, HostRule, ParseHostRuleError},
+    host_rule::{HostRule, ParseHostRuleError},
     target::Target,
     webhooks::Webhooks,
 };
@@ -122,7 +133,7 @@ pub use self::{
     key_text::ParseKeyError,
     public_key::PublicKey,
     secret::Secret,
-    verify::{Verifier, verify},
+    verify::Verifier,
     verify_error::VerifyError,
     verify_key::VerifyKey,
 };

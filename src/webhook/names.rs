@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-/// The id of the event. It stays the same when a delivery is repeated.
+/// The id of the event. It stays the same for each attempt.
 pub(crate) const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 
 /// The time of this attempt, in seconds since the Unix epoch.

@@ -1,6 +1,9 @@
 //! A receiver that an application names for one request.
 
+use std::fmt;
+
 use super::event_type::EventType;
+use crate::job::shown_url;
 
 /// The events of a job's end, which a target gets by default.
 const ENDS: [EventType; 3] = [
@@ -18,7 +21,8 @@ const ENDS: [EventType; 3] = [
 ///     .events([EventType::JobProgress, EventType::JobSucceeded]);
 /// # let _ = target;
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
+#[must_use = "a target does nothing until `Webhooks::targets` returns it"]
 pub struct Target {
     pub(crate) url: String,
     pub(crate) events: Vec<EventType>,
@@ -40,8 +44,8 @@ impl Target {
 
     /// Sets the events that the target gets.
     ///
-    /// Events of a job's end are sent until the receiver has taken them. `job.started` and
-    /// `job.progress` are sent once at most, and progress every 500 ms at most.
+    /// Events of a job's end are retried. `job.started` and `job.progress` are sent once at most,
+    /// and progress every 500 ms at most.
     pub fn events(mut self, events: impl IntoIterator<Item = EventType>) -> Self {
         self.events = events.into_iter().collect();
         self
@@ -51,5 +55,30 @@ impl Target {
     pub(crate) fn by_get(mut self) -> Self {
         self.is_get = true;
         self
+    }
+}
+
+/// Leaves out the query of the URL, since it may be a secret.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("url", &shown_url(&self.url))
+            .field("events", &self.events)
+            .field("is_get", &self.is_get)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_is_not_debugged() {
+        let text = format!("{:?}", Target::new("https://a.example/b?token"));
+        assert!(
+            text.contains("a.example/b") && !text.contains("token"),
+            "{text}"
+        );
     }
 }

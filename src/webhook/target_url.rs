@@ -5,7 +5,7 @@ use std::{error, fmt};
 use http::Uri;
 use url::{Host, Url};
 
-use super::{address_policy::AddressPolicy, host_rule::AllowedHosts};
+use super::address_policy::AddressPolicy;
 use crate::protocol::has_valid_authority;
 
 /// The maximum length of a URL, before and after parsing.
@@ -83,13 +83,6 @@ impl fmt::Debug for TargetUrl {
     }
 }
 
-impl AllowedHosts {
-    /// Returns `true` if a rule allows the host and port of this URL.
-    pub(crate) fn matches(&self, target: &TargetUrl) -> bool {
-        self.allow(&target.uri)
-    }
-}
-
 /// The reason why a text is not a [`TargetUrl`]. It repeats nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UrlError {
@@ -125,6 +118,7 @@ impl error::Error for UrlError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhook::host_rule::AllowedHosts;
 
     fn parse(text: &str) -> Result<TargetUrl, UrlError> {
         TargetUrl::parse(text, &AddressPolicy::default())
@@ -237,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_match_hosts_and_not_their_like() {
+    fn rule_does_not_match_similar_hosts() {
         let hosts = rules(&[
             "hooks.example.com",
             "*.example.org",
@@ -269,9 +263,9 @@ mod tests {
             ("https://8.8.4.4/", false),
         ] {
             let target = parse(url).expect(url);
-            assert_eq!(hosts.matches(&target), is_allowed, "{url}");
+            assert_eq!(hosts.allow(target.uri()), is_allowed, "{url}");
         }
         let target = parse("https://hooks.example.com/").expect("a URL");
-        assert!(!AllowedHosts::none().matches(&target));
+        assert!(!AllowedHosts::default().allow(target.uri()));
     }
 }

@@ -19,29 +19,7 @@ const DEFAULT_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// The maximum number of signatures that are tried. Each one costs a pass over the body.
 const MAX_SIGNATURES: usize = 16;
 
-/// Verifies that a request is a webhook by the owner of one of the keys, and returns its event.
-///
-/// `body` must be the body as it was received, byte for byte. The clocks may differ by 5 minutes;
-/// [`Verifier`] has an option for that.
-///
-/// One valid signature is enough, so both sides can replace their keys one after the other.
-/// Signatures of unknown versions are skipped. The function compares signatures in constant time.
-///
-/// # Errors
-///
-/// - A header field is missing, repeated or invalid.
-/// - The timestamp is outside the tolerance.
-/// - No signature matches a key, or there are more than 16 signatures.
-/// - The body is signed, but it is not the event of a job.
-pub fn verify(
-    headers: &HeaderMap,
-    body: &[u8],
-    keys: &[VerifyKey],
-) -> Result<WebhookEvent, VerifyError> {
-    verify_within(DEFAULT_TOLERANCE, SystemTime::now(), headers, body, keys)
-}
-
-/// Verifies webhooks as [`verify`] does, with another tolerance or at another time.
+/// Verifies that requests are webhooks of a trusted sender.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,7 +29,7 @@ pub fn verify(
 /// # drop(verifier);
 /// ```
 #[derive(Debug, Clone)]
-#[must_use]
+#[must_use = "a verifier does nothing until it verifies a request"]
 pub struct Verifier {
     keys: Vec<VerifyKey>,
     tolerance: Duration,
@@ -69,17 +47,25 @@ impl Verifier {
     /// Sets how far the timestamp may be from the receiver's time, into the past and the future.
     ///
     /// Default: 5 minutes. A fraction of a second is ignored. Within this time, an attacker can
-    /// repeat a webhook as it was sent. Remember its [id](WebhookEvent::id) for longer.
+    /// repeat a webhook as it was sent. Remember its [id](WebhookEvent::id) for two weeks, since the
+    /// server can send an event again.
     pub fn tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    /// Verifies a request, and returns its event.
+    /// Checks that the holder of one of the keys has signed a request, and returns its event.
+    ///
+    /// `body` must be the body as it was received, byte for byte. One valid signature is enough, so
+    /// both sides can replace their keys one after the other. Signatures of unknown versions are
+    /// skipped. Signatures are compared in constant time.
     ///
     /// # Errors
     ///
-    /// As for [`verify`].
+    /// - A header field is missing, repeated or invalid.
+    /// - The timestamp is outside the tolerance.
+    /// - No signature matches a key, or there are more than 16 signatures.
+    /// - The body is signed, but it is not the event of a job.
     pub fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<WebhookEvent, VerifyError> {
         self.verify_at(SystemTime::now(), headers, body)
     }
@@ -88,34 +74,24 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// As for [`verify`].
+    /// As for [`verify`](Self::verify).
     pub fn verify_at(
         &self,
         now: SystemTime,
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<WebhookEvent, VerifyError> {
-        verify_within(self.tolerance, now, headers, body, &self.keys)
+        let id = only_value(headers, WEBHOOK_ID)?;
+        // Otherwise the end of the id could pass for a timestamp.
+        if id.is_empty() || id.contains('.') {
+            return Err(VerifyError::InvalidHeader(WEBHOOK_ID));
+        }
+        let timestamp = only_value(headers, WEBHOOK_TIMESTAMP)?;
+        check_time(timestamp, now, self.tolerance)?;
+        let signatures = only_value(headers, WEBHOOK_SIGNATURE)?;
+        check_signatures(signatures, &signed_content(id, timestamp, body), &self.keys)?;
+        WebhookEvent::parse(id, body).map_err(VerifyError::InvalidBody)
     }
-}
-
-fn verify_within(
-    tolerance: Duration,
-    now: SystemTime,
-    headers: &HeaderMap,
-    body: &[u8],
-    keys: &[VerifyKey],
-) -> Result<WebhookEvent, VerifyError> {
-    let id = only_value(headers, WEBHOOK_ID)?;
-    // Otherwise the end of the id could pass for a timestamp.
-    if id.is_empty() || id.contains('.') {
-        return Err(VerifyError::InvalidHeader(WEBHOOK_ID));
-    }
-    let timestamp = only_value(headers, WEBHOOK_TIMESTAMP)?;
-    check_time(timestamp, now, tolerance)?;
-    let signatures = only_value(headers, WEBHOOK_SIGNATURE)?;
-    check_signatures(signatures, &signed_content(id, timestamp, body), keys)?;
-    WebhookEvent::parse(id, body).map_err(VerifyError::InvalidBody)
 }
 
 /// Returns the only value of a header field.

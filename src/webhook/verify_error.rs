@@ -20,7 +20,7 @@ pub enum VerifyError {
     TooNew,
     /// The request has more signatures than a rotation of secrets needs.
     TooManySignatures,
-    /// None of the signatures is one of this request by one of the keys.
+    /// No key has made any of the signatures for this request.
     NoMatch,
     /// The signature is valid, but the body is not the event of a job.
     InvalidBody(serde_json::Error),

@@ -1,4 +1,4 @@
-//! What an application sets for webhooks.
+//! The settings of webhooks.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,7 +6,10 @@ use http::{HeaderName, request::Parts};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    client::ClientOptions, host_rule::AllowedHosts, secret::Secret, target::Target,
+    client::ClientOptions,
+    host_rule::{AllowedHosts, HostRule},
+    secret::Secret,
+    target::Target,
     target_url::TargetUrl,
 };
 use crate::protocol::callback_preference;
@@ -15,7 +18,7 @@ use crate::protocol::callback_preference;
 const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
 
 /// The delays between attempts that the specification proposes: 75 hours in all.
-const DELAYS: [Duration; 9] = [
+const DEFAULT_DELAYS: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_secs(5 * 60),
     Duration::from_secs(30 * 60),
@@ -27,17 +30,22 @@ const DELAYS: [Duration; 9] = [
     Duration::from_secs(24 * 3600),
 ];
 
+/// The minimum time limit of an attempt.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The maximum time limit of an attempt.
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The maximum delay between attempts.
-const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+///
+/// It is half of the time that JetStream keeps a delivery: an attempt may vary or be put off.
+const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Notifies receivers of jobs by signed requests, in the format of [Standard Webhooks].
 ///
-/// The server POSTs an event when a job ends, so that a client need not poll. A store records each
-/// delivery in the step that ends the job. It is sent at least once, until the receiver has taken
-/// it or the last attempt has failed.
+/// The server POSTs an event when a job ends, so that a client need not poll. A recorded end always
+/// has its deliveries, even if the process dies. Each is sent at least once, until the receiver
+/// acknowledges it with a 2xx or the last attempt has failed.
 ///
 /// The [guide](crate::guide::webhooks) shows what is sent, and how to receive it.
 ///
@@ -58,24 +66,24 @@ const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// # }
 /// ```
 ///
-/// # Who names the receiver
+/// # Choosing receivers
 ///
 /// - [`targets`](Self::targets): the application, for each request.
 /// - [`prefer_callback`](Self::prefer_callback): the client, by the preference `callback`.
-/// - [`callback_field`](Self::callback_field): the client, by the field `X-Callback-Url`.
+/// - [`x_callback_url`](Self::x_callback_url): the client, by the field `X-Callback-Url`.
 ///
-/// A client can only name hosts that a rule allows: otherwise anybody could make the server send
-/// requests anywhere.
+/// A client can only name hosts that a rule allows. Otherwise any client could make the server send
+/// requests to any host.
 ///
 /// # Addresses
 ///
 /// The server sends nothing to loopback, private, link-local and other special addresses, whatever
-/// name or spelling leads there, unless [`allow_internal`](Self::allow_internal) names the host. It
+/// name or spelling leads there, unless [`allow_internal_hosts`](Self::allow_internal_hosts) names the host. It
 /// checks the address that it connects to. It uses no proxy and follows no redirect.
 ///
 /// [Standard Webhooks]: https://www.standardwebhooks.com
 #[derive(Clone)]
-#[must_use = "webhooks are sent once a builder has them"]
+#[must_use = "webhooks do nothing until they are given to `JobsBuilder::webhooks`"]
 pub struct Webhooks {
     pub(crate) secrets: Vec<Secret>,
     targets: Option<Arc<TargetsFn>>,
@@ -110,7 +118,7 @@ impl Default for Webhooks {
             preference: AllowedHosts::default(),
             field: AllowedHosts::default(),
             client: ClientOptions::default(),
-            delays: DELAYS.to_vec(),
+            delays: DEFAULT_DELAYS.to_vec(),
             max_connections: 256,
             max_per_receiver: 8,
             max_rate: 50,
@@ -124,9 +132,12 @@ impl Webhooks {
         Self::default()
     }
 
-    /// Adds a secret that signs each request. At least one is needed.
+    /// Adds a secret that signs each request. Without a secret, `try_build` returns
+    /// [`ConfigError::NoWebhookSecret`](crate::ConfigError::NoWebhookSecret).
     ///
-    /// While one is replaced, add the new one and the old one: receivers then accept either.
+    /// While one is replaced, add the new one and the old one: receivers then accept either. All
+    /// secrets sign all requests, and a receiver rejects more than 16 signatures. So use shared
+    /// secrets for a few receivers, and a key pair for many.
     pub fn secret(mut self, secret: Secret) -> Self {
         self.secrets.push(secret);
         self
@@ -145,37 +156,47 @@ impl Webhooks {
     }
 
     /// Lets clients name a receiver by `Prefer: respond-async, callback; url="…"` (OData 4.01
-    /// §8.2.8.2), on these hosts.
+    /// §8.2.8.2), on these hosts. A further call replaces them.
+    ///
+    /// ```
+    /// use tower_accepted::webhook::Webhooks;
+    ///
+    /// let webhooks = Webhooks::new().prefer_callback(["*.customers.example".parse()?]);
+    /// # drop(webhooks);
+    /// # Ok::<(), tower_accepted::webhook::ParseHostRuleError>(())
+    /// ```
     ///
     /// `Preference-Applied` of the 202 confirms it. Any other host is ignored, as an unknown
     /// preference is. With [`Dialect::Pending202`](crate::Dialect::Pending202) the receiver gets a
     /// GET without content and signature, as OData has it, otherwise a signed POST.
-    pub fn prefer_callback(mut self, hosts: AllowedHosts) -> Self {
-        self.preference = hosts;
+    pub fn prefer_callback(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
+        self.preference = hosts.into_iter().collect();
         self
     }
 
     /// Lets clients name a receiver by the field `X-Callback-Url`, on these hosts. Any other URL
     /// gets 400.
-    pub fn callback_field(mut self, hosts: AllowedHosts) -> Self {
-        self.field = hosts;
+    pub fn x_callback_url(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
+        self.field = hosts.into_iter().collect();
         self
     }
 
     /// Allows receivers on these hosts to have internal addresses, such as those of a private
     /// network. They still need `https`.
-    pub fn allow_internal(mut self, hosts: AllowedHosts) -> Self {
-        self.client.policy.internal = hosts;
+    pub fn allow_internal_hosts(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
+        self.client.policy.internal = hosts.into_iter().collect();
         self
     }
 
-    /// Allows all addresses, and `http`. For development on one machine only.
+    /// Allows all addresses, and `http`. For development on one machine only. Rules on hosts still
+    /// apply.
     pub fn insecure_for_development(mut self) -> Self {
         self.client.policy.is_insecure = true;
         self
     }
 
-    /// Trusts a root certificate (X.509, in DER) besides those of the system.
+    /// Trusts a root certificate (X.509, in DER) besides those of the system. An invalid certificate
+    /// is an error of `try_build`.
     pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
         let certificate = CertificateDer::from(der.into());
         self.client.root_certificates.push(certificate);
@@ -183,41 +204,46 @@ impl Webhooks {
     }
 
     /// Sets the time limit of one attempt, from the look-up of the name to the end of the response.
-    /// Default: 15 s, at most ten minutes.
+    /// Default: 15 s. A shorter time than a second counts as a second, and a longer one than ten
+    /// minutes as ten minutes.
+    ///
+    /// With a durable store, the deliveries that a process was sending when it died are sent again
+    /// after four times this limit, at least a minute.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.client.timeout = timeout.min(MAX_TIMEOUT);
+        self.client.timeout = timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT);
         self
     }
 
     /// Sets the delays between the attempts of a delivery. Default: 5 s, 5 and 30 minutes, 2, 5,
     /// 10, 14, 20 and 24 hours, which is 75 hours in all.
     ///
-    /// Each is at most 30 days, and varied by up to a tenth. Without delays, there is one attempt.
+    /// A longer delay than 7 days counts as 7 days. Each delay varies by up to a tenth. Without
+    /// delays, there is one attempt.
     pub fn retry_delays(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
         let delays = delays.into_iter().map(|delay| delay.min(MAX_DELAY));
         self.delays = delays.collect();
         self
     }
 
-    /// Sets the maximum number of concurrent requests. Default: 256.
+    /// Sets the maximum number of concurrent requests, at least 2. Default: 256.
     ///
-    /// Half of them are for receivers that responded to their last request. At most a quarter are
-    /// for those that did not. So these cannot hold up the others. A quarter as many idle
-    /// connections are kept.
+    /// Receivers that are new, or responded slowly, may take half of them. Those that did not
+    /// respond to their last request may take a quarter. The client also keeps up to a quarter as
+    /// many idle connections.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(2);
         self.client.max_idle_connections = self.max_connections.div_ceil(4);
         self
     }
 
-    /// Sets the maximum number of concurrent requests to one receiver: a scheme, host and port.
-    /// Default: 8.
+    /// Sets the maximum number of concurrent requests to one receiver, at least 1. Default: 8. Here,
+    /// a receiver is a scheme, a host and a port.
     pub fn max_connections_per_receiver(mut self, connections: usize) -> Self {
         self.max_per_receiver = connections.max(1);
         self
     }
 
-    /// Sets the maximum number of requests to one receiver in a second. Default: 50.
+    /// Sets the maximum number of requests to one receiver in a second, at least 1. Default: 50.
     pub fn max_rate_per_receiver(mut self, per_second: u32) -> Self {
         self.max_rate = per_second.max(1);
         self
@@ -274,7 +300,7 @@ impl Webhooks {
     /// Returns a URL as it is requested, if a rule allows it.
     fn allowed(&self, url: &str, hosts: &AllowedHosts) -> Option<String> {
         let url = TargetUrl::parse(url, &self.client.policy).ok()?;
-        hosts.matches(&url).then(|| url.uri().to_string())
+        hosts.allow(url.uri()).then(|| url.uri().to_string())
     }
 }
 
@@ -283,7 +309,7 @@ impl fmt::Debug for Webhooks {
         f.debug_struct("Webhooks")
             .field("secrets", &self.secrets)
             .field("prefer_callback", &self.preference)
-            .field("callback_field", &self.field)
+            .field("x_callback_url", &self.field)
             .field("retry_delays", &self.delays)
             .finish_non_exhaustive()
     }
@@ -298,13 +324,11 @@ mod tests {
     use crate::protocol::PREFER;
 
     fn webhooks() -> Webhooks {
-        let hosts: AllowedHosts = ["h.example", "*.example.org"]
-            .map(|host| host.parse().expect("a rule"))
-            .into_iter()
-            .collect();
+        let hosts: [HostRule; 2] =
+            ["h.example", "*.example.org"].map(|host| host.parse().expect("a rule"));
         Webhooks::new()
             .prefer_callback(hosts.clone())
-            .callback_field(hosts)
+            .x_callback_url(hosts)
     }
 
     fn select(fields: HeaderMap) -> Result<SelectedTargets, ForbiddenCallback> {
@@ -333,6 +357,8 @@ mod tests {
             .retry_delays([Duration::MAX, Duration::ZERO]);
         assert_eq!(webhooks.client.timeout, MAX_TIMEOUT);
         assert_eq!(webhooks.delays, [MAX_DELAY, Duration::ZERO]);
+        let webhooks = webhooks.timeout(Duration::ZERO);
+        assert_eq!(webhooks.client.timeout, MIN_TIMEOUT);
     }
 
     proptest! {

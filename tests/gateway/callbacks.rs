@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::time::sleep;
-use tower_accepted::webhook::{Secret, VerifyKey, WebhookEvent, verify};
+use tower_accepted::webhook::{Secret, Verifier, VerifyKey, WebhookEvent};
 
 use crate::{
     client::{Answer, get, request, send},
@@ -59,7 +59,8 @@ fn verified(received: &Received, key: impl Into<VerifyKey>) -> WebhookEvent {
             headers.append(HeaderName::from_static(name), value.parse().expect("text"));
         }
     }
-    verify(&headers, &received.body, &[key.into()]).expect("a valid signature")
+    let event = Verifier::new([key]).verify(&headers, &received.body);
+    event.expect("a valid signature")
 }
 
 /// Polls the callbacks of a job until its delivery has this state, and returns the delivery.
@@ -265,7 +266,7 @@ async fn failed_delivery_is_listed_and_sent_again() {
 
     let redeliver = ["jobs", "redeliver", "--store", store, &event.id];
     let (code, text) = run(&redeliver).await;
-    assert_eq!((code, text), (Some(0), format!("{} is due.\n", event.id)));
+    assert_eq!((code, text), (Some(0), format!("Queued {}.\n", event.id)));
     let again = receiver.next().await;
     assert_eq!(verified(&again, secret), event);
     again.answer(NO_CONTENT).await;

@@ -52,8 +52,11 @@ async fn webhooks_are_counted_and_timed() {
     assert_ne!(delivered.id(), accepted.id());
     site.delivery(&delivered, "delivered").await;
     assert_eq!(scrape.value("tower_accepted_webhooks_delivered_total"), 1.0);
-    assert_eq!(scrape.value("tower_accepted_webhook_seconds_count"), 1.0);
-    assert!(scrape.value("tower_accepted_webhook_seconds_sum") > 0.0);
+    assert_eq!(
+        scrape.value("tower_accepted_webhook_delivery_seconds_count"),
+        1.0
+    );
+    assert!(scrape.value("tower_accepted_webhook_delivery_seconds_sum") > 0.0);
     assert_eq!(failures("status"), 1.0);
 }
 
@@ -74,7 +77,7 @@ async fn pending_webhooks_are_counted_now_and_then() {
     site.delivery_when(&accepted, |it| it["attempts"] == 1)
         .await;
     let pending = "tower_accepted_webhooks_pending";
-    let oldest = "tower_accepted_webhooks_oldest_seconds";
+    let oldest = "tower_accepted_webhooks_oldest_pending_seconds";
     // From here on, the clock of timers advances while all tasks wait.
     tokio::time::pause();
     while scrape.value(pending) != 1.0 {

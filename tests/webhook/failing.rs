@@ -134,7 +134,7 @@ async fn certificate_without_trust_fails() {
 }
 
 #[tokio::test]
-async fn receiver_that_is_not_there_fails() {
+async fn closed_port_fails_the_attempt() {
     let receiver = RawReceiver::hanging().await;
     let url = receiver.url();
     drop(receiver);

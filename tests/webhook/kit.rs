@@ -29,7 +29,7 @@ use tokio::{
 use tower::{Layer, service_fn, util::BoxCloneService};
 use tower_accepted::{
     Jobs, RequestBody, When,
-    webhook::{Secret, Target, VerifyKey, WebhookEvent, Webhooks, verify},
+    webhook::{Secret, Target, Verifier, VerifyKey, WebhookEvent, Webhooks},
 };
 
 use crate::layered::{Answer, get, post, send, with};
@@ -135,7 +135,9 @@ impl Received {
     }
 
     pub(crate) fn event(&self, keys: &[VerifyKey]) -> WebhookEvent {
-        verify(&self.headers, &self.body, keys).expect("a valid signature")
+        let verifier = Verifier::new(keys.iter().cloned());
+        let event = verifier.verify(&self.headers, &self.body);
+        event.expect("a valid signature")
     }
 
     pub(crate) fn verified(&self, secret: &Secret) -> WebhookEvent {

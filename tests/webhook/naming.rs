@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tower_accepted::{
     Jobs, When,
-    webhook::{AllowedHosts, Secret, Webhooks},
+    webhook::{HostRule, Secret, Webhooks},
 };
 
 use crate::{
@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Returns a rule for a receiver on this machine.
-pub(crate) fn host_of(receiver: &Receiver) -> AllowedHosts {
+pub(crate) fn host_of(receiver: &Receiver) -> [HostRule; 1] {
     let host = receiver.url.strip_prefix("http://").expect("a URL");
-    [host.parse().expect("a rule")].into_iter().collect()
+    [host.parse().expect("a rule")]
 }
 
 fn site(webhooks: Webhooks) -> Site {
@@ -52,7 +52,7 @@ async fn preferred_callback_is_confirmed_by_its_name() {
 }
 
 #[tokio::test]
-async fn inline_response_confirms_and_notifies_nobody() {
+async fn inline_response_has_no_webhook() {
     let mut receiver = Receiver::taking().await;
     let webhooks = webhooks(&Secret::generate()).prefer_callback(host_of(&receiver));
     let jobs = Jobs::builder().webhooks(webhooks).build();
@@ -141,10 +141,10 @@ async fn repeat_joins_and_confirms_no_callback() {
 }
 
 #[tokio::test]
-async fn callback_field_names_a_receiver_once() {
+async fn x_callback_url_names_a_receiver_once() {
     let mut receiver = Receiver::taking().await;
     let secret = Secret::generate();
-    let site = site(webhooks(&secret).callback_field(host_of(&receiver)));
+    let site = site(webhooks(&secret).x_callback_url(host_of(&receiver)));
     let url = format!("{}/named", receiver.url);
     let accepted = site
         .submit_with("/reports", &[("x-callback-url", &url)])
@@ -174,7 +174,7 @@ async fn callback_field_names_a_receiver_once() {
 }
 
 #[tokio::test]
-async fn names_are_ignored_unless_turned_on() {
+async fn callbacks_are_off_by_default() {
     let mut receiver = Receiver::taking().await;
     let site = site(webhooks(&Secret::generate()));
     let prefer = preference("callback", &receiver);

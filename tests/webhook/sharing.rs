@@ -17,7 +17,7 @@ fn named(urls: Vec<String>) -> tower_accepted::webhook::Webhooks {
 }
 
 #[tokio::test]
-async fn silent_receivers_hold_up_no_live_one() {
+async fn silent_receivers_do_not_delay_others() {
     let mut live = Receiver::taking().await;
     let mut silent = Vec::new();
     for _ in 0..50 {

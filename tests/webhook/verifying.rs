@@ -4,7 +4,7 @@ use std::{error::Error as _, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::{collection::vec, prelude::*};
-use tower_accepted::webhook::{self, Secret, Verifier, VerifyError, VerifyKey, WebhookEvent};
+use tower_accepted::webhook::{Secret, Verifier, VerifyError, VerifyKey, WebhookEvent};
 
 use crate::support::{BODY, ID, NOW, at, fields, seconds_now, signed};
 
@@ -33,14 +33,14 @@ fn either_kind_of_signature_is_accepted() {
 }
 
 #[test]
-fn simple_function_uses_the_clock() {
+fn verifier_uses_the_clock() {
     let secret = Secret::generate();
-    let keys: [VerifyKey; 1] = [secret.clone().into()];
+    let verifier = Verifier::new([secret.clone()]);
     let now = seconds_now();
     let headers = signed(&[&secret], now, BODY.as_bytes());
-    webhook::verify(&headers, BODY.as_bytes(), &keys).expect("valid");
+    verifier.verify(&headers, BODY.as_bytes()).expect("valid");
     let headers = signed(&[&secret], now - 3600, BODY.as_bytes());
-    let old = webhook::verify(&headers, BODY.as_bytes(), &keys);
+    let old = verifier.verify(&headers, BODY.as_bytes());
     assert!(matches!(old, Err(VerifyError::TooOld)), "{old:?}");
 }
 

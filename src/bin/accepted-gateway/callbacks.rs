@@ -9,7 +9,7 @@ use clap::Args;
 use tower::BoxError;
 use tower_accepted::{
     JobsBuilder,
-    webhook::{AllowedHosts, HostRule, Secret, Webhooks},
+    webhook::{HostRule, Secret, Webhooks},
 };
 
 use crate::descriptors::DescriptorShares;
@@ -22,8 +22,8 @@ pub(crate) struct CallbackFlags {
     /// Let clients be notified of a job's end, at URLs of these hosts
     ///
     /// A client names its URL by `Prefer: respond-async, callback; url="…"`, or by X-Callback-Url
-    /// (any other host: 400). It gets a signed POST (Standard Webhooks), which is repeated for
-    /// three days until the answer is a 2xx. A rule is HOST or *.DOMAIN, with :PORT unless it is
+    /// (any other host: 400). It gets a signed POST (Standard Webhooks). It is retried for three
+    /// days, until the response is a 2xx. A rule is HOST or *.DOMAIN, with :PORT unless it is
     /// 443. Internal addresses are refused. Callbacks take a quarter of the file descriptors for
     /// calls, at most 320.
     #[arg(
@@ -87,13 +87,13 @@ impl CallbackFlags {
 
     /// Returns the settings of callbacks that take at most this number of file descriptors.
     fn webhooks(&self, secrets: &Path, descriptors: usize) -> Result<Webhooks, String> {
-        let hosts: AllowedHosts = self.callback_hosts.iter().cloned().collect();
+        let hosts = || self.callback_hosts.iter().cloned();
         // For each four requests, the client may keep one idle connection.
         let mut webhooks = Webhooks::new()
             .max_connections(descriptors * 4 / 5)
-            .prefer_callback(hosts.clone())
-            .callback_field(hosts)
-            .allow_internal(self.callback_internal.iter().cloned().collect());
+            .prefer_callback(hosts())
+            .x_callback_url(hosts())
+            .allow_internal_hosts(self.callback_internal.iter().cloned());
         for secret in read_secrets(secrets)? {
             webhooks = webhooks.secret(secret);
         }

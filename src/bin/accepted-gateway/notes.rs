@@ -16,12 +16,13 @@ File descriptors:
   for the calls that these make without becoming jobs. If all connections are taken, the gateway
   closes idle ones, and a new client waits until one ends. A new connection counts as idle after a
   second without a request. A health check waits for a connection too. Stalled requests hold theirs
-  for at most --idle-secs.
+  for at most --idle-secs. With --callback-hosts, a quarter of the calls' share is for callbacks, at
+  most 320.
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
-  still answers. The gateway exits when the last job has ended; results that are only in memory are
-  then lost. A second signal ends the process at once.
+  still answers. The gateway exits when the last job has ended and the callbacks that are due have
+  been tried; results and callbacks that are only in memory are then lost. A second signal ends the process at once.
 
 Exit status:
   0 after a shutdown in which all jobs ended. 1 after an error or a second signal. 2 if a flag is

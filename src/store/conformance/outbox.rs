@@ -12,7 +12,7 @@ use crate::{
     job::{CallbackTarget, ErrorCode, JobId},
     store::{
         Attempt, AttemptFailure, Delivery, DeliveryFilter, DeliveryId, DeliveryState, Finished,
-        NewJob, ReceiverStanding, SendRoom, Settlement, SharedOutbox, Store,
+        NewJob, ReceiverRoom, ReceiverStanding, SendRoom, Settlement, SharedOutbox, Store,
     },
 };
 
@@ -253,11 +253,11 @@ pub(super) async fn delivered_is_not_taken<S: Store>(store: S) -> CheckResult {
         later.state,
         DeliveryState::Delivered,
     )?;
-    let repeated = within("a repeat", outbox.redeliver(delivery.id)).await??;
-    ensure(!repeated, "a delivered delivery not to be repeated")
+    let found = within("a redelivery", outbox.redeliver(delivery.id)).await??;
+    ensure(!found, "a delivered delivery not to be redelivered")
 }
 
-pub(super) async fn failed_attempt_is_repeated_later<S: Store>(store: S) -> CheckResult {
+pub(super) async fn failed_attempt_is_retried_later<S: Store>(store: S) -> CheckResult {
     let outbox = outbox(&store)?;
     let id = end_for(&store, "https://receiver.example/").await?;
     let delivery = take_one::<S>(&outbox, LONG_LEASE).await?;
@@ -275,15 +275,15 @@ pub(super) async fn failed_attempt_is_repeated_later<S: Store>(store: S) -> Chec
     let taken = within("a take", outbox.take(room(LONG_LEASE))).await??;
     ensure(taken.deliveries.is_empty(), "nothing to be due")?;
     ensure(taken.next_at.is_some(), "the time of the next attempt")?;
-    // The application repeats it at once, with all attempts.
-    let repeated = within("a repeat", outbox.redeliver(delivery.id)).await??;
-    ensure(repeated, "a pending delivery to be repeated")?;
+    // The application redelivers it at once, with all attempts.
+    let found = within("a redelivery", outbox.redeliver(delivery.id)).await??;
+    ensure(found, "a pending delivery to be redelivered")?;
     let again = take_one::<S>(&outbox, LONG_LEASE).await?;
-    ensure_eq("attempts after a repeat", again.attempts, 0)?;
+    ensure_eq("attempts after a redelivery", again.attempts, 0)?;
     ensure_eq("body", again.body, delivery.body)
 }
 
-pub(super) async fn failed_delivery_can_be_repeated<S: Store>(store: S) -> CheckResult {
+pub(super) async fn failed_delivery_can_be_redelivered<S: Store>(store: S) -> CheckResult {
     let outbox = outbox(&store)?;
     let id = end_for(&store, "https://receiver.example/").await?;
     let delivery = take_one::<S>(&outbox, LONG_LEASE).await?;
@@ -294,14 +294,14 @@ pub(super) async fn failed_delivery_can_be_repeated<S: Store>(store: S) -> Check
     let none = take_now::<S>(&outbox, room(LONG_LEASE)).await?;
     ensure(none.is_empty(), "a failed delivery not to be taken")?;
     ensure(
-        within("a repeat", outbox.redeliver(delivery.id)).await??,
-        "a failed delivery to be repeated",
+        within("a redelivery", outbox.redeliver(delivery.id)).await??,
+        "a failed delivery to be redelivered",
     )?;
     let again = take_one::<S>(&outbox, LONG_LEASE).await?;
     ensure_eq("body", again.body, delivery.body)?;
     let unknown = DeliveryId::new(JobId::random(), 0);
-    let repeated = within("a repeat", outbox.redeliver(unknown)).await??;
-    ensure(!repeated, "an unknown delivery not to be repeated")
+    let found = within("a redelivery", outbox.redeliver(unknown)).await??;
+    ensure(!found, "an unknown delivery not to be redelivered")
 }
 
 pub(super) async fn full_receiver_holds_up_no_other<S: Store>(store: S) -> CheckResult {
@@ -311,7 +311,12 @@ pub(super) async fn full_receiver_holds_up_no_other<S: Store>(store: S) -> Check
     }
     end_for(&store, "https://live.example/hook").await?;
     let mut room = SendRoom::new(64, 16, LONG_LEASE);
-    room.receiver("https://slow.example", 3, 5, ReceiverStanding::Unknown);
+    let slow = ReceiverRoom {
+        used: 3,
+        share: 5,
+        standing: ReceiverStanding::Unknown,
+    };
+    room.set_receiver("https://slow.example", slow);
     // Two more for the slow one, and one for the other.
     let taking = async {
         let mut all = Vec::new();

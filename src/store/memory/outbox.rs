@@ -16,14 +16,14 @@ use crate::{
     job::JobId,
     limit::{Budget, Charge},
     store::{
-        AttemptFailure, Delivery, DeliveryFilter, DeliveryId, DeliveryPage, DueDeliveries, Outbox,
-        OutboxFuture, OutboxStats, SendRoom, Settlement,
+        Delivery, DeliveryFilter, DeliveryId, DeliveryPage, DueDeliveries, Outbox, OutboxFuture,
+        OutboxStats, SendRoom, Settlement,
     },
     telemetry,
 };
 
-/// Deliveries take at most this part of the budget.
-const BUDGET_PART: usize = 8;
+/// Deliveries take at most the budget divided by this.
+const BUDGET_DIVISOR: usize = 8;
 
 /// The deliveries in memory.
 ///
@@ -48,7 +48,7 @@ impl MemoryOutbox {
     /// Records a delivery. `reserve` takes bytes of the budget; without room there, the delivery is
     /// recorded all the same.
     pub(super) fn add(&self, delivery: Delivery, reserve: impl FnOnce(usize) -> Option<Charge>) {
-        let max_bytes = self.budget.limit() / BUDGET_PART;
+        let max_bytes = self.budget.limit() / BUDGET_DIVISOR;
         let bytes = ChargedDelivery::price(&delivery);
         // Dropped outside of the lock: a release may wake other tasks.
         let removed = self.state.lock().make_room(bytes, max_bytes);
@@ -72,7 +72,7 @@ impl MemoryOutbox {
 fn report_dropped(removed: &[ChargedDelivery]) {
     for delivery in removed.iter().filter_map(ChargedDelivery::pending) {
         tracing::warn!(id = %delivery.id, "dropped a webhook: too many are pending");
-        telemetry::webhook_failed(AttemptFailure::Dropped.as_str());
+        telemetry::webhook_failed("dropped");
     }
 }
 
@@ -124,12 +124,12 @@ impl Outbox for MemoryOutbox {
     }
 
     fn redeliver(&self, id: DeliveryId) -> OutboxFuture<'_, bool, Infallible> {
-        let mut is_repeated = false;
-        let repeat = |delivery: &mut Delivery| is_repeated = delivery.repeat(SystemTime::now());
-        let excess = self.state.lock().change(id, repeat);
-        debug_assert!(excess.is_none(), "a repeated delivery keeps its body");
+        let mut is_found = false;
+        let redeliver = |delivery: &mut Delivery| is_found = delivery.redeliver(SystemTime::now());
+        let excess = self.state.lock().change(id, redeliver);
+        debug_assert!(excess.is_none(), "a redelivered one keeps its body");
         self.added.notify_one();
-        Box::pin(ready(Ok(is_repeated)))
+        Box::pin(ready(Ok(is_found)))
     }
 
     fn stats(&self) -> OutboxFuture<'_, OutboxStats, Infallible> {

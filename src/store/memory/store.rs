@@ -44,7 +44,7 @@ use crate::{
 /// An idempotency key takes about 160 bytes until it expires, in addition to the budget: their
 /// number has a limit of its own.
 ///
-/// A delivery counts 512 bytes, its URL and, until its receiver has taken it, its content.
+/// A delivery counts 512 bytes, its URL and, until its receiver has acknowledged it, its content.
 /// Deliveries take at most an eighth of the budget. Beyond that, the oldest are dropped: first
 /// those that are settled.
 ///

@@ -132,8 +132,12 @@ async fn settle_deliveries(
     record: &mut JobRecord,
 ) -> Result<(), NatsError> {
     // The process that ends a job removes its request after it has recorded the deliveries.
-    if record.details.callbacks.is_some() && jetstream.queue_entry(id).await?.is_some() {
-        jetstream.record_deliveries(id, record).await?;
+    if record.details.callbacks.is_some() {
+        let barrier = &jetstream.job_barrier;
+        let entry = barrier.read_from_majority(|| jetstream.queue_entry(id));
+        if entry.await?.is_some() {
+            jetstream.record_deliveries(id, record).await?;
+        }
     }
     record.details.callbacks = None;
     Ok(())

@@ -15,6 +15,15 @@ impl JetStream {
     /// delivers the request again. Can be repeated.
     pub(super) async fn clean_up(&self, id: JobId, record: &JobRecord) -> Result<(), NatsError> {
         self.record_deliveries(id, record).await?;
+        self.clean_up_recorded(id, record).await
+    }
+
+    /// Cleans up after a job whose deliveries are recorded.
+    pub(super) async fn clean_up_recorded(
+        &self,
+        id: JobId,
+        record: &JobRecord,
+    ) -> Result<(), NatsError> {
         if record.frees_key() {
             self.remove_key(id, &record.details).await?;
         }

@@ -10,7 +10,8 @@ use std::{
 use crate::{
     JobId,
     store::{
-        Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED, OutboxStats, SendRoom,
+        DELIVERED_RETENTION, Delivery, DeliveryId, DeliveryState, FAILED_RETENTION, OutboxStats,
+        SendRoom,
     },
 };
 
@@ -66,8 +67,8 @@ impl DeliveryIndex {
         self.remove(delivery.id);
         let Some(due_at) = delivery.due_at() else {
             let keep = match delivery.state {
-                DeliveryState::Delivered => KEEP_DELIVERED,
-                _ => KEEP_FAILED,
+                DeliveryState::Delivered => DELIVERED_RETENTION,
+                _ => FAILED_RETENTION,
             };
             let last = delivery.last.as_ref();
             let settled_at = last.map_or(delivery.created_at, |attempt| attempt.at);
@@ -306,10 +307,10 @@ mod tests {
         assert_eq!(index.stats(), OutboxStats::default());
         assert_eq!(index.last_sequence(), 4);
         assert!(index.by_due.is_empty() && index.by_receiver.is_empty() && index.by_age.is_empty());
-        assert_eq!(index.take_expired(now + KEEP_DELIVERED - SECOND), None);
-        assert_eq!(index.take_expired(now + KEEP_DELIVERED), Some(3));
-        assert_eq!(index.take_expired(now + KEEP_FAILED - SECOND), None);
-        assert_eq!(index.take_expired(now + KEEP_FAILED), Some(4));
-        assert_eq!(index.take_expired(now + 2 * KEEP_FAILED), None);
+        assert_eq!(index.take_expired(now + DELIVERED_RETENTION - SECOND), None);
+        assert_eq!(index.take_expired(now + DELIVERED_RETENTION), Some(3));
+        assert_eq!(index.take_expired(now + FAILED_RETENTION - SECOND), None);
+        assert_eq!(index.take_expired(now + FAILED_RETENTION), Some(4));
+        assert_eq!(index.take_expired(now + 2 * FAILED_RETENTION), None);
     }
 }

@@ -173,12 +173,14 @@ async fn clean_up(jetstream: &JetStream, active: &ActiveClaim) -> Result<(), Nat
         let body_sequences = std::mem::take(&mut state.body_sequences);
         (state.record.clone(), body_sequences)
     };
+    // First, so that no other failure delays them.
+    jetstream.record_deliveries(active.id, &record).await?;
     // This process has read the chunks, so it need not look for them.
     chunks::remove_at(&jetstream.streams.requests, body_sequences).await?;
     if active.published().is_some() {
         active.discard_output(jetstream, Some(&record)).await?;
     }
-    jetstream.clean_up(active.id, &record).await?;
+    jetstream.clean_up_recorded(active.id, &record).await?;
     active.acknowledge(jetstream).await
 }
 

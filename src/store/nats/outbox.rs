@@ -97,7 +97,7 @@ impl NatsOutbox {
         };
         let mut current = found.delivery;
         if (current.state, current.attempts) != (delivery.state, delivery.attempts) {
-            // It was settled or repeated since it was taken.
+            // It was settled or redelivered since it was taken.
             return Ok(());
         }
         current.settle(&settlement, SystemTime::now());
@@ -121,7 +121,7 @@ impl NatsOutbox {
                 return Ok(false);
             };
             let mut delivery = found.delivery;
-            if !delivery.repeat(SystemTime::now()) {
+            if !delivery.redeliver(SystemTime::now()) {
                 return Ok(false);
             }
             let written = self.jetstream().put_delivery(&delivery, found.sequence);
@@ -137,7 +137,7 @@ impl NatsOutbox {
     /// Reads the whole stream without bodies, and keeps what fits into the page.
     async fn list(&self, filter: &DeliveryFilter) -> Result<DeliveryPage, NatsError> {
         let jetstream = self.jetstream();
-        let (limit, before) = (filter.get_limit(), filter.get_cursor());
+        let (limit, before) = (filter.get_limit(), filter.get_after());
         let mut newest = BTreeMap::new();
         let (stream, subjects) = (
             &jetstream.streams.deliveries,

@@ -35,6 +35,8 @@ use crate::store::{Delivery, DeliveryId, OutboxStats, SendRoom};
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 /// The minimum time after which a process that takes no deliveries gives up the lease.
+///
+/// It must be longer than the pause between two looks of a process that sends webhooks.
 const MIN_IDLE: Duration = Duration::from_secs(30);
 
 /// The interval of removing settled deliveries.

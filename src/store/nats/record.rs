@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn withdrawn_job_notifies_nobody() {
+    fn withdrawn_job_has_no_deliveries() {
         let text = r#"{"nonce":1,"revision":1,"status":"queued","created_at":1795000000120,
             "kind":"","callbacks":[{"url":"https://example.com/","events":["job.canceled"]}]}"#;
         let mut record: JobRecord = serde_json::from_str(text).expect("a record");

@@ -24,8 +24,8 @@ pub(super) const MAX_RESULT_SLACK: Duration = Duration::from_secs(60);
 
 /// The maximum time that a delivery is kept after its last write.
 ///
-/// It exceeds each delay between two attempts, and
-/// [`KEEP_FAILED`](crate::store::KEEP_FAILED).
+/// It exceeds each delay between two attempts (about 8 days at most), and
+/// [`FAILED_RETENTION`](crate::store::FAILED_RETENTION).
 const MAX_DELIVERY_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Handles to all streams, and to the consumer of the queue.

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     JobId, Owner,
     store::{
-        Attempt, AttemptFailure, Delivery, DeliveryId, DeliveryState, KEEP_DELIVERED, KEEP_FAILED,
+        Attempt, AttemptFailure, DELIVERED_RETENTION, Delivery, DeliveryId, DeliveryState,
+        FAILED_RETENTION,
     },
 };
 
@@ -129,8 +130,8 @@ pub(super) fn save_delivery(
     let last = delivery.last.as_ref();
     let keep = match delivery.state {
         DeliveryState::Pending(_) => None,
-        DeliveryState::Delivered => Some(KEEP_DELIVERED),
-        DeliveryState::Failed => Some(KEEP_FAILED),
+        DeliveryState::Delivered => Some(DELIVERED_RETENTION),
+        DeliveryState::Failed => Some(FAILED_RETENTION),
     };
     let mut statement = connection.prepare_cached(
         "UPDATE delivery SET state = :state, due_at = :due_at, attempts = :attempts, \

@@ -116,7 +116,7 @@ fn list(connection: &Connection, filter: &DeliveryFilter) -> Result<DeliveryPage
          AND (:state IS NULL OR state = :state) \
          ORDER BY created_at DESC, rank DESC, target DESC LIMIT :limit"
     ))?;
-    let cursor = filter.get_cursor();
+    let cursor = filter.get_after();
     let limit = filter.get_limit();
     let mut rows = statement.query(named_params! {
         ":created_at": cursor.map_or(i64::MAX, |cursor| unix_millis(cursor.created_at)),

@@ -1,4 +1,4 @@
-//! Records, settles and repeats deliveries, each as a step of a transaction.
+//! Records, settles and redelivers deliveries, each as a step of a transaction.
 
 use super::{
     clock::from_unix_millis,
@@ -45,7 +45,7 @@ impl Step<'_> {
         let Some(mut delivery) = load_delivery(self.connection, id)? else {
             return Ok(false);
         };
-        if !delivery.repeat(from_unix_millis(self.now)) {
+        if !delivery.redeliver(from_unix_millis(self.now)) {
             return Ok(false);
         }
         self.effects.has_due_deliveries = true;

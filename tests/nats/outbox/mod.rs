@@ -328,7 +328,7 @@ async fn repeated_request_records_no_delivery_anew() {
 }
 
 #[tokio::test]
-async fn forgotten_job_notifies_nobody_again() {
+async fn forgotten_job_records_no_second_delivery() {
     let nats = or_skip!(Deployment::start(options()));
     let store = nats.store().await;
     let [id, _] = end_one(&store).await;

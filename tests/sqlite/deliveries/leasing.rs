@@ -6,10 +6,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(feature = "webhook")]
+use tokio::net::TcpListener;
 use tokio::{join, time::timeout};
 use tower_accepted::store::{
     Attempt, Delivery, DeliveryState, Revisions, SendRoom, Settlement, SharedOutbox, Store,
     sqlite::SqliteError,
+};
+#[cfg(feature = "webhook")]
+use tower_accepted::{
+    Jobs,
+    webhook::{Secret, Webhooks},
 };
 
 use super::steps::{
@@ -80,6 +87,28 @@ async fn ended_lease_is_taken_by_another_process() {
     assert_eq!(delivery.attempts, 1);
     let due = delivery.due_at().expect("a pending delivery");
     assert!(due > SystemTime::now() + LONG_LEASE / 2);
+}
+
+/// Without a release, the other process would wait for the end of the lease: a minute.
+#[cfg(feature = "webhook")]
+#[tokio::test]
+async fn drain_releases_what_it_cuts_off() {
+    let home = Home::new(options());
+    let [one, other] = [home.store().await, home.store().await];
+    // It accepts connections, and never responds.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let webhooks = Webhooks::new()
+        .secret(Secret::generate())
+        .insecure_for_development();
+    let jobs = Jobs::builder().store(one).webhooks(webhooks).build();
+    ended_for(&other, &url).await;
+    let connection = timeout(TIMEOUT, silent.accept()).await;
+    let _connection = connection.expect("an attempt").unwrap();
+    let other = outbox(&other);
+    assert!(take_all(&other, LONG_LEASE).await.is_empty());
+    jobs.drain(Duration::from_millis(50)).await;
+    assert_eq!(take_all(&other, LONG_LEASE).await.len(), 1);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod expiring;
 #[cfg(unix)]
 mod killed;
 mod leasing;
-mod looking;
+mod observing;
 #[cfg(unix)]
 mod short_lived;
 pub(crate) mod steps;

@@ -40,7 +40,7 @@ const STATUSES: [Status; 5] = [
 const UNKNOWN_JOB: &str = "no such job, or it has expired";
 
 /// The error of a redelivery that is not possible.
-const NOT_REPEATABLE: &str = "no such delivery, or its receiver has taken it";
+const NOT_REDELIVERABLE: &str = "no such delivery, or its receiver has acknowledged it";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -56,7 +56,7 @@ pub(crate) enum Command {
         /// The path of the copy; the file must not exist
         target: PathBuf,
     },
-    /// List, show and cancel the jobs of a file, and repeat callbacks, while gateways use it
+    /// List, show and cancel the jobs of a file, and redeliver callbacks, while gateways use it
     #[command(subcommand)]
     Jobs(JobsCommand),
 }
@@ -85,7 +85,7 @@ pub(crate) enum JobsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show one job
+    /// Show one job, and in text its callbacks
     Show {
         #[command(flatten)]
         file: FileFlag,
@@ -140,7 +140,7 @@ pub(crate) enum JobsCommand {
     /// Send a callback again, at once and with all attempts
     ///
     /// A gateway with --callback-hosts sends it. It keeps its id, so that its receiver can
-    /// recognize it. Fails if the receiver has taken it.
+    /// recognize it. Fails if the receiver has acknowledged it.
     #[command(verbatim_doc_comment)]
     Redeliver {
         #[command(flatten)]
@@ -221,9 +221,9 @@ impl JobsCommand {
             }
             Self::Redeliver { file, id } => {
                 if !file.jobs().await?.redeliver(id).await? {
-                    return Err(NOT_REPEATABLE.into());
+                    return Err(NOT_REDELIVERABLE.into());
                 }
-                print(&format!("{id} is due.\n"))?;
+                print(&format!("Queued {id}.\n"))?;
                 Ok(())
             }
         }
