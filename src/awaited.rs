@@ -39,8 +39,8 @@ pub(crate) struct AwaitedResults {
     start: Instant,
     /// The latest scheduled poll, in milliseconds from `start`.
     ///
-    /// `Relaxed`, since it only grows and guards no other data. A response that is written while
-    /// its job ends may be missed. Its client then has the grace period.
+    /// `Relaxed`, since it only grows and guards no other data. The lock of `ended` orders a poll
+    /// and the end of its job: the later one sees the earlier one.
     latest: AtomicU64,
     /// Held for one step, while no other lock is.
     ended: Mutex<EndedResults>,
@@ -76,11 +76,14 @@ impl AwaitedResults {
         }
     }
 
-    /// Records that a client has got this `Retry-After` for an unfinished job.
-    pub(crate) fn schedule_poll(&self, seconds: u64) {
+    /// Records that a client has got this `Retry-After` for a job that was unfinished when it was
+    /// read.
+    pub(crate) fn schedule_poll(&self, id: JobId, seconds: u64) {
         if self.is_enabled {
             let at = self.after(Duration::from_secs(seconds));
             self.latest.fetch_max(at, Ordering::Relaxed);
+            // The job may have ended meanwhile.
+            self.schedule_fetch(id, seconds);
         }
     }
 
@@ -93,9 +96,9 @@ impl AwaitedResults {
             return;
         }
         let now = self.after(Duration::ZERO);
+        let mut ended = self.ended.lock();
         let latest = self.latest.load(Ordering::Relaxed).max(now);
         let until = latest.saturating_add(millis(GRACE));
-        let mut ended = self.ended.lock();
         if now >= ended.next_purge {
             ended.until.retain(|_, until| *until > now);
             ended.next_purge = now + PURGE_INTERVAL_MILLIS;
@@ -206,8 +209,8 @@ mod tests {
             AwaitedResults::new(true),
             [JobId::random(), JobId::random()],
         );
-        awaited.schedule_poll(seconds);
-        awaited.schedule_poll(1);
+        awaited.schedule_poll(ids[0], seconds);
+        awaited.schedule_poll(ids[1], 1);
         ids.iter().for_each(|id| awaited.ending(*id));
         (awaited, ids)
     }
@@ -229,6 +232,14 @@ mod tests {
         // Without a scheduled poll, connected clients have a second.
         let (awaited, _) = awaiting(0);
         assert!(seconds_until_settled(&awaited, |_| {}).await < 3.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn poll_scheduled_while_the_job_ends_is_awaited() {
+        let (awaited, [first, _]) = awaiting(0);
+        awaited.schedule_poll(first, 30);
+        let settled = seconds_until_settled(&awaited, |_| {});
+        assert_eq!(settled.await.round(), 31.0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,7 +109,7 @@ impl<St> Registry<St> {
     pub(crate) fn retry_after(&self, job: &Snapshot) -> Option<u64> {
         if !job.status.is_ended() {
             let seconds = self.limit_retry_after(job.retry_after(&self.estimates));
-            self.awaited.schedule_poll(seconds);
+            self.awaited.schedule_poll(job.id, seconds);
             return Some(seconds);
         }
         if job.response.is_some() {

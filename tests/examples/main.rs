@@ -14,6 +14,7 @@ mod custom_store;
 mod hyper_bare;
 #[cfg(feature = "webhook")]
 mod notify;
+mod production;
 mod proxy;
 #[cfg(feature = "sqlite")]
 mod restart;
