@@ -94,8 +94,9 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
+    let filter = EnvFilter::builder().with_default_directive(Level::INFO.into());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
+        .with_env_filter(filter.from_env_lossy())
         .with_writer(io::stderr)
         .init();
     let arguments = Arguments::parse();
@@ -128,8 +129,9 @@ fn app(jobs: &Jobs, timeout: Duration) -> Router<Duration> {
         // A layer on one route does not receive requests for the monitor.
         .nest_service("/jobs", jobs.monitor())
         .layer(
-            // The first is the outermost. All of them are outside the layer that accepts jobs, so
-            // they apply to its 202 and to the monitor. None of them limits the time of a job.
+            // The first is the outermost. The guide to mounting has the reason for each place. All
+            // are outside the layer that accepts jobs, so they apply to its 202 and to the monitor.
+            // None limits the time of a job.
             ServiceBuilder::new()
                 .layer(TraceLayer::new_for_http().make_span_with(span()))
                 // Outside of authentication, because a preflight has no token.
