@@ -114,9 +114,10 @@ async fn main() -> io::Result<()> {
     let page_time = Duration::from_millis(arguments.page_ms);
     let app = app(&jobs, timeout).with_state(page_time);
 
+    let signal = catch_signals()?;
     let listener = TcpListener::bind(&arguments.address).await?;
     println!("Listening on http://{}", listener.local_addr()?);
-    serve(listener, app, jobs, timeout).await
+    serve(listener, app, jobs, timeout, signal).await
 }
 
 fn app(jobs: &Jobs, timeout: Duration) -> Router<Duration> {
@@ -253,12 +254,13 @@ async fn serve(
     app: Router,
     jobs: Jobs,
     timeout: Duration,
+    signal: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let drained = CancellationToken::new();
     let server = axum::serve(listener, app).with_graceful_shutdown({
         let drained = drained.clone();
         async move {
-            wait_for_signal().await;
+            signal.await;
             info!("shutting down: {} jobs are unfinished", jobs.unfinished());
             let cut = jobs.drain(DRAIN_TIMEOUT).await;
             info!("drained: {cut} jobs were cut");
@@ -277,19 +279,24 @@ async fn serve(
     }
 }
 
-async fn wait_for_signal() {
-    #[cfg(unix)]
-    let sigterm = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut sigterm) => sigterm.recv().await,
-            Err(_) => std::future::pending().await,
+/// Catches Ctrl-C and SIGTERM from now on. The future completes at the first of them.
+#[cfg(unix)]
+fn catch_signals() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    #[cfg(not(unix))]
-    let sigterm = std::future::pending::<Option<()>>();
-    select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = sigterm => {}
-    }
+    })
+}
+
+/// Returns a future that completes at Ctrl-C.
+#[cfg(not(unix))]
+fn catch_signals() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
