@@ -1,7 +1,8 @@
 //! The processor time of the layer, compared with a bare service and with a handwritten handler.
 //!
 //! `cargo bench --bench overhead` takes about three minutes and prints the table in
-//! `benches/README.md`.
+//! `benches/README.md`. `cargo bench --bench overhead -- accept` measures and prints only the rows
+//! whose name matches `accept`, a regular expression.
 
 mod comparison;
 mod handwritten;

@@ -28,6 +28,13 @@ const DEFAULT_RETAIN: Duration = Duration::from_secs(3600);
 ///
 /// Jobs are kept in this process's memory, unless [`store`](Self::store) sets another store. The
 /// type parameter is the store, so only a builder in memory has [`retain`](Self::retain).
+///
+/// ```
+/// use tower_accepted::Jobs;
+///
+/// let jobs = Jobs::builder().max_unfinished(1_000).max_bytes(1 << 30).build();
+/// # let _ = jobs;
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct JobsBuilder<S = DefaultStore> {

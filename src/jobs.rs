@@ -83,6 +83,25 @@ impl<St> Jobs<St> {
     /// # Cancel safety
     ///
     /// If this is dropped, no job is ended and the registry stays closed. It may be called again.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use axum::Router;
+    /// use tower_accepted::Jobs;
+    ///
+    /// # async fn serve(app: Router, jobs: Jobs) -> std::io::Result<()> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+    /// axum::serve(listener, app)
+    ///     .with_graceful_shutdown(async move {
+    ///         let _ = tokio::signal::ctrl_c().await; // in production, also SIGTERM
+    ///         jobs.drain(Duration::from_secs(30)).await;
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
     pub async fn drain(&self, timeout: Duration) -> usize {
         self.registry.drain(timeout).await
     }
@@ -99,6 +118,17 @@ impl<St: Store> Jobs<St> {
     ///
     /// It accepts paths with and without the prefix
     /// [`monitor_path`](crate::JobsBuilder::monitor_path).
+    ///
+    /// ```
+    /// use axum::{Router, routing::post};
+    /// use tower_accepted::Jobs;
+    ///
+    /// # async fn render_report() {}
+    /// let jobs = Jobs::new();
+    /// let app: Router = Router::new()
+    ///     .route("/reports", post(render_report).layer(jobs.layer()))
+    ///     .nest_service("/jobs", jobs.monitor());
+    /// ```
     pub fn monitor(&self) -> Monitor<St> {
         Monitor::new(self.registry.clone())
     }
@@ -134,6 +164,23 @@ impl<St: Store> Jobs<St> {
     /// # Errors
     ///
     /// Returns the store's error; the store in memory has none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_accepted::{Filter, Jobs, Owner};
+    ///
+    /// /// Cancels the unfinished jobs of a locked user.
+    /// async fn cancel_all(jobs: &Jobs, user: &str) {
+    ///     let filter = Filter::new().owner(Owner::new(user));
+    ///     let Ok(page) = jobs.list(&filter).await;
+    ///     for job in page.jobs {
+    ///         let Ok(_) = jobs.cancel(job.id).await;
+    ///     }
+    /// }
+    /// # let jobs = Jobs::new();
+    /// # futures_util::FutureExt::now_or_never(cancel_all(&jobs, "anna")).unwrap();
+    /// ```
     pub async fn cancel(&self, id: JobId) -> Result<Option<Snapshot>, St::Error> {
         let canceled = self.registry.store.cancel(id, &Revisions::Any).await?;
         Ok(canceled.and_then(Lookup::found))
@@ -269,6 +316,27 @@ impl<St: Store> Jobs<St> {
     /// # Errors
     ///
     /// Returns the store's error; the store in memory has none.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_accepted::{Filter, Jobs, Status};
+    ///
+    /// /// Counts the jobs that run, page by page.
+    /// async fn count_running(jobs: &Jobs) -> usize {
+    ///     let mut filter = Filter::new().status(Status::Running);
+    ///     let mut count = 0;
+    ///     loop {
+    ///         let Ok(page) = jobs.list(&filter).await;
+    ///         count += page.jobs.len();
+    ///         let Some(next) = page.next else { return count };
+    ///         filter = filter.after(next);
+    ///     }
+    /// }
+    /// # let jobs = Jobs::new();
+    /// # let count = futures_util::FutureExt::now_or_never(count_running(&jobs));
+    /// # assert_eq!(count, Some(0));
+    /// ```
     pub async fn list(&self, filter: &Filter) -> Result<Page, St::Error> {
         self.registry.store.list(filter).await
     }

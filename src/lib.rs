@@ -78,7 +78,8 @@
 //! - **Clients can be notified.** With the feature `webhook`, the step that ends a job records a
 //!   signed webhook for each of its receivers. It is sent until the receiver has taken it.
 //! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
-//!   [owner](JobsBuilder::owner), a client gets 404.
+//!   [owner](JobsBuilder::owner), a client gets 404. Without owners, every client that knows the
+//!   address of a job can read its result, and cancel it.
 //!
 //! By default, jobs are kept in this process's memory and are lost with it. With the feature
 //! `sqlite` or `nats`, a request is stored in a SQLite file or in NATS JetStream before its 202 is
@@ -196,24 +197,27 @@
 //! # Shutting down
 //!
 //! [`Jobs::drain`] stops accepting requests, and waits for jobs to end and for clients to fetch
-//! their results. Call it before the server stops, so that clients can read the monitor meanwhile.
-//! In axum, that is inside the signal for a graceful shutdown:
+//! their results. The server must still answer meanwhile. In axum, call it inside
+//! `with_graceful_shutdown`. After `axum::serve(…).await` it is too late: without a graceful
+//! shutdown that line is never reached, and with one the server has stopped answering.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
 //! use axum::{Router, routing::post};
-//! use tower_accepted::Jobs;
+//! use tower_accepted::{Jobs, When};
 //!
 //! # async fn render_report() {}
 //! # #[tokio::main]
 //! # async fn main() -> std::io::Result<()> {
 //! let jobs = Jobs::new();
-//! let app = Router::new().route("/reports", post(render_report)).layer(jobs.layer());
+//! let app = Router::new()
+//!     .route("/reports", post(render_report))
+//!     .layer(jobs.layer().when(When::After(Duration::from_millis(300))));
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 //! axum::serve(listener, app)
 //!     .with_graceful_shutdown(async move {
-//!         let _ = tokio::signal::ctrl_c().await;
+//!         let _ = tokio::signal::ctrl_c().await; // in production, also SIGTERM
 //!         jobs.drain(Duration::from_secs(30)).await;
 //!     })
 //!     .await

@@ -27,6 +27,19 @@ use crate::{
 /// - the end of a job whose request never reached its service. The call did not start, or its
 ///   response is marked as [`Unreached`](crate::Unreached).
 /// - an outcome that [`keep`](Self::keep) excludes.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_accepted::{Idempotency, Jobs, Outcomes};
+///
+/// let payments = Idempotency::new()
+///     .required(true)
+///     .keep(Outcomes::Final) // a repeat after a 5xx calls the service again
+///     .keep_for(Duration::from_secs(7 * 24 * 3600));
+/// let layer = Jobs::new().layer().idempotency(payments);
+/// # let _ = layer;
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "settings do nothing until they are given to a layer"]
 pub struct Idempotency {

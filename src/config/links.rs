@@ -25,6 +25,15 @@ const MAX_LEVELS: usize = 64;
 ///
 /// Some clients do not resolve references and need `Base`: Azure's client library for Python, FHIR
 /// bulk clients, and any client that joins host and path itself under a stripped prefix.
+///
+/// ```
+/// use tower_accepted::{Jobs, Links};
+///
+/// let jobs = Jobs::builder()
+///     .links(Links::Base("https://api.example.com/v1".into()))
+///     .build();
+/// # let _ = jobs;
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Links {

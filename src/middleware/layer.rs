@@ -17,6 +17,21 @@ use crate::{
 };
 
 /// Puts 202 (Accepted) in front of a service: see the [crate's page](crate).
+///
+/// [`Jobs::layer`](crate::Jobs::layer) creates it:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use axum::{Router, routing::post};
+/// use tower_accepted::{Jobs, When};
+///
+/// # async fn render_report() {}
+/// let jobs = Jobs::new();
+/// let app: Router = Router::new()
+///     .route("/reports", post(render_report))
+///     .layer(jobs.layer().when(When::After(Duration::from_millis(300))));
+/// ```
 #[derive(Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct AcceptedLayer<P = When, St = MemoryStore> {
@@ -119,6 +134,21 @@ impl<P, St> AcceptedLayer<P, St> {
     /// the response. Default: every request is admitted.
     ///
     /// The closure is not called for requests that pass through.
+    ///
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use tower_accepted::Jobs;
+    ///
+    /// let layer = Jobs::new().layer().admit(|head| {
+    ///     if head.headers.contains_key("x-tenant") {
+    ///         return Ok(());
+    ///     }
+    ///     let mut refusal = Response::new("name your tenant\n".into());
+    ///     *refusal.status_mut() = StatusCode::FORBIDDEN;
+    ///     Err(refusal)
+    /// });
+    /// # let _ = layer;
+    /// ```
     pub fn admit<F>(mut self, admit: F) -> Self
     where
         F: Fn(&Parts) -> Result<(), Response<Bytes>> + Send + Sync + 'static,
@@ -129,6 +159,16 @@ impl<P, St> AcceptedLayer<P, St> {
 
     /// Sets how far a call may produce ahead of the readers of its output. Default:
     /// [`Backpressure::Off`].
+    ///
+    /// ```
+    /// use tower_accepted::{Backpressure, Jobs, When};
+    ///
+    /// let layer = Jobs::new()
+    ///     .layer()
+    ///     .when(When::Streamed)
+    ///     .backpressure(Backpressure::Ahead(1 << 20)); // 1 MiB
+    /// # let _ = layer;
+    /// ```
     pub fn backpressure(mut self, backpressure: Backpressure) -> Self {
         Arc::make_mut(&mut self.options).backpressure = backpressure;
         self

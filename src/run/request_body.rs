@@ -20,6 +20,37 @@ use crate::{
 ///
 /// A job's body has been read to its end, so the client may disconnect. The body of a request that
 /// passes through is the client's own stream.
+///
+/// A layer or service that takes only one type of body does not compile inside this layer. For
+/// axum's `middleware::from_fn` in the same `ServiceBuilder`, the compiler says:
+///
+/// ```text
+/// the trait `Service<axum::http::Request<RequestBody<Body>>>` is not implemented for `FromFn<…>`
+/// ```
+///
+/// Convert the body between them:
+///
+/// ```
+/// use axum::{Router, extract::Request, middleware::{Next, from_fn}, response::Response};
+/// use tower::ServiceBuilder;
+/// use tower_accepted::Jobs;
+/// use tower_http::map_request_body::MapRequestBodyLayer;
+///
+/// async fn audit(request: Request, next: Next) -> Response {
+///     next.run(request).await
+/// }
+///
+/// let app: Router = Router::new().layer(
+///     ServiceBuilder::new()
+///         .layer(Jobs::new().layer())
+///         .layer(MapRequestBodyLayer::new(axum::body::Body::new))
+///         .layer(from_fn(audit)),
+/// );
+/// ```
+///
+/// A function on bare hyper gets *type mismatch in function arguments*. It must take
+/// `Request<RequestBody<Incoming>>` instead of `Request<Incoming>`. The
+/// [guide](crate::guide::mounting#layers-and-services-with-a-body-type-of-their-own) has both.
 #[pin_project]
 pub struct RequestBody<B> {
     /// The part that has been read.

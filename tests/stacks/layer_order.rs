@@ -447,3 +447,37 @@ async fn span_of_a_job_follows_from_the_request_span() {
     ended(&app, &accepted).await;
     assert_eq!(followed.0.lock().unwrap().get("job"), Some(&"request"));
 }
+
+tokio::task_local! {
+    static TENANT: &'static str;
+}
+
+/// Sets a task-local value for the rest of the call.
+async fn with_tenant(request: Request, next: Next) -> Response {
+    TENANT.scope("blue", next.run(request)).await
+}
+
+/// Reads the task-local value at its start and two seconds later.
+async fn tenant_twice() -> String {
+    let tenant = || TENANT.try_with(|tenant| *tenant).unwrap_or("none");
+    let first = tenant();
+    sleep(Duration::from_secs(2)).await;
+    format!("{first}, {}", tenant())
+}
+
+#[tokio::test(start_paused = true)]
+async fn task_local_outside_vanishes_midway() {
+    let accepting = || AcceptedLayer::new().when(When::After(Duration::from_secs(1)));
+    let app = || Router::new().route("/", axum::routing::post(tenant_twice));
+    let outside = app()
+        .layer(accepting())
+        .layer(middleware::from_fn(with_tenant));
+    let inside = app()
+        .layer(middleware::from_fn(with_tenant))
+        .layer(accepting());
+    for (app, expected) in [(outside, "blue, none"), (inside, "blue, blue")] {
+        let accepted = send(&app, post("/")).await;
+        ended(&app, &accepted).await;
+        assert_eq!(result(&app, &accepted).await.text(), expected);
+    }
+}

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod body_types;
 mod disconnects;
 mod http1;
 mod layer_order;
