@@ -94,8 +94,9 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
+    let filter = EnvFilter::builder().with_default_directive(Level::INFO.into());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
+        .with_env_filter(filter.from_env_lossy())
         .with_writer(io::stderr)
         .init();
     let arguments = Arguments::parse();
@@ -113,9 +114,10 @@ async fn main() -> io::Result<()> {
     let page_time = Duration::from_millis(arguments.page_ms);
     let app = app(&jobs, timeout).with_state(page_time);
 
+    let signal = catch_signals()?;
     let listener = TcpListener::bind(&arguments.address).await?;
     println!("Listening on http://{}", listener.local_addr()?);
-    serve(listener, app, jobs, timeout).await
+    serve(listener, app, jobs, timeout, signal).await
 }
 
 fn app(jobs: &Jobs, timeout: Duration) -> Router<Duration> {
@@ -128,8 +130,9 @@ fn app(jobs: &Jobs, timeout: Duration) -> Router<Duration> {
         // A layer on one route does not receive requests for the monitor.
         .nest_service("/jobs", jobs.monitor())
         .layer(
-            // The first is the outermost. All of them are outside the layer that accepts jobs, so
-            // they apply to its 202 and to the monitor. None of them limits the time of a job.
+            // The first is the outermost. The guide to mounting has the reason for each place. All
+            // are outside the layer that accepts jobs, so they apply to its 202 and to the monitor.
+            // None limits the time of a job.
             ServiceBuilder::new()
                 .layer(TraceLayer::new_for_http().make_span_with(span()))
                 // Outside of authentication, because a preflight has no token.
@@ -251,12 +254,13 @@ async fn serve(
     app: Router,
     jobs: Jobs,
     timeout: Duration,
+    signal: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let drained = CancellationToken::new();
     let server = axum::serve(listener, app).with_graceful_shutdown({
         let drained = drained.clone();
         async move {
-            wait_for_signal().await;
+            signal.await;
             info!("shutting down: {} jobs are unfinished", jobs.unfinished());
             let cut = jobs.drain(DRAIN_TIMEOUT).await;
             info!("drained: {cut} jobs were cut");
@@ -275,19 +279,24 @@ async fn serve(
     }
 }
 
-async fn wait_for_signal() {
-    #[cfg(unix)]
-    let sigterm = async {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut sigterm) => sigterm.recv().await,
-            Err(_) => std::future::pending().await,
+/// Catches Ctrl-C and SIGTERM from now on. The future completes at the first of them.
+#[cfg(unix)]
+fn catch_signals() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    #[cfg(not(unix))]
-    let sigterm = std::future::pending::<Option<()>>();
-    select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = sigterm => {}
-    }
+    })
+}
+
+/// Returns a future that completes at Ctrl-C.
+#[cfg(not(unix))]
+fn catch_signals() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }
