@@ -65,8 +65,9 @@ impl<St> Jobs<St> {
     /// flight are awaited. Nothing is sent afterwards.
     ///
     /// The monitor still answers during and after a drain, so keep the server running until this
-    /// returns. It returns once the last job has ended, and webhooks have been sent. Keep the server running for some seconds
-    /// more if clients must be able to fetch the last results from memory.
+    /// returns. It returns once the last job has ended, and webhooks have been sent. Keep the
+    /// server running for some seconds more if clients must be able to fetch the last results from
+    /// memory.
     ///
     /// The registry accepts nothing from the first poll on, and cannot be reopened.
     ///

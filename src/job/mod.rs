@@ -26,7 +26,6 @@ pub use self::{
     state::{ErrorCode, Event, ParseErrorCodeError, ParseStatusError, Status},
 };
 pub(crate) use self::{
-    callback::shown_url,
     document::{document, percent},
     handle::CallScope,
     id::IdText,
