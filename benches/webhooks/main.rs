@@ -64,6 +64,23 @@ struct Round {
     deliveries: Histogram<u64>,
 }
 
+impl Round {
+    fn new() -> Self {
+        Self {
+            accepts: histogram(),
+            deliveries: histogram(),
+        }
+    }
+
+    fn accepts(&self) -> &Histogram<u64> {
+        &self.accepts
+    }
+
+    fn deliveries(&self) -> &Histogram<u64> {
+        &self.deliveries
+    }
+}
+
 async fn compare() {
     let receivers = Arc::new(Receivers::start().await);
     let mut rounds = [Vec::new(), Vec::new()];
@@ -83,8 +100,8 @@ async fn compare() {
             spread(values.collect())
         };
         for (what, times) in [
-            ("accept", (|round| &round.accepts) as fn(&Round) -> _),
-            ("request to webhook", |round| &round.deliveries),
+            ("accept", Round::accepts as fn(&Round) -> &Histogram<u64>),
+            ("request to webhook", Round::deliveries),
         ] {
             let [quiet, noisy] = [0, 1].map(|side: usize| of(&rounds[side], times));
             println!("| {what}, {name} | {quiet} | {noisy} |");
@@ -185,10 +202,7 @@ impl Receivers {
             });
         let jobs = Jobs::builder().webhooks(webhooks).build();
         let mut received = self.received.lock().await;
-        let mut round = Round {
-            accepts: histogram(),
-            deliveries: histogram(),
-        };
+        let mut round = Round::new();
         // It has responded before.
         for _ in 0..100 {
             submit(&jobs, &self.live()).await;

@@ -2,14 +2,15 @@
 
 use crate::{
     config::{LinkOrigin, Settings},
-    job::{Snapshot, document},
+    job::{IdText, Snapshot, document},
 };
 
 /// Returns the status document of a job, with links as references from `origin`.
 pub(super) fn linked_document(
     origin: LinkOrigin<'_>,
+    id: &IdText,
     job: &Snapshot,
     settings: &Settings,
 ) -> Vec<u8> {
-    document(job, |to| settings.write_link(to, origin, &job.id.encode()))
+    document(job, id, |to| settings.write_link(to, origin, id))
 }

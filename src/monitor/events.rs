@@ -134,7 +134,12 @@ impl<St: Store> Stream for Events<St> {
 /// Returns the event for a job. Its document is one line, since JSON escapes line breaks.
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     job.teach(&registry.estimates);
-    let document = linked_document(LinkOrigin::Document, job, &registry.settings);
+    let document = linked_document(
+        LinkOrigin::Document,
+        &job.id.encode(),
+        job,
+        &registry.settings,
+    );
     let mut event = format!("event: status\nid: {}\ndata: ", job.revision).into_bytes();
     event.extend_from_slice(&document);
     event.extend_from_slice(b"\n\n");

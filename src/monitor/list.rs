@@ -83,7 +83,12 @@ struct ListDocument {
 impl ListDocument {
     fn new(page: &Page, filter: &Filter, settings: &Settings) -> Self {
         let jobs = page.jobs.iter().map(|job| {
-            let json = String::from_utf8(linked_document(LinkOrigin::List, job, settings));
+            let json = String::from_utf8(linked_document(
+                LinkOrigin::List,
+                &job.id.encode(),
+                job,
+                settings,
+            ));
             let json = json.ok().and_then(|json| RawValue::from_string(json).ok());
             json.unwrap_or_default()
         });

@@ -24,7 +24,7 @@ pub(super) struct ResponseBuffer {
 impl ResponseBuffer {
     pub(super) fn new(job: &Snapshot, settings: &Settings) -> Self {
         let id = job.id.encode();
-        let text = linked_document(LinkOrigin::Document, job, settings);
+        let text = linked_document(LinkOrigin::Document, &id, job, settings);
         Self {
             document_len: text.len(),
             text,

@@ -50,7 +50,12 @@ pub(super) fn document_response<St>(
     job: &Snapshot,
     registry: &Registry<St>,
 ) -> Response<ResultBody> {
-    let document = linked_document(LinkOrigin::Document, job, &registry.settings);
+    let document = linked_document(
+        LinkOrigin::Document,
+        &job.id.encode(),
+        job,
+        &registry.settings,
+    );
     let mut response = Response::new(ResultBody::new(document.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     select,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -99,11 +99,14 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         select! {
             () = outbox.added() => {}
             () = sender.receivers.freed() => {}
-            Some(_) = sending.join_next() => while sending.try_join_next().is_some() {},
+            Some(_) = sending.join_next() => {}
             () = sleep_until(next) => {}
             () = draining.cancelled(), if !is_draining => {}
             () = stopped.cancelled() => break,
         }
+        // Attempts that end together are then looked at together.
+        yield_now().await;
+        while sending.try_join_next().is_some() {}
     }
     let released = async { while sending.join_next().await.is_some() {} };
     // What takes longer is dropped, and its lease ends.

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::receiver_state::{AttemptEffect, ReceiverState};
-use crate::store::{ReceiverRoom, ReceiverStanding, SendRoom};
+use crate::store::{FreeRoom, KnownReceivers, SendRoom};
 
 /// The number of receivers beyond which idle ones are forgotten.
 const MAX_IDLE_RECEIVERS: usize = 1_000;
@@ -67,7 +67,9 @@ impl Receivers {
 
     /// Returns the free connections, and the time at which a receiver that has none because of its
     /// rate or a pause has one again.
-    pub(super) fn room(&self) -> (SendRoom, Option<Instant>) {
+    ///
+    /// A store asks for few receivers. So the room of each is computed when it does.
+    pub(super) fn room(self: &Arc<Self>) -> (SendRoom, Option<Instant>) {
         let now = Instant::now();
         let mut states = self.states.lock();
         if states.len() > MAX_IDLE_RECEIVERS {
@@ -75,11 +77,12 @@ impl Receivers {
         }
         let mut free_at: Option<Instant> = None;
         let mut room = self.empty_room();
-        for (receiver, state) in &mut *states {
-            let next = self.add(&mut room, receiver, state, now);
+        for state in states.values_mut() {
+            room.take_out(state.in_flight, state.standing);
+            let next = state.next_at(now, self.limits.rate);
             free_at = free_at.into_iter().chain(next).min();
         }
-        (room, free_at)
+        (room.with_others(self.clone()), free_at)
     }
 
     /// Begins an attempt for which [`room`](Self::room) had a connection.
@@ -100,14 +103,13 @@ impl Receivers {
         let mut states = self.states.lock();
         self.state(&mut states, receiver, now);
         let mut room = self.empty_room();
-        for (other, state) in &mut *states {
-            // Others count only if they hold connections.
-            if state.in_flight > 0 || **other == *receiver {
-                self.add(&mut room, other, state, now);
-            }
+        for state in states.values() {
+            room.take_out(state.in_flight, state.standing);
         }
-        let has_room = room.free(receiver) > 0;
-        let is_begun = has_room && self.state(&mut states, receiver, now).begin(now).is_ok();
+        let state = self.state(&mut states, receiver, now);
+        let own = self.room_of_state(state, now);
+        let has_room = own.free.min(room.free_for(own.standing)) > 0;
+        let is_begun = has_room && state.begin(now).is_ok();
         is_begun.then(|| self.permit(receiver))
     }
 
@@ -139,31 +141,26 @@ impl Receivers {
         state
     }
 
-    /// Adds a receiver to the room. Returns the time at which it has room again if it has none
-    /// because of its rate or a pause.
-    fn add(
-        &self,
-        room: &mut SendRoom,
-        receiver: &Arc<str>,
-        state: &mut ReceiverState,
-        now: Instant,
-    ) -> Option<Instant> {
+    fn room_of_state(&self, state: &mut ReceiverState, now: Instant) -> FreeRoom {
         let ReceiverLimits { each, rate, .. } = self.limits;
-        let next = state.next_at(now, rate);
-        let more = next.map_or_else(|| state.max_more(now), |_| 0);
-        let share = each.min(state.in_flight.saturating_add(more));
-        let is_unknown = state.in_flight == 0 && state.standing == ReceiverStanding::Unknown;
-        // A receiver that is not in the room has its whole share.
-        if !is_unknown || share < each {
-            let (used, standing) = (state.in_flight, state.standing);
-            let known = ReceiverRoom {
-                used,
-                share,
-                standing,
-            };
-            room.set_receiver(receiver.clone(), known);
+        let more = if state.next_at(now, rate).is_some() {
+            0
+        } else {
+            state.max_more(now)
+        };
+        FreeRoom {
+            free: each.saturating_sub(state.in_flight).min(more),
+            standing: state.standing,
         }
-        next
+    }
+}
+
+impl KnownReceivers for Receivers {
+    fn room_of(&self, receiver: &str) -> Option<FreeRoom> {
+        let now = Instant::now();
+        let mut states = self.states.lock();
+        let state = states.get_mut(receiver)?;
+        Some(self.room_of_state(state, now))
     }
 }
 
@@ -202,7 +199,7 @@ mod tests {
         }))
     }
 
-    fn free(receivers: &Receivers) -> usize {
+    fn free(receivers: &Arc<Receivers>) -> usize {
         receivers.room().0.free("it")
     }
 

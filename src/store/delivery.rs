@@ -333,7 +333,9 @@ fn end_event(status: Status) -> Option<&'static str> {
 
 /// Returns the content of a notification, as Standard Webhooks has it.
 pub(crate) fn notification(job: &Snapshot, event: &str, at: SystemTime, monitor: &str) -> Bytes {
-    let document = document(job, |to| to.extend_from_slice(monitor.as_bytes()));
+    let document = document(job, &job.id.encode(), |to| {
+        to.extend_from_slice(monitor.as_bytes());
+    });
     let mut body = Vec::with_capacity(document.len() + 96);
     body.extend_from_slice(b"{\"type\":\"");
     body.extend_from_slice(event.as_bytes());

@@ -23,8 +23,6 @@ mod room;
 pub mod sqlite;
 mod stored;
 
-#[cfg(feature = "webhook")]
-pub(crate) use self::delivery::{notification, receiver};
 pub use self::{
     delivery::{
         Attempt, AttemptFailure, DELIVERED_RETENTION, Delivery, DeliveryId, DeliveryState,
@@ -43,6 +41,11 @@ pub use self::{
     revisions::Revisions,
     room::{ReceiverRoom, ReceiverStanding, SendRoom},
     stored::{CarriedExtensions, Rerun, StoredDelivery, StoredFields, StoredRequest},
+};
+#[cfg(feature = "webhook")]
+pub(crate) use self::{
+    delivery::{notification, receiver},
+    room::{FreeRoom, KnownReceivers},
 };
 pub use crate::{
     job::{CallbackTarget, Fingerprint, Key},

@@ -1,6 +1,6 @@
 //! The connections that are free for deliveries.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 /// The connections that are free for deliveries, as a store leases them.
 ///
@@ -17,8 +17,17 @@ pub struct SendRoom {
     free_failing: usize,
     /// The free connections of a receiver that is not in `receivers`.
     each: usize,
+    /// The receivers that were set, or of which a connection was taken.
     receivers: HashMap<Arc<str>, FreeRoom>,
+    /// Knows the others. Of very many, a store asks for few.
+    others: Option<Arc<dyn KnownReceivers>>,
     lease: Duration,
+}
+
+/// Knows receivers beside those that were set in a [`SendRoom`].
+pub(crate) trait KnownReceivers: fmt::Debug + Send + Sync {
+    /// Returns the room of a receiver if it differs from that of an unknown one.
+    fn room_of(&self, receiver: &str) -> Option<FreeRoom>;
 }
 
 /// How a receiver handled its last request. It decides how much of [`SendRoom`] the receiver may
@@ -45,10 +54,12 @@ pub struct ReceiverRoom {
     pub standing: ReceiverStanding,
 }
 
+/// The room of one receiver.
 #[derive(Debug, Clone, Copy)]
-struct FreeRoom {
-    free: usize,
-    standing: ReceiverStanding,
+pub(crate) struct FreeRoom {
+    /// The free connections of its share.
+    pub(crate) free: usize,
+    pub(crate) standing: ReceiverStanding,
 }
 
 impl SendRoom {
@@ -60,8 +71,17 @@ impl SendRoom {
             free_failing: connections.div_ceil(4),
             each,
             receivers: HashMap::new(),
+            others: None,
             lease,
         }
+    }
+
+    /// Asks `others` about each receiver that is not set. Their connections are taken out with
+    /// [`take_out`](Self::take_out).
+    #[cfg(feature = "webhook")]
+    pub(crate) fn with_others(mut self, others: Arc<dyn KnownReceivers>) -> Self {
+        self.others = Some(others);
+        self
     }
 
     /// Subtracts a receiver's connections in use, and sets its share and standing. Call it once for
@@ -92,34 +112,47 @@ impl SendRoom {
 
     /// Returns the number of deliveries that can be sent to a receiver.
     pub fn free(&self, receiver: &str) -> usize {
-        let (free, standing) = match self.receivers.get(receiver) {
-            Some(room) => (room.free, room.standing),
-            None => (self.each, ReceiverStanding::Unknown),
-        };
-        free.min(match standing {
+        let room = self.room_of(receiver);
+        room.free.min(self.free_for(room.standing))
+    }
+
+    /// Returns the number of free connections for all receivers of this standing.
+    pub(crate) fn free_for(&self, standing: ReceiverStanding) -> usize {
+        match standing {
             ReceiverStanding::Proven => self.free,
             ReceiverStanding::Unknown => self.free.min(self.free_unproven),
             ReceiverStanding::Failing => self.free.min(self.free_unproven).min(self.free_failing),
+        }
+    }
+
+    fn room_of(&self, receiver: &str) -> FreeRoom {
+        let added = self.receivers.get(receiver).copied();
+        let known = || self.others.as_ref()?.room_of(receiver);
+        added.or_else(known).unwrap_or(FreeRoom {
+            free: self.each,
+            standing: ReceiverStanding::Unknown,
         })
     }
 
     /// Takes a connection to a receiver. Returns `false` if none is free.
     pub fn take(&mut self, receiver: &str) -> bool {
-        if self.free(receiver) == 0 {
+        let mut room = self.room_of(receiver);
+        if room.free.min(self.free_for(room.standing)) == 0 {
             return false;
         }
-        let new = FreeRoom {
-            free: self.each,
-            standing: ReceiverStanding::Unknown,
-        };
-        let room = self.receivers.entry(receiver.into()).or_insert(new);
         room.free -= 1;
-        let standing = room.standing;
-        self.take_out(1, standing);
+        self.take_out(1, room.standing);
+        match self.receivers.get_mut(receiver) {
+            Some(added) => *added = room,
+            None => {
+                self.receivers.insert(receiver.into(), room);
+            }
+        }
         true
     }
 
-    fn take_out(&mut self, used: usize, standing: ReceiverStanding) {
+    /// Takes out connections that are in use.
+    pub(crate) fn take_out(&mut self, used: usize, standing: ReceiverStanding) {
         self.free = self.free.saturating_sub(used);
         if standing != ReceiverStanding::Proven {
             self.free_unproven = self.free_unproven.saturating_sub(used);

@@ -101,7 +101,8 @@ mod signature;
 mod target;
 #[cfg(feature = "webhook")]
 mod target_url;
-#[cfg(all(test, feature = "webhook"))]
+#[cfg(test)]
+#[cfg(feature = "webhook")]
 mod tests;
 #[cfg(feature = "webhook")]
 mod tls;

@@ -79,6 +79,24 @@ async fn inline_response_has_no_webhook() {
 }
 
 #[tokio::test]
+async fn inline_response_of_a_keyed_job_notifies() {
+    let mut receiver = Receiver::taking().await;
+    let webhooks = webhooks(&Secret::generate()).prefer_callback(host_of(&receiver));
+    let jobs = Jobs::builder().webhooks(webhooks).build();
+    let site = Site::with_policy(jobs, When::After(Duration::from_secs(60)));
+    let prefer = preference("callback", &receiver);
+    let fields = [("prefer", &*prefer), ("idempotency-key", "\"one\"")];
+    let answer = site.send(with(post("/reports"), &fields)).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    // Only a 202 confirms it.
+    assert_eq!(answer.header("preference-applied"), None);
+    assert_eq!(receiver.next().await.path, "/preferred");
+    site.send(with(post("/reports"), &fields)).await;
+    site.jobs.drain(Duration::from_secs(60)).await;
+    assert!(receiver.is_idle());
+}
+
+#[tokio::test]
 async fn host_without_a_rule_is_ignored() {
     let (receiver, mut other) = (Receiver::taking().await, Receiver::taking().await);
     let site = site(webhooks(&Secret::generate()).prefer_callback(host_of(&receiver)));

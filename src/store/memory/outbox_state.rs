@@ -2,10 +2,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound::{Excluded, Unbounded},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -27,7 +26,9 @@ const DELIVERY_BYTES: usize = 512;
 pub(super) struct OutboxState {
     deliveries: BTreeMap<DeliveryId, ChargedDelivery>,
     /// The pending deliveries of each receiver, by the time at which they are due.
-    due: BTreeMap<Arc<str>, BTreeSet<(SystemTime, DeliveryId)>>,
+    due: HashMap<Arc<str>, BTreeSet<(SystemTime, DeliveryId)>>,
+    /// The receivers that have pending deliveries, by the time at which the first is due.
+    receivers: BTreeSet<(SystemTime, Arc<str>)>,
     /// The pending deliveries, from the oldest on.
     pending: BTreeSet<DeliveryCursor>,
     /// The settled deliveries, by the time at which they expire.
@@ -75,14 +76,7 @@ impl OutboxState {
         let (id, at) = (stored.delivery.id, stored.at);
         if stored.delivery.due_at().is_some() {
             let receiver = stored.delivery.receiver();
-            match self.due.get_mut(receiver) {
-                Some(due) => {
-                    due.insert((at, id));
-                }
-                None => {
-                    self.due.insert(receiver.into(), [(at, id)].into());
-                }
-            }
+            self.change_due(receiver, |due| due.insert((at, id)));
             self.pending.insert(DeliveryCursor::of(&stored.delivery));
         } else {
             self.settled.insert((at, id));
@@ -94,16 +88,38 @@ impl OutboxState {
     fn remove(&mut self, id: DeliveryId) -> Option<ChargedDelivery> {
         let stored = self.deliveries.remove(&id)?;
         let receiver = stored.delivery.receiver();
-        if let Some(due) = self.due.get_mut(receiver) {
-            due.remove(&(stored.at, id));
-            if due.is_empty() {
-                self.due.remove(receiver);
-            }
-        }
+        self.change_due(receiver, |due| due.remove(&(stored.at, id)));
         self.pending.remove(&DeliveryCursor::of(&stored.delivery));
         self.settled.remove(&(stored.at, id));
         self.bytes -= stored.bytes();
         Some(stored)
+    }
+
+    /// Changes the deliveries that are due for a receiver, and its place among the others.
+    fn change_due(
+        &mut self,
+        receiver: &str,
+        change: impl FnOnce(&mut BTreeSet<(SystemTime, DeliveryId)>) -> bool,
+    ) {
+        let (name, mut due) = match self.due.remove_entry(receiver) {
+            Some((name, due)) => (name, due),
+            None => (receiver.into(), BTreeSet::new()),
+        };
+        let first = |due: &BTreeSet<_>| due.first().map(|&(at, _)| at);
+        let before = first(&due);
+        change(&mut due);
+        let after = first(&due);
+        if before != after {
+            if let Some(before) = before {
+                self.receivers.remove(&(before, name.clone()));
+            }
+            if let Some(after) = after {
+                self.receivers.insert((after, name.clone()));
+            }
+        }
+        if !due.is_empty() {
+            self.due.insert(name, due);
+        }
     }
 
     /// Removes the oldest deliveries until `bytes` more are within `max_bytes`: first those that
@@ -160,36 +176,30 @@ impl OutboxState {
 
     /// Leases the deliveries that are due at `now` and have room.
     pub(super) fn take(&mut self, mut room: SendRoom, now: SystemTime) -> DueDeliveries {
-        // Receivers with room, in the order of their earliest deliveries.
-        let mut receivers: Vec<(SystemTime, Arc<str>)> = Vec::new();
-        for (receiver, due) in &self.due {
-            let first = due.first().filter(|&&(at, _)| at <= now);
-            let first = first.filter(|_| room.free(receiver) > 0);
-            receivers.extend(first.map(|&(at, _)| (at, receiver.clone())));
-        }
-        receivers.sort_unstable();
-        let mut leased = Vec::new();
+        // In the order of their earliest deliveries.
+        let receivers = self.receivers.iter();
+        let receivers = receivers.take_while(|&&(at, _)| at <= now);
+        let mut found = Vec::new();
         for (_, receiver) in receivers {
             if room.is_full() {
                 break;
             }
-            let due = self.due.get(&receiver).into_iter().flatten();
+            let due = self.due.get(receiver).into_iter().flatten();
             let due = due.take_while(|&&(at, _)| at <= now);
-            let due: Vec<_> = due.take(room.free(&receiver)).map(|&(_, id)| id).collect();
-            for id in due {
-                room.take(&receiver);
-                leased.extend(self.lease(id, now + room.lease()));
+            for &(_, id) in due.take(room.free(receiver)) {
+                room.take(receiver);
+                found.push(id);
             }
         }
-        let (mut next_at, mut has_waiting) = (None, false);
-        for due in self.due.values() {
-            has_waiting |= due.first().is_some_and(|&(at, _)| at <= now);
-            // Not a scan: very many may wait for one receiver.
-            let later = due.range((Excluded(last_at(now)), Unbounded)).next();
-            let later = later.map(|&(at, _)| at);
-            next_at = next_at.into_iter().chain(later).min();
-        }
-        DueDeliveries::new(leased, next_at).with_waiting(has_waiting)
+        let until = now + room.lease();
+        let leased = found.into_iter().filter_map(|id| self.lease(id, until));
+        let leased = leased.collect();
+        // Of a receiver without room, only the first delivery counts.
+        let first = self.receivers.first();
+        let has_waiting = first.is_some_and(|&(at, _)| at <= now);
+        let after_now = (now + Duration::from_nanos(1), Arc::from(""));
+        let later = self.receivers.range(after_now..).next();
+        DueDeliveries::new(leased, later.map(|&(at, _)| at)).with_waiting(has_waiting)
     }
 
     fn lease(&mut self, id: DeliveryId, until: SystemTime) -> Option<Delivery> {
@@ -229,12 +239,6 @@ impl OutboxState {
             oldest: self.pending.first().map(|first| first.created_at),
         }
     }
-}
-
-/// Returns the last possible entry at a time.
-fn last_at(at: SystemTime) -> (SystemTime, DeliveryId) {
-    let job = JobId::from_bytes([u8::MAX; 16]);
-    (at, DeliveryId::new(job, u32::MAX))
 }
 
 fn without_body(delivery: &Delivery) -> Delivery {
