@@ -132,7 +132,8 @@ impl JobsBuilder {
     /// # Errors
     ///
     /// Returns an error if the path of the monitor or the base of links is invalid. With webhooks,
-    /// also if there is no secret, if the store has no outbox, or if no root certificate can be used.
+    /// also if there is no secret, if the store has no outbox, or if no root certificate can be
+    /// used.
     ///
     /// ```
     /// use tower_accepted::{ConfigError, Jobs};
@@ -184,7 +185,8 @@ impl JobsBuilder<InMemory> {
     /// # Errors
     ///
     /// Returns an error if the path of the monitor or the base of links is invalid. With webhooks,
-    /// also if there is no secret, if the store has no outbox, or if no root certificate can be used.
+    /// also if there is no secret, if the store has no outbox, or if no root certificate can be
+    /// used.
     pub fn try_build(self) -> Result<Jobs, ConfigError> {
         self.settings.check()?;
         let budget = Budget::new(DEFAULT_MAX_BYTES);
@@ -212,7 +214,8 @@ impl<St: Store> JobsBuilder<St> {
     /// # Errors
     ///
     /// Returns an error if the path of the monitor or the base of links is invalid. With webhooks,
-    /// also if there is no secret, if the store has no outbox, or if no root certificate can be used.
+    /// also if there is no secret, if the store has no outbox, or if no root certificate can be
+    /// used.
     pub fn try_build(self) -> Result<Jobs<St>, ConfigError> {
         self.settings.check()?;
         Ok(Jobs::with_registry(Registry::new(

@@ -20,8 +20,8 @@ pub enum ConfigError {
     /// The system has no root certificates to verify receivers of webhooks, and the application has
     /// added none.
     NoRootCertificate,
-    /// A [root certificate](crate::webhook::Webhooks::root_certificate) for webhooks is invalid, for
-    /// this reason.
+    /// A [root certificate](crate::webhook::Webhooks::root_certificate) for webhooks is invalid,
+    /// for this reason.
     InvalidRootCertificate(String),
 }
 

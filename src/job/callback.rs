@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::protocol::shown_url;
+
 /// A receiver of a job's webhooks, recorded when the job is accepted.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
@@ -44,11 +46,6 @@ impl fmt::Debug for CallbackTarget {
             .field("is_get", &self.is_get)
             .finish()
     }
-}
-
-/// Returns a URL without its query.
-pub(crate) fn shown_url(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 #[cfg(test)]

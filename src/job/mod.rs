@@ -30,7 +30,6 @@ pub use self::{
     state::{ErrorCode, Event, ParseErrorCodeError, ParseStatusError, Status},
 };
 pub(crate) use self::{
-    callback::shown_url,
     document::{document, percent},
     id::IdText,
     key::InvalidKey,

@@ -11,8 +11,9 @@ use super::status::{JSON, NO_STORE};
 #[cfg(feature = "webhook")]
 use crate::notify::Notifier;
 use crate::{
-    job::{CallbackTarget, Snapshot, shown_url, write_timestamp},
+    job::{CallbackTarget, Snapshot, write_timestamp},
     problem::Problem,
+    protocol::shown_url,
     registry::Registry,
     store::{Delivery, ResultBody, Store},
 };

@@ -3,6 +3,7 @@
 mod courier;
 mod live;
 mod notifier;
+mod receiver_state;
 mod receivers;
 mod send;
 

@@ -10,9 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio_util::sync::CancellationToken;
 
-use super::receivers::{AttemptEffect, AttemptPermit, Receivers, SendPermission};
+use super::{
+    receiver_state::AttemptEffect,
+    receivers::{AttemptPermit, Receivers, SendPermission},
+};
 use crate::{
-    job::shown_url,
+    protocol::shown_url,
     store::{Attempt, AttemptFailure, Delivery, Settlement, SharedOutbox, receiver},
     telemetry,
     webhook::{

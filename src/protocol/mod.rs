@@ -26,6 +26,8 @@ mod prefer;
 mod references;
 #[cfg(any(feature = "follow", feature = "webhook"))]
 mod retry_after;
+#[cfg(feature = "server")]
+mod shown_url;
 mod size_hint;
 #[cfg(feature = "server")]
 mod status;
@@ -50,6 +52,7 @@ pub(crate) use self::{
     names::{IDEMPOTENT_REPLAYED, LAST_EVENT_ID, RESULT_TARGET},
     prefer::Prefer,
     references::has_relative_references,
+    shown_url::shown_url,
     size_hint::buffered_size_hint,
     status::{has_content, has_length, is_misleading_for_get},
 };

@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::job::{JobId, Owner, Snapshot, Status, document, shown_url, write_timestamp};
+use crate::{
+    job::{JobId, Owner, Snapshot, Status, document, write_timestamp},
+    protocol::shown_url,
+};
 
 /// The time that a store keeps a delivery after its receiver has acknowledged it, without its
 /// body.

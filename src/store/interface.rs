@@ -161,8 +161,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Returns the outbox, if the store has one. It is the same each time.
     ///
     /// A store with an outbox records the [deliveries](super::Delivery::of_end) of each end. If the
-    /// process dies in between, they must still be recorded: in one transaction, or before the job's
-    /// request leaves the queue. Any other store keeps this default, and then no one is notified.
+    /// process dies in between, they must still be recorded: in one transaction, or before the
+    /// job's request leaves the queue. Any other store keeps this default, and then no one is
+    /// notified.
     fn outbox(&self) -> Option<SharedOutbox<Self::Error>> {
         None
     }

@@ -23,8 +23,9 @@ pub type SharedOutbox<E> = Arc<dyn Outbox<Error = E>>;
 /// Keeps deliveries until they have been sent, in the order in which they are due.
 ///
 /// The store records the [deliveries](Delivery::of_end) of each end of a job, as
-/// [`Store::outbox`](super::Store::outbox) describes: by its call, by [`cancel`](super::Store::cancel) or [`forget`](super::Store::forget), or with a lost
-/// claim. A pending delivery outlives its job.
+/// [`Store::outbox`](super::Store::outbox) describes: by its call, by
+/// [`cancel`](super::Store::cancel) or [`forget`](super::Store::forget), or with a lost claim. A
+/// pending delivery outlives its job.
 ///
 /// Delivery is at least once. [`take`](Self::take) leases a delivery for
 /// [`SendRoom::lease`]; if its process dies, it is due again after that time.

@@ -12,13 +12,13 @@ use super::event_type::EventType;
 pub struct WebhookEvent {
     /// The id of the event, from `webhook-id`.
     ///
-    /// A delivery may be repeated with the same id. Remember the ids of handled events, to handle
+    /// A delivery may come again with the same id. Remember the ids of handled events, to handle
     /// each event once.
     pub id: String,
     /// The name of the event, such as `job.succeeded`. [`event_type`](Self::event_type) has it as
     /// an enum.
     pub type_name: String,
-    /// The time of the event, as in RFC 3339. A repeated delivery has the same time.
+    /// The time of the event, as in RFC 3339. Each attempt has the same time.
     pub timestamp: String,
     /// The status document of the job at that time.
     pub data: Map<String, Value>,

@@ -36,7 +36,8 @@
 //! let key: VerifyKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
 //! let verifier = Verifier::new([key]);
 //! # // What the sender does.
-//! # let secret: tower_accepted::webhook::Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
+//! # use tower_accepted::webhook::Secret;
+//! # let secret: Secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse()?;
 //! # let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
 //! # let body = r#"{"type":"job.succeeded","timestamp":"2026-11-23T13:41:31.300Z","data":{}}"#;
 //! # let mut headers = HeaderMap::new();

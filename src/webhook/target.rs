@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::event_type::EventType;
-use crate::job::shown_url;
+use crate::protocol::shown_url;
 
 /// The events of a job's end, which a target gets by default.
 const ENDS: [EventType; 3] = [

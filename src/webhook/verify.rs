@@ -47,8 +47,8 @@ impl Verifier {
     /// Sets how far the timestamp may be from the receiver's time, into the past and the future.
     ///
     /// Default: 5 minutes. A fraction of a second is ignored. Within this time, an attacker can
-    /// repeat a webhook as it was sent. Remember its [id](WebhookEvent::id) for two weeks, since the
-    /// server can send an event again.
+    /// repeat a webhook as it was sent. Remember its [id](WebhookEvent::id) for two weeks, since
+    /// the server can send an event again.
     pub fn tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self

@@ -78,8 +78,8 @@ const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// # Addresses
 ///
 /// The server sends nothing to loopback, private, link-local and other special addresses, whatever
-/// name or spelling leads there, unless [`allow_internal_hosts`](Self::allow_internal_hosts) names the host. It
-/// checks the address that it connects to. It uses no proxy and follows no redirect.
+/// name or spelling leads there, unless [`allow_internal_hosts`](Self::allow_internal_hosts) names
+/// the host. It checks the address that it connects to. It uses no proxy and follows no redirect.
 ///
 /// [Standard Webhooks]: https://www.standardwebhooks.com
 #[derive(Clone)]
@@ -195,8 +195,8 @@ impl Webhooks {
         self
     }
 
-    /// Trusts a root certificate (X.509, in DER) besides those of the system. An invalid certificate
-    /// is an error of `try_build`.
+    /// Trusts a root certificate (X.509, in DER) besides those of the system. An invalid
+    /// certificate is an error of `try_build`.
     pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
         let certificate = CertificateDer::from(der.into());
         self.client.root_certificates.push(certificate);
@@ -236,8 +236,8 @@ impl Webhooks {
         self
     }
 
-    /// Sets the maximum number of concurrent requests to one receiver, at least 1. Default: 8. Here,
-    /// a receiver is a scheme, a host and a port.
+    /// Sets the maximum number of concurrent requests to one receiver, at least 1. Default: 8.
+    /// Here, a receiver is a scheme, a host and a port.
     pub fn max_connections_per_receiver(mut self, connections: usize) -> Self {
         self.max_per_receiver = connections.max(1);
         self

@@ -168,7 +168,7 @@ async fn failed_delivery_can_be_sent_again() {
             .await
             .is_empty()
     );
-    // Its receiver has taken it.
+    // Its receiver has acknowledged it.
     let redeliver = site.jobs.redeliver(id.parse().expect("an id"));
     assert!(!redeliver.await.expect("no error"));
 }

@@ -137,7 +137,7 @@ async fn event_of_a_running_job_is_sent_once() {
         jobs: _jobs, steps, ..
     } = job;
     drop(steps);
-    // Only the end is repeated.
+    // Only the end is retried.
     for _ in 0..2 {
         let (name, _) = next(&mut receiver, &secret).await;
         assert_eq!(name, "job.succeeded");

@@ -49,7 +49,8 @@ pub(super) struct ChargedDelivery {
 impl ChargedDelivery {
     pub(super) fn new(delivery: Delivery, charge: Option<Charge>) -> Self {
         Self {
-            at: delivery.created_at,
+            // The first attempt is due at once, even if the clock was set back.
+            at: delivery.created_at.min(SystemTime::now()),
             delivery,
             charge,
         }

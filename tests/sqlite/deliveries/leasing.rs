@@ -115,7 +115,7 @@ async fn drain_releases_what_it_cuts_off() {
 async fn sender_learns_of_the_other_process() {
     let home = Home::new(options());
     let [one, other] = [home.store().await, home.store().await];
-    // A delivery that ends, one that is repeated, and one that is released.
+    // A delivery that ends, one that is redelivered, and one that is released.
     ended_for(&one, URL).await;
     let [one, other] = [one, other].each_ref().map(outbox);
     let learn = async || {
