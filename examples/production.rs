@@ -107,6 +107,8 @@ async fn main() -> io::Result<()> {
         .max_unfinished_per_owner(100)
         // Fewer than the threads that tokio starts for blocking work, which are 512.
         .max_unfinished(500)
+        // At the limit and during a drain, short reports are refused too: each takes a thread.
+        .shed_when_full(true)
         // `Prefer: wait` must be answered before the timeout layer answers.
         .max_wait(timeout / 2)
         .allow_cancel_from(|origin| origin == APP_ORIGIN)

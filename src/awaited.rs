@@ -116,8 +116,12 @@ impl AwaitedResults {
             return;
         }
         let at = self.after(Duration::from_secs(seconds) + GRACE);
-        if let Some(until) = self.ended.lock().until.get_mut(&id) {
+        let mut ended = self.ended.lock();
+        if let Some(until) = ended.until.get_mut(&id) {
             *until = at.max(*until);
+        } else if ended.uncounted_until > self.after(Duration::ZERO) {
+            // It may be one of those that are only timed.
+            ended.uncounted_until = at.max(ended.uncounted_until);
         }
     }
 

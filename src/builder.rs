@@ -258,8 +258,8 @@ impl<S> JobsBuilder<S> {
     ///
     /// Requests that pass through anyway are neither counted nor refused: those under
     /// [`When::Never`](crate::When::Never), and those without `respond-async` under
-    /// [`When::Preferred`](crate::When::Preferred). During a drain, requests pass through as
-    /// without this setting.
+    /// [`When::Preferred`](crate::When::Preferred). During a drain, any other is refused, so that a
+    /// client can repeat it at another process.
     ///
     /// ```
     /// use tower_accepted::Jobs;

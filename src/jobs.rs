@@ -78,7 +78,8 @@ impl<St> Jobs<St> {
     ///   client that has seen the end has a second for its next request.
     /// - `timeout` is over.
     ///
-    /// So clients that obey `Retry-After` get their results. The drain does not wait for canceled
+    /// So clients that obey `Retry-After` get their results, if `timeout` is longer than any
+    /// `Retry-After` that the monitor had named before. The drain does not wait for canceled
     /// jobs. It waits for no client if the store is [durable](crate::store::Store::is_durable),
     /// since the next process serves the results.
     ///

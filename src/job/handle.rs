@@ -163,7 +163,8 @@ impl JobHandle {
     /// - The client has disconnected before the request became a job.
     /// - The job has ended, or the response of a call that is answered inline has been sent.
     ///
-    /// So a task that waits for this always ends. Outside of a call, this never completes.
+    /// So a task that waits for this always ends. Outside of a call, and in a request that passes
+    /// through, such as a `GET` by default, this never completes.
     ///
     /// A call that is canceled, deleted or timed out has a grace period to clean up, after which it
     /// is dropped. A drain that ends drops the call without a grace period.

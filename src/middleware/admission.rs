@@ -29,6 +29,7 @@ use crate::{
     monitor::{self, ResultRead},
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
+    registry::Registry,
     run::{Call, InnerService, Job, Outlets, RelayReader, RelayWriter, RequestBody, Run, relay},
     store::{Acceptance, Lookup, NewJob, ResultBody, Store},
     telemetry,
@@ -341,7 +342,7 @@ async fn joined_or_accepted<St: Store>(
             candidate.mark_submitted(path, job.id, &mut response);
             response
         }
-        Ok(Err(error)) => store_unavailable(&error),
+        Ok(Err(error)) => store_unavailable(&candidate.registry, &error),
         Err(_) => accepted_now(candidate, path, job.id).await,
     }
 }
@@ -355,13 +356,18 @@ async fn accepted_now<St: Store>(
     match candidate.registry.store.get(id).await {
         Ok(Lookup::Found(job)) => candidate.accepted(path, &job),
         Ok(Lookup::Gone(_) | Lookup::Unknown) => Problem::Gone.response(),
-        Err(error) => store_unavailable(&error),
+        Err(error) => store_unavailable(&candidate.registry, &error),
     }
 }
 
-fn store_unavailable(error: &(dyn Error + 'static)) -> Response<ResultBody> {
+fn store_unavailable<St>(
+    registry: &Registry<St>,
+    error: &(dyn Error + 'static),
+) -> Response<ResultBody> {
     log_store_error(error);
-    Problem::StoreUnavailable.response()
+    let mut refusal = Problem::StoreUnavailable.response();
+    registry.hasten(&mut refusal);
+    refusal
 }
 
 fn mark_joined(mut response: Response<ResultBody>, is_joined: bool) -> Response<ResultBody> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
@@ -21,7 +21,7 @@ use crate::{
     job::HandleGuard,
     problem::Problem,
     run::{Call, InnerService, RequestBody},
-    store::Store,
+    store::{ResultBody, Store},
 };
 
 /// The call of a request that may become a job, until a decision is made.
@@ -85,6 +85,13 @@ where
     /// Takes the guard of a call that is answered inline.
     pub(super) fn answer_inline(&mut self) -> Option<HandleGuard> {
         self.call.answer_inline()
+    }
+
+    /// Returns the response that refuses the request.
+    pub(super) fn refusal(&self, problem: Problem) -> Response<ResultBody> {
+        let mut refusal = problem.response();
+        self.candidate.registry.hasten(&mut refusal);
+        refusal
     }
 
     /// Takes the request if its call runs and may become a job.

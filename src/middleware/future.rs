@@ -102,6 +102,11 @@ where
         Self::new(ResponseState::PassThrough(PassThrough::new(inner, request)))
     }
 
+    /// Answers a call inline that could have become a job.
+    pub(super) fn inline(call: Call<S, B>) -> Self {
+        Self::new(ResponseState::Inline(call))
+    }
+
     pub(super) fn refuse(problem: Problem) -> Self {
         Self::respond(problem.response())
     }
@@ -228,8 +233,9 @@ where
                         return Poll::Ready(response);
                     }
                     Decision::Refuse(problem) => {
+                        let refusal = call.refusal(problem);
                         this.state.set(ResponseState::Done);
-                        return respond(problem.response());
+                        return respond(refusal);
                     }
                     decision => Some(decision),
                 },

@@ -102,6 +102,9 @@ impl<P, St> AcceptedLayer<P, St> {
     /// let layer = layer.any_method();
     /// # let _ = layer;
     /// ```
+    ///
+    /// A later [`when`](Self::when), [`when_fn`](Self::when_fn) or [`policy`](Self::policy) replaces
+    /// it.
     pub fn any_method(self) -> AcceptedLayer<AnyMethod<P>, St>
     where
         P: Policy,

@@ -25,7 +25,7 @@ use crate::{
     problem::Problem,
     protocol::{BoxError, Prefer, RequestHeaders},
     registry::Registry,
-    run::RequestBody,
+    run::{Call, RequestBody},
     store::{MemoryStore, Store},
     telemetry,
 };
@@ -160,9 +160,7 @@ where
         };
         let permit = registry.permits.acquire(owner);
         let is_too_large = body.size_hint().lower() > settings.max_body as u64;
-        let is_shed = settings.sheds_when_full
-            && key.is_none()
-            && matches!(permit, Err(PermitError::Full | PermitError::OwnerFull));
+        let is_shed = settings.sheds_when_full && key.is_none() && permit.is_err();
         let problem = match &permit {
             Err(error) if is_shed => Some(Problem::from(*error)),
             _ if is_too_large => Some(Problem::BodyTooLarge),
@@ -176,7 +174,11 @@ where
         let must_become_job = when == When::Always || key.is_some();
         match problem.map(Problem::counted) {
             Some(problem) if must_become_job || is_shed => return ResponseFuture::refuse(problem),
-            Some(_) => return pass_through(inner, head, body).with_prefer(no_preference),
+            // Its handle learns that the client has left, as in a call that may become a job.
+            Some(_) => {
+                let call = Call::new(inner, head, RequestBody::streaming(body));
+                return ResponseFuture::inline(call).with_prefer(no_preference);
+            }
             None => {}
         }
         let candidate = Candidate {

@@ -125,6 +125,14 @@ pub(super) fn record_read<St>(registry: &Registry<St>, id: JobId, response: &Res
     }
 }
 
+/// Returns the problem of a read without room. A drain waits until its client comes back.
+pub(super) fn busy<St>(registry: &Registry<St>, id: JobId) -> Response<ResultBody> {
+    registry.awaited.schedule_fetch(id, RETRY_AFTER_WHEN_FULL);
+    let mut busy = Problem::Busy.response();
+    registry.hasten(&mut busy);
+    busy
+}
+
 /// Returns the response that a job ended with, or the problem that replaces it.
 async fn stored_response<St: Store>(
     registry: &Registry<St>,
@@ -138,7 +146,7 @@ async fn stored_response<St: Store>(
             make_shareable(response.headers_mut(), settings, is_owned);
             watched(response, settings)
         }
-        StoredRead::Busy => Problem::Busy.response(),
+        StoredRead::Busy => busy(registry, job.id),
         StoredRead::Missing => no_response(job),
     })
 }

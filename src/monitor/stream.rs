@@ -197,7 +197,7 @@ impl<St: Store> StreamReader<'_, St> {
         }
         Ok(match result::read_ended(registry, id, from).await? {
             Read::Reading(reading) => Ok(reading),
-            Read::Busy => Err(Problem::Busy.response()),
+            Read::Busy => Err(result::busy(registry, id)),
             Read::Missing => Err(Problem::Gone.response()),
         })
     }

@@ -261,3 +261,25 @@ async fn spawned_tasks_keep_their_handle_in_its_scope() {
     let document = send(&service, get(accepted.location())).await.json();
     assert_eq!(document["percentComplete"], 80);
 }
+
+#[tokio::test(start_paused = true)]
+async fn call_beyond_a_limit_learns_that_its_client_left() {
+    let (left, noticed) = Outbox::new();
+    let jobs = Jobs::builder().max_unfinished(0).build();
+    let after = When::After(Duration::from_secs(1));
+    let service = jobs.layer().when(after).layer(inner(move |_| {
+        let left = left.clone();
+        async move {
+            let job = JobHandle::current();
+            tokio::spawn(async move {
+                job.canceled().await;
+                left.send(());
+            });
+            pending().await
+        }
+    }));
+    let call = tokio::spawn(async move { send(&service, post("/")).await });
+    sleep(Duration::from_secs(5)).await;
+    call.abort();
+    noticed.await.expect("the handle is canceled");
+}
