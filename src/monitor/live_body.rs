@@ -135,7 +135,8 @@ impl Body for BreakableBody {
 impl Drop for BreakableBody {
     fn drop(&mut self) {
         // A server need not poll a body whose end it knows.
-        if !self.has_failed && self.is_end_stream() {
+        let is_read = self.is_end_stream() || self.size_hint().exact() == Some(0);
+        if !self.has_failed && is_read {
             self.read.record();
         }
     }
