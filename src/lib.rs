@@ -79,8 +79,8 @@
 //!   signed webhook for each of its receivers. It is retried for three days, until the receiver
 //!   acknowledges it with a 2xx.
 //! - **An id is a capability.** A [`JobId`] has 128 random bits. Without the id, or as another
-//!   [owner](JobsBuilder::owner), a client gets 404. Without owners, every client that knows the
-//!   address of a job can read its result, and cancel it.
+//!   [owner](JobsBuilder::owner), a client gets 404. A job without an owner can be read and
+//!   canceled by every client that knows its address.
 //!
 //! By default, jobs are kept in this process's memory and are lost with it. With the feature
 //! `sqlite` or `nats`, a request is stored in a SQLite file or in NATS JetStream before its 202 is
