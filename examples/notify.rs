@@ -36,7 +36,8 @@ use tower_accepted::{
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    tracing_subscriber::fmt::init();
+    // Standard output has what the example prints.
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     // In production, both sides read it from a file.
     let secret = Secret::generate();
     let (receiver, events) = start_receiver(&secret).await?;

@@ -20,7 +20,6 @@ use super::{
 use crate::{
     config::{Policy, Schedule, When, choose, passes_through},
     job::{InvalidKey, Key},
-    limit::PermitError,
     monitor::{self, Route},
     problem::Problem,
     protocol::{BoxError, Prefer, RequestHeaders},

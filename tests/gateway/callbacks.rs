@@ -274,6 +274,6 @@ async fn failed_delivery_is_listed_and_sent_again() {
 
     let (code, text) = run(&redeliver).await;
     assert_eq!(code, Some(1), "{text}");
-    let error = "accepted-gateway: no such delivery, or its receiver has taken it\n";
+    let error = "accepted-gateway: no such delivery, or its receiver has acknowledged it\n";
     assert_eq!(text, error);
 }

@@ -275,7 +275,8 @@ async fn call_beyond_a_limit_learns_that_its_client_left() {
                 job.canceled().await;
                 left.send(());
             });
-            pending().await
+            pending::<()>().await;
+            ok("")
         }
     }));
     let call = tokio::spawn(async move { send(&service, post("/")).await });

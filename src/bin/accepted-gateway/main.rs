@@ -108,7 +108,7 @@ async fn run(cli: Cli) -> Result<ExitCode, BoxError> {
         command.run().await?;
         return Ok(ExitCode::SUCCESS);
     }
-    Ok(run_gateway(cli).await?.into())
+    Ok(Box::pin(run_gateway(cli)).await?.into())
 }
 
 async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
@@ -174,9 +174,12 @@ async fn run_gateway(cli: Cli) -> Result<Shutdown, BoxError> {
         .await
 }
 
-/// Returns the filter in `RUST_LOG`, or the level `info` if the variable is unset or invalid.
+/// Returns the filter in `RUST_LOG`. If the variable is unset or invalid, that is the level `info`
+/// without a line for each accepted request.
 fn log_filter() -> Targets {
-    let default = Targets::new().with_default(LevelFilter::INFO);
+    let default = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("tower_accepted::middleware", LevelFilter::WARN);
     match env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => filter.parse().unwrap_or_else(|error| {
             eprintln!("accepted-gateway: ignored RUST_LOG: {error}");
