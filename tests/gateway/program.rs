@@ -92,7 +92,7 @@ impl Program {
 
     fn run(mut command: Command) -> Self {
         let mut child = command
-            .env("RUST_LOG", "info")
+            .env("RUST_LOG", "info,tower_accepted::middleware=warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
