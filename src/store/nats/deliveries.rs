@@ -14,7 +14,6 @@ use super::{
 use crate::{
     JobId,
     store::{Delivery, DeliveryId, StoredDelivery},
-    telemetry,
 };
 
 /// The header with a delivery, except for its id and its body. The body is the payload.
@@ -65,7 +64,6 @@ impl JetStream {
             Err(error @ (WriteError::Full | WriteError::TooLarge)) => {
                 let error = error.into_error();
                 tracing::warn!(%error, id = %delivery.id, "failed to record a delivery");
-                telemetry::webhook_failed("dropped");
                 Ok(())
             }
             Err(WriteError::Unknown(error)) => Err(error),

@@ -66,7 +66,7 @@ fn document(record: &JobRecord) {
     let job: Snapshot = record.snapshot(id);
     job.teach(&Estimates::new(Duration::ZERO));
     let settings = Settings::default();
-    let json = linked_document(LinkOrigin::Document, &job, &settings);
+    let json = linked_document(LinkOrigin::Document, &id.encode(), &job, &settings);
     let document: Value = serde_json::from_slice(&json).expect("valid JSON");
     assert_eq!(document["status"], job.status.as_str());
     assert_eq!(document["self"], format!("/jobs/{id}"));
