@@ -1,12 +1,14 @@
 //! nats-servers on free local ports, killed on drop.
 
 use std::{
+    collections::BTreeSet,
     env,
     ffi::OsString,
     fs,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -226,13 +228,23 @@ pub(crate) fn program() -> OsString {
     env::var_os("NATS_SERVER").unwrap_or_else(|| "nats-server".into())
 }
 
+/// The ports that this process has handed out. A server binds its port a moment later, and again
+/// after a restart, so none is handed out twice. Locked while ports are looked for.
+static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 /// Returns `count` different ports that were free a moment ago.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    let ports = listeners.iter().map(|listener| listener.local_addr());
+    let mut handed_out = HANDED_OUT.lock().expect("no other call panicked");
+    let mut ports = Vec::new();
+    // All stay open until the end, so that the next one is another port.
+    let mut listeners = Vec::new();
+    while ports.len() < count {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        if handed_out.insert(port) {
+            ports.push(port);
+        }
+        listeners.push(listener);
+    }
     ports
-        .map(|address| address.expect("bound").port())
-        .collect()
 }
