@@ -19,7 +19,7 @@ use crate::{
     telemetry,
 };
 
-/// The time before the outbox is asked again after it has failed.
+/// The delay before another look at an outbox that has failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The maximum time between two looks at the outbox. A store gives up what it holds for a process
@@ -34,8 +34,8 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Sends what is due until a drain has begun and nothing is left to send.
 ///
-/// A drain sends what is due in an outbox that does not survive the process. When `stopped` is
-/// canceled, requests in flight are dropped and their deliveries are released.
+/// A drain sends what is due in an outbox that does not survive the process. Canceling `stopped`
+/// drops the requests in flight, and releases their deliveries.
 pub(super) async fn run<E: Error + Send + Sync + 'static>(
     sender: Arc<Sender>,
     outbox: SharedOutbox<E>,
@@ -109,7 +109,7 @@ pub(super) async fn run<E: Error + Send + Sync + 'static>(
         while sending.try_join_next().is_some() {}
     }
     let released = async { while sending.join_next().await.is_some() {} };
-    // What takes longer is dropped, and its lease ends.
+    // A slower one is dropped, and its lease ends.
     let _ = timeout(RELEASE_TIMEOUT, released).await;
 }
 

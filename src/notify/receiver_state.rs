@@ -9,7 +9,7 @@ use crate::store::ReceiverStanding;
 /// The number of failures in a row after which a receiver is suspended.
 pub(super) const MAX_FAILURES: u32 = 5;
 
-/// The time for which a receiver is suspended. Then one attempt tells whether it responds again.
+/// The duration of a suspension. Then one attempt goes on trial.
 pub(super) const SUSPENSION: Duration = Duration::from_secs(60);
 
 /// The maximum pause of a receiver. Each delivery heeds its own `Retry-After` to the end, but one

@@ -18,7 +18,7 @@ pub(super) struct ReceiverLimits {
     pub(super) each: usize,
     /// The number of requests to one receiver in a second.
     pub(super) rate: u32,
-    /// The time for which a delivery is leased.
+    /// The duration of a lease.
     pub(super) lease: Duration,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Receivers {
     freed: Notify,
 }
 
-/// Whether a delivery may be sent.
+/// The permission to send a delivery, or the time until the next attempt.
 #[derive(Debug)]
 pub(super) enum SendPermission {
     Send(AttemptPermit),
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(free(&receivers), 1);
         let trial = begin(&receivers);
         assert_eq!(free(&receivers), 0);
-        // Dropped, which tells nothing: another one goes on trial.
+        // A dropped attempt has no outcome, so another one goes on trial.
         drop(trial);
         assert_eq!(free(&receivers), 1);
         begin(&receivers).end(AttemptEffect::Responded);

@@ -109,7 +109,7 @@ pub enum AttemptFailure {
     Suspended,
 }
 
-/// How a lease of a [`Delivery`] ends.
+/// The end of a lease of a [`Delivery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settlement {

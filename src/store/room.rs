@@ -17,7 +17,7 @@ pub struct SendRoom {
     free_failing: usize,
     /// The free connections of a receiver that is not in `receivers`.
     each: usize,
-    /// The receivers that were set, or of which a connection was taken.
+    /// The receivers with a room of their own: those that were set or used.
     receivers: HashMap<Arc<str>, FreeRoom>,
     /// Knows the others. Of very many, a store asks for few.
     others: Option<Arc<dyn KnownReceivers>>,
@@ -30,7 +30,7 @@ pub(crate) trait KnownReceivers: fmt::Debug + Send + Sync {
     fn room_of(&self, receiver: &str) -> Option<FreeRoom>;
 }
 
-/// How a receiver handled its last request. It decides how much of [`SendRoom`] the receiver may
+/// The outcome of the last request to a receiver. It decides how much of [`SendRoom`] the receiver may
 /// take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub struct ReceiverRoom {
     pub used: usize,
     /// The maximum number of connections, including those in use.
     pub share: usize,
-    /// How the receiver handled its last request.
+    /// The outcome of the last request to the receiver.
     pub standing: ReceiverStanding,
 }
 

@@ -263,7 +263,7 @@ impl JobRecord {
         self.error = Failure::from_event(event).map(|failure| failure.code);
     }
 
-    /// Ends and hides a job whose client was told that it was not accepted. Nobody is notified.
+    /// Ends and hides a job whose client got 503. Its receivers are not notified.
     pub(super) fn withdraw(&mut self) {
         self.end(Event::NoResponse(ErrorCode::Canceled), Duration::ZERO);
         self.forgotten = true;
