@@ -11,6 +11,9 @@ use crate::store::{FreeRoom, KnownReceivers, SendRoom};
 /// The number of receivers beyond which idle ones are forgotten.
 const MAX_IDLE_RECEIVERS: usize = 1_000;
 
+/// The number of receivers beyond which all without a request in flight are forgotten.
+const MAX_RECEIVERS: usize = 20_000;
+
 /// The limits of each receiver, and of all together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReceiverLimits {
@@ -72,7 +75,9 @@ impl Receivers {
     pub(super) fn room(self: &Arc<Self>) -> (SendRoom, Option<Instant>) {
         let now = Instant::now();
         let mut states = self.states.lock();
-        if states.len() > MAX_IDLE_RECEIVERS {
+        if states.len() > MAX_RECEIVERS {
+            states.retain(|_, state| state.in_flight > 0);
+        } else if states.len() > MAX_IDLE_RECEIVERS {
             states.retain(|_, state| !state.can_be_forgotten(now));
         }
         let mut free_at: Option<Instant> = None;
@@ -351,6 +356,20 @@ mod tests {
         let proven: Vec<_> = (0..4).map(|_| begin(&receivers)).collect();
         assert_eq!(receivers.room().0.free("another"), 4);
         drop((permits, proven));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn number_of_receivers_is_limited() {
+        let receivers = receivers(100);
+        let _used = begin(&receivers);
+        for number in 0..MAX_RECEIVERS {
+            let SendPermission::Send(permit) = receivers.begin(&number.to_string()) else {
+                panic!("suspended");
+            };
+            permit.end(AttemptEffect::Responded);
+        }
+        let _ = receivers.room();
+        assert_eq!(receivers.states.lock().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
