@@ -135,8 +135,8 @@ impl JobHandle {
         });
     }
 
-    /// Sets the title of the job, for people. Longer texts are cut to 200 characters, and a blank one
-    /// is ignored. Control characters and marks of the text's direction become spaces.
+    /// Sets the title of the job, for people. Longer texts are cut to 200 characters, and a blank
+    /// one is ignored. Control characters and marks of the text's direction become spaces.
     ///
     /// It replaces a title of [`AcceptedLayer::title`](crate::AcceptedLayer::title). The text is
     /// visible to every client that can see the job: in the status document, in lists and on the
@@ -163,8 +163,8 @@ impl JobHandle {
     /// - The client has disconnected before the request became a job.
     /// - The job has ended, or the response of a call that is answered inline has been sent.
     ///
-    /// So a task that waits for this ends, in a call that may become a job. Outside of a call, and in
-    /// a request that passes through, such as a `GET` by default, this never completes.
+    /// So a task that waits for this ends, in a call that may become a job. Outside of a call, and
+    /// in a request that passes through, such as a `GET` by default, this never completes.
     ///
     /// A call that is canceled, deleted or timed out has a grace period to clean up, after which it
     /// is dropped. A drain that ends drops the call without a grace period.

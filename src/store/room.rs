@@ -30,8 +30,8 @@ pub(crate) trait KnownReceivers: fmt::Debug + Send + Sync {
     fn room_of(&self, receiver: &str) -> Option<FreeRoom>;
 }
 
-/// The outcome of the last request to a receiver. It decides how much of [`SendRoom`] the receiver may
-/// take.
+/// The outcome of the last request to a receiver. It decides how much of [`SendRoom`] the receiver
+/// may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiverStanding {
