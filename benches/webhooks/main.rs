@@ -40,12 +40,16 @@ const SILENT_RECEIVERS: usize = 1_000;
 /// The number of jobs that notify each of them before a noisy round.
 const SILENT_JOBS: usize = 2;
 
-/// The number of jobs that notify the live receiver in a round, and the time between two.
-const LIVE_JOBS: usize = 2_000;
+/// The time between two jobs that notify the live receiver.
 const LIVE_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The time limit of an attempt. It is short, so that attempts end and begin during a round.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// The time limits of an attempt, and the number of jobs that notify the live receiver in a round.
+/// At least one set of attempts ends during a round, and another begins.
+const CASES: [(Duration, usize); 2] = [
+    // The default.
+    (Duration::from_secs(15), 8_000),
+    (Duration::from_secs(1), 2_000),
+];
 
 /// The number of connections that wait for an answer before a noisy round is measured.
 const MIN_WAITING: usize = 64;
@@ -82,16 +86,22 @@ impl Round {
 }
 
 async fn compare() {
-    let receivers = Arc::new(Receivers::start().await);
-    let mut rounds = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (is_noisy, rounds) in [false, true].into_iter().zip(&mut rounds) {
-            rounds.push(receivers.round(is_noisy).await);
-        }
-    }
+    let receivers = Receivers::start().await;
     println!("## {SILENT_RECEIVERS} receivers that never answer, in microseconds\n");
     println!("Median of {ROUNDS} rounds, and the range.\n");
-    println!("| | quiet | noisy |\n|---|---|---|");
+    println!("| time limit | | quiet | noisy |\n|---|---|---|---|");
+    for (timeout, jobs) in CASES {
+        let mut rounds = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (is_noisy, rounds) in [false, true].into_iter().zip(&mut rounds) {
+                rounds.push(receivers.round(timeout, jobs, is_noisy).await);
+            }
+        }
+        print_rows(timeout, &rounds);
+    }
+}
+
+fn print_rows(timeout: Duration, rounds: &[Vec<Round>; 2]) {
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
         let of = |rounds: &[Round], times: fn(&Round) -> &Histogram<u64>| {
             let values = rounds
@@ -104,7 +114,7 @@ async fn compare() {
             ("request to webhook", Round::deliveries),
         ] {
             let [quiet, noisy] = [0, 1].map(|side: usize| of(&rounds[side], times));
-            println!("| {what}, {name} | {quiet} | {noisy} |");
+            println!("| {timeout:?} | {what}, {name} | {quiet} | {noisy} |");
         }
     }
 }
@@ -188,12 +198,12 @@ impl Receivers {
         format!("http://127.0.0.1:{}/{sent}", self.live_port)
     }
 
-    async fn round(&self, is_noisy: bool) -> Round {
+    async fn round(&self, timeout: Duration, live_jobs: usize, is_noisy: bool) -> Round {
         let webhooks = Webhooks::new()
             .secret(Secret::generate())
             .insecure_for_development()
-            .timeout(TIMEOUT)
-            .retry_delays([TIMEOUT; 10])
+            .timeout(timeout)
+            .retry_delays([timeout; 10])
             .max_rate_per_receiver(10_000)
             .targets(|head| {
                 let url = head.headers.get("x-notify");
@@ -220,12 +230,12 @@ impl Receivers {
             }
         }
         let mut ticks = interval(LIVE_INTERVAL);
-        for _ in 0..LIVE_JOBS {
+        for _ in 0..live_jobs {
             ticks.tick().await;
             let took = submit(&jobs, &self.live()).await;
             round.accepts.record(took).expect("in range");
         }
-        for _ in 0..LIVE_JOBS {
+        for _ in 0..live_jobs {
             let took = next(&mut received).await;
             round.deliveries.record(took).expect("in range");
         }

@@ -44,10 +44,8 @@ pub(super) fn named_callbacks<St>(
 /// Notifies the receivers of a new job that want it while the job runs.
 #[cfg(feature = "webhook")]
 pub(super) fn follow<St: crate::store::Store>(registry: &Registry<St>, new: &crate::store::NewJob) {
-    if let (Some(notifier), Some(targets)) = (&registry.notifier, &new.callbacks)
-        && targets.iter().any(crate::notify::is_live)
-    {
+    if let (Some(notifier), Some(targets)) = (&registry.notifier, &new.callbacks) {
         let (store, id) = (registry.store.clone(), new.id);
-        notifier.follow(move || store.changes(id));
+        notifier.follow(targets, move || store.changes(id));
     }
 }

@@ -27,7 +27,7 @@ const PROGRESS: &str = EventType::JobProgress.as_str();
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Returns `true` if a target is notified while the job runs.
-pub(crate) fn is_live(target: &CallbackTarget) -> bool {
+pub(super) fn is_live(target: &CallbackTarget) -> bool {
     target.wants(STARTED) || target.wants(PROGRESS)
 }
 
@@ -90,6 +90,6 @@ pub(super) async fn follow(
     }
 }
 
-pub(super) async fn next<S: Stream>(mut changes: Pin<&mut S>) -> Option<S::Item> {
+async fn next<S: Stream>(mut changes: Pin<&mut S>) -> Option<S::Item> {
     poll_fn(|cx| changes.as_mut().poll_next(cx)).await
 }

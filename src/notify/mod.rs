@@ -7,4 +7,4 @@ mod receiver_state;
 mod receivers;
 mod send;
 
-pub(crate) use self::{live::is_live, notifier::Notifier};
+pub(crate) use self::notifier::Notifier;

@@ -1,13 +1,6 @@
 //! Owns the tasks that send webhooks.
 
-use std::{
-    error::Error,
-    fmt,
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures_core::Stream;
 use parking_lot::Mutex;
@@ -24,7 +17,7 @@ use super::{
 };
 use crate::{
     config::ConfigError,
-    job::Snapshot,
+    job::{CallbackTarget, Snapshot},
     store::SharedOutbox,
     webhook::{PublicKey, RootCertificateError, WebhookClient, Webhooks},
 };
@@ -135,28 +128,19 @@ impl Notifier {
         self.tasks.spawn_on(run, &runtime);
     }
 
-    /// Notifies the targets of a job that want it while the job runs. `changes` follows the job.
-    pub(crate) fn follow<C>(&self, changes: impl Fn() -> C + Send + 'static)
+    /// Notifies those of a job's targets that want it while the job runs. `changes` follows the
+    /// job.
+    pub(crate) fn follow<C>(&self, targets: &[CallbackTarget], changes: impl Fn() -> C)
     where
         C: Stream<Item = Snapshot> + Send + 'static,
     {
         self.start();
-        let (sender, stopped) = (self.sender.clone(), self.stopped.clone());
-        let tasks = self.tasks.clone();
-        let follow = async move {
-            let first = live::next(pin!(changes())).await;
-            let Some(targets) = first.and_then(|job| job.callbacks) else {
-                return;
-            };
-            for (number, target) in (0..).zip(&*targets).filter(|(_, it)| live::is_live(it)) {
-                let follow = live::follow(sender.clone(), changes(), target.clone(), number);
-                let stopped = stopped.clone();
-                tasks.spawn(async move { stopped.run_until_cancelled(follow).await });
-            }
-        };
-        let stopped = self.stopped.clone();
-        self.tasks
-            .spawn(async move { stopped.run_until_cancelled(follow).await });
+        for (number, target) in (0..).zip(targets).filter(|(_, it)| live::is_live(it)) {
+            let follow = live::follow(self.sender.clone(), changes(), target.clone(), number);
+            let stopped = self.stopped.clone();
+            self.tasks
+                .spawn(async move { stopped.run_until_cancelled(follow).await });
+        }
     }
 
     /// Waits until what is due has been sent, at most until `deadline`. Nothing is sent afterwards.

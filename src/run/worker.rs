@@ -207,9 +207,9 @@ async fn run_ticket<S, B, St>(
         return hand_back(&registry, &work).instrument(span).await;
     }
     #[cfg(feature = "webhook")]
-    if let Some(notifier) = &registry.notifier {
+    if let (Some(notifier), Some(targets)) = (&registry.notifier, &work.callbacks) {
         let (store, id) = (registry.store.clone(), work.id);
-        notifier.follow(move || store.changes(id));
+        notifier.follow(targets, move || store.changes(id));
     }
     let job = Job {
         kind: registry.estimates.kind(work.kind.as_str()),

@@ -1,12 +1,17 @@
 //! The trait of stores whose jobs any process may run.
 
-use std::{future::Future, time::SystemTime};
+use std::{future::Future, sync::Arc, time::SystemTime};
 
 use http::request::Parts;
 use tokio::time::Instant;
 
 use super::interface::Store;
-use crate::{config::Outcomes, estimate::Kind, job::JobId, limit::BufferedBody};
+use crate::{
+    config::Outcomes,
+    estimate::Kind,
+    job::{CallbackTarget, JobId},
+    limit::BufferedBody,
+};
 
 /// A store whose jobs wait for any process that has the service to run them.
 ///
@@ -66,6 +71,9 @@ pub struct Work<C> {
     pub kind: Kind,
     /// Set if the job has an owner.
     pub is_owned: bool,
+    /// The receivers to notify, from [`NewJob`](super::NewJob). Those that want it are notified
+    /// while the job runs.
+    pub callbacks: Option<Arc<[CallbackTarget]>>,
     /// The outcomes that the request's idempotency key keeps, from [`NewKey`](super::NewKey).
     pub outcomes: Outcomes,
     /// The number of this call among all calls for the job, from 1.
@@ -86,6 +94,7 @@ impl<C> Work<C> {
             created_at: SystemTime::now(),
             kind: Kind::new(""),
             is_owned: false,
+            callbacks: None,
             outcomes: Outcomes::All,
             attempt: 1,
             head,

@@ -125,6 +125,13 @@ impl SendRoom {
         }
     }
 
+    /// Returns the standing of a receiver that lacks connections only because others of its
+    /// standing hold them.
+    pub(crate) fn lacking(&self, receiver: &str) -> Option<ReceiverStanding> {
+        let FreeRoom { free, standing } = self.room_of(receiver);
+        (free > 0 && self.free_for(standing) == 0).then_some(standing)
+    }
+
     fn room_of(&self, receiver: &str) -> FreeRoom {
         let added = self.receivers.get(receiver).copied();
         let known = || self.others.as_ref()?.room_of(receiver);

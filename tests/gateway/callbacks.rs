@@ -14,7 +14,7 @@ use crate::{
     upstream::{Received, Upstream},
 };
 
-const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+pub(crate) const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
 /// Runs the gateway until it ends, and returns its exit code and its output.
 async fn run(arguments: &[&str]) -> (Option<i32>, String) {
@@ -25,7 +25,7 @@ async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
-fn secret_file(secrets: &[&Secret]) -> NamedTempFile {
+pub(crate) fn secret_file(secrets: &[&Secret]) -> NamedTempFile {
     let file = NamedTempFile::new().expect("a file");
     let lines: String = secrets.iter().map(|it| it.expose() + "\n").collect();
     std::fs::write(file.path(), lines).expect("written");
@@ -33,7 +33,7 @@ fn secret_file(secrets: &[&Secret]) -> NamedTempFile {
 }
 
 /// The flags that allow callbacks to these hosts, signed by the secrets of this file.
-fn flags<'a>(hosts: &'a str, file: &'a NamedTempFile) -> Vec<&'a str> {
+pub(crate) fn flags<'a>(hosts: &'a str, file: &'a NamedTempFile) -> Vec<&'a str> {
     let path = file.path().to_str().expect("UTF-8");
     let always = "--always";
     vec![
@@ -46,13 +46,13 @@ fn flags<'a>(hosts: &'a str, file: &'a NamedTempFile) -> Vec<&'a str> {
 }
 
 /// Submits a request with a field.
-async fn submit(gateway: &Program, name: &str, value: &str) -> Answer {
+pub(crate) async fn submit(gateway: &Program, name: &str, value: &str) -> Answer {
     let request = request("POST", "/reports").header(name, value);
     send(gateway.address, request.body("".into()).expect("a request")).await
 }
 
 /// Returns the event of a webhook that this key has signed.
-fn verified(received: &Received, key: impl Into<VerifyKey>) -> WebhookEvent {
+pub(crate) fn verified(received: &Received, key: impl Into<VerifyKey>) -> WebhookEvent {
     let mut headers = HeaderMap::new();
     for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
         for value in received.all(name) {
@@ -64,7 +64,7 @@ fn verified(received: &Received, key: impl Into<VerifyKey>) -> WebhookEvent {
 }
 
 /// Polls the callbacks of a job until its delivery has this state, and returns the delivery.
-async fn delivery_in(gateway: &Program, job: &str, state: &str) -> Value {
+pub(crate) async fn delivery_in(gateway: &Program, job: &str, state: &str) -> Value {
     loop {
         let document = get(gateway.address, &format!("{job}/callbacks"))
             .await

@@ -19,6 +19,8 @@ mod forwarding;
 mod health;
 mod hostile;
 mod jobs;
+#[cfg(all(unix, feature = "webhook", any(feature = "sqlite", feature = "nats")))]
+mod killed;
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 mod memory;
 mod metrics;

@@ -1,6 +1,6 @@
 //! An upstream without HTTP code of its own: tests read raw requests and write raw responses.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -137,9 +137,14 @@ impl Received {
     }
 
     /// Sends a complete response and closes the connection.
-    pub(crate) async fn answer(mut self, bytes: impl AsRef<[u8]>) {
-        self.write(bytes.as_ref()).await;
-        self.stream.shutdown().await.expect("still open");
+    pub(crate) async fn answer(self, bytes: impl AsRef<[u8]>) {
+        self.try_answer(bytes).await.expect("still open");
+    }
+
+    /// Sends a complete response and closes the connection, unless the client has closed it.
+    pub(crate) async fn try_answer(mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref()).await?;
+        self.stream.shutdown().await
     }
 
     /// Sends 200 with `text`.

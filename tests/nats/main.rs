@@ -24,6 +24,8 @@ mod claims;
 mod connecting;
 mod estimating;
 mod keys;
+#[cfg(feature = "webhook")]
+mod notifying;
 mod outbox;
 mod queue;
 mod records;

@@ -5,6 +5,7 @@ mod changes;
 mod claim;
 mod clock;
 mod creation;
+mod due_receivers;
 mod ended;
 mod evict;
 mod id_hasher;

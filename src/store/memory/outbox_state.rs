@@ -4,11 +4,12 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 
+use super::due_receivers::{DueReceiver, DueReceivers};
 use crate::{
     job::JobId,
     limit::Charge,
@@ -27,8 +28,7 @@ pub(super) struct OutboxState {
     deliveries: BTreeMap<DeliveryId, ChargedDelivery>,
     /// The pending deliveries of each receiver, by the time at which they are due.
     due: HashMap<Arc<str>, BTreeSet<(SystemTime, DeliveryId)>>,
-    /// The receivers that have pending deliveries, by the time at which the first is due.
-    receivers: BTreeSet<(SystemTime, Arc<str>)>,
+    receivers: DueReceivers,
     /// The pending deliveries, from the oldest on.
     pending: BTreeSet<DeliveryCursor>,
     /// The settled deliveries, by the time at which they expire.
@@ -105,17 +105,14 @@ impl OutboxState {
             Some((name, due)) => (name, due),
             None => (receiver.into(), BTreeSet::new()),
         };
-        let first = |due: &BTreeSet<_>| due.first().map(|&(at, _)| at);
-        let before = first(&due);
+        let first = |due: &BTreeSet<_>| due.first().map(|&(at, _)| (at, name.clone()));
+        if let Some(before) = first(&due) {
+            self.receivers.remove(&before);
+        }
         change(&mut due);
-        let after = first(&due);
-        if before != after {
-            if let Some(before) = before {
-                self.receivers.remove(&(before, name.clone()));
-            }
-            if let Some(after) = after {
-                self.receivers.insert((after, name.clone()));
-            }
+        // It may have waited, and need not any longer: an attempt that has ended tells.
+        if let Some(after) = first(&due) {
+            self.receivers.insert(after);
         }
         if !due.is_empty() {
             self.due.insert(name, due);
@@ -176,30 +173,45 @@ impl OutboxState {
 
     /// Leases the deliveries that are due at `now` and have room.
     pub(super) fn take(&mut self, mut room: SendRoom, now: SystemTime) -> DueDeliveries {
-        // In the order of their earliest deliveries.
-        let receivers = self.receivers.iter();
-        let receivers = receivers.take_while(|&&(at, _)| at <= now);
-        let mut found = Vec::new();
-        for (_, receiver) in receivers {
-            if room.is_full() {
-                break;
-            }
-            let due = self.due.get(receiver).into_iter().flatten();
-            let due = due.take_while(|&&(at, _)| at <= now);
-            for &(_, id) in due.take(room.free(receiver)) {
-                room.take(receiver);
-                found.push(id);
-            }
+        let mut leased = Vec::new();
+        while let Some(receiver) = self.receivers.resume(&room) {
+            self.take_from(&receiver, now, &mut room, &mut leased);
         }
-        let until = now + room.lease();
-        let leased = found.into_iter().filter_map(|id| self.lease(id, until));
-        let leased = leased.collect();
+        // In the order of their earliest deliveries.
+        let mut last = None;
+        while !room.is_full()
+            && let Some(receiver) = self.receivers.next(last.as_ref(), now)
+        {
+            self.take_from(&receiver, now, &mut room, &mut leased);
+            last = Some(receiver);
+        }
         // Of a receiver without room, only the first delivery counts.
-        let first = self.receivers.first();
-        let has_waiting = first.is_some_and(|&(at, _)| at <= now);
-        let after_now = (now + Duration::from_nanos(1), Arc::from(""));
-        let later = self.receivers.range(after_now..).next();
-        DueDeliveries::new(leased, later.map(|&(at, _)| at)).with_waiting(has_waiting)
+        let next_at = self.receivers.next_at(now);
+        DueDeliveries::new(leased, next_at).with_waiting(self.receivers.has_due(now))
+    }
+
+    /// Leases the deliveries to a receiver that are due and have room.
+    fn take_from(
+        &mut self,
+        (_, receiver): &DueReceiver,
+        now: SystemTime,
+        room: &mut SendRoom,
+        leased: &mut Vec<Delivery>,
+    ) {
+        let due = self.due.get(receiver).into_iter().flatten();
+        let due = due.take_while(|&&(at, _)| at <= now);
+        let due: Vec<_> = due.take(room.free(receiver)).map(|&(_, id)| id).collect();
+        let until = now + room.lease();
+        for id in due {
+            room.take(receiver);
+            leased.extend(self.lease(id, until));
+        }
+        let first = self.due.get(receiver).and_then(|due| due.first());
+        if let Some(&(at, _)) = first.filter(|&&(at, _)| at <= now)
+            && let Some(standing) = room.lacking(receiver)
+        {
+            self.receivers.wait(standing, (at, receiver.clone()));
+        }
     }
 
     fn lease(&mut self, id: DeliveryId, until: SystemTime) -> Option<Delivery> {
@@ -245,5 +257,112 @@ fn without_body(delivery: &Delivery) -> Delivery {
     Delivery {
         body: Bytes::new(),
         ..delivery.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        job::{CallbackTarget, Snapshot, Status},
+        store::{Attempt, ReceiverRoom, ReceiverStanding, Settlement},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Adds a delivery for each receiver, the first one due first.
+    fn outbox(receivers: &[String], now: SystemTime) -> OutboxState {
+        let mut state = OutboxState::default();
+        for (later, receiver) in (0..).zip(receivers) {
+            let mut job = Snapshot::new(JobId::random(), now + SECOND * later);
+            job.status = Status::Succeeded;
+            let target = CallbackTarget::new(receiver, ["job.succeeded".to_owned()]);
+            job.callbacks = Some(Arc::new([target]));
+            let delivery = Delivery::of_end(&job).pop().expect("one delivery");
+            state.insert(ChargedDelivery::new(delivery, None));
+        }
+        state
+    }
+
+    /// Returns a room of 8 connections, of which these are in use by receivers of a standing.
+    fn room(used: usize, standing: ReceiverStanding) -> SendRoom {
+        let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
+        let share = used;
+        room.set_receiver(
+            "users",
+            ReceiverRoom {
+                used,
+                share,
+                standing,
+            },
+        );
+        room
+    }
+
+    fn take(state: &mut OutboxState, room: SendRoom, now: SystemTime) -> Vec<String> {
+        let taken = state.take(room, now).deliveries.into_iter();
+        taken.map(|delivery| delivery.url).collect()
+    }
+
+    fn failing(mut room: SendRoom, receivers: &[String]) -> SendRoom {
+        let failing = ReceiverRoom {
+            used: 0,
+            share: 2,
+            standing: ReceiverStanding::Failing,
+        };
+        receivers
+            .iter()
+            .for_each(|it| room.set_receiver(&**it, failing));
+        room
+    }
+
+    #[test]
+    fn receivers_without_room_wait_in_order() {
+        let start = SystemTime::UNIX_EPOCH;
+        let now = start + 60 * SECOND;
+        let names: Vec<_> = (0..9).map(|number| format!("http://{number}")).collect();
+        let mut state = outbox(&names, start);
+        // Half of the connections are for proven receivers.
+        let unknown = ReceiverStanding::Unknown;
+        assert_eq!(take(&mut state, room(0, unknown), now), names[..4]);
+        let due = state.take(room(4, unknown), now);
+        assert!(due.deliveries.is_empty() && due.has_waiting);
+        assert_eq!(take(&mut state, room(2, unknown), now), names[4..6]);
+        // Connections of failing receivers are not for the others that fail.
+        let used = failing(room(2, ReceiverStanding::Failing), &names[6..8]);
+        assert_eq!(take(&mut state, used, now), names[8..]);
+        let free = failing(room(0, ReceiverStanding::Failing), &names[6..8]);
+        assert_eq!(take(&mut state, free, now), names[6..8]);
+        assert!(!state.take(room(0, unknown), now).has_waiting);
+    }
+
+    #[test]
+    fn waiting_receiver_is_found_once_it_is_proven() {
+        let now = SystemTime::UNIX_EPOCH + 60 * SECOND;
+        let names = ["http://a", "http://a"].map(str::to_owned);
+        let mut state = outbox(&names, SystemTime::UNIX_EPOCH);
+        let [first] = &state
+            .take(room(3, ReceiverStanding::Unknown), now)
+            .deliveries[..]
+        else {
+            panic!("one has room");
+        };
+        let (id, full) = (first.id, room(4, ReceiverStanding::Unknown));
+        assert!(state.take(full.clone(), now).deliveries.is_empty());
+        let delivered = Settlement::Delivered(Attempt::answered(now, 204));
+        state.change(id, |delivery| delivery.settle(&delivered, now));
+        let mut proven = full;
+        let (used, share, standing) = (0, 2, ReceiverStanding::Proven);
+        proven.set_receiver(
+            "http://a",
+            ReceiverRoom {
+                used,
+                share,
+                standing,
+            },
+        );
+        assert_eq!(take(&mut state, proven, now), names[1..]);
     }
 }

@@ -236,6 +236,7 @@ pub(super) async fn claim(
     work.created_at = from_unix_millis(details.created_at);
     work.kind = Kind::new(&details.kind);
     work.is_owned = details.owner.is_some();
+    work.callbacks = details.callbacks.as_deref().map(Arc::from);
     work.outcomes = details.outcomes;
     work.attempt = attempt;
     Ok(Some(work))

@@ -134,9 +134,10 @@ pub(super) fn save_delivery(
         DeliveryState::Failed => Some(FAILED_RETENTION),
     };
     let mut statement = connection.prepare_cached(
-        "UPDATE delivery SET state = :state, due_at = :due_at, attempts = :attempts, \
-         last_at = :last_at, last_status = :last_status, last_failure = :last_failure, \
-         expires_at = :expires_at, body = iif(:state = 'delivered', x'', body) \
+        "UPDATE delivery SET state = :state, due_at = :due_at, process = NULL, \
+         attempts = :attempts, last_at = :last_at, last_status = :last_status, \
+         last_failure = :last_failure, expires_at = :expires_at, \
+         body = iif(:state = 'delivered', x'', body) \
          WHERE job = :job AND target = :target",
     )?;
     statement.execute(named_params! {

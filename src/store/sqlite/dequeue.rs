@@ -253,6 +253,7 @@ fn work(
     work.created_at = from_unix_millis(row.created_at);
     work.kind = row.kind.clone();
     work.is_owned = row.owner.is_some();
+    work.callbacks = row.callbacks.clone();
     work.outcomes = row.outcomes;
     work.attempt = row.attempts;
     work

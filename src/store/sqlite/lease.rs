@@ -133,18 +133,19 @@ impl Step<'_> {
     /// Leases deliveries for a time, unless they have changed since the look. Returns them with
     /// their bodies, as they were before.
     ///
-    /// A lease is a later time at which the delivery is due. So that of a process that dies ends by
-    /// itself.
+    /// A lease is a later time at which the delivery is due. So that of a process that hangs ends
+    /// by itself.
     fn lease(&mut self, found: &[DueRow], lease: Millis) -> Result<Vec<Delivery>, SqliteError> {
         let mut statement = self.connection.prepare_cached(concat!(
-            "UPDATE delivery SET due_at = ?1 WHERE seq = ?2 AND due_at = ?3 RETURNING ",
+            "UPDATE delivery SET due_at = ?1, process = ?4 WHERE seq = ?2 AND due_at = ?3 ",
+            "RETURNING ",
             delivery_columns!(),
             ", body"
         ))?;
         let end = self.now.saturating_add(lease);
         let mut leased = Vec::with_capacity(found.len());
         for DueRow { seq, due_at } in found {
-            let mut rows = statement.query((end, seq, due_at))?;
+            let mut rows = statement.query((end, seq, due_at, self.shared.number))?;
             let Some(row) = rows.next()? else {
                 continue;
             };

@@ -146,7 +146,8 @@ ORDER BY job.created_at DESC, job.rank DESC;
 ";
 
 /// `rank` is the id of the job as bytes, which orders deliveries of one millisecond. `due_at` is
-/// set while a delivery is pending, and `expires_at` afterwards.
+/// set while a delivery is pending, and `expires_at` afterwards. `process` is set while the
+/// delivery is leased.
 const VERSION_2: &str = "
 CREATE TABLE delivery (
     seq INTEGER PRIMARY KEY,
@@ -161,6 +162,7 @@ CREATE TABLE delivery (
     is_get INTEGER NOT NULL,
     state TEXT NOT NULL,
     due_at INTEGER,
+    process INTEGER,
     attempts INTEGER NOT NULL,
     last_at INTEGER,
     last_status INTEGER,
@@ -172,6 +174,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_by_creation ON delivery (created_at, rank, target);
 CREATE INDEX delivery_pending ON delivery (receiver, due_at, created_at)
     WHERE due_at IS NOT NULL;
+CREATE INDEX delivery_leased ON delivery (process) WHERE process IS NOT NULL;
 CREATE INDEX delivery_expiring ON delivery (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE VIEW deliveries AS SELECT

@@ -1,4 +1,4 @@
-//! Takes over the jobs of dead processes.
+//! Takes over the jobs and the leased deliveries of dead processes.
 
 use std::time::Duration;
 
@@ -34,12 +34,23 @@ impl Step<'_> {
             self.take_over_job(row)?;
         }
         if !has_more {
+            self.release_leases(process)?;
             let mut statement = self
                 .connection
                 .prepare_cached("DELETE FROM process WHERE number = ?1")?;
             statement.execute([process])?;
         }
         Ok(has_more)
+    }
+
+    /// Makes the deliveries due that a process has leased.
+    fn release_leases(&mut self, process: i64) -> Result<(), SqliteError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("UPDATE delivery SET due_at = ?1, process = NULL WHERE process = ?2")?;
+        let released = statement.execute((self.now, process))?;
+        self.effects.has_due_deliveries |= released > 0;
+        Ok(())
     }
 
     fn take_over_job(&mut self, mut row: JobRow) -> Result<(), SqliteError> {

@@ -30,9 +30,6 @@ const FILES: u64 = 4;
 /// The longest time before a process is killed that has ended a job, in milliseconds.
 const MAX_LIFE_MS: u64 = 20;
 
-/// The lease of a process that is killed.
-pub(super) const LEASE: Duration = Duration::from_millis(200);
-
 #[derive(Debug, Default)]
 struct Tally {
     /// The jobs that a killed process has ended.
@@ -88,7 +85,7 @@ async fn run_case(home: &Home, task: Task, seed: u64, tally: &mut Tally) {
     let mut leases = Vec::new();
     let ended = noted(home.directory());
     if random.random() {
-        // Another process leases the deliveries, and is killed too.
+        // Another process leases the deliveries, and is killed too. That ends its leases.
         let mut process = start(home.directory(), Task::Lease);
         until(async || noted(home.directory()).len() >= ended.len()).await;
         process.kill();

@@ -10,7 +10,7 @@ use std::{
 
 use tower_accepted::store::{Revisions, Store, sqlite::SqliteStore};
 
-use super::steps::{accept, finish, outbox, take_all};
+use super::steps::{LONG_LEASE, accept, finish, outbox, take_all};
 use crate::{chaos::shared::TestProcess, site::options};
 
 /// The environment variables that start such a process.
@@ -83,7 +83,7 @@ async fn short_lived_process() {
     let store = SqliteStore::open(directory.join("jobs.db"), options()).await;
     let store = store.expect("the file opens");
     if task == Task::Lease {
-        for delivery in take_all(&outbox(&store), super::killed::LEASE).await {
+        for delivery in take_all(&outbox(&store), LONG_LEASE).await {
             writeln!(notes, "{}", delivery.id).expect("a note");
         }
         return pending().await;
