@@ -286,7 +286,7 @@ async fn dropped_take_leases_nothing() {
         outbox.stats().await.unwrap().pending == 2 || {
             // Starts the outbox, and has no room for a delivery.
             let none = SendRoom::new(0, 0, LEASE);
-            outbox.take(none).await.unwrap();
+            let _ = outbox.take(none).await.unwrap();
             false
         }
     })
