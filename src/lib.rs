@@ -321,7 +321,13 @@ pub use crate::{
     run::{RequestBody, Unreached, Worker},
 };
 
-/// The README's examples, compiled.
-#[cfg(all(doctest, feature = "server"))]
+/// The README's examples, compiled. They need these features.
+#[cfg(all(
+    doctest,
+    feature = "follow",
+    feature = "nats",
+    feature = "sqlite",
+    feature = "webhook"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
