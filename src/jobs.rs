@@ -145,6 +145,21 @@ impl<St: Store> Jobs<St> {
     ///
     /// `B` is a type of request body that the service takes. The service receives bodies that have
     /// been read to their end.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use axum::{Router, body::Body};
+    /// use tower_accepted::{Jobs, store::Queue};
+    ///
+    /// /// Runs queued requests until the process is asked to stop.
+    /// async fn work<St: Queue>(jobs: Jobs<St>, app: Router) {
+    ///     let running = tokio::spawn(jobs.worker::<_, Body>(app).run());
+    ///     let _ = tokio::signal::ctrl_c().await;
+    ///     jobs.drain(Duration::from_secs(30)).await;
+    ///     let _ = running.await;
+    /// }
+    /// ```
     pub fn worker<S, B>(&self, service: S) -> Worker<S, B, St>
     where
         St: Queue,

@@ -9,6 +9,20 @@ use crate::protocol::BoxError;
 
 /// The error of a [`FollowAccepted`](super::FollowAccepted) or of a
 /// [`FollowBody`](super::FollowBody), whose client has the error type `E`.
+///
+/// ```
+/// use std::io;
+///
+/// use tower_accepted::follow::FollowError;
+///
+/// fn advice(error: &FollowError<io::Error>) -> String {
+///     match error.stopped() {
+///         Some(stopped) => format!("{error}. Look at {} first.", stopped.monitor()),
+///         None => format!("{error}. Check the network."),
+///     }
+/// }
+/// # let _ = advice;
+/// ```
 #[derive(Debug)]
 pub enum FollowError<E> {
     /// The client failed to send the original request, was not ready to, or failed to read the body

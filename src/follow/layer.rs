@@ -12,6 +12,22 @@ use super::{
 /// Follows each 202 (Accepted) to the response of its job.
 ///
 /// The [module documentation](super) explains the behavior.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tower_accepted::follow::FollowAcceptedLayer;
+///
+/// let layer = FollowAcceptedLayer::new()
+///     .timeout(Duration::from_secs(600))
+///     .on_update(|update| {
+///         if let Some(percent) = update.percent {
+///             println!("{percent} % {}", update.message.unwrap_or_default());
+///         }
+///     })
+///     .cancel_on_drop(Duration::from_secs(5));
+/// # let _ = layer;
+/// ```
 #[derive(Debug, Clone, Default)]
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct FollowAcceptedLayer {
@@ -151,6 +167,16 @@ impl FollowAcceptedLayer {
     /// Sends this header of the original request to [allowed](Self::allow_origin) origins too.
     ///
     /// By default, other origins get none of its headers. `Host` is never sent to them.
+    ///
+    /// ```
+    /// use http::header::AUTHORIZATION;
+    /// use tower_accepted::follow::FollowAcceptedLayer;
+    ///
+    /// let layer = FollowAcceptedLayer::new()
+    ///     .allow_origin("https://status.example")
+    ///     .share_header(AUTHORIZATION);
+    /// # let _ = layer;
+    /// ```
     pub fn share_header(self, name: HeaderName) -> Self {
         self.with(|options| options.shared_headers.push(name))
     }

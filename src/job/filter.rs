@@ -11,6 +11,16 @@ const DEFAULT_PAGE_JOBS: usize = 100;
 /// Selects the jobs that [`Jobs::list`](crate::Jobs::list) returns.
 ///
 /// The default selects every job, a hundred a page.
+///
+/// ```
+/// use tower_accepted::{Filter, Owner, Status};
+///
+/// let failed = Filter::new()
+///     .owner(Owner::new("anna"))
+///     .status(Status::Failed)
+///     .limit(20);
+/// # let _ = failed;
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a filter does nothing until it is given to `Jobs::list`"]
 pub struct Filter {

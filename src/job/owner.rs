@@ -10,6 +10,18 @@ use super::digest::Digest;
 ///
 /// Create it from the application's name for the principal: a user's id, a tenant, the id of an API
 /// key. Only the SHA-256 of the name is kept, truncated to 128 bits.
+///
+/// ```
+/// use tower_accepted::{Jobs, Owner};
+///
+/// #[derive(Clone)]
+/// struct User(String); // set by an authentication layer
+///
+/// let jobs = Jobs::builder()
+///     .owner(|head| head.extensions.get::<User>().map(|user| Owner::new(&user.0)))
+///     .build();
+/// # let _ = jobs;
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(Digest);

@@ -128,6 +128,15 @@ impl<P, St> AcceptedLayer<P, St> {
 
     /// Sets how the layer treats requests with an `Idempotency-Key`, and whether it requires a key.
     /// Default: [`Idempotency::new`].
+    ///
+    /// ```
+    /// use tower_accepted::{Idempotency, Jobs};
+    ///
+    /// let layer = Jobs::new()
+    ///     .layer()
+    ///     .idempotency(Idempotency::new().required(true));
+    /// # let _ = layer;
+    /// ```
     pub fn idempotency(mut self, idempotency: Idempotency) -> Self {
         Arc::make_mut(&mut self.options).idempotency = idempotency;
         self

@@ -147,6 +147,19 @@ impl Webhooks {
     ///
     /// The closure is called for each request that may become a job. A target whose URL is invalid
     /// or forbidden is left out, with a warning in the log.
+    ///
+    /// ```
+    /// use tower_accepted::webhook::{EventType, Target, Webhooks};
+    ///
+    /// let webhooks = Webhooks::new().targets(|head| match head.uri.path() {
+    ///     "/payments" => {
+    ///         let events = [EventType::JobFailed];
+    ///         vec![Target::new("https://alerts.example/jobs").events(events)]
+    ///     }
+    ///     _ => Vec::new(),
+    /// });
+    /// # let _ = webhooks;
+    /// ```
     pub fn targets<F>(mut self, targets: F) -> Self
     where
         F: Fn(&Parts) -> Vec<Target> + Send + Sync + 'static,
@@ -183,6 +196,16 @@ impl Webhooks {
 
     /// Allows receivers on these hosts to have internal addresses, such as those of a private
     /// network. They still need `https`.
+    ///
+    /// ```
+    /// use tower_accepted::webhook::Webhooks;
+    ///
+    /// let webhooks = Webhooks::new()
+    ///     .x_callback_url(["*.corp.example".parse()?])
+    ///     .allow_internal_hosts(["*.corp.example".parse()?]);
+    /// # drop(webhooks);
+    /// # Ok::<(), tower_accepted::webhook::ParseHostRuleError>(())
+    /// ```
     pub fn allow_internal_hosts(mut self, hosts: impl IntoIterator<Item = HostRule>) -> Self {
         self.client.policy.internal = hosts.into_iter().collect();
         self

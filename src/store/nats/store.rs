@@ -55,6 +55,23 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// its limit. Default: 256 MiB. Processes may use different values.
 ///
 /// Clones share one connection.
+///
+/// ```no_run
+/// use tower_accepted::{
+///     Jobs,
+///     store::nats::{NatsOptions, NatsStore},
+/// };
+///
+/// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+/// let options = NatsOptions::new().prefix("reports").replicas(3);
+/// let jobs = Jobs::builder()
+///     .store(NatsStore::connect(client, options).await?)
+///     .build();
+/// # drop(jobs);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct NatsStore {
     process: Arc<ProcessState>,

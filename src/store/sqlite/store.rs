@@ -61,6 +61,26 @@ const DEFAULT_BUDGET: usize = 256 << 20;
 ///
 /// Clones share their connections. The file is closed when the last clone, the last claim and the
 /// last handle of the outbox are dropped.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use tower_accepted::{
+///     Jobs,
+///     store::sqlite::{SqliteError, SqliteOptions, SqliteStore},
+/// };
+///
+/// # async fn open() -> Result<(), SqliteError> {
+/// let options = SqliteOptions::new()
+///     .retain(Duration::from_secs(24 * 3600))
+///     .max_disk_bytes(10 << 30);
+/// let store = SqliteStore::open("jobs.db", options).await?;
+/// let jobs = Jobs::builder().store(store.clone()).build();
+/// store.backup_to("backup.db").await?;
+/// # drop(jobs);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SqliteStore {
     process: Arc<Process>,
