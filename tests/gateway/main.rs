@@ -21,6 +21,7 @@ mod hostile;
 mod jobs;
 #[cfg(all(unix, feature = "webhook", any(feature = "sqlite", feature = "nats")))]
 mod killed;
+mod limits;
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 mod memory;
 mod metrics;

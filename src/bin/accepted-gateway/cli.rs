@@ -173,8 +173,8 @@ pub(crate) struct Cli {
 
     /// The maximum number of unfinished jobs
     ///
-    /// At the maximum, a new request is forwarded as an ordinary call. With --always or an
-    /// Idempotency-Key it is answered 503.
+    /// At the maximum, a new request is forwarded as an ordinary call. With --always, an
+    /// Idempotency-Key or --shed-when-full it is answered 503.
     #[arg(
         long,
         value_name = "N",
@@ -184,6 +184,12 @@ pub(crate) struct Cli {
         verbatim_doc_comment
     )]
     max_unfinished: usize,
+
+    /// Answer 503 to any request that could become a job if there are --max-unfinished jobs
+    ///
+    /// During a shutdown, such requests get 503 too.
+    #[arg(long, help_heading = JOBS)]
+    shed_when_full: bool,
 
     /// The maximum number of calls to the server that are or may become jobs; others are queued
     ///
@@ -338,6 +344,7 @@ impl Cli {
             })
             .monitor_path(&self.monitor)
             .max_unfinished(self.max_unfinished)
+            .shed_when_full(self.shed_when_full)
             .max_body(self.max_body)
             .max_wait(Duration::from_secs(self.max_wait_secs))
             .max_result(self.max_result)

@@ -21,9 +21,10 @@ File descriptors:
 
 Shutdown:
   After SIGTERM or Ctrl-C the gateway accepts no new requests and waits for its jobs. Their monitor
-  still answers. The gateway exits when the last job has ended and the callbacks that are due have
-  been tried; results and callbacks that are only in memory are then lost. A second signal ends the
-  process at once.
+  still answers. Once the last job has ended, the gateway waits until the callbacks that are due
+  have been tried, and until clients that have seen a Retry-After have fetched their results, or a
+  second past that time. With --store or --nats it need not wait for these clients. Then it exits,
+  and loses what is only in memory. A second signal ends the process at once.
 
 Exit status:
   0 after a shutdown in which all jobs ended. 1 after an error or a second signal. 2 if a flag is
