@@ -126,9 +126,9 @@ async fn render_report(Job(job): Job, Form(order): Form<Order>) -> impl IntoResp
     (StatusCode::CREATED, headers, report)
 }
 
-/// Completes after a signal, once all jobs have ended.
+/// Completes after a signal, once all jobs have ended and clients have fetched the results.
 ///
-/// Until then the monitor answers, and the layer rejects new requests.
+/// Until then the monitor answers, and new requests are answered inline.
 async fn shutdown(jobs: Jobs) {
     wait_for_signal().await;
     println!("waiting for {} jobs", jobs.unfinished());

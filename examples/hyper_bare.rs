@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
-    // Accepts connections until all jobs have ended, so that clients can poll the monitor.
+    // Accepts connections until clients have fetched the results of all jobs.
     let mut drained = pin!(async {
         signal::ctrl_c().await?;
         println!("waiting for {} jobs", jobs.unfinished());

@@ -125,6 +125,16 @@ impl AwaitedResults {
         }
     }
 
+    /// Gives a second more to the clients that had not gone at `since`.
+    #[cfg(feature = "webhook")]
+    pub(crate) fn extend(&self, since: Instant) {
+        let since = millis(since.saturating_duration_since(self.start));
+        let at = self.after(GRACE);
+        let mut ended = self.ended.lock();
+        let awaited = ended.until.values_mut().filter(|until| **until > since);
+        awaited.for_each(|until| *until = at.max(*until));
+    }
+
     /// Records that a result has been read, or that its job was deleted.
     pub(crate) fn taken(&self, id: JobId) {
         if !self.is_enabled {
@@ -253,6 +263,21 @@ mod tests {
         awaited.schedule_fetch(first, 5);
         let settled = seconds_until_settled(&awaited, |_| {});
         assert_eq!(settled.await.round(), 6.0);
+    }
+
+    #[cfg(feature = "webhook")]
+    #[tokio::test(start_paused = true)]
+    async fn client_that_has_not_gone_gets_more_time() {
+        let (awaited, [first, second]) = awaiting(0);
+        let began = Instant::now();
+        awaited.taken(first);
+        sleep(Duration::from_secs(7)).await;
+        awaited.extend(began);
+        let settled = seconds_until_settled(&awaited, |_| {});
+        assert_eq!(settled.await.round(), 10.0);
+        // It has gone by now.
+        awaited.extend(Instant::now());
+        assert_eq!(awaited.ended.lock().until.len(), 0, "{second}");
     }
 
     #[tokio::test(start_paused = true)]

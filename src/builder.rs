@@ -158,7 +158,7 @@ impl JobsBuilder {
 }
 
 impl JobsBuilder<InMemory> {
-    /// Sets how long an ended job is kept in memory.
+    /// Sets how long an ended job is kept in memory. Default: one hour.
     pub fn retain(mut self, retain: Duration) -> Self {
         self.store.retain = retain;
         self
@@ -240,9 +240,9 @@ impl<S> JobsBuilder<S> {
     /// Default: 10,000.
     ///
     /// A request over the limit gets 503, or passes through if it need not become a job. Under
-    /// [`When::After`](crate::When::After) and [`When::Preferred`](crate::When::Preferred), it need
-    /// not unless it has an idempotency key. [`shed_when_full`](Self::shed_when_full) refuses it
-    /// too.
+    /// [`When::After`](crate::When::After), [`When::Preferred`](crate::When::Preferred) and
+    /// [`When::Streamed`](crate::When::Streamed), only a request with an `Idempotency-Key` must.
+    /// [`shed_when_full`](Self::shed_when_full) refuses the others too.
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished = jobs;
         self
@@ -251,9 +251,9 @@ impl<S> JobsBuilder<S> {
     /// Sets whether a request over [`max_unfinished`](Self::max_unfinished) is refused even if it
     /// need not become a job. Default: `false`, so that it passes through.
     ///
-    /// Under [`When::After`](crate::When::After), each request counts until it has been answered.
-    /// So with this setting, the limit bounds how many calls run at a time, inline or as jobs. The
-    /// refusal is a 503 with `Retry-After`. Over
+    /// With this setting, each request that could become a job counts until it has been answered,
+    /// even if its body is too large for a job. So the limit bounds how many calls run at a time,
+    /// inline or as jobs. The refusal is a 503 with `Retry-After`. Over
     /// [`max_unfinished_per_owner`](Self::max_unfinished_per_owner), it is a 429.
     ///
     /// Requests that pass through anyway are neither counted nor refused: those under
@@ -358,8 +358,8 @@ impl<S> JobsBuilder<S> {
     /// Sets how long a call may continue after its job was canceled, deleted or timed out.
     /// Default: 5 s.
     ///
-    /// It applies to calls that have asked for their [`JobHandle`](crate::JobHandle), and so can
-    /// notice. Any other call is dropped at once.
+    /// It applies to calls that hold their [`JobHandle`](crate::JobHandle) or have taken its
+    /// [`token`](crate::JobHandle::token), and so can notice. Any other call is dropped at once.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.settings.cancel_grace = grace;
         self
@@ -386,7 +386,7 @@ impl<S> JobsBuilder<S> {
     /// Replays results with their `Set-Cookie` and `Clear-Site-Data`. Default: `false`.
     ///
     /// A link to a result can be shared. With cookies, it could put another person into the
-    /// submitter's session.
+    /// submitter's session. The result of a job with an owner always has them.
     pub fn replay_cookies(mut self, replay: bool) -> Self {
         self.settings.replay_cookies = replay;
         self

@@ -61,8 +61,9 @@ impl<St> Jobs<St> {
     /// Stops accepting requests, waits until every job has ended, and after `timeout` ends the rest
     /// as [`shutdown`](crate::ErrorCode::Shutdown).
     ///
-    /// Returns the number of jobs that it ended. It does not count requests that were still being
-    /// read or answered inline, which the server must end.
+    /// Returns the number of calls of jobs that it stopped. A store with a
+    /// [`Queue`](crate::store::Queue) takes back those that may run again. It does not count
+    /// requests that were still being read or answered inline, which the server must end.
     ///
     /// With webhooks, it then sends the deliveries that are due in memory, within the same timeout,
     /// or within a second if jobs have used it up. A durable store keeps them: only requests in
@@ -72,7 +73,8 @@ impl<St> Jobs<St> {
     /// During a drain, no `Retry-After` is over 1 s. After the last end, the drain waits until
     /// clients have fetched their results. For each job, it waits until one of these:
     ///
-    /// - A client has read the result, or has seen that there is none.
+    /// - A client has been sent the head of the result, or all of its stream, or has seen that
+    ///   there is no result. The server must then complete the response.
     /// - A client has deleted the job.
     /// - A second has passed since the latest time that any `Retry-After` before the end named. A
     ///   client that has seen the end has a second for its next request.
@@ -87,8 +89,8 @@ impl<St> Jobs<St> {
     ///
     /// # Cancel safety
     ///
-    /// If this is dropped, no job is ended, due webhooks are still sent, and the registry stays
-    /// closed. It may be called again.
+    /// If this is dropped before `timeout`, no job is ended, due webhooks are still sent, and the
+    /// registry stays closed. It may be called again.
     ///
     /// # Example
     ///
@@ -224,8 +226,10 @@ impl<St: Store> Jobs<St> {
     /// Returns the response of the inner service. Returns `None` if there is no such job, it has
     /// not ended, or it has ended without a response.
     ///
-    /// It has the service's own status and fields, without the changes that the monitor makes for
-    /// other clients: see [how a result differs](crate#how-a-result-differs).
+    /// It has the service's own status and the fields that the store keeps, without the changes
+    /// that the monitor makes for other clients: see
+    /// [how a result differs](crate#how-a-result-differs). A store does not keep `Content-Length`,
+    /// the fields of the connection, and the cookies of a job without an owner.
     ///
     /// The body holds room in [`max_bytes`](crate::JobsBuilder::max_bytes) while it is read, and
     /// this waits until there is room. A [drain](Self::drain) does not count it as read by a client.
@@ -262,7 +266,9 @@ impl<St: Store> Jobs<St> {
     }
 
     /// Follows a job: yields it as it is now, and after each change. A slow reader skips changes.
-    /// The stream ends with the job, and is empty if there is no such job.
+    /// The stream ends with the job, and is empty if there is no such job. If a durable store
+    /// fails, the stream waits, and goes on once the store answers again. It may be dropped at any
+    /// time.
     ///
     /// ```
     /// use futures_util::StreamExt;

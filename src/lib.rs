@@ -192,8 +192,9 @@
 //! [`Jobs::changes`], [`Jobs::result`], [`Jobs::cancel`], [`Jobs::forget`] and [`Jobs::document`].
 //!
 //! Each job has a [`tracing`] span named `job`, with its id, method, kind and end. Events that the
-//! inner service logs are inside that span. [`AcceptedLayer::make_span`] replaces it. In the span
-//! of the request, one event at level info has the id of the job that the request has become.
+//! inner service logs once the request is a job are inside that span.
+//! [`AcceptedLayer::make_span`] replaces it. In the span of the request, one event at level info
+//! has the id of the job that the request has become.
 //!
 //! # Shutting down
 //!

@@ -9,8 +9,9 @@ use crate::{
     estimate::RETRY_AFTER_WHEN_FULL, job::Failure, limit::PermitError, store::ResultBody, telemetry,
 };
 
-/// The `Retry-After` during a drain, in seconds: the next process may answer already.
-const RETRY_AFTER_IN_DRAIN: u64 = 1;
+/// The `Retry-After` during a drain, in seconds: clients have to come back soon, and the next
+/// process may answer already.
+pub(crate) const RETRY_AFTER_IN_DRAIN: u64 = 1;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");

@@ -12,6 +12,7 @@ use crate::{
     estimate::Estimates,
     job::Snapshot,
     limit::{Paces, Permits, Purpose},
+    problem::RETRY_AFTER_IN_DRAIN,
     stop::StopSignal,
     store::Store,
     telemetry,
@@ -22,9 +23,6 @@ use crate::notify::Notifier;
 
 /// The time limit for calls that a drain has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The maximum `Retry-After` during a drain, in seconds.
-const MAX_RETRY_AFTER_IN_DRAIN: u64 = 1;
 
 /// The time limit of a drain whose own limit is too large for the clock: 30 years.
 const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -107,27 +105,38 @@ impl<St> Registry<St> {
         self.draining.cancelled().await;
     }
 
+    /// Returns the `Retry-After` of a response that shows this job, and [records](Self::record_shown)
+    /// it.
+    pub(crate) fn show(&self, job: &Snapshot) -> Option<u64> {
+        let retry_after = self.retry_after(job);
+        self.record_shown(job, retry_after.unwrap_or_default());
+        retry_after
+    }
+
     /// Returns the `Retry-After` of a response that shows this job, in whole seconds, or `None` if
-    /// the job has ended. A drain waits for the client's next request.
+    /// the job has ended.
     pub(crate) fn retry_after(&self, job: &Snapshot) -> Option<u64> {
+        let is_ended = job.status.is_ended();
+        (!is_ended).then(|| self.limit_retry_after(job.retry_after(&self.estimates)))
+    }
+
+    /// Records that a client is shown a job as it is. Before the end, the client comes back in
+    /// `seconds`.
+    pub(crate) fn record_shown(&self, job: &Snapshot, seconds: u64) {
         if !job.status.is_ended() {
-            let seconds = self.limit_retry_after(job.retry_after(&self.estimates));
             self.awaited.schedule_poll(job.id, seconds);
-            return Some(seconds);
-        }
-        if job.response.is_some() {
+        } else if job.response.is_some() {
             // The client asks for the result next.
             self.awaited.schedule_fetch(job.id, 0);
         } else {
             self.awaited.taken(job.id);
         }
-        None
     }
 
-    /// Limits a `Retry-After`, in seconds, if a drain has begun: clients have to come back soon.
-    fn limit_retry_after(&self, seconds: u64) -> u64 {
+    /// Limits a `Retry-After`, in seconds, if a drain has begun.
+    pub(crate) fn limit_retry_after(&self, seconds: u64) -> u64 {
         if self.permits.is_closed() {
-            seconds.min(MAX_RETRY_AFTER_IN_DRAIN)
+            seconds.min(RETRY_AFTER_IN_DRAIN)
         } else {
             seconds
         }
@@ -138,7 +147,7 @@ impl<St> Registry<St> {
         if self.permits.is_closed()
             && let Some(retry_after) = answer.headers_mut().get_mut(header::RETRY_AFTER)
         {
-            *retry_after = MAX_RETRY_AFTER_IN_DRAIN.into();
+            *retry_after = RETRY_AFTER_IN_DRAIN.into();
         }
     }
 
@@ -166,9 +175,11 @@ impl<St> Registry<St> {
         if let Some(notifier) = &self.notifier {
             // A job that was just stopped has deliveries too.
             let deadline = deadline.max(Instant::now() + STOP_TIMEOUT);
+            let began = Instant::now();
             notifier.drain(deadline).await;
+            // A webhook makes its receiver fetch a result.
+            self.awaited.extend(began);
         }
-        // Awaited last: a webhook makes its receiver fetch a result.
         let _ = timeout_at(deadline, self.awaited.settled()).await;
         left
     }

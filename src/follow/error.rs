@@ -88,7 +88,7 @@ pub enum Reason {
     /// body: it was not resumed within this time after a break.
     TimedOut(Duration),
     /// Too many consecutive requests got no response. Contains the last error, which is the
-    /// client's own or a time-out.
+    /// client's own or a timeout.
     Unreachable(Box<dyn Error + Send + Sync>),
     /// Too many consecutive requests failed. The last one had this status: 429, 502, 503 or 504.
     Unavailable(StatusCode),

@@ -29,8 +29,11 @@ const MAX_SILENCE: Duration = Duration::from_secs(40);
 pub(super) enum Watched {
     /// An event has shown the end of the job.
     Ended,
-    /// There is no stream, or it broke, with the `Retry-After` of the response.
-    Refused(Option<Duration>),
+    /// There is no stream, or it has broken off.
+    Unavailable {
+        /// The `Retry-After` of a response without a stream.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// Reads the events of the job whose monitor is `at`, and passes on the document of each until the
@@ -53,7 +56,7 @@ where
         Err(PollError::Transport(error)) => {
             let error = &*error as &dyn std::error::Error;
             tracing::debug!(error, "failed to read events of job");
-            return Ok(Watched::Refused(None));
+            return Ok(Watched::Unavailable { retry_after: None });
         }
     };
     let (head, body) = response.into_parts();
@@ -61,7 +64,8 @@ where
         .is_some_and(|media_type| media_type.eq_ignore_ascii_case("text/event-stream"));
     let is_coded = head.headers.contains_key(header::CONTENT_ENCODING);
     if head.status != StatusCode::OK || !is_events || is_coded {
-        return Ok(Watched::Refused(retry_after(&head.headers)));
+        let retry_after = retry_after(&head.headers);
+        return Ok(Watched::Unavailable { retry_after });
     }
     let mut events = EventReader::new(body, poller.options.max_document_bytes);
     while let Some(document) = poller.deadline.limit(events.next()).await? {
@@ -74,7 +78,7 @@ where
         }
     }
     tracing::debug!("events of job broke off");
-    Ok(Watched::Refused(None))
+    Ok(Watched::Unavailable { retry_after: None })
 }
 
 /// Reads the documents in an event stream.

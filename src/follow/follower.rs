@@ -290,7 +290,7 @@ where
         };
         Ok(match watch(&mut self.poller, &at, on_document).await? {
             Watched::Ended => Duration::ZERO,
-            Watched::Refused(retry_after) => {
+            Watched::Unavailable { retry_after } => {
                 let retry_after = retry_after.unwrap_or_default();
                 pause.saturating_sub(start.elapsed()).max(retry_after)
             }

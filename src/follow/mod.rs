@@ -277,11 +277,11 @@
 //!
 //! # Order of layers
 //!
-//! Layers inside this one see every request. A time-out there limits each of them, and a layer that
+//! Layers inside this one see every request. A timeout there limits each of them, and a layer that
 //! signs requests signs each of them. If such a layer returns a boxed error, see
 //! [`FollowError::into_boxed`].
 //!
-//! Layers around this one see a single call. A time-out there drops the future. The job then
+//! Layers around this one see a single call. A timeout there drops the future. The job then
 //! continues, unless [`cancel_on_drop`](FollowAcceptedLayer::cancel_on_drop) is set. The same holds
 //! for a body that is dropped while its job runs.
 

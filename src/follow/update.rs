@@ -15,7 +15,8 @@ const X_PROGRESS: HeaderName = HeaderName::from_static("x-progress");
 pub struct Update {
     /// The URI of the job's monitor.
     pub monitor: Uri,
-    /// The number of polls so far, one for all events. It is 0 for the status in the 202 itself.
+    /// The number of polls so far. All events together count as one. It is 0 for the status in the
+    /// 202 itself.
     pub polls: u32,
     /// The progress from 0 to 100, if the server reports it.
     pub percent: Option<f64>,

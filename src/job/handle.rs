@@ -161,13 +161,16 @@ impl JobHandle {
     ///
     /// - The job is canceled, deleted or timed out, or its process shuts down.
     /// - The client has disconnected before the request became a job.
-    /// - The job has ended, or the response of a call that is answered inline has been sent.
+    /// - The job has ended, unless its submitter still reads the response.
+    /// - The response of a call that is answered inline has been sent.
     ///
-    /// So a task that waits for this ends, in a call that may become a job. Outside of a call, and
-    /// in a request that passes through, such as a `GET` by default, this never completes.
+    /// In a call that may become a job, this always completes, so a task that awaits it cannot
+    /// leak. Outside of a call, and in a request that passes through, such as a `GET` by default,
+    /// it never does.
     ///
-    /// A call that is canceled, deleted or timed out has a grace period to clean up, after which it
-    /// is dropped. A drain that ends drops the call without a grace period.
+    /// A call that is canceled, deleted or timed out, and still holds its handle or has taken a
+    /// [`token`](Self::token), has a [grace period](crate::JobsBuilder::cancel_grace) to clean up.
+    /// Then it is dropped. A drain that ends drops the call without a grace period.
     ///
     /// # Cancel safety
     ///

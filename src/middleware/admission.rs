@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     config::Backpressure,
+    estimate::RETRY_AFTER_WHEN_FULL,
     job::{JobId, Snapshot},
-    limit::{Permit, PermitError},
+    limit::Permit,
     monitor::{self, ResultRead},
     problem::{Problem, log_store_error},
     protocol::IDEMPOTENT_REPLAYED,
@@ -39,8 +40,8 @@ use crate::{
 pub(super) enum Admission<S: Service<Request<RequestBody<B>>>, B> {
     /// The request has a job, and this is its response.
     Accepted(Response<ResultBody>),
-    /// The request has no job; the call may still run inline.
-    Refused(Response<ResultBody>, Call<S, B>),
+    /// The request has no job; the call may still run inline, with a permit if it counts.
+    Refused(Response<ResultBody>, Call<S, B>, Option<Permit>),
     /// The store, or the job's response, is awaited.
     Pending(PendingAdmission<S, B>),
 }
@@ -60,7 +61,7 @@ enum Stored<C> {
 /// A call that has started moves to the background. A request with a key is a job before its call
 /// starts, even if it may be answered inline: its response is kept for repeats.
 pub(super) fn admit<S, B, St>(
-    candidate: Candidate<St>,
+    mut candidate: Candidate<St>,
     read: ReadRequest<St>,
     call: Call<S, B>,
     now: Instant,
@@ -74,7 +75,8 @@ where
     let new = match candidate.new_job(&read, &call, now) {
         Ok(new) => new,
         Err(error) => {
-            return Admission::Refused(Problem::from(error).counted().response(), call);
+            let refusal = Problem::from(error).counted().response();
+            return Admission::Refused(refusal, call, candidate.take_inline_permit());
         }
     };
     let ReadRequest { record, notes, .. } = read;
@@ -142,14 +144,19 @@ where
 {
     let stored = match stored(&candidate, new, accepted) {
         Ok(stored) => stored,
-        Err(refusal) => return Admission::Refused(refusal, call),
+        Err(refusal) => {
+            return Admission::Refused(refusal, call, candidate.take_inline_permit());
+        }
     };
     let is_joined = matches!(stored, Stored::Joined(_));
     let limit = candidate.response_limit(new.key.is_some());
     let (job, running, relayed) = match stored {
         Stored::Joined(job) if candidate.options.idempotency.strict && !job.status.is_ended() => {
+            let registry = &candidate.registry;
+            let seconds = registry.limit_retry_after(RETRY_AFTER_WHEN_FULL);
+            registry.record_shown(&job, seconds);
             let mut in_use = Problem::KeyInUse.counted().response();
-            candidate.registry.hasten(&mut in_use);
+            registry.hasten(&mut in_use);
             return Admission::Accepted(in_use);
         }
         Stored::Joined(job) => {
@@ -175,7 +182,7 @@ where
         }
     };
     // A job that runs here has the permit by now; any other needs none.
-    candidate.permit = Err(PermitError::Full);
+    candidate.permit = None;
     let path = notes.and_then(|notes| notes.path);
     let Some(limit) = limit else {
         if let Some(running) = running {
@@ -224,11 +231,11 @@ fn stored<St: Store>(
         }
         Ok(Acceptance::KeyReused) => Problem::KeyReused,
         Ok(Acceptance::TooLarge) => Problem::FieldsTooLarge,
-        Ok(Acceptance::Full) => match &candidate.permit {
-            Err(error) => Problem::from(*error),
+        Ok(Acceptance::Full) => match candidate.denied {
+            Some(error) => Problem::from(error),
             // It had a permit until a drain began.
-            Ok(_) if new.join_only => Problem::Draining,
-            Ok(_) => Problem::Full,
+            None if new.join_only => Problem::Draining,
+            None => Problem::Full,
         },
         Err(error) => {
             log_store_error(&error);
@@ -265,7 +272,6 @@ where
     let head = call.head();
     let head = head.or_else(|| notes.and_then(|notes| notes.head.as_ref()));
     let span = candidate.options.spans.make(head, new.id, method, kind);
-    let permit = std::mem::replace(&mut candidate.permit, Err(PermitError::Full));
     let job = Job {
         registry: candidate.registry.clone(),
         created: new.created,
@@ -276,7 +282,7 @@ where
         outcomes: candidate.options.idempotency.outcomes,
         kind: new.kind.clone(),
         claim,
-        _permit: permit.ok().map(Permit::into_job),
+        _permit: candidate.permit.take().map(Permit::into_job),
     };
     let pace = match candidate.options.backpressure {
         Backpressure::Off => None,

@@ -26,8 +26,10 @@ use crate::{
 pub(super) struct Candidate<St> {
     pub(super) registry: Arc<Registry<St>>,
     pub(super) options: Arc<LayerOptions>,
-    /// Without a permit the request can only join an existing job.
-    pub(super) permit: Result<Permit, PermitError>,
+    /// Absent without room, and once the job has it.
+    pub(super) permit: Option<Permit>,
+    /// Set without room: the request can only join an existing job.
+    pub(super) denied: Option<PermitError>,
     pub(super) schedule: Schedule,
     /// Set if the request must become a job or be refused. Otherwise its call may stay inline.
     pub(super) must_become_job: bool,
@@ -91,10 +93,11 @@ pub(super) struct RequestNotes {
 
 impl RequestNotes {
     /// Returns `None` if the layer needs nothing.
-    fn new<St>(candidate: &Candidate<St>, head: &Parts) -> Option<Box<Self>> {
+    fn new<St: Store>(candidate: &Candidate<St>, head: &Parts) -> Option<Box<Self>> {
         let (settings, options) = (&candidate.registry.settings, &candidate.options);
         let is_relative = settings.links == Links::Relative;
-        let needs_head = options.spans.needs_head();
+        // Otherwise the call still has it then.
+        let needs_head = options.spans.needs_head() && !candidate.starts_as_job();
         if !is_relative && !needs_head && options.title.is_none() {
             return None;
         }
@@ -150,16 +153,13 @@ impl<St: Store> Candidate<St> {
     where
         S: Service<Request<RequestBody<B>>>,
     {
-        let permit = match &self.permit {
-            // A drain may have begun while the body was read. It does not wait for new work.
-            Ok(_) if self.registry.permits.is_closed() => Err(PermitError::Draining),
-            Ok(_) => Ok(()),
-            Err(error) => Err(*error),
-        };
-        let join_only = match permit {
-            Ok(()) => false,
-            Err(_) if read.key.is_some() => true,
-            Err(error) => return Err(error),
+        // A drain may have begun while the body was read. It does not wait for new work.
+        let is_draining = self.registry.permits.is_closed();
+        let draining = is_draining.then_some(PermitError::Draining);
+        let join_only = match self.denied.or(draining) {
+            None => false,
+            Some(_) if read.key.is_some() => true,
+            Some(error) => return Err(error),
         };
         let shown = SystemTime::now();
         let age = now.saturating_duration_since(read.at);
@@ -241,7 +241,19 @@ impl<St: Store> Candidate<St> {
     ///
     /// A call that has had its time inline stays inline if the job is refused.
     pub(super) fn must_become_job_once_read(&self) -> bool {
-        self.must_become_job && (self.key().is_some() || self.inline_limit().is_none())
+        let is_refused = self.must_become_job || self.registry.settings.sheds_when_full;
+        is_refused && self.starts_as_job()
+    }
+
+    /// Returns `true` if the request becomes a job before its call starts.
+    fn starts_as_job(&self) -> bool {
+        self.key().is_some() || self.inline_limit().is_none()
+    }
+
+    /// Takes the permit for a call that runs inline, if such calls count.
+    pub(super) fn take_inline_permit(&mut self) -> Option<Permit> {
+        let counts = self.registry.settings.sheds_when_full;
+        self.permit.take_if(|_| counts)
     }
 
     /// Marks the response of a job that its submitter gets, and adds the address of the monitor.

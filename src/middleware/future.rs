@@ -13,6 +13,7 @@ use http::{Request, Response, request::Parts};
 use http_body::Body;
 use pin_project::pin_project;
 use tower_service::Service;
+use tracing::Span;
 
 use super::{
     admission::{Admission, PendingAdmission, admit, admit_in_background, finish_in_background},
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     job::HandleGuard,
+    limit::Permit,
     monitor::{Answer, MonitorBody},
     problem::Problem,
     protocol::Prefer,
@@ -71,8 +73,9 @@ where
         pending: PendingAdmission<S, B>,
         must_become_job: bool,
     },
-    /// A call that could have become a job, and is answered inline.
-    Inline(Call<S, B>),
+    /// A call that could have become a job, and is answered inline. It has a permit if such calls
+    /// count.
+    Inline(Call<S, B>, Option<Permit>),
     /// The monitor responds.
     Monitor(Answer),
     /// The layer responds.
@@ -103,8 +106,8 @@ where
     }
 
     /// Answers a call inline that could have become a job.
-    pub(super) fn inline(call: Call<S, B>) -> Self {
-        Self::new(ResponseState::Inline(call))
+    pub(super) fn inline(call: Call<S, B>, permit: Option<Permit>) -> Self {
+        Self::new(ResponseState::Inline(call, permit))
     }
 
     pub(super) fn refuse(problem: Problem) -> Self {
@@ -133,6 +136,7 @@ where
         Self::new(ResponseState::Owed(OwedResponse {
             future: Some(Box::pin(future)),
             hand_over,
+            span: Span::current(),
         }))
     }
 }
@@ -147,6 +151,8 @@ where
     /// Absent while it is polled, so that a call which panics is not handed over.
     future: Option<OwedFuture<S, B, St>>,
     hand_over: fn(OwedFuture<S, B, St>),
+    /// The span of the request. It may not be the current one when its connection ends.
+    span: Span,
 }
 
 type OwedFuture<S, B, St> = Pin<Box<ResponseFuture<S, B, St>>>;
@@ -158,7 +164,8 @@ where
 {
     fn drop(&mut self) {
         if let Some(future) = self.future.take() {
-            (self.hand_over)(future);
+            let hand_over = self.hand_over;
+            self.span.in_scope(|| hand_over(future));
         }
     }
 }
@@ -203,9 +210,10 @@ where
                     let response = response.map(|response| inline(response, *this.prefer, None));
                     return Poll::Ready(response);
                 }
-                ResponseStateProj::Inline(call) => {
+                ResponseStateProj::Inline(call, permit) => {
                     let response = ready!(call.poll(cx, |_| Poll::Ready(())));
                     let guard = call.answer_inline();
+                    drop(permit.take());
                     let response = response.map(|response| inline(response, *this.prefer, guard));
                     return Poll::Ready(response);
                 }
@@ -265,9 +273,9 @@ where
                     }
                 }
                 (ResponseStateOwned::Candidate(call), _) => {
-                    let (_, call) = call.into_parts();
+                    let (mut candidate, call) = call.into_parts();
                     forgo_wait(this.prefer);
-                    ResponseState::Inline(call)
+                    ResponseState::Inline(call, candidate.take_inline_permit())
                 }
                 (ResponseStateOwned::Layer(response), _) => {
                     return respond(response);
@@ -293,10 +301,10 @@ where
     ) -> ControlFlow<Response<ResultBody>, Self> {
         match admission {
             Admission::Accepted(response) => ControlFlow::Break(response),
-            Admission::Refused(response, _) if must_become_job => ControlFlow::Break(response),
-            Admission::Refused(_, call) => {
+            Admission::Refused(response, ..) if must_become_job => ControlFlow::Break(response),
+            Admission::Refused(_, call, permit) => {
                 forgo_wait(prefer);
-                ControlFlow::Continue(Self::Inline(call))
+                ControlFlow::Continue(Self::Inline(call, permit))
             }
             Admission::Pending(pending) => ControlFlow::Continue(Self::Admitting {
                 pending,
@@ -344,7 +352,7 @@ where
             ResponseState::Candidate(_) => "ResponseFuture::Candidate",
             ResponseState::Owed(_) => "ResponseFuture::Owed",
             ResponseState::Admitting { .. } => "ResponseFuture::Admitting",
-            ResponseState::Inline(_) => "ResponseFuture::Inline",
+            ResponseState::Inline(..) => "ResponseFuture::Inline",
             ResponseState::Monitor(_) => "ResponseFuture::Monitor",
             ResponseState::Layer(_) => "ResponseFuture::Layer",
             ResponseState::Done => "ResponseFuture::Done",

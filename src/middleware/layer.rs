@@ -240,7 +240,8 @@ impl<P, St> AcceptedLayer<P, St> {
     }
 
     /// Makes the span of a job, from the head of its request, its id and the name of its
-    /// [`Kind`](crate::Kind). The job's call is inside this span.
+    /// [`Kind`](crate::Kind). The job's call is inside this span from the moment that the request
+    /// is a job.
     ///
     /// Default: a span `job` at level info, with the fields `id`, `method`, `kind` and `end`. It
     /// has no parent, since it outlives the request, and follows from the request's span. At the
@@ -248,8 +249,8 @@ impl<P, St> AcceptedLayer<P, St> {
     /// [`ErrorCode`](crate::ErrorCode).
     ///
     /// The request's span is the current one while the closure is called, so a span without
-    /// `parent: None` becomes its child. A request that runs inline first is copied without its
-    /// body for the closure.
+    /// `parent: None` becomes its child. The head of a request that runs inline first is copied for
+    /// the closure.
     ///
     /// A [`Worker`](crate::Worker) has a [closure of its own](crate::Worker::make_span).
     ///

@@ -176,14 +176,20 @@ where
             // Its handle learns that the client has left, as in a call that may become a job.
             Some(_) => {
                 let call = Call::new(inner, head, RequestBody::streaming(body));
-                return ResponseFuture::inline(call).with_prefer(no_preference);
+                let permit = permit.ok().filter(|_| settings.sheds_when_full);
+                return ResponseFuture::inline(call, permit).with_prefer(no_preference);
             }
             None => {}
         }
+        let (permit, denied) = match permit {
+            Ok(permit) => (Some(permit), None),
+            Err(error) => (None, Some(error)),
+        };
         let candidate = Candidate {
             registry: registry.clone(),
             options: options.clone(),
             permit,
+            denied,
             schedule,
             must_become_job,
             prefer,

@@ -40,10 +40,20 @@ pub(crate) fn accepted<St>(
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<ResultBody> {
+    // A job that was joined may have ended.
+    let retry_after = registry.show(job);
+    respond(job, registry, path, applied, retry_after)
+}
+
+fn respond<St>(
+    job: &Snapshot,
+    registry: &Registry<St>,
+    path: &str,
+    applied: Option<HeaderValue>,
+    retry_after: Option<u64>,
+) -> Response<ResultBody> {
     let settings = &registry.settings;
     let mut buffer = ResponseBuffer::new(job, settings);
-    // A job that was joined may have ended.
-    let retry_after = registry.retry_after(job);
     let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
     let (id, mut monitor) = (buffer.id, 0..0);
     let link = buffer.add(|text| {
@@ -113,11 +123,12 @@ pub(crate) fn see_page<St>(
     path: &str,
     applied: Option<HeaderValue>,
 ) -> Response<ResultBody> {
-    let mut response = accepted(job, registry, path, applied);
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let headers = response.headers_mut();
+    registry.record_shown(job, 0);
     // In a 303, `Retry-After` would delay the redirect (RFC 9110 §10.2.3).
-    headers.remove(header::RETRY_AFTER);
-    headers.append(header::VARY, header::ACCEPT.into());
+    let mut response = respond(job, registry, path, applied, None);
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response
+        .headers_mut()
+        .append(header::VARY, header::ACCEPT.into());
     response
 }

@@ -135,7 +135,7 @@ impl<St: Store> Stream for Events<St> {
 fn event<St>(job: &Snapshot, registry: &Registry<St>) -> Bytes {
     job.teach(&registry.estimates);
     if job.status.is_ended() {
-        registry.retry_after(job);
+        registry.record_shown(job, 0);
     }
     let document = linked_document(
         LinkOrigin::Document,

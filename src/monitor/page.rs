@@ -59,8 +59,10 @@ pub(super) fn page<St>(
     registry: &Registry<St>,
 ) -> Response<ResultBody> {
     let elapsed = Duration::from_secs(elapsed(job).as_secs());
-    let retry_after = registry.retry_after(job).unwrap_or_default();
-    let html = PageView::new(job, at, elapsed, retry_after).html();
+    let refresh_after = registry.retry_after(job).unwrap_or_default();
+    let refresh_after = refresh_after.min(MAX_REFRESH_SECS);
+    registry.record_shown(job, refresh_after);
+    let html = PageView::new(job, at, elapsed, refresh_after).html();
     let mut response = Response::new(ResultBody::new(html.into(), None));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HTML);
@@ -103,11 +105,11 @@ struct PageView<'a> {
     /// The estimated time left, unless it has passed.
     left: Option<Duration>,
     /// The recommended delay until the next poll, in seconds.
-    retry_after: u64,
+    refresh_after: u64,
 }
 
 impl<'a> PageView<'a> {
-    fn new(job: &'a Snapshot, at: Resource, elapsed: Duration, retry_after: u64) -> Self {
+    fn new(job: &'a Snapshot, at: Resource, elapsed: Duration, refresh_after: u64) -> Self {
         let now = job.created_at + elapsed;
         let finish = job.estimated_finish_at;
         Self {
@@ -115,7 +117,7 @@ impl<'a> PageView<'a> {
             link: format!("{}{}", "../".repeat(at.depth()), job.id),
             elapsed,
             left: finish.and_then(|finish| finish.duration_since(now).ok()),
-            retry_after,
+            refresh_after,
         }
     }
 
@@ -241,7 +243,7 @@ impl<'a> PageView<'a> {
     fn refresh(&self) -> String {
         match self.job.status {
             Status::Queued | Status::Running => {
-                let seconds = self.retry_after.min(MAX_REFRESH_SECS);
+                let seconds = self.refresh_after;
                 format!(r#"<noscript><meta http-equiv="refresh" content="{seconds}"></noscript>"#)
             }
             Status::Succeeded => {

@@ -96,7 +96,10 @@ async fn respond<St: Store>(
     }
     let job = match found {
         Lookup::Found(job) => job,
-        Lookup::Gone(_) => return Ok(refuse(Problem::Gone)),
+        Lookup::Gone(_) => {
+            registry.awaited.taken(id);
+            return Ok(refuse(Problem::Gone));
+        }
         Lookup::Unknown => return Ok(refuse(Problem::NotFound)),
     };
     job.teach(&registry.estimates);

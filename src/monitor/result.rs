@@ -114,13 +114,15 @@ pub(super) async fn result<St: Store>(
 /// Records that a client was sent the result of an ended job, or must ask for it again.
 pub(super) fn record_read<St>(registry: &Registry<St>, id: JobId, response: &Response<ResultBody>) {
     let is_stored = response.headers().contains_key(ASYNC_RESULT);
+    let has_range = response.headers().contains_key(header::CONTENT_RANGE);
     match response.status() {
         StatusCode::SERVICE_UNAVAILABLE if !is_stored => {
             registry.awaited.schedule_fetch(id, RETRY_AFTER_WHEN_FULL);
         }
-        StatusCode::PARTIAL_CONTENT
-        | StatusCode::PRECONDITION_FAILED
-        | StatusCode::RANGE_NOT_SATISFIABLE => registry.awaited.schedule_fetch(id, 0),
+        StatusCode::PRECONDITION_FAILED if !is_stored => registry.awaited.schedule_fetch(id, 0),
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if has_range => {
+            registry.awaited.schedule_fetch(id, 0);
+        }
         _ => registry.awaited.taken(id),
     }
 }
@@ -147,7 +149,10 @@ async fn stored_response<St: Store>(
             watched(response, settings)
         }
         StoredRead::Busy => busy(registry, job.id),
-        StoredRead::Missing => no_response(job),
+        StoredRead::Missing => {
+            registry.awaited.taken(job.id);
+            no_response(job)
+        }
     })
 }
 

@@ -61,7 +61,7 @@ pub(super) fn document_response<St>(
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert(header::VARY, VARY);
-    if let Some(seconds) = registry.retry_after(job) {
+    if let Some(seconds) = registry.show(job) {
         headers.insert(header::RETRY_AFTER, seconds.into());
     }
     response
@@ -72,7 +72,7 @@ pub(super) fn tagged<St>(job: &Snapshot, registry: &Registry<St>) -> Response<Re
     let mut buffer = ResponseBuffer::new(job, &registry.settings);
     let length = buffer.add_number(buffer.document_len());
     let etag = buffer.add(|text| write_etag(text, job));
-    let retry_after = registry.retry_after(job);
+    let retry_after = registry.show(job);
     let retry_after = retry_after.map(|seconds| buffer.add_number(seconds));
     let buffer = buffer.finish();
     let mut headers = FIELDS.clone();

@@ -192,6 +192,7 @@ impl<St: Store> StreamReader<'_, St> {
             return Ok(Err(if self.is_page {
                 no_response_page(&self.job, status, Resource::Stream, registry)
             } else {
+                registry.awaited.taken(id);
                 no_result(failure)
             }));
         }

@@ -413,12 +413,13 @@ impl<S: InnerService<B>, B, St: Store> Run<S, B, St> {
             Ok(finished) => {
                 tracing::debug!("job ended");
                 // An earlier end is a cancel or a delete.
-                let error = match (finished, call.id()) {
-                    (Finished::First, _) => kind.error,
-                    (_, id) => {
-                        id.inspect(|&id| job.registry.awaited.taken(id));
-                        Some(ErrorCode::Canceled)
+                let error = if finished == Finished::First {
+                    kind.error
+                } else {
+                    if let Some(id) = call.id() {
+                        job.registry.awaited.taken(id);
                     }
+                    Some(ErrorCode::Canceled)
                 };
                 telemetry::ended(end_name(error));
                 if let Some(started) = call.started() {

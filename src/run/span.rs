@@ -39,10 +39,11 @@ impl JobSpans {
         method: &Method,
         kind: &str,
     ) -> Span {
-        match (&self.make, head) {
-            (Some(make), Some(head)) => make(head, id, kind),
-            _ => default_span(id, method, kind),
-        }
+        let Some(make) = &self.make else {
+            return default_span(id, method, kind);
+        };
+        debug_assert!(head.is_some(), "a closure needs the head");
+        head.map_or_else(Span::none, |head| make(head, id, kind))
     }
 }
 

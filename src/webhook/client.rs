@@ -118,7 +118,7 @@ impl<R: Resolver> WebhookClient<R> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the head of the answer did not arrive within the time-out.
+    /// Returns an error if the head of the answer did not arrive within the timeout.
     ///
     /// # Cancel safety
     ///

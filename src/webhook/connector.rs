@@ -91,7 +91,7 @@ impl<R: Resolver> Service<Uri> for CheckedConnector<R> {
 /// Connects by TCP and TLS, within a time.
 ///
 /// The client's pool can finish a connection in the background, beyond the time of the request that
-/// began it. So the connection has a time-out of its own.
+/// began it. So the connection has a timeout of its own.
 #[derive(Debug, Clone)]
 pub(super) struct WebhookConnector<R> {
     https: HttpsConnector<CheckedConnector<R>>,

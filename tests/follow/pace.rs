@@ -132,7 +132,7 @@ async fn wait_shrinks_until_a_gateway_permits_it() {
     let (server, _) = serve(
         move |seen| match (seen.method.as_str(), seen.header("prefer")) {
             ("POST", _) => accepted().with("vary", "Prefer"),
-            // A gateway with a time-out of 10 s.
+            // A gateway with a timeout of 10 s.
             (_, Some("wait=30" | "wait=15")) => reply(504).after(seconds(10)),
             (_, Some("wait=7")) if begun.elapsed() < seconds(300) => running().after(seconds(7)),
             (_, Some("wait=7")) => succeeded(),

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tower::{Layer, util::BoxCloneSyncService};
-use tower_accepted::{JobHandle, Jobs, ResponseBody, When, store::Store};
+use tower_accepted::{Filter, Idempotency, JobHandle, Jobs, ResponseBody, When, store::Store};
 
 use crate::{slow_store::SlowStore, support::*};
 
@@ -234,4 +234,52 @@ async fn durable_store_keeps_results_for_the_next_process() {
     send(&service, post("/")).await;
     let seconds = drain(&jobs).await.unwrap();
     assert!((20.0..20.2).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_is_refused_a_repeat_may_come_back() {
+    let jobs = Jobs::new();
+    let strict = Idempotency::new().strict(true);
+    let service = jobs.layer().idempotency(strict).layer(inner(async |_| {
+        sleep(Duration::from_secs(1)).await;
+        ok("done")
+    }));
+    let keyed = || with(post("/"), &[("idempotency-key", "key")]);
+    // A client that has lost its connection does not know the job.
+    send(&service, keyed()).await;
+    let refused = send(&service, keyed()).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    let comes_back = retry_after(&refused) as f64;
+    assert!(drain(&jobs).await.unwrap() >= comes_back);
+}
+
+#[tokio::test(start_paused = true)]
+async fn job_without_output_is_over_for_its_submitter() {
+    let broken = inner(async |_| -> Result<Response<Body>, Failed> {
+        sleep(Duration::from_secs(1)).await;
+        panic!("broken")
+    });
+    for reads_stream in [false, true] {
+        let jobs = Jobs::new();
+        let service = jobs.layer().when(When::Streamed).layer(broken.clone());
+        let sending = tokio::spawn({
+            let service = service.clone();
+            async move { send(&service, post("/")).await }
+        });
+        sleep(Duration::from_millis(500)).await;
+        let job = jobs.list(&Filter::new()).await.unwrap().jobs.pop().unwrap();
+        let monitor = format!("/jobs/{}", job.id);
+        if reads_stream {
+            // A submitter may leave.
+            sending.abort();
+            let stream = send(&service, get(&format!("{monitor}/stream"))).await;
+            assert_eq!(stream.status, StatusCode::INTERNAL_SERVER_ERROR);
+        } else {
+            assert_eq!(
+                sending.await.unwrap().status,
+                StatusCode::INTERNAL_SERVER_ERROR
+            );
+        }
+        assert_eq!(drain(&jobs).await.unwrap(), 0.0);
+    }
 }

@@ -431,3 +431,33 @@ async fn large_body_is_shed_too() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.header("retry-after"), Some("1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn inline_call_with_a_large_body_counts() {
+    for sheds in [false, true] {
+        let jobs = Jobs::builder().max_unfinished(1).max_body(10);
+        let jobs = jobs.shed_when_full(sheds).build();
+        let after = jobs.layer().when(When::After(Duration::from_secs(1)));
+        let service = after.layer(inner(async |_| {
+            sleep(Duration::from_secs(5)).await;
+            ok("inline")
+        }));
+        // One declares its length, and the other one does not.
+        let declared = post("/").map(|_| Body::from(vec![0; 11]));
+        for large in [declared, streamed(stream::iter([Ok(FRAME)]))] {
+            let first = tokio::spawn({
+                let service = service.clone();
+                async move { send(&service, large).await }
+            });
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(jobs.unfinished(), usize::from(sheds));
+            let second = send(&service, post("/")).await;
+            assert_eq!(second.status == StatusCode::SERVICE_UNAVAILABLE, sheds);
+            assert_eq!(first.await.unwrap().text(), "inline");
+            if !sheds {
+                ended(&service, &second).await;
+            }
+            assert_eq!(jobs.unfinished(), 0);
+        }
+    }
+}

@@ -177,3 +177,24 @@ async fn layer_makes_the_span_that_it_is_given() {
         assert!(inside.contains("end=succeeded"), "{log}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn request_without_a_client_is_logged_in_its_span() {
+    let (log, _guard) = Log::collect().await;
+    let layer = AcceptedLayer::new().when(When::Preferred);
+    let service = layer.layer(inner(async |_| {
+        sleep(Duration::from_secs(2)).await;
+        ok("")
+    }));
+    let request = with(post("/reports"), &[("prefer", "respond-async, wait=30")]);
+    let mut sending = Box::pin(send(&service, request));
+    let polled = async { assert!(futures_util::poll!(&mut sending).is_pending()) };
+    polled.instrument(info_span!("request")).await;
+    // A server drops the future outside of the request's span.
+    drop(sending);
+    sleep(Duration::from_secs(3)).await;
+    let log = log.text();
+    let line = log.lines().find(|line| line.contains("request accepted"));
+    let line = line.expect("the event");
+    assert!(line.contains(" INFO request: "), "{line}");
+}

@@ -61,7 +61,7 @@ async fn nothing_is_sent_after_a_drain() {
     let accepted = site.submit("/reports").await;
     live.next().await;
     until("a connection", || silent.connections() >= 1).await;
-    // The time-out of an attempt is much longer.
+    // The timeout of an attempt is much longer.
     site.jobs.drain(Duration::from_millis(300)).await;
     let connections = silent.connections();
     while !live.is_idle() {

@@ -97,7 +97,7 @@ pub(crate) struct Cli {
     /// The seconds to wait for the next request on a connection
     ///
     /// It also limits the time for a request's whole head, and for a client that stops reading, or
-    /// stops sending a request's body. Set it higher than the idle time-out of a load balancer in
+    /// stops sending a request's body. Set it higher than the idle timeout of a load balancer in
     /// front of the gateway, which would otherwise send requests on connections that the gateway is
     /// closing.
     #[arg(

@@ -64,6 +64,7 @@ pub(super) async fn finish(
     active: &ActiveClaim,
     end: End<NatsWriter>,
 ) -> Result<Finished, NatsError> {
+    let has_response = matches!(end.outcome, Outcome::Response(_));
     let may_run_again = active.may_rerun || end.started.is_none();
     let outcome = match end.outcome {
         Outcome::NoResponse(ErrorCode::Shutdown) if may_run_again => {
@@ -85,7 +86,12 @@ pub(super) async fn finish(
             if let Some(at) = started {
                 record.start(at);
             }
+            let fraction = record.fraction;
             record.set_progress(&end.progress);
+            if has_response && !matches!(outcome, OutcomeRecord::Response { .. }) {
+                // The response could not be stored, so the job is not complete.
+                record.fraction = fraction;
+            }
             outcome.apply(record);
             record.is_key_released = end.key == KeyOutcome::Release;
             record.end(outcome.event(), retain);

@@ -232,7 +232,7 @@ async fn body_that_goes_on_is_left_after_4_kib() {
     let answer = post_paused(&client, &receiver.target(), &arrived).await;
     assert_eq!(answer.expect("an answer").status, 200);
     end.await.expect("the client closes the connection");
-    // The time-out alone would let the receiver write 15 times.
+    // The timeout alone would let the receiver write 15 times.
     let written = written.load(Ordering::SeqCst);
     assert!((5..10).contains(&written), "{written}");
 }

@@ -61,7 +61,7 @@ pub(super) fn loopback() -> impl Resolver {
     names(|_| vec![IpAddr::from([127, 0, 0, 1])])
 }
 
-/// A client with the default time-out.
+/// A client with the default timeout.
 pub(super) fn client<R: Resolver>(
     policy: AddressPolicy,
     root: Option<&CertificateDer<'static>>,
@@ -94,7 +94,7 @@ pub(super) async fn post<R: Resolver>(
     let sent = client.send(target, Method::POST, HeaderMap::new(), body);
     tokio::time::timeout(PATIENCE, sent)
         .await
-        .expect("the client has a time-out")
+        .expect("the client has a timeout")
 }
 
 /// Posts, and returns the kind of the error.
