@@ -39,7 +39,7 @@ const DEFAULT_RETAIN: Duration = Duration::from_secs(3600);
 #[must_use = "a builder does nothing until it is built"]
 pub struct JobsBuilder<S = DefaultStore> {
     settings: Settings,
-    store: S,
+    kept_in: S,
 }
 
 /// The default store of a [`JobsBuilder`]: keeps ended jobs in memory for one hour.
@@ -58,7 +58,7 @@ impl Default for JobsBuilder {
     fn default() -> Self {
         Self {
             settings: Settings::default(),
-            store: DefaultStore::default(),
+            kept_in: DefaultStore::default(),
         }
     }
 }
@@ -99,7 +99,7 @@ impl JobsBuilder {
     pub fn store<St: Store>(self, store: St) -> JobsBuilder<St> {
         JobsBuilder {
             settings: self.settings,
-            store,
+            kept_in: store,
         }
     }
 
@@ -149,7 +149,7 @@ impl JobsBuilder {
     fn in_memory(self) -> JobsBuilder<InMemory> {
         JobsBuilder {
             settings: self.settings,
-            store: InMemory {
+            kept_in: InMemory {
                 retain: DEFAULT_RETAIN,
                 max_keys: None,
             },
@@ -160,13 +160,13 @@ impl JobsBuilder {
 impl JobsBuilder<InMemory> {
     /// Sets how long an ended job is kept in memory. Default: one hour.
     pub fn retain(mut self, retain: Duration) -> Self {
-        self.store.retain = retain;
+        self.kept_in.retain = retain;
         self
     }
 
     /// Sets the maximum number of idempotency keys that are remembered. Default: 1,000,000.
     pub fn max_keys(mut self, keys: usize) -> Self {
-        self.store.max_keys = Some(keys);
+        self.kept_in.max_keys = Some(keys);
         self
     }
 
@@ -190,8 +190,8 @@ impl JobsBuilder<InMemory> {
     pub fn try_build(self) -> Result<Jobs, ConfigError> {
         self.settings.check()?;
         let budget = Budget::new(DEFAULT_MAX_BYTES);
-        let mut store = MemoryStore::new(self.store.retain, budget);
-        if let Some(keys) = self.store.max_keys {
+        let mut store = MemoryStore::new(self.kept_in.retain, budget);
+        if let Some(keys) = self.kept_in.max_keys {
             store = store.with_max_keys(keys);
         }
         Ok(Jobs::with_registry(Registry::new(store, self.settings)?))
@@ -219,7 +219,7 @@ impl<St: Store> JobsBuilder<St> {
     pub fn try_build(self) -> Result<Jobs<St>, ConfigError> {
         self.settings.check()?;
         Ok(Jobs::with_registry(Registry::new(
-            self.store,
+            self.kept_in,
             self.settings,
         )?))
     }

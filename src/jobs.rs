@@ -142,8 +142,13 @@ impl<St: Store> Jobs<St> {
     }
 
     /// Creates a worker that runs this registry's queued requests, including those that other
-    /// processes have accepted. `service` must be the service that is behind the
-    /// [`layer`](Self::layer) there.
+    /// processes have accepted. `service` must do what the service behind the
+    /// [`layer`](Self::layer) does there. It may have the layer itself, which lets the worker's
+    /// requests through.
+    ///
+    /// A request has its head and its body, but no extensions, except those that the store carries:
+    /// see [`NatsOptions::carry`](crate::store::nats::NatsOptions::carry) and
+    /// [`SqliteOptions::carry`](crate::store::sqlite::SqliteOptions::carry).
     ///
     /// `B` is a type of request body that the service takes. The service receives bodies that have
     /// been read to their end.

@@ -24,7 +24,7 @@ use crate::{
     problem::Problem,
     protocol::{BoxError, Prefer, RequestHeaders},
     registry::Registry,
-    run::{Call, RequestBody},
+    run::{Call, RequestBody, WorkerCall},
     store::{MemoryStore, Store},
     telemetry,
 };
@@ -110,6 +110,9 @@ where
             return ResponseFuture::monitor(monitor::answer(registry, route, head));
         }
         let inner = self.inner.clone();
+        if request.extensions().get() == Some(&WorkerCall::of(registry)) {
+            return ResponseFuture::pass_through(inner, request.map(RequestBody::streaming));
+        }
         // Checked before the request is taken apart, which costs time.
         if passes_through(&self.policy, settings.dialect, request.method()) {
             return ResponseFuture::pass_through(inner, request.map(RequestBody::streaming));

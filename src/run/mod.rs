@@ -16,6 +16,7 @@ mod timeout;
 mod unreached;
 mod unshare;
 mod worker;
+mod worker_call;
 
 pub(crate) use self::{
     call::Call,
@@ -25,5 +26,6 @@ pub(crate) use self::{
     outlets::Outlets,
     relay::{RelayReader, RelayWriter, Relayed, relay},
     span::JobSpans,
+    worker_call::WorkerCall,
 };
 pub use self::{request_body::RequestBody, unreached::Unreached, worker::Worker};

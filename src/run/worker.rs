@@ -16,7 +16,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     call::Call, drive::Run, inner::InnerService, job::Job, payload::drop_payload,
-    request_body::RequestBody, span::JobSpans,
+    request_body::RequestBody, span::JobSpans, worker_call::WorkerCall,
 };
 use crate::{
     job::{ErrorCode, JobId},
@@ -95,7 +95,7 @@ where
     /// # Cancel safety
     ///
     /// If this is dropped, its calls are dropped too. Their jobs are treated like those of a
-    /// process that died: once its lease expires, another worker runs each job that may run again.
+    /// process that hangs: another worker runs each job that may run again, once its lease ends.
     pub async fn run(self) {
         let registry = &self.registry;
         #[cfg(feature = "webhook")]
@@ -190,7 +190,7 @@ async fn run_ticket<S, B, St>(
         claimed = registry.store.claim(ticket) => claimed,
         () = stopped => return,
     };
-    let work = match claimed {
+    let mut work = match claimed {
         Ok(Some(work)) => work,
         Ok(None) => return,
         Err(error) => {
@@ -201,6 +201,7 @@ async fn run_ticket<S, B, St>(
             return;
         }
     };
+    work.head.extensions.insert(WorkerCall::of(&registry));
     let (head, kind) = (&work.head, work.kind.as_str());
     let span = spans.make(Some(head), work.id, &head.method, kind);
     if registry.stop.is_stopped() {

@@ -12,7 +12,7 @@ use super::{
     target::Target,
     target_url::TargetUrl,
 };
-use crate::protocol::callback_preference;
+use crate::protocol::{callback_preference, shown_url};
 
 /// OpenFaaS's field for the URL of a callback.
 const X_CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
@@ -322,8 +322,17 @@ impl Webhooks {
 
     /// Returns a URL as it is requested, if a rule allows it.
     fn allowed(&self, url: &str, hosts: &AllowedHosts) -> Option<String> {
-        let url = TargetUrl::parse(url, &self.client.policy).ok()?;
-        hosts.allow(url.uri()).then(|| url.uri().to_string())
+        let reason = match TargetUrl::parse(url, &self.client.policy) {
+            Ok(target) if hosts.allow(target.uri()) => return Some(target.uri().to_string()),
+            Ok(_) => "no rule matches the host and port".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::info!(
+            reason,
+            url = shown_url(url),
+            "refused a callback that a client named"
+        );
+        None
     }
 }
 

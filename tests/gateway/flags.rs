@@ -171,7 +171,7 @@ async fn idle_secs_closes_an_unused_connection() {
 
 #[tokio::test]
 async fn key_keeps_only_the_chosen_outcomes() {
-    for (keeps, is_kept) in [("all", true), ("success", false)] {
+    for (keeps, is_kept) in [("all", true), ("final", false)] {
         let mut upstream = Upstream::start().await;
         let flags = ["--always", "--key-keeps", keeps];
         let gateway = Program::gateway(upstream.address, &flags).await;

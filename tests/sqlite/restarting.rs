@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll};
 
+use axum::{Router, routing::any};
 use http::{HeaderMap, Request, Response, header};
 use serde::{Deserialize, Serialize};
 use tower::{Service, util::BoxCloneSyncService};
@@ -86,6 +87,34 @@ async fn running_jobs_run_again_or_are_lost() {
     assert_eq!(again.count(), 2);
     let repeat = send(&site, keyed("once")).await;
     assert_eq!(repeat.location(), key.location());
+}
+
+#[tokio::test]
+async fn worker_may_have_the_layer_itself() {
+    let home = Home::new(options());
+    let calls = Counter::default();
+    let site = home.serve(hanging(&calls)).await;
+    let accepted = [
+        send(&site, request("PUT", "/it")).await,
+        send(&site, keyed("once")).await,
+    ];
+    until(async || calls.count() == 2).await;
+    let crashed = home.crash();
+    let jobs = crashed.jobs().await;
+    // As in an application that gives its worker the complete router.
+    let app = Router::new()
+        .route("/it", any(async || "done"))
+        .layer(jobs.layer());
+    let worker = jobs.worker::<_, axum::body::Body>(app);
+    let worker = tokio::spawn(worker.run());
+    let site = crashed.serve(quick()).await;
+    for accepted in &accepted {
+        assert_eq!(end(&site, accepted.location()).await, "succeeded");
+        let result = format!("{}/result", accepted.location());
+        assert_eq!(send(&site, get(&result)).await.text(), "done");
+    }
+    assert_eq!(crashed.number("SELECT count(*) FROM job"), 2);
+    worker.abort();
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub(crate) enum KeptOutcomes {
     /// All outcomes
     All,
     /// All outcomes except 5xx and 429, which may pass
-    Success,
+    Final,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -54,7 +54,7 @@ impl From<KeptOutcomes> for Outcomes {
     fn from(kept: KeptOutcomes) -> Self {
         match kept {
             KeptOutcomes::All => Self::All,
-            KeptOutcomes::Success => Self::Final,
+            KeptOutcomes::Final => Self::Final,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     estimate::Kind,
-    job::{ErrorCode, JobId, Owner, Status},
+    job::{ErrorCode, JobId, Owner, Progress, Status},
     store::{Acceptance, End, Finished, NewJob, News, Outcome, Queue, Report, Work, Writer},
 };
 
@@ -207,6 +207,11 @@ pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResu
     let started = Instant::now();
     let report = Report::new(News::Started(started));
     within("a report", store.report(&work.claim, report)).await??;
+    let mut progress = Progress::default();
+    progress.fraction = Some(0.5);
+    progress.message = Some("half".into());
+    let report = Report::new(News::Progress(progress));
+    within("a report", store.report(&work.claim, report)).await??;
     let mut end = End::new(Outcome::NoResponse(ErrorCode::Shutdown));
     end.started = Some(started);
     let finished = finish(&store, &work.claim, end).await?;
@@ -215,6 +220,8 @@ pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResu
 
     let work = claim_next(&store, id).await?;
     ensure_eq("attempt", work.attempt, 2)?;
+    let progress = found(&store, id).await?.progress;
+    ensure_eq("progress of the second call", progress, Progress::default())?;
     let writer = store.respond(&work.claim, http::Response::new(()).into_parts().0, None);
     let mut end = End::new(Outcome::Response(writer));
     end.started = Some(Instant::now());

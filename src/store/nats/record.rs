@@ -162,6 +162,12 @@ impl JobRecord {
     pub(super) fn claim(&mut self, claim: u64, queue_sequence: u64) {
         self.revision += 1;
         self.supersede_holder();
+        if self.attempts > 0 {
+            // They are those of a call that is over.
+            self.fraction = None;
+            self.message = None;
+            self.details.estimated_finish_at = None;
+        }
         self.status = Status::Running;
         self.started_at.get_or_insert_with(unix_now);
         self.holder = Some(ClaimHolder {

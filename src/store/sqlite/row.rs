@@ -159,7 +159,11 @@ impl JobRow {
         self.revision += 1;
         self.process = None;
         self.has_begun = false;
-        if !has_started {
+        if has_started {
+            // They are those of a call that is over.
+            self.progress = Progress::default();
+            self.estimated_finish_at = None;
+        } else {
             self.attempts = self.attempts.saturating_sub(1);
         }
     }
