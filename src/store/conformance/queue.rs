@@ -207,9 +207,11 @@ pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResu
     let started = Instant::now();
     let report = Report::new(News::Started(started));
     within("a report", store.report(&work.claim, report)).await??;
-    let mut progress = Progress::default();
-    progress.fraction = Some(0.5);
-    progress.message = Some("half".into());
+    let progress = Progress {
+        fraction: Some(0.5),
+        message: Some("half".into()),
+        ..Progress::default()
+    };
     let report = Report::new(News::Progress(progress));
     within("a report", store.report(&work.claim, report)).await??;
     let mut end = End::new(Outcome::NoResponse(ErrorCode::Shutdown));
