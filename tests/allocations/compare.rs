@@ -106,8 +106,18 @@ impl Clients {
                     self.model.respond(job, status, length);
                 }
             }
-            Step::Panic(job) => self.fail(job, Command::Panic, "panic"),
-            Step::BreakBody(job) => self.fail(job, Command::BreakBody, "body_error"),
+            Step::Panic(job) => {
+                if let Some(job) = self.running(job) {
+                    self.site.command(job, Command::Panic);
+                    self.model.end(job, State::Failed("panic"));
+                }
+            }
+            Step::BreakBody(job) => {
+                if let Some(job) = self.running(job) {
+                    self.site.command(job, Command::BreakBody);
+                    self.model.break_body(job);
+                }
+            }
             Step::Cancel(job) => {
                 if let Some(job) = self.job(job) {
                     let cancel = request("POST", &format!("/jobs/{}/cancel", self.ids[job]));
@@ -170,13 +180,6 @@ impl Clients {
         settle().await;
         self.site.tick().await;
         self.model.tick();
-    }
-
-    fn fail(&mut self, job: usize, command: Command, code: &'static str) {
-        if let Some(job) = self.running(job) {
-            self.site.command(job, command);
-            self.model.end(job, State::Failed(code));
-        }
     }
 
     /// Returns the status of the monitor for a job.

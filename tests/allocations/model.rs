@@ -192,6 +192,13 @@ impl Model {
         );
     }
 
+    /// Ends a running job with a response that breaks before its data. Its head needs room, as that
+    /// of any other response.
+    pub(crate) fn break_body(&mut self, id: usize) {
+        assert!(self.make_room(0), "a response always has room here");
+        self.end(id, State::Failed("body_error"));
+    }
+
     pub(crate) fn progress(&mut self, id: usize, percent: u8) {
         let has_share = self.accepted() + PROGRESS_BYTES <= QUARTER_BYTES;
         let is_new = !self.jobs[id].is_progress_charged;
