@@ -70,6 +70,8 @@ pub(crate) struct Model {
     pub(crate) jobs: Vec<Job>,
     /// The ended jobs, the one that ended first at the front. A deleted job stays until its turn.
     order: VecDeque<usize>,
+    /// The bytes of the request of a call that ends after its job.
+    held: usize,
     /// The job and the body's length of each key.
     keys: [Option<(usize, usize)>; 3],
     pub(crate) waiters: Vec<Waiter>,
@@ -86,10 +88,10 @@ impl Model {
         self.accepted() + self.kept() + self.replays()
     }
 
-    /// Returns the bytes of deleted jobs in the order of ends, which may leave it at any time.
+    /// Returns the bytes of the order of ends. Deleted jobs may leave it at any time, and an entry
+    /// is not charged if there is no room for it.
     pub(crate) fn max_early_bytes(&self) -> usize {
-        let deleted = self.order.iter().filter(|&&id| self.jobs[id].is_deleted);
-        deleted.count() * ORDER_BYTES
+        self.order.len() * ORDER_BYTES
     }
 
     /// Returns the bytes of jobs that have just expired, which the reaper may not have freed yet.
@@ -105,7 +107,7 @@ impl Model {
 
     fn accepted(&self) -> usize {
         let running = self.jobs.iter().filter(|job| job.state == State::Running);
-        running.map(Job::unfinished_price).sum()
+        running.map(Job::unfinished_price).sum::<usize>() + self.held
     }
 
     fn kept(&self) -> usize {
@@ -218,8 +220,19 @@ impl Model {
 
     pub(crate) fn cancel(&mut self, id: usize) {
         if self.jobs[id].state == State::Running {
-            self.end(id, State::Canceled);
+            self.interrupt(id, State::Canceled);
         }
+    }
+
+    /// Ends a running job before its call. The call then responds at once. Its response is not
+    /// kept, but its head needs room, while the call still holds its request.
+    fn interrupt(&mut self, id: usize, state: State) {
+        let price = self.jobs[id].unfinished_price();
+        self.jobs[id].state = state;
+        self.held = price.saturating_sub(self.jobs[id].ended_price());
+        self.end(id, state);
+        self.make_room(HEAD_BYTES);
+        self.held = 0;
     }
 
     pub(crate) fn delete(&mut self, id: usize) {
@@ -259,7 +272,7 @@ impl Model {
         for id in 0..self.jobs.len() {
             let job = &self.jobs[id];
             if job.state == State::Running && job.created + TIMEOUT_SECS <= self.now {
-                self.end(id, State::Failed("timeout"));
+                self.interrupt(id, State::Failed("timeout"));
             }
         }
         self.expire();

@@ -105,7 +105,7 @@ async fn worker_may_have_the_layer_itself() {
     let app = Router::new()
         .route("/it", any(async || "done"))
         .layer(jobs.layer());
-    let worker = jobs.worker::<_, axum::body::Body>(app);
+    let worker = jobs.worker::<_, Body>(app);
     let worker = tokio::spawn(worker.run());
     let site = crashed.serve(quick()).await;
     for accepted in &accepted {

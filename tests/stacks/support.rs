@@ -274,6 +274,16 @@ impl Client {
         }
     }
 
+    /// Waits until the connection has ended. A request that is sent in the same moment may wait
+    /// forever, since hyper's channel then keeps it.
+    pub(crate) async fn closed(&self) {
+        until(|| match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        })
+        .await;
+    }
+
     pub(crate) async fn send(&mut self, request: Request<Body>) -> Answer {
         Answer::read(self.start(request).await.expect("a response")).await
     }
