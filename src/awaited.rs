@@ -133,6 +133,9 @@ impl AwaitedResults {
         let mut ended = self.ended.lock();
         let awaited = ended.until.values_mut().filter(|until| **until > since);
         awaited.for_each(|until| *until = at.max(*until));
+        if ended.uncounted_until > since {
+            ended.uncounted_until = at.max(ended.uncounted_until);
+        }
     }
 
     /// Records that a result has been read, or that its job was deleted.

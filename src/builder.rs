@@ -241,7 +241,7 @@ impl<S> JobsBuilder<S> {
     ///
     /// A request over the limit gets 503, or passes through if it need not become a job. Under
     /// [`When::After`](crate::When::After), [`When::Preferred`](crate::When::Preferred) and
-    /// [`When::Streamed`](crate::When::Streamed), only a request with an `Idempotency-Key` must.
+    /// [`When::Streamed`](crate::When::Streamed), only a request with an `Idempotency-Key` must become one.
     /// [`shed_when_full`](Self::shed_when_full) refuses the others too.
     pub fn max_unfinished(mut self, jobs: usize) -> Self {
         self.settings.max_unfinished = jobs;

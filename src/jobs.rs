@@ -77,7 +77,8 @@ impl<St> Jobs<St> {
     ///   there is no result. The server must then complete the response.
     /// - A client has deleted the job.
     /// - A second has passed since the latest time that any `Retry-After` before the end named. A
-    ///   client that has seen the end has a second for its next request.
+    ///   client that has seen the end has a second for its next request, and so have receivers
+    ///   after the last webhook of the drain.
     /// - `timeout` is over.
     ///
     /// So clients that obey `Retry-After` get their results, if `timeout` is longer than any
@@ -144,7 +145,7 @@ impl<St: Store> Jobs<St> {
     /// Creates a worker that runs this registry's queued requests, including those that other
     /// processes have accepted. `service` must do what the service behind the
     /// [`layer`](Self::layer) does there. It may have the layer itself, which lets the worker's
-    /// requests through.
+    /// requests through, and copies of them with their extensions.
     ///
     /// A request has its head and its body, but no extensions, except those that the store carries:
     /// see [`NatsOptions::carry`](crate::store::nats::NatsOptions::carry) and

@@ -26,9 +26,9 @@ use crate::{
 pub(super) struct Candidate<St> {
     pub(super) registry: Arc<Registry<St>>,
     pub(super) options: Arc<LayerOptions>,
-    /// Absent without room, and once the job has it.
+    /// `None` if there was no room, or once the job or the inline call has taken it.
     pub(super) permit: Option<Permit>,
-    /// Set without room: the request can only join an existing job.
+    /// Why there was no room. The request can only join an existing job.
     pub(super) denied: Option<PermitError>,
     pub(super) schedule: Schedule,
     /// Set if the request must become a job or be refused. Otherwise its call may stay inline.
@@ -96,7 +96,7 @@ impl RequestNotes {
     fn new<St: Store>(candidate: &Candidate<St>, head: &Parts) -> Option<Box<Self>> {
         let (settings, options) = (&candidate.registry.settings, &candidate.options);
         let is_relative = settings.links == Links::Relative;
-        // Otherwise the call still has it then.
+        // A request that becomes a job before its call starts still has its head.
         let needs_head = options.spans.needs_head() && !candidate.starts_as_job();
         if !is_relative && !needs_head && options.title.is_none() {
             return None;
@@ -241,8 +241,10 @@ impl<St: Store> Candidate<St> {
     ///
     /// A call that has had its time inline stays inline if the job is refused.
     pub(super) fn must_become_job_once_read(&self) -> bool {
-        let is_refused = self.must_become_job || self.registry.settings.sheds_when_full;
-        is_refused && self.starts_as_job()
+        let registry = &self.registry;
+        // A drain may have begun while the body was read.
+        let is_shed = registry.settings.sheds_when_full && registry.permits.is_closed();
+        (self.must_become_job || is_shed) && self.starts_as_job()
     }
 
     /// Returns `true` if the request becomes a job before its call starts.

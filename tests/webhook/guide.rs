@@ -13,8 +13,6 @@ use crate::{
 
 const GUIDE: &str = include_str!("../../src/guide/webhooks.md");
 
-const README: &str = include_str!("../../README.md");
-
 /// Calls the guide's function for each case of the input.
 const PYTHON: &str = r#"
 import contextlib, json, sys
@@ -60,15 +58,6 @@ fn check(receiver: &mut Command) {
     if let Some(answers) = run(receiver, &cases) {
         assert_eq!(answers, json!([204, 400]));
     }
-}
-
-/// Cargo compiles the guide's example. That of the README needs a feature, so it is not compiled.
-#[test]
-fn example_of_the_readme_is_that_of_the_guide() {
-    let (_, section) = README.split_once("### Webhooks\n").expect("a section");
-    let (_, example) = section.split_once("```rust,ignore\n").expect("a block");
-    let (example, _) = example.split_once("```").expect("its end");
-    assert!(GUIDE.contains(example), "{example}");
 }
 
 #[test]

@@ -187,6 +187,7 @@ pub fn queue_checks<S: Queue>() -> Vec<Check<S>> {
         queue::canceled_request_is_not_run,
         queue::dropped_ticket_is_delivered_again,
         queue::dropped_claim_is_delivered_again,
+        queue::work_has_the_receivers_of_its_job,
         queue::unstarted_call_is_handed_back,
         queue::started_call_is_handed_back,
         queue::second_call_continues_no_response,

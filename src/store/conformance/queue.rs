@@ -16,7 +16,10 @@ use super::{
 use crate::{
     estimate::Kind,
     job::{ErrorCode, JobId, Owner, Progress, Status},
-    store::{Acceptance, End, Finished, NewJob, News, Outcome, Queue, Report, Work, Writer},
+    store::{
+        Acceptance, CallbackTarget, End, Finished, NewJob, News, Outcome, Queue, Report, Work,
+        Writer,
+    },
 };
 
 /// The number of requests that a check takes at a time.
@@ -197,6 +200,17 @@ pub(super) async fn unstarted_call_is_handed_back<S: Queue>(store: S) -> CheckRe
     ensure_eq("body", &work.body.bytes[..], b"a request")?;
     let finished = finish_with(&store, &work.claim, "done").await?;
     ensure_eq("the first end", finished, Finished::First)
+}
+
+pub(super) async fn work_has_the_receivers_of_its_job<S: Queue>(store: S) -> CheckResult {
+    let mut job = NewJob::new(JobId::random());
+    let target = CallbackTarget::new("https://one.example/", ["job.started".to_owned()]);
+    job.callbacks = Some([target].into());
+    let head = request_head(Method::POST);
+    enqueue(&store, &job, &head, &Bytes::new(), None).await?;
+    let work = claim_next(&store, job.id).await?;
+    let expected = job.callbacks.filter(|_| store.outbox().is_some());
+    ensure_eq("callbacks", work.callbacks, expected)
 }
 
 pub(super) async fn started_call_is_handed_back<S: Queue>(store: S) -> CheckResult {

@@ -14,8 +14,9 @@ pub(super) type DueReceiver = (SystemTime, Arc<str>);
 
 /// The receivers that have pending deliveries.
 ///
-/// Thousands may wait for a connection that others of their standing hold. A look at the rest skips
-/// them.
+/// Thousands may wait for a connection that others of their standing hold. They are skipped until
+/// such a connection is free. Their standing is that of the last look: a live event may have
+/// changed it since.
 #[derive(Default)]
 pub(super) struct DueReceivers {
     ready: BTreeSet<DueReceiver>,
@@ -44,28 +45,38 @@ impl DueReceivers {
         self.set(standing).insert(receiver);
     }
 
-    /// Skips a receiver no longer if connections for its standing are free. Returns the receiver.
-    pub(super) fn resume(&mut self, room: &SendRoom) -> Option<DueReceiver> {
+    /// Returns the next receiver that is due: the first of those that waited and need not any
+    /// longer, and of the ready ones after `last`.
+    pub(super) fn next(
+        &mut self,
+        last: Option<&DueReceiver>,
+        now: SystemTime,
+        room: &SendRoom,
+    ) -> Option<DueReceiver> {
+        let start = last.map_or(Unbounded, Excluded);
+        let ready = self.ready.range((start, Unbounded)).next().cloned();
+        let ready = ready.filter(|&(at, _)| at <= now);
         let standings = [ReceiverStanding::Unknown, ReceiverStanding::Failing];
-        let mut free = standings
-            .into_iter()
-            .filter(|&standing| room.free_for(standing) > 0);
-        let receiver = free.find_map(|standing| self.set(standing).pop_first())?;
-        self.ready.insert(receiver.clone());
-        Some(receiver)
-    }
-
-    /// Returns the next receiver that is due and not skipped.
-    pub(super) fn next(&self, after: Option<&DueReceiver>, now: SystemTime) -> Option<DueReceiver> {
-        let start = after.map_or(Unbounded, Excluded);
-        let next = self.ready.range((start, Unbounded)).next();
-        next.filter(|&&(at, _)| at <= now).cloned()
+        let free = standings.map(|standing| {
+            let first = self.set(standing).first().cloned();
+            first.filter(|_| room.free_for(standing) > 0)
+        });
+        let Some(waiting) = free.into_iter().flatten().min() else {
+            return ready;
+        };
+        if ready.as_ref().is_some_and(|ready| *ready < waiting) {
+            return ready;
+        }
+        self.remove(&waiting);
+        self.ready.insert(waiting.clone());
+        Some(waiting)
     }
 
     /// Returns `true` if a receiver is due.
     pub(super) fn has_due(&self, now: SystemTime) -> bool {
         let skipped = self.waiting_unknown.len() + self.waiting_failing.len();
-        skipped > 0 || self.next(None, now).is_some()
+        let first = self.ready.first();
+        skipped > 0 || first.is_some_and(|&(at, _)| at <= now)
     }
 
     /// Returns the time at which the next receiver is due that is not due at `now`.
@@ -76,7 +87,7 @@ impl DueReceivers {
 
     fn set(&mut self, standing: ReceiverStanding) -> &mut BTreeSet<DueReceiver> {
         match standing {
-            // For these, each free connection will do.
+            // Any free connection serves a proven receiver, so none waits.
             ReceiverStanding::Proven => &mut self.ready,
             ReceiverStanding::Unknown => &mut self.waiting_unknown,
             ReceiverStanding::Failing => &mut self.waiting_failing,

@@ -110,7 +110,7 @@ impl OutboxState {
             self.receivers.remove(&before);
         }
         change(&mut due);
-        // It may have waited, and need not any longer: an attempt that has ended tells.
+        // It is skipped no longer: an attempt that has ended may have changed its standing.
         if let Some(after) = first(&due) {
             self.receivers.insert(after);
         }
@@ -174,16 +174,13 @@ impl OutboxState {
     /// Leases the deliveries that are due at `now` and have room.
     pub(super) fn take(&mut self, mut room: SendRoom, now: SystemTime) -> DueDeliveries {
         let mut leased = Vec::new();
-        while let Some(receiver) = self.receivers.resume(&room) {
-            self.take_from(&receiver, now, &mut room, &mut leased);
-        }
         // In the order of their earliest deliveries.
         let mut last = None;
         while !room.is_full()
-            && let Some(receiver) = self.receivers.next(last.as_ref(), now)
+            && let Some(receiver) = self.receivers.next(last.as_ref(), now, &room)
         {
             self.take_from(&receiver, now, &mut room, &mut leased);
-            last = Some(receiver);
+            last = last.max(Some(receiver));
         }
         // Of a receiver without room, only the first delivery counts.
         let next_at = self.receivers.next_at(now);

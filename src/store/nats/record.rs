@@ -162,12 +162,7 @@ impl JobRecord {
     pub(super) fn claim(&mut self, claim: u64, queue_sequence: u64) {
         self.revision += 1;
         self.supersede_holder();
-        if self.attempts > 0 {
-            // They are those of a call that is over.
-            self.fraction = None;
-            self.message = None;
-            self.details.estimated_finish_at = None;
-        }
+        self.forget_progress();
         self.status = Status::Running;
         self.started_at.get_or_insert_with(unix_now);
         self.holder = Some(ClaimHolder {
@@ -178,6 +173,15 @@ impl JobRecord {
         });
         self.attempts += 1;
         self.not_before = None;
+    }
+
+    /// Forgets progress and estimate of an earlier call.
+    fn forget_progress(&mut self) {
+        if self.started_at.is_some() {
+            self.fraction = None;
+            self.message = None;
+            self.details.estimated_finish_at = None;
+        }
     }
 
     /// Releases the claim of a process that shuts down; the job may run again at once.
@@ -192,6 +196,7 @@ impl JobRecord {
     pub(super) fn release(&mut self, delay: Duration) {
         self.revision += 1;
         self.supersede_holder();
+        self.forget_progress();
         self.not_before = (!delay.is_zero()).then(|| unix_now().saturating_add(as_millis(delay)));
     }
 

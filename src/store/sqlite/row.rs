@@ -160,7 +160,7 @@ impl JobRow {
         self.process = None;
         self.has_begun = false;
         if has_started {
-            // They are those of a call that is over.
+            // Progress and estimate belong to the earlier call.
             self.progress = Progress::default();
             self.estimated_finish_at = None;
         } else {

@@ -82,8 +82,8 @@ pub const FAULTS: [Fault; 13] = [
     fault(
         "a permit is not released",
         "middleware/admission.rs",
-        "_permit: permit.ok().map(Permit::into_job),",
-        "_permit: { std::mem::forget(permit); None },",
+        "_permit: candidate.permit.take().map(Permit::into_job),",
+        "_permit: { std::mem::forget(candidate.permit.take()); None },",
     ),
     fault(
         "a job has no time limit",
