@@ -18,17 +18,7 @@ fn delete(accepted: &Answer) -> http::Request<Body> {
 }
 
 /// Creates a service whose calls never end. It counts calls as they start and as they are dropped.
-fn hanging(
-    started: &Counter,
-    dropped: &Counter,
-) -> impl tower::Service<
-    http::Request<tower_accepted::RequestBody<Body>>,
-    Response = Response<Body>,
-    Error = Failed,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
+fn hanging(started: &Counter, dropped: &Counter) -> impl Inner {
     let (started, dropped) = (started.clone(), dropped.clone());
     inner(move |_| {
         started.up();

@@ -5,19 +5,12 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, Service};
-use tower_accepted::{Dialect, JobHandle, Jobs, Links, RequestBody, When};
+use tower_accepted::{Dialect, JobHandle, Jobs, Links, When};
 
 use crate::support::*;
 
 /// Creates a service that reports progress, takes five seconds, and fails for some paths.
-fn export() -> impl Service<
-    http::Request<RequestBody<Body>>,
-    Response = Response<Body>,
-    Error = Failed,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
+fn export() -> impl Inner {
     inner(async |request| {
         let job = JobHandle::current();
         job.progress(0.4);
@@ -234,14 +227,7 @@ async fn each_202_of_pending_202_has_a_location() {
 }
 
 /// Creates a service with a result for each path.
-fn results() -> impl Service<
-    http::Request<RequestBody<Body>>,
-    Response = Response<http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Failed>>,
-    Error = Failed,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
+fn results() -> impl Inner<http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, Failed>> {
     use http_body_util::{BodyExt, Full};
     inner(async |request| {
         sleep(Duration::from_secs(5)).await;

@@ -1,4 +1,4 @@
-//! What the monitor serves, without HTTP.
+//! Jobs that the application reads and deletes itself, without HTTP.
 
 use std::time::Duration;
 
@@ -6,19 +6,12 @@ use futures_util::StreamExt;
 use http::{Response, StatusCode};
 use serde_json::Value;
 use tokio::time::sleep;
-use tower::{Layer, Service};
-use tower_accepted::{JobHandle, JobId, Jobs, Links, RequestBody, Status};
+use tower::Layer;
+use tower_accepted::{JobHandle, JobId, Jobs, Links, Status};
 
 use crate::support::*;
 
-fn worker() -> impl Service<
-    http::Request<RequestBody<Body>>,
-    Response = Response<Body>,
-    Error = Failed,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
+fn worker() -> impl Inner {
     inner(async |request| {
         let job = JobHandle::current();
         for step in 1..=3 {

@@ -5,8 +5,8 @@ use std::{future::pending, time::Duration};
 use bytes::Bytes;
 use http::{Response, StatusCode, request::Parts};
 use tokio::time::sleep;
-use tower::{Layer, Service};
-use tower_accepted::{JobId, Jobs, JobsBuilder, Owner, RequestBody, When};
+use tower::Layer;
+use tower_accepted::{JobId, Jobs, JobsBuilder, Owner, When};
 
 use crate::support::*;
 
@@ -18,14 +18,7 @@ fn as_user(user: &str, request: http::Request<Body>) -> http::Request<Body> {
     with(request, &[("user", user)])
 }
 
-fn hanging() -> impl Service<
-    http::Request<RequestBody<Body>>,
-    Response = Response<Body>,
-    Error = Failed,
-    Future: Send,
-> + Clone
-+ Send
-+ 'static {
+fn hanging() -> impl Inner {
     inner(async |_| pending::<Result<Response<Body>, Failed>>().await)
 }
 

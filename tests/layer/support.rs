@@ -153,13 +153,25 @@ where
     send(service, get(&format!("{}/result", accepted.location()))).await
 }
 
+/// A service behind the layer whose responses have a body of type `R`.
+pub(crate) trait Inner<R = Body>:
+    Service<Request<RequestBody<Body>>, Response = Response<R>, Error = Failed, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S, R> Inner<R> for S where
+    S: Service<Request<RequestBody<Body>>, Response = Response<R>, Error = Failed, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
 /// Creates an inner service from an async function.
-pub(crate) fn inner<F, Fut, R>(
-    function: F,
-) -> impl Service<Request<RequestBody<Body>>, Response = Response<R>, Error = Failed, Future = Fut>
-+ Clone
-+ Send
-+ 'static
+pub(crate) fn inner<F, Fut, R>(function: F) -> impl Inner<R>
 where
     F: Fn(Request<RequestBody<Body>>) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<Response<R>, Failed>> + Send + 'static,
