@@ -199,7 +199,7 @@ impl<St: Store> Jobs<St> {
     /// ```
     /// use tower_accepted::{Filter, Jobs, Owner};
     ///
-    /// /// Cancels the unfinished jobs of a locked user.
+    /// /// Cancels the newest hundred jobs of a locked user. Ended jobs stay as they are.
     /// async fn cancel_all(jobs: &Jobs, user: &str) {
     ///     let filter = Filter::new().owner(Owner::new(user));
     ///     let Ok(page) = jobs.list(&filter).await;

@@ -105,8 +105,8 @@ impl<St> Registry<St> {
         self.draining.cancelled().await;
     }
 
-    /// Returns the `Retry-After` of a response that shows this job, and [records](Self::record_shown)
-    /// it.
+    /// Returns the `Retry-After` of a response that shows this job, and
+    /// [records](Self::record_shown) it.
     pub(crate) fn show(&self, job: &Snapshot) -> Option<u64> {
         let retry_after = self.retry_after(job);
         self.record_shown(job, retry_after.unwrap_or_default());

@@ -110,6 +110,7 @@ where
             return ResponseFuture::monitor(monitor::answer(registry, route, head));
         }
         let inner = self.inner.clone();
+        // A worker runs it, so it is a job already.
         if request.extensions().get() == Some(&WorkerCall::of(registry)) {
             return ResponseFuture::pass_through(inner, request.map(RequestBody::streaming));
         }

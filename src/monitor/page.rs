@@ -104,7 +104,7 @@ struct PageView<'a> {
     elapsed: Duration,
     /// The estimated time left, unless it has passed.
     left: Option<Duration>,
-    /// The recommended delay until the next poll, in seconds.
+    /// The time until a page without script reloads itself, in seconds.
     refresh_after: u64,
 }
 

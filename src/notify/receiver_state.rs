@@ -43,7 +43,7 @@ pub(super) struct ReceiverState {
     failures: u32,
     pub(super) standing: ReceiverStanding,
     suspended_until: Option<Instant>,
-    /// Set while an attempt tells whether a suspended receiver responds again.
+    /// Set during the attempt that shows whether a suspended receiver responds again.
     is_on_trial: bool,
     /// The time of its `Retry-After`.
     paused_until: Option<Instant>,

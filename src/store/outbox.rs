@@ -189,7 +189,7 @@ impl DeliveryFilter {
 }
 
 impl DeliveryPage {
-    /// Creates a page of deliveries, the newest first. `has_more` tells whether others follow.
+    /// Creates a page of deliveries, the newest first. `has_more` is set if others follow.
     pub fn new(deliveries: Vec<Delivery>, has_more: bool) -> Self {
         let last = deliveries.last().filter(|_| has_more);
         Self {

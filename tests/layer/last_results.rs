@@ -1,4 +1,4 @@
-//! A drain waits for the clients that were told to come back.
+//! A drain waits for the clients that a `Retry-After` has asked to come back.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const JOB_SECS: u64 = 20;
 
 /// Creates a service whose jobs take [`JOB_SECS`], and lets the registry learn that.
 ///
-/// Its clients are told to come back when their jobs have ended.
+/// Its `Retry-After` names the ends of their jobs to clients.
 async fn predictable<St: Store>(jobs: &Jobs<St>) -> TestService {
     let service = jobs.layer().layer(inner(async |_| {
         sleep(Duration::from_secs(JOB_SECS)).await;

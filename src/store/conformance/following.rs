@@ -111,7 +111,7 @@ pub(super) async fn report_replaces_the_title<S: Store>(store: S) -> CheckResult
     ensure(titled.revision > first.revision, "a higher revision")?;
     ensure_eq("progress.title", titled.progress.title, None)?;
 
-    // Neither a report without a title removes it, nor the end.
+    // A report without a title keeps it, and so does the end.
     within("a report", report(None, 0.5)).await??;
     let is_later = |job: &Snapshot| job.progress.fraction == Some(0.5);
     let later = next_where(&mut changes, "the later report", is_later).await?;

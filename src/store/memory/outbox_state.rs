@@ -283,7 +283,7 @@ mod tests {
         state
     }
 
-    /// Returns a room of 8 connections, of which these are in use by receivers of a standing.
+    /// Returns a room of 8 connections. Receivers of a standing use so many of them.
     fn room(used: usize, standing: ReceiverStanding) -> SendRoom {
         let mut room = SendRoom::new(8, 2, Duration::from_secs(60));
         let share = used;

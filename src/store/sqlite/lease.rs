@@ -133,8 +133,8 @@ impl Step<'_> {
     /// Leases deliveries for a time, unless they have changed since the look. Returns them with
     /// their bodies, as they were before.
     ///
-    /// A lease is a later time at which the delivery is due. So the lease of a
-    /// hung process ends by itself.
+    /// A lease is a later time at which the delivery is due. So the lease of a hung process ends by
+    /// itself.
     fn lease(&mut self, found: &[DueRow], lease: Millis) -> Result<Vec<Delivery>, SqliteError> {
         let mut statement = self.connection.prepare_cached(concat!(
             "UPDATE delivery SET due_at = ?1, process = ?4 WHERE seq = ?2 AND due_at = ?3 ",
