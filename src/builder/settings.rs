@@ -20,7 +20,7 @@ impl<S> JobsBuilder<S> {
     ///
     /// The path begins with a slash and does not end with one. It has no empty segments, no dot
     /// segments, and only characters that the path of a URI can have. Otherwise building fails with
-    /// [`ConfigError::MonitorPath`].
+    /// [`ConfigError::MonitorPath`](crate::ConfigError::MonitorPath).
     pub fn monitor_path(mut self, path: impl Into<String>) -> Self {
         self.settings.monitor_path = path.into();
         self
@@ -271,7 +271,7 @@ impl<S> JobsBuilder<S> {
     /// Sets how links are written. Default: [`Links::Path`].
     ///
     /// The base of [`Links::Base`] is an absolute `http` or `https` URL, without a user or a query.
-    /// Otherwise building fails with [`ConfigError::LinkBase`].
+    /// Otherwise building fails with [`ConfigError::LinkBase`](crate::ConfigError::LinkBase).
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links;
         self
