@@ -75,6 +75,9 @@ impl Exchanges {
                     .wrong(format_args!("exchange {number}, {work}: {outcome}"));
             }
             Err(_) => {
+                let work = exchange.work;
+                let open = self.tally.open.older_than(EXCHANGE_TIMEOUT / 2);
+                eprintln!("stuck: exchange {number}, {work}; the server has not answered: {open}");
                 self.tally.stuck.add(1);
             }
         }

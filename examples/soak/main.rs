@@ -11,6 +11,7 @@
 
 mod client;
 mod exchange;
+mod open;
 mod server;
 mod steps;
 mod tally;

@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -64,13 +66,25 @@ impl Server {
 
 async fn serve(listener: TcpListener, jobs: Jobs, stop: CancellationToken, tally: Arc<Tally>) {
     let service = jobs.layer().layer(service_fn(work));
-    let service = service.map_response(move |response: Response<ResponseBody<_>>| {
-        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-            tally.refusals.add(1);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let line = format!("{} {}", request.method(), request.uri());
+        let open = tally.open.begin(line);
+        let (tally, answer) = (tally.clone(), service.clone().oneshot(request));
+        async move {
+            let response: Response<ResponseBody<_>> = answer.await.map_err(io::Error::other)?;
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                tally.refusals.add(1);
+            }
+            Ok::<_, io::Error>(response.map(|body| {
+                body.map_frame(move |frame| {
+                    // Dropped with the body.
+                    let _open = &open;
+                    frame
+                })
+            }))
         }
-        response
     });
-    let service = BoxCloneSyncService::new(service.map_err(io::Error::other));
+    let service = BoxCloneSyncService::new(service);
     let service = TowerToHyperService::new(service);
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use crate::open::OpenRequests;
+
 /// The maximum number of wrong outcomes that are printed.
 const MAX_PRINTED: u64 = 20;
 
@@ -33,6 +35,7 @@ pub(crate) struct Tally {
     pub(crate) hung_up: Count,
     /// Exchanges and jobs that did not end in time.
     pub(crate) stuck: Count,
+    pub(crate) open: OpenRequests,
     wrong: Count,
 }
 
